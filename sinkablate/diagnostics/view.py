@@ -1,0 +1,78 @@
+"""What the tap hands to the measurements: one block's attention on one batch.
+
+Axis letters, here and in the whole package:
+    B images, H heads, N tokens (queries), M key columns (N, or N + 1 with a null or k/v-bias column last),
+    d head width, D model width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sinkablate.vit.tokens import TokenLayout, TokenType
+
+Weigh = Callable[[Tensor, Tensor, slice, slice], Tensor]
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """One block on one batch, fp32, outside the graph. Nothing here is (B, H, N, M): weights are made on demand."""
+
+    index: int
+    """Block number, from 0."""
+    layout: TokenLayout
+    """Where CLS, registers and patches are."""
+    extra: tuple[TokenType, ...]
+    """Types of the columns beyond the N tokens: (), (NULL,) or (KV_BIAS,)."""
+    q: Tensor
+    """Queries (B, H, N, d)."""
+    k: Tensor
+    """Keys (B, H, M, d)."""
+    v: Tensor
+    """Values the weighted sum uses (B, H, M, d); after the gate where the gate is at the values (G2)."""
+    weigh: Weigh
+    """(q rows, k rows, image slice, head slice) -> weights (b, h, N, M): the mechanism's own formula."""
+    out_map: Tensor
+    """W = diag(gamma) W_O^h, the head's map into the residual stream with LayerScale folded in, (H, D, d)."""
+    residual: Tensor
+    """The block's input (B, N, D)."""
+    gate: Tensor | None = None
+    """Openness in (0, 1): (B, H, N, 1) headwise or (B, H, N, d) elementwise; of queries (G1) or of values (G2)."""
+    gates_values: bool = False
+    """True for G2: `v` already contains the gate."""
+    raw_v: Tensor | None = None
+    """G2 only: the values before the gate, (B, H, M, d)."""
+    rows_sum_to_one: bool = True
+    """False for relu, pointwise, polynomial and sigmoid, whose weights are normalised by sum |A| for events."""
+    rows_at_most_one: bool = True
+    """False where a row may exceed one, so that 1 - row mass is not what a null sink took."""
+    takes_null: bool = False
+    """True for zero and learned sinks and clipping: part of a row may go to no token."""
+
+    def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
+        """Attention weights A (b, h, N, M) of some images and heads; signed, not renormalised."""
+        return self.weigh(self.q[images, heads], self.k[images, heads], images, heads)
+
+    def column_types(self) -> Tensor:
+        """Token type of each of the M columns, (M,)."""
+        return self.layout.types(self.extra).to(self.q.device)
+
+
+def chunks(view: BlockView, budget: int = 2**27) -> list[tuple[slice, slice]]:
+    """Image and head slices whose weight matrices take at most `budget` bytes each (one matrix at the least)."""
+    batch, num_heads, num_queries, _ = view.q.shape
+    matrix = num_queries * view.k.shape[2] * view.q.element_size()
+    head_step = max(1, min(num_heads, budget // matrix))
+    image_step = max(1, min(batch, budget // (matrix * head_step)))
+    return [(slice(i, min(i + image_step, batch)), slice(h, min(h + head_step, num_heads)))
+            for i in range(0, batch, image_step) for h in range(0, num_heads, head_step)]
+
+
+def head_factor(out_map: Tensor) -> Tensor:
+    """R (H, d, d) of the QR factors of W, so that ||W x|| = ||R x|| and O W^T, O R^T share singular values.
+
+    Computed in float64: R carries every norm and rank of the head's update.
+    """
+    return torch.linalg.qr(out_map.double(), mode="r").R.to(out_map.dtype)

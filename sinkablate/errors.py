@@ -1,0 +1,11 @@
+"""The one exception a user's mistake raises; `__main__` prints it as one line and exits with 2."""
+
+
+class UserError(Exception):
+    """Something the user asked for cannot be done.
+
+    The message is one line that names the key, file or shard at fault and, where there is one, the way out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
