@@ -135,6 +135,8 @@ class BackboneConfig:
     """Bias in the q, k, v projections."""
     init_values: float | None = None
     """LayerScale at the start; 0 switches LayerScale off."""
+    class_token: bool | None = None
+    """Put a CLS token first; false needs `global_pool` avg or map."""
     global_pool: Literal["token", "avg", "map"] | None = None
     """What the classifier reads: CLS, the mean patch, or attention pooling."""
     fixed_sincos: bool = False
@@ -169,6 +171,10 @@ class BackboneConfig:
                 f"got {key}.attention.gate={self.attention.gate}")
         require(self.match_parameters == "none" or not (self.pretrained or self.checkpoint),
                 f"{key}.match_parameters widens the MLPs and so cannot start from pretrained weights")
+        require(not (self.fixed_sincos and self.register_pos_embed),
+                f"{key}.fixed_sincos and {key}.register_pos_embed exclude each other: fixed positions learn nothing")
+        require(not (self.fixed_sincos and (self.pretrained or self.checkpoint)),
+                f"{key}.fixed_sincos would overwrite the position embedding of pretrained weights")
         require(self.layers == "all" or len(self.layers) > 0, f"{key}.layers must be all or name a block")
         require(self.layers == "all" or not self.attention.is_identity or self.match_parameters != "none",
                 f"{key}.layers={list(self.layers)} has no effect: {key}.attention changes nothing")
@@ -292,6 +298,8 @@ class ImageConfig:
     """Side in pixels."""
     in_chans: int = 1
     """1 for grey, 3 for colour; a file with another number of channels is an error."""
+    convert: bool = False
+    """Convert such files instead of refusing them (ImageNet holds a few grey and CMYK ones)."""
     mean: tuple[float, ...] = (0.286,)
     """Mean per channel after scaling to [0, 1]."""
     std: tuple[float, ...] = (0.353,)

@@ -1,0 +1,132 @@
+"""What the hooks of one block saw, turned into a view, and the view checked against the model's own output."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sinkablate.attention.module import Attention
+from sinkablate.config import AttentionConfig
+from sinkablate.diagnostics.view import BlockView, chunks
+from sinkablate.errors import UserError
+from sinkablate.vit.anatomy import BlockParts
+from sinkablate.vit.tokens import TokenLayout, TokenType
+
+EXTRA_COLUMN = {"zero": (TokenType.NULL,), "learned": (TokenType.NULL,), "kv_bias": (TokenType.KV_BIAS,)}
+NORMALISED = ("softmax", "clipped_softmax")
+
+
+@dataclass
+class Capture:
+    """Tensors of one block during one forward pass; a new one is made when the block opens."""
+
+    x: Tensor
+    """The block's input (B, N, D)."""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    """Arguments of the attention function, q, k, v (B, H, N, d) among them; one call is what is understood."""
+    qkv: Tensor | None = None
+    """Output of our own module's qkv map, the values before a value gate (B, N, 3 H d)."""
+    gate: Tensor | None = None
+    """Gate logits (B, N, H or H d)."""
+    attn_out: Tensor | None = None
+    """Output of the attention module, before LayerScale (B, N, D)."""
+    mid: Tensor | None = None
+    """Residual stream after the attention update (B, N, D)."""
+
+
+def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLayout) -> BlockView:
+    """The view of a block that has just run.
+
+    Raises:
+        UserError: The block did not call attention exactly once, or in a way that is not understood.
+    """
+    family = f"{type(parts.attn).__module__}.{type(parts.attn).__name__}"
+    if len(capture.calls) != 1:
+        raise UserError(f"{family} cannot be measured: block {index} made {len(capture.calls)} calls of "
+                        "scaled_dot_product_attention instead of one")
+    call = capture.calls[0]
+    if call.get("is_causal") or call.get("enable_gqa"):
+        raise UserError(f"{family} cannot be measured: causal or grouped-query attention")
+    out_map = _out_map(parts)
+    if isinstance(parts.attn, Attention):
+        return _own_view(index, parts.attn, capture, layout, out_map)
+    gate = None
+    if capture.gate is not None:
+        batch, n, _ = capture.gate.shape
+        gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
+    return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
+                     weigh=_softmax_of(call), out_map=out_map, residual=capture.x, gate=gate)
+
+
+def _out_map(parts: BlockParts) -> Tensor:
+    """diag(gamma) W_O split into heads, (H, D, d)."""
+    w = parts.proj.weight.detach()
+    if parts.gamma is not None:
+        w = w * parts.gamma.detach()[:, None]
+    return w.view(w.shape[0], parts.num_heads, -1).transpose(0, 1)
+
+
+def _softmax_of(call: dict[str, Any]) -> Any:
+    """The weights of one fused call, with its scale and its additive or boolean mask."""
+    batch, heads, n, width = call["q"].shape
+    scale = call.get("scale") or width**-0.5
+    mask = call.get("attn_mask")
+    if mask is not None:
+        if mask.dtype is torch.bool:
+            mask = torch.zeros_like(mask, dtype=call["q"].dtype).masked_fill_(~mask, -torch.inf)
+        mask = mask.expand(batch, heads, n, call["k"].shape[2])
+
+    def weigh(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
+        s = (q * scale) @ k.transpose(-2, -1)
+        return (s if mask is None else s + mask[images, heads]).softmax(dim=-1)
+
+    return weigh
+
+
+def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout, out_map: Tensor) -> BlockView:
+    """The view of our own attention: its core knows the extra column and the formula."""
+    config: AttentionConfig = attn.config
+    call = capture.calls[0]
+    k, v = attn.core.columns(call["k"], call["v"])
+    gate = None if capture.gate is None else attn.openness(capture.gate)
+    gates_values = gate is not None and config.gate_position == "value"
+    raw_v = None
+    if gates_values and capture.qkv is not None:
+        batch, n, _ = capture.qkv.shape
+        raw = capture.qkv.view(batch, n, 3, attn.num_heads, attn.head_dim)[:, :, 2].transpose(1, 2)
+        raw_v = attn.core.columns(call["k"], raw)[1]
+    return BlockView(
+        index=index, layout=layout, extra=EXTRA_COLUMN.get(config.sink, ()), q=call["q"], k=k, v=v,
+        weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads), out_map=out_map, residual=capture.x,
+        gate=gate, gates_values=gates_values, raw_v=raw_v,
+        rows_sum_to_one=config.score in NORMALISED,
+        rows_at_most_one=config.score in NORMALISED and config.clip_zeta == 1,
+        takes_null=config.sink in ("zero", "learned") or config.score == "clipped_softmax")
+
+
+def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float:
+    """Relative error of the attention update rebuilt from the view's weights, values and gate.
+
+    Two comparisons, the larger counts: the rebuilt update with the attention module's own output, and block input
+    plus scaled update with the residual stream the MLP receives. Together they prove q, k, v, the weights, the gate,
+    W_O and LayerScale.
+    """
+    if capture.attn_out is None or capture.mid is None:
+        return float("inf")
+    heads = torch.empty_like(view.q)
+    for images, some in chunks(view):
+        heads[images, some] = view.weights(images, some) @ view.v[images, some]
+    if view.gate is not None and not view.gates_values:
+        heads = heads * view.gate
+    update = parts.proj(heads.transpose(1, 2).flatten(2))
+    scaled = update if parts.gamma is None else update * parts.gamma
+    return max(_relative(update, capture.attn_out), _relative(capture.x + scaled, capture.mid))
+
+
+def _relative(rebuilt: Tensor, own: Tensor) -> float:
+    """Frobenius norm of the difference over that of the model's own; NaN counts as infinite."""
+    if rebuilt.shape != own.shape:
+        return float("inf")
+    error = float((rebuilt - own).norm() / own.norm().clamp_min(torch.finfo(own.dtype).tiny))
+    return error if error == error else float("inf")

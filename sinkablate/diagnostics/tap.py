@@ -1,0 +1,142 @@
+"""Tapping a model: one `BlockView` per block and batch, checked against the model's own output.
+
+q, k and v are captured where they meet: our own attention's core is hooked, every other block's call of
+`F.scaled_dot_product_attention` is intercepted, its fused kernel left on. Weights are recomputed from q and k.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from sinkablate.attention.module import Attention
+from sinkablate.diagnostics.capture import Capture, block_view, rebuild_error
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.errors import UserError
+from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of
+from sinkablate.vit.tokens import token_layout
+
+MAX_REBUILD_ERROR = 1e-4
+"""Largest accepted relative error of a rebuilt block; above it the measurement would be of something else."""
+
+Consume = Callable[[BlockView, Tensor], None]
+"""Receives a block's view and its output (B, N, D)."""
+
+
+class _SdpaListener(TorchFunctionMode):
+    """Notes the arguments of fused attention calls made while a block is open; the call itself goes through."""
+
+    def __init__(self, tap: "Tap") -> None:
+        super().__init__()
+        self.tap = tap
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and self.tap.listening is not None:
+            names = ("q", "k", "v", "attn_mask", "dropout_p", "is_causal", "scale")
+            spelled = {"query": "q", "key": "k", "value": "v"}
+            call = dict(zip(names, args, strict=False)) | {spelled.get(k, k): v for k, v in kwargs.items()}
+            self.tap.listening.calls.append(call)
+        return func(*args, **kwargs)
+
+
+class Tap:
+    """Context manager that measures a timm model; hooks are gone when it closes, on an exception too.
+
+    Args:
+        model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
+        consume: Called once per block and batch, in the order of the blocks.
+        blocks: Blocks to measure; None is all.
+
+    Raises:
+        UserError: The family cannot be measured, a block stayed silent or ran twice, or a rebuilt block differs
+            from the model's own by more than `MAX_REBUILD_ERROR`.
+    """
+
+    def __init__(self, model: nn.Module, consume: Consume, blocks: Sequence[int] | None = None) -> None:
+        self.model = model
+        self.consume = consume
+        self.parts = {index: block_parts(model, index)
+                      for index in (range(len(blocks_of(model))) if blocks is None else blocks)}
+        self.rebuild_errors: dict[int, float] = {}
+        """Relative error of each block's rebuild on the first batch."""
+        self.listening: Capture | None = None
+        self._open: dict[int, Capture] = {}
+        self._runs: dict[int, int] = {}
+        self._handles: list[RemovableHandle] = []
+        dtype = next(model.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise UserError(f"diagnostics need fp32 weights, got {dtype}: use trainer.precision=bf16-mixed")
+
+    def __enter__(self) -> Self:
+        for index, parts in self.parts.items():
+            self._attach(index, parts)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._open.clear()
+        self.listening = None
+
+    @torch.no_grad()
+    def run(self, images: Tensor) -> None:
+        """Feed one batch (B, C, H, W); `consume` sees every chosen block. The first batch is checked by rebuilding."""
+        self._runs = dict.fromkeys(self.parts, 0)
+        with _SdpaListener(self):
+            self.model.forward_features(images)  # type: ignore[operator]
+        for index, times in self._runs.items():
+            if times != 1:
+                raise UserError(f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
+                                "in one forward pass")
+
+    def _attach(self, index: int, parts: BlockParts) -> None:
+        """Hook one block; its capture lives only while the block runs."""
+
+        def note(name: str, overwrite: bool = True) -> Callable[..., None]:
+            """A hook that keeps an output (forward hook) or the first input (pre-hook) under `name`."""
+            def hook(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
+                capture = self._open[index]
+                if overwrite or getattr(capture, name) is None:
+                    setattr(capture, name, output[0] if output else args[0])
+            return hook
+
+        def note_core(_: nn.Module, args: tuple[Any, ...]) -> None:
+            self._open[index].calls.append(dict(zip("qkv", args[:3], strict=True)))
+
+        self._handles += [
+            parts.block.register_forward_pre_hook(lambda _, args: self._open_block(index, args[0])),
+            parts.attn.register_forward_hook(note("attn_out")),
+            parts.norm2.register_forward_pre_hook(note("mid", overwrite=False)),
+            parts.block.register_forward_hook(lambda _, _args, output: self._close_block(index, output)),
+        ]
+        if parts.gate is not None:
+            self._handles.append(parts.gate.register_forward_hook(note("gate")))
+        if isinstance(parts.attn, Attention):
+            self._handles += [parts.attn.core.register_forward_pre_hook(note_core),
+                              parts.attn.qkv.register_forward_hook(note("qkv"))]
+
+    def _open_block(self, index: int, x: Tensor) -> None:
+        capture = self._open[index] = Capture(x)
+        if not isinstance(self.parts[index].attn, Attention):
+            self.listening = capture
+
+    def _close_block(self, index: int, output: Tensor) -> None:
+        self.listening = None
+        capture, parts = self._open.pop(index), self.parts[index]
+        view = block_view(index, parts, capture, token_layout(self.model, output.shape[1]))
+        if index not in self.rebuild_errors:
+            error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
+            if not error < MAX_REBUILD_ERROR:
+                raise UserError(f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
+                                f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
+                                "the diagnostics would measure something else")
+        self._runs[index] += 1
+        self.consume(view, output)

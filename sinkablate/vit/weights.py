@@ -1,0 +1,39 @@
+"""Reading weights from a local file."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sinkablate.errors import UserError
+
+BACKBONE_PREFIX = "backbone."
+
+
+def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
+    """State dict in a .safetensors, .pt, .pth or .ckpt file, and whether a run of ours wrote it.
+
+    Raises:
+        UserError: The file is missing, truncated, or holds no tensors; the message names it.
+    """
+    key = f"model.backbone.checkpoint={path}"
+    if not Path(path).is_file():
+        raise UserError(f"{key}: no such file")
+    try:
+        if path.endswith(".safetensors"):
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{key}: truncated or not a checkpoint ({str(error).splitlines()[0]})") from error
+    while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
+        content = inner
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise UserError(f"{key}: holds no state dict")
+    ours = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
+    return (ours, True) if ours else (tensors, False)
