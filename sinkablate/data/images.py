@@ -1,0 +1,256 @@
+"""The data module: images with labels, for training, evaluation and diagnostics."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.data.embedded import EmbeddedRecords
+from sinkablate.data.folder import FolderRecords
+from sinkablate.data.index import TarRecords
+from sinkablate.data.indexed import IndexedImages
+from sinkablate.data.layout import expand, is_remote
+from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
+from sinkablate.data.plan import LanePlan, Piece, StreamBatches
+from sinkablate.data.probe import probe
+from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
+from sinkablate.data.stream import ShardStream, StreamImages
+from sinkablate.data.transforms import eval_transform, train_transform
+from sinkablate.errors import UserError
+
+_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+
+
+class ImageData(LightningDataModule):
+    """Labelled images from the embedded set, WebDataset shards or an ImageFolder.
+
+    Args:
+        source: Where the images are and how they are read.
+        image: What an image is when it reaches the model.
+        augment: Training augmentation.
+        batch_size: Images of one forward pass over all processes together.
+        eval_batch_size: Images of one evaluation batch of each process.
+        num_workers: Loader processes of each process; 0 loads in the training process itself.
+        seed: Seed of order and augmentation.
+    """
+
+    def __init__(  # noqa: PLR0917 - keyword arguments in the CLI
+        self,
+        source: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
+        image: ImageConfig = ImageConfig(),  # noqa: B008
+        augment: AugmentConfig = AugmentConfig(),  # noqa: B008
+        batch_size: int = 128,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.{name} must be at least {least}, got {value}")
+        if source.reader == "stream" and augment.aug_repeats > 1:
+            raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
+        self.source, self.image, self.augment = source, image, augment
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
+        self._train = Preparation(image, train_transform(image, augment), seed)
+        self._eval = Preparation(image, eval_transform(image))
+        self._faults = Faults(source.on_error)
+        self._opened: dict[str, Records | ShardStream] = {}
+
+    @property
+    def skipped(self) -> int:
+        """Samples and whole shards that this process and its workers skipped so far (`data.source.on_error=skip`)."""
+        return self._faults.count
+
+    def prepare_data(self) -> None:
+        """Index the shards once per node, so that the other processes find the index beside them."""
+        with suppress(UserError):  # setup raises it on every process; here the others would wait for this one
+            for split in self._splits(self.trainer.state.fn if self.trainer else None):
+                self._open(split)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what a stage reads and check it before the first step.
+
+        Raises:
+            UserError: A path is missing, a split is empty or smaller than a batch, a label or channel count does not
+                fit, a stream has fewer shards than readers, or `data.batch_size` does not divide.
+        """
+        for split in self._splits(stage):
+            source = self._open(split)
+            if self._faults.mode == "stop":  # else a broken first sample is one to skip
+                self._check_first(source)
+            self._check_readers(split, source)
+        if stage in ("fit", None):
+            self._local_batch_size(len(self._open("train")))
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """This rank's part of each global batch, from the trainer's position on."""
+        source = self._open("train")
+        rank, world = self._rank_and_world()
+        local = self._local_batch_size(len(source))
+        if isinstance(source, ShardStream):
+            plan = LanePlan(
+                counts=source.counts, batch_size=local, rank=rank, world=world, lanes=self._lanes, seed=self.seed
+            )
+            dataset = StreamImages(source, plan, self._train, self._faults, block=self.source.shuffle_shards)
+            return self._loader(dataset, StreamBatches(plan, self._position))
+        batches = TrainBatches(
+            len(source),
+            self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world=world,
+            repeats=self.augment.aug_repeats,
+            position=self._position,
+        )
+        return self._loader(IndexedImages(source, self._train, self._faults, replace=True), batches)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Each validation image exactly once over all ranks."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Each test image exactly once over all ranks; the validation images where no test set is named."""
+        return self._eval_dataloader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """As `test_dataloader`."""
+        return self._eval_dataloader("test")
+
+    def probe_images(self, count: int) -> tuple[Tensor, list[str]]:
+        """The first `count` validation images of a fixed permutation: the same ones whatever the run's seed.
+
+        Args:
+            count: How many; a smaller set gives all it has.
+
+        Returns:
+            Images (n, C, H, W) fp32, as evaluation sees them, and their keys. No global random state is touched.
+
+        Raises:
+            DataError: One cannot be read and is not to be skipped.
+        """
+        return probe(self._open("val"), self._eval, self._faults, count)
+
+    def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
+        source = self._open(split)
+        rank, world = self._rank_and_world()
+        if isinstance(source, ShardStream):
+            plan = LanePlan(
+                counts=source.counts, batch_size=self.eval_batch_size, rank=rank, world=world, lanes=self._lanes
+            )
+            return self._loader(StreamImages(source, plan, self._eval, self._faults, block=1), StreamBatches(plan))
+        batches = EvalBatches(len(source), self.eval_batch_size, rank=rank, world=world)
+        return self._loader(IndexedImages(source, self._eval, self._faults, replace=False), batches)
+
+    def _loader(self, dataset: Dataset[Sample], batches: EpochBatches[Any]) -> DataLoader[Sample]:
+        return Loader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # else each iter() draws from the global generator
+        )
+
+    def _open(self, split: str) -> Records | ShardStream:
+        """Open a split once.
+
+        Raises:
+            UserError: It cannot be read, or is empty.
+        """
+        if split == "test" and not self.source.test:
+            split = "val"
+        if split not in self._opened:
+            source = self._read(getattr(self.source, split), split)
+            if not len(source):
+                raise UserError(f"data.source.{split}: the split is empty")
+            self._opened[split] = source
+        return self._opened[split]
+
+    def _read(self, location: str, split: str) -> Records | ShardStream:
+        key, classes = f"data.source.{split}", self.source.num_classes
+        if self.source.format == "folder":
+            return FolderRecords(location, key=key, num_classes=classes)
+        if self.source.format == "embedded":
+            return EmbeddedRecords(split, num_classes=classes, faults=self._faults)
+        shards = expand(location, key)
+        if self.source.reader == "stream":
+            return ShardStream(shards, key=key, num_classes=classes)
+        remote = next((shard for shard in shards if is_remote(shard)), None)
+        if remote:
+            raise UserError(f"{key}={remote} is not local: it needs data.source.reader=stream")
+        return TarRecords(shards, num_classes=classes, faults=self._faults)
+
+    def _check_first(self, source: Records | ShardStream) -> None:
+        """Read one sample in the main process: a set of the wrong kind is known before any step."""
+        if isinstance(source, ShardStream):
+            piece = Piece(next(shard for shard, count in enumerate(source.counts) if count), 0, 1)
+            first = source.encode(next(source.read(piece)), piece)
+        else:
+            first = source[0]
+        checked_image(first, self.image)
+
+    def _check_readers(self, split: str, source: Records | ShardStream) -> None:
+        _, world = self._rank_and_world()
+        if isinstance(source, ShardStream) and len(source.urls) < world * self._lanes:
+            raise UserError(
+                f"data.source.{split} has {len(source.urls)} shards for {world * self._lanes} readers ({world} "
+                f"processes, data.num_workers={self.num_workers}): use fewer workers or write smaller shards"
+            )
+
+    def _local_batch_size(self, size: int) -> int:
+        _, world = self._rank_and_world()
+        if self.batch_size % world:
+            raise UserError(f"data.batch_size={self.batch_size} must be a multiple of the {world} processes")
+        if self.batch_size > size:
+            raise UserError(f"data.batch_size={self.batch_size} exceeds the {size} images of data.source.train")
+        return self.batch_size // world
+
+    @property
+    def _lanes(self) -> int:
+        return max(1, self.num_workers)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _position(self) -> tuple[int, int]:
+        """Where training stands: (epoch, batch), the start of the next epoch where one has just ended.
+
+        Lightning raises `current_epoch` between the last batch and the epoch-end hooks, and a checkpoint may be
+        written on either side; `ready` counts epochs alike on both.
+        """
+        if self.trainer is None:
+            return 0, 0
+        fit = self.trainer.fit_loop
+        progress = fit.epoch_loop.batch_progress
+        batches = cast(_ProcessedTracker, progress.current)
+        if batches.processed == 0:
+            return self.trainer.current_epoch, 0
+        if progress.is_last_batch and batches.processed == batches.ready:
+            return fit.epoch_progress.current.ready, 0
+        return fit.epoch_progress.current.ready - 1, batches.processed
+
+    @staticmethod
+    def _splits(stage: str | None) -> tuple[str, ...]:
+        return _SPLITS.get(str(stage), ("train", "val", "test")) if stage else ("train", "val", "test")
+
+
+class Loader(DataLoader[Sample]):
+    """torch's loader without the evaluation batches of which every sample was skipped."""
+
+    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
+        return (batch for batch in super().__iter__() if batch is not None)
