@@ -1,0 +1,56 @@
+"""`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
+
+import sys
+from collections.abc import Sequence
+
+from sinkablate import __version__
+from sinkablate.errors import UserError
+
+VERBS = {
+    "fit": "train a variant, with sink diagnostics logged as it trains",
+    "validate": "accuracy of a trained run on its validation images",
+    "test": "accuracy of a trained run on its test images",
+    "predict": "class probabilities of a trained run, as a parquet file",
+    "shards": "write WebDataset shards from an ImageFolder or IDX files",
+}
+
+
+def help_text() -> str:
+    """Every verb with one line."""
+    lines = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    return (f"sinkablate {__version__}: train vision transformers and measure what their attention sinks compute\n\n"
+            f"usage: python -m sinkablate VERB [options]\n\n{lines}\n\n"
+            "`python -m sinkablate VERB --help` lists the options of a verb.")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0, or 2 with one line on stderr for a user's mistake."""
+    argv = list(sys.argv[1:] if args is None else args)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(help_text())
+        return 0
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        return _run(argv[0], argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    """Import what the verb needs, and no more."""
+    if verb not in VERBS:
+        raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
+    if verb == "shards":
+        from sinkablate.shards_cli import run_shards
+
+        return run_shards(argv)
+    from sinkablate.cli import run_trainer
+
+    return run_trainer(verb, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Stops a training whose loss is no longer a number."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from sinkablate.errors import UserError
+from sinkablate.vit.anatomy import HasBackbone
+
+
+class NanGuard(L.Callback):
+    """On a NaN or infinite loss: names the step and the module, saves a checkpoint, stops before the weights move."""
+
+    def __init__(self) -> None:
+        self._images: Tensor | None = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
+                             batch_idx: int) -> None:
+        """Keep the images in reach, to find the module at fault."""
+        self._images = batch[0]
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Check the loss; every rank decides alike."""
+        finite = bool(torch.isfinite(loss).all())
+        if trainer.world_size > 1:
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if finite:
+            return
+        culprit = _first_nonfinite(pl_module, self._images)
+        path = Path(trainer.default_root_dir) / "checkpoints" / "nonfinite.ckpt"
+        trainer.save_checkpoint(path)
+        raise UserError(f"the loss is {float(loss)} at step {trainer.global_step} ({culprit}); "
+                        f"weights before the step are in {path}")
+
+
+def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str:
+    """The parameter, or else the first module in the order of execution, that holds a value that is not finite."""
+    for name, parameter in pl_module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"parameter {name} is not finite"
+    if images is not None and not torch.isfinite(images).all():
+        return "the images are not finite"
+    if images is None or not isinstance(pl_module, HasBackbone):
+        return "every parameter is finite"
+    found: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(_: nn.Module, _args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                found.append(name)
+        return hook
+
+    handles = [m.register_forward_hook(look(n)) for n, m in pl_module.backbone.named_modules(prefix="backbone")]
+    try:
+        with torch.no_grad():
+            pl_module.backbone(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"first in the output of {found[0]}" if found else "parameters and outputs are finite, the loss itself is not"

@@ -1,0 +1,76 @@
+"""Stability of training: gradient norm, spikes of loss and gradient, non-finite steps."""
+
+from collections import deque
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Stability(L.Callback):
+    """Logs `stability/grad_norm` and running counts of spikes.
+
+    A spike is a value above `factor` times the median of the last `window` values. Values stay on the device between
+    two logging steps, so that no step waits for them.
+
+    Args:
+        factor: A loss or gradient norm is a spike above this multiple of the running median.
+        window: Number of past steps in the running median.
+    """
+
+    def __init__(self, factor: float = 2.0, window: int = 100) -> None:
+        self.factor = factor
+        self.window = window
+        self.history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in ("loss", "grad")}
+        self.counts = {"loss_spikes": 0, "grad_spikes": 0, "nonfinite_steps": 0}
+        self._waiting: dict[str, list[Tensor]] = {"loss": [], "grad": []}
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Total gradient norm before clipping."""
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self._waiting["grad"].append(torch.nn.utils.get_total_norm(grads).detach())
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        """Note the loss; read and log everything noted at logging steps."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        self._waiting["loss"].append(loss.detach())
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self._read(pl_module)
+
+    def _read(self, pl_module: L.LightningModule) -> None:
+        last = {name: self._drain(name) for name in ("loss", "grad")}
+        if last["grad"] is not None:
+            pl_module.log("stability/grad_norm", last["grad"], batch_size=1)
+        pl_module.log_dict({f"stability/{name}": float(count) for name, count in self.counts.items()}, batch_size=1)
+
+    def _drain(self, name: str) -> float | None:
+        """Count the spikes among the waiting values; returns the latest."""
+        if not self._waiting[name]:
+            return None
+        values = torch.stack([value.float().cpu() for value in self._waiting[name]]).tolist()
+        self._waiting[name].clear()
+        past = self.history[name]
+        for value in values:
+            finite = value == value and abs(value) != float("inf")
+            if not finite:
+                self.counts["nonfinite_steps"] += name == "grad"
+            elif len(past) >= min(10, self.window) and value > self.factor * median(past):
+                self.counts[f"{name}_spikes"] += 1
+            if finite:
+                past.append(value)
+        return float(values[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, safe for weights-only loading."""
+        return {"history": {k: list(v) for k, v in self.history.items()}, "counts": dict(self.counts),
+                "waiting": {k: [float(x) for x in v] for k, v in self._waiting.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue as if never stopped."""
+        self.history = {k: deque(v, maxlen=self.window) for k, v in state_dict["history"].items()}
+        self.counts = dict(state_dict["counts"])
+        self._waiting = {k: [torch.tensor(x) for x in v] for k, v in state_dict["waiting"].items()}

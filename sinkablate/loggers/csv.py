@@ -1,0 +1,89 @@
+"""`metrics.csv`: one row per step, columns as they appear; an existing file is continued, never deleted."""
+
+import csv
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsCsv(Logger):
+    """Merges everything logged at one step into one row and writes rows as steps pass.
+
+    Args:
+        run_dir: Directory of `metrics.csv`.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self._columns: list[str] = []
+        self._pending: dict[int, dict[str, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        """Empty: the run directory is the log directory."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, as `name`."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `config.yaml` holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add values to the row of `step`; rows of earlier steps are complete and go to disk."""
+        step = -1 if step is None else step
+        self._pending.setdefault(step, {"step": step}).update(metrics)
+        if len(self._pending) > 1:
+            self._write([s for s in self._pending if s != step])
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing until the row is complete: Lightning calls this several times a step."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self._write(list(self._pending))
+
+    def _write(self, steps: list[int]) -> None:
+        rows = [self._pending.pop(step) for step in sorted(steps)]
+        if not rows:
+            return
+        if not self._columns and self.path.exists():
+            with self.path.open(newline="") as file:
+                self._columns = next(csv.reader(file), [])
+        new = [key for row in rows for key in row if key not in self._columns]
+        if new:
+            self._widen(list(dict.fromkeys(new)))
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerows(rows)
+
+    def _widen(self, new: list[str]) -> None:
+        """Rewrite the file with more columns, whole or not at all."""
+        rows: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        self._columns += new
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.path)

@@ -1,0 +1,73 @@
+"""Weights & Biases, beside the local record and never in the way of the training."""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from sinkablate.config import WandbConfig
+
+
+class SteadyWandb(WandbLogger):
+    """A `WandbLogger` that steps aside when the server, the key or the network fails: said once, training goes on."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.failed = False
+
+    def _try(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if self.failed:
+            return
+        try:
+            call(*args, **kwargs)
+        except Exception as error:
+            self.failed = True
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            rank_zero_warn(f"W&B stopped ({reason}); training goes on, the local record is complete")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """As `WandbLogger`, failures contained."""
+        self._try(super().log_hyperparams, params)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """As `WandbLogger`, failures contained."""
+        self._try(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """As `WandbLogger`, failures contained."""
+        self._try(super().log_image, key, images, step, **kwargs)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the run, so that an offline one can be synced as soon as training ends."""
+        if self._experiment is not None:
+            self._try(self._experiment.finish, exit_code=0 if status == "success" else 1, quiet=True)
+
+
+def wandb_mode(config: WandbConfig) -> str:
+    """online, offline or disabled; `auto` is online where a key is set. WANDB_MODE, as everywhere, has its say."""
+    if config.mode != "auto":
+        return config.mode
+    if mode := os.environ.get("WANDB_MODE"):
+        return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+    return "online" if wandb.api.api_key else "offline"
+
+
+def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...]) -> SteadyWandb | None:
+    """The logger of one run, or None when W&B is disabled. Says in one line where the record goes."""
+    mode = wandb_mode(config)
+    if mode == "disabled":
+        return None
+    if mode == "offline":
+        rank_zero_info(f"W&B: offline (no key is set); upload later with: wandb sync {run_dir}/wandb/offline-run-*")
+    return SteadyWandb(
+        name=name, id=config.id or name, save_dir=run_dir, offline=mode == "offline", project=config.project,
+        entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,
+        settings=wandb.Settings(silent=True, init_timeout=30))

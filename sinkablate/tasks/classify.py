@@ -1,0 +1,162 @@
+"""Supervised image classification."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from sinkablate.config import BackboneConfig, EmaConfig, LossConfig, OptimConfig
+from sinkablate.errors import UserError
+from sinkablate.tasks.optim import make_optimizer, make_schedule
+from sinkablate.vit.backbone import build_backbone
+
+Batch = tuple[Tensor, Tensor, list[str]]
+"""Images (B, C, H, W), labels (B,), keys."""
+
+
+class Classify(L.LightningModule):
+    """Trains a vision transformer to classify images.
+
+    Args:
+        backbone: The model and what is changed in it.
+        optim: Optimiser and schedule.
+        loss: Loss and label mixing.
+        ema: Moving average of the weights; validation uses it when it is on.
+        num_classes: Follows data.source.num_classes.
+        in_chans: Follows data.image.in_chans.
+        img_size: Follows data.image.size.
+        seed: Follows seed_everything.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig = BackboneConfig(),
+        optim: OptimConfig = OptimConfig(),
+        loss: LossConfig = LossConfig(),
+        ema: EmaConfig = EmaConfig(),
+        num_classes: int = 10,
+        in_chans: int = 1,
+        img_size: int = 28,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if backbone.img_size not in (None, img_size):
+            raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
+        shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
+        self.save_hyperparameters({"backbone": asdict(backbone), "optim": asdict(optim), "loss": asdict(loss),
+                                   "ema": asdict(ema), **shape, "seed": seed})
+        self.optim_config = optim
+        self.loss_config = loss
+        self.seed = seed
+        self.backbone = build_backbone(backbone, **shape, seed=seed)
+        self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
+        self.mixup = _mixup(loss, num_classes) if loss.mixes else None
+        self.criterion = _criterion(loss)
+        top_k = min(5, num_classes)
+        self.val_metrics, self.test_metrics = (nn.ModuleDict({
+            "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
+            "acc5": MulticlassAccuracy(num_classes, top_k=top_k, average="micro"),
+            "loss": MeanMetric(),
+        }) for _ in range(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits (B, num_classes), of the averaged weights where there are any and the module evaluates."""
+        model = self.backbone if self.ema is None or self.training else self.ema.module
+        logits: Tensor = model(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images, targets, _ = batch
+        if self.mixup is not None:
+            images, targets = self._mix(images, targets, batch_idx)
+        loss: Tensor = self.criterion(self(images), targets)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
+        self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(images))
+        return loss
+
+    def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """mixup or cutmix, drawn from (seed, epoch, batch, rank) so that a resumed run mixes alike."""
+        state = np.random.get_state()  # noqa: NPY002 (timm's Mixup draws from the global generator)
+        where = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        np.random.seed(np.random.SeedSequence(where).generate_state(1))  # noqa: NPY002
+        try:
+            mixed: tuple[Tensor, Tensor] = self.mixup(images, targets)  # type: ignore[misc]
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+        return mixed
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Move the average once per optimiser step."""
+        if self.ema is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.ema.update(self.backbone, step=self.global_step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the validation images."""
+        self._evaluate(batch, self.val_metrics, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy and cross-entropy on the test images."""
+        self._evaluate(batch, self.test_metrics, "test")
+
+    def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, stage: str) -> None:
+        images, targets, _ = batch
+        logits = self(images).float()
+        for name in ("acc1", "acc5"):
+            metrics[name].update(logits, targets)
+        metrics["loss"].update(F.cross_entropy(logits, targets, reduction="none"))
+        for name, metric in metrics.items():
+            self.log(f"{stage}/{name}", metric, prog_bar=name == "acc1", batch_size=len(images))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Keys, labels and class probabilities (B, num_classes)."""
+        images, targets, keys = batch
+        return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """timm's optimiser and a schedule that moves every step."""
+        optimizer = make_optimizer(self.backbone, self.optim_config)
+        schedule = make_schedule(optimizer, self.optim_config, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, by the first key that differs."""
+        saved = _flat(checkpoint.get("hyper_parameters", {}).get("backbone", {}))
+        now = _flat(self.hparams["backbone"])
+        sources = ("pretrained", "checkpoint")
+        for key, value in now.items():
+            if key not in sources and key in saved and saved[key] != value:
+                raise UserError(f"model.backbone.{key}={value} differs from the checkpoint's {saved[key]}")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys, sequences as lists."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, (list, tuple)) else value
+    return flat
+
+
+def _mixup(loss: LossConfig, num_classes: int) -> Mixup:
+    return Mixup(mixup_alpha=loss.mixup, cutmix_alpha=loss.cutmix, prob=loss.mixup_prob,
+                 switch_prob=loss.mixup_switch_prob, mode=loss.mixup_mode, label_smoothing=loss.smoothing,
+                 num_classes=num_classes)
+
+
+def _criterion(loss: LossConfig) -> nn.Module:
+    """timm's choice: mixed labels carry their smoothing themselves."""
+    if loss.bce_loss:
+        return BinaryCrossEntropy(smoothing=0.0 if loss.mixes else loss.smoothing)
+    return SoftTargetCrossEntropy() if loss.mixes else nn.CrossEntropyLoss(label_smoothing=loss.smoothing)

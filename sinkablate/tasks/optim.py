@@ -1,0 +1,70 @@
+"""Optimiser, parameter groups and schedule: timm's optimisers, with the sinks' parameters kept from weight decay."""
+
+import math
+from typing import Any
+
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from sinkablate.config import OptimConfig
+from sinkablate.errors import UserError
+
+FUSED = ("adam", "adamw", "sgd")
+NO_DECAY_LEAVES = ("sink_logit", "sink_key", "sink_value", "score_bias", "gamma", "gamma_1", "gamma_2")
+WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Groups with and without weight decay, by depth where the learning rate decays with it.
+
+    No decay for one-dimensional parameters (norms, biases, LayerScale), what timm names (positions, CLS, registers)
+    and the sinks' parameters.
+    """
+    own = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] in NO_DECAY_LEAVES}
+    timms: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    exempt = own | timms
+    if config.layer_decay is not None:
+        groups: list[dict[str, Any]] = param_groups_layer_decay(
+            model, config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay)
+        for group in groups:  # our schedule multiplies each group's own lr; timm's scheduler would read lr_scale
+            group["lr"] = config.lr * group["lr_scale"]
+        return groups
+    return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)  # type: ignore[no-any-return]
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """timm's optimiser of that name over `parameter_groups`.
+
+    Raises:
+        UserError: timm has no such optimiser.
+    """
+    arguments: dict[str, Any] = {"fused": True} if config.opt in FUSED else {}
+    if any(name in config.opt for name in WITH_BETAS):
+        arguments["betas"] = config.betas
+    try:
+        return create_optimizer_v2(parameter_groups(model, config), opt=config.opt, lr=config.lr,
+                                   weight_decay=config.weight_decay, **arguments)
+    except (ValueError, AssertionError, TypeError) as error:
+        raise UserError(f"model.optim.opt={config.opt}: {error}") from error
+
+
+def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
+    """Learning rate over its peak: linear from 1/warmup to 1, then half a cosine to `floor` at the last step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
+    """Warm-up and cosine over `total_steps` optimiser steps.
+
+    Raises:
+        UserError: The warm-up is longer than the training.
+    """
+    if config.warmup_steps > total_steps:
+        raise UserError(f"model.optim.warmup_steps={config.warmup_steps} exceeds the {total_steps} steps of the training")
+    floor = config.min_lr / config.lr
+    return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_steps, floor))
