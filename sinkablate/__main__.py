@@ -44,9 +44,10 @@ def _run(verb: str, argv: list[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
     if verb == "shards":
-        from sinkablate.shards_cli import run_shards
+        from sinkablate.arguments import run_function
+        from sinkablate.data.shards import write_shards
 
-        return run_shards(argv)
+        return run_function(write_shards, verb, argv)
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)

@@ -4,7 +4,8 @@ Each class is one group of keys of the command line and the YAML files. Errors n
 dataclass does not know where in the tree it sits: the prefix is the one place where the class is used.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Any, Literal
 
@@ -21,6 +22,12 @@ def require(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless the condition holds."""
     if not condition:
         raise UserError(message)
+
+
+def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """An instance of a config class, nested ones included, from plain values; it validates itself."""
+    return cls(**{field.name: build(field.type, values[field.name]) if is_dataclass(field.type) else values[field.name]
+                  for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,11 +45,13 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of `step`; rows of earlier steps are complete and go to disk."""
+        """Add values to the row of `step`; rows more than one step back are complete and go to disk.
+
+        Lightning numbers a training step from 0 and logs it after what callbacks log for the steps done, one more.
+        """
         step = -1 if step is None else step
         self._pending.setdefault(step, {"step": step}).update(metrics)
-        if len(self._pending) > 1:
-            self._write([s for s in self._pending if s != step])
+        self._write([s for s in self._pending if s < step - 1])
 
     @rank_zero_only
     def save(self) -> None:

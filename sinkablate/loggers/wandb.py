@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from sinkablate.config import WandbConfig
 
@@ -17,7 +17,20 @@ class SteadyWandb(WandbLogger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._wandb_init.pop("anonymous")  # wandb warns of it, even when it is None
         self.failed = False
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run; when the server or the key refuses at the start, an offline run takes its place."""
+        try:
+            return super().experiment
+        except Exception as error:
+            if self.failed or self._wandb_init["mode"] == "offline":
+                raise
+            rank_zero_warn(f"W&B: no online run ({_first_line(error)}); recording offline, upload later with wandb sync")
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
 
     def _try(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.failed:
@@ -26,8 +39,7 @@ class SteadyWandb(WandbLogger):
             call(*args, **kwargs)
         except Exception as error:
             self.failed = True
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            rank_zero_warn(f"W&B stopped ({reason}); training goes on, the local record is complete")
+            rank_zero_warn(f"W&B stopped ({_first_line(error)}); training goes on, the local record is complete")
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -48,7 +60,17 @@ class SteadyWandb(WandbLogger):
     def finalize(self, status: str) -> None:
         """Close the run, so that an offline one can be synced as soon as training ends."""
         if self._experiment is not None:
-            self._try(self._experiment.finish, exit_code=0 if status == "success" else 1, quiet=True)
+            self._try(self._experiment.finish, exit_code=0 if status == "success" else 1)
+
+
+@rank_zero_only
+def rank_zero_print(line: str) -> None:
+    """Print on the first rank."""
+    print(line, flush=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def wandb_mode(config: WandbConfig) -> str:
@@ -57,7 +79,7 @@ def wandb_mode(config: WandbConfig) -> str:
         return config.mode
     if mode := os.environ.get("WANDB_MODE"):
         return {"dryrun": "offline", "run": "online"}.get(mode, mode)
-    return "online" if wandb.api.api_key else "offline"
+    return "online" if wandb.login(prompt=False) else "offline"
 
 
 def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...]) -> SteadyWandb | None:
@@ -66,8 +88,8 @@ def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, 
     if mode == "disabled":
         return None
     if mode == "offline":
-        rank_zero_info(f"W&B: offline (no key is set); upload later with: wandb sync {run_dir}/wandb/offline-run-*")
+        rank_zero_print(f"W&B: offline (no key is set); upload later with: wandb sync {run_dir}/wandb/offline-run-*")
     return SteadyWandb(
-        name=name, id=config.id or name, save_dir=run_dir, offline=mode == "offline", project=config.project,
+        name=name, id=config.id or name, save_dir=run_dir, mode=mode, project=config.project,
         entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,
         settings=wandb.Settings(silent=True, init_timeout=30))

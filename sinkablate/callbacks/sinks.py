@@ -1,0 +1,129 @@
+"""Sink diagnostics while a model trains."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.heatmap import heatmap
+from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.rules import rules
+from sinkablate.diagnostics.summary import block_table, head_table, scalars
+from sinkablate.errors import UserError
+from sinkablate.loggers.wandb import SteadyWandb
+from sinkablate.vit.anatomy import HasBackbone
+
+
+class SinkDiagnostics(L.Callback):
+    """Measures the sinks every few steps, on the same images in every run, and leaves the training as it was.
+
+    Scalars go to the loggers, arrays to `diagnostics/step_*.parquet` (one row per block and head) and
+    `diagnostics/blocks/step_*.parquet`, a heat-map to `figures/` and W&B. All ranks take part of the images.
+
+    Args:
+        every_n_steps: Optimiser steps between two measurements; 0 switches them off. The first comes before the
+            first step, the last after the last.
+        images: Number of probe images, of the validation set, the same for every run.
+        batch_size: Probe images per forward pass.
+        heatmap: Draw the block x head picture at each measurement.
+        thresholds: The numbers behind quantities and rules.
+    """
+
+    def __init__(self, every_n_steps: int = 50, images: int = 64, batch_size: int = 64, heatmap: bool = True,
+                 thresholds: ThresholdConfig = ThresholdConfig()) -> None:
+        for name, value, least in (("every_n_steps", every_n_steps, 0), ("images", images, 1),
+                                   ("batch_size", batch_size, 1)):
+            if value < least:
+                raise UserError(f"diagnostics.{name} must be at least {least}, got {value}")
+        self.every_n_steps = every_n_steps
+        self.images = images
+        self.batch_size = batch_size
+        self.heatmap = heatmap
+        self.thresholds = thresholds
+        self.latest: dict[str, float] = {}
+        self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        self._measured_at: int | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load this rank's part of the probe images, once."""
+        if not self.every_n_steps:
+            return
+        images, _ = trainer.datamodule.probe_images(self.images)  # type: ignore[attr-defined]
+        mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
+        self._probe = (images[torch.from_numpy(mine)], mine)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the start of a fresh run."""
+        if self.every_n_steps and trainer.global_step == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        """Measure when the step is due; once per optimiser step, however many micro-batches it has."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at and step > 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the end, which the summary reports."""
+        if self.every_n_steps and trainer.global_step != self._measured_at:
+            self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(pl_module, HasBackbone):
+            raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
+                            "set diagnostics.every_n_steps=0")
+        step = self._measured_at = trainer.global_step
+        assert self._probe is not None
+        images, order = self._probe
+        part = None
+        if len(images):
+            part, _ = probe(pl_module.backbone, images, order, self.thresholds, self.batch_size)
+        records = _gather(part, trainer)
+        if trainer.is_global_zero:
+            self.latest = scalars(records, self.thresholds)
+            for logger in trainer.loggers:
+                logger.log_metrics(self.latest, step=step)
+            self._store(records, trainer, step)
+
+    def _store(self, records: Records, trainer: L.Trainer, step: int) -> None:
+        """Arrays and picture of one measurement; a step measured again after a resume replaces its files."""
+        run_dir = Path(trainer.default_root_dir)
+        table = head_table(records, self.thresholds)
+        name = f"step_{step:08d}"
+        _write(table, step, run_dir / "diagnostics" / f"{name}.parquet")
+        _write(block_table(records, self.thresholds), step, run_dir / "diagnostics" / "blocks" / f"{name}.parquet")
+        if self.heatmap:
+            png = heatmap(table, f"step {step}, {len(records.order)} images; {rules(self.thresholds)[0]}")
+            target = run_dir / "figures" / f"heads_{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(png)
+            for logger in trainer.loggers:
+                if isinstance(logger, SteadyWandb):
+                    logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
+
+
+def _gather(part: Records | None, trainer: L.Trainer) -> Records:
+    """Records of all ranks, on every rank."""
+    parts: list[Records | None] = [part]
+    if trainer.world_size > 1:
+        parts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, part)
+    return Records.merge([p for p in parts if p is not None])
+
+
+def _write(table: pl.DataFrame, step: int, path: Path) -> None:
+    """Write a parquet file whole or not at all, the step in its first column."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(partial)
+    os.replace(partial, path)

@@ -1,0 +1,217 @@
+"""fit, validate, test and predict: LightningCLI with our names, one directory per run and one-line errors."""
+
+import inspect
+import logging
+import sys
+import time
+import warnings
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from omegaconf.errors import OmegaConfBaseException
+
+from sinkablate.arguments import OneLineErrors
+from sinkablate.callbacks.nan_guard import NanGuard
+from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.callbacks.stability import Stability
+from sinkablate.callbacks.throughput import Throughput, peak_memory_gib, progress_callback
+from sinkablate.config import WandbConfig, build
+from sinkablate.data.images import ImageData
+from sinkablate.errors import UserError
+from sinkablate.loggers.csv import MetricsCsv
+from sinkablate.loggers.wandb import wandb_logger
+from sinkablate.results import print_results, write_predictions
+from sinkablate.run_directory import close, last_checkpoint, prepare, refuse_to_overwrite, write_json
+from sinkablate.tasks.classify import Classify
+from sinkablate.vit.backbone import short_name
+
+TRAINER_DEFAULTS = {
+    "max_epochs": 8,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # the data module shards exactly; Lightning's sampler would pad
+}
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with one-line errors."""
+
+
+class Cli(LightningCLI):
+    """One verb on one run directory."""
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        self.verb = verb
+        self.started = time.time()
+        super().__init__(
+            Classify, ImageData, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0, parser_class=Parser, args=[verb, *args], auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False})
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the verb at hand: each one costs a second to build."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed, always a number: a run without one cannot be paired."""
+        parser.add_argument("--seed_everything", type=int, default=0,
+                            help="Seed of parameters, data order, augmentation and everything else.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keys of the run beside Lightning's."""
+        parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
+        parser.add_argument("--run_dir", type=str | None, default=None,
+                            help="Directory of the run (default: runs/<model>-<variant>-s<seed>).")
+        parser.add_argument("--overwrite", type=bool, default=False,
+                            help="Start over in a directory that holds a run.")
+        parser.add_class_arguments(WandbConfig, "wandb")
+        parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
+        parser.add_lightning_class_args(Stability, "stability")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 0,
+                             "checkpoint.enable_version_counter": False})
+        for target in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{target}.seed")
+        for source, target in (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
+                               ("image.size", "img_size")):
+            parser.link_arguments(f"data.{source}", f"model.{target}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse and build every config group, so that `--print_config` refuses what a run would refuse."""
+        plain = [arg for arg in args if not arg.startswith("--print_config")]
+        super().parse_arguments(parser, plain)
+        for key, owner in (("model", Classify), ("data", ImageData), ("diagnostics", SinkDiagnostics)):
+            for parameter in inspect.signature(owner).parameters.values():
+                if is_dataclass(parameter.annotation):
+                    build(parameter.annotation, self.config[self.verb][key][parameter.name].as_dict())
+        if plain != args:
+            super().parse_arguments(parser, args)  # prints and exits
+
+    def _parse_ckpt_path(self) -> None:
+        """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run and make its directory ready."""
+        config = self.config[self.verb]
+        model = short_name(config.model.backbone.name)
+        self.name = f"{model}-{config.variant}-s{config.seed_everything}"
+        config.run_dir = config.run_dir or f"runs/{self.name}"
+        self.run_dir = Path(config.run_dir)
+        config.trainer.default_root_dir = config.run_dir
+        config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        if self.verb == "fit":
+            if config.ckpt_path and not Path(config.ckpt_path).is_file():
+                raise UserError(f"ckpt_path={config.ckpt_path}: no such file")
+            if rank_zero_only.rank == 0:
+                refuse_to_overwrite(self.run_dir, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
+        elif config.ckpt_path is None:
+            config.ckpt_path = self._trained_weights(config)
+
+    def _trained_weights(self, config: Namespace) -> str | None:
+        """The run's last checkpoint, or None where the backbone brings weights of its own."""
+        last = last_checkpoint(self.run_dir)
+        if last.exists():
+            return str(last)
+        if config.model.backbone.pretrained or config.model.backbone.checkpoint:
+            return None
+        raise UserError(f"{self.verb} needs weights: {last} does not exist; give --run_dir or --ckpt_path")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A trainer with our loggers and callbacks; W&B only when training."""
+        config = self.config[self.verb]
+        self.throughput = Throughput()
+        callbacks: list[Any] = [self.throughput, NanGuard()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(progress_callback(self.throughput))
+        loggers: list[Any] = []
+        if self.verb == "fit":
+            tags = tuple(f"{k}:{v}" for k, v in _mechanism(config.model.backbone).items())
+            wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
+            loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
+        trainer = self._get(self.config_init, "trainer")
+        trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
+        try:
+            return super().instantiate_trainer(logger=loggers or False, **kwargs)
+        except MisconfigurationException as error:
+            raise UserError(f"trainer.accelerator={config.trainer.accelerator}, trainer.devices="
+                            f"{config.trainer.devices}: {error}") from error
+
+    def before_fit(self) -> None:
+        """Check the data, then write the resolved configuration and give it to W&B."""
+        self.datamodule.setup("fit")
+        config = self.config[self.verb]
+        text = self._parser(self.verb).dump(config, skip_none=False, skip_link_targets=False)
+        if self.trainer.is_global_zero:
+            prepare(self.run_dir, text, resumes=bool(config.ckpt_path))
+        for logger in self.trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(text))
+
+    def after_fit(self) -> None:
+        """Summarise and close the run."""
+        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        summary = metrics | self.config_init[self.verb].diagnostics.latest | {
+            "images_per_second": self.throughput.images_per_second,
+            "wall_seconds": time.time() - self.started,
+            "peak_memory_gib": peak_memory_gib(),
+            "parameters": sum(p.numel() for p in self.model.backbone.parameters()),
+            "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
+            "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
+        }
+        if self.trainer.is_global_zero and not self.trainer.interrupted:
+            close(self.run_dir, summary)
+            print_results(self.run_dir, summary)
+
+    def after_validate(self) -> None:
+        """Keep and show the numbers of `validate` and `test`."""
+        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+        if self.trainer.is_global_zero:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(self.run_dir / f"{self.verb}.json", metrics)
+
+    after_test = after_validate
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predictions of all ranks in one parquet file."""
+        batches = self.trainer.predict(**kwargs, return_predictions=True)
+        path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
+        if self.trainer.is_global_zero:
+            print(f"predictions: {path}")
+
+
+def _mechanism(backbone: Namespace) -> dict[str, Any]:
+    """The axes of a variant, as W&B tags."""
+    a = backbone.attention
+    return {"score": a.score, "sink": a.sink, "gate": a.gate, "registers": backbone.registers or 0}
+
+
+def run_trainer(verb: str, args: list[str]) -> int:
+    """Run a Lightning verb; a user's mistake becomes one `UserError`."""
+    _quiet()
+    argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns when both carry arguments
+    try:
+        Cli(verb, args)
+    except (MisconfigurationException, OmegaConfBaseException) as error:
+        raise UserError(str(error)) from error
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def _quiet() -> None:
+    """Silence library advice that does not apply here, so that our own lines stay readable."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
+                 ".*isinstance.treespec.*", ".*litlogger.*"):
+        warnings.filterwarnings("ignore", text)

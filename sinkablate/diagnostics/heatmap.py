@@ -1,0 +1,36 @@
+"""A block x head picture of where the sinks are."""
+
+import io
+
+import numpy as np
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PANELS = {
+    "median_mass": "median mass on the dominant column",
+    "causal_frequency": "share of images with an event, rule causal",
+    "adaptive_frequency": "share of images with an event, rule adaptive",
+}
+
+
+def heatmap(table: pl.DataFrame, title: str) -> bytes:
+    """PNG of three panels over blocks and heads, from a table of `head_table`; all colours run from 0 to 1."""
+    blocks, heads = table["block"].max() + 1, table["head"].max() + 1  # type: ignore[operator]
+    width, height = 1.2 + 0.32 * heads, 1.1 + 0.32 * blocks  # type: ignore[operator]
+    figure = Figure(figsize=(max(9.0, 3 * width), max(2.6, height)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(PANELS), sharey=True)
+    for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
+        values = np.asarray(table.sort("block", "head")[column]).reshape(blocks, heads)
+        image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", origin="lower")
+        axis.set_title(label, fontsize=8)
+        axis.set_xlabel("head", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.locator_params(integer=True)
+    axes[0].set_ylabel("block", fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

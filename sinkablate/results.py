@@ -1,0 +1,59 @@
+"""What a verb leaves behind for the reader: the short table at the end, and predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+
+def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Accuracy, speed, sinks by label and token norms, then the run directory."""
+    table = Table(title=summary["name"], title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+
+    def row(label: str, key: str, form: str = ".2f") -> None:
+        if key in summary:
+            table.add_row(label, format(summary[key], form))
+
+    row("validation accuracy", "val/acc1", ".2%")
+    row("training images/s", "images_per_second", ".0f")
+    row("wall time, s", "wall_seconds", ".0f")
+    row("peak memory, GiB", "peak_memory_gib")
+    for rule, title in (("sink", "causal"), ("sink/adaptive", "adaptive"), ("sink/effective_causal", "effective causal")):
+        if f"{rule}/events" in summary:
+            parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
+            table.add_row(f"sinks per image, blocks ≥ 1, rule {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
+    row("largest mean mass on one token", "sink/mass_max")
+    for kind in ("cls", "register", "patch"):
+        if f"norm/{kind}_mean" in summary:
+            table.add_row(f"token norm, {kind}: mean / p99", f"{summary[f'norm/{kind}_mean']:.1f} / "
+                          f"{summary[f'norm/{kind}_p99']:.1f}")
+    row("mean gate openness", "gate/open")
+    console = Console()
+    console.print(table)
+    console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
+
+
+def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:
+    """One parquet row per image of all ranks, sorted by key: key, label, predicted, probability (a list)."""
+    mine = [(batch["key"], batch["label"].cpu(), batch["probability"].cpu()) for batch in batches]
+    parts = [mine]
+    if trainer.world_size > 1:
+        parts = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, mine)
+    if trainer.is_global_zero:
+        rows = [item for part in parts for item in part]
+        table = pl.DataFrame({
+            "key": [key for keys, _, _ in rows for key in keys],
+            "label": torch.cat([label for _, label, _ in rows]).numpy(),
+            "predicted": torch.cat([p.argmax(dim=1) for _, _, p in rows]).numpy(),
+            "probability": torch.cat([p for _, _, p in rows]).numpy(),
+        })
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.sort("key").write_parquet(path)
+    return path

@@ -1,0 +1,91 @@
+"""One directory per run: what is in it, when it may be written, and how it is closed.
+
+    config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.json  DONE
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sinkablate import __version__
+from sinkablate.errors import UserError
+
+OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", "DONE", "wandb",
+        "validate.json", "test.json", "predictions.parquet")
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """Where a run keeps its latest checkpoint."""
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> None:
+    """Stop a `fit` that would write over results, before anything is touched.
+
+    Raises:
+        UserError: The directory holds a finished run, or an unfinished one that is not being resumed.
+    """
+    if overwrite:
+        return
+    if (run_dir / "DONE").exists():
+        raise UserError(f"run_dir={run_dir} holds a finished run; choose another --run_dir or give --overwrite true")
+    last = last_checkpoint(run_dir)
+    if not resumes and (last.exists() or (run_dir / "metrics.csv").exists()):
+        resume = f"resume it with --ckpt_path {last}" if last.exists() else "it has no checkpoint to resume from"
+        raise UserError(f"run_dir={run_dir} holds an unfinished run: {resume}, or start over with --overwrite true")
+
+
+def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
+    """Make the directory and write `config.yaml`; a run that starts afresh clears what an earlier one left.
+
+    Raises:
+        UserError: The directory cannot be written.
+    """
+    try:
+        for name in () if resumes else OURS:
+            path = run_dir / name
+            if path.exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.yaml").write_text(config)
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what computed the numbers, and the git revision of the code where it is a checkout."""
+    versions = {"sinkablate": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "git_revision": _git_revision()}
+
+
+def _git_revision() -> str | None:
+    """Commit of this source tree, `-dirty` when files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all; NaN becomes null, as JSON has none."""
+    clean = {k: None if isinstance(v, float) and v != v else v for k, v in content.items()}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(clean, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def close(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Write `summary.json` and then `DONE`: its existence is the proof that the run finished."""
+    write_json(run_dir / "summary.json", summary | provenance())
+    (run_dir / "DONE").touch()
