@@ -55,6 +55,7 @@ class Index(NamedTuple):
 class TarRecords:
     """Samples of local tar shards in any order, at one `pread` each.
 
+    The index is kept in a hidden file beside the shards if their directory can be written, else in memory.
     A compressed shard (`.tar.gz`) cannot be read at random: its images are kept in memory instead, so only small sets
     should be compressed.
 
@@ -62,17 +63,16 @@ class TarRecords:
         shards: Paths.
         num_classes: Labels must lie below.
         faults: A shard that is missing, truncated or malformed is an error here, before training, or skipped.
-        cache: Keep the index of uncompressed shards in a hidden file beside them, if the directory can be written.
 
     Raises:
         DataError: A shard is unreadable (and not to be skipped), or a label out of range.
     """
 
-    def __init__(self, shards: Sequence[str], *, num_classes: int, faults: Faults, cache: bool = True) -> None:
+    def __init__(self, shards: Sequence[str], *, num_classes: int, faults: Faults) -> None:
         self.shards = list(shards)
+        self._names = [shard_name(shard) for shard in self.shards]
         self._memory: dict[int, bytes] = {}
-        plain = cache and not any(shard.endswith(".gz") for shard in self.shards)
-        cached = _Cache(self.shards) if plain else None
+        cached = None if any(shard.endswith(".gz") for shard in self.shards) else _Cache(self.shards)
         index = cached.load() if cached else None
         if index is None:
             index, complete = self._scan(faults)
@@ -109,11 +109,11 @@ class TarRecords:
                 raise DataError(f"{self.name(index)}: {error.strerror}") from None
         if len(data) != size:
             raise DataError(f"{self.name(index)}: the shard is shorter than when it was indexed")
-        return Encoded(data, int(target), key.decode(), shard_name(path))
+        return Encoded(data, int(target), key.decode(), self._names[shard])
 
     def name(self, index: int) -> str:
         """Shard and key of a sample, for messages."""
-        return f"{shard_name(self.shards[self.index.shard[index]])}: {self.index.key[index].decode()}"
+        return f"{self._names[self.index.shard[index]]}: {self.index.key[index].decode()}"
 
     def _scan(self, faults: Faults) -> tuple[Index, bool]:
         rows: list[tuple[int, int, int, int, bytes]] = []
@@ -139,6 +139,7 @@ class TarRecords:
 def _restored(shards: list[str], memory: dict[int, bytes], index: Index) -> TarRecords:
     records = TarRecords.__new__(TarRecords)
     records.shards, records._memory, records.index = shards, memory, index
+    records._names = [shard_name(shard) for shard in shards]
     records._open = lru_cache(_OPEN_SHARDS)(_open_raw)
     return records
 
@@ -167,7 +168,7 @@ def scan(file: IO[bytes], path: str) -> Iterator[tuple[int, int, int, bytes]]:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
             # tarfile takes a file that ends between two members for a whole one; the end mark tells
             file.seek(tar.offset)
-            if file.read(1) != b"\0" or not tar.offset:
+            if file.read(1) != b"\0":
                 raise DataError(f"{shard}: the shard is truncated (no end mark at byte {tar.offset})")
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{shard}: the shard is truncated or no tar file ({error})") from None

@@ -114,8 +114,8 @@ def checked_image(encoded: Encoded, config: ImageConfig) -> Image.Image:
         return image
     if image.mode not in others and not config.convert:
         raise DataError(
-            f"{encoded.origin}: {encoded.key}: the image has {len(image.getbands())} channels (mode {image.mode}), data.image.in_chans is "
-            f"{config.in_chans}; data.image.convert=true converts"
+            f"{encoded.origin}: {encoded.key}: the image has {len(image.getbands())} channels (mode {image.mode}), "
+            f"data.image.in_chans is {config.in_chans}; data.image.convert=true converts"
         )
     return image.convert(native)
 

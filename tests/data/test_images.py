@@ -1,0 +1,321 @@
+import dataclasses
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shard_sets import COUNTS, GREY, members, png, write_set, write_tar
+
+from sinkablate.config import AugmentConfig, SourceConfig
+from sinkablate.data.images import ImageData
+from sinkablate.data.samples import Sample
+from sinkablate.errors import UserError
+
+TOTAL = sum(COUNTS)
+AUGMENT = AugmentConfig(scale=(0.3, 1.0), hflip=0.5, reprob=0.5)
+
+
+class Ranked(ImageData):
+    """One rank of several, in one process."""
+
+    place = (0, 1)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return self.place
+
+
+def ranks(source: SourceConfig, world: int, workers: int = 0, batch: int = 12, **options: object) -> list[Ranked]:
+    out = []
+    for rank in range(world):
+        data = Ranked(source, GREY, AUGMENT, batch_size=batch, eval_batch_size=5, num_workers=workers, **options)
+        data.place = (rank, world)
+        data.setup("fit")
+        out.append(data)
+    return out
+
+
+def by_key(batches: list[Sample]) -> dict[str, tuple[int, torch.Tensor]]:
+    out = {}
+    for batch in batches:
+        for image, target, key in zip(batch.image, batch.target, batch.key, strict=True):
+            assert key not in out
+            out[key] = (int(target), image)
+    return out
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> SourceConfig:
+    return write_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(scope="module")
+def single(source: SourceConfig) -> list[dict[str, tuple[int, torch.Tensor]]]:
+    (data,) = ranks(source, 1)
+    return [by_key([batch]) for batch in data.train_dataloader()]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_global_batches_do_not_depend_on_ranks_or_workers(
+    source: SourceConfig, single: list[dict[str, tuple[int, torch.Tensor]]], world: int, workers: int
+) -> None:
+    parts = [list(data.train_dataloader()) for data in ranks(source, world, workers)]
+    assert {len(part) for part in parts} == {len(single)}
+    for number, expected in enumerate(single):
+        found = by_key([part[number] for part in parts])
+        assert found.keys() == expected.keys()
+        for key, (target, image) in expected.items():
+            assert found[key][0] == target
+            assert torch.equal(found[key][1], image), "the augmented image is the same bit by bit"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+def test_validation_sees_each_image_once(tmp_path: Path, reader: str, world: int, workers: int) -> None:
+    source = dataclasses.replace(write_set(tmp_path, (5, 3, 4, 2, 6, 1, 3, 2)), reader=reader)
+    loaders = [data.val_dataloader() for data in ranks(source, world, workers)]
+    batches = [list(loader) for loader in loaders]
+    assert [len(found) for found in batches] == [len(loader) for loader in loaders]
+    seen = by_key([batch for found in batches for batch in found])
+    assert sorted(seen) == [f"s{number:03d}" for number in range(26)]
+    assert all(target == int(key[1:]) % 4 for key, (target, _) in seen.items())
+
+
+def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
+    source = write_set(tmp_path, (2,))
+    loaders = [data.val_dataloader() for data in ranks(source, 2, batch=2)] + [ranks(source, 2, batch=2)[1].val_dataloader()]
+    assert len(by_key([batch for loader in loaders[:2] for batch in loader])) == 2
+    lone = Ranked(source, GREY, AUGMENT, batch_size=2)
+    lone.place = (2, 3)
+    assert len(lone.val_dataloader()) == 0
+    assert list(lone.val_dataloader()) == []
+    assert lone.allow_zero_length_dataloader_with_multiple_devices
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_trains_on_each_image_at_most_once(source: SourceConfig, world: int, workers: int) -> None:
+    streamed = dataclasses.replace(source, reader="stream", shuffle_shards=2)
+    parts = [list(data.train_dataloader()) for data in ranks(streamed, world, workers, batch=6)]
+    assert {len(part) for part in parts} == {TOTAL // 6}
+    seen = by_key([batch for part in parts for batch in part])
+    assert len(seen) == TOTAL // 6 * 6
+    assert list(seen) != sorted(seen)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+@pytest.mark.parametrize("start", [1, 2, 5])
+def test_a_pass_may_start_anywhere(source: SourceConfig, reader: str, workers: int, start: int) -> None:
+    class Placed(Ranked):
+        at = (0, 0)
+
+        def _position(self) -> tuple[int, int]:
+            return self.at
+
+    data = Placed(
+        dataclasses.replace(source, reader=reader, shuffle_shards=2), GREY, AUGMENT, batch_size=6, num_workers=workers
+    )
+    data.setup("fit")
+    loader = data.train_dataloader()
+    data.at = (1, 0)
+    whole = list(loader)
+    data.at = (1, start)
+    rest = list(loader)
+    assert [batch.key for batch in rest] == [batch.key for batch in whole[start:]]
+    assert all(torch.equal(a.image, b.image) for a, b in zip(rest, whole[start:], strict=True))
+    data.at = (0, len(whole))
+    assert [batch.key for batch in loader] == [batch.key for batch in whole]
+    data.at = (2, 0)
+    assert [batch.key for batch in loader] != [batch.key for batch in whole]
+
+
+def test_the_seed_decides_order_and_augmentation(source: SourceConfig) -> None:
+    first, again, other = (next(iter(ranks(source, 1, seed=seed)[0].train_dataloader())) for seed in (1, 1, 2))
+    assert first.key == again.key
+    assert torch.equal(first.image, again.image)
+    assert first.key != other.key
+
+
+def test_loading_leaves_the_random_states_alone(source: SourceConfig) -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
+    (data,) = ranks(source, 1)
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    data.probe_images(4)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[union-attr]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+def test_probe_images_do_not_depend_on_the_run(source: SourceConfig, reader: str) -> None:
+    source = dataclasses.replace(source, reader=reader)
+    (one,), (two,) = ranks(source, 1, seed=1), ranks(source, 1, seed=2)
+    images, keys = one.probe_images(7)
+    assert images.shape == (7, 1, 8, 8)
+    assert images.dtype == torch.float32
+    assert keys == two.probe_images(7)[1]
+    assert torch.equal(images, two.probe_images(7)[0])
+    assert one.probe_images(3)[1] == keys[:3]
+    assert len(set(keys)) == 7
+    assert len(one.probe_images(10_000)[1]) == TOTAL
+    evaluated = by_key(list(one.val_dataloader()))
+    assert all(torch.equal(evaluated[key][1], image) for key, image in zip(keys, images, strict=True))
+
+
+def _break_image(root: Path) -> None:
+    found = members(7, 5)
+    found[4] = (found[4][0], found[4][1][:40])
+    write_tar(root / "set-0001.tar", found)
+
+
+def _cut(root: Path) -> None:
+    data = (root / "set-0001.tar").read_bytes()
+    (root / "set-0001.tar").write_bytes(data[: 2048 * 3])  # between two samples: tarfile itself would not notice
+
+
+def _cut_inside(root: Path) -> None:
+    data = (root / "set-0001.tar").read_bytes()
+    (root / "set-0001.tar").write_bytes(data[: 2048 * 3 + 700])
+
+
+def _remove(root: Path) -> None:
+    (root / "set-0001.tar").unlink()
+
+
+def _wrong_label(root: Path) -> None:
+    write_tar(root / "set-0001.tar", [*members(7, 4), ("s011.png", png(11)), ("s011.cls", b"4")])
+
+
+def _colour(root: Path) -> None:
+    write_tar(root / "set-0001.tar", [*members(7, 4), *members(11, 1, "RGB")])
+
+
+FAULTS = [
+    (_break_image, "s009"),
+    (_cut, ""),
+    (_cut_inside, ""),
+    (_remove, ""),
+    (_wrong_label, "s011"),
+    (_colour, "s011"),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+@pytest.mark.parametrize(("fault", "key"), FAULTS)
+def test_a_fault_is_named_in_one_line(tmp_path: Path, reader: str, fault, key: str, workers: int) -> None:  # type: ignore[no-untyped-def]
+    source = dataclasses.replace(write_set(tmp_path), reader=reader)
+    fault(tmp_path)
+    with pytest.raises(UserError) as caught:
+        list(ranks(source, 1, workers)[0].val_dataloader())
+    message = str(caught.value)
+    assert "set-0001.tar" in message
+    assert key in message
+    assert "Traceback" not in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+@pytest.mark.parametrize(("fault", "lost"), [(_break_image, 1), (_remove, 5), (_colour, 1)])
+def test_a_fault_can_be_skipped_and_is_counted(tmp_path: Path, reader: str, fault, lost: int, workers: int) -> None:  # type: ignore[no-untyped-def]
+    source = dataclasses.replace(write_set(tmp_path), reader=reader, on_error="skip")
+    fault(tmp_path)
+    (data,) = ranks(source, 1, workers)
+    assert len(by_key(list(data.val_dataloader()))) == TOTAL - lost
+    assert data.skipped > 0
+    sizes = [len(batch.target) for batch in data.train_dataloader()]
+    assert set(sizes) == {12}, "training batches keep their size"
+
+
+def test_labels_out_of_range_are_found_before_training(source: SourceConfig) -> None:
+    with pytest.raises(UserError, match=r"set-0000.tar: s003: the label 3 is outside \[0, 3\).*num_classes"):
+        ranks(dataclasses.replace(source, num_classes=3), 1)
+
+
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+def test_another_number_of_channels_is_found_before_training(tmp_path: Path, reader: str) -> None:
+    source = dataclasses.replace(write_set(tmp_path, (8, 8), "RGB"), reader=reader)
+    with pytest.raises(UserError, match="3 channels .*data.image.in_chans is 1"):
+        ranks(source, 1)
+    converting = ImageData(source, dataclasses.replace(GREY, convert=True), batch_size=4)
+    converting.setup("fit")
+    assert next(iter(converting.train_dataloader())).image.shape == (4, 1, 8, 8)
+
+
+def test_what_does_not_fit_is_refused_with_its_key(source: SourceConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.batch_size=10 must be a multiple of the 3"):
+        ranks(source, 3, batch=10)
+    with pytest.raises(UserError, match=r"data.batch_size=900 exceeds the 39 images"):
+        ranks(source, 1, batch=900)
+    with pytest.raises(UserError, match=r"6 shards for 8 readers .*data.num_workers=2"):
+        ranks(dataclasses.replace(source, reader="stream"), 4, workers=2)
+    with pytest.raises(UserError, match=r"data.source.train=.*: no file matches"):
+        ranks(dataclasses.replace(source, train=f"{tmp_path}/none-*.tar"), 1)
+    with pytest.raises(UserError, match=r"data.source.train.*IMAGENET_TRAIN"):
+        ranks(dataclasses.replace(source, train="$IMAGENET_TRAIN"), 1)
+    with pytest.raises(UserError, match=r"data.source.train=pipe:.* needs data.source.reader=stream"):
+        ranks(dataclasses.replace(source, train="pipe:cat a.tar"), 1)
+    with pytest.raises(UserError, match=r"data.source.val: the split is empty"):
+        write_tar(tmp_path / "empty.tar", [])
+        ranks(dataclasses.replace(source, val=str(tmp_path / "empty.tar")), 1)
+    with pytest.raises(UserError, match=r"data.augment.aug_repeats needs data.source.reader=indexed"):
+        ImageData(dataclasses.replace(source, reader="stream"), augment=AugmentConfig(aug_repeats=2))
+
+
+def test_a_stream_reads_pipes(tmp_path: Path) -> None:
+    write_set(tmp_path)
+    location = f"pipe:cat {tmp_path}/set-{{0000..0005}}.tar"
+    source = SourceConfig(format="shards", train=location, val=location, reader="stream", num_classes=4)
+    assert len(by_key(list(ranks(source, 2)[0].val_dataloader()))) == TOTAL // 2
+    os.remove(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match=r"data.source.train: a stream needs .*manifest.json"):
+        ranks(source, 1)
+
+
+def test_the_index_is_kept_beside_the_shards_and_renewed(tmp_path: Path) -> None:
+    source = write_set(tmp_path)
+    ranks(source, 1)
+    (cache,) = tmp_path.glob(".sinkablate-index-*.npz")
+    before = cache.stat().st_mtime_ns
+    ranks(source, 1)
+    assert cache.stat().st_mtime_ns == before
+    write_tar(tmp_path / "set-0001.tar", members(200, 6))
+    (data,) = ranks(source, 1)
+    assert "s205" in by_key(list(data.val_dataloader()))
+    cache.write_bytes(b"cut")
+    assert len(ranks(source, 1)[0].val_dataloader().dataset) == TOTAL + 1  # type: ignore[arg-type]
+
+
+def test_a_folder_per_class(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"c{number % 3}").mkdir(exist_ok=True)
+        (tmp_path / f"c{number % 3}" / f"{number}.png").write_bytes(png(number))
+    source = SourceConfig(format="folder", train=str(tmp_path), val=str(tmp_path), num_classes=3)
+    (data,) = ranks(source, 1, workers=2, batch=6)
+    seen = by_key(list(data.val_dataloader()))
+    assert {key: target for key, (target, _) in seen.items()} == {f"c{n % 3}/{n}": n % 3 for n in range(12)}
+    with pytest.raises(UserError, match="num_classes"):
+        ranks(dataclasses.replace(source, num_classes=2), 1, batch=6)
+    with pytest.raises(UserError, match=r"data.source.val=nowhere: no such directory"):
+        ranks(dataclasses.replace(source, val="nowhere"), 1, batch=6)
+
+
+def test_the_embedded_images() -> None:
+    data = ImageData()
+    data.setup("fit")
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert len(train) == 10_000 // 128
+    targets = torch.cat([batch.target for batch in val])
+    assert torch.bincount(targets).tolist() == [200] * 10
+    counts = np.bincount([data._open("train")[index].target for index in range(10_000)])
+    assert counts.tolist() == [1000] * 10
+    images, _ = data.probe_images(500)
+    assert images.shape == (500, 1, 28, 28)
+    assert abs(float(images.mean())) < 0.1
+    assert abs(float(images.std()) - 1) < 0.1

@@ -1,0 +1,128 @@
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from sinkablate.data.order import Draw, EvalBatches, TrainBatches, kept_random_state, seed_everything_from
+from sinkablate.data.plan import LanePlan, StreamBatches, Ticket
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_any_number_of_ranks_sees_the_same_global_batches(world: int) -> None:
+    single = list(TrainBatches(103, 12, seed=5))
+    ranks = [list(TrainBatches(103, 12, seed=5, rank=rank, world=world)) for rank in range(world)]
+    assert {len(batches) for batches in ranks} == {103 // 12}
+    for number, whole in enumerate(single):
+        parts = [batches[number] for batches in ranks]
+        assert {len(part) for part in parts} == {12 // world}
+        assert set(itertools.chain(*parts)) == set(whole)
+
+
+def test_an_epoch_is_a_permutation_of_its_own() -> None:
+    epochs = [
+        [draw.sample for batch in TrainBatches(96, 12, seed=5, position=lambda e=e: (e, 0)) for draw in batch]
+        for e in range(3)
+    ]
+    assert all(sorted(epoch) == list(range(96)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != sorted(epochs[2])
+    other = [draw.sample for batch in TrainBatches(96, 12, seed=6) for draw in batch]
+    assert other != epochs[0]
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+def test_a_start_in_the_middle_continues_the_same_epoch(start: int) -> None:
+    whole = list(TrainBatches(96, 12, seed=1, position=lambda: (3, 0)))
+    resumed = TrainBatches(96, 12, seed=1, position=lambda: (3, start))
+    assert list(resumed) == whole[start:]
+    assert len(resumed) == len(whole) == 8
+
+
+def test_a_start_at_the_end_is_the_next_epoch() -> None:
+    at_the_end = TrainBatches(96, 12, seed=1, position=lambda: (3, 8))
+    assert list(at_the_end) == list(TrainBatches(96, 12, seed=1, position=lambda: (4, 0)))
+
+
+def test_repeated_augmentation_keeps_the_epoch_length() -> None:
+    batches = list(TrainBatches(96, 12, seed=1, repeats=3))
+    draws = list(itertools.chain(*batches))
+    assert len(batches) == 8
+    assert len(set(draws)) == 96, "no draw is repeated: each copy is augmented anew"
+    images, copies = np.unique([draw.sample for draw in draws], return_counts=True)
+    assert len(images) == 32
+    assert set(copies) == {3}
+    ranks = [list(TrainBatches(96, 12, seed=1, repeats=3, rank=rank, world=3)) for rank in range(3)]
+    assert all(len({draw.sample for draw in batch}) == 4 for rank in ranks for batch in rank), "copies spread over ranks"
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("size", [0, 1, 7, 24])
+def test_evaluation_sees_each_sample_once(world: int, size: int) -> None:
+    samplers = [EvalBatches(size, 5, rank=rank, world=world) for rank in range(world)]
+    seen = [draw.sample for sampler in samplers for batch in sampler for draw in batch]
+    assert sorted(seen) == list(range(size))
+    assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
+
+
+def _draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_seeding_depends_on_the_draw_alone_and_leaves_no_trace() -> None:
+    before = _state()
+    seen = []
+    for seed, draw in [(1, Draw(0, 1)), (1, Draw(0, 2)), (1, Draw(1, 1)), (2, Draw(0, 1)), (1, Draw(0, 1, 1)), (1, Draw(0, 1))]:
+        with kept_random_state():
+            seed_everything_from(seed, draw)
+            seen.append(_draws())
+    assert seen[0] == seen[-1]
+    assert all(len({values[kind] for values in seen[:-1]}) == 5 for kind in range(3))
+    assert _state() == before
+
+
+def _state() -> tuple[object, ...]:
+    numpy = np.random.get_state(legacy=False)
+    return random.getstate(), str(numpy["state"]["key"].tolist()), numpy["state"]["pos"], torch.get_rng_state().tolist().__str__()
+
+
+COUNTS = (7, 5, 9, 4, 6, 8, 3, 11, 2, 10, 5, 6)
+
+
+def _plans(world: int, lanes: int, batch: int, seed: int | None) -> list[LanePlan]:
+    return [
+        LanePlan(counts=COUNTS, batch_size=batch, rank=rank, world=world, lanes=lanes, seed=seed) for rank in range(world)
+    ]
+
+
+def _samples(plan: LanePlan, epoch: int) -> list[list[tuple[int, int]]]:
+    return [
+        [(piece.shard, place) for piece in plan.pieces(epoch, lane) for place in range(piece.low, piece.high)]
+        for lane in range(plan.lanes)
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("seed", [None, 4])
+def test_a_stream_is_split_without_overlap(world: int, lanes: int, seed: int | None) -> None:
+    plans = _plans(world, lanes, 3, seed)
+    seen = [sample for plan in plans for lane in _samples(plan, 2) for sample in lane]
+    assert len(seen) == len(set(seen))
+    total = sum(COUNTS)
+    assert len(seen) == (total if seed is None else total // (3 * world) * 3 * world)
+    for plan in plans:
+        for lane, samples in enumerate(_samples(plan, 2)):
+            tickets = [t for batch in StreamBatches(plan) for t in batch if t.lane == lane]
+            assert len(tickets) == -(-len(samples) // 3)
+    if seed is not None:
+        assert len({plan.batches for plan in plans}) == 1
+
+
+def test_tickets_go_round_robin_from_any_start() -> None:
+    (plan,) = _plans(1, 3, 3, 4)
+    whole = [ticket for (ticket,) in StreamBatches(plan)]
+    assert [ticket.lane for ticket in whole[:4]] == [0, 1, 2, 0]
+    resumed = [ticket for (ticket,) in StreamBatches(plan, lambda: (0, 4))]
+    assert resumed == whole[4:]
+    assert whole[4] == Ticket(0, 1, 1)

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from PIL import Image
+from shard_sets import png
+from timm.data import create_transform
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from sinkablate.config import AugmentConfig, ImageConfig
+from sinkablate.data.order import Draw, kept_random_state, seed_everything_from
+from sinkablate.data.samples import Encoded, decode
+from sinkablate.data.transforms import Normalise, eval_transform, train_transform
+from sinkablate.errors import UserError
+
+COLOUR = ImageConfig(
+    size=32, in_chans=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear", crop_pct=0.8
+)
+GREY = ImageConfig(size=28)
+
+
+def picture(mode: str, size: int) -> Image.Image:
+    return decode(Encoded(png(3, mode, size), 0, "", ""))
+
+
+@pytest.mark.parametrize(("mode", "image"), [("L", GREY), ("RGB", COLOUR)])
+def test_normalise_is_torchvisions(mode: str, image: ImageConfig) -> None:
+    reference = Compose([ToTensor(), Normalize(image.mean, image.std)])(picture(mode, 20))
+    ours = Normalise(image.mean, image.std)(picture(mode, 20))
+    assert ours.is_contiguous()
+    torch.testing.assert_close(ours, reference)
+
+
+def test_evaluation_is_timms() -> None:
+    reference = create_transform(
+        (3, 32, 32), interpolation="bilinear", mean=COLOUR.mean, std=COLOUR.std, crop_pct=COLOUR.crop_pct
+    )
+    torch.testing.assert_close(eval_transform(COLOUR)(picture("RGB", 50)), reference(picture("RGB", 50)))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(scale=(0.08, 1.0)),
+        AugmentConfig(scale=(0.08, 1.0), color_jitter=0.4, reprob=1.0),
+        AugmentConfig(scale=(0.2, 1.0), auto_augment="rand-m9-n2-mstd0.5"),
+    ],
+)
+def test_training_is_timms(augment: AugmentConfig) -> None:
+    reference = create_transform(
+        (3, 32, 32),
+        is_training=True,
+        interpolation="bilinear",
+        mean=COLOUR.mean,
+        std=COLOUR.std,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        color_jitter=augment.color_jitter or None,
+        auto_augment=augment.auto_augment,
+        re_prob=augment.reprob,
+        re_mode=augment.remode,
+    )
+    results = []
+    for transform in (train_transform(COLOUR, augment), reference):
+        with kept_random_state():
+            seed_everything_from(0, Draw(0, 5))
+            results.append(transform(picture("RGB", 50)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("size", [28, 40, 20])
+def test_no_crop_means_no_change_but_the_size(size: int) -> None:
+    image = picture("L", size)
+    plain = train_transform(GREY, AugmentConfig(hflip=0.0))(image)
+    assert plain.shape == (1, 28, 28)
+    torch.testing.assert_close(plain, eval_transform(GREY)(image))
+
+
+@pytest.mark.parametrize(("mode", "config"), [("L", GREY), ("RGB", COLOUR)])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AugmentConfig(three_augment=True, color_jitter=0.3),
+        AugmentConfig(auto_augment="rand-m10-n4"),
+        AugmentConfig(auto_augment="original"),
+        AugmentConfig(scale=(0.3, 1.0), vflip=0.5, color_jitter=0.4, reprob=1.0, remode="const"),
+    ],
+)
+def test_every_policy_serves_grey_and_colour(mode: str, config: ImageConfig, augment: AugmentConfig) -> None:
+    transform = train_transform(config, augment)
+    results = []
+    for number in range(30):
+        with kept_random_state():
+            seed_everything_from(0, Draw(0, number))
+            results.append(transform(picture(mode, config.size)))
+    assert {tuple(result.shape) for result in results} == {(config.in_chans, config.size, config.size)}
+    assert len({result.numpy().tobytes() for result in results}) > 5
+
+
+@pytest.mark.parametrize("policy", ["nonsense", "rand-q9"])
+def test_an_unknown_policy_is_refused(policy: str) -> None:
+    with pytest.raises(UserError, match="data.augment.auto_augment"):
+        train_transform(COLOUR, AugmentConfig(auto_augment=policy))
