@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from shard_sets import COUNTS, GREY, members, png, write_set, write_tar
+from torch.utils.data import DataLoader
 
 from sinkablate.config import AugmentConfig, SourceConfig
 from sinkablate.data.images import ImageData
@@ -36,6 +37,16 @@ def ranks(source: SourceConfig, world: int, workers: int = 0, batch: int = 12, *
     return out
 
 
+def read(loader: DataLoader[Sample]) -> list[Sample]:
+    """All batches. Then stop the workers: left to the garbage collector, torch waits 5 s for each of them."""
+    try:
+        return list(loader)
+    finally:
+        if loader._iterator is not None:  # type: ignore[attr-defined]
+            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            loader._iterator = None  # type: ignore[attr-defined]
+
+
 def by_key(batches: list[Sample]) -> dict[str, tuple[int, torch.Tensor]]:
     out = {}
     for batch in batches:
@@ -53,7 +64,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> SourceConfig:
 @pytest.fixture(scope="module")
 def single(source: SourceConfig) -> list[dict[str, tuple[int, torch.Tensor]]]:
     (data,) = ranks(source, 1)
-    return [by_key([batch]) for batch in data.train_dataloader()]
+    return [by_key([batch]) for batch in read(data.train_dataloader())]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
@@ -61,7 +72,7 @@ def single(source: SourceConfig) -> list[dict[str, tuple[int, torch.Tensor]]]:
 def test_global_batches_do_not_depend_on_ranks_or_workers(
     source: SourceConfig, single: list[dict[str, tuple[int, torch.Tensor]]], world: int, workers: int
 ) -> None:
-    parts = [list(data.train_dataloader()) for data in ranks(source, world, workers)]
+    parts = [read(data.train_dataloader()) for data in ranks(source, world, workers)]
     assert {len(part) for part in parts} == {len(single)}
     for number, expected in enumerate(single):
         found = by_key([part[number] for part in parts])
@@ -77,7 +88,7 @@ def test_global_batches_do_not_depend_on_ranks_or_workers(
 def test_validation_sees_each_image_once(tmp_path: Path, reader: str, world: int, workers: int) -> None:
     source = dataclasses.replace(write_set(tmp_path, (5, 3, 4, 2, 6, 1, 3, 2)), reader=reader)
     loaders = [data.val_dataloader() for data in ranks(source, world, workers)]
-    batches = [list(loader) for loader in loaders]
+    batches = [read(loader) for loader in loaders]
     assert [len(found) for found in batches] == [len(loader) for loader in loaders]
     seen = by_key([batch for found in batches for batch in found])
     assert sorted(seen) == [f"s{number:03d}" for number in range(26)]
@@ -86,8 +97,8 @@ def test_validation_sees_each_image_once(tmp_path: Path, reader: str, world: int
 
 def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
     source = write_set(tmp_path, (2,))
-    loaders = [data.val_dataloader() for data in ranks(source, 2, batch=2)] + [ranks(source, 2, batch=2)[1].val_dataloader()]
-    assert len(by_key([batch for loader in loaders[:2] for batch in loader])) == 2
+    loaders = [data.val_dataloader() for data in ranks(source, 2, batch=2)]
+    assert len(by_key([batch for loader in loaders for batch in loader])) == 2
     lone = Ranked(source, GREY, AUGMENT, batch_size=2)
     lone.place = (2, 3)
     assert len(lone.val_dataloader()) == 0
@@ -99,7 +110,7 @@ def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_trains_on_each_image_at_most_once(source: SourceConfig, world: int, workers: int) -> None:
     streamed = dataclasses.replace(source, reader="stream", shuffle_shards=2)
-    parts = [list(data.train_dataloader()) for data in ranks(streamed, world, workers, batch=6)]
+    parts = [read(data.train_dataloader()) for data in ranks(streamed, world, workers, batch=6)]
     assert {len(part) for part in parts} == {TOTAL // 6}
     seen = by_key([batch for part in parts for batch in part])
     assert len(seen) == TOTAL // 6 * 6
@@ -122,15 +133,15 @@ def test_a_pass_may_start_anywhere(source: SourceConfig, reader: str, workers: i
     data.setup("fit")
     loader = data.train_dataloader()
     data.at = (1, 0)
-    whole = list(loader)
+    whole = read(loader)
     data.at = (1, start)
-    rest = list(loader)
+    rest = read(loader)
     assert [batch.key for batch in rest] == [batch.key for batch in whole[start:]]
     assert all(torch.equal(a.image, b.image) for a, b in zip(rest, whole[start:], strict=True))
     data.at = (0, len(whole))
-    assert [batch.key for batch in loader] == [batch.key for batch in whole]
+    assert [batch.key for batch in read(loader)] == [batch.key for batch in whole]
     data.at = (2, 0)
-    assert [batch.key for batch in loader] != [batch.key for batch in whole]
+    assert [batch.key for batch in read(loader)] != [batch.key for batch in whole]
 
 
 def test_the_seed_decides_order_and_augmentation(source: SourceConfig) -> None:
@@ -143,8 +154,8 @@ def test_the_seed_decides_order_and_augmentation(source: SourceConfig) -> None:
 def test_loading_leaves_the_random_states_alone(source: SourceConfig) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
     (data,) = ranks(source, 1)
-    list(data.train_dataloader())
-    list(data.val_dataloader())
+    read(data.train_dataloader())
+    read(data.val_dataloader())
     data.probe_images(4)
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[union-attr]
@@ -163,7 +174,7 @@ def test_probe_images_do_not_depend_on_the_run(source: SourceConfig, reader: str
     assert one.probe_images(3)[1] == keys[:3]
     assert len(set(keys)) == 7
     assert len(one.probe_images(10_000)[1]) == TOTAL
-    evaluated = by_key(list(one.val_dataloader()))
+    evaluated = by_key(read(one.val_dataloader()))
     assert all(torch.equal(evaluated[key][1], image) for key, image in zip(keys, images, strict=True))
 
 
@@ -212,7 +223,7 @@ def test_a_fault_is_named_in_one_line(tmp_path: Path, reader: str, fault, key: s
     source = dataclasses.replace(write_set(tmp_path), reader=reader)
     fault(tmp_path)
     with pytest.raises(UserError) as caught:
-        list(ranks(source, 1, workers)[0].val_dataloader())
+        read(ranks(source, 1, workers)[0].val_dataloader())
     message = str(caught.value)
     assert "set-0001.tar" in message
     assert key in message
@@ -227,9 +238,9 @@ def test_a_fault_can_be_skipped_and_is_counted(tmp_path: Path, reader: str, faul
     source = dataclasses.replace(write_set(tmp_path), reader=reader, on_error="skip")
     fault(tmp_path)
     (data,) = ranks(source, 1, workers)
-    assert len(by_key(list(data.val_dataloader()))) == TOTAL - lost
+    assert len(by_key(read(data.val_dataloader()))) == TOTAL - lost
     assert data.skipped > 0
-    sizes = [len(batch.target) for batch in data.train_dataloader()]
+    sizes = [len(batch.target) for batch in read(data.train_dataloader())]
     assert set(sizes) == {12}, "training batches keep their size"
 
 
@@ -241,7 +252,7 @@ def test_labels_out_of_range_are_found_before_training(source: SourceConfig) -> 
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
 def test_another_number_of_channels_is_found_before_training(tmp_path: Path, reader: str) -> None:
     source = dataclasses.replace(write_set(tmp_path, (8, 8), "RGB"), reader=reader)
-    with pytest.raises(UserError, match="3 channels .*data.image.in_chans is 1"):
+    with pytest.raises(UserError, match=r"3 channels .*data.image.in_chans is 1"):
         ranks(source, 1)
     converting = ImageData(source, dataclasses.replace(GREY, convert=True), batch_size=4)
     converting.setup("fit")
@@ -261,8 +272,8 @@ def test_what_does_not_fit_is_refused_with_its_key(source: SourceConfig, tmp_pat
         ranks(dataclasses.replace(source, train="$IMAGENET_TRAIN"), 1)
     with pytest.raises(UserError, match=r"data.source.train=pipe:.* needs data.source.reader=stream"):
         ranks(dataclasses.replace(source, train="pipe:cat a.tar"), 1)
+    write_tar(tmp_path / "empty.tar", [])
     with pytest.raises(UserError, match=r"data.source.val: the split is empty"):
-        write_tar(tmp_path / "empty.tar", [])
         ranks(dataclasses.replace(source, val=str(tmp_path / "empty.tar")), 1)
     with pytest.raises(UserError, match=r"data.augment.aug_repeats needs data.source.reader=indexed"):
         ImageData(dataclasses.replace(source, reader="stream"), augment=AugmentConfig(aug_repeats=2))
@@ -272,7 +283,7 @@ def test_a_stream_reads_pipes(tmp_path: Path) -> None:
     write_set(tmp_path)
     location = f"pipe:cat {tmp_path}/set-{{0000..0005}}.tar"
     source = SourceConfig(format="shards", train=location, val=location, reader="stream", num_classes=4)
-    assert len(by_key(list(ranks(source, 2)[0].val_dataloader()))) == TOTAL // 2
+    assert len(by_key(read(ranks(source, 2)[0].val_dataloader()))) == TOTAL // 2
     os.remove(tmp_path / "manifest.json")
     with pytest.raises(UserError, match=r"data.source.train: a stream needs .*manifest.json"):
         ranks(source, 1)
@@ -287,7 +298,7 @@ def test_the_index_is_kept_beside_the_shards_and_renewed(tmp_path: Path) -> None
     assert cache.stat().st_mtime_ns == before
     write_tar(tmp_path / "set-0001.tar", members(200, 6))
     (data,) = ranks(source, 1)
-    assert "s205" in by_key(list(data.val_dataloader()))
+    assert "s205" in by_key(read(data.val_dataloader()))
     cache.write_bytes(b"cut")
     assert len(ranks(source, 1)[0].val_dataloader().dataset) == TOTAL + 1  # type: ignore[arg-type]
 
@@ -298,7 +309,7 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         (tmp_path / f"c{number % 3}" / f"{number}.png").write_bytes(png(number))
     source = SourceConfig(format="folder", train=str(tmp_path), val=str(tmp_path), num_classes=3)
     (data,) = ranks(source, 1, workers=2, batch=6)
-    seen = by_key(list(data.val_dataloader()))
+    seen = by_key(read(data.val_dataloader()))
     assert {key: target for key, (target, _) in seen.items()} == {f"c{n % 3}/{n}": n % 3 for n in range(12)}
     with pytest.raises(UserError, match="num_classes"):
         ranks(dataclasses.replace(source, num_classes=2), 1, batch=6)

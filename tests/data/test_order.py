@@ -53,7 +53,7 @@ def test_repeated_augmentation_keeps_the_epoch_length() -> None:
     assert len(images) == 32
     assert set(copies) == {3}
     ranks = [list(TrainBatches(96, 12, seed=1, repeats=3, rank=rank, world=3)) for rank in range(3)]
-    assert all(len({draw.sample for draw in batch}) == 4 for rank in ranks for batch in rank), "copies spread over ranks"
+    assert all(len({draw.sample for draw in batch}) == 4 for rank in ranks for batch in rank), "spread over ranks"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 9])
@@ -72,7 +72,8 @@ def _draws() -> tuple[float, float, float]:
 def test_seeding_depends_on_the_draw_alone_and_leaves_no_trace() -> None:
     before = _state()
     seen = []
-    for seed, draw in [(1, Draw(0, 1)), (1, Draw(0, 2)), (1, Draw(1, 1)), (2, Draw(0, 1)), (1, Draw(0, 1, 1)), (1, Draw(0, 1))]:
+    places = [(1, Draw(0, 1)), (1, Draw(0, 2)), (1, Draw(1, 1)), (2, Draw(0, 1)), (1, Draw(0, 1, 1)), (1, Draw(0, 1))]
+    for seed, draw in places:
         with kept_random_state():
             seed_everything_from(seed, draw)
             seen.append(_draws())
@@ -83,7 +84,7 @@ def test_seeding_depends_on_the_draw_alone_and_leaves_no_trace() -> None:
 
 def _state() -> tuple[object, ...]:
     numpy = np.random.get_state(legacy=False)
-    return random.getstate(), str(numpy["state"]["key"].tolist()), numpy["state"]["pos"], torch.get_rng_state().tolist().__str__()
+    return random.getstate(), numpy["state"]["key"].tolist(), numpy["state"]["pos"], torch.get_rng_state().tolist()
 
 
 COUNTS = (7, 5, 9, 4, 6, 8, 3, 11, 2, 10, 5, 6)
@@ -91,7 +92,8 @@ COUNTS = (7, 5, 9, 4, 6, 8, 3, 11, 2, 10, 5, 6)
 
 def _plans(world: int, lanes: int, batch: int, seed: int | None) -> list[LanePlan]:
     return [
-        LanePlan(counts=COUNTS, batch_size=batch, rank=rank, world=world, lanes=lanes, seed=seed) for rank in range(world)
+        LanePlan(counts=COUNTS, batch_size=batch, rank=rank, world=world, lanes=lanes, seed=seed)
+        for rank in range(world)
     ]
 
 

@@ -61,15 +61,21 @@ def test_written_shards_are_read_back(folder: Path, tmp_path: Path, reader: str,
     )
     data = ImageData(source, ImageConfig(size=8, mean=(0.0,), std=(1.0,)), batch_size=4)
     data.setup("fit")
-    seen = [(int(t), im.numpy().tobytes()) for b in data.val_dataloader() for t, im in zip(b.target, b.image, strict=True)]
+    seen = _labels_and_pixels(data)
     from_folder = SourceConfig(format="folder", train=str(folder), val=str(folder), num_classes=2)
     data = ImageData(from_folder, ImageConfig(size=8, mean=(0.0,), std=(1.0,)), batch_size=4)
     data.setup("fit")
-    expected = [
-        (int(t), im.numpy().tobytes()) for b in data.val_dataloader() for t, im in zip(b.target, b.image, strict=True)
-    ]
+    expected = _labels_and_pixels(data)
     assert sorted(seen) == sorted(expected)
     assert [label for label, _ in seen] != [label for label, _ in expected], "classes are mixed within shards"
+
+
+def _labels_and_pixels(data: ImageData) -> list[tuple[int, bytes]]:
+    return [
+        (int(target), image.numpy().tobytes())
+        for batch in data.val_dataloader()
+        for target, image in zip(batch.target, batch.image, strict=True)
+    ]
 
 
 def test_idx_files_become_two_balanced_splits(tmp_path: Path) -> None:
@@ -107,7 +113,8 @@ def test_nothing_is_overwritten_and_wrong_sources_are_named(folder: Path, tmp_pa
 
 
 def test_the_verb_does_not_import_torch() -> None:
-    code = "import sys, sinkablate.data.shards; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'webdataset')))"
+    heavy = ("torch", "lightning", "webdataset")
+    code = f"import sys, sinkablate.data.shards; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -98,5 +98,5 @@ def test_every_policy_serves_grey_and_colour(mode: str, config: ImageConfig, aug
 
 @pytest.mark.parametrize("policy", ["nonsense", "rand-q9"])
 def test_an_unknown_policy_is_refused(policy: str) -> None:
-    with pytest.raises(UserError, match="data.augment.auto_augment"):
+    with pytest.raises(UserError, match=r"data.augment.auto_augment"):
         train_transform(COLOUR, AugmentConfig(auto_augment=policy))

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from shard_sets import write_set
+
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.data.images import ImageData
+from sinkablate.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"
+
+
+def build(name: str) -> ImageData:
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    (values,) = OmegaConf.to_container(config, resolve=True).values()  # type: ignore[union-attr]
+    groups = {"source": SourceConfig, "image": ImageConfig, "augment": AugmentConfig}
+    return ImageData(**{key: groups[key](**value) if key in groups else value for key, value in values.items()})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "embedded"))
+def test_an_unset_location_names_key_and_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("IMAGENET_TRAIN", "IMAGENET_VAL", "IMAGE_FOLDER_TRAIN", "IMAGE_FOLDER_VAL"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=r"data.source.train=\$\w+_TRAIN: set the environment variable \w+_TRAIN"):
+        build(name).setup("fit")
+
+
+def test_the_embedded_config_is_the_default() -> None:
+    built, default = build("embedded"), ImageData()
+    assert (built.source, built.augment, built.batch_size) == (default.source, default.augment, default.batch_size)
+    assert [*built.image.mean, *built.image.std] == [*default.image.mean, *default.image.std]
+
+
+def test_the_imagenet_config_reads_its_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = write_set(tmp_path, (8,) * 8, "RGB").train
+    monkeypatch.setenv("IMAGENET_TRAIN", location)
+    monkeypatch.setenv("IMAGENET_VAL", location)
+    data = build("imagenet")
+    data.batch_size = 8
+    data.setup("fit")
+    assert len(data.train_dataloader()) == 8
+    assert data.probe_images(2)[0].shape == (2, 3, 224, 224)
