@@ -44,7 +44,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"data.augment.auto_augment={policy}: not a policy of timm ({error})") from None
     steps = [*crop_and_flip.transforms, *colour.transforms, Normalise(image.mean, image.std)]
-    if augment.scale == (1.0, 1.0):
+    if tuple(augment.scale) == (1.0, 1.0):
         steps[0] = FitSquare(image.size, image.interpolation)
     if augment.reprob > 0:
         steps.append(RandomErasing(augment.reprob, mode=augment.remode, device="cpu"))  # type: ignore[no-untyped-call]
