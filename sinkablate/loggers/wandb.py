@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import wandb
@@ -23,6 +24,8 @@ class SteadyWandb(WandbLogger):
     @property
     def experiment(self) -> Any:
         """The W&B run; when the server or the key refuses at the start, an offline run takes its place."""
+        if self._experiment is None and self._wandb_init["mode"] == "offline":
+            _say_once(f"W&B: offline; upload later with: wandb sync {self.save_dir}/wandb/offline-run-*")
         try:
             return super().experiment
         except Exception as error:
@@ -64,8 +67,8 @@ class SteadyWandb(WandbLogger):
 
 
 @rank_zero_only
-def rank_zero_print(line: str) -> None:
-    """Print on the first rank."""
+@cache
+def _say_once(line: str) -> None:
     print(line, flush=True)
 
 
@@ -83,12 +86,10 @@ def wandb_mode(config: WandbConfig) -> str:
 
 
 def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...]) -> SteadyWandb | None:
-    """The logger of one run, or None when W&B is disabled. Says in one line where the record goes."""
+    """The logger of one run, or None when W&B is disabled."""
     mode = wandb_mode(config)
     if mode == "disabled":
         return None
-    if mode == "offline":
-        rank_zero_print(f"W&B: offline (no key is set); upload later with: wandb sync {run_dir}/wandb/offline-run-*")
     return SteadyWandb(
         name=name, id=config.id or name, save_dir=run_dir, mode=mode, project=config.project,
         entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,
