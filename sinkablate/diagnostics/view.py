@@ -60,8 +60,13 @@ class BlockView:
         return self.layout.types(self.extra).to(self.q.device)
 
 
-def chunks(view: BlockView, budget: int = 2**27) -> list[tuple[slice, slice]]:
-    """Image and head slices whose weight matrices take at most `budget` bytes each (one matrix at the least)."""
+def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slice]]:
+    """Image and head slices whose weight matrices take at most `budget` bytes each (one matrix at the least).
+
+    By default 16 MiB on a CPU, where they should stay in the cache, and 128 MiB elsewhere.
+    """
+    if budget is None:
+        budget = 2**24 if view.q.device.type == "cpu" else 2**27
     batch, num_heads, num_queries, _ = view.q.shape
     matrix = num_queries * view.k.shape[2] * view.q.element_size()
     head_step = max(1, min(num_heads, budget // matrix))
@@ -75,4 +80,5 @@ def head_factor(out_map: Tensor) -> Tensor:
 
     Computed in float64: R carries every norm and rank of the head's update.
     """
-    return torch.linalg.qr(out_map.double(), mode="r").R.to(out_map.dtype)
+    factor: Tensor = torch.linalg.qr(out_map.double(), mode="r").R.to(out_map.dtype)
+    return factor

@@ -1,0 +1,178 @@
+"""Every quantity of one block per image and head, in one pass over its attention weights.
+
+Names and definitions are those of the table in the documentation; axis letters as in `view.py`. What is undefined is
+NaN: one token alone, zero denominators, an update of zero, no routed query.
+
+Plain names describe the update before an output gate (G1), `gated_*` the one after it. A value gate (G2) is part of
+the values, so plain names contain it and `raw_*` are those of the values before it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.norms import mass_by_type
+from sinkablate.diagnostics.routing import Routing, divide, route
+from sinkablate.diagnostics.updates import (
+    correlation,
+    over_others,
+    stable_rank,
+    update_quantities,
+    value_ratio,
+)
+from sinkablate.diagnostics.view import BlockView, chunks, head_factor
+
+GATED = ("stable_rank", "routed_stable_rank", "update_norm", "rel_update", "quiet_frac")
+"""Quantities of the update that an output gate changes, stored again as `gated_*`."""
+
+
+@dataclass(frozen=True)
+class BlockMeasures:
+    """What was measured on one block and batch, in the view's dtype."""
+
+    heads: dict[str, Tensor]
+    """Quantity name -> (B, H); `sink_idx` and `sink_type` are int64."""
+    mass: dict[str, Tensor]
+    """Token type -> share of the block's attention mass it receives, (B,)."""
+    payload: Tensor
+    """R v_s, what the sink hands out in d coordinates that keep norms and angles of u_s, (B, H, d)."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some images and heads of a block: what the quantities of values and updates read."""
+
+    weights: Tensor
+    """A (b, h, N, M), signed."""
+    routing: Routing
+    v: Tensor
+    """(b, h, M, d)."""
+    raw_v: Tensor | None
+    gate: Tensor | None
+    """(b, h, N, 1 or d)."""
+    factor: Tensor
+    """R (h, d, d)."""
+    residual_norm: Tensor
+    """mean_i ||residual_i||, (b, 1)."""
+    num_tokens: int
+    quiet_max: float
+
+    def norms(self, x: Tensor) -> Tensor:
+        """||W x|| of every row: (b, h, n, d) -> (b, h, n)."""
+        norms: Tensor = torch.linalg.vector_norm(_project(x, self.factor), dim=-1)
+        return norms
+
+
+@torch.no_grad()
+def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = None) -> BlockMeasures:
+    """Measure one block.
+
+    Args:
+        view: The block's attention on one batch.
+        thresholds: What counts as routed, quiet, a group.
+        budget: Bytes of one chunk's weight matrices, see `chunks`; it changes speed and memory, no number.
+    """
+    factor = head_factor(view.out_map)
+    residual_norm = torch.linalg.vector_norm(view.residual, dim=-1).mean(-1, keepdim=True)
+    parts: dict[str, Tensor] = {}
+    for images, heads in chunks(view, budget):
+        part = (images, heads)
+        weights = view.weights(images, heads)
+        chunk = _Chunk(weights, route(weights, view, thresholds), view.v[part],
+                       None if view.raw_v is None else view.raw_v[part], None if view.gate is None else view.gate[part],
+                       factor[heads], residual_norm[images], view.layout.num_tokens, thresholds.quiet_max)
+        values = {"columns": chunk.routing.columns, **chunk.routing.quantities,
+                  **_value_quantities(chunk, view.gates_values)}
+        for name, value in values.items():
+            if name not in parts:
+                parts[name] = value.new_empty(*view.q.shape[:2], *value.shape[2:])
+            parts[name][part] = value
+    columns = parts.pop("columns")
+    return BlockMeasures(parts, mass_by_type(columns, view.layout, view.extra),
+                         sink_payload(view, parts["sink_idx"], factor))
+
+
+def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:
+    """R v_s (B, H, d): u_s = W v_s up to a rotation that is the same for every image.
+
+    Args:
+        view: The block.
+        sink_idx: Dominant column, (B, H).
+        factor: `head_factor(view.out_map)` where it is at hand.
+    """
+    factor = head_factor(view.out_map) if factor is None else factor
+    return _project(_rows_at(view.v, sink_idx), factor).squeeze(-2)
+
+
+def payload_constancy(payload: Tensor) -> Tensor:
+    """||mean u_s||^2 / mean ||u_s||^2 over images, (B, H, d) -> (H,): one for a constant, content-free payload."""
+    mean_square = payload.square().sum(-1).mean(0)
+    return divide(payload.mean(0).square().sum(-1), mean_square)
+
+
+def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
+    """Quantities of the values, of the update, and of the gate where there is one, (b, h) each."""
+    sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.weights @ chunk.v
+    sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
+    value_norm = norms[..., :chunk.num_tokens].mean(-1)
+
+    def of_update(output: Tensor) -> dict[str, Tensor]:
+        return update_quantities(_project(output, chunk.factor), chunk.routing, value_norm=value_norm,
+                                 residual_norm=chunk.residual_norm, quiet_max=chunk.quiet_max)
+
+    quantities = {
+        "ratio_head": value_ratio(torch.linalg.vector_norm(chunk.v, dim=-1), sink, chunk.num_tokens),
+        "ratio_out": divide(sink_norm, other_norm),
+        "sink_value_norm": sink_norm,
+        **of_update(output),
+    }
+    if chunk.gate is None:
+        return quantities
+    quantities["gate_open"] = chunk.gate.mean((-2, -1))
+    quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
+    if gates_values:
+        return quantities | _before_value_gate(chunk)
+    gated = of_update(chunk.gate * output)
+    handed = chunk.norms(chunk.gate * _rows_at(chunk.v, sink))
+    quantities["gated_ratio_out"] = gated_ratio(handed, chunk.routing.routed, other_norm)
+    return quantities | {f"gated_{name}": gated[name] for name in GATED}
+
+
+def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
+    """mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||u_j||, (b, h); NaN when no query is routed.
+
+    What the sink still hands out after the gate, relative to an ordinary value before any gate: a nearly closed gate
+    on a sink of normal norm reads as small.
+
+    Args:
+        handed: ||W (g_i * v_s)|| of every query, (b, h, N).
+        routed: The rows I, (b, h, N) bool.
+        other_norm: mean_{j != s} ||u_j|| over token columns, (b, h).
+    """
+    return divide(divide((handed * routed).sum(-1), routed.sum(-1)), other_norm)
+
+
+def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:
+    """`raw_*` quantities of a value gate (G2), from the values before it, (b, h) each; none without `raw_v`."""
+    if chunk.raw_v is None:
+        return {}
+    v, sink = chunk.raw_v, chunk.routing.sink
+    projected = _project(chunk.weights @ v, chunk.factor)
+    return {
+        "raw_ratio_head": value_ratio(torch.linalg.vector_norm(v, dim=-1), sink, chunk.num_tokens),
+        "raw_ratio_out": value_ratio(chunk.norms(v), sink, chunk.num_tokens),
+        "raw_stable_rank": stable_rank(projected),
+        "raw_update_norm": torch.linalg.vector_norm(projected, dim=-1).mean(-1),
+    }
+
+
+def _project(x: Tensor, factor: Tensor) -> Tensor:
+    """R x for every row x: (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
+    return x @ factor.mT
+
+
+def _rows_at(v: Tensor, index: Tensor) -> Tensor:
+    """v_s (b, h, 1, d) of each head's column s (b, h)."""
+    return v.gather(-2, index[..., None, None].expand(*index.shape, 1, v.shape[-1]))

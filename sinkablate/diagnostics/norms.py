@@ -1,0 +1,99 @@
+"""Sizes of tokens, and the attention they receive, by token type. Axis letters as in `view.py`."""
+
+from itertools import accumulate
+from math import nan
+
+import torch
+from torch import Tensor
+
+from sinkablate.vit.tokens import TokenLayout, TokenType
+
+
+def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, ...] = ()) -> dict[str, Tensor]:
+    """Share of a block's attention mass that each token type receives, (B,) each; NaN for types that do not occur.
+
+    Mean over heads and queries. The shares add to one, except under clipping and with dead rows, which give part to
+    nobody.
+
+    Args:
+        columns: Mean event weight of each column (`routing.py`), (B, H, M).
+        layout: Types of the first N columns.
+        extra: Types of the columns beyond them.
+    """
+    mean = columns.mean(1)
+    counts = {TokenType.CLS: layout.num_cls, TokenType.REGISTER: layout.num_registers,
+              TokenType.PATCH: layout.num_patches, **dict.fromkeys(extra, 1)}
+    parts = torch.tensor_split(mean, list(accumulate(counts.values()))[:-1], dim=-1)
+    received = {kind: part.sum(-1) for kind, part in zip(counts, parts, strict=True) if counts[kind]}
+    missing = torch.full_like(mean[:, 0], nan)
+    return {kind.label: received.get(kind, missing) for kind in TokenType}
+
+
+def token_norms(x: Tensor) -> Tensor:
+    """L2 norm of every token, (B, N, D) -> (B, N)."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norms
+
+
+def outliers(norms: Tensor, outlier_sd: float, absolute: float | None = None) -> Tensor:
+    """Which tokens have an outlier norm, (B, N) -> (B, N) bool.
+
+    The limit is the mean plus `outlier_sd` standard deviations (population) over all tokens of the same image,
+    whatever their type: a verdict on one image does not depend on the batch it came in. Among fewer than
+    `outlier_sd`^2 + 2 tokens none can be that far out.
+
+    Args:
+        norms: Token norms of one block's output.
+        outlier_sd: Standard deviations above the mean.
+        absolute: A fixed limit instead, 150 in the registers paper.
+    """
+    if absolute is not None:
+        return norms > absolute
+    return norms > norms.mean(-1, keepdim=True) + outlier_sd * norms.std(-1, correction=0, keepdim=True)
+
+
+def norm_summary(norms: Tensor, layout: TokenLayout, outlier_sd: float,
+                 absolute: float | None = None) -> dict[str, dict[str, Tensor]]:
+    """Mean, median, p99, max and outlier share of token norms, over the images and tokens of each type.
+
+    A median does not add up over batches: gather the norms (B, N) of all images, then summarise once.
+
+    Args:
+        norms: Token norms (B, N) of one block's output, before the final norm.
+        layout: Which token is which.
+        outlier_sd: See `outliers`, as is `absolute`.
+
+    Returns:
+        {cls, register, patch: {mean, median, p99, max, outliers: scalar}}; NaN for types that do not occur.
+    """
+    types = layout.types().to(norms.device)
+    far = outliers(norms, outlier_sd, absolute)
+    return {kind.label: _summary(norms[:, types == kind].flatten(), far[:, types == kind].flatten())
+            for kind in (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)}
+
+
+def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
+    """Summary of norms (n,) and outlier marks (n,); NaN for n = 0."""
+    if norms.numel() == 0:
+        return dict.fromkeys(("mean", "median", "p99", "max", "outliers"), norms.new_tensor(nan))
+    median, p99 = norms.quantile(norms.new_tensor([0.5, 0.99]))
+    return {"mean": norms.mean(), "median": median, "p99": p99, "max": norms.max(),
+            "outliers": far.double().mean().to(norms.dtype)}
+
+
+def token_variance(x: Tensor) -> Tensor:
+    """Variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
+    return x.var(dim=1, correction=0).mean(-1)
+
+
+def register_cosine(registers: Tensor) -> Tensor:
+    """Mean cosine between pairs of an image's registers, (B, n, D) -> (B,).
+
+    NaN for fewer than two registers or for one of norm zero.
+    """
+    count = registers.shape[1]
+    if count < 2:
+        return registers.new_full(registers.shape[:1], nan)
+    unit = registers / torch.linalg.vector_norm(registers, dim=-1, keepdim=True)
+    pairs: Tensor = (unit.sum(1).square().sum(-1) - unit.square().sum((-2, -1))) / (count * (count - 1))
+    return pairs

@@ -1,0 +1,132 @@
+"""Where a head's queries look: the quantities that need attention weights only. Axis letters as in `view.py`.
+
+Event weights E (b, h, N, M) are what every quantity of routing reads: the weights A themselves for softmax and clipped
+softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero, so it
+is routed nowhere.
+"""
+
+from dataclasses import dataclass
+from math import log, nan
+
+import torch
+from torch import Tensor
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.vit.tokens import TokenType
+
+TIE = 1e-5
+"""Columns within this relative distance of the strongest count as tied: rounding must not choose the sink."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """One chunk's routing; what the update's quantities and the masses by token type need of it."""
+
+    columns: Tensor
+    """Mean event weight of each column, (b, h, M)."""
+    sink: Tensor
+    """Dominant column s, (b, h) int64."""
+    at_sink: Tensor
+    """E_is of every query, (b, h, N)."""
+    routed: Tensor
+    """The rows I: E_is >= routed_min, (b, h, N) bool."""
+    quantities: dict[str, Tensor]
+    """Finished quantities, each (b, h)."""
+
+
+def divide(x: Tensor, y: Tensor) -> Tensor:
+    """x / y, NaN where y is not positive: a ratio to nothing is undefined, not infinite."""
+    return torch.where(y > 0, x / y, nan)
+
+
+def share(hit: Tensor, of: Tensor) -> Tensor:
+    """Share of hits (..., N) bool along the last axis, (...); NaN where `of`, the compared numbers, has a NaN.
+
+    Counted in float64, so that 9 of 10 is the same number as a threshold of .9 on every device.
+    """
+    return hit.double().mean(-1).to(of.dtype).masked_fill(of.isnan().any(-1), nan)
+
+
+def first_largest(x: Tensor) -> Tensor:
+    """Lowest index among the largest entries of the last axis (see `TIE`), (...) int64; x is not negative."""
+    below = x < x.amax(-1, keepdim=True) * (1 - TIE)
+    last = x.shape[-1] - 1
+    return torch.arange(last + 1, device=x.device).expand_as(x).masked_fill(below, last).amin(-1)
+
+
+def row_entropy(size: Tensor, total: Tensor) -> Tensor:
+    """Mean entropy of the live rows over log M, (b, h): H_i = log S_i - sum_j a_ij log a_ij / S_i.
+
+    Args:
+        size: a = |A|, (b, h, N, M), of any scale.
+        total: S = its row sums, (b, h, N).
+    """
+    a_log_a = torch.linalg.vecdot(size, size.clamp_min(torch.finfo(size.dtype).tiny).log_())
+    live = total > 0
+    entropy = torch.where(live, total.log() - a_log_a / total, 0).clamp_min(0).sum(-1)
+    return divide(entropy, live.sum(-1).to(entropy) * log(size.shape[-1]))
+
+
+def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig) -> Routing:
+    """Dominant column and routed queries of one chunk.
+
+    Args:
+        weights: A (b, h, N, M), signed, as the mechanism made them.
+        view: The block, for its layout and the kind of its rows.
+        thresholds: `routed_min` and `group_top_k` are read.
+    """
+    num_tokens = view.layout.num_tokens
+    size = weights if view.rows_sum_to_one else weights.abs()
+    on_tokens = size[..., :num_tokens].sum(-1)
+    total = on_tokens + size[..., num_tokens:].sum(-1)
+    entropy = row_entropy(size, total)
+    if not view.rows_sum_to_one:
+        size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
+
+    columns = size.mean(-2)
+    sink = first_largest(columns)
+    at_sink = size.gather(-1, sink[..., None, None].expand(*size.shape[:-1], 1)).squeeze(-1)
+    routed = at_sink >= thresholds.routed_min
+    quantities = {
+        "sink_idx": sink,
+        "sink_type": view.column_types()[sink],
+        "mass": columns.gather(-1, sink[..., None]).squeeze(-1),
+        "routed_frac": share(routed, at_sink),
+        "min_a": at_sink.amin(-1),
+        "cond_mass": divide((at_sink * routed).sum(-1), routed.sum(-1)),
+        "entropy": entropy,
+        "row_mass": on_tokens.mean(-1),
+        "null_mass": _null_mass(columns, view),
+        "dead_rows": share(total == 0, total),
+        **_group_events(size, columns, view, thresholds),
+    }
+    return Routing(columns, sink, at_sink, routed, quantities)
+
+
+def _null_mass(columns: Tensor, view: BlockView) -> Tensor:
+    """What no value receives, (b, h): 1 - the mass on columns that carry a value.
+
+    0 where rows sum to one over such columns (softmax, k/v bias), NaN where a row may exceed one.
+    """
+    if not (view.rows_sum_to_one and view.rows_at_most_one):
+        return columns.new_full(columns.shape[:-1], nan)
+    if not view.takes_null:
+        return columns.new_zeros(columns.shape[:-1])
+    return 1 - (columns * (view.column_types() != TokenType.NULL)).sum(-1)
+
+
+def _group_events(size: Tensor, columns: Tensor, view: BlockView, thresholds: ThresholdConfig) -> dict[str, Tensor]:
+    """Split sinks: share of queries that give a group of columns together at least `routed_min`.
+
+    The groups: all registers (NaN without any), and the k columns of largest mean weight, whatever their type.
+    """
+    k = min(thresholds.group_top_k, columns.shape[-1])
+    strongest = columns.sort(dim=-1, descending=True, stable=True).indices[..., None, :k]
+    top = size.gather(-1, strongest.expand(*size.shape[:-1], k)).sum(-1)
+    registers = size[..., view.layout.num_cls:view.layout.num_prefix].sum(-1)
+    grouped = share(registers >= thresholds.routed_min, registers)
+    return {
+        "group_routed_frac": grouped if view.layout.num_registers else torch.full_like(grouped, nan),
+        "topk_routed_frac": share(top >= thresholds.routed_min, top),
+    }

@@ -1,0 +1,99 @@
+"""What a head writes: norms and ranks of its values and its update. Axis letters as in `view.py`.
+
+With W the head's map into the residual stream (LayerScale folded in) and W = Q R: ||u_j|| = ||R v_j||, and the
+update U = A u has the singular values of A v R^T. Everything here is d wide; nothing is D wide or N x N.
+"""
+
+from math import nan
+
+import torch
+from torch import Tensor
+
+from sinkablate.diagnostics.routing import Routing, divide, share
+
+ROUNDS = 10
+"""Each takes a Gram matrix to its fourth power: the relative error of the largest eigenvalue is < log(d) / 4^10."""
+
+
+def largest_eigenvalue(gram: Tensor) -> Tensor:
+    """Largest eigenvalue of positive semi-definite matrices (..., d, d), (...): tr(G^n G) / tr(G^n), n = 4^10.
+
+    Batched matrix products only: no slower than `eigvalsh` on a CPU, and free of the GPU's eigensolver, which works
+    through such a batch one matrix at a time. Nearly equal eigenvalues do no harm: any mixture of their vectors gives
+    the same quotient. A zero matrix gives NaN.
+    """
+    power = gram
+    for _ in range(ROUNDS):
+        power = power / _trace(power)[..., None, None]
+        power = power @ power
+        power = power @ power
+    return (power * gram).sum((-2, -1)) / _trace(power)
+
+
+def stable_rank(rows: Tensor) -> Tensor:
+    """||X||_F^2 / sigma_1(X)^2 of matrices (..., N, d), (...); NaN for X = 0.
+
+    Rows are first scaled to a largest entry of one: squares of tiny updates would underflow.
+    """
+    rows = rows / rows.abs().amax((-2, -1), keepdim=True)
+    gram = rows.mT @ rows
+    return _trace(gram) / largest_eigenvalue(gram)
+
+
+def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """Norm at the dominant column and the mean norm of the other token columns, (b, h) each.
+
+    Null and k/v-bias columns are never among the others. The mean over no column is NaN.
+
+    Args:
+        norms: Norm of every column's value, (b, h, M).
+        sink: Dominant column, (b, h).
+        num_tokens: N; columns from here on are extra ones.
+    """
+    at = sink[..., None]
+    others = norms.scatter(-1, at, 0)[..., :num_tokens].sum(-1)
+    count = num_tokens - (sink < num_tokens).to(norms.dtype)
+    return norms.gather(-1, at).squeeze(-1), divide(others, count)
+
+
+def value_ratio(norms: Tensor, sink: Tensor, num_tokens: int) -> Tensor:
+    """||x_s|| / mean_{j != s} ||x_j|| over token columns, (b, h); arguments as in `over_others`."""
+    return divide(*over_others(norms, sink, num_tokens))
+
+
+def update_quantities(projected: Tensor, routing: Routing, *, value_norm: Tensor, residual_norm: Tensor,
+                      quiet_max: float) -> dict[str, Tensor]:
+    """Ranks and sizes of one update, each (b, h).
+
+    Args:
+        projected: O R^T (b, h, N, d), whose rows have the norms and whose matrix the singular values of U.
+        routing: Gives the rows I.
+        value_norm: mean_j ||u_j|| over token columns, (b, h).
+        residual_norm: mean_i ||residual_i||, (b, 1).
+        quiet_max: A query is quiet when ||U_i|| is at most this times `value_norm`.
+    """
+    norms = torch.linalg.vector_norm(projected, dim=-1)
+    mean_norm = norms.mean(-1)
+    rank = stable_rank(projected)
+    quiet = share(norms <= quiet_max * value_norm[..., None], norms)
+    return {
+        "stable_rank": rank,
+        "routed_stable_rank": stable_rank(projected * routing.routed[..., None]),
+        "rank1_energy": 1 / rank,
+        "update_norm": mean_norm,
+        "rel_update": divide(mean_norm, residual_norm),
+        "quiet_frac": torch.where(value_norm > 0, quiet, nan),
+    }
+
+
+def correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson correlation along the last axis, (..., N) and (..., N) -> (...); NaN where either is constant."""
+    varies = (x.amax(-1) > x.amin(-1)) & (y.amax(-1) > y.amin(-1))
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
+    return torch.where(varies, divide((x * y).sum(-1), norm), nan)
+
+
+def _trace(x: Tensor) -> Tensor:
+    """Trace of matrices (..., d, d), (...)."""
+    return x.diagonal(dim1=-2, dim2=-1).sum(-1)

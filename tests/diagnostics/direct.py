@@ -1,0 +1,152 @@
+"""Views of known tensors, and every quantity written plainly from its definition: float64, explicit u, N x N, SVD."""
+
+from math import log, nan
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.vit.tokens import TokenLayout, TokenType
+
+Array = NDArray[np.float64]
+
+KINDS = ("softmax", "null", "kv_bias", "clipped", "relu", "signed", "headwise", "elementwise",
+         "value_headwise", "value_elementwise")
+NULL, KV_BIAS = (TokenType.NULL,), (TokenType.KV_BIAS,)
+
+
+def view_of(weights: Tensor, v: Tensor, *, registers: int = 0, extra: tuple[TokenType, ...] = (),
+            out_map: Tensor | None = None, residual: Tensor | None = None, **fields: Any) -> BlockView:
+    """A view whose attention is the given (B, H, N, M); W defaults to the identity (D = d), the residual to ones."""
+    batch, heads, n, m = weights.shape
+    d = v.shape[-1]
+    return BlockView(
+        index=0, layout=TokenLayout(1, registers, n - 1 - registers), extra=extra,
+        q=v.new_zeros(batch, heads, n, d), k=v.new_zeros(batch, heads, m, d), v=v,
+        weigh=lambda _q, _k, images, some: weights[images, some],
+        out_map=torch.eye(d, dtype=v.dtype).expand(heads, d, d) if out_map is None else out_map,
+        residual=v.new_ones(batch, n, d) if residual is None else residual, **fields)
+
+
+def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: int = 17, d: int = 6,
+                dtype: torch.dtype = torch.float64, registers: int = 2) -> BlockView:
+    """Random tensors of one mechanism; from the first head to the last, logits favour one column more and more."""
+    g = torch.Generator().manual_seed(seed)
+    width = heads * d
+    m = n + (kind in ("null", "kv_bias"))
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    logits = draw(batch, heads, n, m)
+    favoured = torch.randint(m, (batch, heads, 1, 1), generator=g).expand(batch, heads, n, 1)
+    favour = (draw(batch, heads, n, 1) + torch.linspace(0, 7, heads, dtype=torch.float64).view(-1, 1, 1))
+    logits = logits.scatter_add(-1, favoured, favour)
+    v = draw(batch, heads, m, d) * draw(batch, heads, m, 1).exp()
+    fields: dict[str, Any] = {}
+    weights = logits.softmax(-1)
+    if kind == "null":
+        v[..., -1, :] = 0
+        fields |= {"extra": NULL, "takes_null": True}
+    elif kind == "kv_bias":
+        fields |= {"extra": KV_BIAS}
+    elif kind == "clipped":
+        weights = ((1 + 0.9 / n) * weights - 0.9 / n).clamp(0, 1)
+        fields |= {"takes_null": True}
+    elif kind in ("relu", "signed"):
+        weights = (logits - 1.5).relu() / n if kind == "relu" else logits**3 / n**0.5
+        weights[:, :, 3] = 0
+        fields |= {"rows_sum_to_one": False, "rows_at_most_one": False}
+    elif kind != "softmax":
+        gate = draw(batch, heads, n, 1 if kind.endswith("headwise") else d).sigmoid()
+        fields |= {"gate": gate.to(dtype)}
+        if kind.startswith("value"):
+            fields |= {"gates_values": True, "raw_v": v.to(dtype)}
+            v = v * gate
+    return view_of(weights.to(dtype), v.to(dtype), registers=registers, out_map=draw(heads, width, d).to(dtype),
+                   residual=draw(batch, n, width).to(dtype), **fields)
+
+
+def direct(view: BlockView, t: ThresholdConfig) -> dict[str, Array]:
+    """Quantity name -> (B, H), head by head."""
+    batch, heads = view.q.shape[:2]
+    weights = view.weights().double().numpy()
+    rows = [[_head(weights[b, h], view, b, h, t) for h in range(heads)] for b in range(batch)]
+    return {name: np.array([[head[name] for head in row] for row in rows]) for name in rows[0][0]}
+
+
+def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict[str, float]:
+    n, m = A.shape
+    size = np.abs(A)
+    E = size if view.rows_sum_to_one else np.array([row / row.sum() if row.sum() > 0 else row for row in size])
+    columns = E.mean(0)
+    s = int(columns.argmax())
+    a = E[:, s]
+    routed = a >= t.routed_min
+    types = [int(kind) for kind in view.layout.types(view.extra)]
+    W, v = view.out_map[h].double().numpy(), view.v[b, h].double().numpy()
+    u = v @ W.T
+    residual = np.linalg.norm(view.residual[b].double().numpy(), axis=1).mean()
+    others = [j for j in range(n) if j != s]
+    registers = [j for j in range(m) if types[j] == TokenType.REGISTER]
+    top = np.argsort(-columns, kind="stable")[:t.group_top_k]
+    live = [row / row.sum() for row in size if row.sum() > 0]
+    carried = sum(size[:, j].sum() for j in range(m) if types[j] != TokenType.NULL) / n
+    summed = view.rows_sum_to_one and view.rows_at_most_one
+    out = {
+        "sink_idx": s, "sink_type": types[s], "mass": a.mean(), "routed_frac": routed.mean(), "min_a": a.min(),
+        "cond_mass": a[routed].mean() if routed.any() else nan,
+        "entropy": ratio(np.mean([-sum(p * log(p) for p in row if p > 0) for row in live]) if live else nan, log(m)),
+        "row_mass": size[:, :n].sum() / n,
+        "null_mass": nan if not summed else 1 - carried if view.takes_null else 0.0,
+        "dead_rows": np.mean(size.sum(1) == 0),
+        "group_routed_frac": np.mean(E[:, registers].sum(1) >= t.routed_min) if registers else nan,
+        "topk_routed_frac": np.mean(E[:, top].sum(1) >= t.routed_min),
+        "ratio_head": value_ratio(v, s, others), "ratio_out": value_ratio(u, s, others),
+        "sink_value_norm": float(np.linalg.norm(u[s])),
+    }
+    mean_u = np.linalg.norm(u[:n], axis=1).mean()
+    out |= update(A @ u, routed, mean_u, residual, t)
+    if view.gate is None:
+        return out
+    gate = view.gate[b, h].double().numpy()
+    openness = gate.mean(1)
+    out |= {"gate_open": gate.mean(), "gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
+    if view.gates_values:
+        raw = view.raw_v[b, h].double().numpy()
+        behind = update(A @ raw @ W.T, routed, mean_u, residual, t)
+        return out | {"raw_ratio_head": value_ratio(raw, s, others), "raw_ratio_out": value_ratio(raw @ W.T, s, others),
+                      "raw_stable_rank": behind["stable_rank"], "raw_update_norm": behind["update_norm"]}
+    gated = update((gate * (A @ v)) @ W.T, routed, mean_u, residual, t)
+    del gated["rank1_energy"]
+    handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
+    mean_other = np.linalg.norm(u[others], axis=1).mean() if others else nan
+    return out | {f"gated_{name}": x for name, x in gated.items()} | {
+        "gated_ratio_out": ratio(np.mean(handed), mean_other) if handed else nan}
+
+
+def ratio(x: float, y: float) -> float:
+    return x / y if y > 0 else nan
+
+
+def value_ratio(x: Array, s: int, others: list[int]) -> float:
+    return ratio(float(np.linalg.norm(x[s])), np.linalg.norm(x[others], axis=1).mean()) if others else nan
+
+
+def rank(U: Array) -> float:
+    """||U||_F^2 / sigma_1^2 by singular values."""
+    if U.size == 0 or not U.any():
+        return nan
+    sigma = np.linalg.svd(U, compute_uv=False)
+    return float((sigma**2).sum() / sigma[0] ** 2)
+
+
+def update(U: Array, routed: NDArray[np.bool_], mean_u: float, residual: float, t: ThresholdConfig) -> dict[str, float]:
+    norms = np.linalg.norm(U, axis=1)
+    return {"stable_rank": rank(U), "routed_stable_rank": rank(U[routed]), "rank1_energy": 1 / rank(U),
+            "update_norm": norms.mean(), "rel_update": ratio(norms.mean(), residual),
+            "quiet_frac": np.mean(norms <= t.quiet_max * mean_u) if mean_u > 0 else nan}
