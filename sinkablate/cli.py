@@ -93,7 +93,7 @@ class Cli(LightningCLI):
         super().parse_arguments(parser, plain)
         for key, owner in (("model", Classify), ("data", ImageData), ("diagnostics", SinkDiagnostics)):
             for parameter in inspect.signature(owner).parameters.values():
-                if is_dataclass(parameter.annotation):
+                if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
                     build(parameter.annotation, self.config[self.verb][key][parameter.name].as_dict())
         if plain != args:
             super().parse_arguments(parser, args)  # prints and exits
@@ -113,7 +113,7 @@ class Cli(LightningCLI):
         if self.verb == "fit":
             if config.ckpt_path and not Path(config.ckpt_path).is_file():
                 raise UserError(f"ckpt_path={config.ckpt_path}: no such file")
-            if rank_zero_only.rank == 0:
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 refuse_to_overwrite(self.run_dir, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
         elif config.ckpt_path is None:
             config.ckpt_path = self._trained_weights(config)
@@ -183,7 +183,7 @@ class Cli(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predictions of all ranks in one parquet file."""
-        batches = self.trainer.predict(**kwargs, return_predictions=True)
+        batches: Any = self.trainer.predict(**kwargs, return_predictions=True)
         path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
         if self.trainer.is_global_zero:
             print(f"predictions: {path}")

@@ -26,7 +26,8 @@ def require(condition: bool, message: str) -> None:
 
 def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """An instance of a config class, nested ones included, from plain values; it validates itself."""
-    return cls(**{field.name: build(field.type, values[field.name]) if is_dataclass(field.type) else values[field.name]
+    return cls(**{field.name: build(field.type, values[field.name])  # type: ignore[arg-type]
+                  if is_dataclass(field.type) else values[field.name]
                   for field in fields(cls)})
 
 
@@ -165,7 +166,7 @@ class BackboneConfig:
             require(value is None or value > 0, f"{key}.{name} must be positive, got {value}")
         require(self.registers is None or self.registers >= 0,
                 f"{key}.registers must be at least 0, got {self.registers}")
-        require(self.registers or not self.register_pos_embed,
+        require(bool(self.registers) or not self.register_pos_embed,
                 f"{key}.register_pos_embed=true needs {key}.registers > 0, got {self.registers}")
         require(self.register_init_std >= 0,
                 f"{key}.register_init_std must be at least 0, got {self.register_init_std}")
@@ -290,7 +291,7 @@ class SourceConfig:
         paths = {"train": self.train, "val": self.val, "test": self.test}
         for name, value in paths.items():
             require(self.format != "embedded" or not value,
-                    f"{key}.{name}={value} has no effect with {key}.format=embedded: set {key}.format to shards or folder")
+                    f"{key}.{name}={value} has no effect with {key}.format=embedded (shards and folder have paths)")
         require(self.reader == "indexed" or self.format == "shards",
                 f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
         require(self.num_classes > 0, f"{key}.num_classes must be positive, got {self.num_classes}")

@@ -24,7 +24,8 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("training images/s", "images_per_second", ".0f")
     row("wall time, s", "wall_seconds", ".0f")
     row("peak memory, GiB", "peak_memory_gib")
-    for rule, title in (("sink", "causal"), ("sink/adaptive", "adaptive"), ("sink/effective_causal", "effective causal")):
+    titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}
+    for rule, title in titles.items():
         if f"{rule}/events" in summary:
             parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
             table.add_row(f"sinks per image, blocks ≥ 1, rule {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -78,8 +79,8 @@ def _git_revision() -> str | None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all; NaN becomes null, as JSON has none."""
-    clean = {k: None if isinstance(v, float) and v != v else v for k, v in content.items()}
+    """Write a JSON file whole or not at all; what is not finite becomes null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(clean, indent=2, sort_keys=True, allow_nan=False) + "\n")
     os.replace(partial, path)

@@ -178,8 +178,8 @@ def widen_mlp(mlp: nn.Module, extra: int) -> None:
     The new layers' weights are not drawn here.
     """
     fc1, fc2 = getattr(mlp, "fc1", None), getattr(mlp, "fc2", None)
-    plain = isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear) and fc1.out_features == fc2.in_features
-    if not plain or not isinstance(getattr(mlp, "norm", None), nn.Identity):
+    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear) and fc1.out_features == fc2.in_features
+            and isinstance(getattr(mlp, "norm", None), nn.Identity)):
         raise UserError(f"model.backbone.match_parameters: {type(mlp).__name__} is not a plain two-layer MLP")
     unit = fc1.in_features + fc2.out_features + (fc1.bias is not None)
     hidden = fc1.out_features + math.floor(extra / unit + 0.5)

@@ -5,6 +5,7 @@ Rows sum to one for softmax only; nothing here normalises the others.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from sinkablate.config import AttentionConfig
 
-POINTWISE = {
+POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu2": lambda s: F.relu(s).square(),
     "gelu": F.gelu,

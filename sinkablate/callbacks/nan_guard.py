@@ -60,4 +60,4 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
     finally:
         for handle in handles:
             handle.remove()
-    return f"first in the output of {found[0]}" if found else "parameters and outputs are finite, the loss itself is not"
+    return f"first in the output of {found[0]}" if found else "every parameter and output is finite"

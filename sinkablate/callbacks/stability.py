@@ -1,5 +1,6 @@
 """Stability of training: gradient norm, spikes of loss and gradient, non-finite steps."""
 
+import math
 from collections import deque
 from statistics import median
 from typing import Any
@@ -38,7 +39,7 @@ class Stability(L.Callback):
         """Note the loss; read and log everything noted at logging steps."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting["loss"].append(loss.detach())
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._read(pl_module)
 
     def _read(self, pl_module: L.LightningModule) -> None:
@@ -55,7 +56,7 @@ class Stability(L.Callback):
         self._waiting[name].clear()
         past = self.history[name]
         for value in values:
-            finite = value == value and abs(value) != float("inf")
+            finite = math.isfinite(value)
             if not finite:
                 self.counts["nonfinite_steps"] += name == "grad"
             elif len(past) >= min(10, self.window) and value > self.factor * median(past):

@@ -40,11 +40,11 @@ class ImageData(LightningDataModule):
         seed: Seed of order and augmentation.
     """
 
-    def __init__(  # noqa: PLR0917 - keyword arguments in the CLI
+    def __init__(
         self,
-        source: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
-        image: ImageConfig = ImageConfig(),  # noqa: B008
-        augment: AugmentConfig = AugmentConfig(),  # noqa: B008
+        source: SourceConfig = SourceConfig(),
+        image: ImageConfig = ImageConfig(),
+        augment: AugmentConfig = AugmentConfig(),
         batch_size: int = 128,
         eval_batch_size: int = 256,
         num_workers: int = 0,

@@ -1,0 +1,1 @@
+"""What attention sinks compute: tap, quantities, rules, summaries."""

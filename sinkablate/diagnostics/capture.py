@@ -1,5 +1,6 @@
 """What the hooks of one block saw, turned into a view, and the view checked against the model's own output."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,4 +130,4 @@ def _relative(rebuilt: Tensor, own: Tensor) -> float:
     if rebuilt.shape != own.shape:
         return float("inf")
     error = float((rebuilt - own).norm() / own.norm().clamp_min(torch.finfo(own.dtype).tiny))
-    return error if error == error else float("inf")
+    return error if math.isfinite(error) else math.inf

@@ -1,4 +1,4 @@
-"""A measuring pass through a model that leaves no trace: the same for the training callback and for pretrained models."""
+"""A measuring pass through a model that leaves no trace, for the training callback and pretrained models alike."""
 
 import random
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
     cuda = [device] if device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, numpy = random.getstate(), np.random.get_state()
     precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         with torch.random.fork_rng(devices=cuda), torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -34,7 +34,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)
 
 
 def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig,

@@ -4,6 +4,7 @@ Events per image are summed over heads and blocks >= 1 and averaged over images;
 and is counted apart.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -56,7 +57,7 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
         out[f"sink/mass_max/block{block}"] = float(heads["mass"][:, block].mean(axis=0).max())
     out |= _norm_scalars(records, thresholds)
     out |= {f"gate/{name}": _mean(heads[f"gate_{name}"]) for name in ("open", "corr") if f"gate_{name}" in heads}
-    return {name: value for name, value in out.items() if value == value}
+    return {name: value for name, value in out.items() if not math.isnan(value)}
 
 
 def _counts(labels: dict[str, NDArray[np.int8]]) -> dict[str, float]:

@@ -31,7 +31,7 @@ class SteadyWandb(WandbLogger):
         except Exception as error:
             if self.failed or self._wandb_init["mode"] == "offline":
                 raise
-            rank_zero_warn(f"W&B: no online run ({_first_line(error)}); recording offline, upload later with wandb sync")
+            rank_zero_warn(f"W&B: no online run ({_first_line(error)}); recording offline")
             self._wandb_init["mode"] = "offline"
             return super().experiment
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
@@ -86,13 +85,13 @@ class Classify(L.LightningModule):
 
     def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """mixup or cutmix, drawn from (seed, epoch, batch, rank) so that a resumed run mixes alike."""
-        state = np.random.get_state()  # noqa: NPY002 (timm's Mixup draws from the global generator)
+        state = np.random.get_state()  # timm draws from the global generator
         where = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        np.random.seed(np.random.SeedSequence(where).generate_state(1))  # noqa: NPY002
+        np.random.seed(np.random.SeedSequence(where).generate_state(1))
         try:
             mixed: tuple[Tensor, Tensor] = self.mixup(images, targets)  # type: ignore[misc]
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)
         return mixed
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -111,9 +110,9 @@ class Classify(L.LightningModule):
     def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, stage: str) -> None:
         images, targets, _ = batch
         logits = self(images).float()
-        for name in ("acc1", "acc5"):
-            metrics[name].update(logits, targets)
-        metrics["loss"].update(F.cross_entropy(logits, targets, reduction="none"))
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        for name, metric in metrics.items():
+            metric.update(*((losses,) if name == "loss" else (logits, targets)))  # type: ignore[operator]
         for name, metric in metrics.items():
             self.log(f"{stage}/{name}", metric, prog_bar=name == "acc1", batch_size=len(images))
 
@@ -122,7 +121,7 @@ class Classify(L.LightningModule):
         images, targets, keys = batch
         return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """timm's optimiser and a schedule that moves every step."""
         optimizer = make_optimizer(self.backbone, self.optim_config)
         schedule = make_schedule(optimizer, self.optim_config, int(self.trainer.estimated_stepping_batches))

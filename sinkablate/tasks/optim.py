@@ -23,7 +23,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     and the sinks' parameters.
     """
     own = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] in NO_DECAY_LEAVES}
-    timms: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    timms: set[str] = getattr(model, "no_weight_decay", set)()
     exempt = own | timms
     if config.layer_decay is not None:
         groups: list[dict[str, Any]] = param_groups_layer_decay(
@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
         for group in groups:  # our schedule multiplies each group's own lr; timm's scheduler would read lr_scale
             group["lr"] = config.lr * group["lr_scale"]
         return groups
-    return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)  # type: ignore[no-any-return]
+    return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
@@ -65,6 +65,6 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
         UserError: The warm-up is longer than the training.
     """
     if config.warmup_steps > total_steps:
-        raise UserError(f"model.optim.warmup_steps={config.warmup_steps} exceeds the {total_steps} steps of the training")
+        raise UserError(f"model.optim.warmup_steps={config.warmup_steps} exceeds the {total_steps} steps of training")
     floor = config.min_lr / config.lr
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_steps, floor))

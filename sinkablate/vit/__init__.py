@@ -1,0 +1,1 @@
+"""timm's vision transformers and what is changed in them."""

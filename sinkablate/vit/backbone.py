@@ -63,8 +63,8 @@ def build_backbone(config: BackboneConfig, *, num_classes: int, in_chans: int, i
 
 def is_plain(model: nn.Module) -> bool:
     """True for timm's `VisionTransformer` of plain pre-norm blocks: what registers and mechanisms can change."""
-    return type(model) is VisionTransformer and all(
-        type(block) is Block and type(block.attn) is TimmAttention for block in model.blocks)
+    blocks: Any = model.blocks if type(model) is VisionTransformer else [None]
+    return all(type(block) is Block and type(block.attn) is TimmAttention for block in blocks)
 
 
 def short_name(name: str) -> str:
@@ -215,9 +215,9 @@ def _fix_sincos_positions(model: VisionTransformer) -> None:
 def _load(model: VisionTransformer, weights: dict[str, Tensor], config: BackboneConfig) -> None:
     """Weights of one of our own runs: the same architecture, whatever the head."""
     wanted = model.state_dict()
-    if "head.weight" in weights and weights["head.weight"].shape != wanted.get("head.weight", weights["head.weight"]).shape:
-        weights = {k: v for k, v in weights.items() if not k.startswith("head.")} | {
-            k: v for k, v in wanted.items() if k.startswith("head.")}
+    head = {k: v for k, v in wanted.items() if k.startswith("head.")}
+    if any(k not in weights or weights[k].shape != v.shape for k, v in head.items()):
+        weights = {k: v for k, v in weights.items() if not k.startswith("head.")} | head
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
