@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 import sys
 import time
 import warnings
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -20,21 +20,22 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sinkablate.arguments import OneLineErrors
 from sinkablate.callbacks.nan_guard import NanGuard
+from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, peak_memory_gib, progress_callback
-from sinkablate.config import WandbConfig, build
+from sinkablate.config import WandbConfig, build, require
 from sinkablate.data.images import ImageData
 from sinkablate.errors import UserError
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.results import print_results, write_predictions
-from sinkablate.run_directory import close, last_checkpoint, prepare, refuse_to_overwrite, write_json
+from sinkablate.run_directory import check_checkpoint, close, last_checkpoint, refuse_to_overwrite, write_json
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import short_name
 
 TRAINER_DEFAULTS = {
-    "max_epochs": 8,
+    "max_epochs": 12,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
     "num_sanity_val_steps": 0,
@@ -95,8 +96,16 @@ class Cli(LightningCLI):
             for parameter in inspect.signature(owner).parameters.values():
                 if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
                     build(parameter.annotation, self.config[self.verb][key][parameter.name].as_dict())
+        self._check_names(self.config[self.verb])
         if plain != args:
             super().parse_arguments(parser, args)  # prints and exits
+
+    def _check_names(self, config: Namespace) -> None:
+        """Keys that belong to no dataclass."""
+        require(0 <= config.seed_everything < 2**32,
+                f"seed_everything must lie in [0, 2^32), got {config.seed_everything}")
+        require(re.fullmatch(r"\w[\w.+=-]*", config.variant) is not None,
+                f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""
@@ -110,9 +119,9 @@ class Cli(LightningCLI):
         self.run_dir = Path(config.run_dir)
         config.trainer.default_root_dir = config.run_dir
         config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        if config.ckpt_path:
+            check_checkpoint(Path(config.ckpt_path))
         if self.verb == "fit":
-            if config.ckpt_path and not Path(config.ckpt_path).is_file():
-                raise UserError(f"ckpt_path={config.ckpt_path}: no such file")
             if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
                 refuse_to_overwrite(self.run_dir, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
         elif config.ckpt_path is None:
@@ -122,6 +131,7 @@ class Cli(LightningCLI):
         """The run's last checkpoint, or None where the backbone brings weights of its own."""
         last = last_checkpoint(self.run_dir)
         if last.exists():
+            check_checkpoint(last)
             return str(last)
         if config.model.backbone.pretrained or config.model.backbone.checkpoint:
             return None
@@ -139,23 +149,15 @@ class Cli(LightningCLI):
             tags = tuple(f"{k}:{v}" for k, v in _mechanism(config.model.backbone).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
+            text = self._parser(self.verb).dump(config, skip_none=False, skip_link_targets=False)
+            callbacks.insert(0, Opening(self.run_dir, text, resumes=bool(config.ckpt_path)))
         trainer = self._get(self.config_init, "trainer")
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
             return super().instantiate_trainer(logger=loggers or False, **kwargs)
-        except MisconfigurationException as error:
-            raise UserError(f"trainer.accelerator={config.trainer.accelerator}, trainer.devices="
-                            f"{config.trainer.devices}: {error}") from error
-
-    def before_fit(self) -> None:
-        """Check the data, then write the resolved configuration and give it to W&B."""
-        self.datamodule.setup("fit")
-        config = self.config[self.verb]
-        text = self._parser(self.verb).dump(config, skip_none=False, skip_link_targets=False)
-        if self.trainer.is_global_zero:
-            prepare(self.run_dir, text, resumes=bool(config.ckpt_path))
-        for logger in self.trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(text))
+        except (MisconfigurationException, ValueError) as error:
+            keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
+            raise UserError(f"{keys}: {error}") from error
 
     def after_fit(self) -> None:
         """Summarise and close the run."""

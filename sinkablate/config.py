@@ -110,7 +110,7 @@ class BackboneConfig:
     """A timm vision transformer and what is changed in it. `null` always means: as timm has it."""
 
     name: str = "vit_mini"
-    """timm's model name; `vit_mini` is the small default (width 64, depth 4, patch 4)."""
+    """timm's model name; `vit_mini` is the small default (width 64, depth 4, patch 7)."""
     img_size: int | None = None
     """Side of the square input in pixels; null follows the data."""
     pretrained: bool = False
@@ -194,7 +194,7 @@ class OptimConfig:
 
     opt: str = "adamw"
     """timm's optimiser name (adamw, lamb, sgd, …); adamw and sgd run fused."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Peak learning rate."""
     weight_decay: float = 0.05
     """Decay of matrices; norms, biases, LayerScale, registers, positions and sink parameters get none."""
@@ -202,7 +202,7 @@ class OptimConfig:
     """AdamW's and LAMB's moment decays."""
     layer_decay: float | None = None
     """Factor on the learning rate per block from the last to the first; null is none."""
-    warmup_steps: int = 0
+    warmup_steps: int = 150
     """Optimiser steps of linear warm-up."""
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""

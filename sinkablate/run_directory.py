@@ -6,11 +6,14 @@
 import json
 import math
 import os
+import pickle
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
@@ -23,6 +26,22 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb"
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps its latest checkpoint."""
     return run_dir / "checkpoints" / "last.ckpt"
+
+
+def check_checkpoint(path: Path) -> None:
+    """See that a file is a whole checkpoint of a run; tensors are mapped, not read.
+
+    Raises:
+        UserError: It is missing, truncated, or something else.
+    """
+    if not path.is_file():
+        raise UserError(f"ckpt_path={path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
+        raise UserError(f"ckpt_path={path}: truncated, or not a checkpoint") from None
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+        raise UserError(f"ckpt_path={path}: not a checkpoint of a run (weights alone go to model.backbone.checkpoint)")
 
 
 def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> None:

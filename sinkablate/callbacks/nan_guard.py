@@ -32,7 +32,7 @@ class NanGuard(L.Callback):
         culprit = _first_nonfinite(pl_module, self._images)
         path = Path(trainer.default_root_dir) / "checkpoints" / "nonfinite.ckpt"
         trainer.save_checkpoint(path)
-        raise UserError(f"the loss is {float(loss)} at step {trainer.global_step} ({culprit}); "
+        raise UserError(f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
                         f"weights before the step are in {path}")
 
 

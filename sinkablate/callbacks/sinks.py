@@ -20,7 +20,7 @@ from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import block_table, head_table, scalars
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
-from sinkablate.vit.anatomy import HasBackbone
+from sinkablate.vit.anatomy import HasBackbone, block_parts, blocks_of
 
 
 class SinkDiagnostics(L.Callback):
@@ -53,6 +53,16 @@ class SinkDiagnostics(L.Callback):
         self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._measured_at: int | None = None
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a model that cannot be measured before anything is written."""
+        if stage != "fit" or not self.every_n_steps:
+            return
+        if not isinstance(pl_module, HasBackbone):
+            raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
+                            "set diagnostics.every_n_steps=0")
+        for index in range(len(blocks_of(pl_module.backbone))):
+            block_parts(pl_module.backbone, index)
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load this rank's part of the probe images, once."""
         if not self.every_n_steps:
@@ -79,9 +89,7 @@ class SinkDiagnostics(L.Callback):
             self._measure(trainer, pl_module)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not isinstance(pl_module, HasBackbone):
-            raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
-                            "set diagnostics.every_n_steps=0")
+        assert isinstance(pl_module, HasBackbone)
         step = self._measured_at = trainer.global_step
         assert self._probe is not None
         images, order = self._probe

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sinkablate.errors import UserError
+
 
 class Stability(L.Callback):
     """Logs `stability/grad_norm` and running counts of spikes.
@@ -23,6 +25,10 @@ class Stability(L.Callback):
     """
 
     def __init__(self, factor: float = 2.0, window: int = 100) -> None:
+        if factor <= 1:
+            raise UserError(f"stability.factor must be above 1, got {factor}")
+        if window < 1:
+            raise UserError(f"stability.window must be at least 1, got {window}")
         self.factor = factor
         self.window = window
         self.history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in ("loss", "grad")}

@@ -45,7 +45,7 @@ class ImageData(LightningDataModule):
         source: SourceConfig = SourceConfig(),
         image: ImageConfig = ImageConfig(),
         augment: AugmentConfig = AugmentConfig(),
-        batch_size: int = 128,
+        batch_size: int = 64,
         eval_batch_size: int = 256,
         num_workers: int = 0,
         seed: int = 0,

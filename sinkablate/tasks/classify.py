@@ -1,5 +1,6 @@
 """Supervised image classification."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -52,7 +53,7 @@ class Classify(L.LightningModule):
             raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
         shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters({"backbone": asdict(backbone), "optim": asdict(optim), "loss": asdict(loss),
-                                   "ema": asdict(ema), **shape, "seed": seed})
+                                   "ema": asdict(ema), **shape, "seed": seed}, logger=False)
         self.optim_config = optim
         self.loss_config = loss
         self.seed = seed
@@ -129,12 +130,26 @@ class Classify(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, by the first key that differs."""
-        saved = _flat(checkpoint.get("hyper_parameters", {}).get("backbone", {}))
-        now = _flat(self.hparams["backbone"])
-        sources = ("pretrained", "checkpoint")
+        saved, now = (_model_keys(h) for h in (checkpoint.get("hyper_parameters", {}), self.hparams))
         for key, value in now.items():
-            if key not in sources and key in saved and saved[key] != value:
-                raise UserError(f"model.backbone.{key}={value} differs from the checkpoint's {saved[key]}")
+            if key in saved and saved[key] != value:
+                raise UserError(f"{key}={value} differs from the checkpoint's {saved[key]}")
+        shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
+                        for state in (checkpoint["state_dict"], self.state_dict()))
+        for name in ours | shapes:
+            if shapes.get(name) != ours.get(name):
+                raise UserError(f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, "
+                                f"{ours.get(name)} here")
+
+
+def _model_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the tensors of a model, by the key a user sets."""
+    followed = {"num_classes": "data.source.num_classes", "in_chans": "data.image.in_chans",
+                "img_size": "data.image.size"}
+    backbone = {f"model.backbone.{key}": value for key, value in _flat(hparams.get("backbone", {})).items()
+                if key not in ("pretrained", "checkpoint")}
+    return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
+        f"model.ema.{key}": value for key, value in hparams.get("ema", {}).items()}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
