@@ -1,0 +1,75 @@
+"""Every legal mechanism, small models of them, and the headline variants."""
+
+from itertools import product
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, Score, Sink
+from sinkablate.errors import UserError
+from sinkablate.vit.backbone import build_backbone
+
+SMALL = {"name": "vit_mini", "depth": 2, "embed_dim": 40, "qkv_bias": True, "patch_size": 7}
+"""Head width 10: not a multiple of 8, so that the fused learned sink has to pad."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "gate": {"attention": AttentionConfig(gate="headwise")},
+    "gate_elementwise": {"attention": AttentionConfig(gate="elementwise")},
+    "gate_value": {"attention": AttentionConfig(gate="headwise", gate_position="value")},
+    "reg": {"registers": 4},
+    "reg2": {"registers": 2},
+    "gate_reg": {"registers": 4, "attention": AttentionConfig(gate="headwise")},
+    "reg_pos": {"registers": 4, "register_pos_embed": True, "register_init_std": 0.02},
+    "kv_bias": {"attention": AttentionConfig(sink="kv_bias")},
+    "learned": {"attention": AttentionConfig(sink="learned")},
+    "sigmoid_learned": {"attention": AttentionConfig(score="sigmoid", sigmoid_bias="learned")},
+    "layerscale": {"init_values": 1e-5},
+    "matched": {"match_parameters": "elementwise"},
+}
+
+
+def mechanisms() -> dict[str, BackboneConfig]:
+    """Every combination of the axes that `AttentionConfig` accepts, with and without registers."""
+    found = {}
+    axes = map(get_args, (Score, Sink, Gate, GatePosition))
+    for score, sink, gate, position, bias, registers in product(*axes, ("log_n", "learned"), (0, 2)):
+        try:
+            config = AttentionConfig(score=score, sink=sink, gate=gate, gate_position=position, sigmoid_bias=bias)
+        except UserError:
+            continue
+        name = f"{score}-{sink}-{gate}-{position}-{bias}-{registers}"
+        found[name] = BackboneConfig(**SMALL, registers=registers, attention=config)
+    return found
+
+
+def make(config: BackboneConfig | dict[str, Any] | None = None, *, seed: int = 0, num_classes: int = 10,
+         **fields: Any) -> Any:
+    """A small model at 28 pixels of one channel."""
+    if not isinstance(config, BackboneConfig):
+        config = BackboneConfig(**{**SMALL, **(config or {}), **fields})
+    return build_backbone(config, num_classes=num_classes, in_chans=1, img_size=28, seed=seed)
+
+
+@torch.no_grad()
+def livelier(model: nn.Module, seed: int = 0) -> Any:
+    """Weights five times larger, and random vectors (biases, norms, LayerScale, sinks): nothing hides at its init."""
+    g = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if p.ndim == 2 and "gate" not in name:
+            p.mul_(5)
+        elif p.ndim < 2 or "gate" in name or "sink" in name:
+            p.add_(0.3 * torch.randn(p.shape, generator=g).to(p))
+    return model
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers of a generator of their own."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def set_fused(model: nn.Module, fused: bool) -> None:
+    """Allow or forbid fused attention in every block."""
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.attn.fused_attn = fused
