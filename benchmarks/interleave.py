@@ -1,0 +1,32 @@
+"""Timing several callables in turn, so that a machine that speeds up or slows down does so for all of them."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+
+def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of every round of every side; each round runs the sides one after the other."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(-warmup, rounds):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            if turn >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratios(times: dict[str, list[float]], base: str) -> dict[str, float]:
+    """Median over rounds of each side's time over the base's in the same round."""
+    return {name: statistics.median(a / b for a, b in zip(side, times[base], strict=True))
+            for name, side in times.items()}
+
+
+def report(title: str, times: dict[str, list[float]], base: str, limits: dict[str, float] | None = None) -> None:
+    """Print medians, ratios to the base and, where there is one, the limit asked for."""
+    limits = limits or {}
+    print(f"\n{title} (ratios to {base}, median of {len(times[base])} interleaved rounds)")
+    for name, ratio in ratios(times, base).items():
+        limit = f"  asked: <= {limits[name]:.2f}" if name in limits else ""
+        print(f"  {name:<24} {statistics.median(times[name]) * 1e3:9.1f} ms  {ratio:6.3f}{limit}")
