@@ -42,8 +42,8 @@ def main() -> None:
     times = interleave({"loader": load, "model": train}, args.rounds)
     images = count * len(batch.image)
     speed = {name: images / statistics.median(side) for name, side in times.items()}
-    ratio = statistics.median(m / l for m, l in zip(times["model"], times["loader"], strict=True))
-    print(f"loader {speed['loader']:.0f} images/s, model {speed['model']:.0f} images/s: {ratio:.1f} times (asked: >= 5)")
+    ratio = statistics.median(slow / fast for slow, fast in zip(times["model"], times["loader"], strict=True))
+    print(f"loader {speed['loader']:.0f}, model {speed['model']:.0f} images/s: {ratio:.1f} times (asked: >= 5)")
 
 
 if __name__ == "__main__":

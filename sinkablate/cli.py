@@ -167,6 +167,7 @@ class Cli(LightningCLI):
             "wall_seconds": time.time() - self.started,
             "peak_memory_gib": peak_memory_gib(),
             "parameters": sum(p.numel() for p in self.model.backbone.parameters()),
+            "match_difference": getattr(self.model.backbone, "match_difference", 0),
             "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
             "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
         }
@@ -200,7 +201,7 @@ def _mechanism(backbone: Namespace) -> dict[str, Any]:
 def run_trainer(verb: str, args: list[str]) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
     _quiet()
-    argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns when both carry arguments
+    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
         Cli(verb, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
@@ -215,5 +216,5 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
-                 ".*isinstance.treespec.*", ".*litlogger.*"):
+                 ".*isinstance.treespec.*", ".*litlogger.*", ".*intended to run from within Python.*"):
         warnings.filterwarnings("ignore", text)

@@ -35,6 +35,9 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
             table.add_row(f"token norm, {kind}: mean / p99", f"{summary[f'norm/{kind}_mean']:.1f} / "
                           f"{summary[f'norm/{kind}_p99']:.1f}")
     row("mean gate openness", "gate/open")
+    row("parameters", "parameters", ",d")
+    if summary.get("match_difference"):
+        row("parameters beyond the gated model", "match_difference", "+,d")
     console = Console()
     console.print(table)
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)

@@ -171,17 +171,22 @@ def gate_parameters(gate: str, dim: int, num_heads: int, attn_dim: int) -> int:
     return width * (dim + 1)
 
 
-def widen_mlp(mlp: nn.Module, extra: int) -> None:
+def widen_mlp(mlp: nn.Module, extra: int) -> int:
     """Widen a two-layer MLP's hidden layer by the nearest whole number of units to `extra` parameters.
 
     Each hidden unit brings 2 D + 1 parameters (2 D without biases); the difference is at most half of that.
     The new layers' weights are not drawn here.
+
+    Returns:
+        Parameters added minus `extra`.
     """
     fc1, fc2 = getattr(mlp, "fc1", None), getattr(mlp, "fc2", None)
     if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear) and fc1.out_features == fc2.in_features
             and isinstance(getattr(mlp, "norm", None), nn.Identity)):
         raise UserError(f"model.backbone.match_parameters: {type(mlp).__name__} is not a plain two-layer MLP")
     unit = fc1.in_features + fc2.out_features + (fc1.bias is not None)
-    hidden = fc1.out_features + math.floor(extra / unit + 0.5)
+    units = math.floor(extra / unit + 0.5)
+    hidden = fc1.out_features + units
     mlp.fc1 = nn.Linear(fc1.in_features, hidden, bias=fc1.bias is not None)
     mlp.fc2 = nn.Linear(hidden, fc2.out_features, bias=fc2.bias is not None)
+    return units * unit - extra

@@ -190,15 +190,20 @@ def block_indices(config: BackboneConfig, depth: int) -> list[int]:
 
 
 def _change_blocks(model: VisionTransformer, config: BackboneConfig) -> None:
-    """Replace the attention, or widen the MLP, of the chosen blocks."""
+    """Replace the attention, or widen the MLP, of the chosen blocks; the global random state stays as it was.
+
+    `model.match_difference` is the number of parameters a widened model has beyond the gated one it is matched to.
+    """
+    model.match_difference = 0
     for index in block_indices(config, len(model.blocks)):
         block = model.blocks[index]
-        if config.match_parameters != "none":
-            attn = block.attn
-            extra = gate_parameters(config.match_parameters, attn.qkv.in_features, attn.num_heads, attn.attn_dim)
-            widen_mlp(block.mlp, extra)
-        if not config.attention.is_identity:
-            block.attn = Attention.from_timm(block.attn, config.attention)
+        with torch.random.fork_rng(devices=[]):  # new layers draw weights that `draw_parameters` replaces
+            if config.match_parameters != "none":
+                attn = block.attn
+                extra = gate_parameters(config.match_parameters, attn.qkv.in_features, attn.num_heads, attn.attn_dim)
+                model.match_difference += widen_mlp(block.mlp, extra)
+            if not config.attention.is_identity:
+                block.attn = Attention.from_timm(block.attn, config.attention)
 
 
 def _fix_sincos_positions(model: VisionTransformer) -> None:

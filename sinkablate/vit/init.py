@@ -64,7 +64,8 @@ def _draw(module: nn.Module, leaf: str, p: Tensor, config: BackboneConfig, seed:
         case AttentionCore(), "sink_logit" | "score_bias":
             p.zero_()
         case AttentionPoolLatent(), "latent":
-            trunc_normal_(p, std=p.shape[-1] ** -0.5, generator=g)
+            std = p.shape[-1] ** -0.5
+            trunc_normal_(p, std=std, a=-2 * std, b=2 * std, generator=g)
         case LayerScale(), "gamma":
             p.fill_(module.init_values)
         case nn.Linear(), "weight":
