@@ -26,6 +26,7 @@ from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, peak_memory_gib, progress_callback
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.data.images import ImageData
+from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
@@ -117,8 +118,10 @@ class Cli(LightningCLI):
         self.name = f"{model}-{config.variant}-s{config.seed_everything}"
         config.run_dir = config.run_dir or f"runs/{self.name}"
         self.run_dir = Path(config.run_dir)
-        config.trainer.default_root_dir = config.run_dir
-        config.checkpoint.dirpath = str(self.run_dir / "checkpoints")
+        for key, instead in (("trainer.logger", "wandb.*"), ("trainer.default_root_dir", "run_dir"),
+                             ("checkpoint.dirpath", "run_dir")):
+            if config[key] is not None:
+                raise UserError(f"{key} is set by the run itself; use {instead}")
         if config.ckpt_path:
             check_checkpoint(Path(config.ckpt_path))
         if self.verb == "fit":
@@ -151,10 +154,11 @@ class Cli(LightningCLI):
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
             text = self._parser(self.verb).dump(config, skip_none=False, skip_link_targets=False)
             callbacks.insert(0, Opening(self.run_dir, text, resumes=bool(config.ckpt_path)))
+        self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
-            return super().instantiate_trainer(logger=loggers or False, **kwargs)
+            return super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)
         except (MisconfigurationException, ValueError) as error:
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
@@ -162,7 +166,9 @@ class Cli(LightningCLI):
     def after_fit(self) -> None:
         """Summarise and close the run."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        summary = metrics | self.config_init[self.verb].diagnostics.latest | {
+        diagnostics = self.config_init[self.verb].diagnostics
+        summary = metrics | diagnostics.latest | {
+            "rules": [str(rule) for rule in rules(diagnostics.thresholds)],
             "images_per_second": self.throughput.images_per_second,
             "wall_seconds": time.time() - self.started,
             "peak_memory_gib": peak_memory_gib(),

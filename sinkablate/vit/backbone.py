@@ -49,7 +49,7 @@ def build_backbone(config: BackboneConfig, *, num_classes: int, in_chans: int, i
     source = _create(config, shape, seed, weights=None if ours else weights)
     if not is_plain(source):
         return _as_timm_has_it(source, config)
-    loaded = _loaded_names(source, num_classes) if config.pretrained or (weights and not ours) else set()
+    loaded = _loaded_names(source, config, weights) if config.pretrained or (weights and not ours) else set()
     model = _with_registers(source, config, shape, seed, transfer=bool(loaded))
     _change_blocks(model, config)
     folded = model.no_embed_class and not source.no_embed_class and model.has_class_token
@@ -89,12 +89,17 @@ def _create(config: BackboneConfig, shape: dict[str, int], seed: int, weights: d
     arguments = {name: getattr(config, name) for name in (*shaped, *rates)}
     arguments = {k: v for k, v in arguments.items() if v is not None and (v or k not in rates)}
     if weights is not None:
-        arguments["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False}
+        arguments["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False,
+                                               "num_classes": _source_classes(config, weights)}
     pretrained = weights is not None or (config.pretrained and not overrides)
+    # with the weights' own head the load is strict: timm lets any key go astray when the classes differ
+    built = shape | ({"num_classes": _source_classes(config, weights)} if pretrained else {})
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model = timm.create_model(config.name, pretrained=pretrained, **shape, **arguments, **overrides)
+            model: Any = timm.create_model(config.name, pretrained=pretrained, **built, **arguments, **overrides)
+            if built != shape:
+                model.reset_classifier(shape["num_classes"])
     except Exception as error:
         raise UserError(_why_not(config, key, error)) from error
     _require_whole_patches(model, key)
@@ -130,10 +135,20 @@ def _as_timm_has_it(model: nn.Module, config: BackboneConfig) -> nn.Module:
     return model
 
 
-def _loaded_names(source: VisionTransformer, num_classes: int) -> set[str]:
+def _source_classes(config: BackboneConfig, weights: dict[str, Tensor] | None) -> int:
+    """Number of classes of a file's head, 0 without one, or of timm's weights for this name."""
+    cfg = timm.get_pretrained_cfg(config.name)
+    if weights is None:
+        return int(cfg.num_classes)
+    classifier = cfg.classifier if isinstance(cfg.classifier, str) else "head"
+    head = weights.get(f"{classifier}.weight")
+    return 0 if head is None else len(head)
+
+
+def _loaded_names(source: VisionTransformer, config: BackboneConfig, weights: dict[str, Tensor] | None) -> set[str]:
     """Parameters that came with the weights; the head did not if its number of classes differs."""
     names = {name for name, _ in source.named_parameters()}
-    if num_classes != source.pretrained_cfg.get("num_classes"):
+    if source.num_classes != _source_classes(config, weights):
         names -= {"head.weight", "head.bias"}
     return names
 
@@ -221,8 +236,9 @@ def _load(model: VisionTransformer, weights: dict[str, Tensor], config: Backbone
     """Weights of one of our own runs: the same architecture, whatever the head."""
     wanted = model.state_dict()
     head = {k: v for k, v in wanted.items() if k.startswith("head.")}
-    if any(k not in weights or weights[k].shape != v.shape for k, v in head.items()):
-        weights = {k: v for k, v in weights.items() if not k.startswith("head.")} | head
+    saved = {k: v.shape for k, v in weights.items() if k.startswith("head.")}
+    if saved != {k: v.shape for k, v in head.items()}:
+        weights = {k: v for k, v in weights.items() if k not in saved} | head
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

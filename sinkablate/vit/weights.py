@@ -29,10 +29,12 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{key}: truncated or not a checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{key}: truncated or not a checkpoint ({reason})") from error
     while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
         content = inner
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    tensors = {k: v.float() if v.is_floating_point() else v  # positions are resampled in the dtype they come in
+               for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
     if not tensors:
         raise UserError(f"{key}: holds no state dict")
     ours = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
