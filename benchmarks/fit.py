@@ -1,6 +1,6 @@
 """`fit` with diagnostics every 50 steps on 64 images against a plain PyTorch loop: same timm model, batches and data.
 
-    python benchmarks/fit.py [--epochs 1] [--rounds 5]
+    python -m benchmarks.fit [--epochs 1] [--rounds 5]
 
 Each round runs one epoch of both, one after the other; the time is that of the training loop, validation left out, as
 `images_per_second` in summary.json counts it.

@@ -1,6 +1,6 @@
 """Images per second of the embedded loader against what the default model consumes.
 
-    python benchmarks/loader.py [--rounds 5]
+    python -m benchmarks.loader [--rounds 5]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Forward and backward of a ViT with each mechanism against timm's own.
 
-    python benchmarks/mechanisms.py [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15]
+    python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15]
 """
 
 import argparse

@@ -152,7 +152,7 @@ class Cli(LightningCLI):
             tags = tuple(f"{k}:{v}" for k, v in _mechanism(config.model.backbone).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
-            text = self._parser(self.verb).dump(config, skip_none=False, skip_link_targets=False)
+            text = self._parser(self.verb).dump(config, skip_unset=False, skip_link_targets=False)
             callbacks.insert(0, Opening(self.run_dir, text, resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")

@@ -202,8 +202,8 @@ class OptimConfig:
     """AdamW's and LAMB's moment decays."""
     layer_decay: float | None = None
     """Factor on the learning rate per block from the last to the first; null is none."""
-    warmup_steps: int = 150
-    """Optimiser steps of linear warm-up."""
+    warmup_steps: int | None = None
+    """Optimiser steps of linear warm-up; null is 8 % of the training."""
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
 
@@ -214,7 +214,8 @@ class OptimConfig:
         require(all(0 <= b < 1 for b in self.betas), f"{key}.betas must lie in [0, 1), got {list(self.betas)}")
         require(self.layer_decay is None or 0 < self.layer_decay <= 1,
                 f"{key}.layer_decay must lie in (0, 1], got {self.layer_decay}")
-        require(self.warmup_steps >= 0, f"{key}.warmup_steps must be at least 0, got {self.warmup_steps}")
+        require(self.warmup_steps is None or self.warmup_steps >= 0,
+                f"{key}.warmup_steps must be at least 0, got {self.warmup_steps}")
         require(0 <= self.min_lr <= self.lr, f"{key}.min_lr must lie in [0, lr], got {self.min_lr}")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sinkablate.attention.module import Attention
@@ -44,8 +45,9 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
     """
     family = f"{type(parts.attn).__module__}.{type(parts.attn).__name__}"
     if len(capture.calls) != 1:
+        off = "" if getattr(parts.attn, "fused_attn", True) else ", fused attention is off (TIMM_FUSED_ATTN=0?)"
         raise UserError(f"{family} cannot be measured: block {index} made {len(capture.calls)} calls of "
-                        "scaled_dot_product_attention instead of one")
+                        f"scaled_dot_product_attention instead of one{off}")
     call = capture.calls[0]
     if call.get("is_causal") or call.get("enable_gqa"):
         raise UserError(f"{family} cannot be measured: causal or grouped-query attention")
@@ -107,11 +109,12 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
 
 
 def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float:
-    """Relative error of the attention update rebuilt from the view's weights, values and gate.
+    """Relative error of the attention update rebuilt from the view's weights, values, gate and output map.
 
-    Two comparisons, the larger counts: the rebuilt update with the attention module's own output, and block input
-    plus scaled update with the residual stream the MLP receives. Together they prove q, k, v, the weights, the gate,
-    W_O and LayerScale.
+    Two comparisons, the larger counts: the update before LayerScale with the attention module's own output, and block
+    input plus update with the residual stream the MLP receives. Together they prove q, k, v, the weights, the gate,
+    W_O and LayerScale. The second is relative to the update, not to the stream, in which a LayerScale of 1e-5 hides;
+    only what rounding the stream can do is forgiven.
     """
     if capture.attn_out is None or capture.mid is None:
         return float("inf")
@@ -120,14 +123,20 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
         heads[images, some] = view.weights(images, some) @ view.v[images, some]
     if view.gate is not None and not view.gates_values:
         heads = heads * view.gate
-    update = parts.proj(heads.transpose(1, 2).flatten(2))
-    scaled = update if parts.gamma is None else update * parts.gamma
-    return max(_relative(update, capture.attn_out), _relative(capture.x + scaled, capture.mid))
+    weight, bias = parts.proj.weight, parts.proj.bias
+    update = F.linear(heads.transpose(1, 2).flatten(2), weight, bias)
+    written = torch.einsum("bhnd,hcd->bnc", heads, view.out_map)
+    if bias is not None:
+        written = written + (bias if parts.gamma is None else bias * parts.gamma)
+    rounding = torch.finfo(view.q.dtype).eps * float(capture.mid.norm())
+    return max(_relative(update, capture.attn_out, capture.attn_out),
+               _relative(capture.x + written, capture.mid, written, forgiven=rounding))
 
 
-def _relative(rebuilt: Tensor, own: Tensor) -> float:
-    """Frobenius norm of the difference over that of the model's own; NaN counts as infinite."""
+def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float = 0.0) -> float:
+    """Frobenius norm of the difference, less what is forgiven, over that of `size`; NaN counts as infinite."""
     if rebuilt.shape != own.shape:
         return float("inf")
-    error = float((rebuilt - own).norm() / own.norm().clamp_min(torch.finfo(own.dtype).tiny))
+    difference = ((rebuilt - own).norm() - forgiven).clamp_min(0)
+    error = float(difference / size.norm().clamp_min(torch.finfo(own.dtype).tiny))
     return error if math.isfinite(error) else math.inf

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import wandb
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -20,10 +21,17 @@ class SteadyWandb(WandbLogger):
         super().__init__(**kwargs)
         self._wandb_init.pop("anonymous")  # wandb warns of it, even when it is None
         self.failed = False
+        self._opened = False
 
     @property
     def experiment(self) -> Any:
-        """The W&B run; when the server or the key refuses at the start, an offline run takes its place."""
+        """The W&B run, opened by the first `log_hyperparams`.
+
+        Lightning asks for it long before, when the run may still be refused and its directory is not there. When the
+        server or the key refuses, an offline run takes its place.
+        """
+        if not self._opened:
+            return _DummyExperiment()
         if self._experiment is None and self._wandb_init["mode"] == "offline":
             _say_once(f"W&B: offline; upload later with: wandb sync {self.save_dir}/wandb/offline-run-*")
         try:
@@ -46,7 +54,8 @@ class SteadyWandb(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """As `WandbLogger`, failures contained."""
+        """Open the run with its configuration; failures contained."""
+        self._opened = True
         self._try(super().log_hyperparams, params)
 
     @rank_zero_only

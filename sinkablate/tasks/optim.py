@@ -64,7 +64,8 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
     Raises:
         UserError: The warm-up is longer than the training.
     """
-    if config.warmup_steps > total_steps:
-        raise UserError(f"model.optim.warmup_steps={config.warmup_steps} exceeds the {total_steps} steps of training")
+    warmup = round(0.08 * total_steps) if config.warmup_steps is None else config.warmup_steps
+    if warmup > total_steps:
+        raise UserError(f"model.optim.warmup_steps={warmup} exceeds the {total_steps} steps of training")
     floor = config.min_lr / config.lr
-    return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, config.warmup_steps, floor))
+    return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, floor))

@@ -321,7 +321,7 @@ def test_the_embedded_images() -> None:
     data = ImageData()
     data.setup("fit")
     train, val = data.train_dataloader(), data.val_dataloader()
-    assert len(train) == 10_000 // 128
+    assert len(train) == 10_000 // 64
     targets = torch.cat([batch.target for batch in val])
     assert torch.bincount(targets).tolist() == [200] * 10
     counts = np.bincount([data._open("train")[index].target for index in range(10_000)])

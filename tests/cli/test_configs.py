@@ -1,0 +1,88 @@
+"""Every shipped YAML, through the real command line."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from running import CONFIGS, column, fit, heads, metrics, run
+
+VARIANTS = sorted(CONFIGS.glob("*.yaml"))
+STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")])
+DATA = sorted(CONFIGS.glob("data/*.yaml"))
+SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8")
+SHALLOW = {"vit_b16": "2", "vit_l16": "1"}
+"""Depth of models that would take long."""
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(CONFIGS).with_suffix(""))
+
+
+def trained_two_steps(run_dir: Path) -> None:
+    losses = [float(value) for value in column(run_dir, "train/loss").values()]
+    assert len(losses) == 2
+    assert all(math.isfinite(loss) for loss in losses)
+    assert heads(run_dir, 2)["step"].to_list() == [2] * len(heads(run_dir, 0))
+    assert (run_dir / "DONE").exists()
+    assert "val/acc1" in metrics(run_dir)[-1]
+
+
+@pytest.fixture
+def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the shipped data configs look."""
+    monkeypatch.setenv("IMAGENET_TRAIN", f"{shards}/train-{{0000..0003}}.tar")
+    monkeypatch.setenv("IMAGENET_VAL", f"{shards}/val-{{0000..0001}}.tar")
+    monkeypatch.setenv("IMAGE_FOLDER_TRAIN", f"{image_folder}/train")
+    monkeypatch.setenv("IMAGE_FOLDER_VAL", f"{image_folder}/val")
+
+
+def test_no_config_is_left_out() -> None:
+    assert {*VARIANTS, *STACKED, *DATA} == set(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=ids)
+def test_a_variant_trains(path: Path, tmp_path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    shown = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
+    assert shown["variant"] == path.stem
+    fit(tmp_path / "run", configs=[path]).succeeded()
+    trained_two_steps(tmp_path / "run")
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert stored["model"]["backbone"] == shown["model"]["backbone"]
+
+
+@pytest.mark.usefixtures("locations")
+@pytest.mark.parametrize("path", STACKED, ids=ids)
+def test_a_model_or_recipe_trains_on_the_imagenet_config(path: Path, tmp_path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    configs = [CONFIGS / "gate_reg.yaml", CONFIGS / "data" / "imagenet.yaml", path]
+    smaller = [*SMALL, "--data.image.size", "28" if path.stem == "vit_mini" else "32"]  # whole patches
+    if path.stem in SHALLOW:
+        smaller += ["--model.backbone.depth", SHALLOW[path.stem]]
+    if path.parent.name == "recipe":  # longer than this run
+        smaller += ["--model.optim.warmup_steps", "1"]
+    fit(tmp_path / "run", *smaller, "--print_config", configs=configs).succeeded()
+    fit(tmp_path / "run", *smaller, configs=configs).succeeded()
+    trained_two_steps(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("locations")
+@pytest.mark.parametrize("path", DATA, ids=ids)
+def test_a_data_config_trains(path: Path, tmp_path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    small = (*SMALL, "--data.image.size", "28") if path.stem != "embedded" else ()  # whole patches of the default model
+    fit(tmp_path / "run", *small, configs=[path]).succeeded()
+    trained_two_steps(tmp_path / "run")
+
+
+def test_later_configs_and_flags_win(tmp_path: Path) -> None:
+    extra = tmp_path / "extra.yaml"
+    extra.write_text("variant: mine\nmodel: {backbone: {registers: 2}}\n")
+    shown = run("fit", "--config", CONFIGS / "gate_reg.yaml", "--config", extra, "--model.backbone.depth", "3",
+                "--print_config").succeeded()
+    config = yaml.safe_load(shown.out)
+    assert config["variant"] == "mine"
+    assert config["model"]["backbone"]["registers"] == 2
+    assert config["model"]["backbone"]["depth"] == 3
+    assert config["model"]["backbone"]["attention"]["gate"] == "headwise"

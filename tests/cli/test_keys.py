@@ -1,0 +1,26 @@
+"""The names of our keys appear in sweeps and dashboards: they are frozen in `keys.txt`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from running import run
+
+FROZEN = Path(__file__).with_name("keys.txt")
+OURS = ("model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "overwrite", "seed_everything",
+        "ckpt_path")
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in tree.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return found
+
+
+def test_the_keys_of_fit_are_the_frozen_ones() -> None:
+    shown = yaml.safe_load(run("fit", "--print_config").succeeded().out)
+    keys = sorted(leaves({name: shown[name] for name in OURS}))
+    assert keys == FROZEN.read_text().split(), (
+        f"the keys of fit changed. A renamed or removed key breaks people's sweeps; if it is meant, or one is new, "
+        f"write these lines to {FROZEN.name}:\n" + "\n".join(keys))
