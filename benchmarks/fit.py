@@ -7,6 +7,9 @@ Each round runs one epoch of both, one after the other; the time is that of the 
 """
 
 import argparse
+import contextlib
+import io
+import json
 import statistics
 import tempfile
 import time
@@ -18,8 +21,7 @@ import torch.nn.functional as F
 
 import sinkablate.vit.backbone  # noqa: F401  (registers vit_mini with timm)
 from benchmarks.interleave import ratios
-from sinkablate.callbacks.throughput import Throughput
-from sinkablate.cli import Cli
+from sinkablate.__main__ import main
 from sinkablate.data.images import ImageData
 
 
@@ -42,14 +44,15 @@ def plain_loop(epochs: int) -> float:
 
 def fit(epochs: int) -> float:
     """Images per second of `fit`, everything on as by default but W&B's own process."""
-    with tempfile.TemporaryDirectory() as folder:
-        cli = Cli("fit", ["--run_dir", str(Path(folder) / "run"), "--trainer.max_epochs", str(epochs),
-                          "--wandb.mode", "disabled"])
-        throughput = next(c for c in cli.trainer.callbacks if isinstance(c, Throughput))
-        return throughput.images_per_second
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        run_dir = Path(folder) / "run"
+        command = ["fit", "--run_dir", str(run_dir), "--trainer.max_epochs", str(epochs), "--wandb.mode", "disabled"]
+        if main(command):
+            raise SystemExit(1)
+        return float(json.loads((run_dir / "summary.json").read_text())["images_per_second"])
 
 
-def main() -> None:
+def compare() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
@@ -65,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compare()

@@ -11,6 +11,7 @@ VERBS = {
     "validate": "accuracy of a trained run on its validation images",
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
+    "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -48,6 +49,11 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.data.shards import write_shards
 
         return run_function(write_shards, verb, argv)
+    if verb == "diagnose":
+        from sinkablate.arguments import run_function
+        from sinkablate.diagnose.command import diagnose
+
+        return run_function(diagnose, verb, argv)
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)

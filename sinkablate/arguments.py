@@ -8,8 +8,8 @@ from jsonargparse import ArgumentParser, auto_cli
 from sinkablate.errors import UserError
 
 
-class OneLineErrors:
-    """Mixin of a parser: what it refuses becomes one `UserError`, whatever exceptions it is wrapped in."""
+class Parser(ArgumentParser):
+    """jsonargparse's parser; what it refuses becomes one `UserError`, whatever exceptions it is wrapped in."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
@@ -20,9 +20,12 @@ class OneLineErrors:
             cause = cause.__cause__ or cause.__context__
         raise UserError(message) from ex
 
-
-class Parser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with one-line errors."""
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; an error names the file."""
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        except UserError as error:
+            raise UserError(f"{cfg_path}: {error}") from error
 
 
 def run_function(function: Callable[..., Any], verb: str, argv: list[str]) -> int:

@@ -18,20 +18,28 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
-from sinkablate.arguments import OneLineErrors
+from sinkablate.arguments import Parser
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
-from sinkablate.callbacks.throughput import Throughput, peak_memory_gib, progress_callback
+from sinkablate.callbacks.throughput import Throughput, progress_callback
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.data.images import ImageData
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
+from sinkablate.memory import peak_memory_gib
 from sinkablate.results import print_results, write_predictions
-from sinkablate.run_directory import check_checkpoint, close, last_checkpoint, refuse_to_overwrite, write_json
+from sinkablate.run_directory import (
+    check_checkpoint,
+    close,
+    last_checkpoint,
+    refuse_to_overwrite,
+    require_writable,
+    write_json,
+)
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import short_name
 
@@ -45,7 +53,7 @@ TRAINER_DEFAULTS = {
 }
 
 
-class Parser(OneLineErrors, LightningArgumentParser):
+class LightningParser(Parser, LightningArgumentParser):
     """Lightning's parser with one-line errors."""
 
 
@@ -57,8 +65,8 @@ class Cli(LightningCLI):
         self.started = time.time()
         super().__init__(
             Classify, ImageData, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0, parser_class=Parser, args=[verb, *args], auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
+            seed_everything_default=0, parser_class=LightningParser, args=[verb, *args],
+            auto_configure_optimizers=False, load_from_checkpoint_support=False,
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False})
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -122,6 +130,7 @@ class Cli(LightningCLI):
                              ("checkpoint.dirpath", "run_dir")):
             if config[key] is not None:
                 raise UserError(f"{key} is set by the run itself; use {instead}")
+        require_writable(self.run_dir)
         if config.ckpt_path:
             check_checkpoint(Path(config.ckpt_path))
         if self.verb == "fit":
@@ -152,8 +161,7 @@ class Cli(LightningCLI):
             tags = tuple(f"{k}:{v}" for k, v in _mechanism(config.model.backbone).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
-            text = self._parser(self.verb).dump(config, skip_unset=False, skip_link_targets=False)
-            callbacks.insert(0, Opening(self.run_dir, text, resumes=bool(config.ckpt_path)))
+            callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
@@ -162,6 +170,13 @@ class Cli(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
+
+    def _resolved(self, config: Namespace) -> str:
+        """The configuration as YAML, less what only this start was told: it repeats the run, and overwrites nothing."""
+        stored = config.clone()
+        stored.ckpt_path, stored.overwrite = None, False
+        text: str = self._parser(self.verb).dump(stored, skip_unset=False, skip_link_targets=False)
+        return text
 
     def after_fit(self) -> None:
         """Summarise and close the run."""
@@ -192,7 +207,7 @@ class Cli(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predictions of all ranks in one parquet file."""
-        batches: Any = self.trainer.predict(**kwargs, return_predictions=True)
+        batches: Any = self.trainer.predict(**kwargs | {"return_predictions": True})
         path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
         if self.trainer.is_global_zero:
             print(f"predictions: {path}")
@@ -222,5 +237,6 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
-                 ".*isinstance.treespec.*", ".*litlogger.*", ".*intended to run from within Python.*"):
+                 ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
+                 ".*intended to run from within Python.*"):
         warnings.filterwarnings("ignore", text)

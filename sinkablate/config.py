@@ -25,10 +25,13 @@ def require(condition: bool, message: str) -> None:
 
 
 def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """An instance of a config class, nested ones included, from plain values; it validates itself."""
+    """An instance of a config class, nested ones included, from plain values; it validates itself.
+
+    A value that is not there keeps its default: what an older version stored knows no newer key.
+    """
     return cls(**{field.name: build(field.type, values[field.name])  # type: ignore[arg-type]
                   if is_dataclass(field.type) else values[field.name]
-                  for field in fields(cls)})
+                  for field in fields(cls) if field.name in values})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +189,25 @@ class BackboneConfig:
         require(self.layers == "all" or len(self.layers) > 0, f"{key}.layers must be all or name a block")
         require(self.layers == "all" or not self.attention.is_identity or self.match_parameters != "none",
                 f"{key}.layers={list(self.layers)} has no effect: {key}.attention changes nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """A timm vision transformer to be measured as it is."""
+
+    name: str | None = None
+    """timm's model name, with the tag of its weights (vit_large_patch14_dinov2.lvd142m)."""
+    img_size: int | None = None
+    """Side of the square input in pixels; null is the size of the weights' own configuration."""
+    checkpoint: str | None = None
+    """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
+    pretrained: bool = True
+    """Load timm's weights for this name from the hub; false without a checkpoint measures a random network."""
+
+    def __post_init__(self) -> None:
+        require(self.img_size is None or self.img_size > 0,
+                f"backbone.img_size must be positive, got {self.img_size}")
+        require(self.name is not None or self.checkpoint is None, "backbone.checkpoint needs backbone.name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,6 +396,8 @@ class ThresholdConfig:
 
     routed_min: float = 0.5
     """A query is routed to the dominant column s when A_is reaches this."""
+    routed_grid: tuple[float, ...] = (0.3, 0.4, 0.6, 0.7)
+    """Other values of `routed_min` under which the share of routed queries is kept, for the sensitivity table."""
     event_min: float = 0.9
     """causal, lejepa: share of routed queries that makes a sink event."""
     adaptive_min: float = 0.1
@@ -386,10 +410,14 @@ class ThresholdConfig:
     """Broadcast: the same ratio is at least this."""
     rank_max: float = 1.5
     """Broadcast: the head's update has at most this stable rank."""
+    rel_update_min: float = 0.01
+    """A broadcast is qualified when the head's update is at least this times the residual stream."""
     quiet_max: float = 0.2
     """A query is quiet when its update is at most this times the mean value norm."""
     outlier_sd: float = 3.0
     """A token norm is an outlier beyond the mean plus this many standard deviations."""
+    outlier_norm: float | None = None
+    """A fixed limit on token norms instead, such as 150 (arXiv 2309.16588)."""
     group_top_k: int = 4
     """Group events sum the mass of this many strongest columns (and, apart, of all registers)."""
 
@@ -401,8 +429,13 @@ class ThresholdConfig:
                 f"{key}.def1_eps must lie in (0, 1), got {list(self.def1_eps)}")
         require(0 <= self.nop_max < self.broadcast_min,
                 f"{key}.nop_max must lie in [0, broadcast_min), got {self.nop_max}")
+        require(all(0 < value <= 1 for value in self.routed_grid),
+                f"{key}.routed_grid must lie in (0, 1], got {list(self.routed_grid)}")
+        require(self.rel_update_min >= 0, f"{key}.rel_update_min must be at least 0, got {self.rel_update_min}")
         require(self.rank_max >= 1, f"{key}.rank_max must be at least 1, got {self.rank_max}")
         require(self.quiet_max >= 0, f"{key}.quiet_max must be at least 0, got {self.quiet_max}")
+        require(self.outlier_norm is None or self.outlier_norm > 0,
+                f"{key}.outlier_norm must be positive, got {self.outlier_norm}")
         require(self.group_top_k >= 1, f"{key}.group_top_k must be at least 1, got {self.group_top_k}")
 
 

@@ -28,7 +28,7 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     for rule, title in titles.items():
         if f"{rule}/events" in summary:
             parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
-            table.add_row(f"sinks per image, blocks ≥ 1, rule {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
+            table.add_row(f"sinks per image, {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
     row("largest mean mass on one token", "sink/mass_max")
     for kind in ("cls", "register", "patch"):
         if f"norm/{kind}_mean" in summary:

@@ -60,6 +60,17 @@ def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> Non
         raise UserError(f"run_dir={run_dir} holds an unfinished run: {resume}, or start over with --overwrite true")
 
 
+def require_writable(run_dir: Path, key: str = "run_dir") -> None:
+    """See that a directory, named by a key, can be written, or made, without writing anything.
+
+    Raises:
+        UserError: A file is in the way, or the directory belongs to somebody else.
+    """
+    nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if os.path.exists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={run_dir} cannot be written: {nearest} is no directory that can be written")
+
+
 def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
     """Make the directory and write `config.yaml`; a run that starts afresh clears what an earlier one left.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import yaml
 
+from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.run_directory import prepare
 
 
@@ -30,3 +31,9 @@ class Opening(L.Callback):
             prepare(self.run_dir, self.config, resumes=self.resumes)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The step is known only now: what was logged past it belongs to the run that broke off."""
+        for logger in trainer.loggers if self.resumes else ():
+            if isinstance(logger, MetricsCsv):
+                logger.rewind(trainer.global_step)

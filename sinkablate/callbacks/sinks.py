@@ -14,27 +14,28 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heatmap import heatmap
-from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import rules
-from sinkablate.diagnostics.summary import block_table, head_table, scalars
+from sinkablate.diagnostics.summary import scalars
+from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
-from sinkablate.vit.anatomy import HasBackbone, block_parts, blocks_of
+from sinkablate.vit.anatomy import HasBackbone
 
 
 class SinkDiagnostics(L.Callback):
     """Measures the sinks every few steps, on the same images in every run, and leaves the training as it was.
 
     Scalars go to the loggers, arrays to `diagnostics/step_*.parquet` (one row per block and head) and
-    `diagnostics/blocks/step_*.parquet`, a heat-map to `figures/` and W&B. All ranks take part of the images.
+    `diagnostics/blocks/step_*.parquet`, a heat-map per evaluation to `figures/` and W&B. All ranks take part.
 
     Args:
         every_n_steps: Optimiser steps between two measurements; 0 switches them off. The first comes before the
             first step, the last after the last.
         images: Number of probe images, of the validation set, the same for every run.
         batch_size: Probe images per forward pass.
-        heatmap: Draw the block x head picture at each measurement.
+        heatmap: Draw the block x head picture of the latest measurement at each evaluation.
         thresholds: The numbers behind quantities and rules.
     """
 
@@ -52,22 +53,23 @@ class SinkDiagnostics(L.Callback):
         self.latest: dict[str, float] = {}
         self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._measured_at: int | None = None
+        self._undrawn: tuple[int, pl.DataFrame] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a model that cannot be measured before anything is written."""
+        """Load this rank's part of the probe images and try the tap on one, before anything is written."""
         if stage != "fit" or not self.every_n_steps:
             return
         if not isinstance(pl_module, HasBackbone):
             raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
                             "set diagnostics.every_n_steps=0")
-        for index in range(len(blocks_of(pl_module.backbone))):
-            block_parts(pl_module.backbone, index)
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Load this rank's part of the probe images, once."""
-        if not self.every_n_steps:
-            return
+        if trainer.precision in ("16-true", "bf16-true"):
+            raise UserError(f"trainer.precision={trainer.precision}: diagnostics need fp32 weights; "
+                            "use bf16-mixed, or set diagnostics.every_n_steps=0")
         images, _ = trainer.datamodule.probe_images(self.images)  # type: ignore[attr-defined]
+        try:
+            check(pl_module.backbone, images[:1])
+        except UserError as error:
+            raise UserError(f"{error}; diagnostics.every_n_steps=0 trains without measuring") from None
         mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
         self._probe = (images[torch.from_numpy(mine)], mine)
 
@@ -83,10 +85,15 @@ class SinkDiagnostics(L.Callback):
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at and step > 0:
             self._measure(trainer, pl_module)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the latest measurement beside the evaluation."""
+        self._draw(trainer)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the end, which the summary reports."""
         if self.every_n_steps and trainer.global_step != self._measured_at:
             self._measure(trainer, pl_module)
+        self._draw(trainer)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, HasBackbone)
@@ -104,20 +111,26 @@ class SinkDiagnostics(L.Callback):
             self._store(records, trainer, step)
 
     def _store(self, records: Records, trainer: L.Trainer, step: int) -> None:
-        """Arrays and picture of one measurement; a step measured again after a resume replaces its files."""
-        run_dir = Path(trainer.default_root_dir)
+        """Arrays of one measurement; a step measured again after a resume replaces its files."""
         table = head_table(records, self.thresholds)
-        name = f"step_{step:08d}"
-        _write(table, step, run_dir / "diagnostics" / f"{name}.parquet")
-        _write(block_table(records, self.thresholds), step, run_dir / "diagnostics" / "blocks" / f"{name}.parquet")
-        if self.heatmap:
-            png = heatmap(table, f"step {step}, {len(records.order)} images; {rules(self.thresholds)[0]}")
-            target = run_dir / "figures" / f"heads_{name}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(png)
-            for logger in trainer.loggers:
-                if isinstance(logger, SteadyWandb):
-                    logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
+        tables = Path(trainer.default_root_dir) / "diagnostics"
+        name = f"step_{step:08d}.parquet"
+        _write(table, step, tables / name)
+        _write(block_table(records, self.thresholds), step, tables / "blocks" / name)
+        self._undrawn = (step, table)
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        """The latest measurement as a picture, unless there is one: a figure takes as long as many steps."""
+        if not self.heatmap or self._undrawn is None:
+            return
+        (step, table), self._undrawn = self._undrawn, None
+        png = heatmap(table, f"step {step}, {table['images'][0]} images; {rules(self.thresholds)[0]}")
+        target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(png)
+        for logger in trainer.loggers:
+            if isinstance(logger, SteadyWandb):
+                logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
 
 
 def _gather(part: Records | None, trainer: L.Trainer) -> Records:

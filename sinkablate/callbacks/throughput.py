@@ -1,14 +1,14 @@
 """How fast the training runs, and what it says about it on the way."""
 
-import resource
 import sys
 import time
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+
+from sinkablate.memory import peak_memory_gib
 
 
 class Throughput(L.Callback):
@@ -60,14 +60,6 @@ class Throughput(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the totals."""
         self.images, self.seconds = state_dict["images"], state_dict["seconds"]
-
-
-def peak_memory_gib() -> float:
-    """Peak memory of this process in GiB: of the GPU where there is one, else resident."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def clock(seconds: float) -> str:

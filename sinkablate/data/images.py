@@ -17,7 +17,7 @@ from sinkablate.data.index import TarRecords
 from sinkablate.data.indexed import IndexedImages
 from sinkablate.data.layout import expand, is_remote
 from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
-from sinkablate.data.plan import LanePlan, Piece, StreamBatches
+from sinkablate.data.plan import LanePlan, StreamBatches
 from sinkablate.data.probe import probe
 from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
 from sinkablate.data.stream import ShardStream, StreamImages
@@ -197,12 +197,7 @@ class ImageData(LightningDataModule):
 
     def _check_first(self, source: Records | ShardStream) -> None:
         """Read one sample in the main process: a set of the wrong kind is known before any step."""
-        if isinstance(source, ShardStream):
-            piece = Piece(next(shard for shard, count in enumerate(source.counts) if count), 0, 1)
-            first = source.encode(next(source.read(piece)), piece)
-        else:
-            first = source[0]
-        checked_image(first, self.image)
+        checked_image(source.first() if isinstance(source, ShardStream) else source[0], self.image)
 
     def _check_readers(self, split: str, source: Records | ShardStream) -> None:
         _, world = self._rank_and_world()

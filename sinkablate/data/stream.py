@@ -1,6 +1,7 @@
 """The stream reader: whole shards from anywhere, read forwards with webdataset, shuffled within blocks of shards."""
 
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -18,6 +19,7 @@ from sinkablate.data.layout import (
     DataError,
     beside,
     image_suffix,
+    is_remote,
     parse_label,
     shard_name,
 )
@@ -61,6 +63,18 @@ class ShardStream:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def first(self) -> Encoded:
+        """Read one sample, and see that every shard that should be a file is there.
+
+        Raises:
+            DataError: A file is missing, or the sample cannot be read.
+        """
+        for url in self.urls:
+            if not is_remote(url) and not os.path.exists(url):
+                raise DataError(f"{url}: no such file")
+        piece = Piece(next(shard for shard, count in enumerate(self.counts) if count), 0, 1)
+        return self.encode(next(self.read(piece)), piece)
+
     def read(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """Yield samples [low, high) of a shard as webdataset groups them, each for `encode`.
 
@@ -80,7 +94,8 @@ class ShardStream:
         except DataError:
             raise
         except Exception as error:  # whatever tarfile, the opener or the command raises
-            raise DataError(f"{shard}: the shard cannot be read ({error})") from None
+            reason = next((part for part in error.args if isinstance(part, str)), error)  # webdataset adds objects
+            raise DataError(f"{shard}: the shard cannot be read ({reason})") from None
         if found < piece.high:
             raise DataError(f"{shard}: the shard holds fewer samples than {MANIFEST} says ({count})")
 

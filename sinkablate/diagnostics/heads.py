@@ -66,21 +66,23 @@ class _Chunk:
 
 
 @torch.no_grad()
-def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = None) -> BlockMeasures:
+def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = None,
+            factor: Tensor | None = None) -> BlockMeasures:
     """Measure one block.
 
     Args:
         view: The block's attention on one batch.
         thresholds: What counts as routed, quiet, a group.
         budget: Bytes of one chunk's weight matrices, see `chunks`; it changes speed and memory, no number.
+        factor: `head_factor(view.out_map)` where it is at hand.
     """
-    factor = head_factor(view.out_map)
+    factor = head_factor(view.out_map) if factor is None else factor
     residual_norm = torch.linalg.vector_norm(view.residual, dim=-1).mean(-1, keepdim=True)
     parts: dict[str, Tensor] = {}
     for images, heads in chunks(view, budget):
         part = (images, heads)
         weights = view.weights(images, heads)
-        chunk = _Chunk(weights, route(weights, view, thresholds), view.v[part],
+        chunk = _Chunk(weights, route(weights, view, thresholds), view.v[part].contiguous(),
                        None if view.raw_v is None else view.raw_v[part], None if view.gate is None else view.gate[part],
                        factor[heads], residual_norm[images], view.layout.num_tokens, thresholds.quiet_max)
         values = {"columns": chunk.routing.columns, **chunk.routing.quantities,
@@ -90,6 +92,7 @@ def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = N
                 parts[name] = value.new_empty(*view.q.shape[:2], *value.shape[2:])
             parts[name][part] = value
     columns = parts.pop("columns")
+    parts["sink_token_norm"] = _at_sink(torch.linalg.vector_norm(view.residual, dim=-1), parts["sink_idx"])
     return BlockMeasures(parts, mass_by_type(columns, view.layout, view.extra),
                          sink_payload(view, parts["sink_idx"], factor))
 
@@ -106,10 +109,15 @@ def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None
     return _project(_rows_at(view.v, sink_idx), factor).squeeze(-2)
 
 
-def payload_constancy(payload: Tensor) -> Tensor:
-    """||mean u_s||^2 / mean ||u_s||^2 over images, (B, H, d) -> (H,): one for a constant, content-free payload."""
-    mean_square = payload.square().sum(-1).mean(0)
-    return divide(payload.mean(0).square().sum(-1), mean_square)
+def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
+    """||mean u_s||^2 / mean ||u_s||^2 over images, (...): one for a constant, content-free payload.
+
+    Args:
+        total: Sum of the payloads of all images, (..., d).
+        squares: Sum of their squared norms, (...).
+        images: How many there are.
+    """
+    return divide(total.square().sum(-1) / images, squares)
 
 
 def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
@@ -171,6 +179,13 @@ def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:
 def _project(x: Tensor, factor: Tensor) -> Tensor:
     """R x for every row x: (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
     return x @ factor.mT
+
+
+def _at_sink(per_token: Tensor, sink: Tensor) -> Tensor:
+    """Numbers of tokens (B, N) at each head's column s (B, H), (B, H); NaN where s is no token."""
+    num_tokens = per_token.shape[1]
+    found = per_token.gather(1, sink.clamp_max(num_tokens - 1))
+    return found.masked_fill(sink >= num_tokens, torch.nan)
 
 
 def _rows_at(v: Tensor, index: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from itertools import accumulate
 from math import nan
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,14 +77,16 @@ def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
     """Summary of norms (n,) and outlier marks (n,); NaN for n = 0."""
     if norms.numel() == 0:
         return dict.fromkeys(("mean", "median", "p99", "max", "outliers"), norms.new_tensor(nan))
-    median, p99 = norms.quantile(norms.new_tensor([0.5, 0.99]))
+    median, p99 = norms.new_tensor(np.quantile(norms.cpu().numpy(), (0.5, 0.99)))  # torch's stops at 2^24 numbers
     return {"mean": norms.mean(), "median": median, "p99": p99, "max": norms.max(),
             "outliers": far.double().mean().to(norms.dtype)}
 
 
 def token_variance(x: Tensor) -> Tensor:
     """Variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
-    return x.var(dim=1, correction=0).mean(-1)
+    centred = x - x.mean(1, keepdim=True)
+    spread: Tensor = torch.linalg.vector_norm(centred, dim=(1, 2))
+    return spread.square() / x[0].numel()
 
 
 def register_cosine(registers: Tensor) -> Tensor:

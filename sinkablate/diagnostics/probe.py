@@ -37,6 +37,16 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+def check(model: nn.Module, image: Tensor) -> None:
+    """Send one image (1, C, H, W) through the tap.
+
+    Raises:
+        UserError: The model cannot be measured; the message names its family.
+    """
+    with undisturbed(model), Tap(model, Recorder(ThresholdConfig())) as tap:
+        tap.run(image)
+
+
 def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig,
           batch_size: int = 64) -> tuple[Records, float]:
     """Measure every block of a model on a set of images.

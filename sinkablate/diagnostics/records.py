@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.activations import kurtosis, massive_activations, max_abs
 from sinkablate.diagnostics.heads import measure
 from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
-from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.vit.tokens import TokenLayout
 
 Array = NDArray[np.float32]
@@ -34,11 +35,14 @@ class Records:
     mass: dict[str, Array]
     """Token type -> share of attention mass, (n, L)."""
     tokens: dict[str, Array]
-    """variance_in, variance_out, register_cosine: (n, L)."""
+    """Of each block's tensors, (n, L): variance_in and variance_out over tokens, register_cosine; max_abs, kurtosis and
+    massive of its output, max_abs_attn and kurtosis_attn of its attention output before LayerScale."""
     norms: Array
     """L2 norm of every token of each block's output, before the final norm, (n, L, N)."""
-    payload: Array
-    """What each head's dominant column hands out, (n, L, H, d)."""
+    payload_sum: NDArray[np.float64]
+    """Sum over images of what each head's dominant column hands out, (L, H, d)."""
+    payload_squares: NDArray[np.float64]
+    """Sum over images of its squared norm, (L, H)."""
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -49,35 +53,58 @@ class Records:
         def join(arrays: list[Array]) -> Array:
             return np.concatenate(arrays)[by]
 
+        def sum_of(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+            return np.sum(arrays, axis=0)
+
         def join_all(name: str) -> dict[str, Array]:
             keys = getattr(parts[0], name)
             return {key: join([getattr(part, name)[key] for part in parts]) for key in keys}
 
         return cls(order=order[by], layout=parts[0].layout, heads=join_all("heads"), mass=join_all("mass"),
                    tokens=join_all("tokens"), norms=join([part.norms for part in parts]),
-                   payload=join([part.payload for part in parts]))
+                   payload_sum=sum_of([part.payload_sum for part in parts]),
+                   payload_squares=sum_of([part.payload_squares for part in parts]))
 
 
 class Recorder:
-    """Consumes the views of one batch and turns them into `Records`; reduces where it observes."""
+    """Consumes the blocks of one batch and turns them into `Records`; reduces where it observes.
+
+    One model, whose weights stay: what depends on them alone is computed once.
+    """
 
     def __init__(self, thresholds: ThresholdConfig) -> None:
         self.thresholds = thresholds
         self._blocks: list[dict[str, dict[str, Tensor]]] = []
         self._layout: TokenLayout | None = None
+        self._factors: dict[int, Tensor] = {}
 
-    def __call__(self, view: BlockView, output: Tensor) -> None:
-        """Measure one block; only per-image numbers stay."""
-        measures = measure(view, self.thresholds)
-        registers = output[:, view.layout.num_cls:view.layout.num_prefix]
+    def reset(self) -> None:
+        """Forget a batch that broke off."""
+        self._blocks.clear()
+
+    def attention(self, view: BlockView) -> None:
+        """Measure one block's heads; only per-image numbers stay."""
+        if view.index not in self._factors:
+            self._factors[view.index] = head_factor(view.out_map)
+        measures = measure(view, self.thresholds, factor=self._factors[view.index])
         self._layout = view.layout
+        payload = measures.payload.double()
+        tokens = {"variance_in": token_variance(view.residual)}
+        if view.update is not None:
+            tokens |= {"max_abs_attn": max_abs(view.update), "kurtosis_attn": kurtosis(view.update)}
         self._blocks.append({
-            "heads": measures.heads,
-            "mass": measures.mass,
-            "tokens": {"variance_in": token_variance(view.residual), "variance_out": token_variance(output),
-                       "register_cosine": register_cosine(registers)},
-            "rest": {"norms": token_norms(output), "payload": measures.payload},
-        })
+            "heads": measures.heads, "mass": measures.mass, "tokens": tokens,
+            "sums": {"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))}})
+
+    def output(self, index: int, x: Tensor) -> None:
+        """Measure the tokens that a block hands on."""
+        block, layout = self._blocks[-1], self._layout
+        assert layout is not None
+        registers = x[:, layout.num_cls:layout.num_prefix]
+        block["norms"] = {"norms": token_norms(x)}
+        block["tokens"] |= {
+            "variance_out": token_variance(x), "max_abs": max_abs(x), "kurtosis": kurtosis(x),
+            "massive": massive_activations(x), "register_cosine": register_cosine(registers)}
 
     def take(self, order: NDArray[np.int64]) -> Records:
         """The records of the batch just seen, whose images have these positions; ready for the next batch."""
@@ -86,10 +113,10 @@ class Recorder:
             raise RuntimeError("no block has been recorded")
 
         def stack(group: str) -> dict[str, Array]:
-            names = blocks[0][group]
             return {name: torch.stack([block[group][name] for block in blocks], dim=1).cpu().float().numpy()
-                    for name in names}
+                    for name in blocks[0][group]}
 
-        rest = stack("rest")
+        sums = {name: torch.stack([block["sums"][name] for block in blocks]).cpu().numpy()
+                for name in blocks[0]["sums"]}
         return Records(order=order, layout=self._layout, heads=stack("heads"), mass=stack("mass"),
-                       tokens=stack("tokens"), norms=rest["norms"], payload=rest["payload"])
+                       tokens=stack("tokens"), norms=stack("norms")["norms"], **sums)

@@ -93,6 +93,7 @@ def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig) -> Rout
         "sink_type": view.column_types()[sink],
         "mass": columns.gather(-1, sink[..., None]).squeeze(-1),
         "routed_frac": share(routed, at_sink),
+        **{f"routed_frac_at_{level:g}": share(at_sink >= level, at_sink) for level in thresholds.routed_grid},
         "min_a": at_sink.amin(-1),
         "cond_mass": divide((at_sink * routed).sum(-1), routed.sum(-1)),
         "entropy": entropy,

@@ -6,7 +6,7 @@ q, k and v are captured where they meet: our own attention's core is hooked, eve
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,21 @@ from sinkablate.attention.module import Attention
 from sinkablate.diagnostics.capture import Capture, block_view, rebuild_error
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
-from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of
+from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, forward_blocks
 from sinkablate.vit.tokens import token_layout
 
 MAX_REBUILD_ERROR = 1e-4
 """Largest accepted relative error of a rebuilt block; above it the measurement would be of something else."""
 
-Consume = Callable[[BlockView, Tensor], None]
-"""Receives a block's view and its output (B, N, D)."""
+
+class Consumer(Protocol):
+    """What is done with the blocks of one batch, in the order of the blocks."""
+
+    def attention(self, view: BlockView) -> None:
+        """Called when a block's attention update is done, before its MLP runs: nothing captured outlives that."""
+
+    def output(self, index: int, x: Tensor) -> None:
+        """Called with the block's output (B, N, D)."""
 
 
 class _SdpaListener(TorchFunctionMode):
@@ -46,11 +53,11 @@ class _SdpaListener(TorchFunctionMode):
 
 
 class Tap:
-    """Context manager that measures a timm model; hooks are gone when it closes, on an exception too.
+    """Context manager that measures a vision transformer; hooks are gone when it closes, on an exception too.
 
     Args:
         model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
-        consume: Called once per block and batch, in the order of the blocks.
+        consumer: Receives every chosen block of every batch.
         blocks: Blocks to measure; None is all.
 
     Raises:
@@ -58,9 +65,9 @@ class Tap:
             from the model's own by more than `MAX_REBUILD_ERROR`.
     """
 
-    def __init__(self, model: nn.Module, consume: Consume, blocks: Sequence[int] | None = None) -> None:
+    def __init__(self, model: nn.Module, consumer: Consumer, blocks: Sequence[int] | None = None) -> None:
         self.model = model
-        self.consume = consume
+        self.consumer = consumer
         self.parts = {index: block_parts(model, index)
                       for index in (range(len(blocks_of(model))) if blocks is None else blocks)}
         self.rebuild_errors: dict[int, float] = {}
@@ -88,10 +95,10 @@ class Tap:
 
     @torch.no_grad()
     def run(self, images: Tensor) -> None:
-        """Feed one batch (B, C, H, W); `consume` sees every chosen block. The first batch is checked by rebuilding."""
+        """Feed one batch (B, C, H, W) to the consumer. The first batch is checked by rebuilding every block."""
         self._runs = dict.fromkeys(self.parts, 0)
         with _SdpaListener(self):
-            self.model.forward_features(images)  # type: ignore[operator]
+            forward_blocks(self.model, images)
         for index, times in self._runs.items():
             if times != 1:
                 raise UserError(f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
@@ -100,12 +107,10 @@ class Tap:
     def _attach(self, index: int, parts: BlockParts) -> None:
         """Hook one block; its capture lives only while the block runs."""
 
-        def note(name: str, overwrite: bool = True) -> Callable[..., None]:
-            """A hook that keeps an output (forward hook) or the first input (pre-hook) under `name`."""
-            def hook(_: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
-                capture = self._open[index]
-                if overwrite or getattr(capture, name) is None:
-                    setattr(capture, name, output[0] if output else args[0])
+        def note(name: str) -> Callable[..., None]:
+            """A forward hook that keeps an output, or the first of several, under `name`."""
+            def hook(_: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+                setattr(self._open[index], name, output[0] if isinstance(output, tuple) else output)
             return hook
 
         def note_core(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -114,7 +119,7 @@ class Tap:
         self._handles += [
             parts.block.register_forward_pre_hook(lambda _, args: self._open_block(index, args[0])),
             parts.attn.register_forward_hook(note("attn_out")),
-            parts.norm2.register_forward_pre_hook(note("mid", overwrite=False)),
+            parts.norm2.register_forward_pre_hook(lambda _, args: self._close_attention(index, args[0])),
             parts.block.register_forward_hook(lambda _, _args, output: self._close_block(index, output)),
         ]
         if parts.gate is not None:
@@ -128,15 +133,25 @@ class Tap:
         if not isinstance(self.parts[index].attn, Attention):
             self.listening = capture
 
-    def _close_block(self, index: int, output: Tensor) -> None:
+    def _close_attention(self, index: int, mid: Tensor) -> None:
+        """The update is done: `mid` (B, N, D) is the residual stream that the MLP's norm receives."""
         self.listening = None
+        if index not in self._open:  # a norm that runs twice
+            return
         capture, parts = self._open.pop(index), self.parts[index]
-        view = block_view(index, parts, capture, token_layout(self.model, output.shape[1]))
+        capture.mid = mid
+        view = block_view(index, parts, capture, token_layout(self.model, mid.shape[1]))
         if index not in self.rebuild_errors:
             error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
             if not error < MAX_REBUILD_ERROR:
                 raise UserError(f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
                                 f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
                                 "the diagnostics would measure something else")
+        self.consumer.attention(view)
+
+    def _close_block(self, index: int, output: Any) -> None:
+        if index in self._open:
+            raise UserError(f"{type(self.model).__name__} cannot be measured: the MLP of block {index} does not start "
+                            "at its second norm")
         self._runs[index] += 1
-        self.consume(view, output)
+        self.consumer.output(index, output[0] if isinstance(output, tuple) else output)

@@ -38,6 +38,8 @@ class BlockView:
     """W = diag(gamma) W_O^h, the head's map into the residual stream with LayerScale folded in, (H, D, d)."""
     residual: Tensor
     """The block's input (B, N, D)."""
+    update: Tensor | None = None
+    """What the attention module wrote, before LayerScale, (B, N, D); None for a view that no model made."""
     gate: Tensor | None = None
     """Openness in (0, 1): (B, H, N, 1) headwise or (B, H, N, d) elementwise; of queries (G1) or of values (G2)."""
     gates_values: bool = False

@@ -54,6 +54,19 @@ class MetricsCsv(Logger):
         self._write([s for s in self._pending if s < step - 1])
 
     @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Forget what was logged past the step that training resumes from; that step's own row is still open."""
+        if not self.path.exists():
+            return
+        kept = []
+        for row in self._read():
+            if int(row["step"]) < step:
+                kept.append(row)
+            elif int(row["step"]) == step:
+                self._pending[step] = {key: value for key, value in row.items() if value}
+        self._rewrite(kept)
+
+    @rank_zero_only
     def save(self) -> None:
         """Nothing until the row is complete: Lightning calls this several times a step."""
 
@@ -66,22 +79,24 @@ class MetricsCsv(Logger):
         rows = [self._pending.pop(step) for step in sorted(steps)]
         if not rows:
             return
-        if not self._columns and self.path.exists():
-            with self.path.open(newline="") as file:
-                self._columns = next(csv.reader(file), [])
-        new = [key for row in rows for key in row if key not in self._columns]
-        if new:
-            self._widen(list(dict.fromkeys(new)))
+        if any(row.keys() - set(self._columns) for row in rows):
+            before = self._read()
+            self._columns += dict.fromkeys(key for row in rows for key in row if key not in self._columns)
+            self._rewrite(before)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerows(rows)
 
-    def _widen(self, new: list[str]) -> None:
-        """Rewrite the file with more columns, whole or not at all."""
-        rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        self._columns += new
+    def _read(self) -> list[dict[str, str]]:
+        """Rows so far; their columns are known from here on."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or [])
+            return list(reader)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """Write the file anew, with the columns known by now, whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="") as file:

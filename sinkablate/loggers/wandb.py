@@ -91,7 +91,8 @@ def wandb_mode(config: WandbConfig) -> str:
         return config.mode
     if mode := os.environ.get("WANDB_MODE"):
         return {"dryrun": "offline", "run": "online"}.get(mode, mode)
-    return "online" if wandb.login(prompt=False) else "offline"
+    wandb.setup(wandb.Settings(silent=True))  # else a login asks the server for the account's name, to print it
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
 def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...]) -> SteadyWandb | None:

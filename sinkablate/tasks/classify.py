@@ -129,8 +129,10 @@ class Classify(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, by the first key that differs."""
-        saved, now = (_model_keys(h) for h in (checkpoint.get("hyper_parameters", {}), self.hparams))
+        """Refuse a checkpoint of another model or, to train on from, optimiser, by the first key that differs."""
+        trains = self._trainer is not None and self._trainer.training
+        saved, now = (_model_keys(h) | (_optimizer_keys(h) if trains else {})
+                      for h in (checkpoint.get("hyper_parameters", {}), self.hparams))
         for key, value in now.items():
             if key in saved and saved[key] != value:
                 raise UserError(f"{key}={value} differs from the checkpoint's {saved[key]}")
@@ -150,6 +152,12 @@ def _model_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
                 if key not in ("pretrained", "checkpoint")}
     return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
         f"model.ema.{key}": value for key, value in hparams.get("ema", {}).items()}
+
+
+def _optimizer_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the tensors and groups of an optimiser, by the key a user sets."""
+    return {f"model.optim.{key}": value for key, value in hparams.get("optim", {}).items()
+            if key in ("opt", "layer_decay")}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,18 +1,28 @@
-"""Where a timm model keeps its blocks, and a block its attention: the one place that knows the families."""
+"""Where a model keeps its blocks, and a block its attention: the one place that knows the families.
+
+timm's vision transformers and those of Hugging Face's transformers differ in the names of the same pieces.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from timm.layers import LayerScale
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
 
+_BLOCKS = ("blocks", "layers", "encoder.layer", "encoder.layers", "model.layer")
+_ATTENTION = ("attn", "attention", "self_attn")
+_PROJECTION = ("proj", "o_proj", "out_proj")
+_NORM1 = ("norm1", "layernorm_before", "layer_norm1")
+_NORM2 = ("norm2", "layernorm_after", "layer_norm2")
+_GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
+_NUM_HEADS = ("num_heads", "num_attention_heads")
+
 
 @runtime_checkable
 class HasBackbone(Protocol):
-    """What a task offers to diagnostics: its original, uncompiled timm model."""
+    """What a task offers to diagnostics: its original, uncompiled model."""
 
     backbone: nn.Module
 
@@ -23,11 +33,12 @@ class BlockParts:
 
     block: nn.Module
     attn: nn.Module
-    """Its output is the attention update before LayerScale, (B, N, D)."""
+    """Its output is the attention update before LayerScale, (B, N, D), or the first of a tuple."""
     proj: nn.Linear
     """W_O, (D, H d)."""
     gamma: Tensor | None
     """LayerScale (D,), None where there is none."""
+    norm1: nn.Module
     norm2: nn.Module
     """Its input is the residual stream after the attention update."""
     gate: nn.Module | None
@@ -39,9 +50,9 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """The transformer blocks, first to last.
 
     Raises:
-        UserError: The model has no `blocks`.
+        UserError: The model has no list of them where one is looked for.
     """
-    blocks = getattr(model, "blocks", None)
+    blocks = _first(model, _BLOCKS)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or len(blocks) == 0:
         raise UserError(f"{type(model).__name__} cannot be measured: it has no list of transformer blocks")
     return list(blocks)
@@ -55,13 +66,53 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
     """
     block = blocks_of(model)[index]
     family = f"{type(model).__name__} ({type(block).__name__})"
-    attn, norm2 = getattr(block, "attn", None), getattr(block, "norm2", None)
-    proj = getattr(attn, "proj", None)
-    if attn is None or norm2 is None or not isinstance(proj, nn.Linear):
+    attn, norm1, norm2 = (_first(block, names) for names in (_ATTENTION, _NORM1, _NORM2))
+    proj, num_heads = _first(attn, _PROJECTION), _first(attn, _NUM_HEADS)
+    if not isinstance(proj, nn.Linear) or norm1 is None or norm2 is None or num_heads is None:
         raise UserError(f"{family} cannot be measured: block {index} is not attention and MLP in sequence")
     if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
         raise UserError(f"{family} cannot be measured: a norm between the heads and W_O mixes them, "
                         "so that no head has an update of its own")
-    scale = getattr(block, "ls1", None)
-    gamma = scale.gamma if isinstance(scale, LayerScale) else getattr(block, "gamma_1", None)
-    return BlockParts(block, attn, proj, gamma, norm2, getattr(attn, "gate", None), int(attn.num_heads))
+    return BlockParts(block=block, attn=attn, proj=proj, gamma=_first(block, _GAMMA), norm1=norm1, norm2=norm2,
+                      gate=getattr(attn, "gate", None), num_heads=int(num_heads))
+
+
+def forward_blocks(model: nn.Module, images: Tensor) -> None:
+    """Send images (B, C, H, W) through all blocks; what comes out is seen by hooks."""
+    features: Any = getattr(model, "forward_features", None)
+    if features is not None:
+        features(images)
+    else:
+        model(pixel_values=images)
+
+
+def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor] | None:
+    """Weights of the query and key maps of every head, (H, d, D) each, the gain of the norm before them folded in.
+
+    None where logits are not this bilinear form of normed tokens: query-key norms, rotary positions, other layouts.
+    """
+    attn: Any = parts.attn
+    gain = getattr(parts.norm1, "weight", None)
+    normed = any(not isinstance(getattr(attn, name, nn.Identity()), nn.Identity) for name in ("q_norm", "k_norm"))
+    rotary = any(getattr(model, name, None) is not None for name in ("rope", "rope_embeddings"))
+    if gain is None or normed or rotary:
+        return None
+    if isinstance(getattr(attn, "qkv", None), nn.Linear):
+        q, k, _ = attn.qkv.weight.chunk(3)
+    elif isinstance(getattr(attn, "q_proj", None), nn.Linear) and isinstance(getattr(attn, "k_proj", None), nn.Linear):
+        q, k = attn.q_proj.weight, attn.k_proj.weight
+    else:
+        return None
+    q, k = ((w * gain).unflatten(0, (parts.num_heads, -1)).detach() for w in (q, k))
+    return q, k
+
+
+def _first(owner: Any, paths: Sequence[str]) -> Any:
+    """The first of some dotted attributes that an object has; None where it has none."""
+    for path in paths:
+        found = owner
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if found is not None:
+            return found
+    return None

@@ -7,7 +7,7 @@ from typing import Any
 import timm
 import torch
 from timm.layers import Attention as TimmAttention
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers import build_sincos2d_pos_embed, to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -109,6 +109,9 @@ def _create(config: BackboneConfig, shape: dict[str, int], seed: int, weights: d
 def _why_not(config: BackboneConfig, key: str, error: Exception) -> str:
     """One line for whatever timm raised."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    family, unsized, _ = reason.partition(".__init__() got an unexpected keyword argument 'img_size'")
+    if unsized:
+        return f"{key}: {family} is not a vision transformer of timm"
     if config.checkpoint:
         return f"model.backbone.checkpoint={config.checkpoint} does not fit {key}: {' '.join(str(error).split())[:300]}"
     if config.pretrained:
@@ -119,9 +122,10 @@ def _why_not(config: BackboneConfig, key: str, error: Exception) -> str:
 def _require_whole_patches(model: nn.Module, key: str) -> None:
     embed = getattr(model, "patch_embed", None)
     sizes, patches = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
-    if sizes and patches and any(s % p for s, p in zip(sizes, patches, strict=True)):
-        raise UserError(f"{key}: images of {sizes[0]} pixels do not divide into patches of {patches[0]} "
-                        "(model.backbone.img_size, model.backbone.patch_size)")
+    for size, patch in zip(to_2tuple(sizes or 0), to_2tuple(patches or 1), strict=True):
+        if size % patch:
+            raise UserError(f"{key}: images of {size} pixels do not divide into patches of {patch} "
+                            "(model.backbone.img_size, model.backbone.patch_size)")
 
 
 def _as_timm_has_it(model: nn.Module, config: BackboneConfig) -> nn.Module:

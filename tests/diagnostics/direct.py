@@ -99,6 +99,8 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     summed = view.rows_sum_to_one and view.rows_at_most_one
     out = {
         "sink_idx": s, "sink_type": types[s], "mass": a.mean(), "routed_frac": routed.mean(), "min_a": a.min(),
+        **{f"routed_frac_at_{level:g}": np.mean(a >= level) for level in t.routed_grid},
+        "sink_token_norm": float(np.linalg.norm(view.residual[b, s].double().numpy())) if s < n else nan,
         "cond_mass": a[routed].mean() if routed.any() else nan,
         "entropy": ratio(np.mean([-sum(p * log(p) for p in row if p > 0) for row in live]) if live else nan, log(m)),
         "row_mass": size[:, :n].sum() / n,

@@ -21,12 +21,27 @@ SIDE = {"cait_xxs24_224": 224, "xcit_nano_12_p16_224": 224, "swin_tiny_patch4_wi
         "convnext_atto": 64, "vit_base_patch16_xp_224": 48, "vit_base_patch16_rpn_224": 48}
 
 
+class Keep:
+    """A consumer that keeps everything, in the order it came."""
+
+    def __init__(self) -> None:
+        self.views: list[BlockView] = []
+        self.outputs: list[Tensor] = []
+
+    def attention(self, view: BlockView) -> None:
+        self.views.append(view)
+
+    def output(self, index: int, x: Tensor) -> None:
+        assert index == self.views[-1].index
+        self.outputs.append(x)
+
+
 def tapped(model: nn.Module, images: Tensor) -> tuple[list[BlockView], list[Tensor], dict[int, float]]:
-    """Views and outputs in the order they came, and the rebuild errors."""
-    views, outputs = [], []
-    with Tap(model, lambda view, output: (views.append(view), outputs.append(output))[0]) as tap:
+    """Views and outputs of all blocks, and the rebuild errors."""
+    kept = Keep()
+    with Tap(model, kept) as tap:
         tap.run(images)
-    return views, outputs, tap.rebuild_errors
+    return kept.views, kept.outputs, tap.rebuild_errors
 
 
 def explicit_weights(model: Any, images: Tensor) -> list[Tensor]:

@@ -1,0 +1,143 @@
+"""The measuring pass against the direct method of the field's public scripts, and against a plain forward pass.
+
+    python -m benchmarks.diagnose [--model vit_small_patch14_dinov2] [--img_size 224] [--batch 4] [--rounds 3]
+    python -m benchmarks.diagnose --memory [--img_size 518] [--batch 8]
+
+The direct method makes each head's u of full width (B, H, N, D), the N x N Gram matrix of its update and all float64
+eigenvalues of it. Both see the same captured q, k, v; the values are compared. `--memory` prints the peak memory of a
+process that only runs the model, and of one that measures it.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+
+from benchmarks.interleave import interleave, ratios, report
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.records import Recorder
+from sinkablate.diagnostics.tap import Tap
+from sinkablate.diagnostics.view import BlockView
+
+THRESHOLDS = ThresholdConfig()
+
+
+class Direct:
+    """The quantities that the public scripts print, as their definitions read."""
+
+    def __init__(self) -> None:
+        self.blocks: list[dict[str, Tensor]] = []
+
+    def attention(self, view: BlockView) -> None:
+        weights = view.weights()
+        u = torch.einsum("hcd,bhnd->bhnc", view.out_map, view.v)
+        update = weights @ u
+        columns = weights.mean(-2)
+        sink = columns.argmax(-1)
+        at_sink = weights.gather(-1, sink[..., None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
+        norms, raw = u.norm(dim=-1), view.v.norm(dim=-1)
+        energy = torch.linalg.eigvalsh((update @ update.mT).double())
+        self.blocks.append({
+            "mass": columns.amax(-1), "routed_frac": (at_sink >= 0.5).float().mean(-1), "min_a": at_sink.amin(-1),
+            "ratio_out": ratio(norms, sink), "ratio_head": ratio(raw, sink),
+            "stable_rank": energy.sum(-1) / energy[..., -1], "rank1_energy": energy[..., -1] / energy.sum(-1),
+            "update_norm": update.norm(dim=-1).mean(-1)})
+
+    def output(self, index: int, x: Tensor) -> None:
+        """Nothing."""
+
+
+def ratio(norms: Tensor, sink: Tensor) -> Tensor:
+    """Norm at the sink over the mean of the others."""
+    at = norms.gather(-1, sink[..., None]).squeeze(-1)
+    return at / ((norms.sum(-1) - at) / (norms.shape[-1] - 1))
+
+
+def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
+    """Largest relative difference of any shared quantity."""
+    ours = recorder.take(np.arange(count)).heads
+    return max(float(((torch.from_numpy(ours[name][:, place]) - block[name]).abs() / block[name].abs().clamp_min(1e-9))
+                     .max()) for place, block in enumerate(direct.blocks) for name in block)
+
+
+def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
+    recorder, direct = Recorder(THRESHOLDS), Direct()
+    with undisturbed(model):
+        def ours() -> None:
+            recorder.reset()
+            with Tap(model, recorder) as tap:
+                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)  # the check is once per run, not per batch
+                tap.run(images)
+
+        def directly() -> None:
+            direct.blocks.clear()
+            with Tap(model, direct) as tap:
+                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)
+                tap.run(images)
+
+        times = interleave({"ours": ours, "direct": directly,
+                            "forward": lambda: model.forward_features(images)}, rounds)  # type: ignore[operator]
+    report(title, times, "ours")
+    faster, slower = ratios(times, "ours")["direct"], ratios(times, "forward")["ours"]
+    print(f"  {faster:.1f} times as fast as the direct method, {slower:.2f} times a plain forward; values "
+          f"differ by {largest_difference(direct, recorder, len(images)):.1e}")
+
+
+def peak(args: argparse.Namespace, measured: bool) -> None:
+    """Run one batch twice and print this process's peak memory in MiB."""
+    model, images = make(args)
+    with undisturbed(model):
+        for _ in range(2):
+            if measured:
+                recorder = Recorder(THRESHOLDS)
+                with Tap(model, recorder) as tap:
+                    tap.run(images)
+            else:
+                model.forward_features(images)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory(args: argparse.Namespace) -> None:
+    base = [sys.executable, "-m", "benchmarks.diagnose", "--model", args.model, "--img_size", str(args.img_size)]
+    for batch in (args.batch, 2 * args.batch):
+        forward, ours = (float(subprocess.run([*base, "--batch", str(batch), "--peak", kind], check=True, text=True,
+                                              capture_output=True).stdout) for kind in ("forward", "ours"))
+        print(f"{args.model}, {args.img_size} px, batch {batch}: forward {forward:.0f} MiB, measured {ours:.0f} MiB, "
+              f"{ours - forward:+.0f} MiB (asked: <= 1024)")
+
+
+def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = timm.create_model(args.model, img_size=args.img_size, num_classes=0).eval()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.qkv.weight.mul_(4)  # an untrained model's columns are nearly tied
+    return model, torch.randn(args.batch, 3, args.img_size, args.img_size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="vit_small_patch14_dinov2")
+    parser.add_argument("--img_size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", choices=["forward", "ours"])
+    args = parser.parse_args()
+    if args.peak:
+        peak(args, args.peak == "ours")
+    elif args.memory:
+        memory(args)
+    else:
+        compare(*make(args), args.rounds, f"{args.model}, {args.img_size} px, batch {args.batch}, "
+                f"{torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    main()

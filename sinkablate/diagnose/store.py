@@ -1,0 +1,172 @@
+"""What a diagnosis has measured so far, on disk: one file per finished batch, so that a rerun goes on after the last.
+
+    OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
+    OUT/parts/*.npz      finished batches, gone when all is summarised
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinkablate.diagnostics.records import Records
+from sinkablate.errors import UserError
+from sinkablate.vit.tokens import TokenLayout
+
+GROUPS = ("heads", "mass", "tokens")
+ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
+
+
+class Finished(NamedTuple):
+    """All finished batches together."""
+
+    records: Records | None
+    """None when no picture could be read."""
+    names: list[str]
+    """Of the measured images, in their order."""
+    faults: list[str]
+    """A line for each picture that could not be read."""
+    seconds: float
+    rebuild_error: float
+    """Largest relative error of a rebuilt block."""
+
+
+class Store:
+    """The finished batches of one diagnosis.
+
+    Args:
+        out: The directory.
+        identity: What is diagnosed, as plain values.
+        overwrite: Start over in a directory that holds another diagnosis.
+
+    Raises:
+        UserError: The directory holds a diagnosis of something else.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+        self.out, self.parts, self.identity, self.overwrite = out, out / "parts", identity, overwrite
+        self.marker = out / "diagnosis.json"
+        if overwrite:
+            return
+        if self.marker.exists():
+            _refuse_another(json.loads(self.marker.read_text()), identity, out)
+        elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
+            raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
+
+    @property
+    def finished(self) -> bool:
+        """True when everything has been summarised."""
+        return not self.overwrite and (self.out / "summary.json").exists()
+
+    @property
+    def position(self) -> int:
+        """Number of the first picture that no finished batch holds."""
+        ends = (int(path.stem.split("-")[1]) for path in self.parts.glob("*.npz"))
+        return 0 if self.overwrite else max(ends, default=0)
+
+    def add(self, start: int, end: int, records: Records | None, *, names: list[str], faults: list[str],
+            seconds: float, rebuild_error: float) -> None:
+        """Keep one batch: the pictures [start, end), of which `names` could be read, and what measuring it took.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        self._open()
+        content: dict[str, Any] = {"names": np.array(names), "faults": np.array(faults),
+                                   "seconds": np.float64(seconds), "rebuild_error": np.float64(rebuild_error)}
+        if records is not None:
+            content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
+            content |= {name: getattr(records, name) for name in ARRAYS}
+            content["layout"] = np.array(astuple(records.layout))
+        write_whole(self.parts / f"{start:09d}-{end:09d}.npz", lambda path: _save(path, content))
+
+    def _open(self) -> None:
+        """Make the directory, when there is something to keep: what is refused before leaves nothing behind."""
+        if self.overwrite:
+            for path in (self.marker, self.out / "summary.json"):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.parts, ignore_errors=True)
+            self.overwrite = False
+        if not self.marker.exists():
+            self.parts.mkdir(parents=True, exist_ok=True)
+            write_whole(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+
+    def read(self) -> Finished:
+        """Everything measured so far."""
+        records, names, faults = [], [], []
+        seconds, rebuild_error = 0.0, 0.0
+        for path in sorted(self.parts.glob("*.npz")):
+            with np.load(path) as stored:
+                content = dict(stored.items())
+            names += content["names"].tolist()
+            faults += content["faults"].tolist()
+            seconds += float(content["seconds"])
+            if "order" in content:
+                records.append(_records(content))
+                rebuild_error = max(rebuild_error, float(content["rebuild_error"]))
+        return Finished(Records.merge(records) if records else None, names, faults, seconds, rebuild_error)
+
+    def close(self) -> None:
+        """Drop the batches; the results hold what is to be kept."""
+        shutil.rmtree(self.parts)
+
+
+def _records(content: dict[str, NDArray[Any]]) -> Records:
+    groups: dict[str, Any] = {group: {} for group in GROUPS}
+    for name, array in content.items():
+        group, _, quantity = name.partition("/")
+        if quantity:
+            groups[group][quantity] = array
+    arrays: dict[str, Any] = {name: content[name] for name in ARRAYS}
+    return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
+
+
+def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
+    for key, value in identity.items():
+        if stored.get(key) != value:
+            raise UserError(f"out={out} holds a diagnosis with {key}={stored.get(key)}, not {value}; choose another "
+                            "--out, or start over with --overwrite true")
+
+
+def per_image(path: Path, records: Records, names: list[str]) -> None:
+    """Write `per_image.npz`: every quantity (images, blocks, heads), `image_names`, and the prefix tokens.
+
+    Indices are stored in the smallest integers that hold them; `routed_frac_at_*` are left out: the sensitivity table
+    is what they are for.
+    """
+    heads = {name: array for name, array in records.heads.items() if not name.startswith("routed_frac_at_")}
+    heads["sink_idx"] = heads["sink_idx"].astype(np.int16 if heads["sink_idx"].max() < 2**15 else np.int32)
+    heads["sink_type"] = heads["sink_type"].astype(np.int8)
+    content: dict[str, Any] = {**heads, "image_names": np.array(names),
+                               "num_prefix_tokens": np.int64(records.layout.num_prefix),
+                               "num_register_tokens": np.int64(records.layout.num_registers)}
+    write_whole(path, lambda partial: _save(partial, content, compressed=True))
+
+
+def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None:
+    with path.open("wb") as file:  # a file, because numpy appends .npz to a name
+        (np.savez_compressed if compressed else np.savez)(file, **content)
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name, then rename it: it is there whole or not at all.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: {error.strerror}; finished batches are kept, the same command goes on") from None
+        raise

@@ -1,0 +1,174 @@
+"""What is diagnosed: a model in eval mode with the preprocessing it wants, from timm, a run or Hugging Face."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor, nn
+
+from sinkablate.config import (
+    AugmentConfig,
+    BackboneConfig,
+    ImageConfig,
+    ModelChoice,
+    SourceConfig,
+    ThresholdConfig,
+    build,
+)
+from sinkablate.data.images import ImageData
+from sinkablate.data.transforms import eval_transform
+from sinkablate.errors import UserError
+from sinkablate.run_directory import check_checkpoint, last_checkpoint
+from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.weights import read_weights
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured."""
+
+    model: nn.Module
+    """In eval mode, fp32."""
+    description: dict[str, Any]
+    """Model, weights and preprocessing as plain values: printed, stored, and compared when a diagnosis goes on."""
+    transform: Callable[[Image.Image], Tensor]
+    """From a PIL image of `in_chans` channels to (C, H, W)."""
+    in_chans: int
+    data: ImageData | None = None
+    """A run's own images."""
+    probe_images: int = 0
+    """How many of them the run looked at while it trained."""
+    thresholds: ThresholdConfig = ThresholdConfig()
+    """A run's own, else the defaults."""
+
+
+def timm_subject(choice: ModelChoice) -> Subject:
+    """A timm model with the preprocessing of its own pretrained configuration.
+
+    Raises:
+        UserError: Unknown model, or weights that cannot be had or do not fit.
+    """
+    assert choice.name is not None
+    cfg: Any = timm.get_pretrained_cfg(choice.name) if timm.is_model(choice.name.split(".")[0]) else None
+    channels, _, side = cfg.input_size if cfg else (3, 224, 224)
+    size = choice.img_size or side
+    config = BackboneConfig(name=choice.name, checkpoint=choice.checkpoint,
+                            pretrained=choice.pretrained and not choice.checkpoint)
+    with _keys("model.backbone.", "backbone."):
+        model = build_backbone(config, num_classes=0, in_chans=channels, img_size=size, seed=0)
+    weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
+    data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
+    seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    return _subject(model, {"model": choice.name, "weights": weights, "preprocessing": seen},
+                    create_transform(**data, is_training=False), channels)
+
+
+def run_subject(run: str) -> Subject:
+    """The last checkpoint of a run of ours, with the run's own data.
+
+    Raises:
+        UserError: The directory holds no run, or its checkpoint is truncated or of another model.
+    """
+    directory = Path(run)
+    if not (directory / "config.yaml").is_file():
+        raise UserError(f"run={run} holds no config.yaml: not the directory of a run")
+    path = last_checkpoint(directory)
+    if not path.is_file():
+        raise UserError(f"run={run} has no checkpoint ({path})")
+    check_checkpoint(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    saved = checkpoint["hyper_parameters"]
+    config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
+    shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size", "seed")}
+    model = build_backbone(config, **shape)
+    try:
+        model.load_state_dict(read_weights(str(path))[0])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
+    stored = yaml.safe_load((directory / "config.yaml").read_text())
+    data = stored["data"] | {name: build(kind, _tuples(stored["data"][name])) for name, kind in
+                             (("source", SourceConfig), ("image", ImageConfig), ("augment", AugmentConfig))}
+    images: ImageConfig = data["image"]
+    module = ImageData(**data)
+    thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+    seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
+            "interpolation": images.interpolation, "crop_pct": images.crop_pct}
+    description = {"model": f"{stored['variant']} ({config.name})", "weights": str(path),
+                   "step": int(checkpoint["global_step"]), "preprocessing": seen}
+    return replace(_subject(model, description, eval_transform(images), images.in_chans), data=module,
+                   probe_images=int(stored["diagnostics"]["images"]), thresholds=thresholds)
+
+
+def hugging_face_subject(location: str) -> Subject:
+    """A vision model of transformers from a local folder, or untrained from a `config.json`.
+
+    Raises:
+        UserError: transformers is not installed, or the folder holds no vision model it knows.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("hf needs the package transformers: pip install 'sinkablate[hf]'") from error
+    path = Path(location)
+    if not path.exists():
+        raise UserError(f"hf={location}: no such file or folder (a local folder, or a config.json)")
+    torch.manual_seed(0)  # for a model that is built from a configuration alone
+    try:
+        config: Any = transformers.AutoConfig.from_pretrained(location, local_files_only=True)
+        config = getattr(config, "vision_config", config)
+        family: Any = transformers.AutoModel._model_mapping[type(config)]
+        family = family[0] if isinstance(family, tuple) else family
+        if path.is_dir():
+            model = family.from_pretrained(location, config=config, local_files_only=True, dtype=torch.float32,
+                                           attn_implementation="sdpa")
+        else:
+            model = family._from_config(config, attn_implementation="sdpa")
+    except Exception as error:  # many kinds, from many loaders
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"hf={location}: transformers cannot load it ({reason})") from None
+    seen = _hugging_face_preprocessing(path, config)
+    transform = eval_transform(ImageConfig(
+        size=seen["size"], in_chans=config.num_channels, mean=tuple(seen["mean"]), std=tuple(seen["std"])))
+    weights = location if path.is_dir() else "random"
+    return _subject(model.float(), {"model": f"{type(model).__name__} {location}", "weights": weights,
+                                    "preprocessing": seen}, transform, config.num_channels)
+
+
+def _hugging_face_preprocessing(path: Path, config: Any) -> dict[str, Any]:
+    """Size from the model, mean and std from the folder's preprocessor_config.json, or .5 without one."""
+    file = path / "preprocessor_config.json"
+    stored = json.loads(file.read_text()) if file.is_file() else {}
+    half = [0.5] * config.num_channels
+    return {"size": config.image_size, "in_chans": config.num_channels, "mean": stored.get("image_mean", half),
+            "std": stored.get("image_std", half), "interpolation": "bicubic", "crop_pct": 1.0,
+            "source": file.name if stored else "no preprocessor_config.json: mean and std .5"}
+
+
+def _subject(model: nn.Module, description: dict[str, Any], transform: Callable[[Image.Image], Tensor],
+             in_chans: int) -> Subject:
+    return Subject(model.float().eval(), json.loads(json.dumps(description)), transform, in_chans)
+
+
+def _tuples(tree: Any) -> Any:
+    """Lists of a YAML file or checkpoint as the tuples of a config class."""
+    if isinstance(tree, dict):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree
+
+
+@contextmanager
+def _keys(theirs: str, ours: str) -> Iterator[None]:
+    """Name keys in errors as this verb spells them."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(theirs, ours)) from error

@@ -1,0 +1,38 @@
+"""Query-key geometry: what a head's weights alone say about where it can look."""
+
+import torch
+from torch import Tensor, nn
+
+from sinkablate.vit.anatomy import block_parts, query_key_maps
+
+
+def query_key_spectrum(query: Tensor, key: Tensor) -> Tensor:
+    """Singular values of W_Q^T W_K of every head, largest first, (H, d, D), (H, d, D) -> (H, d).
+
+    The D x D product has rank d at most: with W_Q^T = Q_1 R_1 and W_K^T = Q_2 R_2 its singular values are those of
+    R_1 R_2^T, a d x d problem. Computed in float64.
+    """
+    r1, r2 = (torch.linalg.qr(w.double().mT, mode="r").R for w in (query, key))
+    values: Tensor = torch.linalg.svdvals(r1 @ r2.mT)
+    return values
+
+
+def spectral_spikes(model: nn.Module, blocks: list[int]) -> tuple[Tensor, Tensor]:
+    """Largest singular value of each head's query-key map, and its ratio to the mean one, (L, H) float64 each.
+
+    The gain of the norm before the maps is folded in. NaN where logits are not a bilinear form of normed tokens
+    (query-key norms, rotary positions).
+    """
+    largest, spike = [], []
+    for index in blocks:
+        parts = block_parts(model, index)
+        maps = query_key_maps(model, parts)
+        if maps is None:
+            missing = torch.full((parts.num_heads,), torch.nan, dtype=torch.float64)
+            largest.append(missing)
+            spike.append(missing)
+            continue
+        values = query_key_spectrum(*maps).cpu()
+        largest.append(values[:, 0])
+        spike.append(values[:, 0] / values.mean(-1))
+    return torch.stack(largest), torch.stack(spike)

@@ -1,0 +1,36 @@
+"""What the rules say of a set of records: one label per image, block and head."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.rules import Label, Rule, apply, effective, rules
+
+Labels = NDArray[np.int8]
+
+VERDICTS = (Label.NOP, Label.BROADCAST, Label.OTHER, Label.UNDEFINED)
+"""What is counted beside `none`."""
+
+
+def rules_for(records: Records, thresholds: ThresholdConfig) -> tuple[Rule, ...]:
+    """The published rules, and the effective twins of the default ones where an output gate exists."""
+    published = rules(thresholds)
+    gated = "gated_ratio_out" in records.heads
+    twins = tuple(effective(rule) for rule in published if rule.name in ("causal", "adaptive")) if gated else ()
+    return (*published, *twins)
+
+
+def label_all(records: Records, thresholds: ThresholdConfig) -> dict[str, Labels]:
+    """Rule name -> labels (n, L, H)."""
+    return {rule.name: apply(rule, records.heads) for rule in rules_for(records, thresholds)}
+
+
+def is_event(labels: Labels) -> NDArray[np.bool_]:
+    """Events with a verdict: NOP, broadcast or other."""
+    return np.isin(labels, (Label.NOP, Label.BROADCAST, Label.OTHER))
+
+
+def qualified(labels: Labels, records: Records, thresholds: ThresholdConfig) -> NDArray[np.bool_]:
+    """Broadcast events whose head changes the residual stream at all: rel_update >= rel_update_min."""
+    return (labels == Label.BROADCAST) & (records.heads["rel_update"] >= np.float32(thresholds.rel_update_min))

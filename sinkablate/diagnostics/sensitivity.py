@@ -1,0 +1,114 @@
+"""What labels are worth: how they change when the thresholds move, which no published rule has calibrated.
+
+Four axes: the mass that makes a query routed, the share of routed queries that makes an event, the pair of value
+ratios, the largest rank.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.labels import Labels, is_event
+from sinkablate.diagnostics.rules import Label, Rule, apply, rules
+
+AXES = ("routed_min", "event_min", "ratio", "rank_max")
+EVENT_STEPS = {"causal": (0.7, 0.8, 0.95), "adaptive": (0.05, 0.2, 0.3)}
+RATIO_STEPS = ((0.5, 1.4), (0.75, 1.2), (1.0, 1.0), (1.25, 0.9), (1.5, 0.8))
+"""Factors on (nop_max, broadcast_min), from strict to lenient."""
+RANK_STEPS = (1.1, 1.25, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values of each axis, rising or from strict to lenient, and where on it the rule itself stands."""
+
+    rule: Rule
+    values: dict[str, tuple[float, ...]]
+    home: dict[str, int]
+
+    @classmethod
+    def around(cls, rule: Rule, thresholds: ThresholdConfig) -> "Grid":
+        """The grid around a rule; `ratio` holds indices into `RATIO_STEPS`."""
+        here = {"routed_min": thresholds.routed_min, "event_min": rule.event_min, "rank_max": rule.rank_max}
+        steps = {"routed_min": thresholds.routed_grid, "event_min": EVENT_STEPS[rule.name], "rank_max": RANK_STEPS}
+        values = {name: tuple(sorted({*steps[name], at})) for name, at in here.items()}
+        values["ratio"] = tuple(range(len(RATIO_STEPS)))
+        home = {name: values[name].index(at) for name, at in here.items()} | {"ratio": RATIO_STEPS.index((1.0, 1.0))}
+        return cls(rule, {axis: values[axis] for axis in AXES}, {axis: home[axis] for axis in AXES})
+
+    def at(self, place: Mapping[str, int], thresholds: ThresholdConfig) -> Rule:
+        """The rule at one point; quantities over the routed rows stay those of the configured `routed_min`."""
+        level = self.values["routed_min"][place["routed_min"]]
+        nop, broadcast = RATIO_STEPS[place["ratio"]]
+        return replace(
+            self.rule, event_min=self.values["event_min"][place["event_min"]],
+            event_quantity="routed_frac" if level == thresholds.routed_min else f"routed_frac_at_{level:g}",
+            nop_max=self.rule.nop_max * nop, broadcast_min=self.rule.broadcast_min * broadcast,
+            rank_max=self.values["rank_max"][place["rank_max"]])
+
+    def neighbours(self) -> dict[str, list[dict[str, int]]]:
+        """Points one step from home, by axis."""
+        found = {}
+        for axis in AXES:
+            steps = (self.home[axis] - 1, self.home[axis] + 1)
+            found[axis] = [self.home | {axis: step} for step in steps if 0 <= step < len(self.values[axis])]
+        return found
+
+
+def sensitivity(heads: Mapping[str, NDArray[np.float32]],
+                thresholds: ThresholdConfig) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
+    """Labels over the whole grid, and how many survive next door, for rules `causal` and `adaptive`.
+
+    Args:
+        heads: Quantity -> (n, L, H) of the blocks that count, as in `Records`.
+        thresholds: The configured thresholds; `routed_grid` says which other masses were measured.
+
+    Returns:
+        A table with one row per rule and grid point: the thresholds, events, nop, broadcast, other per image; and for
+        each rule the share of events that keep their label under every neighbouring value of each axis, and of `all`
+        axes (one at a time); None without events.
+    """
+    tables, survival = [], {}
+    for rule in rules(thresholds):
+        if rule.name in EVENT_STEPS:
+            grid = Grid.around(rule, thresholds)
+            tables.append(_table(grid, heads, thresholds))
+            survival[rule.name] = _survival(grid, heads, thresholds)
+    return pl.concat(tables), survival
+
+
+def _table(grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig) -> pl.DataFrame:
+    images = len(heads["mass"])
+    rows = []
+    lowest = grid.at(dict.fromkeys(AXES, 0), thresholds)
+    candidate = heads[lowest.event_quantity] >= np.float32(lowest.event_min)  # no other can be an event anywhere
+    few = {name: values[candidate] for name, values in heads.items()}
+    for point in product(*(range(len(values)) for values in grid.values.values())):
+        place = dict(zip(AXES, point, strict=True))
+        rule = grid.at(place, thresholds)
+        labels = apply(rule, few)
+        counts = {label.name.lower(): float((labels == label).sum()) / images
+                  for label in (Label.NOP, Label.BROADCAST, Label.OTHER)}
+        rows.append({"rule": rule.name, "routed_min": grid.values["routed_min"][place["routed_min"]],
+                     "event_min": rule.event_min, "nop_max": rule.nop_max, "broadcast_min": rule.broadcast_min,
+                     "rank_max": rule.rank_max, "steps": sum(place[axis] != grid.home[axis] for axis in AXES),
+                     "events": sum(counts.values()), **counts})
+    return pl.DataFrame(rows)
+
+
+def _survival(grid: Grid, heads: Mapping[str, NDArray[np.float32]],
+              thresholds: ThresholdConfig) -> dict[str, float | None]:
+    def labels_at(place: Mapping[str, int]) -> Labels:
+        return apply(grid.at(place, thresholds), heads)
+
+    home = labels_at(grid.home)
+    event = is_event(home)
+    kept = {axis: np.all([labels_at(place)[event] == home[event] for place in places], axis=0)
+            for axis, places in grid.neighbours().items() if places}
+    kept["all"] = np.all(list(kept.values()), axis=0)
+    return {axis: float(same.mean()) if event.any() else None for axis, same in kept.items()}

@@ -1,0 +1,137 @@
+"""From records to tables: one row per block and head, one row per block."""
+
+import warnings
+from math import nan
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.heads import payload_constancy
+from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all, qualified
+from sinkablate.diagnostics.norms import norm_summary
+from sinkablate.diagnostics.records import Array, Records
+from sinkablate.vit.tokens import TokenType
+
+INDICES = ("sink_idx", "sink_type")
+"""Quantities that are numbers of something: their mode is reported, not their median."""
+
+HANDOFF_RULES = ("causal", "adaptive")
+TOKENS = (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
+
+
+def mean_of(values: Array) -> float:
+    """Mean of what is defined; NaN of nothing."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else nan
+
+
+def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
+    """One row per block and head.
+
+    Event frequency and label counts of every rule, and broadcast events with enough `rel_update` as
+    `<rule>_broadcast_qualified`. `median_<quantity>` is over all defined images, `event_median_<quantity>` over the
+    images with a `causal` event. `sink_idx` and `token_type` are modes. `specialisation` is the binary entropy of the
+    `causal` frequency in bits, 0 for a head that always or never sinks; `location_entropy` that of `sink_idx` over
+    the logarithm of the number of columns.
+
+    Args:
+        records: What was measured.
+        thresholds: Of the rules.
+        blocks: Numbers of the measured blocks; None: from 0.
+    """
+    n, count, heads = records.heads["mass"].shape
+    grid = np.indices((count, heads)).reshape(2, -1)
+    columns: dict[str, NDArray[np.generic]] = {
+        "block": grid[0] if blocks is None else np.array(blocks)[grid[0]], "head": grid[1],
+        "images": np.full(count * heads, n)}
+    labels = label_all(records, thresholds)
+    for rule, verdicts in labels.items():
+        columns |= _label_columns(rule, verdicts, qualified(verdicts, records, thresholds))
+    for name, values in records.heads.items():
+        if name not in INDICES and not name.startswith("routed_frac_at_"):
+            columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
+    event = is_event(labels["causal"])
+    for name in ("ratio_out", "stable_rank", "rel_update"):
+        columns[f"event_median_{name}"] = _median_over_images(
+            np.where(event, records.heads[name], np.float32(nan))).reshape(-1)
+    places = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
+    columns["sink_idx"] = _mode(places["sink_idx"])
+    columns["token_type"] = np.array([kind.label for kind in TokenType])[_mode(places["sink_type"])]
+    columns["location_entropy"] = _location_entropy(places["sink_idx"], records)
+    columns["specialisation"] = _binary_entropy(event.reshape(n, -1).mean(axis=0))
+    columns["payload_constancy"] = constancy(records).reshape(-1)
+    return pl.DataFrame(columns)
+
+
+def _label_columns(rule: str, verdicts: Labels, qualified_: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
+    flat = verdicts.reshape(len(verdicts), -1)
+    counts = {f"{rule}_{label.name.lower()}": (flat == label).sum(axis=0) for label in VERDICTS}
+    return {f"{rule}_frequency": is_event(flat).mean(axis=0), **counts,
+            f"{rule}_broadcast_qualified": qualified_.reshape(len(verdicts), -1).sum(axis=0)}
+
+
+def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
+    """One row per block.
+
+    Attention mass by token type; share of the events of a rule by token type (`events_<rule>_<type>`, NaN without
+    events); token norms by type; token variance before and after; range, kurtosis and massive activations.
+    """
+    labels = label_all(records, thresholds)
+    rows = []
+    for place in range(records.norms.shape[1]):
+        row: dict[str, float] = {"block": place if blocks is None else blocks[place]}
+        row |= {f"mass_{kind}": mean_of(mass[:, place]) for kind, mass in records.mass.items()}
+        for rule in HANDOFF_RULES:
+            event = is_event(labels[rule][:, place])
+            kinds = records.heads["sink_type"][:, place][event]
+            row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
+            row |= {f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
+                    for kind in TokenType}
+        row |= {f"norm_{kind}_{name}": value for kind, stats in norms_of(records, place, thresholds).items()
+                for name, value in stats.items()}
+        row |= {name: mean_of(values[:, place]) for name, values in records.tokens.items()}
+        row |= {f"largest_{name}": float(np.nanmax(records.tokens[name][:, place]))
+                for name in ("max_abs", "max_abs_attn") if name in records.tokens}
+        rows.append(row)
+    return pl.DataFrame(rows)
+
+
+def norms_of(records: Records, place: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
+    """Summary of the token norms of one measured block by token type, see `norm_summary`."""
+    summary = norm_summary(torch.from_numpy(records.norms[:, place]), records.layout, thresholds.outlier_sd,
+                           thresholds.outlier_norm)
+    return {kind: {name: float(value) for name, value in stats.items()} for kind, stats in summary.items()}
+
+
+def constancy(records: Records) -> Array:
+    """Payload constancy of every head (L, H)."""
+    found: Array = payload_constancy(torch.from_numpy(records.payload_sum), torch.from_numpy(records.payload_squares),
+                                     len(records.order)).float().numpy()
+    return found
+
+
+def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Most frequent value of each column of (n, m), the smallest among equals."""
+    return np.array([np.bincount(column).argmax() for column in values.T])
+
+
+def _location_entropy(places: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
+    """Entropy of each column of (n, m) over log of the number of key columns."""
+    shares = [np.bincount(column) / len(column) for column in places.T]
+    most = max(records.layout.num_tokens, int(places.max()) + 1)
+    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / np.log(most) + 0.0 for p in shares])
+
+
+def _binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-p log2 p - (1 - p) log2 (1 - p), bits."""
+    inside = np.clip(p, 1e-300, 1), np.clip(1 - p, 1e-300, 1)
+    return -(p * np.log2(inside[0]) + (1 - p) * np.log2(inside[1])) + 0.0
+
+
+def _median_over_images(values: Array) -> Array:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a head that is undefined on every image stays NaN
+        return np.nanmedian(values, axis=0)

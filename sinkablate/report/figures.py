@@ -1,0 +1,142 @@
+"""Figures of what sinks do, from tidy tables; each is saved as PDF and PNG beside the data it shows."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+TYPE_COLOURS = {"cls": "#0072B2", "register": "#E69F00", "patch": "#009E73", "null": "#999999", "kv_bias": "#CC79A7"}
+"""Okabe and Ito's colours, which differ for colour-blind readers too."""
+LABEL_COLOURS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
+TYPE_MARKERS = {"cls": "o", "register": "s", "patch": "^", "null": "x", "kv_bias": "D"}
+
+Drawn = tuple[Figure, pl.DataFrame]
+"""A figure and the data it shows."""
+
+
+def save(drawn: Drawn, path: Path) -> None:
+    """Write `path` with the suffixes .pdf, .png and .csv."""
+    figure, data = drawn
+    figure.savefig(path.with_suffix(".pdf"))
+    figure.savefig(path.with_suffix(".png"), dpi=130)
+    data.write_csv(path.with_suffix(".csv"))
+
+
+def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
+    """Which tokens take the attention, block by block: share of mass, and share of the events of a rule."""
+    kinds = [kind for kind in TYPE_COLOURS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
+    data = blocks.select("block", *(f"mass_{kind}" for kind in kinds), *(f"events_{rule}_{kind}" for kind in kinds))
+    figure, axes = _axes(1, 2, (8.4, 3.2))
+    for axis, prefix, label in zip(axes, ("mass_", f"events_{rule}_"),
+                                   ("share of the attention mass", f"share of events, rule {rule}"), strict=True):
+        for kind in kinds:
+            axis.plot(data["block"], data[f"{prefix}{kind}"], color=TYPE_COLOURS[kind], marker=TYPE_MARKERS[kind],
+                      markersize=4, label=kind)
+        axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, ylim=(-0.03, 1.03))
+        axis.locator_params(axis="x", integer=True)
+    axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
+    return figure, data
+
+
+def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive")) -> Drawn:
+    """How often each head of each block has a sink event."""
+    data = heads.select("block", "head", *(f"{rule}_frequency" for rule in rules)).sort("block", "head")
+    numbers = data["block"].unique(maintain_order=True).to_list()
+    count = data["head"].n_unique()
+    figure, axes = _axes(1, len(rules), (max(7.0, 1.6 + 0.5 * count), max(2.8, 1.2 + 0.22 * len(numbers))))
+    for axis, rule in zip(axes, rules, strict=True):
+        values = _column(data, f"{rule}_frequency").reshape(len(numbers), count)
+        image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+        axis.set(xlabel="head", ylabel="block", title=f"rule {rule}")
+        axis.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=7)
+        axis.locator_params(axis="x", integer=True)
+    figure.colorbar(image, ax=axes, label="share of images with an event")
+    return figure, data
+
+
+def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: float, rank_max: float) -> Drawn:
+    """Value ratio against stable rank of every head.
+
+    Heads with enough `causal` events: medians over those, coloured by the commonest label, marked by token type. The
+    others: medians over all images, small and grey.
+    """
+    labels = list(LABEL_COLOURS)
+    data = heads.with_columns(
+        events=pl.sum_horizontal(f"causal_{label}" for label in labels),
+        label=pl.concat_list(f"causal_{label}" for label in labels).list.arg_max().map_elements(
+            lambda place: labels[place], return_dtype=pl.String),
+    ).select("block", "head", "events", "label", "token_type", "event_median_ratio_out", "event_median_stable_rank",
+             "median_ratio_out", "median_stable_rank")
+    enough = (pl.col("events") >= min_events) & (pl.col("events") > 0)
+    shown, rest = data.filter(enough), data.filter(~enough)
+    figure, (axis,) = _axes(1, 1, (5.2, 4.2))
+    axis.axhline(rank_max, color="#555555", linewidth=0.8, linestyle="--")
+    axis.scatter(rest["median_ratio_out"], rest["median_stable_rank"], s=7, color="#BBBBBB", label="fewer events")
+    for limit, text in ((nop_max, "NOP"), (broadcast_min, "broadcast")):
+        axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
+        sign = "≤" if text == "NOP" else "≥"
+        axis.annotate(f"{text} {sign} {limit:g}", (limit, 1), xycoords=("data", "axes fraction"), rotation=90,
+                      va="top", ha="right", fontsize=7)
+    for label, kind in sorted(set(zip(shown["label"], shown["token_type"], strict=True))):
+        some = shown.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
+        axis.scatter(some["event_median_ratio_out"], some["event_median_stable_rank"], s=26, alpha=0.8,
+                     color=LABEL_COLOURS[label], marker=TYPE_MARKERS[kind], label=f"{label}, {kind}")
+    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median", ylabel="stable rank of the update, median", yscale="log",
+             title=f"heads with at least {min_events} causal events: {len(shown)} of {len(data)}")
+    axis.set_xlim(left=0)
+    axis.legend(fontsize=7)
+    return figure, data
+
+
+def token_norms(blocks: pl.DataFrame) -> Drawn:
+    """Token norms of each block's output, before the final norm, by token type: median, and the 99th percentile."""
+    kinds = [kind for kind in ("cls", "register", "patch") if not np.isnan(_column(blocks, f"norm_{kind}_mean")).all()]
+    names = ("mean", "median", "p99", "max", "outliers")
+    data = blocks.select("block", *(f"norm_{kind}_{name}" for kind in kinds for name in names))
+    figure, (axis,) = _axes(1, 1, (5.6, 3.6))
+    for kind in kinds:
+        colour = TYPE_COLOURS[kind]
+        axis.plot(data["block"], data[f"norm_{kind}_median"], color=colour, marker=TYPE_MARKERS[kind], markersize=4,
+                  label=f"{kind}, median")
+        axis.plot(data["block"], data[f"norm_{kind}_p99"], color=colour, linestyle=":", label=f"{kind}, p99")
+    axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm", yscale="log")
+    axis.locator_params(axis="x", integer=True)
+    axis.legend(fontsize=8)
+    return figure, data
+
+
+def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
+    """Events and labels per image while one threshold moves and the others stay at the rule's own."""
+    some = table.filter(pl.col("rule") == rule)
+    home = some.filter(pl.col("steps") == 0)
+    moves = {"routed_min": "mass that routes a query", "event_min": "share of routed queries",
+             "nop_max": "value ratio: NOP at most …", "rank_max": "largest stable rank"}
+    figure, axes = _axes(1, len(moves), (10.4, 2.9))
+    rows = []
+    for axis, (name, label) in zip(axes, moves.items(), strict=True):
+        fixed = [column for column in ("routed_min", "event_min", "nop_max", "rank_max") if column != name]
+        line = some.filter(pl.all_horizontal(pl.col(column) == home[column][0] for column in fixed)).sort(name)
+        axis.plot(line[name], line["events"], color="black", linewidth=0.8, marker=".", label="events")
+        for kind, colour in LABEL_COLOURS.items():
+            axis.plot(line[name], line[kind], color=colour, marker=".", label=kind)
+        axis.axvline(home[name][0], color="#555555", linestyle="--", linewidth=0.8)
+        axis.set(xlabel=label)
+        axis.set_ylim(bottom=0)
+        rows.append(line.with_columns(pl.lit(name).alias("axis")))
+    axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+    axes[0].legend(fontsize=7)
+    return figure, pl.concat(rows)
+
+
+def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list]:  # type: ignore[type-arg]
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _column(table: pl.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]
+    return table[name].cast(pl.Float64).to_numpy()
+
+

@@ -1,0 +1,250 @@
+"""What a user gets wrong ends in one line that names the key, file or shard, exit code 2, and nothing written over."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from running import CONFIGS, Outcome, fit, quick_fit, run, spawn, tree
+from safetensors.torch import save_file
+
+from sinkablate.data.shards import write_shards
+
+ATTENTION = "--model.backbone.attention"
+SOURCE = "--data.source"
+COLOUR = "--data.image.in_chans 3 --data.image.mean [.5,.5,.5] --data.image.std [.5,.5,.5]"
+FOLDER = f"{SOURCE}.format folder {SOURCE}.train {{folder}}/train {SOURCE}.val {{folder}}/val"
+STREAM = f"{SOURCE}.reader stream"
+PLAIN = "--diagnostics.every_n_steps 0"
+TINY = "--model.backbone.depth 1 --model.backbone.embed_dim 48 --model.backbone.num_heads 3 --data.image.size 32"
+
+
+def shards(name: str) -> str:
+    """Words that read the set of shards in a folder of `places`."""
+    return (f"{COLOUR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
+            f"{SOURCE}.val {{{name}}}/val-{{{{0000..0001}}}}.tar")
+
+
+VALUES = {
+    "score": (f"{ATTENTION}.score softmaxx", ["model.backbone.attention.score", "softmaxx"]),
+    "sink": (f"{ATTENTION}.sink learnt", ["model.backbone.attention.sink", "learnt"]),
+    "gate": (f"{ATTENTION}.gate blockwise", ["model.backbone.attention.gate", "blockwise"]),
+    "gate_frozen": (f"{ATTENTION}.gate_frozen true", ["model.backbone.attention.gate_frozen", "gate=none"]),
+    "gate_position": (f"{ATTENTION}.gate_position value", ["model.backbone.attention.gate_position", "gate=none"]),
+    "learned sink, sigmoid": (f"{ATTENTION}.sink learned {ATTENTION}.score sigmoid",
+                              ["model.backbone.attention.sink=learned", "model.backbone.attention.score"]),
+    "zero sink, relu": (f"{ATTENTION}.sink zero {ATTENTION}.score relu", ["model.backbone.attention.sink=zero"]),
+    "idle number": (f"{ATTENTION}.clip_zeta 1.1", ["model.backbone.attention.clip_zeta=1.1", "score=softmax"]),
+    "alpha": (f"{ATTENTION}.score pointwise {ATTENTION}.pointwise_alpha 2",
+              ["model.backbone.attention.pointwise_alpha"]),
+    "matched and gated": (f"--model.backbone.match_parameters headwise {ATTENTION}.gate headwise",
+                          ["model.backbone.match_parameters=headwise"]),
+    "layers of nothing": ("--model.backbone.layers [0]", ["model.backbone.layers"]),
+    "layer outside": (f"--model.backbone.layers [7] {ATTENTION}.sink zero", ["model.backbone.layers", "7"]),
+    "positions of no register": ("--model.backbone.register_pos_embed true", ["model.backbone.register_pos_embed"]),
+    "two sources of weights": ("--model.backbone.pretrained true --model.backbone.checkpoint x.pt",
+                               ["model.backbone.pretrained", "model.backbone.checkpoint"]),
+    "type of registers": ("--model.backbone.registers many", ["model.backbone.registers", "many"]),
+    "type of max_epochs": ("--trainer.max_epochs soon", ["trainer.max_epochs", "soon"]),
+    "type of batch_size": ("--data.batch_size 1.5", ["data.batch_size", "1.5"]),
+    "lr": ("--model.optim.lr -1", ["model.optim.lr"]),
+    "optimiser": ("--model.optim.opt adamm", ["model.optim.opt=adamm"]),
+    "warm-up": ("--model.optim.warmup_steps 99", ["model.optim.warmup_steps=99"]),
+    "size": ("--model.backbone.patch_size 5", ["model.backbone.patch_size", "28"]),
+    "seed": ("--seed_everything -1", ["seed_everything", "-1"]),
+    "variant": ("--variant a/b", ["variant=a/b"]),
+    "logger": ("--trainer.logger true", ["trainer.logger", "wandb"]),
+    "thresholds": ("--diagnostics.thresholds.nop_max 0.9", ["diagnostics.thresholds.nop_max"]),
+    "precision": ("--trainer.precision bf16-true", ["trainer.precision=bf16-true"]),
+}
+KEYS = {
+    "unknown": ("--model.backbone.gates 1", ["model.backbone.gates"]),
+    "unknown group": ("--modle.backbone.registers 1", ["modle.backbone.registers"]),
+    "abbreviated": ("--model.backbone.regis 4", ["model.backbone.regis"]),
+    "abbreviated, top": ("--vari x", ["vari"]),
+    "no dashes": ("registers=4", ["registers=4"]),
+    "no such config": ("--config {nothing}.yaml", ["nothing.yaml"]),
+    "bad YAML": ("--config {files}/bad.yaml", ["bad.yaml"]),
+    "unknown key in YAML": ("--config {files}/unknown.yaml", ["model.backbone.gates"]),
+    "variable that is not set": (f"--config {CONFIGS}/data/imagenet.yaml", ["data.source.train", "IMAGENET_TRAIN"]),
+}
+MODELS = {
+    "unknown": ("--model.backbone.name vit_smal_patch16_224", ["model.backbone.name", "vit_small_patch16_224"]),
+    "swin": (f"--model.backbone.name swin_tiny_patch4_window7_224 --data.image.size 224 {COLOUR} {FOLDER}", ["Swin"]),
+    "convnext": (f"--model.backbone.name convnext_atto {PLAIN}", ["model.backbone.name=convnext_atto", "ConvNeXt"]),
+    "resnet": ("--model.backbone.name resnet18", ["model.backbone.name=resnet18", "ResNet"]),
+    "cait": ("--model.backbone.name cait_xxs24_224 --data.image.size 32", ["TalkingHeadAttn", "diagnostics"]),
+    "xcit": ("--model.backbone.name xcit_nano_12_p16_224 --data.image.size 32", ["XCA", "diagnostics"]),
+    "mixer": ("--model.backbone.name mixer_s32_224 --data.image.size 32", ["MlpMixer", "diagnostics"]),
+    "gate in EVA": (f"--model.backbone.name eva02_tiny_patch14_224 {ATTENTION}.gate headwise",
+                    ["model.backbone.attention", "eva02_tiny_patch14_224", "Eva"]),
+    "sink in DINOv3": (f"--model.backbone.name vit_small_patch16_dinov3 {ATTENTION}.sink learned {TINY}",
+                       ["model.backbone.attention", "vit_small_patch16_dinov3"]),
+    "registers in BEiT": (f"--model.backbone.name beit_base_patch16_224 --model.backbone.registers 4 {TINY}",
+                          ["model.backbone.registers", "beit_base_patch16_224", "Beit"]),
+}
+WEIGHTS = {
+    "missing": ("--model.backbone.checkpoint {nothing}.pt", ["model.backbone.checkpoint", "nothing.pt"]),
+    "truncated": ("--model.backbone.checkpoint {files}/cut.safetensors", ["model.backbone.checkpoint", "truncated"]),
+    "another shape": ("--model.backbone.checkpoint {files}/other.pt", ["model.backbone.checkpoint", "other.pt"]),
+    "another variant": ("--model.backbone.checkpoint {run}/checkpoints/last.ckpt", ["model.backbone.checkpoint"]),
+    "resume, missing": ("--ckpt_path {nothing}.ckpt", ["ckpt_path", "nothing.ckpt"]),
+    "resume, truncated": ("--ckpt_path {files}/cut.ckpt", ["ckpt_path", "cut.ckpt", "truncated"]),
+    "resume, weights alone": ("--ckpt_path {files}/other.pt", ["ckpt_path", "other.pt"]),
+    "resume, another variant": ("--ckpt_path {run}/checkpoints/last.ckpt", ["model.backbone.", "checkpoint"]),
+    "resume, another optimiser": (f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt "
+                                  "--model.optim.layer_decay 0.5", ["model.optim.layer_decay", "checkpoint"]),
+}
+DATA = {
+    "missing shard": (shards("missing"), ["train-0001.tar"]),
+    "missing shard, stream": (f"{shards('missing')} {STREAM}", ["train-0001.tar"]),
+    "truncated shard": (shards("cut"), ["train-0001.tar", "truncated"]),
+    "no tar file": (shards("garbage"), ["train-0000.tar"]),
+    "no tar file, stream": (f"{shards('garbage')} {STREAM}", ["train-0000.tar"]),
+    "fewer shards than readers": (f"{shards('set')} {STREAM} --data.num_workers 3",
+                                  ["data.source.val", "data.num_workers=3"]),
+    "empty split": (f"{shards('set')} {SOURCE}.val {{files}}/empty.tar", ["data.source.val", "empty"]),
+    "no location": (f"{SOURCE}.format shards", ["data.source.train"]),
+    "no match": (f"{SOURCE}.format shards {SOURCE}.train {{nothing}}-*.tar", ["data.source.train", "nothing-*.tar"]),
+    "no folder": (f"{SOURCE}.format folder {SOURCE}.train {{nothing}}", ["data.source.train", "nothing"]),
+    "label": (f"{SOURCE}.num_classes 5", ["train-0000.tar.gz", "data.source.num_classes"]),
+    "label, shards": (f"{shards('set')} {SOURCE}.num_classes 5", ["train-0000.tar", "data.source.num_classes"]),
+    "label, folder": (f"{COLOUR} {FOLDER} {SOURCE}.num_classes 9", ["train/9/", "data.source.num_classes"]),
+    "channels": (FOLDER, ["train: 0/", "3 channels", "data.image.in_chans"]),
+    "channels, shards": (shards("set").replace(COLOUR, ""), ["train-0000.tar", "data.image.in_chans"]),
+    "channels of one probe image": (f"{COLOUR} {FOLDER} {SOURCE}.val {{files}}/mixed", ["odd", "data.image.in_chans"]),
+    "mean": ("--data.image.in_chans 3", ["data.image.mean", "data.image.in_chans"]),
+    "batch": (f"{COLOUR} {FOLDER} --data.batch_size 41", ["data.batch_size=41", "40"]),
+}
+CASES = {f"{group}: {name}": case for group, cases in (
+    ("value", VALUES), ("key", KEYS), ("model", MODELS), ("weights", WEIGHTS), ("data", DATA))
+    for name, case in cases.items()}
+LATE = ["value: warm-up", "model: cait", "weights: resume, another variant", "data: truncated shard",
+        "data: missing shard, stream", "data: channels of one probe image"]
+"""Found at the very end of the preparations."""
+
+
+def refused(outcome: Outcome, *names: str) -> None:
+    """One line, on stderr, that names what is at fault; exit code 2."""
+    assert outcome.code == 2, outcome
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for name in names:
+        assert name in line
+    assert "Traceback" not in outcome.out + outcome.err
+
+
+def cut(path: Path, target: Path) -> None:
+    """Write the first two thirds of a file."""
+    content = path.read_bytes()
+    target.write_bytes(content[:len(content) * 2 // 3])
+
+
+@pytest.fixture(scope="module")
+def places(image_folder: Path, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Paths by the names the cases use: good sets, broken copies of them, and broken files."""
+    root = tmp_path_factory.mktemp("places")
+    write_shards(str(image_folder), str(root / "set"), samples_per_shard=10)
+    for name in ("missing", "cut", "garbage"):
+        shutil.copytree(root / "set", root / name)
+    (root / "missing" / "train-0001.tar").unlink()
+    cut(root / "set" / "train-0001.tar", root / "cut" / "train-0001.tar")
+    (root / "garbage" / "train-0000.tar").write_bytes(b"no tar file\n" * 1000)
+    (root / "files").mkdir()
+    (root / "files" / "empty.tar").write_bytes(bytes(10240))
+    (root / "files" / "bad.yaml").write_text("model: {backbone: [\n")
+    (root / "files" / "unknown.yaml").write_text("model: {backbone: {gates: 1}}\n")
+    weights = {"head.weight": torch.zeros(10, 64), "cls_token": torch.zeros(1, 1, 48)}
+    torch.save(weights, root / "files" / "other.pt")
+    save_file(weights, root / "files" / "whole.safetensors")
+    cut(root / "files" / "whole.safetensors", root / "files" / "cut.safetensors")
+    cut(finished / "checkpoints" / "last.ckpt", root / "files" / "cut.ckpt")
+    mixed = root / "files" / "mixed"
+    shutil.copytree(image_folder / "val", mixed)
+    Image.new("L", (32, 32)).save(mixed / "9" / "odd.png")
+    return {"folder": image_folder, "run": finished, "nothing": root / "nothing",
+            **{path.name: path for path in root.iterdir()}}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that a file written anywhere near is seen."""
+    for name in ("IMAGENET_TRAIN", "IMAGENET_VAL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fit_is_refused_in_one_line_and_writes_nothing(name: str, places: dict[str, Path], here: Path) -> None:
+    words, said = CASES[name]
+    refused(fit(here / "run", "--diagnostics.images=100", *words.format(**places).split()), *said)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_refused_fit_leaves_the_run_it_was_to_overwrite(name: str, places: dict[str, Path]) -> None:
+    run_dir = places["run"]
+    words, before = CASES[name][0].format(**places).split(), tree(run_dir)
+    refused(fit(run_dir, "--overwrite=true", "--diagnostics.images=100", *words))
+    assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("below", [".", "deeper/still"])
+def test_a_run_directory_that_cannot_be_written_is_named(verb: str, below: str, places: dict[str, Path],
+                                                         here: Path) -> None:
+    (here / "file").write_text("in the way")
+    last = places["run"] / "checkpoints" / "last.ckpt"
+    outcome = run(verb, "--config", places["run"] / "config.yaml", "--run_dir", here / "file" / below,
+                  *(() if verb == "fit" else ("--ckpt_path", last)))
+    refused(outcome, f"run_dir={here / 'file'}")
+    assert tree(here).keys() == {"file"}
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["train"], ["train", "fit, validate"]), (["Fit"], ["Fit"]), (["--verbose"], ["--verbose"]),
+    (["validate"], ["validate", "--ckpt_path"]), (["test", "--ckpt_path", "x.ckpt"], ["ckpt_path=x.ckpt"]),
+    (["predict", "--run_dir", "runs/none"], ["runs/none"]),
+    (["validate", "--model.backbone.regis", "4"], ["model.backbone.regis"])], ids=str)
+def test_other_verbs_are_refused_alike(words: list[str], said: list[str], here: Path) -> None:
+    refused(run(*words), *said)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_that_is_not_there(accelerator: str, here: Path) -> None:
+    refused(fit(here / "run", "--trainer.accelerator", accelerator), f"trainer.accelerator={accelerator}")
+    assert list(here.iterdir()) == []
+
+
+def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "cache"))
+    outcome = fit(here / "run", "--model.backbone.name=vit_tiny_patch16_224", "--model.backbone.pretrained=true",
+                  "--data.image.size=32")
+    refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "model.backbone.checkpoint=FILE")
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize("start", [run, spawn])
+def test_a_loss_that_is_not_a_number_stops_the_run(start: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = start(*quick_fit(tmp_path / "run", "--model.optim.lr=1e30", "--model.optim.warmup_steps=0"))
+    kept = tmp_path / "run" / "checkpoints" / "nonfinite.ckpt"
+    refused(outcome, "loss is nan at step 1", "backbone.", str(kept))
+    assert torch.load(kept, weights_only=True)["global_step"] == 1
+    assert (tmp_path / "run" / "metrics.csv").exists()
+    assert not (tmp_path / "run" / "DONE").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_that_breaks_off_names_its_shard(workers: int, places: dict[str, Path], tmp_path: Path) -> None:
+    """A stream is read as it trains: only there can it break. The run is left unfinished."""
+    words = f"{shards('cut')} {STREAM} --data.num_workers {workers}".format(**places).split()
+    start = spawn if workers else run
+    outcome = start(*quick_fit(tmp_path / "run", *words, "--data.batch_size=20", "--diagnostics.images=1"))
+    refused(outcome, "train-0001.tar", "data.source.on_error")
+    assert not (tmp_path / "run" / "DONE").exists()

@@ -1,0 +1,69 @@
+"""Imports go one way, and a light verb imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sinkablate"
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "arguments": {"errors"},
+    "run_directory": {"errors"},
+    "memory": set(),
+    "report": {"config", "errors"},
+    "results": set(),
+    "attention": {"config", "errors"},
+    "vit": {"attention", "config", "errors"},
+    "diagnostics": {"vit", "attention", "config", "errors"},
+    "data": {"config", "errors"},
+    "loggers": {"config"},
+    "tasks": {"vit", "config", "errors"},
+    "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},
+    "diagnose": {"diagnostics", "vit", "data", "report", "run_directory", "memory", "config", "errors"},
+}
+"""Room -> the other rooms it may know; `cli` and `__main__` may know all."""
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sinkablate."):
+            names.add(room(node.module))
+        elif isinstance(node, ast.Import):
+            names |= {room(alias.name) for alias in node.names if alias.name.startswith("sinkablate.")}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if here not in ("cli", "__main__", "__init__"):
+        assert imports(path) - {here} <= MAY_IMPORT[here]
+
+
+def loaded(*command: str) -> set[str]:
+    """Top-level packages in `sys.modules` after `sinkablate COMMAND`."""
+    code = ("import sys; from sinkablate.__main__ import main; "
+            f"main({list(command)}); print(*sys.modules, file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return {name.split(".")[0] for name in done.stderr.split()}
+
+
+HEAVY = {"torch", "lightning", "timm", "wandb", "torchvision", "polars", "matplotlib", "webdataset"}
+
+
+def test_the_list_of_verbs_imports_nothing_but_python() -> None:
+    assert not loaded("--help") & (HEAVY | {"numpy", "jsonargparse"})
+
+
+def test_shards_imports_no_framework(tmp_path: Path) -> None:
+    assert not loaded("shards", str(tmp_path / "nothing"), str(tmp_path / "set")) & HEAVY
