@@ -20,12 +20,25 @@ class Parser(ArgumentParser):
             cause = cause.__cause__ or cause.__context__
         raise UserError(message) from ex
 
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; flags may be bare."""
+        return super().parse_args(args and spelled_out(self, list(args)), *more, **kwargs)
+
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; an error names the file."""
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except UserError as error:
             raise UserError(f"{cfg_path}: {error}") from error
+
+
+def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
+    """A bare `--flag` of a yes-or-no key means `--flag=true`."""
+    flags = {option for action in parser._actions for option in action.option_strings
+             if getattr(action, "_typehint", None) is bool}
+    following = [*args[1:], "--"]
+    return [f"{word}=true" if word in flags and after.startswith("--") else word
+            for word, after in zip(args, following, strict=True)]
 
 
 def run_function(function: Callable[..., Any], verb: str, argv: list[str]) -> int:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
-from sinkablate.arguments import Parser
+from sinkablate.arguments import Parser, spelled_out
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.sinks import SinkDiagnostics
@@ -99,6 +99,7 @@ class Cli(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse and build every config group, so that `--print_config` refuses what a run would refuse."""
+        args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
         for key, owner in (("model", Classify), ("data", ImageData), ("diagnostics", SinkDiagnostics)):

@@ -61,7 +61,7 @@ def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds:
     with undisturbed(model), Tap(model, recorder, blocks) as tap, _progress(store.position, total) as advance:
         for start, end, (names, numbers, tensors, faults) in _batches(source, store.position, total, batch_size):
             if faults and strict:
-                raise UserError(f"{faults[0]} (--strict false skips and counts such images)")
+                raise UserError(f"{faults[0]} (without --strict such images are skipped and counted)")
             for fault in faults:
                 print(f"skipped: {fault}", file=sys.stderr)
             records = _run(tap, recorder, tensors, numbers) if tensors else None

@@ -40,6 +40,7 @@ class SteadyWandb(WandbLogger):
             if self.failed or self._wandb_init["mode"] == "offline":
                 raise
             rank_zero_warn(f"W&B: no online run ({_first_line(error)}); recording offline")
+            wandb.teardown()  # else the service holds on to the run's id
             self._wandb_init["mode"] = "offline"
             return super().experiment
 
