@@ -17,7 +17,7 @@ from sinkablate.errors import UserError
 
 BUILTIN = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png",
            "motorcycle_right.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg",
-           "moon.png", "retina.jpg", "clock_motion.png", "horse.png")
+           "moon.png", "retina.jpg", "clock_motion.png")
 """Pictures that scikit-image ships."""
 LIST_SUFFIXES = (".txt", ".lst")
 

@@ -85,6 +85,8 @@ def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: f
                      color=LABEL_COLOURS[label], marker=TYPE_MARKERS[kind], label=f"{label}, {kind}")
     axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median", ylabel="stable rank of the update, median", yscale="log",
              title=f"heads with at least {min_events} causal events: {len(shown)} of {len(data)}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_xlim(left=0)
     axis.legend(fontsize=7)
     return figure, data
