@@ -26,7 +26,8 @@ class Capture:
     x: Tensor
     """The block's input (B, N, D)."""
     calls: list[dict[str, Any]] = field(default_factory=list)
-    """Arguments of the attention function, q, k, v (B, H, N, d) among them; one call is what is understood."""
+    """Arguments of the attention function, q, k, v (B, H, N, d) among them, and its output `out`; one call is what is
+    understood."""
     qkv: Tensor | None = None
     """Output of our own module's qkv map, the values before a value gate (B, N, 3 H d)."""
     gate: Tensor | None = None
@@ -60,7 +61,7 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
     return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
                      weigh=_softmax_of(call), out_map=out_map, residual=capture.x,
-                     update=capture.attn_out, gate=gate)
+                     output=call["out"], update=capture.attn_out, gate=gate)
 
 
 def _out_map(parts: BlockParts) -> Tensor:
@@ -103,7 +104,7 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
     return BlockView(
         index=index, layout=layout, extra=EXTRA_COLUMN.get(config.sink, ()), q=call["q"], k=k, v=v,
         weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads), out_map=out_map, residual=capture.x,
-        update=capture.attn_out, gate=gate, gates_values=gates_values, raw_v=raw_v,
+        output=call["out"], update=capture.attn_out, gate=gate, gates_values=gates_values, raw_v=raw_v,
         rows_sum_to_one=config.score in NORMALISED,
         rows_at_most_one=config.score in NORMALISED and config.clip_zeta == 1,
         takes_null=config.sink in ("zero", "learned") or config.score == "clipped_softmax")

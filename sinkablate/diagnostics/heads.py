@@ -49,6 +49,8 @@ class _Chunk:
     routing: Routing
     v: Tensor
     """(b, h, M, d)."""
+    output: Tensor
+    """A v (b, h, N, d)."""
     raw_v: Tensor | None
     gate: Tensor | None
     """(b, h, N, 1 or d)."""
@@ -83,6 +85,7 @@ def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = N
         part = (images, heads)
         weights = view.weights(images, heads)
         chunk = _Chunk(weights, route(weights, view, thresholds), view.v[part].contiguous(),
+                       weights @ view.v[part] if view.output is None else view.output[part],
                        None if view.raw_v is None else view.raw_v[part], None if view.gate is None else view.gate[part],
                        factor[heads], residual_norm[images], view.layout.num_tokens, thresholds.quiet_max)
         values = {"columns": chunk.routing.columns, **chunk.routing.quantities,
@@ -122,7 +125,7 @@ def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
 
 def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     """Quantities of the values, of the update, and of the gate where there is one, (b, h) each."""
-    sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.weights @ chunk.v
+    sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.output
     sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
     value_norm = norms[..., :chunk.num_tokens].mean(-1)
 

@@ -36,7 +36,7 @@ class Consumer(Protocol):
 
 
 class _SdpaListener(TorchFunctionMode):
-    """Notes the arguments of fused attention calls made while a block is open; the call itself goes through."""
+    """Notes arguments and output of fused attention calls made while a block is open; the call itself goes through."""
 
     def __init__(self, tap: "Tap") -> None:
         super().__init__()
@@ -48,7 +48,9 @@ class _SdpaListener(TorchFunctionMode):
             names = ("q", "k", "v", "attn_mask", "dropout_p", "is_causal", "scale")
             spelled = {"query": "q", "key": "k", "value": "v"}
             call = dict(zip(names, args, strict=False)) | {spelled.get(k, k): v for k, v in kwargs.items()}
+            call["out"] = func(*args, **kwargs)
             self.tap.listening.calls.append(call)
+            return call["out"]
         return func(*args, **kwargs)
 
 
@@ -113,8 +115,8 @@ class Tap:
                 setattr(self._open[index], name, output[0] if isinstance(output, tuple) else output)
             return hook
 
-        def note_core(_: nn.Module, args: tuple[Any, ...]) -> None:
-            self._open[index].calls.append(dict(zip("qkv", args[:3], strict=True)))
+        def note_core(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            self._open[index].calls.append(dict(zip("qkv", args[:3], strict=True)) | {"out": output})
 
         self._handles += [
             parts.block.register_forward_pre_hook(lambda _, args: self._open_block(index, args[0])),
@@ -125,7 +127,7 @@ class Tap:
         if parts.gate is not None:
             self._handles.append(parts.gate.register_forward_hook(note("gate")))
         if isinstance(parts.attn, Attention):
-            self._handles += [parts.attn.core.register_forward_pre_hook(note_core),
+            self._handles += [parts.attn.core.register_forward_hook(note_core),
                               parts.attn.qkv.register_forward_hook(note("qkv"))]
 
     def _open_block(self, index: int, x: Tensor) -> None:

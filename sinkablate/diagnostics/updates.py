@@ -23,15 +23,22 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
     it, after two or three for the steep spectra of real heads. Nearly equal eigenvalues do no harm: any mixture of
     their vectors gives the same quotient. A zero matrix gives NaN.
     """
-    power, largest = gram, gram.new_zeros(gram.shape[:-2])
+    shape = gram.shape[:-2]
+    power = gram = gram.reshape(-1, *gram.shape[-2:])
+    largest = gram.new_zeros(len(gram))
+    active = torch.arange(len(gram), device=gram.device)
     for _ in range(ROUNDS):
         power = power / _trace(power)[..., None, None]
         power = power @ power
         power = power @ power
-        before, largest = largest, (power * gram).sum((-2, -1)) / _trace(power)
-        if not (largest - before > 8 * torch.finfo(gram.dtype).eps * largest).any():
+        found = (power * gram).sum((-2, -1)) / _trace(power)
+        moved = found - largest[active] > 8 * torch.finfo(gram.dtype).eps * found
+        largest[active] = found
+        if not moved.any():
             break
-    return largest
+        if not moved.all():
+            active, power, gram = active[moved], power[moved], gram[moved]
+    return largest.view(shape)
 
 
 def stable_rank(rows: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class BlockView:
     """W = diag(gamma) W_O^h, the head's map into the residual stream with LayerScale folded in, (H, D, d)."""
     residual: Tensor
     """The block's input (B, N, D)."""
+    output: Tensor | None = None
+    """A v as the model itself computed it, before an output gate, (B, H, N, d); None: computed from the weights."""
     update: Tensor | None = None
     """What the attention module wrote, before LayerScale, (B, N, D); None for a view that no model made."""
     gate: Tensor | None = None
