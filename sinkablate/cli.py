@@ -183,7 +183,7 @@ class Cli(LightningCLI):
         """Summarise and close the run."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         diagnostics = self.config_init[self.verb].diagnostics
-        summary = metrics | diagnostics.latest | {
+        summary = metrics | self.config_init[self.verb].stability.totals() | diagnostics.latest | {
             "rules": [str(rule) for rule in rules(diagnostics.thresholds)],
             "images_per_second": self.throughput.images_per_second,
             "wall_seconds": time.time() - self.started,
@@ -237,6 +237,7 @@ def _quiet() -> None:
     """Silence library advice that does not apply here, so that our own lines stay readable."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
                  ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
                  ".*intended to run from within Python.*"):

@@ -215,7 +215,7 @@ class OptimConfig:
     """Optimiser and learning-rate schedule, with timm's names."""
 
     opt: str = "adamw"
-    """timm's optimiser name (adamw, lamb, sgd, …); adamw and sgd run fused."""
+    """timm's optimiser name (adamw, lamb, sgd, …); adamw and sgd run fused where precision is not mixed."""
     lr: float = 3e-3
     """Peak learning rate."""
     weight_decay: float = 0.05

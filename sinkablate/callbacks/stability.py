@@ -46,19 +46,28 @@ class Stability(L.Callback):
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting["loss"].append(loss.detach())
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._read(pl_module)
+            last = {name: self._drain(name, trainer) for name in ("loss", "grad")}
+            if last["grad"] is not None:
+                pl_module.log("stability/grad_norm", last["grad"], batch_size=1)
+            pl_module.log_dict(self.totals(), batch_size=1)
 
-    def _read(self, pl_module: L.LightningModule) -> None:
-        last = {name: self._drain(name) for name in ("loss", "grad")}
-        if last["grad"] is not None:
-            pl_module.log("stability/grad_norm", last["grad"], batch_size=1)
-        pl_module.log_dict({f"stability/{name}": float(count) for name, count in self.counts.items()}, batch_size=1)
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count what came after the last logging step too."""
+        found = [self._drain(name, trainer) for name in ("loss", "grad")]
+        if trainer.is_global_zero and any(value is not None for value in found):
+            for logger in trainer.loggers:
+                logger.log_metrics(self.totals(), step=trainer.global_step)
 
-    def _drain(self, name: str) -> float | None:
-        """Count the spikes among the waiting values; returns the latest."""
+    def totals(self) -> dict[str, float]:
+        """The counts so far, as they are logged."""
+        return {f"stability/{name}": float(count) for name, count in self.counts.items()}
+
+    def _drain(self, name: str, trainer: L.Trainer) -> float | None:
+        """Count the spikes among the waiting values, means over the ranks; returns the latest."""
         if not self._waiting[name]:
             return None
-        values = torch.stack([value.float().cpu() for value in self._waiting[name]]).tolist()
+        waiting = torch.stack([value.float().to(trainer.strategy.root_device) for value in self._waiting[name]])
+        values = trainer.strategy.reduce(waiting, reduce_op="mean").tolist()  # type: ignore[union-attr]
         self._waiting[name].clear()
         past = self.history[name]
         for value in values:

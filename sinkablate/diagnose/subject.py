@@ -135,20 +135,30 @@ def hugging_face_subject(location: str) -> Subject:
     except Exception as error:  # many kinds, from many loaders
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"hf={location}: transformers cannot load it ({reason})") from None
-    seen = _hugging_face_preprocessing(path, config)
+    side, channels = _image_shape(config)
+    if not (side and channels):
+        raise UserError(f"hf={location}: {type(model).__name__} is not made for square images of one size")
+    seen = _hugging_face_preprocessing(path, side, channels)
     transform = eval_transform(ImageConfig(
-        size=seen["size"], in_chans=config.num_channels, mean=tuple(seen["mean"]), std=tuple(seen["std"])))
+        size=side, in_chans=channels, mean=tuple(seen["mean"]), std=tuple(seen["std"])))
     weights = location if path.is_dir() else "random"
     return _subject(model.float(), {"model": f"{type(model).__name__} {location}", "weights": weights,
-                                    "preprocessing": seen}, transform, config.num_channels)
+                                    "preprocessing": seen}, transform, channels)
 
 
-def _hugging_face_preprocessing(path: Path, config: Any) -> dict[str, Any]:
+def _image_shape(config: Any) -> tuple[int, int]:
+    """Side and channels of the square images that a configuration of transformers names; 0 for what it does not."""
+    size = getattr(config, "image_size", None) or 0
+    sides = {size} if isinstance(size, int) else set(size)
+    return sides.pop() if len(sides) == 1 else 0, getattr(config, "num_channels", None) or 0
+
+
+def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> dict[str, Any]:
     """Size from the model, mean and std from the folder's preprocessor_config.json, or .5 without one."""
     file = path / "preprocessor_config.json"
     stored = json.loads(file.read_text()) if file.is_file() else {}
-    half = [0.5] * config.num_channels
-    return {"size": config.image_size, "in_chans": config.num_channels, "mean": stored.get("image_mean", half),
+    half = [0.5] * channels
+    return {"size": side, "in_chans": channels, "mean": stored.get("image_mean", half),
             "std": stored.get("image_std", half), "interpolation": "bicubic", "crop_pct": 1.0,
             "source": file.name if stored else "no preprocessor_config.json: mean and std .5"}
 

@@ -1,6 +1,7 @@
 """Weights & Biases, beside the local record and never in the way of the training."""
 
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -9,7 +10,7 @@ from typing import Any
 import wandb
 from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 
 from sinkablate.config import WandbConfig
 
@@ -39,7 +40,7 @@ class SteadyWandb(WandbLogger):
         except Exception as error:
             if self.failed or self._wandb_init["mode"] == "offline":
                 raise
-            rank_zero_warn(f"W&B: no online run ({_first_line(error)}); recording offline")
+            _warn(f"W&B: no online run ({_first_line(error)}); recording offline")
             wandb.teardown()  # else the service holds on to the run's id
             self._wandb_init["mode"] = "offline"
             return super().experiment
@@ -51,7 +52,7 @@ class SteadyWandb(WandbLogger):
             call(*args, **kwargs)
         except Exception as error:
             self.failed = True
-            rank_zero_warn(f"W&B stopped ({_first_line(error)}); training goes on, the local record is complete")
+            _warn(f"W&B stopped ({_first_line(error)}); training goes on, the local record is complete")
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -82,6 +83,12 @@ def _say_once(line: str) -> None:
     print(line, flush=True)
 
 
+@rank_zero_only
+def _warn(line: str) -> None:
+    """One line; Python's own warnings show their source as a second."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -104,4 +111,11 @@ def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, 
     return SteadyWandb(
         name=name, id=config.id or name, save_dir=run_dir, mode=mode, project=config.project,
         entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,
-        settings=wandb.Settings(silent=True, init_timeout=30))
+        settings=_settings())
+
+
+def _settings() -> wandb.Settings:
+    """Bounds on the seconds a lost server costs; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT have their say."""
+    bounds = {"init_timeout": 30, "finish_timeout": 60}
+    ours = {name: seconds for name, seconds in bounds.items() if f"WANDB_{name.upper()}" not in os.environ}
+    return wandb.Settings(silent=True, finish_timeout_raises=True, **ours)

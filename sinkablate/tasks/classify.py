@@ -124,7 +124,8 @@ class Classify(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """timm's optimiser and a schedule that moves every step."""
-        optimizer = make_optimizer(self.backbone, self.optim_config)
+        amp = self.trainer.precision.endswith("-mixed")
+        optimizer = make_optimizer(self.backbone, self.optim_config, fused=not amp)
         schedule = make_schedule(optimizer, self.optim_config, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

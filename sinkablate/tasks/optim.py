@@ -34,13 +34,18 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True) -> Optimizer:
     """timm's optimiser of that name over `parameter_groups`.
+
+    Args:
+        model: What it trains.
+        config: Name and numbers.
+        fused: Use torch's fused kernel where it has one; Lightning refuses to clip gradients for it under AMP.
 
     Raises:
         UserError: timm has no such optimiser.
     """
-    arguments: dict[str, Any] = {"fused": True} if config.opt in FUSED else {}
+    arguments: dict[str, Any] = {"fused": True} if fused and config.opt in FUSED else {}
     if any(name in config.opt for name in WITH_BETAS):
         arguments["betas"] = config.betas
     try:

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
+
+_CLS = (("cls_token", "class_embedding"), ("dist_token", "distillation_token"))
+"""Parameters, by timm's and by transformers' names; each group is one token."""
+_REGISTERS = ("reg_token", "register_tokens")
 
 
 class TokenType(IntEnum):
@@ -50,20 +55,34 @@ class TokenLayout:
 
 
 def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
-    """Layout of a timm model's sequence.
+    """Layout of a model's sequence.
 
     Args:
-        model: A timm vision transformer.
+        model: A vision transformer of timm or of Hugging Face's transformers.
         num_tokens: Length N of the sequence its blocks see.
 
     Raises:
         UserError: The model's prefix tokens are not all class tokens and registers.
     """
-    tokens = {name: getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token")}
-    num_cls = sum(tokens[name] is not None for name in ("cls_token", "dist_token"))
-    num_registers = 0 if tokens["reg_token"] is None else tokens["reg_token"].shape[1]
-    prefix = getattr(model, "num_prefix_tokens", None)
-    if prefix != num_cls + num_registers:
+    embeddings = getattr(model, "embeddings", None)
+    found = _prefix_of(model if embeddings is None else embeddings)
+    prefix = getattr(model, "num_prefix_tokens", None) if embeddings is None else \
+        num_tokens - _num_patches(getattr(model, "config", None))
+    if prefix != sum(found):
         raise UserError(f"{type(model).__name__} does not say where its tokens are: {prefix} prefix tokens, "
-                        f"but {num_cls} class tokens and {num_registers} registers")
-    return TokenLayout(num_cls, num_registers, num_tokens - prefix)
+                        f"but {found[0]} class tokens and {found[1]} registers")
+    return TokenLayout(*found, num_tokens - prefix)
+
+
+def _prefix_of(owner: nn.Module) -> tuple[int, int]:
+    """Numbers of class tokens (one for distillation among them) and of registers, from a module's parameters."""
+    num_cls = sum(any(getattr(owner, name, None) is not None for name in names) for names in _CLS)
+    registers = next((token for name in _REGISTERS if (token := getattr(owner, name, None)) is not None), None)
+    return num_cls, 0 if registers is None else registers.shape[1]
+
+
+def _num_patches(config: Any) -> int:
+    """Patches of an image of the size that a configuration of transformers names; 0 where it names none."""
+    image, patch = (getattr(config, name, None) or 0 for name in ("image_size", "patch_size"))
+    (height, width), (rows, columns) = ((size, size) if isinstance(size, int) else size for size in (image, patch))
+    return (height // rows) * (width // columns) if rows and columns else 0

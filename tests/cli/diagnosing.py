@@ -1,0 +1,66 @@
+"""Runs `diagnose` on a small model and reads what it leaves behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+from polars.testing import assert_frame_equal
+from running import Outcome, run
+
+SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
+FIGURES = ("handoff", "frequency", "atlas", "token_norms", "sensitivity")
+FILES = {"diagnosis.json", "per_image.npz", "heads.parquet", "blocks.parquet", "sensitivity.parquet", "summary.json",
+         *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv"))}
+PROCESS = ("seconds", "images_per_second", "peak_memory_gib", "rebuild_error")
+"""What depends on the process: its times, its memory, the first batch it saw."""
+
+
+def diagnose(out: Path, images: str | Path = "builtin", *args: str | Path) -> Outcome:
+    """Diagnose a small untrained model."""
+    return run("diagnose", *SMALL, "--images", images, "--out", out, *args)
+
+
+def arrays(out: Path) -> dict[str, Any]:
+    """Content of `per_image.npz`, which needs no pickle."""
+    with np.load(out / "per_image.npz") as stored:
+        return dict(stored)
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Content of `summary.json`, which is JSON without NaN."""
+    def refuse(constant: str) -> float:
+        raise ValueError(constant)
+
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    return found
+
+
+def same_results(one: Path, other: Path, rtol: float = 0.0) -> None:
+    """Two directories hold the same numbers; with a tolerance the tables and counts, which round, are not compared."""
+    before, after = arrays(one), arrays(other)
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        if rtol and values.dtype.kind == "f":
+            np.testing.assert_allclose(after[name], values, rtol=rtol, atol=rtol, err_msg=name)
+        else:
+            np.testing.assert_array_equal(after[name], values, err_msg=name)
+    if rtol:
+        return
+    for table in ("heads", "blocks", "sensitivity"):
+        assert_frame_equal(*(pl.read_parquet(out / f"{table}.parquet") for out in (one, other)), check_exact=True)
+    first, second = ({k: v for k, v in summary(out).items() if k not in PROCESS} for out in (one, other))
+    assert first == second
+
+
+def photographs(root: Path) -> list[Path]:
+    """Nine pictures of several sizes and modes in two folders, in the order of their names."""
+    generator = np.random.default_rng(0)
+    for index in range(9):
+        colours = generator.integers(0, 256, (70 + index, 80, 3), np.uint8)
+        path = root / f"part{index % 2}" / f"{index}.{'png' if index % 3 else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colours).convert("L" if index == 4 else "RGB").save(path)
+    return sorted(root.rglob("*.*"))

@@ -1,0 +1,163 @@
+"""What goes wrong with `diagnose` ends in one line that names the thing, exit code 2, and finished batches kept."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diagnosing import FILES, SMALL, arrays, diagnose, photographs, summary
+from PIL import Image
+from running import Outcome, run, spawn, tree
+
+DINOV2 = "--backbone.name vit_small_patch14_dinov2 --backbone.img_size 112"
+RANDOM = "--backbone.pretrained false"
+IMAGES = "--images {pictures}"
+PLAIN = f"{' '.join(SMALL)} {IMAGES}"
+
+CASES = {
+    "no model": (IMAGES, ["--backbone.name", "--run", "--hf"]),
+    "two models": (f"{PLAIN} --run {{nothing}}", ["one model"]),
+    "unknown model": (f"--backbone.name vit_smal_patch16_224 {IMAGES}", ["vit_smal_patch16_224", "vit_small_patch16"]),
+    "unsupported family": (f"--backbone.name swin_tiny_patch4_window7_224 {RANDOM} {IMAGES}", ["Swin"]),
+    "no transformer": (f"--backbone.name resnet18 {RANDOM} {IMAGES}", ["ResNet"]),
+    "talking heads": (f"--backbone.name cait_xxs24_224 {RANDOM} {IMAGES}", ["TalkingHeadAttn"]),
+    "no such checkpoint": (f"{DINOV2} --backbone.checkpoint {{nothing}} {IMAGES}", ["backbone.checkpoint", "nothing"]),
+    "checkpoint of another model": (f"{DINOV2} --backbone.checkpoint {{weights}} {IMAGES}",
+                                    ["backbone.checkpoint", "weights.pt"]),
+    "checkpoint that is none": (f"{DINOV2} --backbone.checkpoint {{notes}} {IMAGES}", ["notes.txt"]),
+    "no images": (" ".join(SMALL), ["images"]),
+    "no such folder": (f"{' '.join(SMALL)} --images {{nothing}}", ["nothing"]),
+    "folder without images": (f"{' '.join(SMALL)} --images {{empty}}", ["empty", "no image"]),
+    "list of nothing": (f"{' '.join(SMALL)} --images {{blank}}", ["blank.txt", "empty"]),
+    "none can be read": (f"{' '.join(SMALL)} --images {{broken}}", ["broken", "none could be read"]),
+    "image too small": (f"{' '.join(SMALL)} --images {{small}} --strict true", ["small", "20 x 40", "min_side"]),
+    "unreadable, strict": (f"{' '.join(SMALL)} --images {{broken}} --strict true", ["broken", "strict"]),
+    "run that is none": (f"--run {{pictures}} {IMAGES}", ["run=", "config.yaml"]),
+    "hf: nothing there": (f"--hf {{nothing}} {IMAGES}", ["hf=", "nothing"]),
+    "hf: nonsense": (f"--hf {{empty}} {IMAGES}", ["hf=", "empty"]),
+    "hf: nonsense in config.json": (f"--hf {{nonsense}} {IMAGES}", ["hf=", "config.json"]),
+    "hf: a language model": (f"--hf {{language}} {IMAGES}", ["hf=", "Bert"]),
+    "hf: convolutions": (f"--hf {{convolutions}} {IMAGES}", ["hf=", "ResNet"]),
+    "hf: windows": (f"--hf {{windows}} {IMAGES}", ["Swin"]),
+    "hf: more than pixels": (f"--hf {{packed}} {IMAGES}", ["Siglip2VisionModel"]),
+    "out below a file": (f"{PLAIN} --out {{notes}}/deep", ["out=", "notes.txt"]),
+    "out is a file": (f"{PLAIN} --out {{notes}}", ["out=", "notes.txt"]),
+    "out holds another": (f"{PLAIN} --limit 2 --out {{other}}", ["out=", "limit", "--overwrite"]),
+    "unknown device": (f"{PLAIN} --device tpu9", ["device=tpu9"]),
+    "nonsense device": (f"{PLAIN} --device quick", ["device=quick"]),
+    "no such block": (f"{PLAIN} --blocks [12]", ["blocks", "12"]),
+    "no image allowed": (f"{PLAIN} --limit 0", ["limit", "0"]),
+    "no batch": (f"{PLAIN} --batch_size 0", ["batch_size", "0"]),
+    "threshold": (f"{PLAIN} --thresholds.nop_max 0.9", ["thresholds.nop_max"]),
+    "unknown key": (f"{PLAIN} --tresholds 1", ["tresholds"]),
+    "format": (f"{PLAIN} --format yaml", ["format", "yaml"]),
+}
+if not torch.cuda.is_available():
+    CASES["no GPU"] = (f"{PLAIN} --device cuda", ["device=cuda"])
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files and folders by the name that `CASES` knows."""
+    root = tmp_path_factory.mktemp("places")
+    found = {name: root / name for name in ("pictures", "nothing", "empty", "broken", "small", "other")}
+    photographs(found["pictures"])
+    for name in ("empty", "broken", "small"):
+        found[name].mkdir()
+    (found["broken"] / "broken.png").write_bytes(b"\x89PNG, or not")
+    Image.new("RGB", (20, 40)).save(found["small"] / "small.png")
+    found |= {"notes": root / "notes.txt", "blank": root / "blank.txt", "weights": root / "weights.pt"}
+    found["notes"].write_text("no weights, no folder")
+    found["blank"].write_text("# nothing\n")
+    torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, found["weights"])
+    for name, text in {
+        "nonsense": "{", "language": '{"model_type": "bert"}', "convolutions": '{"model_type": "resnet"}',
+        "windows": '{"model_type": "swin", "image_size": 224}', "packed": '{"model_type": "siglip2_vision_model"}',
+    }.items():
+        found[name] = root / name / "config.json"
+        found[name].parent.mkdir()
+        found[name].write_text(text)
+    diagnose(found["other"], found["pictures"], "--limit", "1").succeeded()
+    return found
+
+
+def assert_one_line(outcome: Outcome, *says: str) -> None:
+    """Exit code 2 and one line of error that says all this."""
+    assert outcome.code == 2, outcome.err or outcome.out
+    errors = [line for line in outcome.err.splitlines() if "error: " in line]
+    assert len(errors) == 1, outcome.err
+    assert "Traceback" not in outcome.err
+    missing = [words for words in says if words not in errors[0]]
+    assert not missing, errors[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_and_nothing_written(case: str, places: dict[str, Path], tmp_path: Path) -> None:
+    words, says = CASES[case]
+    before = tree(places["other"])
+    out = [] if " --out " in words else ["--out", str(tmp_path / "out")]
+    outcome = run("diagnose", *words.format(**places).split(), *out)
+    assert_one_line(outcome, *says)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out" / "per_image.npz").exists()
+    assert tree(places["other"]) == before
+
+
+def test_missing_weights_offline_name_the_key_for_a_local_file(places: dict[str, Path], tmp_path: Path) -> None:
+    outcome = spawn("diagnose", "--backbone.name", "vit_tiny_patch16_224", "--images", places["pictures"],
+                    "--out", tmp_path / "out", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
+    assert_one_line(outcome, "vit_tiny_patch16_224", "backbone.checkpoint")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_and_small_images_are_skipped_counted_and_named(tmp_path: Path) -> None:
+    root, out = tmp_path / "photographs", tmp_path / "out"
+    files = photographs(root)
+    files[1].write_bytes(files[1].read_bytes()[:60])
+    files[4].unlink()
+    files[4].symlink_to(tmp_path / "gone")
+    Image.new("RGB", (31, 80)).save(files[7])
+    outcome = diagnose(out, root, "--batch_size", "2").succeeded()
+    found = summary(out)
+    assert found["image_count"] == 6
+    assert len(found["skipped"]) == 3
+    for path, line in zip((files[1], files[4], files[7]), found["skipped"], strict=True):
+        assert path.name in line
+        assert line in outcome.err
+    kept = [path for place, path in enumerate(files) if place not in (1, 4, 7)]
+    assert arrays(out)["image_names"].tolist() == [str(path.relative_to(root)) for path in kept]
+    assert "3 images skipped" in outcome.out
+
+
+def test_a_run_without_a_checkpoint(tmp_path: Path, finished: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.yaml").write_text((finished / "config.yaml").read_text())
+    assert_one_line(run("diagnose", "--run", bare, "--out", tmp_path / "out"), "run=", "no checkpoint")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a quarter megabyte."""
+    target = tmp_path / "disk"
+    target.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(target)]
+    if os.name != "posix" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield target
+    subprocess.run(["umount", "-l", str(target)], check=True)
+
+
+def test_a_full_disk_keeps_finished_batches(full_disk: Path, tmp_path: Path) -> None:
+    out, chosen = full_disk / "out", ("--batch_size", "1", "--limit", "9")
+    outcome = diagnose(out, "builtin", *chosen)
+    assert_one_line(outcome, str(out), "No space left", "finished batches are kept")
+    kept = sorted(tree(out / "parts"))
+    assert 0 < len(kept) <= 9
+    assert not list(out.rglob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=64m", str(full_disk)], check=True)
+    diagnose(out, "builtin", *chosen).succeeded()
+    assert set(tree(out)) == FILES
+    assert summary(out)["image_count"] == 9

@@ -1,0 +1,195 @@
+"""W&B through its real client: offline without a key, online against a stand-in, and never in the way of a training."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import CONFIGS, ROOT, Outcome, metrics, quick_fit, spawn
+
+pytestmark = pytest.mark.slow
+
+STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "tools" / "wandb_stub.py"
+NAME = "vit_mini-gate_reg-s3"
+KEYS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/mass_max", "norm/patch_p99",
+        "gate/open", "stability/grad_norm", "trainer/global_step"}
+"""Names in people's dashboards."""
+
+
+def fit(run_dir: Path, *args: str, **env: str) -> Outcome:
+    """A fit of two steps that logs to W&B as it would at a user's, whose home holds no key."""
+    home = run_dir.parent / "home"
+    home.mkdir(exist_ok=True)
+    words = quick_fit(run_dir, "--wandb.mode=auto", "--seed_everything=3", *args, configs=[CONFIGS / "gate_reg.yaml"])
+    return spawn(*words, launcher=(), **env, HOME=str(home)).succeeded()
+
+
+def online(run_dir: Path, url: str, *args: str) -> Outcome:
+    """The same with a key for a server, on which few seconds are spent."""
+    return fit(run_dir, *args, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT="5",
+               WANDB_FINISH_TIMEOUT="2")
+
+
+def offline_runs(run_dir: Path) -> list[Path]:
+    return list((run_dir / "wandb").glob("offline-run-*"))
+
+
+def assert_complete(run_dir: Path) -> None:
+    """The local record is that of a finished run."""
+    assert (run_dir / "DONE").exists()
+    assert [row["step"] for row in metrics(run_dir)] == ["0", "1", "2"]
+    assert KEYS - {"trainer/global_step"} <= metrics(run_dir)[0].keys()
+    assert len(list((run_dir / "diagnostics").glob("*.parquet"))) == 2
+
+
+def assert_holds_every_key(record: Path) -> None:
+    """The client's own file, a sequence of protocol buffers, names every key."""
+    content = (record / f"run-{NAME}.wandb").read_bytes()
+    assert {key for key in KEYS if key.encode() not in content} == set()
+
+
+def warnings_of(outcome: Outcome) -> list[str]:
+    """What was said on stderr: every line of it."""
+    return outcome.err.splitlines()
+
+
+def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    outcome = fit(run_dir)
+    assert_complete(run_dir)
+    assert [line for line in outcome.out.splitlines() if "W&B" in line or "wandb:" in line] == [
+        f"W&B: offline; upload later with: wandb sync {run_dir}/wandb/offline-run-*"]
+    assert "wandb" not in outcome.err.lower()
+    [record] = offline_runs(run_dir)
+    assert record.name.endswith(NAME)
+    assert_holds_every_key(record)
+
+
+@contextmanager
+def stub(log: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The stand-in for a server: its address and process, which does not outlive the test."""
+    if not STUB.is_file():
+        pytest.skip("the stand-in for a W&B server is not here (SINKABLATE_SHARED names the folder)")
+    command = ["timeout", "120", sys.executable, str(STUB), "0", str(log)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[dict[str, Any]]]:
+    """An online run: its directory, what it said, and what the server was told."""
+    root = tmp_path_factory.mktemp("online")
+    with stub(root / "log.jsonl") as (url, _):
+        outcome = online(root / "run", url, "--wandb.tags=[mine]", "--wandb.group=pair", "--wandb.project=sinks",
+                         "--diagnostics.heatmap=true")
+    return root / "run", outcome, [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+
+
+def test_online_nothing_is_left_offline_and_nothing_is_warned_of(
+        recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
+    run_dir, outcome, _ = recorded
+    assert_complete(run_dir)
+    assert not offline_runs(run_dir)
+    assert "W&B" not in outcome.out + outcome.err
+
+
+def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
+    told: dict[str, Any] = {}
+    for entry in recorded[2]:
+        if entry.get("op") == "UpsertBucket":
+            told |= {name: value for name, value in entry["vars"].items() if value is not None}
+    assert told["name"] == told["displayName"] == NAME
+    assert (told["project"], told["groupName"]) == ("sinks", "pair")
+    assert sorted(told["tags"]) == sorted(["score:softmax", "sink:none", "gate:headwise", "registers:4", "mine"])
+    config = json.loads(told["config"])
+    resolved = yaml.safe_load((recorded[0] / "config.yaml").read_text())
+    assert {name: item["value"] for name, item in config.items() if name != "_wandb"} == resolved
+    assert resolved["model"]["backbone"]["attention"]["gate"] == "headwise"
+
+
+def test_the_server_gets_numbers_and_the_heat_map(recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
+    bodies = "".join(entry["body"] for entry in recorded[2] if "body" in entry)  # the stand-in keeps their beginnings
+    keys = set(re.findall(r'\\"([\w./]+)\\":', bodies))
+    assert keys & KEYS
+    assert {key.split("/")[0] for key in keys if "/" in key and not key.startswith("system.")} <= {
+        "train", "val", "sink", "norm", "gate", "stability", "trainer", "media"}
+    assert any("heads" in entry.get("put", "") for entry in recorded[2])
+    assert_holds_every_key(next((recorded[0] / "wandb").glob("run-*")))
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """A server that knows no key."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.dumps({"errors": [{"message": "user is not logged in"}], "data": None}).encode()
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An address where nothing listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """The address of a server that refuses."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("server", [nobody, refusing])
+def test_a_server_that_is_not_there_costs_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
+    with server() as url:
+        outcome = online(tmp_path / "run", url)
+    assert_complete(tmp_path / "run")
+    [warning] = warnings_of(outcome)
+    assert "no online run" in warning
+    assert len(offline_runs(tmp_path / "run")) == 1
+
+
+def test_a_server_that_goes_away_costs_one_warning(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with stub(log) as (url, process):
+        def leave() -> None:
+            while process.poll() is None and not (log.exists() and "UpsertBucket" in log.read_text()):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+
+        watcher = threading.Thread(target=leave)
+        watcher.start()
+        outcome = online(tmp_path / "run", url)
+        watcher.join(10)
+    assert_complete(tmp_path / "run")
+    [warning] = warnings_of(outcome)
+    assert "the local record is complete" in warning
