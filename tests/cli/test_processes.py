@@ -21,7 +21,8 @@ def words(run_dir: Path, *args: str) -> list[str]:
     """A fit of three steps that evaluates on all 2,000 images and measures an odd number of them."""
     return quick_fit(run_dir, "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1.0",
                      "--wandb.mode=offline", "--data.eval_batch_size=250", "--diagnostics.images=7",
-                     "--diagnostics.every_n_steps=2", "--diagnostics.heatmap=true", *args, configs=[CONFIGS / "gate_reg.yaml"])
+                     "--diagnostics.every_n_steps=2", "--diagnostics.heatmap=true", *args,
+                     configs=[CONFIGS / "gate_reg.yaml"])
 
 
 def torchrun() -> tuple[str, ...]:
