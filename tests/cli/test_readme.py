@@ -39,7 +39,7 @@ def test_make_runs_what_the_readme_says() -> None:
     recipe = subprocess.run(["make", "-n", "fit", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (said,) = re.findall(r"make fit .*then: python -m (.*)", README)
     assert f"python -m {said}\n" in recipe
-    assert "python -m pytest -n auto\n" in recipe
+    assert "python -m pytest -n auto --dist loadfile\n" in recipe
 
 
 def test_every_config_is_in_the_table_with_its_own_words() -> None:
