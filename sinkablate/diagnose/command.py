@@ -80,7 +80,7 @@ def diagnose(
     target = _device(device)
     identity = json.loads(json.dumps({
         **subject.description, "images": where, "limit": limit, "min_side": min_side, "blocks": chosen,
-        "thresholds": asdict(thresholds)}))
+        "min_events": min_events, "thresholds": asdict(thresholds)}))
     require_writable(Path(out), "out")
     store = Store(Path(out), identity, overwrite=overwrite)
     quiet = format == "json"

@@ -142,9 +142,9 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     if chunk.gate is None:
         return quantities
     quantities["gate_open"] = chunk.gate.mean((-2, -1))
-    quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
-    if gates_values:
+    if gates_values:  # a gate of values, not of queries: nothing to correlate with where queries look
         return quantities | _before_value_gate(chunk)
+    quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
     gated = of_update(chunk.gate * output)
     handed = chunk.norms(chunk.gate * _rows_at(chunk.v, sink))
     quantities["gated_ratio_out"] = gated_ratio(handed, chunk.routing.routed, other_norm)

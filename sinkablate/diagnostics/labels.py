@@ -14,11 +14,10 @@ VERDICTS = (Label.NOP, Label.BROADCAST, Label.OTHER, Label.UNDEFINED)
 
 
 def rules_for(records: Records, thresholds: ThresholdConfig) -> tuple[Rule, ...]:
-    """The published rules, and the effective twins of the default ones where an output gate exists."""
+    """The published rules, and the effective twin of each where an output gate exists."""
     published = rules(thresholds)
     gated = "gated_ratio_out" in records.heads
-    twins = tuple(effective(rule) for rule in published if rule.name in ("causal", "adaptive")) if gated else ()
-    return (*published, *twins)
+    return (*published, *(effective(rule) for rule in published)) if gated else published
 
 
 def label_all(records: Records, thresholds: ThresholdConfig) -> dict[str, Labels]:
@@ -31,6 +30,11 @@ def is_event(labels: Labels) -> NDArray[np.bool_]:
     return np.isin(labels, (Label.NOP, Label.BROADCAST, Label.OTHER))
 
 
-def qualified(labels: Labels, records: Records, thresholds: ThresholdConfig) -> NDArray[np.bool_]:
-    """Broadcast events whose head changes the residual stream at all: rel_update >= rel_update_min."""
-    return (labels == Label.BROADCAST) & (records.heads["rel_update"] >= np.float32(thresholds.rel_update_min))
+def qualified_all(records: Records, thresholds: ThresholdConfig) -> dict[str, NDArray[np.bool_]]:
+    """Rule name -> broadcast events whose head changes the residual stream at all, (n, L, H).
+
+    rel_update >= rel_update_min; that of the update behind the gate for an effective rule.
+    """
+    least = np.float32(thresholds.rel_update_min)
+    return {rule.name: (apply(rule, records.heads) == Label.BROADCAST) & (records.heads[rule.size] >= least)
+            for rule in rules_for(records, thresholds)}

@@ -43,8 +43,10 @@ def check(model: nn.Module, image: Tensor) -> None:
     Raises:
         UserError: The model cannot be measured; the message names its family.
     """
-    with undisturbed(model), Tap(model, Recorder(ThresholdConfig())) as tap:
+    recorder = Recorder(ThresholdConfig())
+    with undisturbed(model), Tap(model, recorder) as tap:
         tap.run(image)
+        recorder.take(np.zeros(1, np.int64))
 
 
 def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig,

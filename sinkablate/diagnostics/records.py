@@ -113,10 +113,24 @@ class Recorder:
             raise RuntimeError("no block has been recorded")
 
         def stack(group: str) -> dict[str, Array]:
-            return {name: torch.stack([block[group][name] for block in blocks], dim=1).cpu().float().numpy()
-                    for name in blocks[0][group]}
+            names = dict.fromkeys(name for block in blocks for name in block[group])
+            return {name: torch.stack([_of_block(block[group], name) for block in blocks], dim=1).cpu().float().numpy()
+                    for name in names}
 
         sums = {name: torch.stack([block["sums"][name] for block in blocks]).cpu().numpy()
                 for name in blocks[0]["sums"]}
         return Records(order=order, layout=self._layout, heads=stack("heads"), mass=stack("mass"),
                        tokens=stack("tokens"), norms=stack("norms")["norms"], **sums)
+
+
+def _of_block(measured: dict[str, Tensor], name: str) -> Tensor:
+    """A quantity of a block, or what stands for it where only other blocks have a gate.
+
+    Behind an absent gate a quantity is what it is before; the gate's own are NaN.
+    """
+    if name in measured:
+        return measured[name]
+    plain = name.removeprefix("gated_").removeprefix("raw_")
+    if plain in measured:
+        return measured[plain]
+    return torch.full_like(next(iter(measured.values())), torch.nan, dtype=torch.float32)

@@ -46,6 +46,8 @@ class Rule:
     """Broadcast: the ratio is at least this ..."""
     rank_max: float
     """... and the stable rank at most this."""
+    size: str = "rel_update"
+    """What qualifies a broadcast: how much the head changes the residual stream."""
 
     def __str__(self) -> str:
         rank = "" if self.rank is None else f" and {self.rank} <= {self.rank_max:g}"
@@ -70,7 +72,7 @@ def effective(rule: Rule) -> Rule:
 
     Only the ratio after W_O exists behind the gate, so `lejepa` reads that one too.
     """
-    return replace(rule, name=f"effective_{rule.name}", ratio="gated_ratio_out",
+    return replace(rule, name=f"effective_{rule.name}", ratio="gated_ratio_out", size="gated_rel_update",
                    rank=None if rule.rank is None else f"gated_{rule.rank}")
 
 

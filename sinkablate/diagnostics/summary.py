@@ -1,7 +1,7 @@
 """From records to the scalars a logger gets.
 
-Events per image are summed over heads and blocks >= 1 and averaged over images; block 0 sits on raw patch embeddings
-and is counted apart.
+Events per image are summed over heads and blocks >= 1 and averaged over images. Block 0 sits on raw patch embeddings:
+its events are counted apart, and every other aggregate under sink/ leaves it out (unless it is the only block).
 """
 
 import math
@@ -18,19 +18,20 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
     """Aggregates under sink/, norm/ and gate/, never one per head."""
     labels = label_all(records, thresholds)
     out = _counts(labels)
-    heads = records.heads
+    first = 1 if records.norms.shape[1] > 1 else 0
+    heads = {name: values[:, first:] for name, values in records.heads.items()}
     out["sink/mass_max"] = float(heads["mass"].mean(axis=0).max())
     for name in ("routed_frac", "entropy", "row_mass", "null_mass", "dead_rows", "group_routed_frac",
                  "topk_routed_frac", "rel_update", "quiet_frac"):
         out[f"sink/{name}"] = mean_of(heads[name])
     for name in ("ratio_out", "ratio_head", "stable_rank"):
-        out[f"sink/{name}"] = _median(heads[name][:, 1:] if heads[name].shape[1] > 1 else heads[name])
-    out["sink/payload_constancy"] = _median(constancy(records))
+        out[f"sink/{name}"] = _median(heads[name])
+    out["sink/payload_constancy"] = _median(constancy(records)[first:])
     for name, mass in records.mass.items():
-        out[f"sink/mass_{name}"] = mean_of(mass)
+        out[f"sink/mass_{name}"] = mean_of(mass[:, first:])
     for block in range(records.norms.shape[1]):
         out[f"sink/events/block{block}"] = float(is_event(labels["causal"][:, block]).sum(axis=-1).mean())
-        out[f"sink/mass_max/block{block}"] = float(heads["mass"][:, block].mean(axis=0).max())
+        out[f"sink/mass_max/block{block}"] = float(records.heads["mass"][:, block].mean(axis=0).max())
     out |= _norm_scalars(records, thresholds)
     out |= {f"gate/{name}": mean_of(heads[f"gate_{name}"]) for name in ("open", "corr") if f"gate_{name}" in heads}
     return {name: value for name, value in out.items() if not math.isnan(value)}

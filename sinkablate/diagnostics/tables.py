@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import payload_constancy
-from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all, qualified
+from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all, qualified_all
 from sinkablate.diagnostics.norms import norm_summary
 from sinkablate.diagnostics.records import Array, Records
 from sinkablate.vit.tokens import TokenType
@@ -48,8 +48,9 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         "block": grid[0] if blocks is None else np.array(blocks)[grid[0]], "head": grid[1],
         "images": np.full(count * heads, n)}
     labels = label_all(records, thresholds)
+    worthy = qualified_all(records, thresholds)
     for rule, verdicts in labels.items():
-        columns |= _label_columns(rule, verdicts, qualified(verdicts, records, thresholds))
+        columns |= _label_columns(rule, verdicts, worthy[rule])
     for name, values in records.heads.items():
         if name not in INDICES and not name.startswith("routed_frac_at_"):
             columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
@@ -121,8 +122,10 @@ def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def _location_entropy(places: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
     """Entropy of each column of (n, m) over log of the number of key columns."""
     shares = [np.bincount(column) / len(column) for column in places.T]
-    most = max(records.layout.num_tokens, int(places.max()) + 1)
-    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / np.log(most) + 0.0 for p in shares])
+    extra = sum(not np.isnan(records.mass[kind.label]).all() for kind in (TokenType.NULL, TokenType.KV_BIAS))
+    most = records.layout.num_tokens + extra
+    scale = np.log(most) if most > 1 else nan
+    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / scale + 0.0 for p in shares])
 
 
 def _binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:

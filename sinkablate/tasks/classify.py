@@ -95,9 +95,14 @@ class Classify(L.LightningModule):
             np.random.set_state(state)
         return mixed
 
+    def on_train_start(self) -> None:
+        """The average holds every step so far."""
+        self._averaged_step = self.global_step
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the average once per optimiser step."""
-        if self.ema is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+        """Move the average once per optimiser step; an epoch's last group of batches may be a short one."""
+        if self.ema is not None and self.global_step != self._averaged_step:
+            self._averaged_step = self.global_step
             self.ema.update(self.backbone, step=self.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -121,6 +126,13 @@ class Classify(L.LightningModule):
         """Keys, labels and class probabilities (B, num_classes)."""
         images, targets, keys = batch
         return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
+
+    def setup(self, stage: str) -> None:
+        """Refuse a batch that cannot be mixed before anything is written."""
+        batch = getattr(self.trainer.datamodule, "batch_size", 0)  # type: ignore[attr-defined]
+        if stage == "fit" and self.mixup is not None and batch // self.trainer.world_size % 2:
+            raise UserError(f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "
+                            f"{self.trainer.world_size} processes needs an even number of images")
 
     def configure_optimizers(self) -> Any:
         """timm's optimiser and a schedule that moves every step."""

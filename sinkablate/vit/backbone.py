@@ -52,7 +52,8 @@ def build_backbone(config: BackboneConfig, *, num_classes: int, in_chans: int, i
     loaded = _loaded_names(source, config, weights) if config.pretrained or (weights and not ours) else set()
     model = _with_registers(source, config, shape, seed, transfer=bool(loaded))
     _change_blocks(model, config)
-    folded = model.no_embed_class and not source.no_embed_class and model.has_class_token
+    folded = (model.no_embed_class and not source.no_embed_class and model.has_class_token
+              and not config.fixed_sincos)  # whose CLS row is zero
     draw_parameters(model, config, seed, keep=loaded, folded=folded)
     if config.fixed_sincos:
         _fix_sincos_positions(model)

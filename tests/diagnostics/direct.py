@@ -117,7 +117,7 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
         return out
     gate = view.gate[b, h].double().numpy()
     openness = gate.mean(1)
-    out |= {"gate_open": gate.mean(), "gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
+    out |= {"gate_open": gate.mean()}
     if view.gates_values:
         raw = view.raw_v[b, h].double().numpy()
         behind = update(A @ raw @ W.T, routed, mean_u, residual, t)
@@ -125,6 +125,7 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
                       "raw_stable_rank": behind["stable_rank"], "raw_update_norm": behind["update_norm"]}
     gated = update((gate * (A @ v)) @ W.T, routed, mean_u, residual, t)
     del gated["rank1_energy"]
+    out |= {"gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
     handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
     mean_other = np.linalg.norm(u[others], axis=1).mean() if others else nan
     return out | {f"gated_{name}": x for name, x in gated.items()} | {

@@ -353,3 +353,13 @@ def test_head_factor_of_a_weak_direction_keeps_its_norms():
     x = torch.randn(6, generator=torch.Generator().manual_seed(1))
     exact = (W.double() @ x.double()).norm()
     assert float((head_factor(W)[0] @ x).norm()) == pytest.approx(float(exact), rel=1e-5)
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.5, 0.9, 0.99, 0.998, 0.999, 0.9999, 0.999999, 1.0])
+@pytest.mark.parametrize("width", [16, 64])
+def test_the_largest_eigenvalue_of_steep_and_flat_spectra(rest, width):
+    q = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    spectrum = torch.full((width,), rest, dtype=torch.float64)
+    spectrum[0] = 1.0
+    gram = ((q * spectrum) @ q.T).float()[None]
+    assert float(largest_eigenvalue(gram)) == pytest.approx(1.0, rel=1e-5)

@@ -86,3 +86,8 @@ def test_the_global_random_state_changes_nothing() -> None:
         torch.manual_seed(seed)
         states.append(make(VARIANTS["gate_reg"]).state_dict())
     assert all(torch.equal(states[0][name], p) for name, p in states[1].items())
+
+
+def test_fixed_positions_leave_the_class_token_alone() -> None:
+    tokens = [make(fixed_sincos=True, registers=n).cls_token for n in (0, 4)]
+    assert torch.equal(*tokens)
