@@ -36,7 +36,7 @@ def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
     """A bare `--flag` of a yes-or-no key means `--flag=true`."""
     flags = {option for action in parser._actions for option in action.option_strings
              if getattr(action, "_typehint", None) is bool}
-    following = [*args[1:], "--"]
+    following = [*args, "--"][1:]
     return [f"{word}=true" if word in flags and after.startswith("--") else word
             for word, after in zip(args, following, strict=True)]
 
