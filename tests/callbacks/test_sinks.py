@@ -139,6 +139,28 @@ def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, t
     assert not first["median_mass"].equals(last["median_mass"])
 
 
+@pytest.mark.parametrize(("value", "label", "other"), [(0.0, "nop", "broadcast"), (1.0, "broadcast", "nop")])
+def test_a_planted_sink_is_seen_for_what_it_does(value: float, label: str, other: str, data: ImageData,
+                                                 tmp_path: Path) -> None:
+    """CLS lies far along one direction; every query of head 2 in block 1 seeks it, and its value is chosen."""
+    task = Classify(BackboneConfig(qkv_bias=True))
+    model: Any = task.backbone
+    attn, direction = model.blocks[1].attn, torch.zeros(model.embed_dim)
+    direction[:2] = torch.tensor([1.0, -1.0])  # without a mean, which the norm would take away
+    q, k, v = (torch.arange(3)[:, None] * attn.attn_dim + 2 * attn.head_dim + torch.arange(attn.head_dim)).unbind()
+    with torch.no_grad():
+        model.cls_token.copy_(1e4 * direction)
+        attn.qkv.weight[q] = 0
+        attn.qkv.bias[q] = 10.0
+        attn.qkv.weight[k] = direction
+        attn.qkv.weight[v, :2] = value * direction[:2]
+    assert train(tmp_path, data, task, 1, 1) == [0, 1]
+    head = heads(tmp_path, 0).filter(pl.col("block") == 1, pl.col("head") == 2)
+    assert head["token_type"].item() == "cls"
+    assert head["median_mass"].item() == pytest.approx(1, abs=1e-4)
+    assert (head["causal_frequency"].item(), head[f"causal_{label}"].item(), head[f"causal_{other}"].item()) == (1, 4, 0)
+
+
 def global_state() -> tuple[Any, ...]:
     """Random states and settings of numbers, as values that compare."""
     numpy = np.random.get_state(legacy=False)
