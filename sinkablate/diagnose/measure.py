@@ -98,29 +98,29 @@ def _load(picture: Picture) -> Tensor | str:
 
 
 def _run(tap: Tap, recorder: Recorder, tensors: list[Tensor], numbers: list[int]) -> Records:
-    images = torch.stack(tensors)
-    try:
-        return _forward(tap, recorder, images, numbers)
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-    fits = len(images) // 2
+    """The records of a batch; where it does not fit into memory, smaller ones are tried to say what would."""
+    images, fits = torch.stack(tensors), len(tensors)
     while fits:
-        try:
-            _forward(tap, recorder, images[:fits], numbers[:fits])
+        records = _attempt(tap, recorder, images[:fits], numbers[:fits])
+        if records is not None:
+            if fits == len(images):
+                return records
             break
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            fits //= 2
+        fits //= 2
     advice = f"{fits} fit: --batch_size {fits} goes on from here" if fits else "not even one does"
     raise UserError(f"batch_size={len(images)} does not fit into memory; {advice}")
 
 
-def _forward(tap: Tap, recorder: Recorder, images: Tensor, numbers: list[int]) -> Records:
+def _attempt(tap: Tap, recorder: Recorder, images: Tensor, numbers: list[int]) -> Records | None:
+    """The records of a batch, or None when memory runs out."""
     recorder.reset()
-    tap.run(images.to(next(tap.model.parameters()).device))
-    return recorder.take(np.array(numbers, np.int64))
+    try:
+        tap.run(images.to(next(tap.model.parameters()).device))
+        return recorder.take(np.array(numbers, np.int64))
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

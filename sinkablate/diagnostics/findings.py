@@ -24,7 +24,8 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
         thresholds: Of the rules.
         blocks: Numbers of the measured blocks.
     """
-    labels, worthy = label_all(records, thresholds), qualified_all(records, thresholds)
+    labels = label_all(records, thresholds)
+    worthy = qualified_all(labels, records, thresholds)
     first = np.array([block == 0 for block in blocks])
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {

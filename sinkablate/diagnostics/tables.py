@@ -48,7 +48,7 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         "block": grid[0] if blocks is None else np.array(blocks)[grid[0]], "head": grid[1],
         "images": np.full(count * heads, n)}
     labels = label_all(records, thresholds)
-    worthy = qualified_all(records, thresholds)
+    worthy = qualified_all(labels, records, thresholds)
     for rule, verdicts in labels.items():
         columns |= _label_columns(rule, verdicts, worthy[rule])
     for name, values in records.heads.items():

@@ -51,6 +51,7 @@ def test_an_effective_broadcast_is_qualified_by_what_passes_the_gate() -> None:
     for name in ("stable_rank", "gated_stable_rank"):
         records.heads[name][:] = 1
     strict = ThresholdConfig()
-    assert (label_all(records, strict)["effective_causal"] == Label.BROADCAST).all()
-    assert qualified_all(records, strict)["causal"].all()
-    assert not qualified_all(records, strict)["effective_causal"].any()
+    labels = label_all(records, strict)
+    assert (labels["effective_causal"] == Label.BROADCAST).all()
+    assert qualified_all(labels, records, strict)["causal"].all()
+    assert not qualified_all(labels, records, strict)["effective_causal"].any()
