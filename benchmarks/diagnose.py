@@ -3,12 +3,13 @@
     python -m benchmarks.diagnose [--model vit_small_patch14_dinov2] [--img_size 224] [--batch 4] [--rounds 3]
     python -m benchmarks.diagnose --memory [--img_size 518] [--batch 8]
 
-The direct method makes each head's u of full width (B, H, N, D), the N x N Gram matrix of its update and all float64
-eigenvalues of it. Both see the same captured q, k, v; the values are compared. `--memory` prints the peak memory of a
+The direct method makes each head's u of full width (B, H, N, D), the N x N Gram matrix of its update and all
+eigenvalues of it, both in float64. Both sides see the same captured q, k, v; the values are compared. `--memory` prints the peak memory of a
 process that only runs the model, and of one that measures it.
 """
 
 import argparse
+import math
 import resource
 import subprocess
 import sys
@@ -29,7 +30,7 @@ THRESHOLDS = ThresholdConfig()
 
 
 class Direct:
-    """The quantities that the public scripts print, as their definitions read."""
+    """The arrays that `per_image.npz` shares with the public scripts, as their definitions read."""
 
     def __init__(self) -> None:
         self.blocks: list[dict[str, Tensor]] = []
@@ -42,12 +43,20 @@ class Direct:
         sink = columns.argmax(-1)
         at_sink = weights.gather(-1, sink[..., None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
         norms, raw = u.norm(dim=-1), view.v.norm(dim=-1)
-        energy = torch.linalg.eigvalsh((update @ update.mT).double())
+        routed, sizes = at_sink >= THRESHOLDS.routed_min, update.norm(dim=-1)
+        residual = view.residual.norm(dim=-1).mean(-1)[:, None]
+        wide = update.double()
+        energy = torch.linalg.eigvalsh(wide @ wide.mT)
         self.blocks.append({
-            "mass": columns.amax(-1), "routed_frac": (at_sink >= 0.5).float().mean(-1), "min_a": at_sink.amin(-1),
+            "sink_idx": sink, "mass": columns.amax(-1), "routed_frac": routed.float().mean(-1),
+            "min_a": at_sink.amin(-1), "cond_mass": (at_sink * routed).sum(-1) / routed.sum(-1),
+            "row_mass": weights.sum(-1).mean(-1),
+            "entropy": torch.special.entr(weights).sum(-1).mean(-1) / math.log(weights.shape[-1]),
             "ratio_out": ratio(norms, sink), "ratio_head": ratio(raw, sink),
+            "sink_value_norm": norms.gather(-1, sink[..., None]).squeeze(-1),
             "stable_rank": energy.sum(-1) / energy[..., -1], "rank1_energy": energy[..., -1] / energy.sum(-1),
-            "update_norm": update.norm(dim=-1).mean(-1)})
+            "update_norm": sizes.mean(-1), "rel_update": sizes.mean(-1) / residual,
+            "quiet_frac": (sizes <= THRESHOLDS.quiet_max * norms.mean(-1)[..., None]).float().mean(-1)})
 
     def output(self, index: int, x: Tensor) -> None:
         """Nothing."""
@@ -61,9 +70,15 @@ def ratio(norms: Tensor, sink: Tensor) -> Tensor:
 
 def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
     """Largest relative difference of any shared quantity."""
-    ours = recorder.take(np.arange(count)).heads
-    return max(float(((torch.from_numpy(ours[name][:, place]) - block[name]).abs() / block[name].abs().clamp_min(1e-9))
-                     .max()) for place, block in enumerate(direct.blocks) for name in block)
+    heads = recorder.take(np.arange(count)).heads
+
+    def difference(ours: Tensor, theirs: Tensor) -> float:
+        undefined = ours.isnan() & theirs.isnan()
+        relative = (ours - theirs).abs() / theirs.abs().clamp_min(1e-9)
+        return float(relative.masked_fill(undefined, 0).nan_to_num(torch.inf).max())
+
+    return max(difference(torch.from_numpy(heads[name][:, place]), block[name])
+               for place, block in enumerate(direct.blocks) for name in block)
 
 
 def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:

@@ -55,6 +55,13 @@ class AttentionCore(nn.Module):
                 return with_column(k, self.sink_key), with_column(v, self.sink_value)
         return k, v
 
+    def logits(self, q: Tensor, k: Tensor, heads: slice = slice(None)) -> Tensor:
+        """Scaled logits (B, h, N, M), the sink's column included; arguments as in `weights`."""
+        s = (q * self.scale) @ k.transpose(-2, -1)
+        if self.config.sink == "learned":
+            s = s + F.pad(self.sink_logit[heads, None, None], (k.shape[2] - 1, 0)).to(s.dtype)
+        return s
+
     def weights(self, q: Tensor, k: Tensor, heads: slice = slice(None)) -> Tensor:
         """Explicit weights A (B, h, N, M) of queries (B, h, N, d) on the keys of `columns` (B, h, M, d).
 
@@ -63,9 +70,7 @@ class AttentionCore(nn.Module):
             k: Keys of the chosen heads, sink column included.
             heads: Which of the H heads these are.
         """
-        s = (q * self.scale) @ k.transpose(-2, -1)
-        if self.config.sink == "learned":
-            s = s + F.pad(self.sink_logit[heads, None, None], (k.shape[2] - 1, 0)).to(s.dtype)
+        s = self.logits(q, k, heads)
         bias = self.score_bias[heads].to(s.dtype) if hasattr(self, "score_bias") else None
         return weights_from_logits(s, self.config, bias)
 

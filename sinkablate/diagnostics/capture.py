@@ -61,6 +61,7 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
     return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
                      weigh=_softmax_of(call), out_map=out_map, residual=capture.x,
+                     logits=None if call.get("attn_mask") is not None else _scaled_products(call),
                      output=call["out"], update=capture.attn_out, gate=gate)
 
 
@@ -72,10 +73,16 @@ def _out_map(parts: BlockParts) -> Tensor:
     return w.view(w.shape[0], parts.num_heads, -1).transpose(0, 1)
 
 
+def _scaled_products(call: dict[str, Any]) -> Any:
+    """The logits of one fused call without a mask."""
+    scale = call.get("scale") or call["q"].shape[-1] ** -0.5
+    return lambda q, k, _images, _heads: (q * scale) @ k.transpose(-2, -1)
+
+
 def _softmax_of(call: dict[str, Any]) -> Any:
     """The weights of one fused call, with its scale and its additive or boolean mask."""
-    batch, heads, n, width = call["q"].shape
-    scale = call.get("scale") or width**-0.5
+    batch, heads, n, _ = call["q"].shape
+    products = _scaled_products(call)
     mask = call.get("attn_mask")
     if mask is not None:
         if mask.dtype is torch.bool:
@@ -83,7 +90,7 @@ def _softmax_of(call: dict[str, Any]) -> Any:
         mask = mask.expand(batch, heads, n, call["k"].shape[2])
 
     def weigh(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
-        s = (q * scale) @ k.transpose(-2, -1)
+        s = products(q, k, images, heads)
         return (s if mask is None else s + mask[images, heads]).softmax(dim=-1)
 
     return weigh
@@ -104,6 +111,7 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
     return BlockView(
         index=index, layout=layout, extra=EXTRA_COLUMN.get(config.sink, ()), q=call["q"], k=k, v=v,
         weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads), out_map=out_map, residual=capture.x,
+        logits=(lambda q, k, _images, heads: attn.core.logits(q, k, heads)) if config.score == "softmax" else None,
         output=call["out"], update=capture.attn_out, gate=gate, gates_values=gates_values, raw_v=raw_v,
         rows_sum_to_one=config.score in NORMALISED,
         rows_at_most_one=config.score in NORMALISED and config.clip_zeta == 1,

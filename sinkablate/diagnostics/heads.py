@@ -83,8 +83,8 @@ def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = N
     parts: dict[str, Tensor] = {}
     for images, heads in chunks(view, budget):
         part = (images, heads)
-        weights = view.weights(images, heads)
-        chunk = _Chunk(weights, route(weights, view, thresholds), view.v[part].contiguous(),
+        weights, logits = view.weights_and_logits(images, heads)
+        chunk = _Chunk(weights, route(weights, view, thresholds, logits), view.v[part].contiguous(),
                        weights @ view.v[part] if view.output is None else view.output[part],
                        None if view.raw_v is None else view.raw_v[part], None if view.gate is None else view.gate[part],
                        factor[heads], residual_norm[images], view.layout.num_tokens, thresholds.quiet_max)

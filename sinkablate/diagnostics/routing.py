@@ -68,19 +68,31 @@ def row_entropy(size: Tensor, total: Tensor) -> Tensor:
     return divide(entropy, live.sum(-1).to(entropy) * log(size.shape[-1]))
 
 
-def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig) -> Routing:
+def softmax_entropy(weights: Tensor, logits: Tensor) -> Tensor:
+    """`row_entropy` of A = softmax(S), (b, h): H_i = -log max_j A_ij - sum_j A_ij (S_ij - max_j S_ij).
+
+    No logarithm of N x M numbers, which costs as much as all other sums over them; peaked rows lose no digits, because
+    both terms go to zero. `logits`, S (b, h, N, M), are overwritten.
+    """
+    logits -= logits.amax(-1, keepdim=True)
+    entropy = -torch.einsum("bhnm,bhnm->bhn", weights, logits) - weights.amax(-1).log()
+    return divide(entropy.clamp_min(0).mean(-1), entropy.new_tensor(log(weights.shape[-1])))
+
+
+def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig, logits: Tensor | None = None) -> Routing:
     """Dominant column and routed queries of one chunk.
 
     Args:
         weights: A (b, h, N, M), signed, as the mechanism made them.
         view: The block, for its layout and the kind of its rows.
         thresholds: `routed_min` and `group_top_k` are read.
+        logits: S with A = softmax(S), where there are such; overwritten.
     """
     num_tokens = view.layout.num_tokens
     size = weights if view.rows_sum_to_one else weights.abs()
     on_tokens = size[..., :num_tokens].sum(-1)
     total = on_tokens + size[..., num_tokens:].sum(-1)
-    entropy = row_entropy(size, total)
+    entropy = row_entropy(size, total) if logits is None else softmax_entropy(weights, logits)
     if not view.rows_sum_to_one:
         size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
 

@@ -61,12 +61,15 @@ def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: 
         weights = (logits - 1.5).relu() / n if kind == "relu" else logits**3 / n**0.5
         weights[:, :, 3] = 0
         fields |= {"rows_sum_to_one": False, "rows_at_most_one": False}
-    elif kind != "softmax":
+    elif kind not in ("softmax", "null", "kv_bias"):
         gate = draw(batch, heads, n, 1 if kind.endswith("headwise") else d).sigmoid()
         fields |= {"gate": gate.to(dtype)}
         if kind.startswith("value"):
             fields |= {"gates_values": True, "raw_v": v.to(dtype)}
             v = v * gate
+    if kind not in ("clipped", "relu", "signed"):
+        s = logits.to(dtype)
+        fields |= {"logits": lambda _q, _k, images, some: s[images, some].clone()}
     return view_of(weights.to(dtype), v.to(dtype), registers=registers, out_map=draw(heads, width, d).to(dtype),
                    residual=draw(batch, n, width).to(dtype), **fields)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import measure, payload_constancy, sink_payload
 from sinkablate.diagnostics.norms import mass_by_type
+from sinkablate.diagnostics.routing import row_entropy, softmax_entropy
 from sinkablate.diagnostics.updates import largest_eigenvalue, stable_rank
 from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.vit.tokens import TokenType
@@ -106,7 +107,7 @@ def test_permuting_patches_moves_the_sink_and_nothing_else(kind):
     order = torch.cat([torch.arange(prefix), prefix + shuffled])
     weights = view.weights()[:, :, order][..., order]
     moved = replace(view, v=view.v[:, :, order], residual=view.residual[:, order],
-                    weigh=lambda _q, _k, images, heads: weights[images, heads],
+                    weigh=lambda _q, _k, images, heads: weights[images, heads], logits=None,
                     gate=None if view.gate is None else view.gate[:, :, order])
     before, after = measure(view, T).heads, measure(moved, T).heads
     assert torch.equal(order[after["sink_idx"]], before["sink_idx"])
@@ -193,6 +194,19 @@ def test_a_headwise_gate_keeps_a_perfect_sink_at_rank_one():
     got = one(view_of(sink_weights(10, 1.0), values(10), gate=gate))
     assert got["gated_stable_rank"] == pytest.approx(1)
     assert got["gated_ratio_out"] == pytest.approx(0.5 * got["ratio_out"])
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0, 1000.0])
+def test_entropy_from_logits_is_that_of_their_softmax(scale):
+    """Two ways, and float32 against float64; rows from uniform to one-hot, shifted far from zero."""
+    logits = scale * torch.randn(2, 3, 9, 21, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 50
+    weights = logits.softmax(-1)
+    expected = row_entropy(weights, weights.sum(-1))
+    torch.testing.assert_close(softmax_entropy(weights, logits.clone()), expected, atol=1e-12, rtol=1e-9)
+    single = logits.float()
+    close = torch.special.entr(single.double().softmax(-1)).sum(-1).mean(-1) / log(21)
+    got = softmax_entropy(single.softmax(-1), single.clone())
+    torch.testing.assert_close(got.double(), close, atol=1e-6, rtol=1e-5)
 
 
 # ---- degenerate inputs
