@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sinkablate.arguments import Parser, spelled_out
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
+from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, progress_callback
@@ -89,7 +90,7 @@ class Cli(LightningCLI):
         parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
         parser.add_lightning_class_args(Stability, "stability")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.save_top_k": 0,
+        parser.set_defaults({"checkpoint.save_last": "link", "checkpoint.save_top_k": 1,
                              "checkpoint.enable_version_counter": False})
         for target in ("model", "data"):
             parser.link_arguments("seed_everything", f"{target}.seed")
@@ -154,7 +155,7 @@ class Cli(LightningCLI):
         """A trainer with our loggers and callbacks; W&B only when training."""
         config = self.config[self.verb]
         self.throughput = Throughput()
-        callbacks: list[Any] = [self.throughput, NanGuard()]
+        callbacks: list[Any] = [self.throughput, NanGuard(), RandomState()]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_callback(self.throughput))
         loggers: list[Any] = []

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
-from sinkablate.tasks.optim import make_optimizer, make_schedule
+from sinkablate.tasks.optim import make_optimizer, make_schedule, total_steps
 from sinkablate.vit.backbone import build_backbone
 
 Batch = tuple[Tensor, Tensor, list[str]]
@@ -95,15 +95,11 @@ class Classify(L.LightningModule):
             np.random.set_state(state)
         return mixed
 
-    def on_train_start(self) -> None:
-        """The average holds every step so far."""
-        self._averaged_step = self.global_step
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the average once per optimiser step; an epoch's last group of batches may be a short one."""
-        if self.ema is not None and self.global_step != self._averaged_step:
-            self._averaged_step = self.global_step
-            self.ema.update(self.backbone, step=self.global_step)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Move the average with the step itself, so that no checkpoint falls between the two."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update(self.backbone, step=self.global_step + 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy and cross-entropy on the validation images."""
@@ -138,7 +134,7 @@ class Classify(L.LightningModule):
         """timm's optimiser and a schedule that moves every step."""
         amp = self.trainer.precision.endswith("-mixed")
         optimizer = make_optimizer(self.backbone, self.optim_config, fused=not amp)
-        schedule = make_schedule(optimizer, self.optim_config, int(self.trainer.estimated_stepping_batches))
+        schedule = make_schedule(optimizer, self.optim_config, total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

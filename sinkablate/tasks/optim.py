@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import lightning as L
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
@@ -61,6 +62,33 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def total_steps(trainer: L.Trainer) -> int:
+    """Optimiser steps of a whole training.
+
+    Counted from the loader's length. Lightning's `estimated_stepping_batches` would start the loader, and that before
+    a resumed run knows where it stands: the run would go on from the first batch.
+
+    Raises:
+        UserError: The training has no end, or no step.
+    """
+    if trainer.max_epochs in (None, -1):
+        steps = trainer.max_steps
+        if steps == -1:
+            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls towards the end")
+        return steps
+    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epochs = trainer.max_epochs or 0
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+    steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    if steps < 1:
+        raise UserError(f"nothing to train: trainer.max_epochs={epochs}, trainer.max_steps={trainer.max_steps}, "
+                        f"trainer.limit_train_batches={limit} of {len(trainer.datamodule.train_dataloader())} "  # type: ignore[attr-defined]
+                        "batches an epoch")
+    return steps
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:

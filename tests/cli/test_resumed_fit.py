@@ -1,0 +1,59 @@
+"""A run that was stopped and resumed through the command line is the run that was never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from running import ROOT, column, fit, quick_fit
+
+LONGER = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=6")
+MIXED = ("--model.loss.mixup=0.5", "--model.ema.decay=0.9", "--model.backbone.drop_path_rate=0.2")
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An undisturbed run with a checkpoint of every third step."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    fit(run_dir, *LONGER, *MIXED, "--checkpoint.every_n_train_steps=3", "--checkpoint.save_top_k=-1",
+        "--checkpoint.filename=s{step}").succeeded()
+    return run_dir
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("step", [3, 9])
+def test_a_resumed_run_repeats_no_batch(whole, tmp_path, step, workers):
+    checkpoint = whole / "checkpoints" / f"sstep={step}.ckpt"
+    fit(tmp_path / "run", *LONGER, *MIXED, f"--data.num_workers={workers}", "--ckpt_path", checkpoint).succeeded()
+    expected, got = column(whole, "train/loss"), column(tmp_path / "run", "train/loss")
+    assert len(expected) == 12
+    assert got == {at: loss for at, loss in expected.items() if int(at) >= step}
+    after, before = weights(tmp_path / "run"), weights(whole)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(whole, tmp_path):
+    """`last.ckpt` is there after each epoch, not only at the end."""
+    run_dir = tmp_path / "run"
+    words = quick_fit(run_dir, *LONGER, *MIXED)
+    process = subprocess.Popen([sys.executable, "-m", "sinkablate", *words, "--trainer.max_epochs=500"], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    until = time.monotonic() + 100
+    while not last.exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    begun = torch.load(last, weights_only=True)["global_step"]
+    assert begun % 6 == 0
+    assert not (run_dir / "DONE").exists()
+    fit(run_dir, *LONGER, *MIXED, f"--trainer.max_epochs={begun // 6 + 1}", "--ckpt_path", last).succeeded()
+    assert sorted(map(int, column(run_dir, "train/loss"))) == list(range(begun + 6))
