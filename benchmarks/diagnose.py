@@ -4,8 +4,8 @@
     python -m benchmarks.diagnose --memory [--img_size 518] [--batch 8]
 
 The direct method makes each head's u of full width (B, H, N, D), the N x N Gram matrix of its update and all
-eigenvalues of it, both in float64. Both sides see the same captured q, k, v; the values are compared. `--memory` prints the peak memory of a
-process that only runs the model, and of one that measures it.
+eigenvalues of it, both in float64. Both sides see the same captured q, k, v; the values are compared. `--memory` prints
+the peak memory of a process that only runs the model, and of one that measures it.
 """
 
 import argparse

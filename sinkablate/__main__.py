@@ -48,7 +48,8 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.arguments import run_function
         from sinkablate.data.shards import write_shards
 
-        return run_function(write_shards, verb, argv)
+        return run_function(write_shards, verb, argv,
+                            lambda counts: f"{sum(counts.values())} images in {len(counts)} shards")
     if verb == "diagnose":
         from sinkablate.arguments import run_function
         from sinkablate.diagnose.command import diagnose

@@ -13,12 +13,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        cause: BaseException | None = ex
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause
-            cause = cause.__cause__ or cause.__context__
-        raise UserError(message) from ex
+        raise _mistake_behind(ex) or UserError(message) from ex
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; flags may be bare."""
@@ -28,8 +23,15 @@ class Parser(ArgumentParser):
         """As jsonargparse's; an error names the file."""
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
-        except UserError as error:
+        except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{cfg_path}: {error}") from error
+
+
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """The `UserError` that led to an exception, if one did."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
@@ -41,8 +43,24 @@ def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
             for word, after in zip(args, following, strict=True)]
 
 
-def run_function(function: Callable[..., Any], verb: str, argv: list[str]) -> int:
-    """Run a typed, documented function as a verb."""
-    auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
-             prog=f"python -m sinkablate {verb}")
+SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}
+"""Keys of `fit` that other verbs have under a shorter name: errors name what the user can set."""
+
+
+def run_function(function: Callable[..., Any], verb: str, argv: list[str],
+                 tell: Callable[[Any], str] | None = None) -> int:
+    """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
+    try:
+        result = auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
+                          prog=f"python -m sinkablate {verb}")
+    except (UserError, ValueError) as error:  # jsonargparse wraps what an optional group refuses
+        mistake = _mistake_behind(error)
+        if mistake is None:
+            raise
+        message = str(mistake)
+        for theirs, ours in SPELLED.items():
+            message = message.replace(theirs, ours)
+        raise UserError(message) from error
+    if tell is not None:
+        print(tell(result))
     return 0

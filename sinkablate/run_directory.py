@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
@@ -69,6 +70,29 @@ def require_writable(run_dir: Path, key: str = "run_dir") -> None:
     nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{key}={run_dir} cannot be written: {nearest} is no directory that can be written")
+
+
+def hold(directory: Path, key: str) -> FileLock:
+    """Make a directory ours until this process ends or the lock is released.
+
+    Raises:
+        UserError: Another process is writing there, or the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{key}={directory} is being written by another process") from None
+    except OSError as error:
+        raise UserError(f"{key}={directory} cannot be written: {error.strerror}") from error
+    return lock
+
+
+def release(lock: FileLock) -> None:
+    """Give a directory back, and leave no trace."""
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:

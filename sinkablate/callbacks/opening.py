@@ -4,9 +4,10 @@ from pathlib import Path
 
 import lightning as L
 import yaml
+from filelock import FileLock
 
 from sinkablate.loggers.csv import MetricsCsv
-from sinkablate.run_directory import prepare
+from sinkablate.run_directory import hold, prepare, release
 
 
 class Opening(L.Callback):
@@ -24,13 +25,28 @@ class Opening(L.Callback):
         self.run_dir = run_dir
         self.config = config
         self.resumes = resumes
+        self._lock: FileLock | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the directory, then tell the loggers the configuration."""
         if trainer.is_global_zero:
+            self._lock = hold(self.run_dir, "run_dir")
             prepare(self.run_dir, self.config, resumes=self.resumes)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let others write here."""
+        self._release()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let others write here: no teardown follows."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            release(self._lock)
+            self._lock = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The step is known only now: what was logged past it belongs to the run that broke off."""

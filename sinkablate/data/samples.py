@@ -3,6 +3,7 @@
 import io
 import logging
 import multiprocessing
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -98,7 +99,8 @@ def decode(encoded: Encoded) -> Image.Image:
         image = Image.open(io.BytesIO(encoded.image))
         image.load()
     except Exception as error:  # PIL's decoders raise many kinds, SyntaxError and struct.error among them
-        raise DataError(f"{encoded.origin}: {encoded.key}: the image cannot be decoded ({error})") from None
+        reason = re.sub(r" <_io.BytesIO object at 0x\w+>", "", str(error))
+        raise DataError(f"{encoded.origin}: {encoded.key}: the image cannot be decoded ({reason})") from None
     return image
 
 

@@ -1,6 +1,7 @@
 """The verb `diagnose`, from its arguments to the files it leaves."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.memory import peak_memory_gib
 from sinkablate.report import figures
-from sinkablate.run_directory import provenance, require_writable, write_json
+from sinkablate.run_directory import hold, provenance, release, require_writable, write_json
 from sinkablate.vit.anatomy import blocks_of
 
 
@@ -37,7 +38,7 @@ def diagnose(
     batch_size: int = 16,
     device: str = "auto",
     blocks: list[int] | None = None,
-    thresholds: ThresholdConfig = ThresholdConfig(),
+    thresholds: ThresholdConfig | None = None,
     min_events: int | None = None,
     min_side: int = 32,
     strict: bool = False,
@@ -69,12 +70,14 @@ def diagnose(
     Raises:
         UserError: For everything that cannot be done as asked.
     """
-    for key, value in {"limit": limit, "batch_size": batch_size, "min_events": min_events}.items():
+    for key, value in {"limit": limit, "batch_size": batch_size, "min_events": min_events,
+                       "min_side": min_side}.items():
         if value is not None and value < 1:
             raise UserError(f"{key} must be at least 1, got {value}")
+    if not out:
+        raise UserError("out is empty: name a directory to write")
     subject = _subject(backbone, run, hf)
-    if thresholds == ThresholdConfig():
-        thresholds = subject.thresholds
+    thresholds = thresholds or subject.thresholds
     chosen = _blocks(subject, blocks)
     source, where = _source(subject, images, limit, min_side)
     target = _device(device)
@@ -88,24 +91,37 @@ def diagnose(
         print(f"model: {subject.description['model']}, weights {subject.description['weights']}\n"
               f"preprocessing: {subject.description['preprocessing']}\nimages: {where}", flush=True)
     if not store.finished:
-        measure_pictures(subject.model.to(target), source, store, thresholds, blocks=chosen,
-                                 batch_size=batch_size, limit=limit, strict=strict)
-        _summarise(store, subject, thresholds, chosen, identity | {"device": str(target)}, min_events)
+        lock = hold(Path(out), "out")
+        try:
+            measure_pictures(subject.model.to(target), source, store, thresholds, blocks=chosen,
+                             batch_size=batch_size, limit=limit, strict=strict)
+            _summarise(store, subject, thresholds, chosen, identity | {"device": str(target)}, min_events)
+        finally:
+            release(lock)
+            _remove_if_empty(Path(out))
     summary: dict[str, Any] = json.loads((Path(out) / "summary.json").read_text())
     print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, out)
     return summary
 
 
+def _remove_if_empty(out: Path) -> None:
+    """What is refused before the first batch leaves nothing behind."""
+    with suppress(OSError):
+        out.rmdir()
+
+
 def _subject(backbone: ModelChoice, run: str | None, hf: str | None) -> Subject:
     if sum(x is not None for x in (backbone.name, run, hf)) != 1:
         raise UserError("diagnose needs one model: --backbone.name NAME, --run DIR or --hf FOLDER")
-    if run:
+    if run is not None:
         return run_subject(run)
-    return hugging_face_subject(hf) if hf else timm_subject(backbone)
+    return timm_subject(backbone) if hf is None else hugging_face_subject(hf)
 
 
 def _blocks(subject: Subject, blocks: list[int] | None) -> list[int]:
     depth = len(blocks_of(subject.model))
+    if blocks == []:
+        raise UserError("blocks: name at least one, or leave the key out to measure all")
     for block in blocks or ():
         if not -depth <= block < depth:
             raise UserError(f"blocks: {block} is outside the model's {depth} blocks")
@@ -125,7 +141,7 @@ def _device(device: str) -> torch.device:
     try:
         found = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else \
             torch.device(device)
-        torch.empty(1, device=found)
+        torch.zeros(1, device=found).item()  # which a meta device cannot answer
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={device}: {(str(error).splitlines() or ['not available'])[0]}") from None
     return found
@@ -136,7 +152,9 @@ def _summarise(store: Store, subject: Subject, thresholds: ThresholdConfig, bloc
     """Write everything that is derived from the finished batches; `summary.json` last."""
     records, names, faults, seconds, rebuild_error = store.read()
     if records is None:
-        raise UserError(f"images={description['images']}: none could be read ({len(faults)} skipped)")
+        store.discard()  # so that the same command looks again once the images are mended
+        raise UserError(f"images={description['images']}: none could be read ({len(faults)} skipped; smaller than "
+                        f"min_side={description['min_side']} counts as unreadable)")
     out = store.out
     heads, blocks_, grid, survival = _tables(records, subject, thresholds, blocks)
     per_image(out / "per_image.npz", records, names)

@@ -95,7 +95,10 @@ class Store:
             shutil.rmtree(self.parts, ignore_errors=True)
             self.overwrite = False
         if not self.marker.exists():
-            self.parts.mkdir(parents=True, exist_ok=True)
+            try:
+                self.parts.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
             write_whole(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
 
     def read(self) -> Finished:
@@ -112,6 +115,11 @@ class Store:
                 records.append(_records(content))
                 rebuild_error = max(rebuild_error, float(content["rebuild_error"]))
         return Finished(Records.merge(records) if records else None, names, faults, seconds, rebuild_error)
+
+    def discard(self) -> None:
+        """Drop the batches and what they were of, as if nothing had been measured."""
+        self.close()
+        self.marker.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Drop the batches; the results hold what is to be kept."""

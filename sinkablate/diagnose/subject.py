@@ -1,8 +1,7 @@
 """What is diagnosed: a model in eval mode with the preprocessing it wants, from timm, a run or Hugging Face."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,18 +56,32 @@ def timm_subject(choice: ModelChoice) -> Subject:
         UserError: Unknown model, or weights that cannot be had or do not fit.
     """
     assert choice.name is not None
-    cfg: Any = timm.get_pretrained_cfg(choice.name) if timm.is_model(choice.name.split(".")[0]) else None
+    cfg = _pretrained_cfg(choice.name)
     channels, _, side = cfg.input_size if cfg else (3, 224, 224)
     size = choice.img_size or side
     config = BackboneConfig(name=choice.name, checkpoint=choice.checkpoint,
                             pretrained=choice.pretrained and not choice.checkpoint)
-    with _keys("model.backbone.", "backbone."):
-        model = build_backbone(config, num_classes=0, in_chans=channels, img_size=size, seed=0)
+    model = build_backbone(config, num_classes=0, in_chans=channels, img_size=size, seed=0)
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
     seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}
     return _subject(model, {"model": choice.name, "weights": weights, "preprocessing": seen},
                     create_transform(**data, is_training=False), channels)
+
+
+def _pretrained_cfg(name: str) -> Any:
+    """timm's configuration of a model and tag; None for an unknown model, which `build_backbone` refuses."""
+    model, _, tag = name.partition(".")
+    if not timm.is_model(model):
+        return None
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        cfg = None
+    if cfg is None:
+        tags = ", ".join(x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")) or "none"
+        raise UserError(f"backbone.name={name}: {model} has no weights tagged {tag or 'by default'}; there are {tags}")
+    return cfg
 
 
 def run_subject(run: str) -> Subject:
@@ -78,7 +91,7 @@ def run_subject(run: str) -> Subject:
         UserError: The directory holds no run, or its checkpoint is truncated or of another model.
     """
     directory = Path(run)
-    if not (directory / "config.yaml").is_file():
+    if not run or not (directory / "config.yaml").is_file():
         raise UserError(f"run={run} holds no config.yaml: not the directory of a run")
     path = last_checkpoint(directory)
     if not path.is_file():
@@ -94,12 +107,16 @@ def run_subject(run: str) -> Subject:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
-    stored = yaml.safe_load((directory / "config.yaml").read_text())
-    data = stored["data"] | {name: build(kind, _tuples(stored["data"][name])) for name, kind in
-                             (("source", SourceConfig), ("image", ImageConfig), ("augment", AugmentConfig))}
+    try:
+        stored = yaml.safe_load((directory / "config.yaml").read_text())
+        data = stored["data"] | {name: build(kind, _tuples(stored["data"][name])) for name, kind in
+                                 (("source", SourceConfig), ("image", ImageConfig), ("augment", AugmentConfig))}
+        thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
     images: ImageConfig = data["image"]
     module = ImageData(**data)
-    thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
     seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
             "interpolation": images.interpolation, "crop_pct": images.crop_pct}
     description = {"model": f"{stored['variant']} ({config.name})", "weights": str(path),
@@ -119,7 +136,9 @@ def hugging_face_subject(location: str) -> Subject:
     except ImportError as error:
         raise UserError("hf needs the package transformers: pip install 'sinkablate[hf]'") from error
     path = Path(location)
-    if not path.exists():
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    if not location or not path.exists():
         raise UserError(f"hf={location}: no such file or folder (a local folder, or a config.json)")
     torch.manual_seed(0)  # for a model that is built from a configuration alone
     try:
@@ -138,9 +157,7 @@ def hugging_face_subject(location: str) -> Subject:
     side, channels = _image_shape(config)
     if not (side and channels):
         raise UserError(f"hf={location}: {type(model).__name__} is not made for square images of one size")
-    seen = _hugging_face_preprocessing(path, side, channels)
-    transform = eval_transform(ImageConfig(
-        size=side, in_chans=channels, mean=tuple(seen["mean"]), std=tuple(seen["std"])))
+    transform, seen = _hugging_face_preprocessing(path, side, channels)
     weights = location if path.is_dir() else "random"
     return _subject(model.float(), {"model": f"{type(model).__name__} {location}", "weights": weights,
                                     "preprocessing": seen}, transform, channels)
@@ -153,14 +170,40 @@ def _image_shape(config: Any) -> tuple[int, int]:
     return sides.pop() if len(sides) == 1 else 0, getattr(config, "num_channels", None) or 0
 
 
-def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> dict[str, Any]:
-    """Size from the model, mean and std from the folder's preprocessor_config.json, or .5 without one."""
+def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[Any, dict[str, Any]]:
+    """The image processor of a folder's preprocessor_config.json, or a plain one: resize to the side, mean and std .5.
+
+    Raises:
+        UserError: The processor cannot be made, or does not make square images of one size.
+    """
     file = path / "preprocessor_config.json"
-    stored = json.loads(file.read_text()) if file.is_file() else {}
-    half = [0.5] * channels
-    return {"size": side, "in_chans": channels, "mean": stored.get("image_mean", half),
-            "std": stored.get("image_std", half), "interpolation": "bicubic", "crop_pct": 1.0,
-            "source": file.name if stored else "no preprocessor_config.json: mean and std .5"}
+    if not file.is_file():
+        half = (0.5,) * channels
+        return eval_transform(ImageConfig(size=side, in_chans=channels, mean=half, std=half)), {
+            "input_size": [channels, side, side], "mean": half, "std": half, "interpolation": "bicubic",
+            "crop_pct": 1.0, "source": "no preprocessor_config.json: mean and std .5"}
+    from transformers import AutoImageProcessor
+
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            str(path), local_files_only=True)
+
+        def transform(image: Image.Image) -> Tensor:
+            pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+            return pixels
+
+        blank = Image.new("RGB" if channels == 3 else "L", (300, 200))
+        made = tuple(transform(blank).shape)
+    except Exception as error:  # many kinds, from many processors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"hf={path}: {file.name} makes no image processor ({reason})") from None
+    if made[0] != channels or made[1] != made[2]:
+        raise UserError(f"hf={path}: {file.name} makes images of shape {made}, "
+                        f"the model takes {channels} channels and squares")
+    names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
+    stored = json.loads(file.read_text())
+    return transform, {"input_size": list(made), "source": file.name,
+                       **{name: stored[name] for name in names if name in stored}}
 
 
 def _subject(model: nn.Module, description: dict[str, Any], transform: Callable[[Image.Image], Tensor],
@@ -174,11 +217,3 @@ def _tuples(tree: Any) -> Any:
         return {key: _tuples(value) for key, value in tree.items()}
     return tuple(tree) if isinstance(tree, list) else tree
 
-
-@contextmanager
-def _keys(theirs: str, ours: str) -> Iterator[None]:
-    """Name keys in errors as this verb spells them."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace(theirs, ours)) from error

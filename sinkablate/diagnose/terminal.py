@@ -8,6 +8,8 @@ from rich.table import Table
 from sinkablate.diagnostics.labels import VERDICTS
 
 SHOWN = ("causal", "lejepa", "def1_0.3", "adaptive", "effective_causal", "effective_adaptive")
+FEW = 10
+"""Below so many images the table carries a warning."""
 EXPLAINED = ("causal", "adaptive")
 """The default rules: their thresholds and token types are spelled out."""
 
@@ -34,6 +36,9 @@ def print_summary(summary: dict[str, Any], out: str) -> None:
     console.print(f"rebuilt blocks differ from the model's by at most {summary['rebuild_error']:.1e}; "
                   f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
                   f"{len(summary['skipped'])} images skipped")
+    if summary["image_count"] < FEW:
+        console.print(f"{summary['image_count']} images say little: frequencies, medians and payload constancy are "
+                      "over images")
     console.print(f"results: {out}", soft_wrap=True)
 
 

@@ -23,6 +23,7 @@ class MetricsCsv(Logger):
         self.path = Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
         self._pending: dict[int, dict[str, Any]] = {}
+        self._flushed = -1  # the latest row that was written while it was open
 
     @property
     def name(self) -> str:
@@ -50,30 +51,45 @@ class MetricsCsv(Logger):
         Lightning numbers a training step from 0 and logs it after what callbacks log for the steps done, one more.
         """
         step = -1 if step is None else step
+        if step <= self._flushed:
+            self._reopen(step)
+            self._flushed = -1
         self._pending.setdefault(step, {"step": step}).update(metrics)
         self._write([s for s in self._pending if s < step - 1])
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
         """Forget what was logged past the step that training resumes from; that step's own row is still open."""
-        if not self.path.exists():
-            return
-        kept = []
-        for row in self._read():
-            if int(row["step"]) < step:
-                kept.append(row)
-            elif int(row["step"]) == step:
-                self._pending[step] = {key: value for key, value in row.items() if value}
-        self._rewrite(kept)
+        self._reopen(step)
+        self._pending = {at: row for at, row in self._pending.items() if at <= step}
 
     @rank_zero_only
     def save(self) -> None:
         """Nothing until the row is complete: Lightning calls this several times a step."""
 
     @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Write every row: a run that goes on from the checkpoint must find all that came before it.
+
+        A row that is added to later is taken back from the file first.
+        """
+        self._flushed = max(self._pending, default=-1)
+        self._write(list(self._pending))
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is left."""
         self._write(list(self._pending))
+
+    def _reopen(self, step: int) -> None:
+        """Take the rows from `step` on back from the file, to be added to."""
+        if not self.path.exists():
+            return
+        rows = self._read()
+        for row in rows:
+            if int(row["step"]) >= step:
+                self._pending[int(row["step"])] = {key: value for key, value in row.items() if value}
+        self._rewrite([row for row in rows if int(row["step"]) < step])
 
     def _write(self, steps: list[int]) -> None:
         rows = [self._pending.pop(step) for step in sorted(steps)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -52,6 +53,8 @@ def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive
         axis.set(xlabel="head", ylabel="block", title=f"rule {rule}")
         axis.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=7)
         axis.locator_params(axis="x", integer=True)
+        if not (values > 0).any():
+            _say(axis, "no event in any head", colour="white")
     figure.colorbar(image, ax=axes, label="share of images with an event")
     return figure, data
 
@@ -77,7 +80,7 @@ def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: f
     for limit, text in ((nop_max, "NOP"), (broadcast_min, "broadcast")):
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
         sign = "≤" if text == "NOP" else "≥"
-        axis.annotate(f"{text} {sign} {limit:g}", (limit, 1), xycoords=("data", "axes fraction"), rotation=90,
+        axis.annotate(f"{text} {sign} {limit:g}", (limit, 0.98), xycoords=("data", "axes fraction"), rotation=90,
                       va="top", ha="right", fontsize=7)
     for label, kind in sorted(set(zip(shown["label"], shown["token_type"], strict=True))):
         some = shown.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
@@ -126,6 +129,8 @@ def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
         axis.axvline(home[name][0], color="#555555", linestyle="--", linewidth=0.8)
         axis.set(xlabel=label)
         axis.set_ylim(bottom=0)
+        if not (line["events"] > 0).any():
+            _say(axis, "no event at any of these")
         rows.append(line.with_columns(pl.lit(name).alias("axis")))
     axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
     axes[0].legend(fontsize=7)
@@ -136,6 +141,11 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _say(axis: Axes, text: str, colour: str = "black") -> None:
+    """A word in the middle of axes that would otherwise be empty without a reason."""
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _column(table: pl.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]

@@ -1,6 +1,8 @@
 """What goes wrong with `diagnose` ends in one line that names the thing, exit code 2, and finished batches kept."""
 
 import os
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,16 @@ IMAGES = "--images {pictures}"
 PLAIN = f"{' '.join(SMALL)} {IMAGES}"
 
 CASES = {
+    "unknown tag": (f"--backbone.name vit_tiny_patch16_224.foo {IMAGES}", ["vit_tiny_patch16_224.foo", "augreg"]),
+    "broken run": (f"--run {{scribble}} {IMAGES}", ["run=", "no checkpoint"]),
+    "empty run": (f"--run= {IMAGES}", ["run=", "config.yaml"]),
+    "empty hf": (f"--hf= {IMAGES}", ["hf="]),
+    "hf: nonsense in preprocessor_config.json": (f"--hf {{processor}} {IMAGES}", ["preprocessor_config.json"]),
+    "out is empty": (f"{PLAIN} --out ''", ["out is empty"]),
+    "out in the kernel": (f"{PLAIN} --out /proc/sinks", ["out=/proc"]),
+    "device without numbers": (f"{PLAIN} --device meta", ["device=meta"]),
+    "no blocks": (f"{PLAIN} --blocks []", ["blocks", "at least one"]),
+    "negative side": (f"{PLAIN} --min_side -5", ["min_side", "-5"]),
     "no model": (IMAGES, ["--backbone.name", "--run", "--hf"]),
     "two models": (f"{PLAIN} --run {{nothing}}", ["one model"]),
     "unknown model": (f"--backbone.name vit_smal_patch16_224 {IMAGES}", ["vit_smal_patch16_224", "vit_small_patch16"]),
@@ -50,7 +62,7 @@ CASES = {
     "no such block": (f"{PLAIN} --blocks [12]", ["blocks", "12"]),
     "no image allowed": (f"{PLAIN} --limit 0", ["limit", "0"]),
     "no batch": (f"{PLAIN} --batch_size 0", ["batch_size", "0"]),
-    "threshold": (f"{PLAIN} --thresholds.nop_max 0.9", ["thresholds.nop_max"]),
+    "threshold": (f"{PLAIN} --thresholds.nop_max 0.9", ["error: thresholds.nop_max"]),
     "unknown key": (f"{PLAIN} --tresholds 1", ["tresholds"]),
     "format": (f"{PLAIN} --format yaml", ["format", "yaml"]),
 }
@@ -79,8 +91,22 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = root / name / "config.json"
         found[name].parent.mkdir()
         found[name].write_text(text)
+    found["scribble"] = root / "scribble"
+    found["scribble"].mkdir()
+    (found["scribble"] / "config.yaml").write_text("a: [")
+    found["processor"] = vit_folder(root / "processor")
+    (found["processor"] / "preprocessor_config.json").write_text("{")
     diagnose(found["other"], found["pictures"], "--limit", "1").succeeded()
     return found
+
+
+def vit_folder(path: Path) -> Path:
+    """A saved Hugging Face ViT for 32-pixel images."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+                                    image_size=32, patch_size=8)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(path)
+    return path
 
 
 def assert_one_line(outcome: Outcome, *says: str) -> None:
@@ -98,7 +124,7 @@ def test_one_line_and_nothing_written(case: str, places: dict[str, Path], tmp_pa
     words, says = CASES[case]
     before = tree(places["other"])
     out = [] if " --out " in words else ["--out", str(tmp_path / "out")]
-    outcome = run("diagnose", *words.format(**places).split(), *out)
+    outcome = run("diagnose", *shlex.split(words.format(**places)), *out)
     assert_one_line(outcome, *says)
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "per_image.npz").exists()
@@ -129,6 +155,27 @@ def test_unreadable_and_small_images_are_skipped_counted_and_named(tmp_path: Pat
     kept = [path for place, path in enumerate(files) if place not in (1, 4, 7)]
     assert arrays(out)["image_names"].tolist() == [str(path.relative_to(root)) for path in kept]
     assert "3 images skipped" in outcome.out
+
+
+def test_the_same_command_looks_again_where_nothing_could_be_read(tmp_path: Path) -> None:
+    root, out = tmp_path / "photographs", tmp_path / "out"
+    files = photographs(root)
+    for path in files:
+        path.write_bytes(b"nothing")
+    outcome = diagnose(out, root)
+    assert_one_line(outcome, "none could be read", "min_side=32")
+    assert "0x" not in outcome.err
+    photographs(root)
+    diagnose(out, root).succeeded()
+    assert summary(out)["image_count"] == len(files)
+
+
+def test_a_run_with_a_broken_configuration(tmp_path: Path, finished: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(finished, broken)
+    for text in ("a: [", "data: 3", ""):
+        (broken / "config.yaml").write_text(text)
+        assert_one_line(run("diagnose", "--run", broken, "--out", tmp_path / "out"), "run=", "config.yaml")
 
 
 def test_a_run_without_a_checkpoint(tmp_path: Path, finished: Path) -> None:

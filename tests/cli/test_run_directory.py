@@ -13,6 +13,7 @@ import yaml
 from running import CONFIGS, QUICK, column, fit, metrics, run, tree
 
 from sinkablate.config import AttentionConfig, BackboneConfig
+from sinkablate.run_directory import hold, release
 from sinkablate.vit.backbone import build_backbone
 
 COLUMNS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/nop", "sink/broadcast",
@@ -231,3 +232,13 @@ def test_what_shards_refuses(src: str, words: list[str], says: str, shards: Path
     assert says.format(**places) in line
     assert tree(shards) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_directory(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    lock = hold(run_dir, "run_dir")
+    assert "another process" in fit(run_dir).err
+    assert [path.name for path in run_dir.iterdir()] == [".lock"], "nothing is written"
+    release(lock)
+    fit(run_dir).succeeded()
+    assert not (run_dir / ".lock").exists()

@@ -1,5 +1,6 @@
 """Vision models of transformers under the same tap: they measure as timm's do, or are refused by name."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import timm
 import torch
 from families import hook_count
+from PIL import Image
 from test_tap import tapped
 from variants import livelier, noise
 
@@ -15,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 from hugging_face import MODELS, SIZE, pour, untrained  # noqa: E402
 
 from sinkablate.config import ThresholdConfig  # noqa: E402
+from sinkablate.diagnose.subject import hugging_face_subject  # noqa: E402
 from sinkablate.diagnostics.probe import probe  # noqa: E402
 from sinkablate.diagnostics.records import Records  # noqa: E402
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR  # noqa: E402
@@ -129,3 +132,25 @@ def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields:
     with pytest.raises(UserError, match=says):
         tapped(model, noise(1, 3, 32, 32))
     assert hook_count(model) == 0
+
+
+def test_preprocessing_is_the_folders_own(tmp_path):
+    """Size, crop, resampling and numbers of preprocessor_config.json, by the library's own processor."""
+    config = transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56,
+                                       patch_size=14)
+    transformers.Dinov2Model(config).save_pretrained(tmp_path)
+    processor = transformers.BitImageProcessor(
+        size={"shortest_edge": 40}, crop_size={"height": 28, "width": 28}, resample=2,
+        image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    processor.save_pretrained(tmp_path)
+    subject = hugging_face_subject(str(tmp_path))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    torch.testing.assert_close(subject.transform(picture),
+                               processor(images=picture, return_tensors="pt")["pixel_values"][0], atol=0.02, rtol=0)
+    seen = subject.description["preprocessing"]
+    assert seen["input_size"] == [3, 28, 28]
+    assert (seen["image_mean"], seen["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
+    stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_center_crop": False}))
+    with pytest.raises(UserError, match=r"preprocessor_config\.json makes images of shape"):
+        hugging_face_subject(str(tmp_path))

@@ -126,3 +126,17 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     logger.rewind(0)
     logger.finalize("success")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_finds_every_row_on_disk_and_rows_stay_open(tmp_path: Path) -> None:
+    logger = MetricsCsv(str(tmp_path))
+    for step in range(3):
+        logger.log_metrics({"a": float(step)}, step)
+    logger.after_save_checkpoint(None)
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2"]
+    logger.log_metrics({"b": 5.0}, 1)
+    logger.log_metrics({"b": 6.0}, 2)
+    logger.log_metrics({"a": 3.0}, 3)
+    logger.finalize("success")
+    assert rows(tmp_path) == [{"step": "0", "a": "0.0"}, {"step": "1", "a": "1.0", "b": "5.0"},
+                              {"step": "2", "a": "2.0", "b": "6.0"}, {"step": "3", "a": "3.0"}]
