@@ -159,6 +159,8 @@ def hugging_face_subject(location: str) -> Subject:
         raise UserError(f"hf={location}: {type(model).__name__} is not made for square images of one size")
     transform, seen = _hugging_face_preprocessing(path, side, channels)
     weights = location if path.is_dir() else "random"
+    if seen["input_size"][-1] != side:
+        _require_other_size(model, seen["input_size"], side, location)
     return _subject(model.float(), {"model": f"{type(model).__name__} {location}", "weights": weights,
                                     "preprocessing": seen}, transform, channels)
 
@@ -168,6 +170,20 @@ def _image_shape(config: Any) -> tuple[int, int]:
     size = getattr(config, "image_size", None) or 0
     sides = {size} if isinstance(size, int) else set(size)
     return sides.pop() if len(sides) == 1 else 0, getattr(config, "num_channels", None) or 0
+
+
+def _require_other_size(model: nn.Module, shape: list[int], side: int, location: str) -> None:
+    """See that a model takes images of the preprocessing's size, which is not its own.
+
+    Raises:
+        UserError: It does not interpolate its positions.
+    """
+    try:
+        with torch.no_grad():
+            model(pixel_values=torch.zeros(1, *shape))
+    except (ValueError, RuntimeError):
+        raise UserError(f"hf={location}: preprocessor_config.json makes images of {shape[-1]} pixels, "
+                        f"{type(model).__name__} takes {side} only") from None
 
 
 def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[Any, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from math import isqrt
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +66,16 @@ def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
     """
     embeddings = getattr(model, "embeddings", None)
     found = _prefix_of(model if embeddings is None else embeddings)
-    prefix = getattr(model, "num_prefix_tokens", None) if embeddings is None else \
-        num_tokens - _num_patches(getattr(model, "config", None))
+    patches = num_tokens - sum(found)
+    if embeddings is None:
+        prefix = getattr(model, "num_prefix_tokens", None)
+    else:  # transformers' models do not say, but the patches of a square image are a square number
+        masks = getattr(getattr(model, "config", None), "mask_ratio", 0)  # ViTMAE drops patches at random
+        prefix = sum(found) if isqrt(patches) ** 2 == patches and not masks else None
     if prefix != sum(found):
-        raise UserError(f"{type(model).__name__} does not say where its tokens are: {prefix} prefix tokens, "
-                        f"but {found[0]} class tokens and {found[1]} registers")
-    return TokenLayout(*found, num_tokens - prefix)
+        raise UserError(f"{type(model).__name__} does not say where its tokens are: {prefix or 'unknown'} prefix "
+                        f"tokens, but {found[0]} class tokens and {found[1]} registers")
+    return TokenLayout(*found, patches)
 
 
 def _prefix_of(owner: nn.Module) -> tuple[int, int]:
@@ -79,10 +83,3 @@ def _prefix_of(owner: nn.Module) -> tuple[int, int]:
     num_cls = sum(any(getattr(owner, name, None) is not None for name in names) for names in _CLS)
     registers = next((token for name in _REGISTERS if (token := getattr(owner, name, None)) is not None), None)
     return num_cls, 0 if registers is None else registers.shape[1]
-
-
-def _num_patches(config: Any) -> int:
-    """Patches of an image of the size that a configuration of transformers names; 0 where it names none."""
-    image, patch = (getattr(config, name, None) or 0 for name in ("image_size", "patch_size"))
-    (height, width), (rows, columns) = ((size, size) if isinstance(size, int) else size for size in (image, patch))
-    return (height // rows) * (width // columns) if rows and columns else 0

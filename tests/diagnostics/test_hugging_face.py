@@ -147,6 +147,8 @@ def test_preprocessing_is_the_folders_own(tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
     torch.testing.assert_close(subject.transform(picture),
                                processor(images=picture, return_tensors="pt")["pixel_values"][0], atol=0.02, rtol=0)
+    views, _, _ = tapped(subject.model, subject.transform(picture)[None])
+    assert views[0].layout.num_patches == 4, "the model's own images would have 16 patches"
     seen = subject.description["preprocessing"]
     assert seen["input_size"] == [3, 28, 28]
     assert (seen["image_mean"], seen["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
