@@ -109,6 +109,27 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PathwayConfig:
+    """A second way from all tokens to all tokens, beside attention in the same blocks."""
+
+    kind: Literal["none", "global"] = "none"
+    """global: one pooled vector, added to every token through a gate of its own; a rank-one update."""
+    width: int = 64
+    """Numbers in the pooled vector g."""
+    gate_init_bias: float = 0.0
+    """Bias of the gate at the start; 0 is an openness of .5."""
+
+    def __post_init__(self) -> None:
+        key = "model.backbone.pathway"
+        require(self.width > 0, f"{key}.width must be positive, got {self.width}")
+        require(isfinite(self.gate_init_bias), f"{key}.gate_init_bias must be finite, got {self.gate_init_bias}")
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            require(self.kind != "none" or value == field.default,
+                    f"{key}.{field.name}={value} has no effect with {key}.kind=none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """A timm vision transformer and what is changed in it. `null` always means: as timm has it."""
 
@@ -130,6 +151,8 @@ class BackboneConfig:
     """Blocks whose attention is changed; negative numbers count from the last."""
     attention: AttentionConfig = AttentionConfig()
     """The attention mechanism of those blocks."""
+    pathway: PathwayConfig = PathwayConfig()
+    """A global pathway in those blocks."""
     match_parameters: Gate = "none"
     """Control without a gate: widen the MLPs to the parameter count this gate would bring."""
     embed_dim: int | None = None
@@ -187,8 +210,9 @@ class BackboneConfig:
         require(not (self.fixed_sincos and (self.pretrained or self.checkpoint)),
                 f"{key}.fixed_sincos would overwrite the position embedding of pretrained weights")
         require(self.layers == "all" or len(self.layers) > 0, f"{key}.layers must be all or name a block")
-        require(self.layers == "all" or not self.attention.is_identity or self.match_parameters != "none",
-                f"{key}.layers={list(self.layers)} has no effect: {key}.attention changes nothing")
+        changes = not self.attention.is_identity or self.match_parameters != "none" or self.pathway.kind != "none"
+        require(self.layers == "all" or changes,
+                f"{key}.layers={list(self.layers)} has no effect: {key}.attention and pathway change nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +296,26 @@ class LossConfig:
     def mixes(self) -> bool:
         """True when batches are mixed."""
         return self.mixup > 0 or self.cutmix > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonModeConfig:
+    """A penalty on the share of attention's updates that all tokens have in common."""
+
+    weight: float = 0.0
+    """Factor of the penalty in the loss; 0 is off. Published: .1 on a ViT-L, with LayerScale starting at 1."""
+    skip: int = 1
+    """First blocks that are not penalised."""
+    before_gate: bool = False
+    """Take the update of gated attention before the gate (G1)."""
+
+    def __post_init__(self) -> None:
+        key = "model.common_mode"
+        require(self.weight >= 0, f"{key}.weight must be at least 0, got {self.weight}")
+        require(self.skip >= 0, f"{key}.skip must be at least 0, got {self.skip}")
+        for name, default in (("skip", 1), ("before_gate", False)):
+            require(self.weight > 0 or getattr(self, name) == default,
+                    f"{key}.{name}={getattr(self, name)} has no effect with {key}.weight=0")
 
 
 @dataclass(frozen=True, kw_only=True)

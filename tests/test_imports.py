@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "diagnostics": {"vit", "attention", "config", "errors"},
     "data": {"config", "errors"},
     "loggers": {"config"},
-    "tasks": {"vit", "config", "errors"},
+    "tasks": {"vit", "attention", "config", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},
     "diagnose": {"diagnostics", "vit", "data", "report", "run_directory", "memory", "config", "errors"},
 }

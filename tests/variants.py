@@ -6,7 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, Score, Sink
+from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, PathwayConfig, Score, Sink
 from sinkablate.errors import UserError
 from sinkablate.vit.backbone import build_backbone
 
@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "kv_bias": {"attention": AttentionConfig(sink="kv_bias")},
     "learned": {"attention": AttentionConfig(sink="learned")},
     "sigmoid_learned": {"attention": AttentionConfig(score="sigmoid", sigmoid_bias="learned")},
+    "pathway": {"pathway": PathwayConfig(kind="global")},
     "layerscale": {"init_values": 1e-5},
     "matched": {"match_parameters": "elementwise"},
 }

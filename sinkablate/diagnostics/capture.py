@@ -34,6 +34,8 @@ class Capture:
     """Gate logits (B, N, H or H d)."""
     attn_out: Tensor | None = None
     """Output of the attention module, before LayerScale (B, N, D)."""
+    pathway: Tensor | None = None
+    """What a pathway beside the attention wrote (B, N, D)."""
     mid: Tensor | None = None
     """Residual stream after the attention update (B, N, D)."""
 
@@ -126,7 +128,7 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
     W_O and LayerScale. The second is relative to the update, not to the stream, in which a LayerScale of 1e-5 hides;
     only what rounding the stream can do is forgiven.
     """
-    if capture.attn_out is None or capture.mid is None:
+    if capture.attn_out is None or capture.mid is None or (parts.pathway is not None and capture.pathway is None):
         return float("inf")
     heads = torch.empty_like(view.q)
     for images, some in chunks(view):
@@ -139,8 +141,9 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
     if bias is not None:
         written = written + (bias if parts.gamma is None else bias * parts.gamma)
     rounding = torch.finfo(view.q.dtype).eps * float(capture.mid.norm())
+    before = capture.x if capture.pathway is None else capture.x + capture.pathway
     return max(_relative(update, capture.attn_out, capture.attn_out),
-               _relative(capture.x + written, capture.mid, written, forgiven=rounding))
+               _relative(before + written, capture.mid, written, forgiven=rounding))
 
 
 def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float = 0.0) -> float:

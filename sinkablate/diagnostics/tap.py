@@ -126,6 +126,8 @@ class Tap:
         ]
         if parts.gate is not None:
             self._handles.append(parts.gate.register_forward_hook(note("gate")))
+        if parts.pathway is not None:
+            self._handles.append(parts.pathway.register_forward_hook(note("pathway")))
         if isinstance(parts.attn, Attention):
             self._handles += [parts.attn.core.register_forward_hook(note_core),
                               parts.attn.qkv.register_forward_hook(note("qkv"))]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sinkablate.config import BackboneConfig, EmaConfig, LossConfig, OptimConfig
+from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.optim import make_optimizer, make_schedule, total_steps
 from sinkablate.vit.backbone import build_backbone
 
@@ -31,6 +32,7 @@ class Classify(L.LightningModule):
         optim: Optimiser and schedule.
         loss: Loss and label mixing.
         ema: Moving average of the weights; validation uses it when it is on.
+        common_mode: Penalty on what attention writes to all tokens alike.
         num_classes: Follows data.source.num_classes.
         in_chans: Follows data.image.in_chans.
         img_size: Follows data.image.size.
@@ -43,6 +45,7 @@ class Classify(L.LightningModule):
         optim: OptimConfig = OptimConfig(),
         loss: LossConfig = LossConfig(),
         ema: EmaConfig = EmaConfig(),
+        common_mode: CommonModeConfig = CommonModeConfig(),
         num_classes: int = 10,
         in_chans: int = 1,
         img_size: int = 28,
@@ -53,12 +56,15 @@ class Classify(L.LightningModule):
             raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
         shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters({"backbone": asdict(backbone), "optim": asdict(optim), "loss": asdict(loss),
-                                   "ema": asdict(ema), **shape, "seed": seed}, logger=False)
+                                   "ema": asdict(ema), "common_mode": asdict(common_mode), **shape, "seed": seed},
+                                  logger=False)
         self.optim_config = optim
         self.loss_config = loss
         self.seed = seed
         self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
+        self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
+        self.common_mode_weight = common_mode.weight
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
         top_k = min(5, num_classes)
@@ -80,6 +86,10 @@ class Classify(L.LightningModule):
         if self.mixup is not None:
             images, targets = self._mix(images, targets, batch_idx)
         loss: Tensor = self.criterion(self(images), targets)
+        if self.common_mode is not None:
+            share = self.common_mode.take()
+            loss = loss + self.common_mode_weight * share
+            self.log("train/common_mode", share, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(images))
         return loss

@@ -44,6 +44,8 @@ class BlockParts:
     gate: nn.Module | None
     """Linear map to gate logits, where the attention has one."""
     num_heads: int
+    pathway: nn.Module | None = None
+    """Writes a second update (B, N, D) beside attention's, where the block has one."""
 
 
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
@@ -74,7 +76,8 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
         raise UserError(f"{family} cannot be measured: a norm between the heads and W_O mixes them, "
                         "so that no head has an update of its own")
     return BlockParts(block=block, attn=attn, proj=proj, gamma=_first(block, _GAMMA), norm1=norm1, norm2=norm2,
-                      gate=getattr(attn, "gate", None), num_heads=int(num_heads))
+                      gate=getattr(attn, "gate", None), num_heads=int(num_heads),
+                      pathway=getattr(block, "pathway", None))
 
 
 def forward_blocks(model: nn.Module, images: Tensor) -> None:

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from sinkablate.attention.module import Attention, gate_parameters, widen_mlp
+from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.vit.init import draw_parameters, generator
@@ -131,7 +132,8 @@ def _require_whole_patches(model: nn.Module, key: str) -> None:
 
 def _as_timm_has_it(model: nn.Module, config: BackboneConfig) -> nn.Module:
     """A family that is measured but not changed."""
-    asked = {"attention": not config.attention.is_identity, "match_parameters": config.match_parameters != "none",
+    asked = {"pathway": config.pathway.kind != "none",
+             "attention": not config.attention.is_identity, "match_parameters": config.match_parameters != "none",
              "registers": config.registers is not None, "fixed_sincos": config.fixed_sincos}
     for name, wanted in asked.items():
         if wanted:
@@ -210,7 +212,9 @@ def block_indices(config: BackboneConfig, depth: int) -> list[int]:
 
 
 def _change_blocks(model: VisionTransformer, config: BackboneConfig) -> None:
-    """Replace the attention, or widen the MLP, of the chosen blocks; the global random state stays as it was.
+    """Replace the attention, widen the MLP or add a pathway in the chosen blocks.
+
+    The global random state stays as it was.
 
     `model.match_difference` is the number of parameters a widened model has beyond the gated one it is matched to.
     """
@@ -224,6 +228,8 @@ def _change_blocks(model: VisionTransformer, config: BackboneConfig) -> None:
                 model.match_difference += widen_mlp(block.mlp, extra)
             if not config.attention.is_identity:
                 block.attn = Attention.from_timm(block.attn, config.attention)
+            if config.pathway.kind == "global":
+                model.blocks[index] = PathwayBlock.from_timm(block, config.pathway)
 
 
 def _fix_sincos_positions(model: VisionTransformer) -> None:

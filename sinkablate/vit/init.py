@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.init import kaiming_uniform_, normal_, trunc_normal_, uniform_
 
 from sinkablate.attention.module import Attention, AttentionCore
+from sinkablate.attention.pathway import GlobalPathway
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 
@@ -47,6 +48,8 @@ def draw_parameters(model: VisionTransformer, config: BackboneConfig, seed: int,
             normal_(module.gate.weight, std=config.attention.gate_init_std,
                     generator=generator(seed, f"{prefix}.gate.weight"))
             module.gate.bias.fill_(config.attention.gate_init_bias)
+        if isinstance(module, GlobalPathway) and f"{prefix}.gate.bias" not in keep:
+            module.gate.bias.fill_(config.pathway.gate_init_bias)
 
 
 def _draw(module: nn.Module, leaf: str, p: Tensor, config: BackboneConfig, seed: int, name: str) -> None:

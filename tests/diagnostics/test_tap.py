@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from variants import livelier, make, noise
 
-from sinkablate.config import BackboneConfig
+from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR, Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
@@ -171,3 +171,16 @@ def test_every_mechanism_of_ours(mechanism: BackboneConfig, fused: bool) -> None
         assert (view.raw_v is not None) == view.gates_values
         rows = view.weights().sum(-1)
         assert ((rows - 1).abs().max() < 1e-5) == (config.score == "softmax")
+
+
+def test_a_pathway_beside_attention_is_part_of_the_rebuild() -> None:
+    model = livelier(make(attention=AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))).eval()
+    _, _, errors = tapped(model, noise(2, 1, 28, 28))
+    assert max(errors.values()) < 1e-5
+    block = model.blocks[0]
+    block.pathway.forward = torch.zeros_like  # what the hook sees is what the block adds: still right
+    assert max(tapped(model, noise(2, 1, 28, 28))[2].values()) < 1e-5
+    block.forward = lambda x: x + block.mlp(block.norm2(  # a silent pathway is an error
+        x + block.attn(block.norm1(x))))
+    with pytest.raises(UserError, match="rebuilt"):
+        tapped(model, noise(2, 1, 28, 28))

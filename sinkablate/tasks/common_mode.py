@@ -1,0 +1,64 @@
+"""The common-mode penalty: a price on what attention writes to all tokens alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from sinkablate.attention.module import Attention
+from sinkablate.attention.pathway import FLOOR, common_mode, energy
+from sinkablate.config import CommonModeConfig
+from sinkablate.errors import UserError
+from sinkablate.vit.anatomy import blocks_of
+
+
+class CommonModePenalty:
+    """Collects the attention updates of a training pass, after W_O and LayerScale, and takes their common-mode share.
+
+    Args:
+        backbone: A timm ViT, plain or ours; measured in training mode only.
+        config: Which blocks, and before or after the gate.
+
+    Raises:
+        UserError: No block is left to penalise, or the blocks are not timm's plain ones.
+    """
+
+    def __init__(self, backbone: nn.Module, config: CommonModeConfig) -> None:
+        self._updates: list[Tensor] = []
+        self._looked = False
+        blocks: list[Any] = list(blocks_of(backbone))[config.skip:]
+        if not blocks:
+            raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalise")
+        for block in blocks:
+            if not isinstance(getattr(block, "ls1", None), nn.Module):
+                raise UserError(f"model.common_mode needs timm's plain blocks, not {type(block).__name__}")
+            gated = isinstance(block.attn, Attention) and block.attn.gate is not None
+            if config.before_gate and gated and block.attn.config.gate_position == "output":
+                block.attn.core.register_forward_hook(self._ungated(block))
+            else:
+                block.ls1.register_forward_hook(self._note)
+
+    def _note(self, module: nn.Module, _args: Any, update: Tensor) -> None:
+        if module.training:
+            self._updates.append(update)
+
+    def _ungated(self, block: Any) -> Callable[..., None]:
+        """A hook that carries the heads' output (B, H, N, d) past the gate: through W_O and LayerScale."""
+        def hook(module: nn.Module, _args: Any, out: Tensor) -> None:
+            if module.training:
+                self._updates.append(block.ls1(block.attn.proj(block.attn.norm(out.transpose(1, 2).flatten(2)))))
+        return hook
+
+    def take(self) -> Tensor:
+        """Mean share over the penalised blocks of the pass just made, scalar; ready for the next pass."""
+        updates, self._updates[:] = list(self._updates), []
+        if not self._looked:
+            self._looked = True
+            least = min(float(energy(update.detach())) for update in updates)
+            if least < 1e3 * FLOOR:
+                rank_zero_warn(f"model.common_mode: an attention update has a mean square of {least:.0e}, which the "
+                               f"penalty's constant {FLOOR:.0e} swamps; start LayerScale at 1 "
+                               "(model.backbone.init_values=1)")
+        return torch.stack([common_mode(update.float()) for update in updates]).mean()
