@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import polars as pl
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -26,12 +27,13 @@ from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, progress_callback
 from sinkablate.config import WandbConfig, build, require
-from sinkablate.data.images import ImageData
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.memory import peak_memory_gib
+from sinkablate.programs import PROGRAMS, Task, chosen
+from sinkablate.report.figures import formation, save
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import (
     check_checkpoint,
@@ -41,8 +43,6 @@ from sinkablate.run_directory import (
     require_writable,
     write_json,
 )
-from sinkablate.tasks.classify import Classify
-from sinkablate.vit.backbone import short_name
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -64,8 +64,10 @@ class Cli(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.started = time.time()
+        self.task = chosen(args)
+        self.program = PROGRAMS[self.task]
         super().__init__(
-            Classify, ImageData, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
+            self.program.module, self.program.data, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0, parser_class=LightningParser, args=[verb, *args],
             auto_configure_optimizers=False, load_from_checkpoint_support=False,
             parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False})
@@ -81,6 +83,7 @@ class Cli(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Keys of the run beside Lightning's."""
+        parser.add_argument("--task", type=Task, default=self.task, help="What is trained.")
         parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
         parser.add_argument("--run_dir", type=str | None, default=None,
                             help="Directory of the run (default: runs/<model>-<variant>-s<seed>).")
@@ -94,8 +97,7 @@ class Cli(LightningCLI):
                              "checkpoint.enable_version_counter": False})
         for target in ("model", "data"):
             parser.link_arguments("seed_everything", f"{target}.seed")
-        for source, target in (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
-                               ("image.size", "img_size")):
+        for source, target in self.program.follows:
             parser.link_arguments(f"data.{source}", f"model.{target}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -103,7 +105,8 @@ class Cli(LightningCLI):
         args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
-        for key, owner in (("model", Classify), ("data", ImageData), ("diagnostics", SinkDiagnostics)):
+        for key, owner in (("model", self.program.module), ("data", self.program.data),
+                           ("diagnostics", SinkDiagnostics)):
             for parameter in inspect.signature(owner).parameters.values():
                 if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
                     build(parameter.annotation, self.config[self.verb][key][parameter.name].as_dict())
@@ -124,7 +127,7 @@ class Cli(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run and make its directory ready."""
         config = self.config[self.verb]
-        model = short_name(config.model.backbone.name)
+        model = self.program.model_name(config.model)
         self.name = f"{model}-{config.variant}-s{config.seed_everything}"
         config.run_dir = config.run_dir or f"runs/{self.name}"
         self.run_dir = Path(config.run_dir)
@@ -147,7 +150,8 @@ class Cli(LightningCLI):
         if last.exists():
             check_checkpoint(last)
             return str(last)
-        if config.model.backbone.pretrained or config.model.backbone.checkpoint:
+        backbone = config.model.get("backbone")
+        if backbone and (backbone.pretrained or backbone.checkpoint):
             return None
         raise UserError(f"{self.verb} needs weights: {last} does not exist; give --run_dir or --ckpt_path")
 
@@ -160,7 +164,7 @@ class Cli(LightningCLI):
             callbacks.append(progress_callback(self.throughput))
         loggers: list[Any] = []
         if self.verb == "fit":
-            tags = tuple(f"{k}:{v}" for k, v in _mechanism(config.model.backbone).items())
+            tags = tuple(f"{k}:{v}" for k, v in self.program.mechanism(config.model).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
             callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
@@ -194,7 +198,13 @@ class Cli(LightningCLI):
             "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
             "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
         }
+        if hasattr(self.model, "findings"):
+            summary |= self.model.findings(metrics)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
+            if self.task == "toy":
+                (self.run_dir / "figures").mkdir(exist_ok=True)
+                save(formation(pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)),
+                     self.run_dir / "figures" / "formation")
             close(self.run_dir, summary)
             print_results(self.run_dir, summary)
 
@@ -213,12 +223,6 @@ class Cli(LightningCLI):
         path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
         if self.trainer.is_global_zero:
             print(f"predictions: {path}")
-
-
-def _mechanism(backbone: Namespace) -> dict[str, Any]:
-    """The axes of a variant, as W&B tags."""
-    a = backbone.attention
-    return {"score": a.score, "sink": a.sink, "gate": a.gate, "registers": backbone.registers or 0}
 
 
 def run_trainer(verb: str, args: list[str]) -> int:

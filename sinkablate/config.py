@@ -216,6 +216,62 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """A synthetic task with a known answer, and the mechanism that is to find it."""
+
+    task: Literal["nop", "broadcast"] = "nop"
+    """nop: some tokens must be changed and the others left alone. broadcast: one token's content must reach all."""
+    tokens: int = 32
+    """Tokens of a sequence, the null token of `nop` among them."""
+    width: int = 64
+    """Width of the tokens and of the one head of each block."""
+    attention: AttentionConfig = AttentionConfig()
+    """The attention mechanism of every block."""
+    pathway: PathwayConfig = PathwayConfig()
+    """A global pathway in every block."""
+    registers: int = 0
+    """Learned tokens more, which no task asks about."""
+    p_nop: float = 0.5
+    """nop: share of the tokens that must be left alone."""
+    supervise: Literal["output", "update"] = "output"
+    """nop: compare the outputs with x or 0, or what the head writes with gamma x or x (the published code's second
+    form; there the tokens that rest are those whose update is damped)."""
+    gamma: float = 0.0
+    """nop, supervise=update: what the head must still write on tokens that rest, as a share of x."""
+    alpha: float = 1.0
+    """broadcast: size of the message in the target."""
+
+    def __post_init__(self) -> None:
+        key = "model.toy"
+        require(self.tokens >= 2, f"{key}.tokens must be at least 2, got {self.tokens}")
+        require(self.width >= 1, f"{key}.width must be positive, got {self.width}")
+        require(self.registers >= 0, f"{key}.registers must be at least 0, got {self.registers}")
+        require(0 < self.p_nop < 1, f"{key}.p_nop must lie in (0, 1), got {self.p_nop}")
+        idle = {"p_nop": self.task == "nop", "supervise": self.task == "nop", "alpha": self.task == "broadcast",
+                "gamma": self.task == "nop" and self.supervise == "update"}
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            require(idle.get(field.name, True) or value == field.default,
+                    f"{key}.{field.name}={value} has no effect with {key}.task={self.task}"
+                    + (f", {key}.supervise={self.supervise}" if field.name == "gamma" else ""))
+
+    @property
+    def depth(self) -> int:
+        """Blocks: one for nop, two for broadcast."""
+        return 1 if self.task == "nop" else 2
+
+    @property
+    def prefix(self) -> int:
+        """Learned tokens before the drawn ones: the null token of nop, then registers."""
+        return (self.task == "nop") + self.registers
+
+    @property
+    def drawn(self) -> int:
+        """Tokens of a sequence that are drawn and have a target."""
+        return self.tokens - (self.task == "nop")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelChoice:
     """A timm vision transformer to be measured as it is."""
 

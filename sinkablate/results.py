@@ -21,15 +21,17 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
             table.add_row(label, format(summary[key], form))
 
     row("validation accuracy", "val/acc1", ".2%")
+    for key in sorted(key for key in summary if key.startswith("toy/") and key.count("/") == 1):
+        if "label_" not in key:
+            row(key, key, ".3f" if isinstance(summary[key], float) else "")
+    if "toy/task" in summary:
+        row("validation error (mean square)", "val/loss", ".4f")
     row("training images/s", "images_per_second", ".0f")
     row("wall time, s", "wall_seconds", ".0f")
     row("peak memory, GiB", "peak_memory_gib")
-    titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}
-    for rule, title in titles.items():
-        if f"{rule}/events" in summary:
-            parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
-            table.add_row(f"sinks per image, {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
-    row("largest mean mass on one token", "sink/mass_max")
+    if "toy/task" not in summary:  # a toy's one or two blocks are judged together, under toy/
+        _sink_rows(table, summary)
+        row("largest mean mass on one token", "sink/mass_max")
     for kind in ("cls", "register", "patch"):
         if f"norm/{kind}_mean" in summary:
             table.add_row(f"token norm, {kind}: mean / p99", f"{summary[f'norm/{kind}_mean']:.1f} / "
@@ -41,6 +43,15 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
+
+
+def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
+    """Events per image and their labels, blocks >= 1."""
+    titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}
+    for rule, title in titles.items():
+        if f"{rule}/events" in summary:
+            parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
+            table.add_row(f"sinks per image, {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
 
 
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "diagnostics": {"vit", "attention", "config", "errors"},
     "data": {"config", "errors"},
     "loggers": {"config"},
+    "programs": {"data", "tasks", "toys", "vit", "errors"},
+    "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},
     "diagnose": {"diagnostics", "vit", "data", "report", "run_directory", "memory", "config", "errors"},

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +17,7 @@ from sinkablate.data.indexed import IndexedImages
 from sinkablate.data.layout import expand, is_remote
 from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
 from sinkablate.data.plan import LanePlan, StreamBatches
+from sinkablate.data.position import training_position
 from sinkablate.data.probe import probe
 from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
 from sinkablate.data.stream import ShardStream, StreamImages
@@ -223,21 +223,7 @@ class ImageData(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _position(self) -> tuple[int, int]:
-        """Where training stands: (epoch, batch), the start of the next epoch where one has just ended.
-
-        Lightning raises `current_epoch` between the last batch and the epoch-end hooks, and a checkpoint may be
-        written on either side; `ready` counts epochs alike on both.
-        """
-        if self.trainer is None:
-            return 0, 0
-        fit = self.trainer.fit_loop
-        progress = fit.epoch_loop.batch_progress
-        batches = cast(_ProcessedTracker, progress.current)
-        if batches.processed == 0:
-            return self.trainer.current_epoch, 0
-        if progress.is_last_batch and batches.processed == batches.ready:
-            return fit.epoch_progress.current.ready, 0
-        return fit.epoch_progress.current.ready - 1, batches.processed
+        return training_position(self.trainer)
 
     @staticmethod
     def _splits(stage: str | None) -> tuple[str, ...]:

@@ -137,6 +137,38 @@ def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
     return figure, pl.concat(rows)
 
 
+def formation(metrics: pl.DataFrame) -> Drawn:
+    """How a toy's sink forms: error, attention and value ratio, labels, and query-key spike against the step.
+
+    Args:
+        metrics: Rows of `metrics.csv`; the evaluations among them are shown.
+    """
+    data = metrics.filter(pl.col("toy/value_ratio").is_not_null()).sort("step")
+    panels = {
+        "mean square error": {"val/loss": "validation"},
+        "share of attention": {"toy/attention_nop": "to null, tokens that rest",
+                               "toy/attention_active": "to null, the others", "toy/inflow_max": "strongest column",
+                               "toy/inflow_source": "source token"},
+        "ratio to the other tokens' value, rank": {"toy/value_ratio": "value ratio",
+                                                   "toy/stable_rank": "stable rank of the update"},
+        "share of sequences, rule adaptive": {f"toy/label_{name}": name for name in LABEL_COLOURS},
+        "spectral spike of W_Q and W_K": {"toy/spectral_spike": "sink's block"},
+    }
+    figure, axes = _axes(1, len(panels), (2.9 * len(panels), 2.8))
+    colours = list(TYPE_COLOURS.values())
+    shown = ["step"]
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        present = {name: text for name, text in lines.items() if name in data.columns}
+        shown += present
+        for place, (name, text) in enumerate(present.items()):
+            axis.plot(data["step"], data[name], label=text, marker=".", markersize=3,
+                      color=LABEL_COLOURS.get(text, colours[place]))
+        axis.set(xlabel="optimiser step", ylabel=title)
+        axis.legend(fontsize=7)
+    axes[0].set_yscale("log")
+    return figure, data.select(shown)
+
+
 def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list]:  # type: ignore[type-arg]
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)

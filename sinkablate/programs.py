@@ -1,0 +1,72 @@
+"""What `fit` can train: the key `task` chooses a LightningModule and its data module."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import yaml
+from jsonargparse import Namespace
+
+from sinkablate.data.images import ImageData
+from sinkablate.errors import UserError
+from sinkablate.tasks.classify import Classify
+from sinkablate.toys.data import ToyData
+from sinkablate.toys.training import ToyTraining
+from sinkablate.vit.backbone import short_name
+
+Task = Literal["classify", "toy"]
+
+
+class Program(NamedTuple):
+    """One value of `task`."""
+
+    module: type[Any]
+    data: type[Any]
+    follows: tuple[tuple[str, str], ...] = ()
+    """(key of data, key of model that follows it)."""
+
+    def model_name(self, model: Namespace) -> str:
+        """How run directories call the model."""
+        return f"toy_{model.toy.task}" if self.module is ToyTraining else short_name(model.backbone.name)
+
+    def mechanism(self, model: Namespace) -> dict[str, Any]:
+        """The axes of a variant, as W&B tags."""
+        owner = model.toy if self.module is ToyTraining else model.backbone
+        attention = owner.attention
+        return {"score": attention.score, "sink": attention.sink, "gate": attention.gate,
+                "registers": owner.registers or 0, "pathway": owner.pathway.kind}
+
+
+PROGRAMS: dict[str, Program] = {
+    "classify": Program(Classify, ImageData, (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
+                                              ("image.size", "img_size"))),
+    "toy": Program(ToyTraining, ToyData),
+}
+
+
+def chosen(args: Sequence[str]) -> str:
+    """The value of `task` that command line and YAML files end with; it is needed before they can be parsed.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    task = "classify"
+    words = [part for arg in args for part in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    for word, value in pairwise(words):
+        if word == "--task":
+            task = value
+        elif word in ("--config", "-c") and Path(value).is_file():
+            task = _of_file(Path(value)) or task
+    if task not in PROGRAMS:
+        raise UserError(f"task={task}: there are {', '.join(get_args(Task))}")
+    return task
+
+
+def _of_file(path: Path) -> str | None:
+    """`task` of a YAML file; what is wrong with the file is said by the parser."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return None
+    return content.get("task") if isinstance(content, dict) else None

@@ -1,0 +1,92 @@
+"""Sequences of the toy tasks: fresh normal tokens at every step, the same ones for every mechanism of a seed."""
+
+from collections.abc import Iterator
+
+import lightning as L
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sinkablate.config import ToyConfig
+from sinkablate.data.order import EpochBatches
+from sinkablate.data.position import training_position
+from sinkablate.errors import UserError
+from sinkablate.toys.tasks import evaluation_tokens, training_batch
+
+Batch = tuple[Tensor]
+"""Tokens (B, N, D)."""
+
+
+class ToyData(L.LightningDataModule):
+    """Draws the sequences of the toy task that the model is about.
+
+    Args:
+        batch_size: Sequences of one step.
+        steps: Steps of an epoch: the task is evaluated after each.
+        eval_size: Sequences of the evaluation.
+        seed: Follows seed_everything.
+    """
+
+    def __init__(self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        for name, value in {"batch_size": batch_size, "steps": steps, "eval_size": eval_size}.items():
+            if value < 1:
+                raise UserError(f"data.{name} must be at least 1, got {value}")
+        self.batch_size, self.steps, self.eval_size, self.seed = batch_size, steps, eval_size, seed
+
+    @property
+    def toy(self) -> ToyConfig:
+        """What the model is about."""
+        assert self.trainer is not None
+        config: ToyConfig = self.trainer.lightning_module.toy  # type: ignore[assignment]
+        return config
+
+    def setup(self, stage: str | None = None) -> None:
+        """Refuse what this cannot do.
+
+        Raises:
+            UserError: More than one process: every one of them would draw the same sequences.
+        """
+        if self.trainer is not None and self.trainer.world_size > 1:
+            raise UserError(f"trainer.devices: toy tasks run in one process, not {self.trainer.world_size}; "
+                            "run seeds and mechanisms side by side instead")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """One batch a step, from the trainer's position on."""
+        steps = _Steps(self.steps, lambda: training_position(self.trainer))
+        return DataLoader(_Stream(self.toy, self.seed, self.batch_size), batch_sampler=steps, collate_fn=_only)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The evaluation sequences, in one batch."""
+        tokens = evaluation_tokens(self.toy, self.seed, self.eval_size)
+        return DataLoader([(tokens,)], batch_size=None)  # type: ignore[arg-type]
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def probe_images(self, count: int) -> tuple[Tensor, list[str]]:
+        """The first `count` evaluation sequences and their names, for the diagnostics."""
+        tokens = evaluation_tokens(self.toy, self.seed, max(count, self.eval_size))[:count]
+        return tokens, [f"sequence {number}" for number in range(count)]
+
+
+class _Steps(EpochBatches[int]):
+    """The number of each step, counted over epochs."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[list[int]]:
+        """Yield one number a batch."""
+        for batch in range(start, self.length):
+            yield [epoch * self.length + batch]
+
+
+class _Stream(Dataset[Batch]):
+    """Step number to batch."""
+
+    def __init__(self, config: ToyConfig, seed: int, size: int) -> None:
+        self.config, self.seed, self.size = config, seed, size
+
+    def __getitem__(self, step: int) -> Batch:
+        return (training_batch(self.config, self.seed, step, self.size),)
+
+
+def _only(batches: list[Batch]) -> Batch:
+    return batches[0]

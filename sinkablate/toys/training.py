@@ -1,0 +1,74 @@
+"""Training on a toy task, as any other task of the suite."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch.nn.functional as F
+from torch import Tensor
+
+from sinkablate.config import OptimConfig, ToyConfig
+from sinkablate.errors import UserError
+from sinkablate.tasks.optim import make_optimizer, make_schedule, total_steps
+from sinkablate.toys.data import Batch
+from sinkablate.toys.measures import measures, verdict
+from sinkablate.toys.model import build_toy
+from sinkablate.toys.tasks import ToyTask
+
+
+class ToyTraining(L.LightningModule):
+    """Trains a one-head transformer on the NOP or the broadcast task.
+
+    Args:
+        toy: The task and the mechanism.
+        optim: Optimiser and schedule.
+        seed: Follows seed_everything.
+    """
+
+    def __init__(self, toy: ToyConfig = ToyConfig(), optim: OptimConfig = OptimConfig(), seed: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters({"toy": asdict(toy), "optim": asdict(optim), "seed": seed}, logger=False)
+        self.toy, self.optim_config = toy, optim
+        self.task = ToyTask.draw(toy, seed)
+        self.backbone = build_toy(toy, seed)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Outputs (B, N, D) of tokens (B, N, D)."""
+        outputs: Tensor = self.backbone(tokens)
+        return outputs
+
+    def _loss(self, tokens: Tensor) -> Tensor:
+        return F.mse_loss(self.task.prediction(tokens, self(tokens)), self.task.target(tokens))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean squared error of one batch."""
+        loss = self._loss(batch[0])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
+        self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(batch[0]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The task's error, and what the sink does."""
+        numbers = {"val/loss": float(self._loss(batch[0]))} | measures(self.backbone, self.task, batch[0])
+        self.log_dict(numbers, batch_size=len(batch[0]))
+
+    test_step = validation_step
+
+    def findings(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """What the summary says beside numbers."""
+        return {"toy/label": verdict(metrics), "toy/task": self.toy.task}
+
+    def configure_optimizers(self) -> Any:
+        """As every task's."""
+        optimizer = make_optimizer(self.backbone, self.optim_config)
+        schedule = make_schedule(optimizer, self.optim_config, total_steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another toy, by the first key that differs."""
+        saved = checkpoint.get("hyper_parameters", {}).get("toy")
+        if saved is None:
+            raise UserError("the checkpoint is of another task: it has no model.toy")
+        for key, value in asdict(self.toy).items():
+            if saved.get(key) != value:
+                raise UserError(f"model.toy.{key}={value} differs from the checkpoint's {saved.get(key)}")

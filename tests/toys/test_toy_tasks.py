@@ -1,0 +1,165 @@
+"""The toy tasks: their targets in closed form, their seeding, and what a mechanism may not change."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from variants import noise
+
+from sinkablate.config import AttentionConfig, PathwayConfig, ToyConfig
+from sinkablate.diagnostics.tap import Tap
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.errors import UserError
+from sinkablate.toys.measures import null_token, source_token, verdict
+from sinkablate.toys.model import ToyTransformer, build_toy
+from sinkablate.toys.tasks import ToyTask, evaluation_tokens, training_batch
+
+NOP, BROADCAST = ToyConfig(), ToyConfig(task="broadcast")
+MECHANISMS = [
+    {}, {"attention": AttentionConfig(gate="headwise")}, {"attention": AttentionConfig(gate="elementwise")},
+    {"attention": AttentionConfig(gate="headwise", gate_position="value")}, {"attention": AttentionConfig(sink="zero")},
+    {"attention": AttentionConfig(sink="learned")}, {"attention": AttentionConfig(sink="kv_bias")},
+    {"attention": AttentionConfig(score="sigmoid")}, {"attention": AttentionConfig(score="clipped_softmax")},
+    {"registers": 2}, {"pathway": PathwayConfig(kind="global")},
+]
+
+
+# ---- targets
+
+@pytest.mark.parametrize("p_nop", [0.1, 0.5, 0.9])
+def test_the_share_of_tokens_that_rest(p_nop: float) -> None:
+    task = ToyTask.draw(replace(NOP, p_nop=p_nop), 0)
+    tokens = evaluation_tokens(NOP, 0, 2000)
+    assert float(task.rests(tokens).double().mean()) == pytest.approx(p_nop, abs=0.01)
+
+
+def test_nop_targets_token_by_token() -> None:
+    task, tokens = ToyTask.draw(NOP, 3), noise(2, 31, 64)
+    update = ToyTask.draw(replace(NOP, supervise="update", gamma=0.1), 3)
+    assert torch.equal(task.direction, update.direction)
+    for b in range(2):
+        for i in range(31):
+            x, rests = tokens[b, i], bool(tokens[b, i] @ task.direction <= 0)  # Phi^-1(.5) = 0
+            assert torch.equal(task.target(tokens)[b, i], x if rests else torch.zeros(64))
+            torch.testing.assert_close(update.target(tokens)[b, i], 0.1 * x if rests else x)
+    outputs = noise(2, 31, 64, seed=1)
+    assert torch.equal(task.prediction(tokens, outputs), outputs)
+    assert torch.equal(update.prediction(tokens, outputs), outputs - tokens)
+
+
+def test_broadcast_targets() -> None:
+    task, tokens = ToyTask.draw(replace(BROADCAST, alpha=0.5), 1), noise(3, 32, 64)
+    torch.testing.assert_close(task.rotation @ task.rotation.T, torch.eye(64), atol=1e-5, rtol=0)
+    for b in range(3):
+        source = max(range(32), key=lambda j: float(tokens[b, j] @ task.direction))
+        torch.testing.assert_close(task.target(tokens)[b], tokens[b] + 0.5 * (tokens[b, source] @ task.rotation))
+
+
+def test_a_perfect_nop_head_solves_the_task() -> None:
+    """The closed form the task is built on: rest and write nothing, or write -x."""
+    task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 4)
+    written = torch.where(task.rests(tokens)[..., None], 0.0, -tokens)
+    assert torch.equal(task.prediction(tokens, tokens + written), task.target(tokens))
+
+
+# ---- seeds
+
+@pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
+def test_a_seed_is_one_task_one_stream_and_shared_parameters_for_every_mechanism(base: ToyConfig) -> None:
+    plain = dict(build_toy(base, 5).named_parameters())
+    task = ToyTask.draw(base, 5)
+    for fields in MECHANISMS[1:]:
+        config = replace(base, **fields)
+        other = ToyTask.draw(config, 5)
+        assert torch.equal(task.direction, other.direction)
+        assert torch.equal(task.rotation, other.rotation)
+        assert torch.equal(training_batch(base, 5, 7, 3), training_batch(config, 5, 7, 3))
+        assert torch.equal(evaluation_tokens(base, 5, 3), evaluation_tokens(config, 5, 3))
+        for name, p in build_toy(config, 5).named_parameters():
+            if name in plain and plain[name].shape == p.shape:
+                assert torch.equal(p, plain[name]), name
+
+
+def test_streams_do_not_meet() -> None:
+    drawn = [training_batch(NOP, seed, step, 1) for seed in (0, 1) for step in (0, 1)] + [evaluation_tokens(NOP, 0, 1)]
+    for place, one in enumerate(drawn):
+        assert not any(torch.equal(one, other) for other in drawn[place + 1:])
+
+
+# ---- the model under the tap
+
+class Keep:
+    def __init__(self) -> None:
+        self.views: list[BlockView] = []
+
+    def attention(self, view: BlockView) -> None:
+        self.views.append(view)
+
+    def output(self, index: int, x: Tensor) -> None:
+        pass
+
+
+def tapped(model: ToyTransformer, tokens: Tensor) -> tuple[list[BlockView], float]:
+    keep = Keep()
+    with Tap(model.eval(), keep) as tap:
+        tap.run(tokens)
+    return keep.views, max(tap.rebuild_errors.values())
+
+
+@pytest.mark.parametrize("fields", MECHANISMS, ids=str)
+@pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
+def test_every_mechanism_is_measured(base: ToyConfig, fields: dict[str, object]) -> None:
+    config = replace(base, **fields)  # type: ignore[arg-type]
+    model = build_toy(config, 0)
+    views, error = tapped(model, noise(2, config.drawn, 64))
+    assert error < 1e-5
+    assert len(views) == config.depth
+    assert views[0].layout.num_tokens == 32 + config.registers
+    assert views[0].layout.num_registers == config.prefix
+    model(noise(2, config.drawn, 64)).square().mean().backward()
+    idle = {"mlp.fc2.bias"} if base.task == "broadcast" else set()
+    for name, p in model.named_parameters():
+        assert p.grad is not None or name in idle, name
+
+
+def test_positions_and_the_null_token_are_seen_by_the_first_norm_alone() -> None:
+    model = build_toy(NOP, 0)
+    model.blocks[0].attn.proj.weight.data.zero_()
+    tokens = noise(2, 31, 64)
+    assert torch.equal(model(tokens), tokens)
+    assert torch.equal(model.forward_features(tokens)[:, 0], torch.zeros(2, 64))
+    assert not [name for name, _ in model.named_parameters() if name.endswith(("qkv.bias", "proj.bias"))]
+
+
+def test_what_is_read_of_the_sink() -> None:
+    """Against the weights themselves."""
+    task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 3)
+    (view,), _ = tapped(build_toy(NOP, 0), tokens)
+    weights, rests = view.weights()[:, 0], task.rests(tokens)
+    found = null_token(view, task, tokens)
+    resting = [weights[b, 1 + i, 0] for b in range(3) for i in range(31) if rests[b, i]]
+    assert found["attention_nop"] == pytest.approx(float(torch.stack(resting).mean()), rel=1e-5)
+    norms = (view.v[:, 0] @ view.out_map[0].T).norm(dim=-1)
+    assert found["value_ratio"] == pytest.approx(float(norms[:, 0].mean() / norms[:, 1:].mean()), rel=1e-5)
+    task, tokens = ToyTask.draw(BROADCAST, 0), evaluation_tokens(BROADCAST, 0, 3)
+    views, _ = tapped(build_toy(BROADCAST, 0), tokens)
+    inflow = views[1].weights()[:, 0].mean(1)
+    at = task.source(tokens)
+    assert source_token(views[1], task, tokens)["inflow_source"] == pytest.approx(
+        float(torch.stack([inflow[b, at[b]] for b in range(3)]).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("shares", "expected"), [
+    ({"nop": 0.9, "broadcast": 0.1}, "nop"), ({"nop": 0.1, "broadcast": 0.6}, "broadcast"), ({"nop": 0.4}, "none"),
+    ({}, "none")])
+def test_the_verdict_is_the_commonest_label(shares: dict[str, float], expected: str) -> None:
+    assert verdict({f"toy/label_{name}": value for name, value in shares.items()}) == expected
+
+
+@pytest.mark.parametrize(("fields", "key"), [
+    ({"p_nop": 1.0}, "p_nop"), ({"task": "broadcast", "p_nop": 0.3}, "p_nop"), ({"gamma": 0.1}, "gamma"),
+    ({"alpha": 2.0}, "alpha"), ({"tokens": 1}, "tokens"), ({"registers": -1}, "registers")])
+def test_numbers_that_make_no_sense_are_refused(fields: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.toy\.{key}"):
+        ToyConfig(**fields)  # type: ignore[arg-type]
