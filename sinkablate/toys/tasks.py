@@ -22,15 +22,20 @@ class ToyTask:
 
     config: ToyConfig
     direction: Tensor
-    """v (nop) or u (broadcast), unit length, (D,)."""
+    """v (nop) or u (broadcast), unit length, mean zero, (D,)."""
     rotation: Tensor
     """R (D, D), orthogonal; broadcast only."""
 
     @classmethod
     def draw(cls, config: ToyConfig, seed: int) -> "ToyTask":
-        """The task tensors of a seed, whatever the mechanism."""
+        """The task tensors of a seed, whatever the mechanism.
+
+        The direction has no component along (1, ..., 1): the first norm subtracts each token's mean, so that a head
+        could not see that part, and how well the task can be solved would hang on the seed.
+        """
         g = torch.Generator().manual_seed(_TASK + seed)
         direction = torch.randn(config.width, generator=g)
+        direction -= direction.mean()
         rotation, _ = torch.linalg.qr(torch.randn(config.width, config.width, generator=g))
         return cls(config, direction / direction.norm(), rotation)
 

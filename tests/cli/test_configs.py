@@ -1,5 +1,6 @@
 """Every shipped YAML, through the real command line."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from running import CONFIGS, column, fit, heads, metrics, run
 VARIANTS = sorted(CONFIGS.glob("*.yaml"))
 STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")])
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
+TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
 SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8")
 SHALLOW = {"vit_b16": "2", "vit_l16": "1"}
 """Depth of models that would take long."""
@@ -38,7 +40,7 @@ def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_config_is_left_out() -> None:
-    assert {*VARIANTS, *STACKED, *DATA} == set(CONFIGS.rglob("*.yaml"))
+    assert {*VARIANTS, *STACKED, *DATA, *TOYS} == set(CONFIGS.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=ids)
@@ -86,3 +88,15 @@ def test_later_configs_and_flags_win(tmp_path: Path) -> None:
     assert config["model"]["backbone"]["registers"] == 2
     assert config["model"]["backbone"]["depth"] == 3
     assert config["model"]["backbone"]["attention"]["gate"] == "headwise"
+
+
+@pytest.mark.parametrize("path", TOYS, ids=ids)
+def test_a_toy_trains_and_is_judged(path: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run("fit", "--config", path, "--data.batch_size", "64", "--trainer.max_epochs", "6", "--run_dir", run_dir,
+        "--wandb.mode", "disabled").succeeded()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["toy/label"] == path.stem
+    assert (run_dir / "figures" / "formation.csv").is_file()
+    losses = [float(value) for value in column(run_dir, "val/loss").values()]
+    assert losses[-1] < losses[0]

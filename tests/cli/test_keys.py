@@ -7,8 +7,8 @@ import yaml
 from running import run
 
 FROZEN = Path(__file__).with_name("keys.txt")
-OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "overwrite", "seed_everything",
-        "ckpt_path")
+OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "overwrite",
+        "seed_everything", "ckpt_path")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
