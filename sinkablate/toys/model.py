@@ -75,7 +75,8 @@ class ToyTransformer(nn.Module):
 
     def forward_features(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D), without the prefix, to the stream after the last block (B, prefix + N, D)."""
-        x, where = tokens, self.pos_embed
+        x: Tensor = tokens
+        where: Tensor = self.pos_embed
         if self.reg_token is not None:
             prefix = self.reg_token.expand(len(tokens), -1, -1)
             x = torch.cat((torch.zeros_like(prefix), tokens), dim=1)
