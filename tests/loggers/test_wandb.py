@@ -117,7 +117,7 @@ def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outco
             told |= {name: value for name, value in entry["vars"].items() if value is not None}
     assert told["name"] == told["displayName"] == NAME
     assert (told["project"], told["groupName"]) == ("sinks", "pair")
-    assert sorted(told["tags"]) == sorted(["score:softmax", "sink:none", "gate:headwise", "registers:4", "mine"])
+    assert set(told["tags"]) == {"score:softmax", "sink:none", "gate:headwise", "registers:4", "pathway:none", "mine"}
     config = json.loads(told["config"])
     resolved = yaml.safe_load((recorded[0] / "config.yaml").read_text())
     assert {name: item["value"] for name, item in config.items() if name != "_wandb"} == resolved
