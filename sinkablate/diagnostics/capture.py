@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkablate.attention.module import Attention
 from sinkablate.config import AttentionConfig
-from sinkablate.diagnostics.view import BlockView, chunks
+from sinkablate.diagnostics.view import BlockView, Weigh, chunks
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import BlockParts
 from sinkablate.vit.tokens import TokenLayout, TokenType
@@ -61,9 +61,10 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
     if capture.gate is not None:
         batch, n, _ = capture.gate.shape
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
+    logits = _logits_of(call)
     return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
-                     weigh=_softmax_of(call), out_map=out_map, residual=capture.x,
-                     logits=None if call.get("attn_mask") is not None else _scaled_products(call),
+                     weigh=lambda *rows: logits(*rows).softmax(dim=-1), out_map=out_map, residual=capture.x,
+                     logits=logits if call.get("attn_mask") is None else None,  # a mask may hold infinities
                      output=call["out"], update=capture.attn_out, gate=gate)
 
 
@@ -75,27 +76,21 @@ def _out_map(parts: BlockParts) -> Tensor:
     return w.view(w.shape[0], parts.num_heads, -1).transpose(0, 1)
 
 
-def _scaled_products(call: dict[str, Any]) -> Any:
-    """The logits of one fused call without a mask."""
-    scale = call.get("scale") or call["q"].shape[-1] ** -0.5
-    return lambda q, k, _images, _heads: (q * scale) @ k.transpose(-2, -1)
-
-
-def _softmax_of(call: dict[str, Any]) -> Any:
-    """The weights of one fused call, with its scale and its additive or boolean mask."""
-    batch, heads, n, _ = call["q"].shape
-    products = _scaled_products(call)
+def _logits_of(call: dict[str, Any]) -> Weigh:
+    """The logits of one fused call, with its scale and its additive or boolean mask."""
+    batch, heads, n, width = call["q"].shape
+    scale = call.get("scale") or width**-0.5
     mask = call.get("attn_mask")
     if mask is not None:
         if mask.dtype is torch.bool:
             mask = torch.zeros_like(mask, dtype=call["q"].dtype).masked_fill_(~mask, -torch.inf)
         mask = mask.expand(batch, heads, n, call["k"].shape[2])
 
-    def weigh(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
-        s = products(q, k, images, heads)
-        return (s if mask is None else s + mask[images, heads]).softmax(dim=-1)
+    def logits(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
+        s = (q * scale) @ k.transpose(-2, -1)
+        return s if mask is None else s + mask[images, heads]
 
-    return weigh
+    return logits
 
 
 def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout, out_map: Tensor) -> BlockView:

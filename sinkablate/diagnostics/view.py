@@ -39,7 +39,7 @@ class BlockView:
     residual: Tensor
     """The block's input (B, N, D)."""
     logits: Weigh | None = None
-    """As `weigh`, but the finite logits S of which the weights are the softmax; None where there are none."""
+    """As `weigh`, but the finite logits S of which the weights are the softmax; it then takes the place of `weigh`."""
     output: Tensor | None = None
     """A v as the model itself computed it, before an output gate, (B, H, N, d); None: computed from the weights."""
     update: Tensor | None = None
@@ -59,13 +59,14 @@ class BlockView:
 
     def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
         """Attention weights A (b, h, N, M) of some images and heads; signed, not renormalised."""
-        return self.weigh(self.q[images, heads], self.k[images, heads], images, heads)
+        return self.weights_and_logits(images, heads)[0]
 
     def weights_and_logits(self, images: slice, heads: slice) -> tuple[Tensor, Tensor | None]:
         """A and the logits S with A = softmax(S), or None where A is not the softmax of anything at hand."""
+        rows = (self.q[images, heads], self.k[images, heads], images, heads)
         if self.logits is None:
-            return self.weights(images, heads), None
-        s = self.logits(self.q[images, heads], self.k[images, heads], images, heads)
+            return self.weigh(*rows), None
+        s = self.logits(*rows)
         return s.softmax(dim=-1), s
 
     def column_types(self) -> Tensor:
