@@ -16,8 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.checkpoint import flat, refuse_another
 from sinkablate.tasks.common_mode import CommonModePenalty
-from sinkablate.tasks.optim import make_optimizer, make_schedule, total_steps
+from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.vit.backbone import build_backbone
 
 Batch = tuple[Tensor, Tensor, list[str]]
@@ -64,7 +65,6 @@ class Classify(L.LightningModule):
         self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
         self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
-        self.common_mode_weight = common_mode.weight
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
         top_k = min(5, num_classes)
@@ -88,7 +88,7 @@ class Classify(L.LightningModule):
         loss: Tensor = self.criterion(self(images), targets)
         if self.common_mode is not None:
             share = self.common_mode.take()
-            loss = loss + self.common_mode_weight * share
+            loss = loss + self.common_mode.weight * share
             self.log("train/common_mode", share, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(images))
@@ -141,20 +141,15 @@ class Classify(L.LightningModule):
                             f"{self.trainer.world_size} processes needs an even number of images")
 
     def configure_optimizers(self) -> Any:
-        """timm's optimiser and a schedule that moves every step."""
-        amp = self.trainer.precision.endswith("-mixed")
-        optimizer = make_optimizer(self.backbone, self.optim_config, fused=not amp)
-        schedule = make_schedule(optimizer, self.optim_config, total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """As every task's."""
+        return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or, to train on from, optimiser, by the first key that differs."""
         trains = self._trainer is not None and self._trainer.training
         saved, now = (_model_keys(h) | (_optimizer_keys(h) if trains else {})
                       for h in (checkpoint.get("hyper_parameters", {}), self.hparams))
-        for key, value in now.items():
-            if key in saved and saved[key] != value:
-                raise UserError(f"{key}={value} differs from the checkpoint's {saved[key]}")
+        refuse_another(saved, now)
         shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
                         for state in (checkpoint["state_dict"], self.state_dict()))
         for name in ours | shapes:
@@ -167,8 +162,9 @@ def _model_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the tensors of a model, by the key a user sets."""
     followed = {"num_classes": "data.source.num_classes", "in_chans": "data.image.in_chans",
                 "img_size": "data.image.size"}
-    backbone = {f"model.backbone.{key}": value for key, value in _flat(hparams.get("backbone", {})).items()
-                if key not in ("pretrained", "checkpoint")}
+    backbone = flat(hparams.get("backbone", {}), "model.backbone.")
+    for source in ("pretrained", "checkpoint"):
+        backbone.pop(f"model.backbone.{source}", None)
     return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
         f"model.ema.{key}": value for key, value in hparams.get("ema", {}).items()}
 
@@ -177,17 +173,6 @@ def _optimizer_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the tensors and groups of an optimiser, by the key a user sets."""
     return {f"model.optim.{key}": value for key, value in hparams.get("optim", {}).items()
             if key in ("opt", "layer_decay")}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as dotted keys, sequences as lists."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, (list, tuple)) else value
-    return flat
 
 
 def _mixup(loss: LossConfig, num_classes: int) -> Mixup:

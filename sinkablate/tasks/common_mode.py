@@ -26,6 +26,7 @@ class CommonModePenalty:
     """
 
     def __init__(self, backbone: nn.Module, config: CommonModeConfig) -> None:
+        self.weight = config.weight
         self._updates: list[Tensor] = []
         self._looked = False
         blocks: list[Any] = list(blocks_of(backbone))[config.skip:]

@@ -78,16 +78,15 @@ def total_steps(trainer: L.Trainer) -> int:
         if steps == -1:
             raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls towards the end")
         return steps
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    length = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
     epochs = trainer.max_epochs or 0
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
     steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
     if steps < 1:
         raise UserError(f"nothing to train: trainer.max_epochs={epochs}, trainer.max_steps={trainer.max_steps}, "
-                        f"trainer.limit_train_batches={limit} of {len(trainer.datamodule.train_dataloader())} "  # type: ignore[attr-defined]
-                        "batches an epoch")
+                        f"trainer.limit_train_batches={limit} of {length} batches an epoch")
     return steps
 
 
@@ -102,3 +101,10 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
         raise UserError(f"model.optim.warmup_steps={warmup} exceeds the {total_steps} steps of training")
     floor = config.min_lr / config.lr
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, floor))
+
+
+def optimizer_and_schedule(model: nn.Module, config: OptimConfig, trainer: L.Trainer) -> Any:
+    """What a task's `configure_optimizers` returns: timm's optimiser, and a schedule that moves every step."""
+    optimizer = make_optimizer(model, config, fused=not trainer.precision.endswith("-mixed"))
+    schedule = make_schedule(optimizer, config, total_steps(trainer))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -61,10 +61,9 @@ class ToyTransformer(nn.Module):
         for name, p in self.named_parameters():
             leaf = name.rpartition(".")[2]
             g = generator(seed, name)
-            if ".gate." in name or ".pathway.gate" in name:
-                is_pathway = "pathway" in name
-                bias = config.pathway.gate_init_bias if is_pathway else config.attention.gate_init_bias
-                std = 0.02 if is_pathway else config.attention.gate_init_std
+            if ".gate." in name:
+                std, bias = ((0.02, config.pathway.gate_init_bias) if ".pathway." in name else
+                             (config.attention.gate_init_std, config.attention.gate_init_bias))
                 p.normal_(std=std, generator=g) if leaf == "weight" else p.fill_(bias)
             elif p.ndim == 2 and leaf == "weight":
                 p.uniform_(-(p.shape[1] ** -0.5), p.shape[1] ** -0.5, generator=g)
@@ -95,4 +94,3 @@ def build_toy(config: ToyConfig, seed: int) -> ToyTransformer:
     """The model, with the global random state left as it was."""
     with torch.random.fork_rng(devices=[]):
         return ToyTransformer(config, seed)
-

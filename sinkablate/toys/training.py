@@ -7,9 +7,10 @@ import lightning as L
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinkablate.config import OptimConfig, ToyConfig
+from sinkablate.config import OptimConfig, ToyConfig, build
 from sinkablate.errors import UserError
-from sinkablate.tasks.optim import make_optimizer, make_schedule, total_steps
+from sinkablate.tasks.checkpoint import flat, refuse_another
+from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.toys.data import Batch
 from sinkablate.toys.measures import measures, verdict
 from sinkablate.toys.model import build_toy
@@ -60,15 +61,11 @@ class ToyTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """As every task's."""
-        optimizer = make_optimizer(self.backbone, self.optim_config)
-        schedule = make_schedule(optimizer, self.optim_config, total_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another toy, by the first key that differs."""
         saved = checkpoint.get("hyper_parameters", {}).get("toy")
         if saved is None:
             raise UserError("the checkpoint is of another task: it has no model.toy")
-        for key, value in asdict(self.toy).items():
-            if saved.get(key) != value:
-                raise UserError(f"model.toy.{key}={value} differs from the checkpoint's {saved.get(key)}")
+        refuse_another(*(flat(asdict(toy), "model.toy.") for toy in (build(ToyConfig, saved), self.toy)))
