@@ -33,7 +33,7 @@ from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.memory import peak_memory_gib
 from sinkablate.programs import PROGRAMS, Task, chosen
-from sinkablate.report.figures import formation, save
+from sinkablate.report.figures import save
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import (
     check_checkpoint,
@@ -201,10 +201,10 @@ class Cli(LightningCLI):
         if hasattr(self.model, "findings"):
             summary |= self.model.findings(metrics)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
-            if self.task == "toy":
+            if figure := self.program.figure:
                 (self.run_dir / "figures").mkdir(exist_ok=True)
-                save(formation(pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)),
-                     self.run_dir / "figures" / "formation")
+                save(figure(pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)),
+                     self.run_dir / "figures" / figure.__name__)
             close(self.run_dir, summary)
             print_results(self.run_dir, summary)
 

@@ -24,6 +24,20 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def refuse_idle(config: Any, key: str, choices: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse a value that a choice leaves without effect: it would be silently ignored.
+
+    Args:
+        config: An instance of a config class.
+        key: Its full key.
+        choices: Field -> (whether it has an effect, what decided that, as `axis=value`).
+    """
+    for field in fields(config):
+        used, choice = choices.get(field.name, (True, ""))
+        value = getattr(config, field.name)
+        require(used or value == field.default, f"{key}.{field.name}={value} has no effect with {key}.{choice}")
+
+
 def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """An instance of a config class, nested ones included, from plain values; it validates itself.
 
@@ -81,26 +95,17 @@ class AttentionConfig:
                 f"{key}.pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
         require(self.polynomial_power > 0,
                 f"{key}.polynomial_power must be a positive integer, got {self.polynomial_power}")
-        self._refuse_idle_numbers(key)
-
-    def _refuse_idle_numbers(self, key: str) -> None:
-        """A number set for an axis value that is not chosen would be silently ignored: refuse it."""
-        owner = {
-            "gate_init_std": self.gate != "none",
-            "gate_init_bias": self.gate != "none",
-            "clip_zeta": self.score == "clipped_softmax",
-            "clip_alpha": self.score == "clipped_softmax",
-            "pointwise_function": self.score == "pointwise",
-            "pointwise_alpha": self.score == "pointwise",
-            "polynomial_power": self.score == "polynomial",
-            "sigmoid_bias": self.score == "sigmoid",
-        }
-        for field in fields(self):
-            used = owner.get(field.name, True)
-            value: Any = getattr(self, field.name)
-            axis = "gate" if field.name.startswith("gate") else "score"
-            require(used or value == field.default,
-                    f"{key}.{field.name}={value} has no effect with {key}.{axis}={getattr(self, axis)}")
+        pick = {axis: f"{axis}={getattr(self, axis)}" for axis in ("gate", "score")}
+        refuse_idle(self, key, {
+            "gate_init_std": (self.gate != "none", pick["gate"]),
+            "gate_init_bias": (self.gate != "none", pick["gate"]),
+            "clip_zeta": (self.score == "clipped_softmax", pick["score"]),
+            "clip_alpha": (self.score == "clipped_softmax", pick["score"]),
+            "pointwise_function": (self.score == "pointwise", pick["score"]),
+            "pointwise_alpha": (self.score == "pointwise", pick["score"]),
+            "polynomial_power": (self.score == "polynomial", pick["score"]),
+            "sigmoid_bias": (self.score == "sigmoid", pick["score"]),
+        })
 
     @property
     def is_identity(self) -> bool:
@@ -123,10 +128,7 @@ class PathwayConfig:
         key = "model.backbone.pathway"
         require(self.width > 0, f"{key}.width must be positive, got {self.width}")
         require(isfinite(self.gate_init_bias), f"{key}.gate_init_bias must be finite, got {self.gate_init_bias}")
-        for field in fields(self):
-            value: Any = getattr(self, field.name)
-            require(self.kind != "none" or value == field.default,
-                    f"{key}.{field.name}={value} has no effect with {key}.kind=none")
+        refuse_idle(self, key, dict.fromkeys(("width", "gate_init_bias"), (self.kind != "none", "kind=none")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,13 +249,10 @@ class ToyConfig:
         require(self.width >= 1, f"{key}.width must be positive, got {self.width}")
         require(self.registers >= 0, f"{key}.registers must be at least 0, got {self.registers}")
         require(0 < self.p_nop < 1, f"{key}.p_nop must lie in (0, 1), got {self.p_nop}")
-        idle = {"p_nop": self.task == "nop", "supervise": self.task == "nop", "alpha": self.task == "broadcast",
-                "gamma": self.task == "nop" and self.supervise == "update"}
-        for field in fields(self):
-            value: Any = getattr(self, field.name)
-            require(idle.get(field.name, True) or value == field.default,
-                    f"{key}.{field.name}={value} has no effect with {key}.task={self.task}"
-                    + (f", {key}.supervise={self.supervise}" if field.name == "gamma" else ""))
+        nop, task = self.task == "nop", f"task={self.task}"
+        refuse_idle(self, key, {
+            "p_nop": (nop, task), "supervise": (nop, task), "alpha": (not nop, task),
+            "gamma": (nop and self.supervise == "update", f"{task}, {key}.supervise={self.supervise}")})
 
     @property
     def depth(self) -> int:
@@ -369,9 +368,7 @@ class CommonModeConfig:
         key = "model.common_mode"
         require(self.weight >= 0, f"{key}.weight must be at least 0, got {self.weight}")
         require(self.skip >= 0, f"{key}.skip must be at least 0, got {self.skip}")
-        for name, default in (("skip", 1), ("before_gate", False)):
-            require(self.weight > 0 or getattr(self, name) == default,
-                    f"{key}.{name}={getattr(self, name)} has no effect with {key}.weight=0")
+        refuse_idle(self, key, dict.fromkeys(("skip", "before_gate"), (self.weight > 0, "weight=0")))
 
 
 @dataclass(frozen=True, kw_only=True)

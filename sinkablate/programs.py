@@ -1,15 +1,17 @@
 """What `fit` can train: the key `task` chooses a LightningModule and its data module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import polars as pl
 import yaml
 from jsonargparse import Namespace
 
 from sinkablate.data.images import ImageData
 from sinkablate.errors import UserError
+from sinkablate.report.figures import Drawn, formation
 from sinkablate.tasks.classify import Classify
 from sinkablate.toys.data import ToyData
 from sinkablate.toys.training import ToyTraining
@@ -19,29 +21,36 @@ Task = Literal["classify", "toy"]
 
 
 class Program(NamedTuple):
-    """One value of `task`."""
+    """One value of `task`: what differs from task to task."""
 
     module: type[Any]
     data: type[Any]
+    group: str
+    """Group of the model's keys that holds the architecture and its mechanism."""
+    name: Callable[[Namespace], str]
+    """What run directories call the model, from that group."""
     follows: tuple[tuple[str, str], ...] = ()
     """(key of data, key of model that follows it)."""
+    figure: Callable[[pl.DataFrame], Drawn] | None = None
+    """Drawn from `metrics.csv` when a run is closed."""
 
     def model_name(self, model: Namespace) -> str:
         """How run directories call the model."""
-        return f"toy_{model.toy.task}" if self.module is ToyTraining else short_name(model.backbone.name)
+        return self.name(model[self.group])
 
     def mechanism(self, model: Namespace) -> dict[str, Any]:
         """The axes of a variant, as W&B tags."""
-        owner = model.toy if self.module is ToyTraining else model.backbone
-        attention = owner.attention
+        group = model[self.group]
+        attention = group.attention
         return {"score": attention.score, "sink": attention.sink, "gate": attention.gate,
-                "registers": owner.registers or 0, "pathway": owner.pathway.kind}
+                "registers": group.registers or 0, "pathway": group.pathway.kind}
 
 
 PROGRAMS: dict[str, Program] = {
-    "classify": Program(Classify, ImageData, (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
-                                              ("image.size", "img_size"))),
-    "toy": Program(ToyTraining, ToyData),
+    "classify": Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name),
+                        (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
+                         ("image.size", "img_size"))),
+    "toy": Program(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", figure=formation),
 }
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "diagnostics": {"vit", "attention", "config", "errors"},
     "data": {"config", "errors"},
     "loggers": {"config"},
-    "programs": {"data", "tasks", "toys", "vit", "errors"},
+    "programs": {"data", "tasks", "toys", "report", "vit", "errors"},
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},

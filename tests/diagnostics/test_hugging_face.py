@@ -9,7 +9,7 @@ import timm
 import torch
 from families import hook_count
 from PIL import Image
-from test_tap import tapped
+from tapping import tapped
 from variants import livelier, noise
 
 transformers = pytest.importorskip("transformers")

@@ -7,41 +7,18 @@ import timm
 import torch
 import torch.nn.functional as F
 from families import FAMILIES, family, hook_count, pictures
+from tapping import tapped
 from timm.layers import Attention as TimmAttention
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from variants import livelier, make, noise
 
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
-from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR, Tap
-from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR
 from sinkablate.errors import UserError
 
 SIDE = {"cait_xxs24_224": 224, "xcit_nano_12_p16_224": 224, "swin_tiny_patch4_window7_224": 224,
         "convnext_atto": 64, "vit_base_patch16_xp_224": 48, "vit_base_patch16_rpn_224": 48}
-
-
-class Keep:
-    """A consumer that keeps everything, in the order it came."""
-
-    def __init__(self) -> None:
-        self.views: list[BlockView] = []
-        self.outputs: list[Tensor] = []
-
-    def attention(self, view: BlockView) -> None:
-        self.views.append(view)
-
-    def output(self, index: int, x: Tensor) -> None:
-        assert index == self.views[-1].index
-        self.outputs.append(x)
-
-
-def tapped(model: nn.Module, images: Tensor) -> tuple[list[BlockView], list[Tensor], dict[int, float]]:
-    """Views and outputs of all blocks, and the rebuild errors."""
-    kept = Keep()
-    with Tap(model, kept) as tap:
-        tap.run(images)
-    return kept.views, kept.outputs, tap.rebuild_errors
 
 
 def explicit_weights(model: Any, images: Tensor) -> list[Tensor]:

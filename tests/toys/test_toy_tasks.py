@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from tapping import tapped
 from variants import noise
 
 from sinkablate.config import AttentionConfig, PathwayConfig, ToyConfig
-from sinkablate.diagnostics.tap import Tap
-from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.toys.measures import null_token, source_token, verdict
-from sinkablate.toys.model import ToyTransformer, build_toy
+from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens, training_batch
 
 NOP, BROADCAST = ToyConfig(), ToyConfig(task="broadcast")
@@ -89,31 +87,13 @@ def test_streams_do_not_meet() -> None:
 
 # ---- the model under the tap
 
-class Keep:
-    def __init__(self) -> None:
-        self.views: list[BlockView] = []
-
-    def attention(self, view: BlockView) -> None:
-        self.views.append(view)
-
-    def output(self, index: int, x: Tensor) -> None:
-        pass
-
-
-def tapped(model: ToyTransformer, tokens: Tensor) -> tuple[list[BlockView], float]:
-    keep = Keep()
-    with Tap(model.eval(), keep) as tap:
-        tap.run(tokens)
-    return keep.views, max(tap.rebuild_errors.values())
-
-
 @pytest.mark.parametrize("fields", MECHANISMS, ids=str)
 @pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
 def test_every_mechanism_is_measured(base: ToyConfig, fields: dict[str, object]) -> None:
     config = replace(base, **fields)  # type: ignore[arg-type]
     model = build_toy(config, 0)
-    views, error = tapped(model, noise(2, config.drawn, 64))
-    assert error < 1e-5
+    views, _, errors = tapped(model, noise(2, config.drawn, 64))
+    assert max(errors.values()) < 1e-5
     assert len(views) == config.depth
     assert views[0].layout.num_tokens == 32 + config.registers
     assert views[0].layout.num_registers == config.prefix
@@ -135,7 +115,7 @@ def test_positions_and_the_null_token_are_seen_by_the_first_norm_alone() -> None
 def test_what_is_read_of_the_sink() -> None:
     """Against the weights themselves."""
     task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 3)
-    (view,), _ = tapped(build_toy(NOP, 0), tokens)
+    (view,), _, _ = tapped(build_toy(NOP, 0), tokens)
     weights, rests = view.weights()[:, 0], task.rests(tokens)
     found = null_token(view, task, tokens)
     resting = [weights[b, 1 + i, 0] for b in range(3) for i in range(31) if rests[b, i]]
@@ -143,7 +123,7 @@ def test_what_is_read_of_the_sink() -> None:
     norms = (view.v[:, 0] @ view.out_map[0].T).norm(dim=-1)
     assert found["value_ratio"] == pytest.approx(float(norms[:, 0].mean() / norms[:, 1:].mean()), rel=1e-5)
     task, tokens = ToyTask.draw(BROADCAST, 0), evaluation_tokens(BROADCAST, 0, 3)
-    views, _ = tapped(build_toy(BROADCAST, 0), tokens)
+    views, _, _ = tapped(build_toy(BROADCAST, 0), tokens)
     inflow = views[1].weights()[:, 0].mean(1)
     at = task.source(tokens)
     assert source_token(views[1], task, tokens)["inflow_source"] == pytest.approx(
