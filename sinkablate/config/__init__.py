@@ -1,0 +1,27 @@
+"""What a user can set: frozen, keyword-only dataclasses that validate themselves. Standard library only.
+
+Each class is one group of keys of the command line and the YAML files. Errors name the full key, because a
+dataclass does not know where in the tree it sits: the prefix is the one place where the class is used.
+"""
+
+from sinkablate.config.attention import (
+    AttentionConfig,
+    Gate,
+    GatePosition,
+    PathwayConfig,
+    PointwiseFunction,
+    Score,
+    Sink,
+)
+from sinkablate.config.checks import build, require
+from sinkablate.config.data import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
+from sinkablate.config.thresholds import ThresholdConfig
+from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
+
+__all__ = [
+    "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
+    "GatePosition", "ImageConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
+    "PointwiseFunction", "Score", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig", "WandbConfig",
+    "build", "require",
+]
