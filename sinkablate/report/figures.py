@@ -154,7 +154,7 @@ def formation(metrics: pl.DataFrame) -> Drawn:
         "share of sequences, rule adaptive": {f"toy/label_{name}": name for name in LABEL_COLOURS},
         "spectral spike of W_Q and W_K": {"toy/spectral_spike": "sink's block"},
     }
-    figure, axes = _axes(1, len(panels), (2.9 * len(panels), 2.8))
+    figure, axes = _axes(1, len(panels), (2.9 * len(panels), 3.6))
     colours = list(TYPE_COLOURS.values())
     shown = ["step"]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):

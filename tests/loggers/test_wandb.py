@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "tools" / "wandb_stub.py"
 NAME = "vit_mini-gate_reg-s3"
-KEYS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/mass_max", "norm/patch_p99",
-        "gate/open", "stability/grad_norm", "trainer/global_step"}
+KEYS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/mass_max", "norm/cls_mean",
+        "norm/patch_p99", "gate/open", "stability/grad_norm", "trainer/global_step"}
 """Names in people's dashboards."""
 
 
