@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},
-    "diagnose": {"diagnostics", "vit", "data", "report", "run_directory", "memory", "config", "errors"},
+    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "config", "errors"},
 }
 """Room -> the other rooms it may know; `cli` and `__main__` may know all."""
 

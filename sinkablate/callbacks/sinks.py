@@ -65,7 +65,7 @@ class SinkDiagnostics(L.Callback):
         if trainer.precision in ("16-true", "bf16-true"):
             raise UserError(f"trainer.precision={trainer.precision}: diagnostics need fp32 weights; "
                             "use bf16-mixed, or set diagnostics.every_n_steps=0")
-        images, _ = trainer.datamodule.probe_images(self.images)  # type: ignore[attr-defined]
+        images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
         try:
             check(pl_module.backbone, images[:1])
         except UserError as error:

@@ -16,12 +16,13 @@ from sinkablate.config.attention import (
 from sinkablate.config.checks import build, require
 from sinkablate.config.data import AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
+from sinkablate.config.selection import SelectionConfig
 from sinkablate.config.thresholds import ThresholdConfig
 from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
 
 __all__ = [
     "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
     "GatePosition", "ImageConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
-    "PointwiseFunction", "Score", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig", "WandbConfig",
+    "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig", "WandbConfig",
     "build", "require",
 ]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
@@ -18,7 +17,7 @@ from sinkablate.data.layout import expand, is_remote
 from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
 from sinkablate.data.plan import LanePlan, StreamBatches
 from sinkablate.data.position import training_position
-from sinkablate.data.probe import probe
+from sinkablate.data.probe import ProbeSet, probe
 from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
 from sinkablate.data.stream import ShardStream, StreamImages
 from sinkablate.data.transforms import eval_transform, train_transform
@@ -130,14 +129,14 @@ class ImageData(LightningDataModule):
         """As `test_dataloader`."""
         return self._eval_dataloader("test")
 
-    def probe_images(self, count: int) -> tuple[Tensor, list[str]]:
+    def probe_images(self, count: int) -> ProbeSet:
         """The first `count` validation images of a fixed permutation: the same ones whatever the run's seed.
 
         Args:
             count: How many; a smaller set gives all it has.
 
         Returns:
-            Images (n, C, H, W) fp32, as evaluation sees them, and their keys. No global random state is touched.
+            Images as evaluation sees them, their keys and classes. No global random state is touched.
 
         Raises:
             DataError: One cannot be read and is not to be skipped.

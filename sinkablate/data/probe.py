@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,17 @@ _SEED = 2606_08105
 """Not the run's seed: runs are compared on the same images."""
 
 
-def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, count: int) -> tuple[Tensor, list[str]]:
+class ProbeSet(NamedTuple):
+    """What diagnostics send through a model."""
+
+    images: Tensor
+    """(n, C, H, W) fp32; sequences of a toy task are (n, N, D)."""
+    names: list[str]
+    targets: Tensor | None = None
+    """Class of each image, (n,) int64; None where there are no classes."""
+
+
+def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, count: int) -> ProbeSet:
     """Read the first `count` readable samples in a fixed order.
 
     Args:
@@ -27,7 +38,7 @@ def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, c
         count: How many; fewer come if the set is smaller.
 
     Returns:
-        Images (n, C, H, W) fp32 and their keys.
+        Images, their keys and their classes.
 
     Raises:
         DataError: A sample cannot be read and is not to be skipped, or none can.
@@ -35,7 +46,8 @@ def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, c
     samples = list(islice(_prepared(source, prepare, faults), count))
     if not samples:
         raise DataError("no probe image can be read from the validation set")
-    return torch.stack([sample.image for sample in samples]), [sample.key for sample in samples]
+    return ProbeSet(torch.stack([sample.image for sample in samples]), [sample.key for sample in samples],
+                    torch.tensor([sample.target for sample in samples]))
 
 
 def _prepared(source: Records | ShardStream, prepare: Preparation, faults: Faults) -> Iterator[Sample]:

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from sinkablate.config import ImageConfig
-from sinkablate.data.images import ImageData
 from sinkablate.data.layout import IMAGE_SUFFIXES, SHARD_SUFFIXES, DataError, expand, is_metadata
+from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samples import Encoded, checked_image
 from sinkablate.errors import UserError
 
@@ -130,12 +130,11 @@ class Pictures:
         return Picture(sample["__key__"], lambda: self.prepare(encoded))
 
 
-class ProbeImages:
-    """A run's own validation images in the order of its probe set."""
+class Given:
+    """Images, or sequences, that a run has ready."""
 
-    def __init__(self, data: ImageData, count: int) -> None:
-        data.setup("validate")
-        self.images, self.names = data.probe_images(count)
+    def __init__(self, given: ProbeSet) -> None:
+        self.images, self.names, self.targets = given
 
     def __len__(self) -> int:
         return len(self.names)

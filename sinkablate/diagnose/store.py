@@ -31,6 +31,8 @@ class Finished(NamedTuple):
     """None when no picture could be read."""
     names: list[str]
     """Of the measured images, in their order."""
+    numbers: list[int]
+    """Their places among all pictures, the unreadable ones counted."""
     faults: list[str]
     """A line for each picture that could not be read."""
     seconds: float
@@ -103,7 +105,7 @@ class Store:
 
     def read(self) -> Finished:
         """Everything measured so far."""
-        records, names, faults = [], [], []
+        records, names, numbers, faults = [], [], [], []
         seconds, rebuild_error = 0.0, 0.0
         for path in sorted(self.parts.glob("*.npz")):
             with np.load(path) as stored:
@@ -113,8 +115,9 @@ class Store:
             seconds += float(content["seconds"])
             if "order" in content:
                 records.append(_records(content))
+                numbers += content["order"].tolist()
                 rebuild_error = max(rebuild_error, float(content["rebuild_error"]))
-        return Finished(Records.merge(records) if records else None, names, faults, seconds, rebuild_error)
+        return Finished(Records.merge(records) if records else None, names, numbers, faults, seconds, rebuild_error)
 
     def discard(self) -> None:
         """Drop the batches and what they were of, as if nothing had been measured."""
@@ -143,8 +146,8 @@ def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], out: Path)
                             "--out, or start over with --overwrite true")
 
 
-def per_image(path: Path, records: Records, names: list[str]) -> None:
-    """Write `per_image.npz`: every quantity (images, blocks, heads), `image_names`, and the prefix tokens.
+def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:
+    """Write `per_image.npz`: every quantity (images, blocks, heads), `image_names`, `image_numbers`, the prefix tokens.
 
     Indices are stored in the smallest integers that hold them; `routed_frac_at_*` are left out: the sensitivity table
     is what they are for.
@@ -152,7 +155,7 @@ def per_image(path: Path, records: Records, names: list[str]) -> None:
     heads = {name: array for name, array in records.heads.items() if not name.startswith("routed_frac_at_")}
     heads["sink_idx"] = heads["sink_idx"].astype(np.int16 if heads["sink_idx"].max() < 2**15 else np.int32)
     heads["sink_type"] = heads["sink_type"].astype(np.int8)
-    content: dict[str, Any] = {**heads, "image_names": np.array(names),
+    content: dict[str, Any] = {**heads, "image_names": np.array(names), "image_numbers": np.array(numbers),
                                "num_prefix_tokens": np.int64(records.layout.num_prefix),
                                "num_register_tokens": np.int64(records.layout.num_registers)}
     write_whole(path, lambda partial: _save(partial, content, compressed=True))

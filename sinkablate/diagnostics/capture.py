@@ -61,10 +61,11 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
     if capture.gate is not None:
         batch, n, _ = capture.gate.shape
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
-    logits = _logits_of(call)
+    logits, mask = _logits_of(call), call.get("attn_mask")
+    finite = mask is None or (mask.dtype is not torch.bool and bool(mask.isfinite().all()))
     return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
                      weigh=lambda *rows: logits(*rows).softmax(dim=-1), out_map=out_map, residual=capture.x,
-                     logits=logits if call.get("attn_mask") is None else None,  # a mask may hold infinities
+                     logits=logits if finite else None,
                      output=call["out"], update=capture.attn_out, gate=gate)
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from sinkablate.config import ToyConfig
 from sinkablate.data.order import EpochBatches
 from sinkablate.data.position import training_position
+from sinkablate.data.probe import ProbeSet
 from sinkablate.errors import UserError
 from sinkablate.toys.tasks import evaluation_tokens, training_batch
 
@@ -63,10 +64,10 @@ class ToyData(L.LightningDataModule):
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
 
-    def probe_images(self, count: int) -> tuple[Tensor, list[str]]:
+    def probe_images(self, count: int) -> ProbeSet:
         """The first `count` evaluation sequences and their names, for the diagnostics."""
         tokens = evaluation_tokens(self.toy, self.seed, max(count, self.eval_size))[:count]
-        return tokens, [f"sequence {number}" for number in range(count)]
+        return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
 
 
 class _Steps(EpochBatches[int]):

@@ -17,6 +17,7 @@ _PROJECTION = ("proj", "o_proj", "out_proj")
 _NORM1 = ("norm1", "layernorm_before", "layer_norm1")
 _NORM2 = ("norm2", "layernorm_after", "layer_norm2")
 _GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
+_FINAL_NORM = ("norm", "layernorm", "post_layernorm", "fc_norm")
 _NUM_HEADS = ("num_heads", "num_attention_heads")
 
 
@@ -87,6 +88,21 @@ def forward_blocks(model: nn.Module, images: Tensor) -> None:
         features(images)
     else:
         model(pixel_values=images)
+
+
+def final_norm(model: nn.Module) -> nn.Module:
+    """The norm behind the last block, that of the pooled tokens where there is no other; Identity for a toy."""
+    norms = (getattr(model, name, None) for name in _FINAL_NORM)
+    return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
+
+
+def classify(model: nn.Module, last: Tensor) -> Tensor | None:
+    """Class logits (B, K) of the last block's output (B, N, D); None where the model has no classifier."""
+    head: Any = getattr(model, "forward_head", None)
+    if head is None or not getattr(model, "num_classes", 0):
+        return None
+    logits: Tensor = head(getattr(model, "norm", nn.Identity())(last))
+    return logits
 
 
 def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor] | None:

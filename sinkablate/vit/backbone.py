@@ -17,7 +17,7 @@ from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.vit.init import draw_parameters, generator
-from sinkablate.vit.weights import read_weights
+from sinkablate.vit.weights import read_weights, weights_classes
 
 default_cfgs = generate_default_cfgs({
     "vit_mini.untrained": {"url": "", "num_classes": 10, "input_size": (1, 28, 28), "fixed_input_size": True,
@@ -92,10 +92,10 @@ def _create(config: BackboneConfig, shape: dict[str, int], seed: int, weights: d
     arguments = {k: v for k, v in arguments.items() if v is not None and (v or k not in rates)}
     if weights is not None:
         arguments["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False,
-                                               "num_classes": _source_classes(config, weights)}
+                                               "num_classes": weights_classes(config, weights)}
     pretrained = weights is not None or (config.pretrained and not overrides)
     # with the weights' own head the load is strict: timm lets any key go astray when the classes differ
-    built = shape | ({"num_classes": _source_classes(config, weights)} if pretrained else {})
+    built = shape | ({"num_classes": weights_classes(config, weights)} if pretrained else {})
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -142,20 +142,10 @@ def _as_timm_has_it(model: nn.Module, config: BackboneConfig) -> nn.Module:
     return model
 
 
-def _source_classes(config: BackboneConfig, weights: dict[str, Tensor] | None) -> int:
-    """Number of classes of a file's head, 0 without one, or of timm's weights for this name."""
-    cfg = timm.get_pretrained_cfg(config.name)
-    if weights is None:
-        return int(cfg.num_classes)
-    classifier = cfg.classifier if isinstance(cfg.classifier, str) else "head"
-    head = weights.get(f"{classifier}.weight")
-    return 0 if head is None else len(head)
-
-
 def _loaded_names(source: VisionTransformer, config: BackboneConfig, weights: dict[str, Tensor] | None) -> set[str]:
     """Parameters that came with the weights; the head did not if its number of classes differs."""
     names = {name for name, _ in source.named_parameters()}
-    if source.num_classes != _source_classes(config, weights):
+    if source.num_classes != weights_classes(config, weights):
         names -= {"head.weight", "head.bias"}
     return names
 

@@ -1,14 +1,16 @@
-"""Reading weights from a local file."""
+"""Reading weights from a local file, and what their head tells apart."""
 
 import pickle
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 
 BACKBONE_PREFIX = "backbone."
@@ -39,3 +41,22 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         raise UserError(f"{key}: holds no state dict")
     ours = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
     return (ours, True) if ours else (tensors, False)
+
+
+def weights_classes(config: BackboneConfig, weights: dict[str, Tensor] | None = None) -> int:
+    """Number of classes that the head of a configuration's weights tells apart, 0 without a head.
+
+    Args:
+        config: Names a file, or timm's weights.
+        weights: The file's content where it is at hand.
+    """
+    cfg = timm.get_pretrained_cfg(config.name)
+    if cfg is None:  # an unknown model, which is refused where it is made
+        return 0
+    if weights is None and config.checkpoint:
+        weights = read_weights(config.checkpoint)[0]
+    if weights is None:
+        return int(cfg.num_classes or 0)
+    classifier = cfg.classifier if isinstance(cfg.classifier, str) else "head"
+    head = weights.get(f"{classifier}.weight")
+    return 0 if head is None else len(head)

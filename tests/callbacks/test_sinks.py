@@ -125,7 +125,7 @@ def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, t
     model = build_backbone(BackboneConfig(registers=2, attention=AttentionConfig(gate="headwise")), num_classes=10,
                            in_chans=1, img_size=28, seed=1)
     model.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in tensors(run_dir).items()})
-    images, _ = data.probe_images(8)
+    images = data.probe_images(8).images
     thresholds = ThresholdConfig()
     records, _ = probe(model, images, np.arange(8), thresholds, batch_size=3)
     logged = metrics(run_dir)[-1]

@@ -43,7 +43,7 @@ def test_arrays_are_images_by_blocks_by_heads(done: Path) -> None:
     assert count == summary(done)["image_count"] > 8
     assert set(PER_IMAGE) <= stored.keys()
     for name, values in stored.items():
-        if name not in ("image_names", "num_prefix_tokens", "num_register_tokens"):
+        if name not in ("image_names", "image_numbers", "num_prefix_tokens", "num_register_tokens"):
             assert values.shape == (count, 12, 3), name
     assert (int(stored["num_prefix_tokens"]), int(stored["num_register_tokens"])) == (1, 0)
     assert stored["sink_idx"].dtype.kind == "i"

@@ -166,7 +166,7 @@ def test_loading_leaves_the_random_states_alone(source: SourceConfig) -> None:
 def test_probe_images_do_not_depend_on_the_run(source: SourceConfig, reader: str) -> None:
     source = dataclasses.replace(source, reader=reader)
     (one,), (two,) = ranks(source, 1, seed=1), ranks(source, 1, seed=2)
-    images, keys = one.probe_images(7)
+    images, keys, _ = one.probe_images(7)
     assert images.shape == (7, 1, 8, 8)
     assert images.dtype == torch.float32
     assert keys == two.probe_images(7)[1]
@@ -326,7 +326,7 @@ def test_the_embedded_images() -> None:
     assert torch.bincount(targets).tolist() == [200] * 10
     counts = np.bincount([data._open("train")[index].target for index in range(10_000)])
     assert counts.tolist() == [1000] * 10
-    images, _ = data.probe_images(500)
+    images = data.probe_images(500).images
     assert images.shape == (500, 1, 28, 28)
     assert abs(float(images.mean())) < 0.1
     assert abs(float(images.std()) - 1) < 0.1

@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 from hugging_face import MODELS, SIZE, pour, untrained  # noqa: E402
 
 from sinkablate.config import ThresholdConfig  # noqa: E402
-from sinkablate.diagnose.subject import hugging_face_subject  # noqa: E402
+from sinkablate.diagnose.hugging_face import hugging_face_subject  # noqa: E402
 from sinkablate.diagnostics.probe import probe  # noqa: E402
 from sinkablate.diagnostics.records import Records  # noqa: E402
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR  # noqa: E402

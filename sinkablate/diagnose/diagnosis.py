@@ -1,0 +1,110 @@
+"""One diagnosis, from the pictures to the files it leaves."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+import torch
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnose.measure import Source, measure_pictures
+from sinkablate.diagnose.store import Store, per_image, write_whole
+from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnostics.findings import findings
+from sinkablate.diagnostics.geometry import spectral_spikes
+from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.sensitivity import sensitivity
+from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.errors import UserError
+from sinkablate.memory import peak_memory_gib
+from sinkablate.report import figures
+from sinkablate.run_directory import hold, provenance, release, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What is measured, on what, and how it is judged: everything that decides the results."""
+
+    subject: Subject
+    source: Source
+    where: str
+    """What the pictures are called."""
+    thresholds: ThresholdConfig
+    blocks: list[int]
+    limit: int | None = None
+    min_side: int = 32
+    min_events: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """The same as plain values."""
+        identity: dict[str, Any] = json.loads(json.dumps({
+            **self.subject.description, "images": self.where, "limit": self.limit, "min_side": self.min_side,
+            "blocks": self.blocks, "min_events": self.min_events, "thresholds": asdict(self.thresholds)}))
+        return identity
+
+    def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
+        """Measure what the store does not hold yet and summarise it; nothing is done where that was done before.
+
+        Args:
+            store: Of this diagnosis.
+            device: Where the model runs.
+            batch_size: Pictures per forward pass.
+            strict: A picture that cannot be read stops the run instead of being skipped.
+
+        Raises:
+            UserError: Another process writes there, or it cannot be measured.
+        """
+        if store.finished:
+            return
+        lock = hold(store.out, "out")
+        try:
+            measure_pictures(self.subject.model.to(device), self.source, store, self.thresholds, blocks=self.blocks,
+                             batch_size=batch_size, limit=self.limit, strict=strict)
+            self._summarise(store, device)
+        finally:
+            release(lock)
+            with suppress(OSError):  # what is refused before the first batch leaves nothing behind
+                store.out.rmdir()
+
+    def _summarise(self, store: Store, device: torch.device) -> None:
+        """Write everything that is derived from the finished batches; `summary.json` last."""
+        records, names, numbers, faults, seconds, rebuild_error = store.read()
+        if records is None:
+            store.discard()  # so that the same command looks again once the images are mended
+            raise UserError(f"images={self.where}: none could be read ({len(faults)} skipped; smaller than "
+                            f"min_side={self.min_side} counts as unreadable)")
+        out, thresholds = store.out, self.thresholds
+        heads, blocks_, grid, survival = _tables(records, self.subject, thresholds, self.blocks)
+        per_image(out / "per_image.npz", records, names, numbers)
+        for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
+            write_whole(out / f"{name}.parquet", table.write_parquet)
+        least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
+        (out / "figures").mkdir(exist_ok=True)
+        for name, drawn in {
+            "handoff": figures.handoff(blocks_), "frequency": figures.frequency(heads),
+            "atlas": figures.atlas(heads, least, thresholds.nop_max, thresholds.broadcast_min, thresholds.rank_max),
+            "token_norms": figures.token_norms(blocks_), "sensitivity": figures.sensitivity(grid),
+        }.items():
+            figures.save(drawn, out / "figures" / name)
+        write_json(out / "summary.json", self.identity() | findings(records, thresholds, self.blocks) | {
+            "device": str(device), "image_count": len(names), "skipped": faults, "min_events": least,
+            "label_survival": survival, "spectral_spike_max": heads["spectral_spike"].max(), "seconds": seconds,
+            "images_per_second": len(names) / seconds, "rebuild_error": rebuild_error,
+            "peak_memory_gib": peak_memory_gib(),
+            "num_prefix_tokens": records.layout.num_prefix, "num_tokens": records.layout.num_tokens, **provenance()})
+        store.close()
+
+
+def _tables(records: Records, subject: Subject, thresholds: ThresholdConfig,
+            blocks: list[int]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, dict[str, float | None]]]:
+    largest, spike = spectral_spikes(subject.model, blocks)
+    heads = head_table(records, thresholds, blocks).with_columns(
+        pl.Series("query_key_sigma1", largest.flatten().numpy()), pl.Series("spectral_spike", spike.flatten().numpy()),
+    ).with_columns((pl.col("query_key_sigma1") * pl.col("median_sink_token_norm")).alias("sigma1_sink_norm"))
+    spikes = heads.group_by("block").agg(pl.col("spectral_spike").max().alias("spectral_spike_max"),
+                                         pl.col("spectral_spike").mean().alias("spectral_spike_mean"))
+    table = block_table(records, thresholds, blocks).join(spikes, on="block", how="left").sort("block")
+    later = [place for place, block in enumerate(blocks) if block != 0]  # block 0 stands apart everywhere
+    return heads, table, *sensitivity({name: values[:, later] for name, values in records.heads.items()}, thresholds)

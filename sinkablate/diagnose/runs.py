@@ -1,0 +1,112 @@
+"""The last checkpoint of a run of ours, with the run's own images or sequences."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from sinkablate.config import (
+    AugmentConfig,
+    BackboneConfig,
+    ImageConfig,
+    SourceConfig,
+    ThresholdConfig,
+    ToyConfig,
+    build,
+)
+from sinkablate.data.images import ImageData
+from sinkablate.data.probe import ProbeSet
+from sinkablate.data.transforms import eval_transform
+from sinkablate.diagnose.subject import Subject, measurable, plain
+from sinkablate.errors import UserError
+from sinkablate.run_directory import check_checkpoint, last_checkpoint
+from sinkablate.toys.model import build_toy
+from sinkablate.toys.tasks import ToyTask, evaluation_tokens
+from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.weights import read_weights
+
+
+def run_subject(run: str) -> Subject:
+    """The last checkpoint of a run of ours, with the run's own data.
+
+    Raises:
+        UserError: The directory holds no run, or its checkpoint is truncated or of another model.
+    """
+    directory = Path(run)
+    if not run or not (directory / "config.yaml").is_file():
+        raise UserError(f"run={run} holds no config.yaml: not the directory of a run")
+    path = last_checkpoint(directory)
+    if not path.is_file():
+        raise UserError(f"run={run} has no checkpoint ({path})")
+    check_checkpoint(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    saved, state = checkpoint["hyper_parameters"], read_weights(str(path))[0]
+    make = _toy if "toy" in saved else _backbone
+    try:
+        stored = yaml.safe_load((directory / "config.yaml").read_text())
+        thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+        subject = make(saved, stored, state)
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
+    known = {"weights": str(path), "step": int(checkpoint["global_step"])}
+    return replace(subject, description=plain(subject.description | known), thresholds=thresholds,
+                   probe_images=int(stored["diagnostics"]["images"]))
+
+
+def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+    """A vision transformer and its validation images."""
+    config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
+    shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
+    model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)
+    data = stored["data"] | {name: build(kind, _tuples(stored["data"][name])) for name, kind in
+                             (("source", SourceConfig), ("image", ImageConfig), ("augment", AugmentConfig))}
+    images: ImageConfig = data["image"]
+    module = ImageData(**data)
+
+    def own(count: int) -> ProbeSet:
+        module.setup("validate")
+        return module.probe_images(count)
+
+    seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
+            "interpolation": images.interpolation, "crop_pct": images.crop_pct}
+    return Subject(model=model, untrained=untrained, own=own, in_chans=images.in_chans,
+                   transform=eval_transform(images),
+                   description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen})
+
+
+def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+    """A toy transformer and the sequences it is evaluated on."""
+    config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
+    size = int(stored["data"]["eval_size"])
+    model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
+
+    def own(count: int) -> ProbeSet:
+        tokens = evaluation_tokens(config, seed, max(count, size))[:count]
+        return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
+
+    return Subject(model=model, untrained=untrained, own=own, toy=ToyTask.draw(config, seed),
+                   description={"model": f"{stored['variant']} (toy {config.task})",
+                                "preprocessing": "none: sequences as drawn"})
+
+
+def _models(make: Callable[[int], nn.Module], seed: int,
+            state: dict[str, Tensor]) -> tuple[nn.Module, Callable[[int], nn.Module]]:
+    """The trained model, and how to make untrained ones."""
+    model = make(seed)
+    model.load_state_dict(state)
+    return measurable(model), lambda seed: measurable(make(seed))
+
+
+def _tuples(tree: Any) -> Any:
+    """Lists of a YAML file or checkpoint as the tuples of a config class."""
+    if isinstance(tree, dict):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree
