@@ -12,6 +12,7 @@ VERBS = {
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
+    "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -55,6 +56,11 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.diagnose.command import diagnose
 
         return run_function(diagnose, verb, argv)
+    if verb == "intervene":
+        from sinkablate.arguments import run_function
+        from sinkablate.intervene.command import intervene
+
+        return run_function(intervene, verb, argv)
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)

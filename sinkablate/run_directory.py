@@ -134,10 +134,18 @@ def _git_revision() -> str | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all; what is not finite becomes null."""
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(clean, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    partial.write_text(json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
     os.replace(partial, path)
+
+
+def _finite(tree: Any) -> Any:
+    """The same with null for every number that JSON does not know."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def close(run_dir: Path, summary: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "config", "errors"},
+    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "config",
+                  "errors"},
     "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "config", "errors"},
 }
 """Room -> the other rooms it may know; `cli` and `__main__` may know all."""

@@ -23,6 +23,6 @@ from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, 
 __all__ = [
     "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
     "GatePosition", "ImageConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
-    "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig", "WandbConfig",
-    "build", "require",
+    "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig",
+    "WandbConfig", "build", "require",
 ]

@@ -58,7 +58,7 @@ def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds:
     """
     total = min(x for x in (limit, len(source) or None, sys.maxsize) if x is not None)
     recorder, begun = Recorder(thresholds), time.perf_counter()
-    with undisturbed(model), Tap(model, recorder, blocks) as tap, _progress(store.position, total) as advance:
+    with undisturbed(model), Tap(model, recorder, blocks) as tap, progress(store.position, total) as advance:
         for start, end, (names, numbers, tensors, faults) in _batches(source, store.position, total, batch_size):
             if faults and strict:
                 raise UserError(f"{faults[0]} (without --strict such images are skipped and counted)")
@@ -129,7 +129,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _progress(done: int, total: int) -> Iterator:  # type: ignore[type-arg]
+def progress(done: int, total: int) -> Iterator:  # type: ignore[type-arg]
     """A bar with images/s and time left on a terminal, a line now and then elsewhere; both on stderr."""
     known = total if total < sys.maxsize else None
     begun, state = time.monotonic(), {"done": done, "said": 0.0}

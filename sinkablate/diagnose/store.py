@@ -58,7 +58,7 @@ class Store:
         if overwrite:
             return
         if self.marker.exists():
-            _refuse_another(json.loads(self.marker.read_text()), identity, out)
+            refuse_another(json.loads(self.marker.read_text()), identity, out, "a diagnosis")
         elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
             raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
 
@@ -139,10 +139,15 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
     return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
 
 
-def _refuse_another(stored: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
+def refuse_another(stored: dict[str, Any], identity: dict[str, Any], out: Path, what: str) -> None:
+    """See that a directory holds what is asked for.
+
+    Raises:
+        UserError: It holds something else; the message names the first difference.
+    """
     for key, value in identity.items():
         if stored.get(key) != value:
-            raise UserError(f"out={out} holds a diagnosis with {key}={stored.get(key)}, not {value}; choose another "
+            raise UserError(f"out={out} holds {what} with {key}={stored.get(key)}, not {value}; choose another "
                             "--out, or start over with --overwrite true")
 
 

@@ -46,20 +46,25 @@ class Edit:
         return self.head < 0
 
 
-def replaced_value(name: str, own: Tensor, others: Mapping[str, Tensor], direction: Tensor) -> Tensor:
+def replaced_value(name: str, own: Tensor, others: Mapping[str, Tensor], direction: Tensor, out_map: Tensor) -> Tensor:
     """The value (d,) that an edit puts in the place of v_s.
+
+    A rotated value is of the size of v_s where it counts, in what is written: ||W v'|| = ||W v_s||. Its norm before W
+    says little: a NOP sink may have a large value that W maps to nothing.
 
     Args:
         name: `zero_value`, `mean_value`, `donor_value`, `rotated_value` or `ordinary_value`.
         own: v_s (d,).
         others: `mean`, `donor` and `ordinary`, from other images, (d,) each.
-        direction: A random unit vector (d,).
+        direction: A random vector (d,).
+        out_map: W of the head (D, d).
     """
     match name:
         case "zero_value":
             return torch.zeros_like(own)
         case "rotated_value":
-            return direction.to(own) * own.norm()
+            turned = direction.to(own)
+            return turned * ((out_map @ own).norm() / (out_map @ turned).norm())
     return others[name.removesuffix("_value")].to(own)
 
 

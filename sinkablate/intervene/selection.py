@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event
-from sinkablate.diagnostics.rules import Label, Rule, apply, effective, rules
+from sinkablate.diagnostics.rules import Rule, apply, effective, rules
 from sinkablate.errors import UserError
 from sinkablate.vit.init import generator
 
@@ -81,7 +81,7 @@ def parse_heads(text: str, shape: tuple[int, int]) -> list[Head]:
         try:
             block, head = (int(part) for part in word.split(":"))
         except ValueError:
-            raise UserError(f"heads={text}: {word!r} is not BLOCK:HEAD; a list looks like 3:0,5:2, or say auto") from None
+            raise UserError(f"heads={text}: {word!r} is not BLOCK:HEAD; a list looks like 3:0,5:2 (or auto)") from None
         if not (-shape[0] <= block < shape[0] and -shape[1] <= head < shape[1]):
             raise UserError(f"heads: {word} is outside the model's {shape[0]} blocks of {shape[1]} heads")
         found.add((block % shape[0], head % shape[1]))
@@ -144,7 +144,7 @@ class Plan:
     def calm_head(self, image: int, place: Head) -> int | None:
         """Another head of the same block that is no sink on this image; None where all are."""
         block, head = place
-        calm = [other for other in range(self.events.shape[2]) if other != head and not self.events[image, block, other]]
+        calm = [other for other, sinks in enumerate(self.events[image, block]) if other != head and not sinks]
         return calm[self.draw(image, f"head {place}", len(calm))] if calm else None
 
     def other_token(self, image: int, place: Head, num_tokens: int, what: str) -> int:
@@ -155,17 +155,11 @@ class Plan:
         return drawn + (sink < num_tokens and drawn >= sink)
 
     def direction(self, image: int, place: Head, width: int) -> torch.Tensor:
-        """A random unit vector (d,), float64."""
+        """A random vector (d,), float64."""
         g = generator(self.seed, f"{self.names[image]}/{self.numbers[image]}/direction {place}")
-        vector = torch.randn(width, generator=g, dtype=torch.float64)
-        return vector / vector.norm()
+        return torch.randn(width, generator=g, dtype=torch.float64)
 
     def draw(self, image: int, what: str, count: int) -> int:
         """A number below `count`."""
         g = generator(self.seed, f"{self.names[image]}/{self.numbers[image]}/{what}")
         return int(torch.randint(count, (1,), generator=g))
-
-
-def counts_in_class(labels: Labels, name: str) -> int:
-    """Events of one head (n,) that have a label."""
-    return int((labels == Label[name.upper()]).sum())

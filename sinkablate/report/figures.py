@@ -54,7 +54,7 @@ def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive
         axis.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=7)
         axis.locator_params(axis="x", integer=True)
         if not (values > 0).any():
-            _say(axis, "no event in any head", colour="white")
+            say(axis, "no event in any head", colour="white")
     figure.colorbar(image, ax=axes, label="share of images with an event")
     return figure, data
 
@@ -130,7 +130,7 @@ def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
         axis.set(xlabel=label)
         axis.set_ylim(bottom=0)
         if not (line["events"] > 0).any():
-            _say(axis, "no event at any of these")
+            say(axis, "no event at any of these")
         rows.append(line.with_columns(pl.lit(name).alias("axis")))
     axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
     axes[0].legend(fontsize=7)
@@ -175,7 +175,7 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def _say(axis: Axes, text: str, colour: str = "black") -> None:
+def say(axis: Axes, text: str, colour: str = "black") -> None:
     """A word in the middle of axes that would otherwise be empty without a reason."""
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=colour)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
@@ -14,6 +15,7 @@ from sinkablate.errors import UserError
 _BLOCKS = ("blocks", "layers", "encoder.layer", "encoder.layers", "model.layer")
 _ATTENTION = ("attn", "attention", "self_attn")
 _PROJECTION = ("proj", "o_proj", "out_proj")
+_QUERY = ("q_proj", "query")
 _NORM1 = ("norm1", "layernorm_before", "layer_norm1")
 _NORM2 = ("norm2", "layernorm_after", "layer_norm2")
 _GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
@@ -124,6 +126,31 @@ def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor]
         return None
     q, k = ((w * gain).unflatten(0, (parts.num_heads, -1)).detach() for w in (q, k))
     return q, k
+
+
+@torch.no_grad()
+def sharpen(model: nn.Module, factor: float) -> None:
+    """Multiply the logits of every head of every block by a factor, through the query maps, in place.
+
+    Raises:
+        UserError: Queries are made in a way that is not known.
+    """
+    for index in range(len(blocks_of(model))):
+        attn: Any = block_parts(model, index).attn
+        norm = _first(attn, ("q_norm",))
+        if norm is not None and not isinstance(norm, nn.Identity):
+            queries = [norm.weight, getattr(norm, "bias", None)]
+        elif isinstance(getattr(attn, "qkv", None), nn.Linear):
+            width = attn.qkv.out_features // 3
+            bias = attn.qkv.bias if attn.qkv.bias is not None else getattr(attn, "q_bias", None)
+            queries = [attn.qkv.weight[:width], None if bias is None else bias[:width]]
+        elif isinstance(_first(attn, _QUERY), nn.Linear):
+            queries = [_first(attn, _QUERY).weight, _first(attn, _QUERY).bias]
+        else:
+            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): its queries cannot be scaled")
+        for tensor in queries:
+            if tensor is not None:
+                tensor.mul_(factor)
 
 
 def _first(owner: Any, paths: Sequence[str]) -> Any:

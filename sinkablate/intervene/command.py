@@ -1,0 +1,205 @@
+"""The verb `intervene`, from its arguments to the files it leaves."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
+from sinkablate.diagnose.command import device_of, pictures_of, subject_of
+from sinkablate.diagnose.diagnosis import Diagnosis
+from sinkablate.diagnose.store import Store
+from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.errors import UserError
+from sinkablate.intervene.edits import EDITS, NEED_OTHERS
+from sinkablate.intervene.experiment import Experiment
+from sinkablate.intervene.selection import (
+    Head,
+    Plan,
+    choose_heads,
+    parse_heads,
+    rule_named,
+)
+from sinkablate.intervene.store import Rows
+from sinkablate.intervene.terminal import print_findings
+from sinkablate.run_directory import require_writable
+from sinkablate.vit.anatomy import block_parts, blocks_of
+
+OWN_IMAGES = 256
+"""Of a run's own images, at least so many: heads need fifty events."""
+
+
+def intervene(
+    *,
+    out: str,
+    backbone: ModelChoice = ModelChoice(),
+    run: str | None = None,
+    hf: str | None = None,
+    images: str | None = None,
+    diagnosis: str | None = None,
+    heads: str = "auto",
+    edits: str = "all",
+    rule: str | None = None,
+    selection: SelectionConfig = SelectionConfig(),
+    thresholds: ThresholdConfig | None = None,
+    limit: int | None = None,
+    min_side: int = 32,
+    batch_size: int = 16,
+    control_images: int = 64,
+    shard: str = "0/1",
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    format: Literal["table", "json"] = "table",
+) -> dict[str, Any]:
+    """Test what labels claim: edit one head at a time and watch the rest of the network.
+
+    Writes rows.parquet (a row per image, head and edit), heads.parquet, classes.parquet, validation.parquet,
+    summary.json and figures. The same command again goes on after the last finished images.
+
+    Args:
+        out: Directory to write.
+        backbone: A timm model (--backbone.name), as it is.
+        run: Directory of a run of ours instead; its last checkpoint, on its own probe images by default.
+        hf: Local folder of a Hugging Face vision model instead, or a config.json for an untrained one.
+        images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (scikit-image's photographs).
+        diagnosis: Directory of a finished `diagnose` of the same model on the same images; OUT/diagnosis is made if
+            there is none.
+        heads: Heads to edit, as BLOCK:HEAD,BLOCK:HEAD, on every image; auto takes those with enough events, on the
+            images that have one.
+        edits: Edits to make, by name with commas between: zero_value, mean_value, donor_value, rotated_value,
+            ordinary_value, redirect, random_value, random_head, register, pathway.
+        rule: The rule of events and labels; causal by default, adaptive for a toy.
+        selection: Which heads auto takes.
+        thresholds: The numbers behind quantities and rules; a run's own by default.
+        limit: Use the first so many images; of a run's own, 256 or as many as it looked at by default.
+        min_side: An image with a shorter side below this many pixels is not used.
+        batch_size: Images that are stored together, and so lost together when the command is killed; no number
+            depends on it.
+        control_images: Images of the controls.
+        shard: k/n does the images k, k + n, ...; the last of the n to end makes the tables.
+        seed: Of donors, directions and random tokens, together with the image.
+        device: auto, cpu, cuda or cuda:1.
+        overwrite: Start over in a directory that holds another intervention.
+        format: What is printed at the end: tables, or the summary as JSON.
+
+    Raises:
+        UserError: For everything that cannot be done as asked, and where a check in float64 fails.
+    """
+    for key, value in {"limit": limit, "batch_size": batch_size, "min_side": min_side}.items():
+        if value is not None and value < 1:
+            raise UserError(f"{key} must be at least 1, got {value}")
+    if control_images < 2:
+        raise UserError(f"control_images must be at least 2, got {control_images}")
+    if not out:
+        raise UserError("out is empty: name a directory to write")
+    names, part = parse_edits(edits), parse_shard(shard)
+    if overwrite and part[1] > 1:
+        raise UserError("overwrite: shards would wipe out each other's rows; remove the directory first")
+    subject = subject_of("intervene", backbone, run, hf)
+    shape = (len(blocks_of(subject.model)), block_parts(subject.model, 0).num_heads)
+    given = None if heads == "auto" else parse_heads(heads, shape)
+    if diagnosis:
+        limit = limit or _limit_of(Path(diagnosis))
+    elif images is None and limit is None:
+        limit = max(OWN_IMAGES, subject.probe_images)
+    source, where = pictures_of(subject, images, limit, min_side)
+    refuse_lonely(1 if limit == 1 else len(source), names)
+    target = device_of(device)
+    require_writable(Path(out), "out")
+    about = Diagnosis(subject=subject, source=source, where=where, thresholds=thresholds or subject.thresholds,
+                      blocks=list(range(shape[0])), limit=limit, min_side=min_side)
+    rule = rule or subject.rule
+    identity = json.loads(json.dumps({**about.identity(), "heads": heads, "edits": names, "rule": rule, "seed": seed,
+                                      "selection": asdict(selection), "control_images": control_images}))
+    rows = Rows(Path(out), identity, overwrite=overwrite)
+    if not rows.finished:
+        rows.open()
+        with rows.alone():
+            stored = _diagnosed(about, Path(diagnosis) if diagnosis else Path(out) / "diagnosis", target,
+                                made=diagnosis is None)
+        with undisturbed(subject.model):
+            experiment = Experiment(subject, source, rows, _plan(stored, about, rule, given, selection, seed), names,
+                                    target, about.thresholds, rule, selection)
+            refuse_lonely(len(experiment.plan.names), names)
+            experiment.run(part, batch_size, control_images)
+    summary: dict[str, Any] = json.loads((Path(out) / "summary.json").read_text()) if rows.finished else {
+        "headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}
+    print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
+    return summary
+
+
+def _limit_of(directory: Path) -> int | None:
+    """How many images a diagnosis looked at, at most.
+
+    Raises:
+        UserError: The directory holds no finished diagnosis.
+    """
+    if not (directory / "summary.json").is_file() or not (directory / "diagnosis.json").is_file():
+        raise UserError(f"diagnosis={directory} holds no finished diagnosis: run `diagnose --out {directory}`")
+    limit: int | None = json.loads((directory / "diagnosis.json").read_text())["limit"]
+    return limit
+
+
+def _diagnosed(about: Diagnosis, directory: Path, device: torch.device, *, made: bool) -> dict[str, Any]:
+    """Arrays of a finished diagnosis, which is made where that is ours to do."""
+    identity = about.identity()
+    if not made:  # how many events its figures ask for is its own business
+        identity = {key: value for key, value in identity.items() if key != "min_events"}
+    about.finish(Store(directory, identity, overwrite=False), device, batch_size=16, strict=False)
+    with np.load(directory / "per_image.npz") as stored:
+        return dict(stored)
+
+
+def _plan(stored: dict[str, Any], about: Diagnosis, rule: str, given: list[Head] | None,
+          selection: SelectionConfig, seed: int) -> Plan:
+    """The chosen heads; an empty plan, with a word on stderr, where no head has enough events."""
+    quantities = {name: array for name, array in stored.items() if array.ndim == 3}
+    chosen_rule = rule_named(rule, about.thresholds, quantities)
+    plan = Plan.of(stored, chosen_rule, given or (), everywhere=given is not None, seed=seed)
+    if given is not None:
+        return plan
+    return Plan.of(stored, chosen_rule, choose_heads(plan.labels, selection), everywhere=False, seed=seed)
+
+
+def parse_edits(text: str) -> list[str]:
+    """Names with commas between, in the order of `EDITS`.
+
+    Raises:
+        UserError: One is unknown.
+    """
+    if text == "all":
+        return list(EDITS)
+    words = [word.strip() for word in text.split(",")]
+    unknown = next((word for word in words if word not in EDITS), None)
+    if unknown is not None:
+        raise UserError(f"edits: there is no {unknown!r}; there are {', '.join(EDITS)}")
+    return [name for name in EDITS if name in words]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`k/n` with 0 <= k < n.
+
+    Raises:
+        UserError: It is not of this form.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UserError(f"shard={text}: k/n with k from 0 to n - 1, such as 0/4")
+    return int(match[1]), int(match[2])
+
+
+def refuse_lonely(count: int, names: list[str]) -> None:
+    """See that there are other images where an edit takes something from them; 0 is an unknown number.
+
+    Raises:
+        UserError: There is one image only.
+    """
+    borrowing = [name for name in names if name in NEED_OTHERS]
+    if count == 1 and borrowing:
+        raise UserError(f"edits: {', '.join(borrowing)} take values from other images, and there is one image only; "
+                        "give more, or name other edits")

@@ -1,0 +1,150 @@
+"""Before anything is measured: the edits of the first image, in float64, against the model's own forward pass."""
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sinkablate.attention.module import Attention
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.errors import UserError
+from sinkablate.intervene.edits import Edit, head_weights
+from sinkablate.intervene.replay import Passage, Replay
+from sinkablate.intervene.rows import Editor, updates
+from sinkablate.vit.anatomy import classify
+
+MAX_ERROR = 1e-8
+"""Relative to the largest entry of what is compared, or absolute where that is below one."""
+
+
+@torch.no_grad()
+def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
+    """Largest error of everything that is replayed, on one image in float64.
+
+    The unedited replay must give the model's own output, and its classifier's; in every value edit row i of the
+    head's update must change by A_is W (g_i * (v'_s - v_s)), where the model itself runs with that value exchanged and
+    where the replay does.
+
+    Args:
+        editor: Whose model, plan and edits.
+        image: Number of the image in the plan.
+        tensor: The image (1, C, H, W).
+
+    Raises:
+        UserError: An error reaches `MAX_ERROR`: what would be measured is not what it is called.
+    """
+    exact = replace(editor, model=copy.deepcopy(editor.model).double())
+    tensor = tensor.double()
+    replay = Replay(exact.model, exact.blocks())
+    passage = replay.see(tensor)
+    errors = {"unedited classifier": _classifier_error(exact.model, tensor, passage)}
+    for block in exact.blocks():
+        edits = exact.edits(passage, image, block)
+        last = replay.from_block(passage, block, *updates(exact.model, passage, block, []))
+        errors[f"unedited replay of block {block}"] = _error(last, passage.last)
+        valued = [edit for edit in edits if edit.column is not None]
+        for edit, error in zip(valued, _value_errors(exact.model, replay, passage, block, valued), strict=True):
+            errors[f"block {block} head {edit.changed_head} {edit.name}"] = error
+    worst = max(errors, key=lambda name: errors[name])
+    if not errors[worst] < MAX_ERROR:
+        raise UserError(f"{type(editor.model).__name__}: {worst} is off by {errors[worst]:.1e} in float64 (limit "
+                        f"{MAX_ERROR:.0e}): the interventions would measure something else")
+    return errors[worst]
+
+
+def _classifier_error(model: nn.Module, tensor: Tensor, passage: Passage) -> float:
+    logits = classify(model, passage.last)
+    return 0.0 if logits is None else _error(logits, model(tensor))
+
+
+def _value_errors(model: nn.Module, replay: Replay, passage: Passage, block: int, edits: list[Edit]) -> list[float]:
+    """Error of every value edit of a block: closed form against the model's own attention, and against the replay."""
+    if not edits:
+        return []
+    view = passage.views[block]
+    expected = torch.stack([closed_form(view, edit) for edit in edits])
+    own = _stream_after(replay, passage, block, lambda: replay.from_block(
+        passage, block, *updates(model, passage, block, [])))
+    replayed = _stream_after(replay, passage, block, lambda: replay.from_block(
+        passage, block, *updates(model, passage, block, edits)))[1:] - own
+    errors = [_error(ours, closed) for ours, closed in zip(replayed, expected, strict=True)]
+    inside = [place for place, edit in enumerate(edits) if (edit.column or 0) < view.layout.num_tokens]
+    if inside:  # a null or k/v-bias column has no value that could be exchanged in the call
+        direct = _with_values(replay, passage, block, [edits[place] for place in inside]) - own
+        for place, change in zip(inside, direct, strict=True):
+            errors[place] = max(errors[place], _error(change, expected[place]))
+    return errors
+
+
+def closed_form(view: BlockView, edit: Edit) -> Tensor:
+    """A_is W (g_i * (v'_s - v_s)) of a value edit, LayerScale included, (N, D)."""
+    head, column = edit.changed_head, edit.column
+    assert column is not None
+    assert edit.value is not None
+    difference = (edit.value - view.v[0, head, column]).expand(view.layout.num_tokens, -1)
+    if view.gate is not None and not view.gates_values:
+        difference = view.gate[0, head] * difference
+    return head_weights(view, head)[:, column, None] * (difference @ view.out_map[head].T)
+
+
+def _stream_after(replay: Replay, passage: Passage, block: int, run: Any) -> Tensor:
+    """The residual stream after the attention update of a block, while something runs through it, (E, N, D)."""
+    seen: list[Tensor] = []
+    handle = replay.parts[block].norm2.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def _with_values(replay: Replay, passage: Passage, block: int, edits: Sequence[Edit]) -> Tensor:
+    """The stream after a block's own attention, which runs with other values, (E, N, D)."""
+    args, kwargs = passage.calls[block]
+    parts = replay.parts[block]
+
+    def exchanged(v: Tensor) -> Tensor:
+        v = v.clone()
+        for place, edit in enumerate(edits):
+            assert edit.value is not None
+            v[place, edit.changed_head, edit.column] = edit.value
+        return v
+
+    with ExitStack() as stack:
+        if isinstance(parts.attn, Attention):
+            hook = parts.attn.core.register_forward_pre_hook(
+                lambda _, call: (*call[:2], exchanged(call[2]), *call[3:]))
+            stack.callback(hook.remove)
+        else:
+            stack.enter_context(_Exchange(exchanged))
+        stream = passage.streams[block].expand(len(edits), -1, -1)
+        return _stream_after(replay, passage, block, lambda: parts.block(stream, *args, **kwargs))
+
+
+class _Exchange(TorchFunctionMode):
+    """Passes other values to fused attention."""
+
+    def __init__(self, exchanged: Any) -> None:
+        super().__init__()
+        self.exchanged = exchanged
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention:
+            if len(args) > 2:
+                args = (*args[:2], self.exchanged(args[2]), *args[3:])
+            else:
+                kwargs["value"] = self.exchanged(kwargs["value"])
+        return func(*args, **kwargs)
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected entry where that exceeds one; NaN is infinite."""
+    error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
+    return error if error == error else float("inf")  # noqa: PLR0124

@@ -1,0 +1,48 @@
+"""What an intervention comes to, in its first line."""
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from sinkablate.config import SelectionConfig
+from sinkablate.intervene.controls import Outcome
+from sinkablate.intervene.validation import FEWEST
+
+
+def headline(heads: pl.DataFrame, validation: pl.DataFrame, controls: Sequence[Outcome],
+             selection: SelectionConfig) -> str:
+    """One line: failed controls first, then what the labels are worth.
+
+    Args:
+        heads: The head table.
+        validation: The validation table.
+        controls: All three.
+        selection: How many events a head must have.
+    """
+    failed = [f"{control.name} ({control.says})" for control in controls if control.passed is False]
+    warning = f"CONTROL FAILED: {'; '.join(failed)}. " if failed else ""
+    if not heads["head"].len() - heads["head"].null_count():
+        return f"{warning}No head has {selection.min_events} events (selection.min_events): no label to validate."
+    return warning + _worth(validation)
+
+
+def _worth(validation: pl.DataFrame) -> str:
+    row = validation.row(by_predicate=pl.col("edit") == _scored(validation), named=True)
+    counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
+    if math.isnan(row["auc"]):
+        return f"Label validation: NA, {counted} that count, {FEWEST} of each are needed."
+    gain = f"{row['delta_auc']:+.2f} [{row['delta_auc_low']:+.2f}, {row['delta_auc_high']:+.2f}]"
+    if math.isnan(row["delta_auc"]):
+        supported = "NA within blocks: no block has heads of both labels"
+    elif row["delta_auc_low"] > 0:
+        supported = f"gain over local size within blocks {gain}: the label says more than the size of what is written"
+    else:
+        supported = f"gain over local size within blocks {gain}: no more than the size of what is written"
+    return (f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
+            f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}.")
+
+
+def _scored(validation: pl.DataFrame) -> str:
+    """The edit the first line speaks of: zeroing overstates, the mean value does not."""
+    return next(name for name in ("mean_value", "zero_value", *validation["edit"]) if name in set(validation["edit"]))

@@ -1,0 +1,47 @@
+"""What an edit costs: a classifier's answers, or a toy's error."""
+
+import torch
+from torch import Tensor
+
+from sinkablate.diagnose.subject import Subject
+from sinkablate.intervene.effects import class_effects
+from sinkablate.intervene.rows import Judge
+from sinkablate.toys.tasks import ToyTask
+from sinkablate.vit.anatomy import classify
+
+
+def judge_of(subject: Subject, targets: list[int] | None) -> Judge:
+    """The judge of a model; one that neither classifies nor has a task adds nothing.
+
+    Args:
+        subject: The model.
+        targets: Class of each image of the plan, where they are known.
+    """
+    if subject.toy is not None:
+        return toy_judge(subject.toy)
+
+    def classifier(last: Tensor, _image: Tensor, number: int) -> dict[str, Tensor]:
+        logits = classify(subject.model, last)
+        return {} if logits is None else class_effects(logits, None if targets is None else targets[number])
+
+    return classifier
+
+
+def toy_judge(task: ToyTask) -> Judge:
+    """Squared error of the edited and of the unedited copy on a sequence."""
+    def judge(last: Tensor, tokens: Tensor, _number: int) -> dict[str, Tensor]:
+        outputs = last[:, last.shape[1] - tokens.shape[1]:]
+        error = (task.prediction(tokens, outputs) - task.target(tokens)).square().mean((-2, -1))
+        return {"loss": error[:1].expand(len(error) - 1), "loss_edited": error[1:]}
+
+    return judge
+
+
+def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
+    """For a network of which nothing is expected."""
+    return {}
+
+
+def targets_of(known: Tensor | None, numbers: list[int]) -> list[int] | None:
+    """Classes of the images of a plan, from those of all pictures."""
+    return None if known is None else known[torch.tensor(numbers)].tolist()

@@ -1,0 +1,118 @@
+"""The edits of one image in one block: what `edits.py` defines, filled with this image's and its lenders' values."""
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.intervene.edits import (
+    REPLACEMENTS,
+    SINK_EDITS,
+    Edit,
+    change_of_redirect,
+    change_of_value,
+    head_weights,
+    replaced_value,
+)
+from sinkablate.intervene.selection import Head, Plan
+from sinkablate.intervene.values import Array, Values
+
+
+def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place: Head,
+                  names: Collection[str]) -> list[Edit]:
+    """Every edit of one head that can be made on an image; those that lack a lender or another token are left out.
+
+    Args:
+        view: The head's block on this image.
+        plan: Sinks, lenders and draws.
+        values: What lenders lend.
+        image: Number of the image in the plan.
+        place: Block and head.
+        names: Which of `EDITS`.
+    """
+    _, head = place
+    weights, sink = head_weights(view, head), plan.sink(image, place)
+    found = []
+    own, others = view.v[0, head, sink], lent(plan, values.sink[:, plan.heads.index(place)], image, place)
+    donor = plan.donor(image, place)
+    if donor is not None:
+        others["ordinary"] = torch.from_numpy(values.ordinary[donor, plan.heads.index(place)])
+    for name in SINK_EDITS[:-1]:
+        if name in names and (name in ("zero_value", "rotated_value") or others):
+            value = replaced_value(name, own, others, plan.direction(image, place, len(own)), view.out_map[head])
+            found.append(_value_edit(name, view, head, weights, sink, value))
+    if "redirect" in names and weights.shape[-1] > 1:
+        found.append(Edit("redirect", head, head, change_of_redirect(view, head, weights, sink)))
+    if "random_value" in names and view.layout.num_tokens > 1:
+        column = plan.other_token(image, place, view.layout.num_tokens, "random_value")
+        found.append(_value_edit("random_value", view, head, weights, column, torch.zeros_like(own)))
+    calm = plan.calm_head(image, place) if "random_head" in names else None
+    if calm is not None:
+        column = plan.sink(image, (place[0], calm))
+        zero = _value_edit("random_head", view, calm, head_weights(view, calm), column, torch.zeros_like(own))
+        found.append(Edit("random_head", head, calm, zero.change, column, zero.value))
+    if "register" in names and view.layout.num_registers:
+        found += _register_edits(view, plan, values, image, place, weights)
+    return found
+
+
+def _value_edit(name: str, view: BlockView, head: int, weights: Tensor, column: int, value: Tensor) -> Edit:
+    return Edit(name, head, head, change_of_value(view, head, weights, column, value), column, value)
+
+
+def _register_edits(view: BlockView, plan: Plan, values: Values, image: int, place: Head,
+                    weights: Tensor) -> list[Edit]:
+    """The register that receives most of the head's attention, its value to zero, to the mean, to the donor's."""
+    layout, head = view.layout, place[1]
+    register = int(weights[:, layout.num_cls:layout.num_prefix].abs().mean(0).argmax())
+    column = layout.num_cls + register
+    own = view.v[0, head, column]
+    offers = {"zero": torch.zeros_like(own),
+              **lent(plan, values.registers[:, plan.heads.index(place), register], image, place)}
+    return [_value_edit(f"register_{name}", view, head, weights, column, offers[name].to(own))
+            for name in REPLACEMENTS if name in offers]
+
+
+def pathway_edits(state: Tensor, plan: Plan, states: Array, image: int, block: int) -> list[Edit]:
+    """The global state of a block to zero, to the mean over the other images, to another image's.
+
+    Args:
+        state: g of this image (K,).
+        plan: For the draw.
+        states: g of every image (n, K).
+        image: Number of the image.
+        block: Number of the block.
+    """
+    offers = {"zero": torch.zeros_like(state)}
+    donor = pathway_donor(plan, image, block)
+    if donor is not None:
+        others = np.delete(states, image, axis=0).astype(np.float64).mean(axis=0)
+        offers |= {"mean": torch.from_numpy(others), "donor": torch.from_numpy(states[donor])}
+    return [Edit(f"pathway_{name}", -1, -1, value.to(state) - state) for name, value in offers.items()]
+
+
+def pathway_donor(plan: Plan, image: int, block: int) -> int | None:
+    """Another image, any; None where there is one only."""
+    count = len(plan.names) - 1
+    if count < 1:
+        return None
+    drawn = plan.draw(image, f"pathway donor {block}", count)
+    return drawn + (drawn >= image)
+
+
+def lent(plan: Plan, values: Array, image: int, place: Head) -> dict[str, Tensor]:
+    """`mean` over the lenders, in float64, and `donor`, (d,) each; nothing without a lender.
+
+    Args:
+        plan: Says who lends.
+        values: Of every image (n, d).
+        image: Who borrows.
+        place: Block and head.
+    """
+    lenders, donor = plan.lenders(image, place), plan.donor(image, place)
+    if donor is None:
+        return {}
+    return {"mean": torch.from_numpy(values[lenders].astype(np.float64).mean(axis=0)),
+            "donor": torch.from_numpy(values[donor])}

@@ -1,0 +1,98 @@
+"""What an intervention has finished, on disk: shards add to it side by side, and a rerun goes on.
+
+    OUT/intervention.json   what is edited: a rerun with anything else is refused
+    OUT/diagnosis/          which heads are sinks, where (unless a diagnosis was given)
+    OUT/values.npz          what every image's heads hand out
+    OUT/parts/*.json        rows of finished images, gone when all is summarised
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sinkablate.diagnose.store import refuse_another, write_whole
+from sinkablate.errors import UserError
+
+TABLES = ("rows", "heads", "classes", "validation")
+RESULTS = ("intervention.json", "summary.json", "diagnosis", "values.npz", "parts", "figures",
+           *(f"{name}.parquet" for name in TABLES))
+
+
+class Rows:
+    """The finished rows of one intervention.
+
+    Args:
+        out: The directory.
+        identity: What is edited, as plain values.
+        overwrite: Start over in a directory that holds another intervention.
+
+    Raises:
+        UserError: The directory holds something else.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+        self.out, self.parts, self.identity = out, out / "parts", identity
+        self.marker = out / "intervention.json"
+        if overwrite:
+            self._clear()
+        elif self.marker.exists():
+            refuse_another(json.loads(self.marker.read_text()), identity, out, "an intervention")
+        elif (out / "summary.json").exists():
+            raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
+
+    @property
+    def finished(self) -> bool:
+        """True when everything has been summarised."""
+        return (self.out / "summary.json").exists()
+
+    def open(self) -> None:
+        """Make the directory."""
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
+        if not self.marker.exists():
+            write_whole(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One process at a time, the others wait."""
+        with FileLock(self.out / ".lock"):
+            yield
+
+    def done(self) -> set[int]:
+        """Images whose rows are here."""
+        return {image for part in self._parts() for image in part["images"]}
+
+    def add(self, images: list[int], rows: list[dict[str, Any]]) -> None:
+        """Keep the rows of some images."""
+        content = json.dumps({"images": images, "rows": rows})
+        write_whole(self.parts / f"{images[0]:07d}-{images[-1]:07d}.json", lambda path: path.write_text(content))
+
+    def read(self) -> list[dict[str, Any]]:
+        """All rows, by block, head and edit within an image; every image once."""
+        by_image: dict[int, list[dict[str, Any]]] = {}
+        for part in self._parts():
+            rows: dict[int, list[dict[str, Any]]] = {image: [] for image in part["images"]}
+            for row in part["rows"]:
+                rows[row["place"]].append(row)
+            by_image |= rows
+        return [row for image in sorted(by_image) for row in by_image[image]]
+
+    def close(self) -> None:
+        """Drop the parts; the results hold what is to be kept."""
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def _parts(self) -> Iterator[dict[str, Any]]:
+        for path in sorted(self.parts.glob("*.json")):
+            yield json.loads(path.read_text())
+
+    def _clear(self) -> None:
+        for name in RESULTS:
+            path = self.out / name
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""From rows to tables: per head and edit, per class and edit, and what they say of the labels."""
+
+from math import nan
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sinkablate.config import SelectionConfig
+from sinkablate.intervene.selection import CLASSES
+from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
+
+MEDIANS = ("effect", "common_share", "donor_cosine", "head_change", "local_size", "mass", "entropy", "token_norm",
+           "ratio_out")
+JUDGED = ("kl", "agreement", "top1", "top1_edited", "cross_entropy", "cross_entropy_edited", "loss", "loss_edited")
+"""What a classifier or a task adds, as means."""
+TEXTS = {"image": pl.String, "edit": pl.String, "donor": pl.String, "label": pl.String, "token_type": pl.String}
+NUMBERS = {"place": pl.Int64, "number": pl.Int64, "block": pl.Int64, "head": pl.Int64, "changed_head": pl.Int64,
+           "sink_idx": pl.Int64, "event": pl.Boolean}
+KEYS = ["block", "head", "edit"]
+
+
+def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """One row per image, head and edit; a table without rows has its columns all the same.
+
+    `head` is null for a pathway's edits. Columns of `JUDGED` are there where something was judged.
+    """
+    judged = [name for name in JUDGED if rows and name in rows[0]]
+    schema = {"place": pl.Int64, "image": pl.String, "number": pl.Int64, "block": pl.Int64, "head": pl.Int64,
+              "edit": pl.String, **TEXTS, **NUMBERS, **dict.fromkeys((*MEDIANS, *judged), pl.Float64)}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.with_columns(pl.col("head", "changed_head").replace(-1, None)).drop("place")
+
+
+def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig) -> pl.DataFrame:
+    """One row per block, head and edit.
+
+    `class` is the head's commonest label, `class_events` how many of its events have it; `counts` says whether those
+    are enough. Medians are over these events, over all edited images for a head without a class; the interval
+    of `effect` is from a bootstrap over images.
+    """
+    found = []
+    for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
+        name = classes.get((block, head), "none") if head is not None else "pathway"
+        of_class = group.filter(pl.col("label") == name) if name in _names() else group
+        effect = of_class["effect"].to_numpy()
+        low, high = _over_images(effect)
+        found.append({
+            "block": block, "head": head, "edit": edit, "class": name, "images": len(group),
+            "class_events": len(of_class) if name in _names() else 0,
+            "counts": name in _names() and len(of_class) >= config.min_class_events,
+            **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
+            "effect_low": low, "effect_high": high,
+            **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns}})
+    schema: dict[str, Any] = {"block": pl.Int64, "head": pl.Int64, "edit": pl.String, "class": pl.String,
+                              "images": pl.Int64, "class_events": pl.Int64, "counts": pl.Boolean}
+    numbers = [*MEDIANS, "effect_low", "effect_high", *(name for name in JUDGED if name in rows.columns)]
+    return pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row")
+
+
+def class_table(heads: pl.DataFrame) -> pl.DataFrame:
+    """One row per class and edit: medians over heads that count, with intervals from a bootstrap over blocks."""
+    columns = ("effect", "common_share", "donor_cosine", "head_change", *(c for c in JUDGED if c in heads.columns))
+    found = []
+    counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
+    for (name, edit), group in sorted(counted.group_by(["class", "edit"]), key=lambda item: item[0]):
+        blocks = group["block"].to_numpy()
+        found.append({"class": name, "edit": edit, "heads": len(group), "blocks": len(np.unique(blocks)),
+                      **{key: value for column in columns
+                         for key, value in _of_blocks(blocks, group[column].to_numpy(), column).items()}})
+    schema: dict[str, Any] = {"class": pl.String, "edit": pl.String, "heads": pl.Int64, "blocks": pl.Int64}
+    schema |= {f"{column}{end}": pl.Float64 for column in columns for end in ("", "_low", "_high")}
+    return pl.DataFrame(found, schema=schema, orient="row")
+
+
+def validation_table(heads: pl.DataFrame) -> pl.DataFrame:
+    """One row per edit that changes a value of the head itself: what it says of the labels, see `validate`."""
+    counted = heads.filter("counts")
+    edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit.startswith("pathway")]
+    empty = heads.clear()
+    rows = [{"edit": edit, **validate(counted.filter(pl.col("edit") == edit))} for edit in edits]
+    schema = {"edit": pl.String, **{name: pl.Int64 if isinstance(value, int) else pl.Float64
+                                    for name, value in validate(empty).items()}}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _of_blocks(blocks: Any, values: Floats, name: str) -> dict[str, float]:
+    return over_blocks(blocks, lambda weights: weighted_median(values, weights)).fields(name)
+
+
+def _over_images(values: Floats) -> tuple[float, float]:
+    """Percentile interval of the median, from a bootstrap over images."""
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return nan, nan
+    drawn = np.random.default_rng(0).choice(values, (DRAWS, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _median(values: Floats) -> float:
+    return float(weighted_median(values, np.ones((1, len(values))))[0])
+
+
+def _names() -> list[str]:
+    return [label.name.lower() for label in CLASSES]
+
+
+def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Heads in their order, pathways behind them; edits in theirs."""
+    block, head, edit = key
+    return block, head is None, head or 0, edit

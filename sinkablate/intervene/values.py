@@ -1,0 +1,103 @@
+"""What every image's heads hand out: what edits of other images borrow from."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sinkablate.diagnose.store import write_whole
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.intervene.replay import Passage, Replay
+from sinkablate.intervene.selection import Plan
+from sinkablate.vit.anatomy import block_parts, blocks_of, final_norm
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Of n images, K chosen heads, P blocks with a pathway."""
+
+    sink: Array
+    """v_s, behind a value gate, (n, K, d)."""
+    ordinary: Array
+    """v_j of a random token that is not the sink, (n, K, d)."""
+    registers: Array
+    """Values of the registers (n, K, R, d)."""
+    states: Array
+    """Global states g (n, P, width of g)."""
+    outputs: Array
+    """Mean final, normed patch token (n, D)."""
+
+    def save(self, path: Path) -> None:
+        """Write them whole."""
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.savez(file, **asdict(self))
+
+        write_whole(path, write)
+
+    @classmethod
+    def load(cls, path: Path) -> "Values":
+        """Read them."""
+        with np.load(path) as stored:
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})
+
+
+def pathway_blocks(model: nn.Module) -> list[int]:
+    """Blocks with a global pathway."""
+    return [index for index in range(len(blocks_of(model))) if block_parts(model, index).pathway is not None]
+
+
+@torch.no_grad()
+def collect(model: nn.Module, plan: Plan, images: Iterable[Tensor]) -> Values:
+    """Send every image through the model, one at a time.
+
+    Args:
+        model: In eval mode.
+        plan: The chosen heads.
+        images: (1, C, H, W) each, in the order of the plan, on the model's device.
+    """
+    states = pathway_blocks(model)
+    replay = Replay(model, sorted({block for block, _ in plan.heads} | set(states)))
+    found: dict[str, list[Array]] = {field.name: [] for field in fields(Values)}
+    for image, tensor in enumerate(images):
+        passage = replay.see(tensor)
+        for name, value in _of_image(model, plan, image, passage, states).items():
+            found[name].append(value.float().cpu().numpy())
+    return Values(**{name: np.stack(arrays) for name, arrays in found.items()})
+
+
+def _of_image(model: nn.Module, plan: Plan, image: int, passage: Passage, states: list[int]) -> dict[str, Tensor]:
+    heads: dict[str, list[Tensor]] = {"sink": [], "ordinary": [], "registers": []}
+    for block, head in plan.heads:
+        view, place = passage.views[block], (block, head)
+        v, layout = view.v[0, head], view.layout
+        heads["sink"].append(v[plan.sink(image, place)])
+        heads["ordinary"].append(v[plan.other_token(image, place, layout.num_tokens, "ordinary")])
+        heads["registers"].append(v[layout.num_cls:layout.num_prefix])
+    found = {name: torch.stack(values) if values else torch.empty(0) for name, values in heads.items()}
+    found["states"] = torch.stack([state(model, passage, index) for index in states]) if states else torch.empty(0)
+    return found | {"outputs": mean_patch(final_norm(model)(passage.last)[0], any_view(passage))}
+
+
+def state(model: nn.Module, passage: Passage, index: int) -> Tensor:
+    """Global state g (K,) of a block's pathway."""
+    pathway: Any = block_parts(model, index).pathway
+    found: Tensor = pathway.state(passage.pathway_inputs[index])[0, 0]
+    return found
+
+
+def any_view(passage: Passage) -> BlockView:
+    """A view, for the layout that all share."""
+    return next(iter(passage.views.values()))
+
+
+def mean_patch(tokens: Tensor, view: BlockView) -> Tensor:
+    """Mean of the patch tokens (..., N, D) -> (..., D)."""
+    return tokens[..., view.layout.num_prefix:, :].mean(-2)
