@@ -58,7 +58,7 @@ class Store:
         if overwrite:
             return
         if self.marker.exists():
-            refuse_another(json.loads(self.marker.read_text()), identity, out, "a diagnosis")
+            refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds a diagnosis")
         elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
             raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
 
@@ -139,16 +139,22 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
     return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
 
 
-def refuse_another(stored: dict[str, Any], identity: dict[str, Any], out: Path, what: str) -> None:
+def refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str,
+                   hint: str = "choose another --out, or start over with --overwrite true") -> None:
     """See that a directory holds what is asked for.
+
+    Args:
+        stored: What it holds.
+        identity: What is asked for.
+        what: Begins the message.
+        hint: Ends it.
 
     Raises:
         UserError: It holds something else; the message names the first difference.
     """
     for key, value in identity.items():
         if stored.get(key) != value:
-            raise UserError(f"out={out} holds {what} with {key}={stored.get(key)}, not {value}; choose another "
-                            "--out, or start over with --overwrite true")
+            raise UserError(f"{what} with {key}={stored.get(key)}, not {value}; {hint}")
 
 
 def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import device_of, pictures_of, subject_of
 from sinkablate.diagnose.diagnosis import Diagnosis
-from sinkablate.diagnose.store import Store
+from sinkablate.diagnose.store import Store, refuse_another
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.errors import UserError
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
@@ -104,7 +104,8 @@ def intervene(
     shape = (len(blocks_of(subject.model)), block_parts(subject.model, 0).num_heads)
     given = None if heads == "auto" else parse_heads(heads, shape)
     if diagnosis:
-        limit = limit or _limit_of(Path(diagnosis))
+        known = _limit_of(Path(diagnosis))
+        limit = limit or known
     elif images is None and limit is None:
         limit = max(OWN_IMAGES, subject.probe_images)
     source, where = pictures_of(subject, images, limit, min_side)
@@ -147,10 +148,12 @@ def _limit_of(directory: Path) -> int | None:
 
 def _diagnosed(about: Diagnosis, directory: Path, device: torch.device, *, made: bool) -> dict[str, Any]:
     """Arrays of a finished diagnosis, which is made where that is ours to do."""
-    identity = about.identity()
-    if not made:  # how many events its figures ask for is its own business
-        identity = {key: value for key, value in identity.items() if key != "min_events"}
-    about.finish(Store(directory, identity, overwrite=False), device, batch_size=16, strict=False)
+    if made:
+        about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
+    else:  # how many events its figures ask for is its own business
+        wanted = {key: value for key, value in about.identity().items() if key != "min_events"}
+        refuse_another(json.loads((directory / "diagnosis.json").read_text()), wanted, f"diagnosis={directory} is one",
+                       "diagnose the same model, images and thresholds")
     with np.load(directory / "per_image.npz") as stored:
         return dict(stored)
 

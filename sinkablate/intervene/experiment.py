@@ -16,16 +16,11 @@ from sinkablate.diagnose.pictures import Given
 from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnose.subject import Subject
 from sinkablate.errors import UserError
-from sinkablate.intervene.controls import (
-    Outcome,
-    donor_direction,
-    events_per_image,
-    permuted_values,
-    random_network,
-)
+from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.findings import headline
 from sinkablate.intervene.judging import judge_of, targets_of
+from sinkablate.intervene.random_network import events_per_image, random_network
 from sinkablate.intervene.rows import Editor
 from sinkablate.intervene.selection import Plan, head_class, nearest_heads, rule_named
 from sinkablate.intervene.store import Rows

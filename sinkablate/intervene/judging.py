@@ -37,11 +37,6 @@ def toy_judge(task: ToyTask) -> Judge:
     return judge
 
 
-def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
-    """For a network of which nothing is expected."""
-    return {}
-
-
 def targets_of(known: Tensor | None, numbers: list[int]) -> list[int] | None:
     """Classes of the images of a plan, from those of all pictures."""
     return None if known is None else known[torch.tensor(numbers)].tolist()

@@ -141,8 +141,6 @@ def updates(model: nn.Module, passage: Passage, block: int, edits: list[Edit]) -
     return view.update + changes, beside
 
 
-def nobody(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
+def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
     """The judge of a model that neither classifies nor has a task."""
     return {}
-
-

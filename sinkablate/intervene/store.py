@@ -37,11 +37,11 @@ class Rows:
 
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         self.out, self.parts, self.identity = out, out / "parts", identity
-        self.marker = out / "intervention.json"
+        self.marker, self._lock = out / "intervention.json", out / ".lock"
         if overwrite:
             self._clear()
         elif self.marker.exists():
-            refuse_another(json.loads(self.marker.read_text()), identity, out, "an intervention")
+            refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds an intervention")
         elif (out / "summary.json").exists():
             raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
 
@@ -62,7 +62,7 @@ class Rows:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """One process at a time, the others wait."""
-        with FileLock(self.out / ".lock"):
+        with FileLock(self._lock):
             yield
 
     def done(self) -> set[int]:
@@ -85,8 +85,9 @@ class Rows:
         return [row for image in sorted(by_image) for row in by_image[image]]
 
     def close(self) -> None:
-        """Drop the parts; the results hold what is to be kept."""
+        """Drop the parts and the lock, whose waiters find that nothing is left to do."""
         shutil.rmtree(self.parts, ignore_errors=True)
+        self._lock.unlink(missing_ok=True)
 
     def _parts(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self.parts.glob("*.json")):

@@ -1,0 +1,52 @@
+"""An editor for any model, with a plan made of its own measurements."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from variants import SMALL, livelier, make
+
+from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
+from sinkablate.diagnostics.probe import probe
+from sinkablate.intervene.edits import EDITS
+from sinkablate.intervene.rows import Editor, no_judge
+from sinkablate.intervene.selection import Head, Plan, rule_named
+from sinkablate.intervene.values import collect
+
+T = ThresholdConfig()
+MECHANISMS = {
+    "softmax": AttentionConfig(), "zero sink": AttentionConfig(sink="zero"),
+    "learned sink": AttentionConfig(sink="learned"), "k/v bias": AttentionConfig(sink="kv_bias"),
+    "clipped": AttentionConfig(score="clipped_softmax"), "relu": AttentionConfig(score="relu"),
+    "polynomial": AttentionConfig(score="polynomial"), "sigmoid": AttentionConfig(score="sigmoid"),
+    **{f"{gate} gate of {position}s": AttentionConfig(gate=gate, gate_position=position)
+       for gate in ("headwise", "elementwise") for position in ("output", "value")},
+    "gate and sink": AttentionConfig(gate="elementwise", sink="learned")}
+
+
+def own(config: AttentionConfig, **fields: Any) -> Any:
+    return livelier(make(BackboneConfig(**SMALL, attention=config, **fields))).eval()
+
+
+def plan_of(model: Any, images: Tensor, heads: list[Head], rule: str = "adaptive", seed: int = 0) -> Plan:
+    """Some heads, on every image."""
+    records, _ = probe(model, images, np.arange(len(images)), T)
+    stored: dict[str, Any] = {**records.heads, "image_names": np.array([f"image {n}" for n in range(len(images))]),
+                              "image_numbers": np.arange(len(images))}
+    stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
+    return Plan.of(stored, rule_named(rule, T, stored), heads, everywhere=True, seed=seed)
+
+
+def lenient(plan: Plan) -> Plan:
+    """The same where any image lends to any other: a small random model has no two alike."""
+    plan.quantities["sink_type"][:] = 0
+    plan.__dict__["events"] = np.zeros_like(plan.events)
+    return plan
+
+
+@torch.no_grad()
+def editor_of(model: Any, images: Tensor, heads: list[Head], names: tuple[str, ...] = EDITS) -> Editor:
+    """An editor whose lenders are all other images."""
+    plan = lenient(plan_of(model, images, heads))
+    return Editor(model, plan, collect(model, plan, [image[None] for image in images]), names, no_judge)

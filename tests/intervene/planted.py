@@ -1,0 +1,113 @@
+"""A model whose heads are known, half of them NOP, half broadcast, all with one sink; its images are tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from variants import noise
+
+from sinkablate.config import SelectionConfig, ThresholdConfig
+from sinkablate.data.probe import ProbeSet
+from sinkablate.diagnose.diagnosis import Diagnosis
+from sinkablate.diagnose.pictures import Given
+from sinkablate.diagnose.store import Store
+from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.intervene.edits import EDITS
+from sinkablate.intervene.experiment import Experiment
+from sinkablate.intervene.selection import Plan, choose_heads, rule_named
+from sinkablate.intervene.store import Rows
+
+DIM, HEADS, DEPTH, PATCHES = 64, 4, 4, 16
+WIDTH = DIM // HEADS
+MARK, CONTENT = 0, slice(1, 17)
+"""Channel that only the sink has, and channels that carry its content; patches fill the others."""
+IMAGES = 60
+CPU = torch.device("cpu")
+
+
+class PlantedTransformer(nn.Module):
+    """timm's blocks on tokens that are given: the first is the sink."""
+
+    num_prefix_tokens = 1
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, DIM))
+            self.blocks = nn.ModuleList(Block(DIM, HEADS, qkv_bias=True) for _ in range(DEPTH))
+            self.norm = nn.LayerNorm(DIM)
+
+    def forward_features(self, tokens: Tensor) -> Tensor:
+        x = tokens
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+def is_nop(head: int) -> bool:
+    """Every other head."""
+    return head % 2 == 0
+
+
+@torch.no_grad()
+def planted() -> Any:
+    """All queries look at the mark. NOP heads have values of what the sink lacks, the others of its content too."""
+    model: Any = PlantedTransformer(0).eval()
+    for block in model.blocks:
+        weight, bias = block.attn.qkv.weight.view(3, HEADS, WIDTH, DIM), block.attn.qkv.bias.view(3, HEADS, WIDTH)
+        weight[:2] = 0
+        bias.zero_()
+        bias[0, :, 0] = 10
+        weight[1, :, 0, MARK] = 2
+        weight[2, :, :, MARK] = 0
+        weight[2, ::2, :, CONTENT] = 0
+        weight[2, 1::2, :, CONTENT] *= 2
+        read = weight[2, :, :, CONTENT.stop:]
+        read -= read.mean(-1, keepdim=True)  # so that the mean, which the norm subtracts everywhere, is not read
+        for written in (block.attn.proj.weight, block.mlp.fc2.weight):
+            written[MARK] = 0
+            written[CONTENT.stop:] *= 0.02  # the sink stays without what NOP heads read
+        block.attn.proj.bias.zero_()
+        block.mlp.fc2.bias.zero_()
+    return model
+
+
+def tokens(count: int, seed: int = 0) -> Tensor:
+    """Sequences (n, 1 + PATCHES, D): the sink with a mark and content of its own, patches with a common part, which
+    makes a random network's queries look the same way."""
+    x = noise(count, 1 + PATCHES, DIM, seed=seed)
+    x[:, 0, CONTENT.stop:] = 0
+    x[:, 0, MARK] = 4
+    x[:, 1:, :CONTENT.stop] = 0
+    x[:, 1:, -8:] += 5
+    return x
+
+
+def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = EDITS,
+               **selection: int) -> Experiment:
+    """Everything up to the first edit, on a planted or random model."""
+    untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
+    subject = Subject(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})
+    given = Given(ProbeSet(tokens(count), [f"sequence {number}" for number in range(count)]))
+    thresholds, chosen = ThresholdConfig(), SelectionConfig(**selection)
+    about = Diagnosis(subject=subject, source=given, where="tokens", thresholds=thresholds, blocks=list(range(DEPTH)))
+    about.finish(Store(out / "diagnosis", about.identity(), overwrite=False), CPU, batch_size=16, strict=True)
+    with np.load(out / "diagnosis" / "per_image.npz") as arrays:
+        stored = dict(arrays)
+    rule = rule_named("causal", thresholds, stored)
+    labels = Plan.of(stored, rule, (), everywhere=False, seed=0).labels
+    plan = Plan.of(stored, rule, choose_heads(labels, chosen), everywhere=False, seed=0)
+    rows = Rows(out, {"model": "planted"}, overwrite=False)
+    rows.open()
+    return Experiment(subject, given, rows, plan, list(edits), CPU, thresholds, "causal", chosen)
+
+
+def run(experiment_: Experiment, controls: int = 16) -> None:
+    """All images in one go."""
+    with undisturbed(experiment_.subject.model):
+        experiment_.run((0, 1), 16, controls)

@@ -1,0 +1,94 @@
+"""Edits change what they say, in float64, on every family, gate and mechanism; the check notices when they do not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from edited import MECHANISMS, editor_of, own
+from families import FAMILIES, family, pictures
+from torch import Tensor
+from variants import noise
+
+from sinkablate.config import AttentionConfig, PathwayConfig
+from sinkablate.errors import UserError
+from sinkablate.intervene import exactness, making
+from sinkablate.intervene.edits import Edit, change_of_value
+from sinkablate.intervene.exactness import check_exactness
+from sinkablate.intervene.replay import Replay
+from sinkablate.intervene.rows import updates
+
+EXACT = exactness.MAX_ERROR
+HUGGING_FACE = ("ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT")
+
+def error_of(model: Any, images: Tensor, blocks: int = 2, heads: int = 2) -> float:
+    editor = editor_of(model, images, [(block, head) for block in range(blocks) for head in range(heads)])
+    return check_exactness(editor, 0, images[:1])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_edits_are_exact_in_every_family(name: str) -> None:
+    model = family(name)
+    assert error_of(model, pictures(model, 3)) < EXACT
+
+
+@pytest.mark.parametrize("name", HUGGING_FACE)
+def test_edits_are_exact_in_transformers(name: str) -> None:
+    transformers_models = pytest.importorskip("hugging_face")
+    assert error_of(transformers_models.untrained(name), noise(3, 3, 32, 32)) < EXACT
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_edits_are_exact_under_every_mechanism(name: str, registers: int) -> None:
+    assert error_of(own(MECHANISMS[name], registers=registers), noise(3, 1, 28, 28)) < EXACT
+
+
+def test_edits_are_exact_beside_a_pathway() -> None:
+    model = own(AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))
+    assert error_of(model, noise(3, 1, 28, 28)) < EXACT
+
+
+def test_a_global_state_is_replaced_where_the_model_computes_it() -> None:
+    model = own(AttentionConfig(), pathway=PathwayConfig(kind="global")).double()
+    images = noise(3, 1, 28, 28, dtype=torch.float64)
+    editor = editor_of(model, images, [(0, 0)], ("pathway",))
+    replay = Replay(model, [0, 1])
+    with torch.no_grad():
+        passage = replay.see(images[:1])
+        edits = editor.edits(passage, 0, 1)
+        assert [edit.name for edit in edits] == ["pathway_zero", "pathway_mean", "pathway_donor"]
+        replayed = replay.from_block(passage, 1, *updates(model, passage, 1, edits))
+        pathway = model.blocks[1].pathway
+        given = pathway.state(passage.pathway_inputs[1])
+        for edit, found in zip(edits, replayed[1:], strict=True):
+            pathway.state = lambda x, g=given + edit.change: g
+            torch.testing.assert_close(model.norm(found[None]), model.forward_features(images[:1]))
+
+
+@pytest.mark.parametrize("broken", ["gate", "map", "replay"])
+def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = own(AttentionConfig(gate="headwise")), noise(3, 1, 28, 28)
+    editor = editor_of(model, images, [(0, 0), (1, 1)])
+    if broken == "gate":
+        def ungated(view: Any, *args: Any) -> Tensor:
+            return change_of_value(replace(view, gate=None), *args)
+        monkeypatch.setattr(making, "change_of_value", ungated)
+    elif broken == "map":
+        def twice(*args: Any) -> Any:
+            attention, pathway = updates(*args)
+            return attention + (attention - attention[:1]) * 1e-6, pathway
+        monkeypatch.setattr(exactness, "updates", twice)
+    else:
+        run = Replay._call
+        monkeypatch.setattr(Replay, "_call", lambda self, passage, index, x: run(self, passage, index, x) * (1 + 1e-7))
+    with pytest.raises(UserError, match="would measure something else"):
+        check_exactness(editor, 0, images[:1])
+
+
+def test_an_edit_that_exchanges_no_value_has_no_column() -> None:
+    model, images = own(AttentionConfig()), noise(3, 1, 28, 28)
+    editor = editor_of(model, images, [(1, 1)])
+    with torch.no_grad():
+        edits: list[Edit] = editor.edits(Replay(model, [1]).see(images[:1]), 0, 1)
+    assert {edit.name for edit in edits if edit.column is None} == {"redirect"}

@@ -1,0 +1,105 @@
+"""On a model with planted heads every statement of an intervention comes out as it was planted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from planted import DEPTH, HEADS, IMAGES, PlantedTransformer, experiment, is_nop, planted, run
+
+HEADS_OF_A_LABEL = DEPTH * HEADS // 2
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("planted")
+    run(experiment(out, planted(), top_first_block=16))
+    return out
+
+
+def table(out: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(out / f"{name}.parquet")
+
+
+def control(out: Path, name: str) -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_text())
+    return next(control for control in summary["controls"] if control["name"] == name)
+
+
+def test_every_head_has_the_label_it_was_given(found: Path) -> None:
+    heads = table(found, "heads").filter(pl.col("edit") == "zero_value")
+    assert len(heads) == DEPTH * HEADS
+    for row in heads.iter_rows(named=True):
+        assert row["class"] == ("nop" if is_nop(row["head"]) else "broadcast")
+        assert row["class_events"] >= 0.9 * IMAGES
+
+
+@pytest.mark.parametrize("edit", ["zero_value", "mean_value", "donor_value"])
+def test_labels_tell_the_effects_apart(found: Path, edit: str) -> None:
+    row = table(found, "validation").row(by_predicate=pl.col("edit") == edit, named=True)
+    assert row["broadcast_heads"] == row["nop_heads"] == HEADS_OF_A_LABEL
+    assert row["auc"] > 0.95
+    assert row["auc_low"] > 0.9
+    assert row["cliffs_delta"] == pytest.approx(2 * row["auc"] - 1)
+    assert row["matched_log10_ratio"] > 1
+    assert row["residual_association"] > 0.7
+
+
+def test_where_local_size_tells_as_much_nothing_is_gained(found: Path) -> None:
+    row = table(found, "validation").row(by_predicate=pl.col("edit") == "zero_value", named=True)
+    assert row["auc_local_within"] == pytest.approx(1)
+    assert row["delta_auc"] == pytest.approx(0, abs=0.01)
+    assert "no more than the size of what is written" in json.loads((found / "summary.json").read_text())["headline"]
+
+
+def test_edits_come_out_as_the_labels_predict(found: Path) -> None:
+    effect = {(row["class"], row["edit"]): row["effect"] for row in table(found, "classes").iter_rows(named=True)}
+    for edit in ("zero_value", "mean_value", "donor_value", "rotated_value"):
+        assert effect["nop", edit] < 0.01
+        assert effect["broadcast", edit] > 20 * effect["nop", edit]
+    assert effect["nop", "ordinary_value"] > 20 * effect["nop", "zero_value"]
+    for label in ("nop", "broadcast"):
+        assert effect[label, "random_value"] < 0.01
+        assert effect[label, "redirect"] > 0.01
+
+
+def test_a_broadcast_is_common_to_all_tokens_and_points_to_the_donor(found: Path) -> None:
+    classes = table(found, "classes")
+    donor = classes.row(by_predicate=(pl.col("class") == "broadcast") & (pl.col("edit") == "donor_value"), named=True)
+    assert donor["common_share"] > 0.9
+    assert control(found, "donor")["passed"]
+
+
+def test_permuted_values_end_nops_and_not_broadcasts(found: Path) -> None:
+    permuted = control(found, "permuted values")
+    assert permuted["passed"]
+    for label in ("nop", "broadcast"):
+        assert permuted["numbers"][f"{label}_events"] >= 0.9 * 16 * HEADS_OF_A_LABEL
+    assert permuted["numbers"]["nop_left"] < 0.2
+    assert permuted["numbers"]["broadcast_kept"] > 0.95
+
+
+def test_the_random_network_has_broadcasts_only(found: Path) -> None:
+    random = control(found, "random network")
+    assert random["passed"], random["says"]
+    assert random["numbers"]["factor"] > 1
+    assert random["numbers"]["broadcast"] > 0
+    assert random["numbers"]["nop"] == 0
+
+
+def test_a_model_without_events_gets_an_empty_valid_table(tmp_path: Path) -> None:
+    run(experiment(tmp_path, PlantedTransformer(0).eval(), 8))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["headline"].startswith("No head has 50 events")
+    assert len(summary["nearest_heads"]) == 5
+    for name in ("rows", "heads", "classes"):
+        assert len(table(tmp_path, name)) == 0
+    assert {"image", "block", "head", "edit", "effect", "donor_cosine"} <= set(table(tmp_path, "rows").columns)
+
+
+def test_classes_with_fewer_than_five_heads_are_not_validated(tmp_path: Path) -> None:
+    run(experiment(tmp_path, planted(), top=1, top_first_block=1, edits=("zero_value",)), controls=4)
+    assert "Label validation: NA, 2 broadcast and 2 NOP heads" in json.loads(
+        (tmp_path / "summary.json").read_text())["headline"]
+    assert table(tmp_path, "validation")["auc"].is_nan().all()
