@@ -1,0 +1,89 @@
+"""All edits of a head by replay from its block against the plain way, one full forward pass for every edit.
+
+    python -m benchmarks.intervene [--model vit_small_patch16_224] [--rounds 5]
+
+Both sides make the same edits on the same image and end with the same final tokens; block by block, then on average.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from benchmarks.interleave import interleave
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.probe import probe
+from sinkablate.intervene.edits import SINK_EDITS, Edit
+from sinkablate.intervene.replay import Passage, Replay
+from sinkablate.intervene.rows import Editor, no_judge, updates
+from sinkablate.intervene.selection import Plan, rule_named
+from sinkablate.intervene.values import collect
+from sinkablate.vit.anatomy import block_parts
+
+HEAD = 1
+
+
+def plain(model: Any, image: Tensor, block: int, edits: list[Edit]) -> Tensor:
+    """A full forward pass for each edit, whose change a hook adds to what attention writes."""
+    parts = block_parts(model, block)
+    w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
+    found = []
+    for edit in edits:
+        change = edit.change @ w[:, edit.changed_head].T
+        handle = parts.attn.register_forward_hook(lambda _, _args, out, change=change: out + change)
+        found.append(model.forward_features(image))
+        handle.remove()
+    return torch.cat(found)
+
+
+def replayed(model: Any, replay: Replay, passage: Passage, block: int, edits: list[Edit]) -> Tensor:
+    """The same from the block on, an unedited copy with it."""
+    return model.norm(replay.from_block(passage, block, *updates(model, passage, block, edits)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="vit_small_patch16_224")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    model: Any = timm.create_model(args.model, num_classes=0).eval()
+    images = torch.randn(2, *model.default_cfg["input_size"])
+    depth = len(model.blocks)
+    with torch.no_grad():
+        records, _ = probe(model, images, np.arange(2), ThresholdConfig())
+        stored = {**records.heads, "image_names": np.array(["0", "1"]), "image_numbers": np.arange(2)}
+        stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
+        plan = Plan.of(stored, rule_named("causal", ThresholdConfig(), stored), [(b, HEAD) for b in range(depth)],
+                       everywhere=True, seed=0)
+        editor = Editor(model, plan, collect(model, plan, [image[None] for image in images]),
+                        (*SINK_EDITS, "random_value", "random_head"), no_judge)
+        replay = Replay(model, range(depth))
+        passage = replay.see(images[:1])
+        gains = []
+        print(f"{args.model}, one image, {torch.get_num_threads()} threads, median of {args.rounds} interleaved rounds")
+        for block in range(depth):
+            edits = editor.edits(passage, 0, block)
+            ours, theirs = (replayed(model, replay, passage, block, edits), plain(model, images[:1], block, edits))
+            worst = float((ours[1:] - theirs).abs().max())
+            sides: dict[str, Callable[[], object]] = {
+                "plain": lambda b=block, e=edits: plain(model, images[:1], b, e),
+                "replay": lambda b=block, e=edits: replayed(model, replay, passage, b, e),
+                "one replay": lambda b=block, e=edits: replay.from_block(
+                    passage, b, passage.views[b].update.expand(1, -1, -1))}
+            times = interleave(sides, args.rounds)
+            gain, per_edit = (statistics.median(a / b for a, b in zip(times[x], times[y], strict=True))
+                              for x, y in (("plain", "replay"), ("replay", "one replay")))
+            gains.append(gain)
+            print(f"  block {block:2d}: {len(edits)} edits {gain:5.2f} times as fast; {per_edit / len(edits):.2f} of a "
+                  f"replay per edit; largest difference {worst:.0e}")
+    print(f"mean over blocks {statistics.mean(gains):.2f} (asked: >= 2)")
+
+
+if __name__ == "__main__":
+    main()
