@@ -11,6 +11,7 @@ import torch
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.store import Store, per_image, write_whole
+from sinkablate.diagnose.stripes import attention_maps, busiest
 from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
@@ -20,6 +21,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.memory import peak_memory_gib
 from sinkablate.report import figures
+from sinkablate.report.stripes import stripes
 from sinkablate.run_directory import hold, provenance, release, write_json
 
 
@@ -86,6 +88,7 @@ class Diagnosis:
             "handoff": figures.handoff(blocks_), "frequency": figures.frequency(heads),
             "atlas": figures.atlas(heads, least, thresholds.nop_max, thresholds.broadcast_min, thresholds.rank_max),
             "token_norms": figures.token_norms(blocks_), "sensitivity": figures.sensitivity(grid),
+            "stripes": self._stripes(heads, names[0], numbers[0], device),
         }.items():
             figures.save(drawn, out / "figures" / name)
         write_json(out / "summary.json", self.identity() | findings(records, thresholds, self.blocks) | {
@@ -95,6 +98,11 @@ class Diagnosis:
             "peak_memory_gib": peak_memory_gib(),
             "num_prefix_tokens": records.layout.num_prefix, "num_tokens": records.layout.num_tokens, **provenance()})
         store.close()
+
+    def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:
+        """Attention maps of the busiest heads on the first image."""
+        image = next(iter(self.source.start(number))).load()[None].to(device)
+        return stripes(attention_maps(self.subject.model, image, busiest(heads)), name)
 
 
 def _tables(records: Records, subject: Subject, thresholds: ThresholdConfig,

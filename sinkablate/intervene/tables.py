@@ -9,6 +9,7 @@ import polars as pl
 from sinkablate.config import SelectionConfig
 from sinkablate.intervene.selection import CLASSES
 from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
+from sinkablate.report.interventions import ORDER
 
 MEDIANS = ("effect", "common_share", "donor_cosine", "head_change", "local_size", "mass", "entropy", "token_norm",
            "ratio_out")
@@ -63,7 +64,8 @@ def class_table(heads: pl.DataFrame) -> pl.DataFrame:
     columns = ("effect", "common_share", "donor_cosine", "head_change", *(c for c in JUDGED if c in heads.columns))
     found = []
     counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
-    for (name, edit), group in sorted(counted.group_by(["class", "edit"]), key=lambda item: item[0]):
+    for (name, edit), group in sorted(counted.group_by(["class", "edit"]),
+                                     key=lambda item: (item[0][0], ORDER.index(item[0][1]))):
         blocks = group["block"].to_numpy()
         found.append({"class": name, "edit": edit, "heads": len(group), "blocks": len(np.unique(blocks)),
                       **{key: value for column in columns
@@ -109,4 +111,4 @@ def _names() -> list[str]:
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """Heads in their order, pathways behind them; edits in theirs."""
     block, head, edit = key
-    return block, head is None, head or 0, edit
+    return block, head is None, head or 0, ORDER.index(edit)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,28 +20,31 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     for line in summary["nearest_heads"]:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":
-        heads = pl.read_parquet(out / "heads.parquet").with_columns(name=pl.format("{}:{}", "block", "head"))
-        console.print(_edits(heads, "median over images [95 % interval over images]", ("name", "class", "images")))
-    classes = pl.read_parquet(out / "classes.parquet")
-    if len(classes):
-        console.print(_edits(classes, "median over heads [95 % interval over blocks]", ("class", "heads")))
+        heads = pl.read_parquet(out / "heads.parquet").filter(pl.col("head").is_not_null())
+        for (block, head), some in heads.group_by(["block", "head"], maintain_order=True):
+            console.print(_edits(some, f"block {block} head {head} ({some['class'][0]}) on {some['images'][0]} images, "
+                                 "median [95 % interval over images]"))
+    for (name,), some in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
+        console.print(_edits(some, f"{name}: {some['heads'][0]} heads in {some['blocks'][0]} blocks, median "
+                             "[95 % interval over blocks]"))
     outcome = {True: "as stated", False: "FAILED", None: "not applicable"}
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)
     console.print(f"results: {out}", soft_wrap=True)
 
 
-def _edits(rows: pl.DataFrame, title: str, keys: tuple[str, ...]) -> Table:
-    """A table of what edits did, a line for each row."""
-    table = Table(title=title, title_justify="left")
+def _edits(rows: pl.DataFrame, title: str) -> Table:
+    """A table of what edits did, a line for each; narrow enough for eighty columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     columns = {"effect": "final effect", "common_share": "common share", "donor_cosine": "cosine to donor"}
-    extra = {name: text for name, text in {"loss_edited": "loss", "kl": "KL", "agreement": "agreement"}.items()
-             if name in rows.columns}
-    for name in (*keys, "edit", *columns.values(), *extra.values()):
-        table.add_column(name, justify="left" if name in (*keys, "edit") else "right", no_wrap=True)
+    judged = {name: text for name, text in {"loss_edited": "loss", "kl": "KL"}.items() if name in rows.columns}
+    if "loss" in rows.columns:
+        judged["loss_edited"] = f"loss (of {rows['loss'][0]:.2g})"
+    for name in ("edit", *columns.values(), *judged.values()):
+        table.add_column(name, justify="left" if name == "edit" else "right")
     for row in rows.iter_rows(named=True):
-        table.add_row(*(str(row[name]) for name in (*keys, "edit")),
-                      *(_interval(row, name) for name in (*columns, *extra)))
+        table.add_row(row["edit"], *(_interval(row, name) for name in columns),
+                      *(f"{row[name]:.2g}" for name in judged))
     return table
 
 
@@ -48,5 +52,5 @@ def _interval(row: dict[str, Any], name: str) -> str:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or math.isnan(value):
         return "-"
-    span = "" if low is None or math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
-    return f"{value:.3g}{span}"
+    span = "" if low is None or math.isnan(low) else f" [{low:.2g}, {high:.2g}]"
+    return f"{value:.2g}{span}"

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from running import Outcome, run
 
 SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
-FIGURES = ("handoff", "frequency", "atlas", "token_norms", "sensitivity")
+FIGURES = ("handoff", "frequency", "atlas", "token_norms", "sensitivity", "stripes")
 FILES = {"diagnosis.json", "per_image.npz", "heads.parquet", "blocks.parquet", "sensitivity.parquet", "summary.json",
          *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv"))}
 PROCESS = ("seconds", "images_per_second", "peak_memory_gib", "rebuild_error")

@@ -11,7 +11,9 @@ from running import CONFIGS, column, fit, heads, metrics, run
 VARIANTS = sorted(CONFIGS.glob("*.yaml"))
 STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")])
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
-TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
+TOYS = [CONFIGS / "toy" / f"{name}.yaml" for name in ("nop", "broadcast")]
+PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
+"""For a GPU."""
 SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8")
 SHALLOW = {"vit_b16": "2", "vit_l16": "1"}
 """Depth of models that would take long."""
@@ -40,7 +42,7 @@ def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_config_is_left_out() -> None:
-    assert {*VARIANTS, *STACKED, *DATA, *TOYS} == set(CONFIGS.rglob("*.yaml"))
+    assert {*VARIANTS, *STACKED, *DATA, *TOYS, *PUBLISHED} == set(CONFIGS.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=ids)
@@ -100,3 +102,14 @@ def test_a_toy_trains_and_is_judged(path: Path, tmp_path: Path) -> None:
     assert (run_dir / "figures" / "formation.csv").is_file()
     losses = [float(value) for value in column(run_dir, "val/loss").values()]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=ids)
+def test_a_published_toy_has_its_published_size(path: Path, tmp_path: Path) -> None:
+    shown = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
+    steps = {"nop": 5_000, "broadcast": 30_000}[shown["model"]["toy"]["task"]]
+    assert shown["data"]["batch_size"] == 1024
+    assert shown["data"]["steps"] * shown["trainer"]["max_epochs"] == steps
+    run("fit", "--config", path, "--data.steps", "2", "--trainer.max_epochs", "1", "--run_dir", tmp_path / "run",
+        "--wandb.mode", "disabled").succeeded()
+    trained_two_steps(tmp_path / "run")
