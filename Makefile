@@ -24,19 +24,24 @@ $(STAMP): pyproject.toml
 	touch $@
 
 # the commands of docs/two_algorithms.md, and its figures
-TOYS := toy_nop-nop-s0 toy_broadcast-broadcast-s0
-VIT := vit_mini-gate_reg-s0
-
 two_algorithms: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
 	$(BIN)/python -m sinkablate fit --config configs/toy/broadcast.yaml
+	$(BIN)/python -m sinkablate diagnose --run runs/toy_nop-nop-s0 --out out/toy_nop-nop-s0
+	$(BIN)/python -m sinkablate diagnose --run runs/toy_broadcast-broadcast-s0 --out out/toy_broadcast-broadcast-s0
+	$(BIN)/python -m sinkablate intervene --run runs/toy_nop-nop-s0 --out out/toy_nop-nop-s0-edits
+	$(BIN)/python -m sinkablate intervene --run runs/toy_broadcast-broadcast-s0 --out out/toy_broadcast-broadcast-s0-edits
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
-	for run in $(TOYS) $(VIT); do $(BIN)/python -m sinkablate diagnose --run runs/$$run --out out/$$run || exit 2; done
-	for run in $(TOYS); do $(BIN)/python -m sinkablate intervene --run runs/$$run --out out/$$run-edits || exit 2; done
-	$(BIN)/python -m sinkablate intervene --run runs/$(VIT) --rule adaptive --out out/$(VIT)-edits
-	for run in $(TOYS); do cp runs/$$run/figures/formation.png docs/figures/formation_$$run.png; done
-	for run in $(TOYS) $(VIT); do cp out/$$run/figures/stripes.png docs/figures/stripes_$$run.png; \
-	    cp out/$$run-edits/figures/edits_by_label.png docs/figures/edits_$$run.png; done
+	$(BIN)/python -m sinkablate diagnose --run runs/vit_mini-gate_reg-s0 --out out/vit_mini-gate_reg-s0
+	$(BIN)/python -m sinkablate intervene --run runs/vit_mini-gate_reg-s0 --rule adaptive --out out/vit_mini-gate_reg-s0-edits
+	cp runs/toy_nop-nop-s0/figures/formation.png docs/figures/formation_toy_nop-nop-s0.png
+	cp runs/toy_broadcast-broadcast-s0/figures/formation.png docs/figures/formation_toy_broadcast-broadcast-s0.png
+	cp out/toy_nop-nop-s0/figures/stripes.png docs/figures/stripes_toy_nop-nop-s0.png
+	cp out/toy_nop-nop-s0-edits/figures/edits_by_label.png docs/figures/edits_toy_nop-nop-s0.png
+	cp out/toy_broadcast-broadcast-s0/figures/stripes.png docs/figures/stripes_toy_broadcast-broadcast-s0.png
+	cp out/toy_broadcast-broadcast-s0-edits/figures/edits_by_label.png docs/figures/edits_toy_broadcast-broadcast-s0.png
+	cp out/vit_mini-gate_reg-s0/figures/stripes.png docs/figures/stripes_vit_mini-gate_reg-s0.png
+	cp out/vit_mini-gate_reg-s0-edits/figures/edits_by_label.png docs/figures/edits_vit_mini-gate_reg-s0.png
 
 clean:
 	rm -rf $(VENV)

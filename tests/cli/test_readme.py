@@ -50,9 +50,20 @@ def test_every_config_is_in_the_table_with_its_own_words() -> None:
         assert f"| `{path.stem}` | {first} |" in README
 
 
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "docs/two_algorithms.md", "benchmarks/README.md"])
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
+    dry = ["make", "-n", "two_algorithms"]
+    recipe = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "two_algorithms.md").read_text()
+    said = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(said) == 9
+    assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == said
+    assert set(re.findall(r"docs/(figures/\S+)", recipe)) == set(re.findall(r"\((figures/[^)]+)", page))
 
 
 def test_help_lists_every_verb_and_answers_as_a_process() -> None:
