@@ -61,6 +61,11 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.intervene.command import intervene
 
         return run_function(intervene, verb, argv)
+    if verb == "fit":
+        from sinkablate.preemption import forget, listen
+
+        forget()
+        listen()  # before the imports, which take seconds
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)

@@ -14,7 +14,6 @@ import lightning as L
 import polars as pl
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
@@ -22,10 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from sinkablate.arguments import Parser, spelled_out
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
+from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, progress_callback
+from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
@@ -35,14 +36,8 @@ from sinkablate.memory import peak_memory_gib
 from sinkablate.programs import PROGRAMS, Task, chosen
 from sinkablate.report.figures import save
 from sinkablate.results import print_results, write_predictions
-from sinkablate.run_directory import (
-    check_checkpoint,
-    close,
-    last_checkpoint,
-    refuse_to_overwrite,
-    require_writable,
-    write_json,
-)
+from sinkablate.run_directory import close, require_writable, write_json
+from sinkablate.starting import starting_point
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -93,7 +88,9 @@ class Cli(LightningCLI):
         parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
         parser.add_lightning_class_args(Stability, "stability")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": "link", "checkpoint.save_top_k": 1,
+        parser.add_argument("--on_checkpoint_failure", type=OnFailure, default="stop",
+                            help="What a checkpoint that cannot be written does to the run: stop or continue.")
+        parser.set_defaults({"checkpoint.save_last": None, "checkpoint.save_top_k": 1,
                              "checkpoint.enable_version_counter": False})
         for target in ("model", "data"):
             parser.link_arguments("seed_everything", f"{target}.seed")
@@ -136,24 +133,7 @@ class Cli(LightningCLI):
             if config[key] is not None:
                 raise UserError(f"{key} is set by the run itself; use {instead}")
         require_writable(self.run_dir)
-        if config.ckpt_path:
-            check_checkpoint(Path(config.ckpt_path))
-        if self.verb == "fit":
-            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-                refuse_to_overwrite(self.run_dir, resumes=bool(config.ckpt_path), overwrite=config.overwrite)
-        elif config.ckpt_path is None:
-            config.ckpt_path = self._trained_weights(config)
-
-    def _trained_weights(self, config: Namespace) -> str | None:
-        """The run's last checkpoint, or None where the backbone brings weights of its own."""
-        last = last_checkpoint(self.run_dir)
-        if last.exists():
-            check_checkpoint(last)
-            return str(last)
-        backbone = config.model.get("backbone")
-        if backbone and (backbone.pretrained or backbone.checkpoint):
-            return None
-        raise UserError(f"{self.verb} needs weights: {last} does not exist; give --run_dir or --ckpt_path")
+        config.ckpt_path = starting_point(self.verb, self.run_dir, config)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer with our loggers and callbacks; W&B only when training."""
@@ -167,9 +147,11 @@ class Cli(LightningCLI):
             tags = tuple(f"{k}:{v}" for k, v in self.program.mechanism(config.model).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
+            callbacks.append(Preemption(self.run_dir))
             callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
+        trainer["plugins"] = [*_listed(trainer.get("plugins")), Checkpoints(config.on_checkpoint_failure)]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
             return super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)
@@ -195,6 +177,7 @@ class Cli(LightningCLI):
             "peak_memory_gib": peak_memory_gib(),
             "parameters": sum(p.numel() for p in self.model.backbone.parameters()),
             "match_difference": getattr(self.model.backbone, "match_difference", 0),
+            "restarts": next(c.restarts for c in self.trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
             "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
             "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
         }
@@ -236,6 +219,11 @@ def run_trainer(verb: str, args: list[str]) -> int:
     finally:
         sys.argv = argv
     return 0
+
+
+def _listed(value: Any) -> list[Any]:
+    """Plugins, of which Lightning takes one, a list or none."""
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _quiet() -> None:

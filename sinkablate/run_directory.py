@@ -1,6 +1,6 @@
 """One directory per run: what is in it, when it may be written, and how it is closed.
 
-    config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.json  DONE
+    config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.json  DONE | PREEMPTED
 """
 
 import json
@@ -19,7 +19,9 @@ from filelock import FileLock, Timeout
 from sinkablate import __version__
 from sinkablate.errors import UserError
 
-OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", "DONE", "wandb",
+DONE, PREEMPTED = "DONE", "PREEMPTED"
+"""Markers: the run has finished; it was stopped and can go on."""
+OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb",
         "validate.json", "test.json", "predictions.parquet")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
@@ -27,6 +29,20 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb"
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps its latest checkpoint."""
     return run_dir / "checkpoints" / "last.ckpt"
+
+
+def resumable(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The latest whole checkpoint of a run, and a line for each later one that is not; None if there is none at all."""
+    faults: list[str] = []
+    files = [path for path in (run_dir / "checkpoints").glob("*.ckpt") if not path.is_symlink()]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            check_checkpoint(path)
+        except UserError as error:
+            faults.append(str(error))
+        else:
+            return path, faults
+    return None, faults
 
 
 def check_checkpoint(path: Path) -> None:
@@ -53,11 +69,11 @@ def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> Non
     """
     if overwrite:
         return
-    if (run_dir / "DONE").exists():
+    if (run_dir / DONE).exists():
         raise UserError(f"run_dir={run_dir} holds a finished run; choose another --run_dir or give --overwrite true")
     last = last_checkpoint(run_dir)
     if not resumes and (last.exists() or (run_dir / "metrics.csv").exists()):
-        resume = f"resume it with --ckpt_path {last}" if last.exists() else "it has no checkpoint to resume from"
+        resume = "resume it with --ckpt_path auto" if last.exists() else "it has no checkpoint to resume from"
         raise UserError(f"run_dir={run_dir} holds an unfinished run: {resume}, or start over with --overwrite true")
 
 
@@ -107,6 +123,8 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
             if path.exists():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for partial in (run_dir / "checkpoints").glob(".*.partial"):  # of a process that was killed
+            partial.unlink()
         (run_dir / "config.yaml").write_text(config)
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
@@ -151,4 +169,5 @@ def _finite(tree: Any) -> Any:
 def close(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` and then `DONE`: its existence is the proof that the run finished."""
     write_json(run_dir / "summary.json", summary | provenance())
-    (run_dir / "DONE").touch()
+    (run_dir / PREEMPTED).unlink(missing_ok=True)
+    (run_dir / DONE).touch()

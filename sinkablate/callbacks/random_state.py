@@ -6,37 +6,56 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import distributed
 
 
 class RandomState(L.Callback):
     """Stores python's, numpy's and torch's global generators and puts them back when a resumed training begins.
 
     Data order, augmentation and mixing do not need it: they are functions of seed, epoch and sample. Each process
-    draws from generators of its own; a checkpoint holds those of rank 0, and the others start as they would afresh.
+    draws from generators of its own, and a checkpoint holds those of all.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Any] | None = None
+        self._loaded: list[dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, in types that a weights-only load accepts."""
-        _, keys, *rest = np.random.get_state(legacy=True)
-        return {"python": random.getstate(), "torch": torch.get_rng_state(),
-                "numpy": ("MT19937", torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
-                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []}
+        """The states of all ranks, in types that a weights-only load accepts."""
+        state = _state()
+        ranks: list[Any] = [state]
+        if distributed.is_available() and distributed.is_initialized():
+            ranks = [None] * distributed.get_world_size()
+            distributed.all_gather_object(ranks, state)
+        return {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until training begins: what happens in between may draw."""
-        self._loaded = state_dict
+        """Keep them until training begins: what happens in between may draw."""
+        self._loaded = state_dict["ranks"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the state back."""
-        if self._loaded is None or not trainer.is_global_zero:
+        """Put this rank's state back."""
+        if self._loaded is None:
             return
-        state, self._loaded = self._loaded, None
-        random.setstate(state["python"])
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state["torch"].cpu())
-        if state["cuda"]:
-            torch.cuda.set_rng_state_all([x.cpu() for x in state["cuda"]])
+        ranks, self._loaded = self._loaded, None
+        if len(ranks) == trainer.world_size:
+            _restore(ranks[trainer.global_rank])
+        else:
+            rank_zero_warn(f"the checkpoint is of {len(ranks)} processes, not {trainer.world_size}: batches go on as "
+                           "they were, dropout and drop-path are drawn anew")
+
+
+def _state() -> dict[str, Any]:
+    _, keys, *rest = np.random.get_state(legacy=True)
+    return {"python": random.getstate(), "torch": torch.get_rng_state(),
+            "numpy": ("MT19937", torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []}
+
+
+def _restore(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all([x.cpu() for x in state["cuda"]])

@@ -143,6 +143,28 @@ class ImageData(LightningDataModule):
         """
         return probe(self._open("val"), self._eval, self._faults, count)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the position in a checkpoint counts."""
+        _, world = self._rank_and_world()
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return {"data.batch_size": self.batch_size, "trainer.accumulate_grad_batches": accumulated,
+                "data.source.reader": self.source.reader, "readers": world * self._lanes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See that the position means the same here: global batches are those of any number of processes.
+
+        Raises:
+            UserError: They are of another size, or a stream is split over another number of readers.
+        """
+        now = self.state_dict()
+        if now["data.source.reader"] == "indexed" == state_dict["data.source.reader"]:
+            now["readers"] = state_dict["readers"]
+        for key, value in now.items():
+            if state_dict[key] != value:
+                hint = " (processes times data.num_workers)" if key == "readers" else ""
+                raise UserError(f"{key}={value} differs from the checkpoint's {state_dict[key]}{hint}: what was seen "
+                                "of the epoch cannot be told from the rest")
+
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         source = self._open(split)
         rank, world = self._rank_and_world()

@@ -18,7 +18,7 @@ from sinkablate.attention.module import Attention
 from sinkablate.diagnostics.capture import Capture, block_view, rebuild_error
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
-from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, forward_blocks
+from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, features
 from sinkablate.vit.tokens import token_layout
 
 MAX_REBUILD_ERROR = 1e-4
@@ -100,7 +100,7 @@ class Tap:
         """Feed one batch (B, C, H, W) to the consumer. The first batch is checked by rebuilding every block."""
         self._runs = dict.fromkeys(self.parts, 0)
         with _SdpaListener(self):
-            forward_blocks(self.model, images)
+            features(self.model, images)
         for index, times in self._runs.items():
             if times != 1:
                 raise UserError(f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "

@@ -78,10 +78,10 @@ def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -
 
 def permuted_values(model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig,
                     seed: int) -> Outcome:
-    """Labels before and after each head's values are permuted over tokens; null columns, which have none, aside."""
+    """Labels before and after each head's values are permuted over tokens; columns that are no token aside."""
     before, after = (records_of(model, images, recorder)
                      for recorder in (Recorder(thresholds), _Permuted(thresholds, seed)))
-    valued = before.heads["sink_type"] != TokenType.NULL
+    valued = ~np.isin(before.heads["sink_type"], (TokenType.NULL, TokenType.KV_BIAS))
     was, now = (apply(rule, records.heads) for records in (before, after))
     kept = {}
     for label in (Label.NOP, Label.BROADCAST):
@@ -118,11 +118,12 @@ def donor_direction(heads: pl.DataFrame) -> Outcome:
     numbers = gain.fields("donor_gain")
     if np.isnan(gain.value):
         return Outcome("donor", None, "no broadcast head with donor and rotated values", numbers)
-    positive = gain.value > 0 if np.isnan(gain.low) else gain.low > 0
-    span = "" if np.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
+    said = f"donor over random direction {gain.value:+.3f}"
+    if np.isnan(gain.low):
+        return Outcome("donor", None, f"{said} in cosine, from too few blocks for an interval", numbers)
+    positive = gain.low > 0
     content = "the payload carries content" if positive else "no content"
-    return Outcome("donor", positive, f"donor over random direction {gain.value:+.3f}{span} in cosine: {content}",
-                   numbers)
+    return Outcome("donor", positive, f"{said} [{gain.low:+.3f}, {gain.high:+.3f}] in cosine: {content}", numbers)
 
 
 def _share(value: float) -> str:

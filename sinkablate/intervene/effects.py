@@ -22,6 +22,11 @@ def relative_change(own: Tensor, edited: Tensor, counted: Tensor) -> Tensor:
     return divide(change, (own.square().sum(-1) * counted).sum(-1)).sqrt()
 
 
+def is_rounding(effect: Tensor) -> Tensor:
+    """Where a relative change is so small that its direction is that of rounding, (E,) bool."""
+    return effect < 10 * torch.finfo(effect.dtype).eps
+
+
 def common_share(own: Tensor, edited: Tensor, counted: Tensor) -> Tensor:
     """Share of the change's energy that is common to all counted tokens, n ||mean_i c_i||^2 / sum_i ||c_i||^2, (E,).
 

@@ -24,7 +24,7 @@ from sinkablate.intervene.random_network import events_per_image, random_network
 from sinkablate.intervene.rows import Editor
 from sinkablate.intervene.selection import Plan, head_class, nearest_heads, rule_named
 from sinkablate.intervene.store import Rows
-from sinkablate.intervene.tables import class_table, head_table, row_table, validation_table
+from sinkablate.intervene.tables import class_table, head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import Values, collect, pathway_blocks
 from sinkablate.report import figures, interventions
 from sinkablate.run_directory import provenance, write_json
@@ -45,6 +45,11 @@ class Experiment:
     rule: str
     selection: SelectionConfig
 
+    @property
+    def depth(self) -> int:
+        """Blocks of the model."""
+        return self.plan.labels.shape[1]
+
     def run(self, shard: tuple[int, int], together: int, control_images: int) -> None:
         """Edit the shard's images that are not done, and summarise once every image is.
 
@@ -60,6 +65,8 @@ class Experiment:
         todo = self._edited()
         if todo:
             with self.rows.alone():
+                if self.rows.finished:  # by another shard, meanwhile
+                    return
                 values = self._values()
             self._edit([image for image in todo if image % shard[1] == shard[0]], values, together)
         with self.rows.alone():
@@ -115,18 +122,19 @@ class Experiment:
         rows = row_table(self.rows.read())
         classes = {(block, head): head_class(plan.labels[:, block, head]) for block, head in plan.heads}
         heads = head_table(rows, classes, self.selection)
-        tables = {"rows": rows, "heads": heads, "classes": class_table(heads), "validation": validation_table(heads)}
+        tables = {"rows": rows, "heads": heads, "classes": class_table(heads, self.depth),
+                  "validation": validation_table(heads, self.depth)}
         for name, table in tables.items():
             write_whole(out / f"{name}.parquet", table.write_parquet)
         controls = self._controls(control_images)
-        controls.append(donor_direction(heads))
+        controls.append(donor_direction(later_heads(heads, self.depth)))
         (out / "figures").mkdir(exist_ok=True)
         figures.save(interventions.edits_by_label(heads, tables["classes"]), out / "figures" / "edits_by_label")
         figures.save(interventions.effect_by_ratio(heads, self.thresholds.nop_max, self.thresholds.broadcast_min),
                      out / "figures" / "effect_by_ratio")
         rule = rule_named(self.rule, self.thresholds, plan.quantities)
         write_json(out / "summary.json", {
-            **self.rows.identity, "headline": headline(heads, tables["validation"], controls, self.selection),
+            **self.rows.identity, "headline": headline(len(plan.heads), tables["validation"], controls, self.selection),
             "rule_text": str(rule), "image_count": len(plan.names), "rows": len(rows),
             "events_per_image": events_per_image(plan.labels),
             "edited_heads": [f"{block}:{head}" for block, head in plan.heads],

@@ -7,24 +7,23 @@ import polars as pl
 
 from sinkablate.config import SelectionConfig
 from sinkablate.intervene.controls import Outcome
-from sinkablate.intervene.validation import FEWEST
+from sinkablate.intervene.validation import FEWEST, FEWEST_BLOCKS
 
 
-def headline(heads: pl.DataFrame, validation: pl.DataFrame, controls: Sequence[Outcome],
-             selection: SelectionConfig) -> str:
+def headline(chosen: int, validation: pl.DataFrame, controls: Sequence[Outcome], selection: SelectionConfig) -> str:
     """One line: failed controls first, then what the labels are worth.
 
     Args:
-        heads: The head table.
+        chosen: How many heads were to be edited.
         validation: The validation table.
         controls: All three.
         selection: How many events a head must have.
     """
     failed = [f"{control.name} ({control.says})" for control in controls if control.passed is False]
     warning = f"CONTROL FAILED: {'; '.join(failed)}. " if failed else ""
-    if not heads["head"].len() - heads["head"].null_count():
+    if not chosen:
         return f"{warning}No head has {selection.min_events} events (selection.min_events): no label to validate."
-    return warning + _worth(validation)
+    return warning + (_worth(validation) if len(validation) else "No edit of a head could be made.")
 
 
 def _worth(validation: pl.DataFrame) -> str:
@@ -32,15 +31,18 @@ def _worth(validation: pl.DataFrame) -> str:
     counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
     if math.isnan(row["auc"]):
         return f"Label validation: NA, {counted} that count, {FEWEST} of each are needed."
+    blocks = f"within {row['informative_blocks']} blocks with both"
     gain = f"{row['delta_auc']:+.2f} [{row['delta_auc_low']:+.2f}, {row['delta_auc_high']:+.2f}]"
     if math.isnan(row["delta_auc"]):
         supported = "NA within blocks: no block has heads of both labels"
+    elif math.isnan(row["delta_auc_low"]):
+        supported = f"gain over local size {blocks} {row['delta_auc']:+.2f}: {FEWEST_BLOCKS} such blocks are needed"
     elif row["delta_auc_low"] > 0:
-        supported = f"gain over local size within blocks {gain}: the label says more than the size of what is written"
+        supported = f"gain over local size {blocks} {gain}: the label says more than the size of what is written"
     else:
-        supported = f"gain over local size within blocks {gain}: no more than the size of what is written"
+        supported = f"gain over local size {blocks} {gain}: no more than the size of what is written"
     return (f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
-            f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}.")
+            f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}.").replace(" [nan, nan]", "")
 
 
 def _scored(validation: pl.DataFrame) -> str:

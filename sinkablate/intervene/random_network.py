@@ -18,12 +18,15 @@ from sinkablate.diagnostics.rules import Label, Rule, apply
 from sinkablate.intervene.controls import Outcome, donor_gain, records_of
 from sinkablate.intervene.rows import Editor, no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
-from sinkablate.intervene.tables import head_table, row_table, validation_table
+from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import collect
 from sinkablate.vit.anatomy import sharpen
+from sinkablate.vit.tokens import TokenType
 
 BROADCAST_MIN = 0.95
 """Every event of a random network is broadcast when at least this share is, and none NOP."""
+RATE_TOLERANCE = 0.25
+"""Events per image match the model's within this share of them."""
 NULL_COSINE = 0.1
 """A median difference of cosines up to this size is null, whatever its interval."""
 FACTORS = tuple(2.0 ** power for power in range(11))
@@ -50,21 +53,35 @@ def random_network(model: nn.Module, images: Sequence[Tensor], rule: Rule, thres
     factor = _sharpen_to(model, images[:SEARCHED], rule, thresholds, target)
     records = records_of(model, images, Recorder(thresholds))
     labels = apply(rule, records.heads)
-    events = {label.name.lower(): int((labels == label).sum()) for label in (Label.NOP, Label.BROADCAST, Label.OTHER)}
+    valued = records.heads["sink_type"] != TokenType.NULL  # which is NOP by definition
+    events = {label.name.lower(): int(((labels == label) & valued).sum())
+              for label in (Label.NOP, Label.BROADCAST, Label.OTHER)}
     numbers: dict[str, Any] = {"images": len(images), "factor": factor, "events_per_image_of_model": target,
                                "events_per_image": events_per_image(labels), **events}
     found = f"logits x {factor:.3g}, {numbers['events_per_image']:.2f} events per image (the model: {target:.2f})"
     if not sum(events.values()):
         return Outcome("random network", None, f"no event at any factor up to {FACTORS[-1]:g}", numbers)
     heads = _edit(model, images, records, labels, rule, thresholds, seed)
-    numbers |= _of_random(heads)
-    low, high = numbers["donor_gain_low"], numbers["donor_gain_high"]
-    null = not (abs(numbers["donor_gain"]) > NULL_COSINE and (np.isnan(low) or low > 0 or high < 0))
-    gain = [numbers["delta_auc_low"], numbers["delta_auc_high"]]
-    null &= bool(np.isnan(gain).any()) or gain[0] <= 0 <= gain[1]
+    numbers |= _of_random(heads, labels.shape[1])
     all_broadcast = not events["nop"] and events["broadcast"] >= BROADCAST_MIN * sum(events.values())
     said = f"{events['broadcast']} broadcast, {events['nop']} NOP, {events['other']} other"
-    return Outcome("random network", all_broadcast and null, f"{found}: {said}{_told(numbers)}", numbers)
+    passed, unsure = (_is_null(numbers) if all_broadcast else False), ""
+    if abs(numbers["events_per_image"] - target) > RATE_TOLERANCE * target:
+        passed, unsure = None, "; no factor gives it as many events as the model"
+    elif passed is None:
+        unsure = "; too few blocks to call it null or not"
+    return Outcome("random network", passed, f"{found}: {said}{_told(numbers)}{unsure}", numbers)
+
+
+def _is_null(numbers: dict[str, Any]) -> bool | None:
+    """Whether neither the donor's direction nor the gain over local size is there; None: it cannot be told."""
+    gain, low, high = (numbers[f"donor_gain{end}"] for end in ("", "_low", "_high"))
+    if np.isnan(gain):
+        return None
+    if abs(gain) > NULL_COSINE and (np.isnan(low) or low > 0 or high < 0):
+        return None if np.isnan(low) else False
+    gained = [numbers["delta_auc_low"], numbers["delta_auc_high"]]
+    return bool(np.isnan(gained).any()) or gained[0] <= 0 <= gained[1]
 
 
 def _told(numbers: dict[str, Any]) -> str:
@@ -120,19 +137,20 @@ def _edit(model: nn.Module, images: Sequence[Tensor], records: Records, labels: 
     classes = {(block, head): head_class(labels[:, block, head]) for block, head in plan.heads}
     rows: list[dict[str, Any]] = []
     if plan.heads:
-        with undisturbed(model):
-            editor = Editor(model, plan, collect(model, plan, images),
+        with undisturbed(model):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
+            images = [image.double() for image in images]
+            editor = Editor(model.double(), plan, collect(model.double(), plan, images),
                             ("zero_value", "mean_value", "donor_value", "rotated_value"), no_judge)
             rows = [{"place": number, **row} for number, image in enumerate(images) if plan.edited(number)
                     for row in editor.rows(number, image)]
     return head_table(row_table(rows), classes, few)
 
 
-def _of_random(heads: pl.DataFrame) -> dict[str, float]:
+def _of_random(heads: pl.DataFrame, depth: int) -> dict[str, float]:
     """What the edits of a random network say."""
     zero = heads.filter(pl.col("edit") == "zero_value")
-    gain = donor_gain(heads)
-    checked = validation_table(heads).filter(pl.col("edit") == "zero_value")
+    gain = donor_gain(later_heads(heads, depth))
+    checked = validation_table(heads, depth).filter(pl.col("edit") == "zero_value")
     delta = {name: checked[name][0] if len(checked) else nan
              for name in ("delta_auc", "delta_auc_low", "delta_auc_high")}
     return {**gain.fields("donor_gain"), **delta, "effect_by_local_size": _rank(zero, "local_size"),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sinkablate.diagnostics.rules import Label
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.intervene.edits import Edit, head_output, head_weights
-from sinkablate.intervene.effects import common_share, cosine, mean_change, relative_change
+from sinkablate.intervene.edits import Edit, change_of_value, head_output, head_weights
+from sinkablate.intervene.effects import common_share, cosine, is_rounding, mean_change, relative_change
 from sinkablate.intervene.making import edits_of_head, pathway_donor, pathway_edits
 from sinkablate.intervene.replay import Passage, Replay, copies
 from sinkablate.intervene.selection import Plan
@@ -82,8 +82,11 @@ class Editor:
         here = torch.from_numpy(self.values.outputs[image])
         towards = torch.stack([torch.full_like(here, torch.nan) if donor is None else
                                torch.from_numpy(self.values.outputs[donor]) - here for donor in donors]).to(own)
-        return {"effect": relative_change(own, edited, counted), "common_share": common_share(own, edited, counted),
-                "donor_cosine": cosine(mean_change(own, edited, counted), towards)}
+        effect = relative_change(own, edited, counted)
+        directions = {"common_share": common_share(own, edited, counted),
+                      "donor_cosine": cosine(mean_change(own, edited, counted), towards)}
+        return {"effect": effect, **{name: values.masked_fill(is_rounding(effect), torch.nan)
+                                     for name, values in directions.items()}}
 
     def _counted(self, view: BlockView, edit: Edit, image: int, block: int) -> Tensor:
         """The patch tokens without the sink, (N,) bool."""
@@ -109,15 +112,15 @@ class Editor:
             return known
         place = (image, block, edit.head)
         sink = plan.sink(image, (block, edit.head))
-        column = head_weights(view, edit.head)[:, sink]
-        handed = view.out_map[edit.head] @ view.v[0, edit.head, sink]
+        zero = torch.zeros_like(view.v[0, edit.head, sink])
+        handed = change_of_value(view, edit.head, head_weights(view, edit.head), sink, zero)
         out_map = view.out_map[edit.changed_head]
         wrote = head_output(view, edit.changed_head, head_weights(view, edit.changed_head)) @ out_map.T
         return known | {
             "label": Label(int(plan.labels[place])).name.lower(), "event": bool(plan.events[place]), "sink_idx": sink,
             "token_type": TokenType(int(plan.quantities["sink_type"][place])).label,
             **{name: float(plan.quantities[quantity][place]) for name, quantity in COPIED.items()},
-            "local_size": float(column.norm() * handed.norm()),
+            "local_size": float((handed @ view.out_map[edit.head].T).norm()),
             "head_change": float((edit.change @ out_map.T).norm() / wrote.norm())}
 
 

@@ -44,6 +44,8 @@ def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: 
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
         name = classes.get((block, head), "none") if head is not None else "pathway"
         of_class = group.filter(pl.col("label") == name) if name in _names() else group
+        if not len(of_class):  # an edit that could be made on no event of the head's class
+            continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
         found.append({
@@ -59,8 +61,19 @@ def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: 
     return pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row")
 
 
-def class_table(heads: pl.DataFrame) -> pl.DataFrame:
-    """One row per class and edit: medians over heads that count, with intervals from a bootstrap over blocks."""
+def later_heads(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """Heads of blocks >= 1: block 0 reads raw patch embeddings. All where there is no other block."""
+    return heads.filter(pl.col("block") > 0) if depth > 1 else heads
+
+
+def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """One row per class and edit: medians over heads that count, with intervals from a bootstrap over blocks.
+
+    Heads of block 0 are classes of their own, unless there is no other block.
+    """
+    if depth > 1:
+        first = (pl.col("block") == 0) & (pl.col("class") != "pathway")
+        heads = heads.with_columns(pl.when(first).then(pl.col("class") + ", block 0").otherwise("class").alias("class"))
     columns = ("effect", "common_share", "donor_cosine", "head_change", *(c for c in JUDGED if c in heads.columns))
     found = []
     counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
@@ -75,9 +88,9 @@ def class_table(heads: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def validation_table(heads: pl.DataFrame) -> pl.DataFrame:
+def validation_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
     """One row per edit that changes a value of the head itself: what it says of the labels, see `validate`."""
-    counted = heads.filter("counts")
+    counted = later_heads(heads.filter("counts"), depth)
     edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit.startswith("pathway")]
     empty = heads.clear()
     rows = [{"edit": edit, **validate(counted.filter(pl.col("edit") == edit))} for edit in edits]

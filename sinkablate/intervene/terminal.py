@@ -22,8 +22,9 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     if summary["heads"] != "auto":
         heads = pl.read_parquet(out / "heads.parquet").filter(pl.col("head").is_not_null())
         for (block, head), some in heads.group_by(["block", "head"], maintain_order=True):
-            console.print(_edits(some, f"block {block} head {head} ({some['class'][0]}) on {some['images'][0]} images, "
-                                 "median [95 % interval over images]"))
+            images = some["class_events"][0] or some["images"][0]
+            console.print(_edits(some, f"block {block} head {head} ({some['class'][0]}) on {images} images, median "
+                                 "[95 % interval over images]"))
     for (name,), some in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
         console.print(_edits(some, f"{name}: {some['heads'][0]} heads in {some['blocks'][0]} blocks, median "
                              "[95 % interval over blocks]"))
@@ -39,18 +40,22 @@ def _edits(rows: pl.DataFrame, title: str) -> Table:
     columns = {"effect": "final effect", "common_share": "common share", "donor_cosine": "cosine to donor"}
     judged = {name: text for name, text in {"loss_edited": "loss", "kl": "KL"}.items() if name in rows.columns}
     if "loss" in rows.columns:
-        judged["loss_edited"] = f"loss (of {rows['loss'][0]:.2g})"
+        judged["loss_edited"] = f"loss (of {_number(rows['loss'][0])})"
     for name in ("edit", *columns.values(), *judged.values()):
         table.add_column(name, justify="left" if name == "edit" else "right")
     for row in rows.iter_rows(named=True):
         table.add_row(row["edit"], *(_interval(row, name) for name in columns),
-                      *(f"{row[name]:.2g}" for name in judged))
+                      *(_number(row[name]) for name in judged))
     return table
 
 
 def _interval(row: dict[str, Any], name: str) -> str:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or math.isnan(value):
-        return "-"
+        return _number(value)
     span = "" if low is None or math.isnan(low) else f" [{low:.2g}, {high:.2g}]"
     return f"{value:.2g}{span}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2g}"

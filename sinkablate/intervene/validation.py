@@ -21,6 +21,8 @@ DRAWS = 2000
 LEVEL = 0.95
 FEWEST = 5
 """Heads of each class without which nothing is said."""
+FEWEST_BLOCKS = 5
+"""Blocks with heads of both labels without which a comparison within blocks has no interval."""
 CALIPER = 1.0
 """Largest distance of matched heads, in standard deviations over all three confounders."""
 CONFOUNDERS = ("mass", "entropy", "token_norm")
@@ -39,19 +41,20 @@ class Estimate:
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
-def over_blocks(blocks: NDArray[np.int64], statistic: Statistic, draws: int = DRAWS) -> Estimate:
+def over_blocks(blocks: NDArray[np.int64], statistic: Statistic, draws: int = DRAWS, fewest: int = 3) -> Estimate:
     """A statistic with its percentile interval from a bootstrap over blocks.
 
     Draws in which the statistic is undefined are left out; where those are more than half, so is the interval.
 
     Args:
-        blocks: Block of each head.
+        blocks: Block of each head; only blocks on which the statistic depends.
         statistic: Of the number of times each head is in a sample.
         draws: How many samples.
+        fewest: There is no interval from fewer blocks.
     """
     value = float(statistic(np.ones((1, len(blocks))))[0])
     names, place = np.unique(blocks, return_inverse=True)
-    if len(names) < 2 or np.isnan(value):
+    if len(names) < fewest or np.isnan(value):
         return Estimate(value)
     counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     drawn = statistic(counts[:, place].astype(np.float64))
@@ -99,9 +102,10 @@ def validate(heads: pl.DataFrame) -> dict[str, float | int]:
 
     `auc` counts all pairs of a broadcast and a NOP head, `auc_within` those of one block; `auc_local…` scores heads by
     their local size |A_:s| |u_s| instead. `delta_auc` is the gain of the effect over the local size within blocks,
-    where depth is the same: the figure that counts. `matched_log10_ratio` compares each broadcast head with the NOP
-    head of its block nearest in mass, row entropy and token norm; `residual_association` is the rank correlation of
-    label and effect after both are freed of depth.
+    where depth is the same: the figure that counts, from the `informative_blocks` that have heads of both labels.
+    `matched_log10_ratio` compares each broadcast head with the NOP head of its block nearest in mass, row
+    entropy and token norm, `matched_silent` of which have no effect and so no ratio; `residual_association` is the rank
+    correlation of label and effect after both are freed of depth, block by block.
 
     Args:
         heads: One row per head that counts, with `class`, `block`, `effect`, `local_size` and the confounders.
@@ -112,31 +116,40 @@ def validate(heads: pl.DataFrame) -> dict[str, float | int]:
     positive, negative = (heads.filter(pl.col("class") == name) for name in ("broadcast", "nop"))
     found: dict[str, float | int] = {"broadcast_heads": len(positive), "nop_heads": len(negative)}
     names = ("auc", "auc_local", "auc_within", "auc_local_within", "delta_auc", "matched_log10_ratio")
+    found["informative_blocks"] = len(set(positive["block"]) & set(negative["block"]))
     if min(len(positive), len(negative)) < FEWEST:
         empty = {key: value for name in names for key, value in Estimate(nan).fields(name).items()}
-        return found | empty | {"cliffs_delta": nan, "matched_pairs": 0, "residual_association": nan}
+        return found | empty | {"cliffs_delta": nan, "matched_pairs": 0, "matched_silent": 0,
+                                "residual_association": nan}
     both = pl.concat([positive, negative])
-    blocks, split = both["block"].to_numpy(), len(positive)
-    pairs = {score: concordance(positive[score].to_numpy(), negative[score].to_numpy())
-             for score in ("effect", "local_size")}
-    same = blocks[:split, None] == blocks[None, split:]
-
-    def everywhere(score: str) -> Statistic:
-        return lambda w: auc(pairs[score], w[:, :split], w[:, split:])
-
-    def within(score: str) -> Statistic:  # the heads of a block come together: a pair as often as either
-        return lambda w: auc(np.where(same, pairs[score], nan), w[:, :split])
-
-    statistics: dict[str, Statistic] = {
-        "auc": everywhere("effect"), "auc_local": everywhere("local_size"), "auc_within": within("effect"),
-        "auc_local_within": within("local_size"),
-        "delta_auc": lambda w: within("effect")(w) - within("local_size")(w)}
-    for name, statistic in statistics.items():
-        found |= over_blocks(blocks, statistic).fields(name)
+    for score, name in (("effect", "auc"), ("local_size", "auc_local")):
+        pairs = concordance(positive[score].to_numpy(), negative[score].to_numpy())
+        found |= over_blocks(both["block"].to_numpy(), _everywhere(pairs)).fields(name)
     found["cliffs_delta"] = 2 * float(found["auc"]) - 1
-    found |= _matched(positive, negative)
+    found |= _within_blocks(positive, negative) | _matched(positive, negative)
     found["residual_association"] = residual_association(both)
     return found
+
+
+def _everywhere(pairs: Floats) -> Statistic:
+    """AUC over all pairs; positive heads come first."""
+    split = len(pairs)
+    return lambda w: auc(pairs, w[:, :split], w[:, split:])
+
+
+def _within_blocks(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float | int]:
+    """AUCs over the pairs within a block, from the blocks that have such pairs; a block's heads come together."""
+    shared = set(positive["block"]) & set(negative["block"])
+    positive, negative = (heads.filter(pl.col("block").is_in(shared)) for heads in (positive, negative))
+    blocks = positive["block"].to_numpy()
+    same = blocks[:, None] == negative["block"].to_numpy()[None]
+    pairs = {score: np.where(same, concordance(positive[score].to_numpy(), negative[score].to_numpy()), nan)
+             for score in ("effect", "local_size")}
+    statistics: dict[str, Statistic] = {
+        "auc_within": lambda w: auc(pairs["effect"], w), "auc_local_within": lambda w: auc(pairs["local_size"], w),
+        "delta_auc": lambda w: auc(pairs["effect"], w) - auc(pairs["local_size"], w)}
+    return {key: value for name, statistic in statistics.items()
+            for key, value in over_blocks(blocks, statistic, fewest=FEWEST_BLOCKS).fields(name).items()}
 
 
 def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float | int]:
@@ -145,33 +158,33 @@ def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float 
     scale = np.nanstd(both, axis=0)
     scaled = (both - np.nanmean(both, axis=0)) / np.where(scale > 0, scale, 1)
     mine, theirs = scaled[:len(positive)], scaled[len(positive):]
-    ratios, blocks = [], []
+    ratios, blocks, silent = [], [], 0
     for place, row in enumerate(positive.iter_rows(named=True)):
         near = np.flatnonzero(negative["block"].to_numpy() == row["block"])
-        if not near.size:
+        distance = np.nan_to_num(np.linalg.norm(theirs[near] - mine[place], axis=1), nan=np.inf)
+        if not near.size or distance.min() > CALIPER:
             continue
-        distance = np.linalg.norm(theirs[near] - mine[place], axis=1)
-        partner = near[np.argmin(np.where(np.isnan(distance), np.inf, distance))]
-        other = float(negative["effect"][int(partner)])
-        if distance.min() <= CALIPER and row["effect"] > 0 and other > 0:
+        other = float(negative["effect"][int(near[distance.argmin()])])
+        if row["effect"] > 0 and other > 0:
             ratios.append(np.log10(row["effect"] / other))
             blocks.append(row["block"])
+        else:
+            silent += 1
     values = np.array(ratios)
     estimate = over_blocks(np.array(blocks), lambda w: weighted_median(values, w)) if ratios else Estimate(nan)
-    return {"matched_pairs": len(ratios), **estimate.fields("matched_log10_ratio")}
+    return {"matched_pairs": len(ratios), "matched_silent": silent, **estimate.fields("matched_log10_ratio")}
 
 
 def residual_association(heads: pl.DataFrame) -> float:
-    """Partial Spearman correlation of label (broadcast 1, NOP 0) and effect given the block."""
-    depth = rankdata(heads["block"].to_numpy())
+    """Rank correlation of label (broadcast 1, NOP 0) and effect, both freed of their block's mean."""
+    blocks = heads["block"].to_numpy()
     label = (heads["class"] == "broadcast").to_numpy().astype(float)
-    x, y = (_residual(rankdata(values), depth) for values in (label, heads["effect"].to_numpy()))
+    x, y = (_within(rankdata(values), blocks) for values in (label, heads["effect"].to_numpy()))
     scale = np.linalg.norm(x) * np.linalg.norm(y)
     return float(x @ y / scale) if scale > 1e-9 else nan
 
 
-def _residual(y: Floats, x: Floats) -> Floats:
-    """y without its mean and its regression on x."""
-    x, y = x - x.mean(), y - y.mean()
-    power = x @ x
-    return y - x * (x @ y / power) if power else y
+def _within(values: Floats, blocks: NDArray[np.int64]) -> Floats:
+    """Values less the mean of their block."""
+    _, place = np.unique(blocks, return_inverse=True)
+    return values - (np.bincount(place, values) / np.bincount(place))[place]

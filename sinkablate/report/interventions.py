@@ -35,7 +35,8 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
                 axis.plot(value, row + offset, color=COLOURS[name], marker=MARKERS[name], markersize=6,
                           label=f"{name}, {median['heads'][0]} heads" if row == 0 else None)
     axis.set_yticks(range(len(edits)), edits)
-    axis.set(xscale="log", xlabel="relative RMS change of the final patch tokens, without the sink", ylim=(
+    axis.set_xscale("log" if np.isfinite(_shown(shown["effect"])).any() else "linear")
+    axis.set(xlabel="relative RMS change of the final patch tokens, without the sink", ylim=(
         max(len(edits), 1) - 0.5, -0.5))
     if not edits:
         say(axis, "no head was edited")
@@ -46,8 +47,9 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
 
 def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, edit: str = "mean_value") -> Drawn:
     """Final effect of one edit of every head against its value ratio: what a label's ratio says of what it does."""
-    if edit not in set(heads["edit"]) and len(heads):
-        edit = heads["edit"][0]
+    defined = heads.filter(pl.col("effect").is_not_nan())
+    if edit not in set(defined["edit"]) and len(defined):
+        edit = defined["edit"][0]
     shown = heads.filter((pl.col("edit") == edit) & pl.col("head").is_not_null()).select(
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size")
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
@@ -60,7 +62,9 @@ def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, e
                       linewidth=0.8, label=name)
     for limit in (nop_max, broadcast_min):
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
-    axis.set(yscale="log", xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits",
+    seen = _shown(shown["effect"])
+    axis.set_yscale("log" if np.isfinite(seen).any() else "linear")
+    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits",
              ylabel=f"final effect of {edit}")
     axis.set_xlim(left=0)
     if not len(shown):

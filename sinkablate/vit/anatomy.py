@@ -19,7 +19,7 @@ _QUERY = ("q_proj", "query")
 _NORM1 = ("norm1", "layernorm_before", "layer_norm1")
 _NORM2 = ("norm2", "layernorm_after", "layer_norm2")
 _GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
-_FINAL_NORM = ("norm", "layernorm", "post_layernorm", "fc_norm")
+_FINAL_NORM = ("norm", "layernorm", "post_layernorm", "fc_norm", "pooler.layernorm")
 _NUM_HEADS = ("num_heads", "num_attention_heads")
 
 
@@ -83,18 +83,16 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
                       pathway=getattr(block, "pathway", None))
 
 
-def forward_blocks(model: nn.Module, images: Tensor) -> None:
-    """Send images (B, C, H, W) through all blocks; what comes out is seen by hooks."""
-    features: Any = getattr(model, "forward_features", None)
-    if features is not None:
-        features(images)
-    else:
-        model(pixel_values=images)
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """The tokens (B, N, D) that a model makes of images (B, C, H, W), before any pooling."""
+    of_timm: Any = getattr(model, "forward_features", None)
+    found: Tensor = model(pixel_values=images).last_hidden_state if of_timm is None else of_timm(images)
+    return found
 
 
 def final_norm(model: nn.Module) -> nn.Module:
     """The norm behind the last block, that of the pooled tokens where there is no other; Identity for a toy."""
-    norms = (getattr(model, name, None) for name in _FINAL_NORM)
+    norms = (_first(model, (name,)) for name in _FINAL_NORM)
     return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
 
 
@@ -139,7 +137,7 @@ def sharpen(model: nn.Module, factor: float) -> None:
         attn: Any = block_parts(model, index).attn
         norm = _first(attn, ("q_norm",))
         if norm is not None and not isinstance(norm, nn.Identity):
-            queries = [norm.weight, getattr(norm, "bias", None)]
+            queries = [getattr(norm, "weight", None), getattr(norm, "bias", None)]
         elif isinstance(getattr(attn, "qkv", None), nn.Linear):
             width = attn.qkv.out_features // 3
             bias = attn.qkv.bias if attn.qkv.bias is not None else getattr(attn, "q_bias", None)
@@ -148,6 +146,8 @@ def sharpen(model: nn.Module, factor: float) -> None:
             queries = [_first(attn, _QUERY).weight, _first(attn, _QUERY).bias]
         else:
             raise UserError(f"{type(model).__name__} ({type(attn).__name__}): its queries cannot be scaled")
+        if queries[0] is None:
+            raise UserError(f"{type(model).__name__}: its query norm has no gain, so that queries cannot be scaled")
         for tensor in queries:
             if tensor is not None:
                 tensor.mul_(factor)

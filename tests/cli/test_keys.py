@@ -8,7 +8,7 @@ from running import run
 
 FROZEN = Path(__file__).with_name("keys.txt")
 OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "overwrite",
-        "seed_everything", "ckpt_path")
+        "seed_everything", "ckpt_path", "on_checkpoint_failure")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:

@@ -21,7 +21,7 @@ from sinkablate.intervene.experiment import Experiment
 from sinkablate.intervene.selection import Plan, choose_heads, rule_named
 from sinkablate.intervene.store import Rows
 
-DIM, HEADS, DEPTH, PATCHES = 64, 4, 4, 16
+DIM, HEADS, DEPTH, PATCHES = 64, 4, 7, 16
 WIDTH = DIM // HEADS
 MARK, CONTENT = 0, slice(1, 17)
 """Channel that only the sink has, and channels that carry its content; patches fill the others."""

@@ -7,8 +7,15 @@ from typing import Any
 import polars as pl
 import pytest
 from planted import DEPTH, HEADS, IMAGES, PlantedTransformer, experiment, is_nop, planted, run
+from variants import make
 
-HEADS_OF_A_LABEL = DEPTH * HEADS // 2
+from sinkablate.config import ThresholdConfig
+from sinkablate.data.images import ImageData
+from sinkablate.diagnostics.rules import rules
+from sinkablate.intervene.random_network import random_network
+
+HEADS_OF_A_LABEL = (DEPTH - 1) * HEADS // 2
+"""Block 0 stands apart."""
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +82,32 @@ def test_permuted_values_end_nops_and_not_broadcasts(found: Path) -> None:
     permuted = control(found, "permuted values")
     assert permuted["passed"]
     for label in ("nop", "broadcast"):
-        assert permuted["numbers"][f"{label}_events"] >= 0.9 * 16 * HEADS_OF_A_LABEL
+        assert permuted["numbers"][f"{label}_events"] >= 0.9 * 16 * DEPTH * HEADS / 2
     assert permuted["numbers"]["nop_left"] < 0.2
     assert permuted["numbers"]["broadcast_kept"] > 0.95
 
 
-def test_the_random_network_has_broadcasts_only(found: Path) -> None:
+def test_a_random_network_with_too_few_events_is_no_control(found: Path) -> None:
     random = control(found, "random network")
-    assert random["passed"], random["says"]
+    assert random["passed"] is None
+    assert "no factor gives it as many events as the model" in random["says"]
     assert random["numbers"]["factor"] > 1
     assert random["numbers"]["broadcast"] > 0
-    assert random["numbers"]["nop"] == 0
+    assert random["numbers"]["nop"] == random["numbers"]["other"] == 0
+
+
+def test_a_random_network_with_as_many_events_has_broadcasts_without_content() -> None:
+    """On real images."""
+    data = ImageData()
+    data.setup("validate")
+    images = list(data.probe_images(24).images.split(1))
+    thresholds = ThresholdConfig()
+    rule = next(rule for rule in rules(thresholds) if rule.name == "adaptive")
+    outcome = random_network(make({"name": "vit_mini"}).eval(), images, rule, thresholds, target=3.0, seed=0)
+    assert outcome.passed, outcome.says
+    assert outcome.numbers["events_per_image"] == pytest.approx(3, rel=0.25)
+    assert outcome.numbers["nop"] == 0
+    assert abs(outcome.numbers["donor_gain"]) < 0.1
 
 
 def test_a_model_without_events_gets_an_empty_valid_table(tmp_path: Path) -> None:
@@ -99,7 +121,7 @@ def test_a_model_without_events_gets_an_empty_valid_table(tmp_path: Path) -> Non
 
 
 def test_classes_with_fewer_than_five_heads_are_not_validated(tmp_path: Path) -> None:
-    run(experiment(tmp_path, planted(), top=1, top_first_block=1, edits=("zero_value",)), controls=4)
+    run(experiment(tmp_path, planted(), top=2, top_first_block=1, edits=("zero_value",)), controls=4)
     assert "Label validation: NA, 2 broadcast and 2 NOP heads" in json.loads(
         (tmp_path / "summary.json").read_text())["headline"]
     assert table(tmp_path, "validation")["auc"].is_nan().all()

@@ -87,6 +87,31 @@ def test_depth_alone_is_no_association() -> None:
     assert residual_association(heads(blocks, labels, effect)) > 0.5
 
 
+def test_depth_may_bend() -> None:
+    """Effects that rise and fall with depth, labels that follow them, nothing within a block."""
+    blocks = [block for block in range(9) for _ in range(4)]
+    labels = ["broadcast" if abs(block - 4) > 2 or place == 0 else "nop" for block in range(9) for place in range(4)]
+    bent = [float(abs(block - 4)) for block in blocks]
+    assert math.isnan(residual_association(heads(blocks, labels, bent)))
+
+
+def test_one_block_with_both_labels_is_no_evidence() -> None:
+    blocks = [0] * 10 + [1] * 5 + [2] * 5
+    labels = ["broadcast", "nop"] * 5 + ["broadcast"] * 5 + ["nop"] * 5
+    size = [float(place % 3) for place in range(20)]
+    found = validate(heads(blocks, labels, [float(place) for place in range(20, 0, -1)], size))
+    assert found["informative_blocks"] == 1
+    assert math.isfinite(found["delta_auc"])
+    assert math.isnan(found["delta_auc_low"])
+
+
+def test_an_undefined_confounder_is_no_partner() -> None:
+    blocks = [0] * 10
+    table = heads(blocks, ["broadcast"] * 5 + ["nop"] * 5, [9.0] * 5 + [1.0, 1.0, 1.0, 1.0, 0.0])
+    some = table.with_columns(token_norm=pl.Series([5.0] * 9 + [math.nan]))
+    assert validate(some)["matched_pairs"] == 5
+
+
 def test_heads_are_matched_within_their_block() -> None:
     blocks = [0] * 6 + [1] * 6
     labels = (["broadcast"] * 3 + ["nop"] * 3) * 2
