@@ -129,7 +129,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def progress(done: int, total: int) -> Iterator:  # type: ignore[type-arg]
+def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # type: ignore[type-arg]
     """A bar with images/s and time left on a terminal, a line now and then elsewhere; both on stderr."""
     known = total if total < sys.maxsize else None
     begun, state = time.monotonic(), {"done": done, "said": 0.0}
@@ -139,7 +139,7 @@ def progress(done: int, total: int) -> Iterator:  # type: ignore[type-arg]
         return f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-9):.1f} images/s"
 
     if console.is_terminal:
-        columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
                    TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=known, completed=done, speed="")
@@ -157,5 +157,6 @@ def progress(done: int, total: int) -> Iterator:  # type: ignore[type-arg]
             state["said"] = now
             rate = (state["done"] - done) / (now - begun)
             left = f", {(known - state['done']) / rate:.0f} s left" if known else ""
-            print(f"{state['done']:.0f} of {known or '?'} images, {speed()}{left}", file=sys.stderr, flush=True)
+            print(f"{doing}: {state['done']:.0f} of {known or '?'} images, {speed()}{left}", file=sys.stderr,
+                  flush=True)
     yield tell

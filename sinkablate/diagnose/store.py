@@ -55,6 +55,9 @@ class Store:
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         self.out, self.parts, self.identity, self.overwrite = out, out / "parts", identity, overwrite
         self.marker = out / "diagnosis.json"
+        if overwrite and not self.marker.exists() and any((out / name).exists() for name in (
+                "config.yaml", "checkpoints", "intervention.json")):
+            raise UserError(f"out={out} holds something that is no diagnosis; choose another --out")
         if overwrite:
             return
         if self.marker.exists():

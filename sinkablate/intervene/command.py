@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from sinkablate.diagnose.command import device_of, pictures_of, subject_of
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.store import Store, refuse_another
 from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
 from sinkablate.intervene.experiment import Experiment
@@ -90,20 +91,17 @@ def intervene(
     Raises:
         UserError: For everything that cannot be done as asked, and where a check in float64 fails.
     """
-    for key, value in {"limit": limit, "batch_size": batch_size, "min_side": min_side}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{key} must be at least 1, got {value}")
-    if control_images < 2:
-        raise UserError(f"control_images must be at least 2, got {control_images}")
-    if not out:
-        raise UserError("out is empty: name a directory to write")
+    _refuse_numbers({"limit": limit, "batch_size": batch_size, "min_side": min_side, "control_images": control_images})
+    for key, text in {"out": out, "images": images, "diagnosis": diagnosis, "rule": rule}.items():
+        if text == "":
+            raise UserError(f"{key} is empty")
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite: shards would wipe out each other's rows; remove the directory first")
     subject = subject_of("intervene", backbone, run, hf)
     shape = (len(blocks_of(subject.model)), block_parts(subject.model, 0).num_heads)
     given = None if heads == "auto" else parse_heads(heads, shape)
-    if diagnosis:
+    if diagnosis is not None:
         known = _limit_of(Path(diagnosis))
         limit = limit or known
     elif images is None and limit is None:
@@ -111,23 +109,31 @@ def intervene(
     source, where = pictures_of(subject, images, limit, min_side)
     refuse_lonely(1 if limit == 1 else len(source), names)
     target = device_of(device)
-    require_writable(Path(out), "out")
     about = Diagnosis(subject=subject, source=source, where=where, thresholds=thresholds or subject.thresholds,
                       blocks=list(range(shape[0])), limit=limit, min_side=min_side)
     rule = rule or subject.rule
+    gated = any(block_parts(subject.model, block).gate is not None for block in range(shape[0]))
+    chosen = rule_named(rule, about.thresholds, gated=gated)
     identity = json.loads(json.dumps({**about.identity(), "heads": heads, "edits": names, "rule": rule, "seed": seed,
                                       "selection": asdict(selection), "control_images": control_images}))
+    if diagnosis is not None:
+        _refuse_another_diagnosis(Path(diagnosis), about)
+    require_writable(Path(out), "out")
     rows = Rows(Path(out), identity, overwrite=overwrite)
     if not rows.finished:
         rows.open()
-        with rows.alone():
-            stored = _diagnosed(about, Path(diagnosis) if diagnosis else Path(out) / "diagnosis", target,
-                                made=diagnosis is None)
+        try:
+            with rows.alone():
+                stored = _diagnosed(about, Path(diagnosis or Path(out) / "diagnosis"), target, made=diagnosis is None)
+                plan = _plan(stored, chosen, given, selection, seed)
+                refuse_lonely(len(plan.names), names)
+                rows.mark()
+        except UserError:
+            rows.leave()
+            raise
         with undisturbed(subject.model):
-            experiment = Experiment(subject, source, rows, _plan(stored, about, rule, given, selection, seed), names,
-                                    target, about.thresholds, rule, selection)
-            refuse_lonely(len(experiment.plan.names), names)
-            experiment.run(part, batch_size, control_images)
+            Experiment(subject, source, rows, plan, names, target, about.thresholds, chosen,
+                       selection).run(part, batch_size, control_images)
     summary: dict[str, Any] = json.loads((Path(out) / "summary.json").read_text()) if rows.finished else {
         "headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}
     print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
@@ -146,27 +152,32 @@ def _limit_of(directory: Path) -> int | None:
     return limit
 
 
+def _refuse_another_diagnosis(directory: Path, about: Diagnosis) -> None:
+    """See that a given diagnosis is of the same; how many events its figures ask for is its own business."""
+    wanted = {key: value for key, value in about.identity().items() if key != "min_events"}
+    refuse_another(json.loads((directory / "diagnosis.json").read_text()), wanted, f"diagnosis={directory} is one",
+                   "diagnose the same model, images and thresholds")
+
+
 def _diagnosed(about: Diagnosis, directory: Path, device: torch.device, *, made: bool) -> dict[str, Any]:
     """Arrays of a finished diagnosis, which is made where that is ours to do."""
     if made:
         about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
-    else:  # how many events its figures ask for is its own business
-        wanted = {key: value for key, value in about.identity().items() if key != "min_events"}
-        refuse_another(json.loads((directory / "diagnosis.json").read_text()), wanted, f"diagnosis={directory} is one",
-                       "diagnose the same model, images and thresholds")
     with np.load(directory / "per_image.npz") as stored:
         return dict(stored)
 
 
-def _plan(stored: dict[str, Any], about: Diagnosis, rule: str, given: list[Head] | None,
-          selection: SelectionConfig, seed: int) -> Plan:
-    """The chosen heads; an empty plan, with a word on stderr, where no head has enough events."""
-    quantities = {name: array for name, array in stored.items() if array.ndim == 3}
-    chosen_rule = rule_named(rule, about.thresholds, quantities)
-    plan = Plan.of(stored, chosen_rule, given or (), everywhere=given is not None, seed=seed)
-    if given is not None:
-        return plan
-    return Plan.of(stored, chosen_rule, choose_heads(plan.labels, selection), everywhere=False, seed=seed)
+def _plan(stored: dict[str, Any], rule: Rule, given: list[Head] | None, selection: SelectionConfig, seed: int) -> Plan:
+    """The given heads, or those with enough events."""
+    plan = Plan.of(stored, rule, given or (), everywhere=given is not None, seed=seed)
+    return plan if given is not None else replace(plan, heads=choose_heads(plan.labels, selection))
+
+
+def _refuse_numbers(numbers: dict[str, int | None]) -> None:
+    for key, value in numbers.items():
+        least = 2 if key == "control_images" else 1
+        if value is not None and value < least:
+            raise UserError(f"{key} must be at least {least}, got {value}")
 
 
 def parse_edits(text: str) -> list[str]:

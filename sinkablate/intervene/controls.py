@@ -27,6 +27,8 @@ from sinkablate.vit.tokens import TokenType
 
 NOP_LEFT_MAX = 0.2
 """NOP labels have vanished when at most this share is left."""
+FEWEST_EVENTS = 20
+"""Events of a label without which nothing is said of it."""
 BROADCAST_KEPT_MIN = 0.8
 """Broadcast labels survive when at least this share is kept."""
 
@@ -90,11 +92,13 @@ def permuted_values(model: nn.Module, images: Sequence[Tensor], rule: Rule, thre
     (nops, nop_left), (broadcasts, broadcast_kept) = kept[Label.NOP], kept[Label.BROADCAST]
     numbers = {"images": len(images), "nop_events": nops, "nop_left": nop_left, "broadcast_events": broadcasts,
                "broadcast_kept": broadcast_kept}
-    if not nops + broadcasts:
-        return Outcome("permuted values", None, "no labelled event to permute", numbers)
-    passed = not (nop_left > NOP_LEFT_MAX or broadcast_kept < BROADCAST_KEPT_MIN)
-    return Outcome("permuted values", passed, f"{_share(nop_left)} of {nops} NOP labels left, "
-                   f"{_share(broadcast_kept)} of {broadcasts} broadcast labels kept", numbers)
+    said = "; ".join([f"{nop_left:.0%} of {nops} NOP labels left" if nops else "no NOP label",
+                      f"{broadcast_kept:.0%} of {broadcasts} broadcast labels kept" if broadcasts else
+                      "no broadcast label"])
+    judged = [nop_left <= NOP_LEFT_MAX] * (nops >= FEWEST_EVENTS)
+    judged += [broadcast_kept >= BROADCAST_KEPT_MIN] * (broadcasts >= FEWEST_EVENTS)
+    unsure = "" if judged else f"; {FEWEST_EVENTS} of one kind are needed"
+    return Outcome("permuted values", all(judged) if judged else None, said + unsure, numbers)
 
 
 def donor_gain(heads: pl.DataFrame) -> Estimate:
@@ -124,7 +128,3 @@ def donor_direction(heads: pl.DataFrame) -> Outcome:
     positive = gain.low > 0
     content = "the payload carries content" if positive else "no content"
     return Outcome("donor", positive, f"{said} [{gain.low:+.3f}, {gain.high:+.3f}] in cosine: {content}", numbers)
-
-
-def _share(value: float) -> str:
-    return "none" if np.isnan(value) else f"{value:.0%}"

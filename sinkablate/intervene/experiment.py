@@ -15,6 +15,7 @@ from sinkablate.diagnose.measure import Source, progress
 from sinkablate.diagnose.pictures import Given
 from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
 from sinkablate.intervene.exactness import check_exactness
@@ -22,7 +23,7 @@ from sinkablate.intervene.findings import headline
 from sinkablate.intervene.judging import judge_of, targets_of
 from sinkablate.intervene.random_network import events_per_image, random_network
 from sinkablate.intervene.rows import Editor
-from sinkablate.intervene.selection import Plan, head_class, nearest_heads, rule_named
+from sinkablate.intervene.selection import Plan, head_class, nearest_heads
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.tables import class_table, head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import Values, collect, pathway_blocks
@@ -42,7 +43,7 @@ class Experiment:
     """Of the edits."""
     device: torch.device
     thresholds: ThresholdConfig
-    rule: str
+    rule: Rule
     selection: SelectionConfig
 
     @property
@@ -92,7 +93,7 @@ class Experiment:
         left = [image for image in images if image not in done]
         finished: list[int] = []
         rows: list[dict[str, Any]] = []
-        with progress(len(images) - len(left), len(images)) as advance:
+        with progress(len(images) - len(left), len(images), "editing") as advance:
             for image, tensor in self._load(left):
                 if image == left[0]:
                     check_exactness(editor, image, tensor)
@@ -121,7 +122,7 @@ class Experiment:
         out, plan = self.rows.out, self.plan
         rows = row_table(self.rows.read())
         classes = {(block, head): head_class(plan.labels[:, block, head]) for block, head in plan.heads}
-        heads = head_table(rows, classes, self.selection)
+        heads = head_table(rows, classes, self.selection, everywhere=plan.everywhere)
         tables = {"rows": rows, "heads": heads, "classes": class_table(heads, self.depth),
                   "validation": validation_table(heads, self.depth)}
         for name, table in tables.items():
@@ -132,13 +133,12 @@ class Experiment:
         figures.save(interventions.edits_by_label(heads, tables["classes"]), out / "figures" / "edits_by_label")
         figures.save(interventions.effect_by_ratio(heads, self.thresholds.nop_max, self.thresholds.broadcast_min),
                      out / "figures" / "effect_by_ratio")
-        rule = rule_named(self.rule, self.thresholds, plan.quantities)
         write_json(out / "summary.json", {
             **self.rows.identity, "headline": headline(len(plan.heads), tables["validation"], controls, self.selection),
-            "rule_text": str(rule), "image_count": len(plan.names), "rows": len(rows),
+            "rule_text": str(self.rule), "image_count": len(plan.names), "rows": len(rows),
             "events_per_image": events_per_image(plan.labels),
             "edited_heads": [f"{block}:{head}" for block, head in plan.heads],
-            "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, rule, plan.labels),
+            "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, self.rule, plan.labels),
             "controls": [control.fields() for control in controls], **provenance()})
         self.rows.close()
 
@@ -149,10 +149,9 @@ class Experiment:
             none = {"images": 0}
             return [Outcome(name, None, "the model has no event", none) for name in ("permuted values",
                                                                                       "random network")]
-        rule = rule_named(self.rule, self.thresholds, plan.quantities)
         busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]
         images = [tensor for _, tensor in self._load(sorted(busiest.tolist()))]
         print(f"controls on {len(images)} images", file=sys.stderr, flush=True)
         untrained = self.subject.untrained(seed + 1).to(self.device)
-        return [permuted_values(self.subject.model, images, rule, self.thresholds, seed),
-                random_network(untrained, images, rule, self.thresholds, events_per_image(plan.labels), seed)]
+        return [permuted_values(self.subject.model, images, self.rule, self.thresholds, seed),
+                random_network(untrained, images, self.rule, self.thresholds, events_per_image(plan.labels), seed)]

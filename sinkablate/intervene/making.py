@@ -68,6 +68,8 @@ def _register_edits(view: BlockView, plan: Plan, values: Values, image: int, pla
     layout, head = view.layout, place[1]
     register = int(weights[:, layout.num_cls:layout.num_prefix].abs().mean(0).argmax())
     column = layout.num_cls + register
+    if column == plan.sink(image, place):  # what is done to it already
+        return []
     own = view.v[0, head, column]
     offers = {"zero": torch.zeros_like(own),
               **lent(plan, values.registers[:, plan.heads.index(place), register], image, place)}

@@ -15,7 +15,7 @@ from sinkablate.diagnostics.labels import Labels, is_event
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule, apply
-from sinkablate.intervene.controls import Outcome, donor_gain, records_of
+from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
 from sinkablate.intervene.rows import Editor, no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
 from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
@@ -66,7 +66,9 @@ def random_network(model: nn.Module, images: Sequence[Tensor], rule: Rule, thres
     all_broadcast = not events["nop"] and events["broadcast"] >= BROADCAST_MIN * sum(events.values())
     said = f"{events['broadcast']} broadcast, {events['nop']} NOP, {events['other']} other"
     passed, unsure = (_is_null(numbers) if all_broadcast else False), ""
-    if abs(numbers["events_per_image"] - target) > RATE_TOLERANCE * target:
+    if sum(events.values()) < FEWEST_EVENTS:
+        passed, unsure = None, f"; {FEWEST_EVENTS} events are needed"
+    elif abs(numbers["events_per_image"] - target) > RATE_TOLERANCE * target:
         passed, unsure = None, "; no factor gives it as many events as the model"
     elif passed is None:
         unsure = "; too few blocks to call it null or not"

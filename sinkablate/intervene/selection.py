@@ -22,14 +22,14 @@ Head = tuple[int, int]
 """Block, head."""
 
 
-def rule_named(name: str, thresholds: ThresholdConfig, quantities: Mapping[str, Any]) -> Rule:
+def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -> Rule:
     """A rule by name; the effective ones exist where a gate does.
 
     Raises:
         UserError: There is no such rule for this model.
     """
     known = rules(thresholds)
-    if "gated_ratio_out" in quantities:
+    if gated:
         known = (*known, *map(effective, known))
     found = next((rule for rule in known if rule.name == name), None)
     if found is None:

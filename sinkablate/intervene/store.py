@@ -9,7 +9,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +38,42 @@ class Rows:
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         self.out, self.parts, self.identity = out, out / "parts", identity
         self.marker, self._lock = out / "intervention.json", out / ".lock"
-        if overwrite:
-            self._clear()
-        elif self.marker.exists():
-            refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds an intervention")
-        elif (out / "summary.json").exists():
-            raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
+        self._overwrite = overwrite and self.marker.exists()
+        if self.marker.exists():
+            if not overwrite:
+                refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds an intervention")
+        elif out.is_dir() and any(path.name not in ("diagnosis", "parts", ".lock") for path in out.iterdir()):
+            raise UserError(f"out={out} holds something that is no intervention; choose another --out")
 
     @property
     def finished(self) -> bool:
         """True when everything has been summarised."""
-        return (self.out / "summary.json").exists()
+        return not self._overwrite and (self.out / "summary.json").exists()
 
     def open(self) -> None:
-        """Make the directory."""
+        """Make the directory, and begin it anew if that was asked for: all that can be refused has been."""
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
+        if self._overwrite:
+            with self.alone():
+                self._clear()
+            self._overwrite = False
+            self.parts.mkdir()
+
+    def mark(self) -> None:
+        """Say what is edited, once there is something to keep."""
         if not self.marker.exists():
             write_whole(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+
+    def leave(self) -> None:
+        """Go without a trace where nothing was kept."""
+        if not self.marker.exists():
+            self._lock.unlink(missing_ok=True)
+            for path in (self.parts, self.out):
+                with suppress(OSError):
+                    path.rmdir()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -33,25 +33,27 @@ def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return table.with_columns(pl.col("head", "changed_head").replace(-1, None)).drop("place")
 
 
-def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig) -> pl.DataFrame:
+def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig, *,
+               everywhere: bool = False) -> pl.DataFrame:
     """One row per block, head and edit.
 
     `class` is the head's commonest label, `class_events` how many of its events have it; `counts` says whether those
-    are enough. Medians are over these events, over all edited images for a head without a class; the interval
-    of `effect` is from a bootstrap over images.
+    are enough. Medians are over these events, over all edited images for a head without a class and where heads were
+    edited `everywhere`; the interval of `effect` is from a bootstrap over images.
     """
     found = []
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
         name = classes.get((block, head), "none") if head is not None else "pathway"
-        of_class = group.filter(pl.col("label") == name) if name in _names() else group
+        labelled = group.filter(pl.col("label") == name)
+        of_class = labelled if name in _names() and not everywhere else group
         if not len(of_class):  # an edit that could be made on no event of the head's class
             continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
         found.append({
             "block": block, "head": head, "edit": edit, "class": name, "images": len(group),
-            "class_events": len(of_class) if name in _names() else 0,
-            "counts": name in _names() and len(of_class) >= config.min_class_events,
+            "class_events": len(labelled) if name in _names() else 0,
+            "counts": name in _names() and len(labelled) >= config.min_class_events,
             **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
             "effect_low": low, "effect_high": high,
             **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns}})

@@ -11,8 +11,8 @@ ORDER = ("zero_value", "mean_value", "donor_value", "rotated_value", "ordinary_v
          "pathway_donor")
 COLOURS = {**LABEL_COLOURS, "pathway": "#009E73", "none": "#555555"}
 MARKERS = {"nop": "o", "broadcast": "s", "other": "^", "pathway": "D", "none": "v"}
-SMALLEST = 1e-7
-"""Smaller effects, zero among them, are drawn here: below is rounding."""
+SMALLEST = 1e-6
+"""Smaller effects, zero among them, are drawn here, at the axis's edge: below is rounding."""
 
 
 def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -156,6 +157,37 @@ def test_mistakes_are_told_in_one_line(args: tuple[str, ...], line: str, finishe
     assert line in said.err
     assert said.err.count("\n") <= 1 + said.err.count("images/s")
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_what_is_refused_leaves_everything_as_it_was(finished: Path, whole: Path, tmp_path: Path) -> None:
+    before = tree(whole)
+    for args in (("--rule", "nonsense"), ("--diagnosis", "nowhere"), ("--edits", "none"), ("--images", "")):
+        refused = intervene(finished, whole, *args, "--overwrite")
+        assert refused.code == 2
+        assert tree(whole) == before
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert intervene(finished, tmp_path / "out", "--images", empty).code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["intervene", "diagnose"])
+def test_a_run_is_not_overwritten(verb: str, finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, symlinks=True)
+    before = tree(copy)
+    refused = run(verb, "--run", finished, "--out", copy, "--limit", "4", "--overwrite")
+    assert refused.code == 2
+    assert f"out={copy} holds something that is no" in refused.err
+    assert tree(copy) == before
+
+
+def test_overwrite_starts_over(finished: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    intervene(finished, out, "--seed", "1", "--overwrite").succeeded()
+    assert summary(out)["seed"] == 1
+    assert {path for path in tree(out) if not path.startswith("diagnosis/")} == FILES
 
 
 def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:

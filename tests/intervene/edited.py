@@ -35,7 +35,7 @@ def plan_of(model: Any, images: Tensor, heads: list[Head], rule: str = "adaptive
     stored: dict[str, Any] = {**records.heads, "image_names": np.array([f"image {n}" for n in range(len(images))]),
                               "image_numbers": np.arange(len(images))}
     stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
-    return Plan.of(stored, rule_named(rule, T, stored), heads, everywhere=True, seed=seed)
+    return Plan.of(stored, rule_named(rule, T), heads, everywhere=True, seed=seed)
 
 
 def lenient(plan: Plan) -> Plan:

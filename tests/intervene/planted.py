@@ -99,12 +99,12 @@ def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[st
     about.finish(Store(out / "diagnosis", about.identity(), overwrite=False), CPU, batch_size=16, strict=True)
     with np.load(out / "diagnosis" / "per_image.npz") as arrays:
         stored = dict(arrays)
-    rule = rule_named("causal", thresholds, stored)
+    rule = rule_named("causal", thresholds)
     labels = Plan.of(stored, rule, (), everywhere=False, seed=0).labels
     plan = Plan.of(stored, rule, choose_heads(labels, chosen), everywhere=False, seed=0)
     rows = Rows(out, {"model": "planted"}, overwrite=False)
     rows.open()
-    return Experiment(subject, given, rows, plan, list(edits), CPU, thresholds, "causal", chosen)
+    return Experiment(subject, given, rows, plan, list(edits), CPU, thresholds, rule, chosen)
 
 
 def run(experiment_: Experiment, controls: int = 16) -> None:

@@ -24,7 +24,7 @@ def plan(everywhere: bool = True, seed: int = 0, names: Any = None) -> Plan:
         "routed_frac": routed.astype(np.float32), "ratio_out": np.ones((N, L, H), np.float32),
         "stable_rank": np.ones((N, L, H), np.float32), "sink_type": KINDS, "sink_idx": np.full((N, L, H), 3),
         "image_names": np.array([f"image {n}" for n in range(N)]), "image_numbers": np.arange(N)}
-    return Plan.of(stored, rule_named("causal", ThresholdConfig(), stored), [PLACE], everywhere, seed)
+    return Plan.of(stored, rule_named("causal", ThresholdConfig()), [PLACE], everywhere, seed)
 
 
 def test_lenders_are_other_images_with_a_sink_of_the_same_kind() -> None:
@@ -97,4 +97,4 @@ def test_lists_are_read_and_refused() -> None:
     with pytest.raises(UserError, match="there is no 'zero'"):
         parse_edits("zero")
     with pytest.raises(UserError, match="rule=causl: there are causal"):
-        rule_named("causl", ThresholdConfig(), {})
+        rule_named("causl", ThresholdConfig())
