@@ -37,6 +37,7 @@ from sinkablate.programs import PROGRAMS, Task, chosen
 from sinkablate.report.figures import save
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import close, require_writable, write_json
+from sinkablate.slurm import require_all_tasks, slurm_plugins, tell_job_script
 from sinkablate.starting import starting_point
 
 TRAINER_DEFAULTS = {
@@ -133,6 +134,7 @@ class Cli(LightningCLI):
             if config[key] is not None:
                 raise UserError(f"{key} is set by the run itself; use {instead}")
         require_writable(self.run_dir)
+        tell_job_script(self.run_dir)
         config.ckpt_path = starting_point(self.verb, self.run_dir, config)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -151,13 +153,16 @@ class Cli(LightningCLI):
             callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
-        trainer["plugins"] = [*_listed(trainer.get("plugins")), Checkpoints(config.on_checkpoint_failure)]
+        trainer["plugins"] = [*_listed(trainer.get("plugins")), Checkpoints(config.on_checkpoint_failure),
+                              *slurm_plugins()]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
-            return super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)
+            made = super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)
         except (MisconfigurationException, ValueError) as error:
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
+        require_all_tasks(made)
+        return made
 
     def _resolved(self, config: Namespace) -> str:
         """The configuration as YAML, less what only this start was told: it repeats the run, and overwrites nothing."""

@@ -13,11 +13,12 @@ from sinkablate.data.images import ImageData
 from sinkablate.errors import UserError
 from sinkablate.report.figures import Drawn, formation
 from sinkablate.tasks.classify import Classify
+from sinkablate.tasks.lejepa import LeJepa
 from sinkablate.toys.data import ToyData
 from sinkablate.toys.training import ToyTraining
 from sinkablate.vit.backbone import short_name
 
-Task = Literal["classify", "toy"]
+Task = Literal["classify", "lejepa", "toy"]
 
 
 class Program(NamedTuple):
@@ -46,10 +47,11 @@ class Program(NamedTuple):
                 "registers": group.registers or 0, "pathway": group.pathway.kind}
 
 
+_IMAGES = (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"), ("image.size", "img_size"))
+
 PROGRAMS: dict[str, Program] = {
-    "classify": Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name),
-                        (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"),
-                         ("image.size", "img_size"))),
+    "classify": Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES),
+    "lejepa": Program(LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES),
     "toy": Program(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", figure=formation),
 }
 

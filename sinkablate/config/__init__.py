@@ -15,6 +15,7 @@ from sinkablate.config.attention import (
 )
 from sinkablate.config.checks import build, require
 from sinkablate.config.data import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
 from sinkablate.config.selection import SelectionConfig
 from sinkablate.config.thresholds import ThresholdConfig
@@ -22,7 +23,7 @@ from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, 
 
 __all__ = [
     "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
-    "GatePosition", "ImageConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
+    "GatePosition", "ImageConfig", "LeJepaConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
     "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig",
-    "WandbConfig", "build", "require",
+    "ViewsConfig", "WandbConfig", "build", "require",
 ]

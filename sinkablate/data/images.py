@@ -8,7 +8,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.index import TarRecords
@@ -20,7 +20,7 @@ from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet, probe
 from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
 from sinkablate.data.stream import ShardStream, StreamImages
-from sinkablate.data.transforms import eval_transform, train_transform
+from sinkablate.data.transforms import Views, eval_transform, train_transform
 from sinkablate.errors import UserError
 
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
@@ -33,6 +33,7 @@ class ImageData(LightningDataModule):
         source: Where the images are and how they are read.
         image: What an image is when it reaches the model.
         augment: Training augmentation.
+        views: Several views of each training image in its place.
         batch_size: Images of one forward pass over all processes together.
         eval_batch_size: Images of one evaluation batch of each process.
         num_workers: Loader processes of each process; 0 loads in the training process itself.
@@ -44,6 +45,7 @@ class ImageData(LightningDataModule):
         source: SourceConfig = SourceConfig(),
         image: ImageConfig = ImageConfig(),
         augment: AugmentConfig = AugmentConfig(),
+        views: ViewsConfig = ViewsConfig(),
         batch_size: int = 64,
         eval_batch_size: int = 256,
         num_workers: int = 0,
@@ -60,11 +62,11 @@ class ImageData(LightningDataModule):
                 raise UserError(f"data.{name} must be at least {least}, got {value}")
         if source.reader == "stream" and augment.aug_repeats > 1:
             raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
-        self.source, self.image, self.augment = source, image, augment
+        self.source, self.image, self.augment, self.views = source, image, augment, views
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
-        self._train = Preparation(image, train_transform(image, augment), seed)
+        self._train = Preparation(image, Views(image, views) if views.count > 1 else train_transform(image, augment), seed)
         self._eval = Preparation(image, eval_transform(image))
         self._faults = Faults(source.on_error)
         self._opened: dict[str, Records | ShardStream] = {}

@@ -9,10 +9,20 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_interp_mode
 from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode  # type: ignore[import-untyped]
+from torchvision.transforms import (  # type: ignore[import-untyped]
+    ColorJitter,
+    Compose,
+    GaussianBlur,
+    InterpolationMode,
+    RandomApply,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomSolarize,
+)
 from torchvision.transforms import functional as F
 
-from sinkablate.config import AugmentConfig, ImageConfig
+from sinkablate.config import AugmentConfig, ImageConfig, ViewsConfig
 from sinkablate.errors import UserError
 
 
@@ -49,6 +59,30 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
     if augment.reprob > 0:
         steps.append(RandomErasing(augment.reprob, mode=augment.remode, device="cpu"))  # type: ignore[no-untyped-call]
     return Compose(steps)
+
+
+class Views:
+    """Several random views of an image, stacked: (V, C, H, W).
+
+    Args:
+        image: Size and normalisation.
+        views: What is done to each.
+    """
+
+    def __init__(self, image: ImageConfig, views: ViewsConfig) -> None:
+        self.count = views.count
+        self.view = Compose([
+            RandomResizedCrop(image.size, views.scale, interpolation=str_to_interp_mode(
+                "bicubic" if image.interpolation == "random" else image.interpolation)),
+            RandomApply([ColorJitter(*views.jitter)], views.jitter_prob),
+            RandomGrayscale(views.grey_prob),
+            RandomApply([GaussianBlur(views.blur_size, (0.1, 2.0))], views.blur_prob),
+            RandomSolarize(128, views.solarise_prob), RandomHorizontalFlip(views.hflip),
+            Normalise(image.mean, image.std)])
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Draws from the global random states."""
+        return torch.stack([self.view(image) for _ in range(self.count)])
 
 
 def eval_transform(image: ImageConfig) -> Compose:

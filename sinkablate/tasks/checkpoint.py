@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
+from torch import Tensor
+
 from sinkablate.errors import UserError
 
 
@@ -26,3 +29,43 @@ def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key, value in now.items():
         if key in saved and saved[key] != value:
             raise UserError(f"{key}={value} differs from the checkpoint's {saved[key]}")
+
+
+def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any], groups: tuple[str, ...]) -> None:
+    """See that a checkpoint's tensors fit a task and, to train on from it, that its optimiser does.
+
+    Args:
+        module: The task, with its hyper-parameters.
+        checkpoint: What is to be loaded.
+        groups: Groups of the model's keys, beside the backbone's, that decide its tensors.
+
+    Raises:
+        UserError: Names the first key, or tensor, that differs.
+    """
+    trains = module._trainer is not None and module._trainer.training
+    saved, now = (_model_keys(h, groups) | (_optimizer_keys(h) if trains else {})
+                  for h in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    refuse_another(saved, now)
+    shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
+                    for state in (checkpoint["state_dict"], module.state_dict()))
+    for name in ours | shapes:
+        if shapes.get(name) != ours.get(name):
+            raise UserError(f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, "
+                            f"{ours.get(name)} here")
+
+
+def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
+    """What decides the tensors of a model, by the key a user sets."""
+    followed = {"num_classes": "data.source.num_classes", "in_chans": "data.image.in_chans",
+                "img_size": "data.image.size"}
+    backbone = flat(hparams.get("backbone", {}), "model.backbone.")
+    for source in ("pretrained", "checkpoint"):
+        backbone.pop(f"model.backbone.{source}", None)
+    return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
+        f"model.{group}.{key}": value for group in groups for key, value in hparams.get(group, {}).items()}
+
+
+def _optimizer_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the tensors and groups of an optimiser, by the key a user sets."""
+    return {f"model.optim.{key}": value for key, value in hparams.get("optim", {}).items()
+            if key in ("opt", "layer_decay")}

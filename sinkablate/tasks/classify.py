@@ -1,6 +1,5 @@
 """Supervised image classification."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
-from sinkablate.tasks.checkpoint import flat, refuse_another
+from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.vit.backbone import build_backbone
@@ -146,33 +145,7 @@ class Classify(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or, to train on from, optimiser, by the first key that differs."""
-        trains = self._trainer is not None and self._trainer.training
-        saved, now = (_model_keys(h) | (_optimizer_keys(h) if trains else {})
-                      for h in (checkpoint.get("hyper_parameters", {}), self.hparams))
-        refuse_another(saved, now)
-        shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
-                        for state in (checkpoint["state_dict"], self.state_dict()))
-        for name in ours | shapes:
-            if shapes.get(name) != ours.get(name):
-                raise UserError(f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, "
-                                f"{ours.get(name)} here")
-
-
-def _model_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the tensors of a model, by the key a user sets."""
-    followed = {"num_classes": "data.source.num_classes", "in_chans": "data.image.in_chans",
-                "img_size": "data.image.size"}
-    backbone = flat(hparams.get("backbone", {}), "model.backbone.")
-    for source in ("pretrained", "checkpoint"):
-        backbone.pop(f"model.backbone.{source}", None)
-    return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
-        f"model.ema.{key}": value for key, value in hparams.get("ema", {}).items()}
-
-
-def _optimizer_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the tensors and groups of an optimiser, by the key a user sets."""
-    return {f"model.optim.{key}": value for key, value in hparams.get("optim", {}).items()
-            if key in ("opt", "layer_decay")}
+        refuse_another_run(self, checkpoint, ("ema",))
 
 
 def _mixup(loss: LossConfig, num_classes: int) -> Mixup:

@@ -1,6 +1,7 @@
 """Optimiser, parameter groups and schedule: timm's optimisers, with the sinks' parameters kept from weight decay."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -35,12 +36,14 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True) -> Optimizer:
+def make_optimizer(model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *,
+                   fused: bool = True) -> Optimizer:
     """timm's optimiser of that name over `parameter_groups`.
 
     Args:
         model: What it trains.
         config: Name and numbers.
+        more: Groups of other parameters.
         fused: Use torch's fused kernel where it has one; Lightning refuses to clip gradients for it under AMP.
 
     Raises:
@@ -50,7 +53,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, fused: bool = True)
     if any(name in config.opt for name in WITH_BETAS):
         arguments["betas"] = config.betas
     try:
-        return create_optimizer_v2(parameter_groups(model, config), opt=config.opt, lr=config.lr,
+        return create_optimizer_v2([*parameter_groups(model, config), *more], opt=config.opt, lr=config.lr,
                                    weight_decay=config.weight_decay, **arguments)
     except (ValueError, AssertionError, TypeError) as error:
         raise UserError(f"model.optim.opt={config.opt}: {error}") from error
@@ -103,8 +106,16 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, floor))
 
 
-def optimizer_and_schedule(model: nn.Module, config: OptimConfig, trainer: L.Trainer) -> Any:
-    """What a task's `configure_optimizers` returns: timm's optimiser, and a schedule that moves every step."""
-    optimizer = make_optimizer(model, config, fused=not trainer.precision.endswith("-mixed"))
+def optimizer_and_schedule(model: nn.Module, config: OptimConfig, trainer: L.Trainer,
+                           more: Sequence[dict[str, Any]] = ()) -> Any:
+    """What a task's `configure_optimizers` returns: timm's optimiser, and a schedule that moves every step.
+
+    Args:
+        model: The backbone.
+        config: Optimiser and schedule.
+        trainer: For the number of steps.
+        more: Groups of parameters beside the backbone's.
+    """
+    optimizer = make_optimizer(model, config, more, fused=not trainer.precision.endswith("-mixed"))
     schedule = make_schedule(optimizer, config, total_steps(trainer))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

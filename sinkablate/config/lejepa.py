@@ -1,0 +1,69 @@
+"""Self-supervised training by LeJEPA (arXiv 2511.08544): views, projector, regulariser, probe."""
+
+from dataclasses import dataclass
+
+from sinkablate.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Several random views of each training image. Probabilities are those of applying a step at all."""
+
+    count: int = 1
+    """Views of an image; 1 is `data.augment` instead."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the image's area that a view shows."""
+    hflip: float = 0.5
+    """Horizontal flip."""
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    """Strength of brightness, contrast, saturation and hue jitter."""
+    jitter_prob: float = 0.8
+    """Colour jitter."""
+    grey_prob: float = 0.2
+    """Conversion to grey."""
+    blur_prob: float = 0.5
+    """Gaussian blur, sigma .1 to 2."""
+    blur_size: int = 7
+    """Width of the blur's kernel in pixels."""
+    solarise_prob: float = 0.2
+    """Solarisation above 128."""
+
+    def __post_init__(self) -> None:
+        key = "data.views"
+        require(self.count >= 1, f"{key}.count must be at least 1, got {self.count}")
+        require(0 < self.scale[0] <= self.scale[1] <= 1, f"{key}.scale must rise within (0, 1], got {list(self.scale)}")
+        for name in ("hflip", "jitter_prob", "grey_prob", "blur_prob", "solarise_prob"):
+            require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
+        require(self.blur_size >= 1 and self.blur_size % 2 == 1,
+                f"{key}.blur_size must be odd and positive, got {self.blur_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeJepaConfig:
+    """The objective, lambda SIGReg(z) + (1 - lambda) mean((mean_v z - z)^2), and the probe beside it."""
+
+    lamb: float = 0.02
+    """lambda, the weight of the regulariser."""
+    directions: int = 256
+    """Random unit directions of every step."""
+    all_ranks: bool = False
+    """Take the regulariser's averages over all processes; the published runs take each process's own."""
+    hidden: int = 2048
+    """Width of the projector's two hidden layers."""
+    out: int = 128
+    """Width of its output."""
+    probe_lr: float = 1e-3
+    """Peak learning rate of the online probe."""
+    probe_weight_decay: float = 1e-7
+    """Its weight decay."""
+    probe_only: bool = False
+    """Control: leave the backbone as it was drawn and train the probe alone."""
+
+    def __post_init__(self) -> None:
+        key = "model.lejepa"
+        require(0 <= self.lamb <= 1, f"{key}.lamb must lie in [0, 1], got {self.lamb}")
+        for name in ("directions", "hidden", "out"):
+            require(getattr(self, name) >= 1, f"{key}.{name} must be at least 1, got {getattr(self, name)}")
+        require(self.probe_lr > 0, f"{key}.probe_lr must be positive, got {self.probe_lr}")
+        require(self.probe_weight_decay >= 0,
+                f"{key}.probe_weight_decay must be at least 0, got {self.probe_weight_decay}")

@@ -1,0 +1,167 @@
+"""Self-supervised training by LeJEPA, with a probe that says on the way what the backbone has learned."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
+from sinkablate.errors import UserError
+from sinkablate.tasks.checkpoint import refuse_another_run
+from sinkablate.tasks.classify import Batch
+from sinkablate.tasks.optim import optimizer_and_schedule
+from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
+from sinkablate.vit.backbone import build_backbone
+
+
+class LeJepa(L.LightningModule):
+    """Trains a vision transformer without labels; an online probe reads its detached features.
+
+    Args:
+        backbone: The model and what is changed in it.
+        lejepa: Objective, projector and probe.
+        optim: Optimiser and schedule.
+        num_classes: Of the probe; follows data.source.num_classes.
+        in_chans: Follows data.image.in_chans.
+        img_size: Follows data.image.size.
+        seed: Follows seed_everything.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig = BackboneConfig(),
+        lejepa: LeJepaConfig = LeJepaConfig(),
+        optim: OptimConfig = OptimConfig(),
+        num_classes: int = 10,
+        in_chans: int = 1,
+        img_size: int = 28,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if backbone.img_size not in (None, img_size):
+            raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
+        shape = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
+        self.save_hyperparameters({"backbone": asdict(backbone), "lejepa": asdict(lejepa), "optim": asdict(optim),
+                                   **shape, "probe_classes": num_classes, "seed": seed}, logger=False)
+        self.config, self.optim_config, self.seed = lejepa, optim, seed
+        model: Any = build_backbone(backbone, **shape, seed=seed)
+        self.backbone, width = model, int(model.num_features)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projector = projector(width, lejepa)
+            self.probe = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+        if lejepa.probe_only:
+            self.backbone.requires_grad_(False)
+            self.projector.requires_grad_(False)
+        self.val_metrics, self.test_metrics = (nn.ModuleDict({
+            "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
+            "acc5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+            "loss": MeanMetric(),
+        }) for _ in range(2))
+        self.moments: Any = Moments(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits of the probe (B, num_classes)."""
+        logits: Tensor = self.probe(self.backbone(images).detach())
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Both terms of the objective on the views (B, V, C, H, W) of a batch, and the probe's loss."""
+        images, targets, _ = batch
+        views = images.shape[1]
+        features = self.backbone(images.flatten(0, 1))
+        z = self.projector(features).float()
+        where = f"{self.current_epoch}/{batch_idx}"
+        regular = sigreg(z, directions(self.seed, where, self.config.directions, z.shape[-1]),
+                         all_ranks=self.config.all_ranks)
+        same = invariance(z.unflatten(0, (-1, views)))
+        probe = F.cross_entropy(self.probe(features.detach()), targets.repeat_interleave(views))
+        loss = self.config.lamb * regular + (1 - self.config.lamb) * same
+        numbers = {"train/loss": loss, "train/sigreg": regular, "train/invariance": same, "train/probe_loss": probe}
+        self.log_dict(numbers, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(images))
+        return probe if self.config.probe_only else loss + probe
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy of the probe, and the moments of the features."""
+        self._evaluate(batch, self.val_metrics, "val")
+        self.moments.update(self.backbone(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Effective rank of the features over the whole validation set."""
+        self.log("val/effective_rank", effective_rank(self.moments.compute()).float())
+        self.moments.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy of the probe."""
+        self._evaluate(batch, self.test_metrics, "test")
+
+    def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, prefix: str) -> None:
+        images, targets, _ = batch
+        logits = self(images)
+        metrics["loss"].update(F.cross_entropy(logits.float(), targets, reduction="none"))
+        for name in ("acc1", "acc5"):
+            metrics[name].update(logits, targets)
+        self.log_dict({f"{prefix}/{name}": metric for name, metric in metrics.items()}, batch_size=len(images))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Keys, labels and class probabilities of the probe (B, num_classes)."""
+        images, targets, keys = batch
+        return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
+
+    def setup(self, stage: str) -> None:
+        """Refuse data without views before anything is written."""
+        views = getattr(self.trainer.datamodule, "views", None)  # type: ignore[attr-defined]
+        if stage == "fit" and (views is None or views.count < 2):
+            count = getattr(views, "count", 1)
+            raise UserError(f"data.views.count={count}: task=lejepa compares views of an image and needs at least 2")
+
+    def configure_optimizers(self) -> Any:
+        """The backbone as in every task; projector and probe in groups of their own."""
+        config, probe = self.optim_config, self.config
+        matrices, vectors = ([p for p in self.projector.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0},
+                  {"params": list(self.probe.parameters()), "lr": probe.probe_lr,
+                   "weight_decay": probe.probe_weight_decay}]
+        return optimizer_and_schedule(self.backbone, config, self.trainer, groups)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, by the first key that differs."""
+        refuse_another_run(self, checkpoint, ("lejepa",))
+
+
+class Moments(Metric):
+    """Covariance (D, D) of features over the batches of all ranks, in float64."""
+
+    full_state_update = False
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.set_dtype(torch.float64)
+        for name, shape in {"count": (), "total": (width,), "squares": (width, width)}.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor) -> None:
+        """Add a batch (B, D)."""
+        features = features.double()
+        self.count += len(features)
+        self.total += features.sum(0)
+        self.squares += features.mT @ features
+
+    def compute(self) -> Tensor:
+        """The covariance."""
+        mean = self.total / self.count
+        return self.squares / self.count - torch.outer(mean, mean)
+
+
+def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
+    """D -> hidden -> hidden -> out with batch norm and ReLU between."""
+    layers: list[nn.Module] = []
+    for before in (width, config.hidden):
+        layers += [nn.Linear(before, config.hidden), nn.BatchNorm1d(config.hidden), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(config.hidden, config.out))

@@ -1,0 +1,60 @@
+"""SIGReg (arXiv 2511.08544): how far embeddings are from a standard normal, along random directions.
+
+Axis letters: N embeddings, K their width, A directions, T points of the characteristic function.
+"""
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defined]
+
+from sinkablate.vit.init import generator
+
+POINTS, LAST = 17, 3.0
+"""The characteristic functions are compared on so many points of [0, 3]."""
+
+
+def quadrature(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """t (T,), trapezoid weights doubled by symmetry (T,), and phi(t) = exp(-t^2 / 2) (T,)."""
+    t = torch.linspace(0, LAST, POINTS, device=like.device, dtype=like.dtype)
+    w = torch.full_like(t, 2 * LAST / (POINTS - 1))
+    w[[0, -1]] /= 2
+    return t, w, torch.exp(-t.square() / 2)
+
+
+def directions(seed: int, where: str, count: int, width: int) -> Tensor:
+    """Random unit directions (K, A), a function of seed and place in the training: the same on every rank."""
+    drawn = torch.randn(width, count, generator=generator(seed, f"sigreg {where}"))
+    return drawn / drawn.norm(dim=0)
+
+
+def sigreg(z: Tensor, a: Tensor, *, all_ranks: bool = False) -> Tensor:
+    """N sum_t w_t phi(t) [(mean_n cos(t a.z_n) - phi(t))^2 + (mean_n sin(t a.z_n))^2], mean over directions, scalar.
+
+    1.0525 for independent standard normal embeddings, .40205 N for embeddings that are all zero.
+
+    Args:
+        z: Embeddings (N, K), in fp32.
+        a: Unit directions (K, A).
+        all_ranks: Average over the embeddings of all processes, N being all of them.
+    """
+    t, w, phi = quadrature(z)
+    angles = (z @ a.to(z))[..., None] * t
+    cos, sin, count = angles.cos().mean(0), angles.sin().mean(0), len(z)
+    if all_ranks and distributed.is_available() and distributed.is_initialized():
+        world = distributed.get_world_size()
+        cos, sin = (all_reduce(x) / world for x in (cos, sin))
+        count *= world
+    distance = (cos - phi).square() + sin.square()
+    return count * (distance * (w * phi)).sum(-1).mean()
+
+
+def invariance(z: Tensor) -> Tensor:
+    """mean((mean_v z - z)^2) of views (B, V, K), scalar."""
+    return (z.mean(1, keepdim=True) - z).square().mean()
+
+
+def effective_rank(covariance: Tensor) -> Tensor:
+    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007), scalar; from a covariance (D, D)."""
+    sigma = torch.linalg.eigvalsh(covariance).clamp_min(0).sqrt()
+    p = sigma / sigma.sum()
+    return torch.exp(-torch.special.xlogy(p, p).sum())

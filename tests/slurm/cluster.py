@@ -1,0 +1,114 @@
+"""A SLURM of two virtual nodes on this machine, on loopback, for the time of a test session."""
+
+import getpass
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+NODES = ("n1", "n2")
+CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/none
+CredType=cred/none
+AuthInfo=cred_expire=5
+SlurmctldPort={port}
+StateSaveLocation={root}/state
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmctldLogFile={root}/slurmctld.log
+SlurmdPidFile={root}/slurmd.%n.pid
+SlurmdLogFile={root}/slurmd.%n.log
+SlurmdSpoolDir={root}/spool.%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=2,sched_interval=2
+MpiDefault=none
+SwitchType=switch/none
+ReturnToService=2
+SlurmctldTimeout=30
+SlurmdTimeout=60
+KillWait=5
+MinJobAge=3600
+JobRequeue=1
+MailProg=/bin/true
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PreemptExemptTime=00:00:00
+{nodes}
+PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+class Cluster:
+    """Two nodes of two CPUs; `main` is preempted by `high`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "state").mkdir(parents=True)
+        port, host = _free_ports(3), socket.gethostname().split(".")[0]
+        nodes = "\n".join(f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + at} CPUs=2 "
+                          "RealMemory=4000 State=UNKNOWN" for at, name in enumerate(NODES))
+        conf = root / "slurm.conf"
+        conf.write_text(CONF.format(host=host, user=getpass.getuser(), port=port, root=root, nodes=nodes))
+        self.env = {**os.environ, "SLURM_CONF": str(conf)}
+        self.env.pop("SLURM_JOB_ID", None)
+
+    def start(self) -> None:
+        """Bring it up and wait until both nodes are idle."""
+        self("slurmctld", "-f", self.env["SLURM_CONF"])
+        for name in NODES:
+            self("slurmd", "-N", name, "-f", self.env["SLURM_CONF"])
+        self.until(lambda: self("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split() == list(NODES), 60)
+
+    def stop(self) -> None:
+        """End the daemons that were started, by their pids."""
+        self("scancel", "--full", "-u", getpass.getuser())
+        for file in (*self.root.glob("slurmd.*.pid"), self.root / "slurmctld.pid"):
+            if file.exists():
+                subprocess.run(["kill", file.read_text().strip()], check=False)
+
+    def __call__(self, *command: str, **env: str) -> str:
+        """Output of a command."""
+        done = subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (command, done.stderr)
+        return done.stdout.strip()
+
+    def state(self, job: str) -> str:
+        """State of a job, such as PENDING, RUNNING, COMPLETED."""
+        return self("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+    def field(self, job: str, name: str) -> str:
+        """One field of `scontrol show job`."""
+        shown = self("scontrol", "show", "job", "-o", job)
+        return next(word.split("=", 1)[1] for word in shown.split() if word.startswith(f"{name}="))
+
+    def until(self, condition, seconds: float) -> None:  # type: ignore[no-untyped-def]
+        """Wait for something, and fail after a time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"did not happen within {seconds} s"
+            time.sleep(0.3)
+
+
+def _free_ports(count: int) -> int:
+    """The first of some ports in a row that are free now."""
+    for port in range(21000 + os.getpid() % 4000, 29000, 7):
+        try:
+            for number in range(port, port + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+        except OSError:
+            continue
+        return port
+    raise RuntimeError("no free ports")

@@ -1,0 +1,137 @@
+"""`slurm/fit.sbatch` on a real SLURM of two nodes: whatever happens to the job, it ends with the same weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT, CONFIG = ROOT / "slurm" / "fit.sbatch", ROOT / "configs" / "gate_reg.yaml"
+ARGS = ("--data.batch_size=32", "--data.eval_batch_size=100", "--trainer.limit_train_batches=100",
+        "--trainer.limit_val_batches=1", "--trainer.max_epochs=6", "--trainer.accelerator=cpu", "--wandb.mode=disabled",
+        "--diagnostics.images=8", "--diagnostics.every_n_steps=100", "--diagnostics.heatmap=false",
+        "--checkpoint.every_n_train_steps=20", "--model.backbone.drop_path_rate=0.1", "--trainer.log_every_n_steps=5")
+SITE = f"""PYTHON={sys.executable}
+export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1
+PARTITION= ACCOUNT= GPU_OPTIONS= SETUP= CONTAINER= STAGE= MAX_REQUEUES=5
+"""
+
+pytestmark = pytest.mark.cluster
+
+
+class Job:
+    """A submitted job and its run."""
+
+    def __init__(self, slurm: Cluster, root: Path, *options: str) -> None:
+        self.slurm, self.log, self.run_dir = slurm, root / "log", root / "run"
+        (root / "site.sh").write_text(SITE)
+        self.id = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={root}",
+                        f"--output={self.log}", *options, str(SCRIPT), str(CONFIG), *ARGS, f"--run_dir={self.run_dir}",
+                        SINKABLATE_SITE=str(root / "site.sh"))
+
+    def until_step(self, least: int) -> None:
+        """Wait until so many steps are logged."""
+        def reached() -> bool:
+            metrics = self.run_dir / "metrics.csv"
+            return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= least
+        self.slurm.until(reached, 120)
+
+    def ended(self, seconds: float = 240) -> str:
+        """Wait for the end; the final state."""
+        self.slurm.until(lambda: self.slurm.state(self.id) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), seconds)
+        return self.slurm.state(self.id)
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def restarts(self) -> int:
+        return int(self.slurm.field(self.id, "Restarts"))
+
+    def weights(self) -> dict[str, Any]:
+        found: dict[str, Any] = torch.load(self.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job of two nodes that nothing happens to."""
+    job = Job(slurm, tmp_path_factory.mktemp("undisturbed"))
+    assert job.ended() == "COMPLETED", job.text()
+    return job
+
+
+def same_end(job: Job, undisturbed: Job) -> None:
+    assert job.ended() == "COMPLETED", job.text()
+    assert (job.run_dir / "DONE").exists()
+    assert not (job.run_dir / "PREEMPTED").exists()
+    for name, tensor in undisturbed.weights().items():
+        assert torch.equal(job.weights()[name], tensor), name
+
+
+def test_two_nodes_train_together(undisturbed: Job) -> None:
+    summary = json.loads((undisturbed.run_dir / "summary.json").read_text())
+    assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 600, 0)
+    assert undisturbed.restarts() == 0
+    assert f"finished: {undisturbed.run_dir}" in undisturbed.text()
+
+
+def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path, "--time=1", "--signal=USR1@35")
+    same_end(job, undisturbed)
+    assert job.restarts() >= 1
+    assert "stopped by" in job.text()
+    assert "back into the queue" in job.text()
+
+
+def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path)
+    job.until_step(30)
+    other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--output=/dev/null", "--wrap", "sleep 2")
+    same_end(job, undisturbed)
+    assert slurm.state(other) == "COMPLETED"
+    assert job.restarts() >= 1
+    assert "stopped by SIGTERM" in job.text()
+
+
+def test_a_signal_during_the_imports(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path)
+    slurm.until(lambda: "m sinkablate fit" in _commands(job), 60)
+    subprocess.run(["timeout", "1", "scancel", "--signal=USR1", job.id], env=slurm.env, check=False)
+    same_end(job, undisturbed)
+
+
+def test_a_rank_that_is_killed(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
+    job = Job(slurm, tmp_path)
+    job.until_step(45)
+    ranks = [int(pid) for pid in subprocess.run(["pgrep", "-f", f"run_dir={job.run_dir}"], capture_output=True,
+                                                text=True, check=True).stdout.split() if _is_python(pid)]
+    os.kill(max(ranks), signal.SIGKILL)
+    slurm.until(lambda: job.restarts() >= 1, 60)
+    same_end(job, undisturbed)
+    assert "back into the queue" in job.text()
+
+
+def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "site.sh").write_text(SITE)
+    log = tmp_path / "log"
+    job = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={tmp_path}", f"--output={log}",
+                str(SCRIPT), str(CONFIG), "--model.nothing=1", SINKABLATE_SITE=str(tmp_path / "site.sh"))
+    slurm.until(lambda: slurm.state(job) == "FAILED", 90)
+    assert "model.nothing" in log.read_text()
+    assert int(slurm.field(job, "Restarts")) == 0
+
+
+def _commands(job: Job) -> str:
+    return subprocess.run(["pgrep", "-af", f"run_dir={job.run_dir}"], capture_output=True, text=True,
+                          check=False).stdout
+
+
+def _is_python(pid: str) -> bool:
+    return "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))
