@@ -1,5 +1,6 @@
 """`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _run(argv[0], argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        if job := os.environ.get("SINKABLATE_RUN_DIR_FILE"):  # a job script, which another task's exit code may mislead
+            with open(f"{job}.mistake", "w") as file:
+                file.write(f"{error}\n")
         return 2
 
 

@@ -101,7 +101,7 @@ class LeJepa(L.LightningModule):
         """Accuracy of the probe."""
         self._evaluate(batch, self.test_metrics, "test")
 
-    def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, prefix: str) -> None:
+    def _evaluate(self, batch: Batch, metrics: Any, prefix: str) -> None:
         images, targets, _ = batch
         logits = self(images)
         metrics["loss"].update(F.cross_entropy(logits.float(), targets, reduction="none"))

@@ -93,7 +93,8 @@ def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_
 def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(30)
-    other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--output=/dev/null", "--wrap", "sleep 2")
+    other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2",
+                  "--output=/dev/null", "--wrap", "sleep 2")
     same_end(job, undisturbed)
     assert slurm.state(other) == "COMPLETED"
     assert job.restarts() >= 1
