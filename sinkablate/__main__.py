@@ -9,6 +9,7 @@ from sinkablate.errors import UserError
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
+    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
     "validate": "accuracy of a trained run on its validation images",
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
@@ -65,6 +66,10 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.intervene.command import intervene
 
         return run_function(intervene, verb, argv)
+    if verb == "plan":
+        from sinkablate.plan import run_plan
+
+        return run_plan(argv)
     if verb == "fit":
         from sinkablate.preemption import forget, listen
 

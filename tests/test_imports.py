@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "checkpoints": {"errors"},
+    "estimate": set(),
+    "plan": {"cli", "estimate", "data", "errors"},
     "preemption": set(),
     "slurm": {"errors"},
     "starting": {"run_directory", "errors"},

@@ -10,7 +10,7 @@ class ViewsConfig:
     """Several random views of each training image. Probabilities are those of applying a step at all."""
 
     count: int = 1
-    """Views of an image; 1 is `data.augment` instead."""
+    """Views of an image; from 2 on they take the place of `data.augment`."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Share of the image's area that a view shows."""
     hflip: float = 0.5

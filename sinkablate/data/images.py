@@ -62,8 +62,6 @@ class ImageData(LightningDataModule):
                 raise UserError(f"data.{name} must be at least {least}, got {value}")
         if source.reader == "stream" and augment.aug_repeats > 1:
             raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
-        if views.count > 1 and augment != AugmentConfig():
-            raise UserError(f"data.augment has no effect with data.views.count={views.count}")
         self.source, self.image, self.augment, self.views = source, image, augment, views
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed

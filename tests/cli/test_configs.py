@@ -15,7 +15,7 @@ TOYS = [CONFIGS / "toy" / f"{name}.yaml" for name in ("nop", "broadcast")]
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
 """For a GPU."""
 SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8")
-SHALLOW = {"vit_b16": "2", "vit_l16": "1"}
+SHALLOW = {"vit_b16": "2", "vit_l16": "1", "lejepa_l16": "1"}
 """Depth of models that would take long."""
 
 
@@ -37,6 +37,8 @@ def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch)
     """Where the shipped data configs look."""
     monkeypatch.setenv("IMAGENET_TRAIN", f"{shards}/train-{{0000..0003}}.tar")
     monkeypatch.setenv("IMAGENET_VAL", f"{shards}/val-{{0000..0001}}.tar")
+    monkeypatch.setenv("IMAGENET100_TRAIN", f"{shards}/train-{{0000..0003}}.tar")
+    monkeypatch.setenv("IMAGENET100_VAL", f"{shards}/val-{{0000..0001}}.tar")
     monkeypatch.setenv("IMAGE_FOLDER_TRAIN", f"{image_folder}/train")
     monkeypatch.setenv("IMAGE_FOLDER_VAL", f"{image_folder}/val")
 

@@ -86,7 +86,7 @@ def test_two_ranks_can_take_one_average(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat([gradient for _, gradient in found]) / 2, z.grad)
 
 
-@pytest.mark.parametrize(("values", "expected"), [((1.0,) * 4, 4), ((1.0, 0.0, 0.0, 0.0), 1), ((1.0, 1.0, 0.0, 0.0), 2)])
+@pytest.mark.parametrize(("values", "expected"), [((1.0,) * 4, 4), ((1.0, 0, 0, 0), 1), ((1.0, 1.0, 0, 0), 2)])
 def test_effective_rank_counts_equal_directions(values: tuple[float, ...], expected: float) -> None:
     assert float(effective_rank(torch.diag(torch.tensor(values, dtype=torch.float64)))) == pytest.approx(expected)
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from sinkablate.data.index import TarRecords
 from sinkablate.data.samples import Encoded, Faults, decode
 
+EMBEDDED_IMAGES = 10_000
+"""Of the training split."""
+
 
 class EmbeddedRecords:
     """The embedded images, decoded once: decoding a 28 x 28 PNG takes longer than all that is done to it afterwards.

@@ -1,0 +1,71 @@
+"""What a training will need, from its model alone: nothing is computed, tensors have shapes and no content."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+MOMENTS = {"sgd": 1, "lion": 1, "nadam": 2, "adan": 3}
+"""Tensors an optimiser keeps per parameter; the Adam family, LAMB among it, keeps two."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a model."""
+
+    parameters: int
+    trainable: int
+    flops_per_image: int
+    """Of the forward pass, a multiplication and an addition being two; training takes about three times as many."""
+    activation_bytes_per_image: int
+    """Kept for the backward pass."""
+    state_bytes: int
+    """Weights, gradients and the optimiser's moments."""
+    checkpoint_bytes: int
+    """Weights (and averages) and the optimiser's moments."""
+
+
+def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str,
+             half: bool) -> Estimate:
+    """Count what a task needs.
+
+    Args:
+        model: The task, on any device; it is copied without content.
+        run: What a training step does with the model and a batch, up to the loss.
+        shape: Shape of one image, (C, H, W), or of its views (V, C, H, W).
+        opt: timm's name of the optimiser.
+        half: Activations are of 16 bits (bf16-mixed, 16-mixed).
+    """
+    bare = copy.deepcopy(model).to("meta").train()
+    one, two = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run(bare.eval(), torch.empty(1, *shape, device="meta"))
+    sizes = [p.numel() * p.element_size() for p in model.parameters()]
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    trained = sum(p.numel() * p.element_size() for p in trainable)
+    moments = next((count for name, count in MOMENTS.items() if name in opt), 2) * trained
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    return Estimate(
+        parameters=sum(p.numel() for p in model.parameters()), trainable=sum(p.numel() for p in trainable),
+        flops_per_image=counter.get_total_flops(), activation_bytes_per_image=(two - one) // 2 // (2 if half else 1),
+        state_bytes=sum(sizes) + trained + moments, checkpoint_bytes=sum(sizes) + buffers + moments)
+
+
+def _activations(model: nn.Module, run: Callable[[nn.Module, Tensor], object], images: Tensor) -> int:
+    """Bytes of everything the backward pass would read, parameters and the images aside, each storage once."""
+    own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
+    seen: dict[int, tuple[Tensor, int]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            seen[storage._cdata] = (tensor, storage.nbytes())  # kept alive, so that no address comes twice
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        run(model, images)
+    return sum(size for _, size in seen.values())
