@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test check install clean two_algorithms
+.PHONY: fit test test-cluster check install clean two_algorithms
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-cluster: $(STAMP)  # needs Debian's slurm-wlm
+	$(BIN)/python -m pytest -m cluster tests/slurm
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -53,6 +53,8 @@ class BackboneConfig:
     """What the classifier reads: CLS, the mean patch, or attention pooling."""
     fixed_sincos: bool = False
     """Replace the learned position embedding by a fixed two-dimensional sine-cosine one."""
+    grad_checkpointing: bool = False
+    """Compute each block again in the backward pass instead of keeping its activations: slower, far less memory."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block; earlier blocks get proportionally less."""
     drop_rate: float = 0.0

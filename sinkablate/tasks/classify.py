@@ -33,6 +33,7 @@ class Classify(L.LightningModule):
         loss: Loss and label mixing.
         ema: Moving average of the weights; validation uses it when it is on.
         common_mode: Penalty on what attention writes to all tokens alike.
+        compile: Train through `torch.compile`; measurements and checkpoints are those of the plain model.
         num_classes: Follows data.source.num_classes.
         in_chans: Follows data.image.in_chans.
         img_size: Follows data.image.size.
@@ -46,6 +47,7 @@ class Classify(L.LightningModule):
         loss: LossConfig = LossConfig(),
         ema: EmaConfig = EmaConfig(),
         common_mode: CommonModeConfig = CommonModeConfig(),
+        compile: bool = False,
         num_classes: int = 10,
         in_chans: int = 1,
         img_size: int = 28,
@@ -64,6 +66,8 @@ class Classify(L.LightningModule):
         self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
         self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
+        if compile:
+            self.backbone.compile()  # in place: no parameter changes its name
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
         top_k = min(5, num_classes)

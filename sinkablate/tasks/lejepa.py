@@ -26,6 +26,7 @@ class LeJepa(L.LightningModule):
         backbone: The model and what is changed in it.
         lejepa: Objective, projector and probe.
         optim: Optimiser and schedule.
+        compile: Train through `torch.compile`; measurements and checkpoints are those of the plain model.
         num_classes: Of the probe; follows data.source.num_classes.
         in_chans: Follows data.image.in_chans.
         img_size: Follows data.image.size.
@@ -37,6 +38,7 @@ class LeJepa(L.LightningModule):
         backbone: BackboneConfig = BackboneConfig(),
         lejepa: LeJepaConfig = LeJepaConfig(),
         optim: OptimConfig = OptimConfig(),
+        compile: bool = False,
         num_classes: int = 10,
         in_chans: int = 1,
         img_size: int = 28,
@@ -55,6 +57,8 @@ class LeJepa(L.LightningModule):
             torch.manual_seed(seed)
             self.projector = projector(width, lejepa)
             self.probe = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+        if compile:
+            self.backbone.compile()
         if lejepa.probe_only:
             self.backbone.requires_grad_(False)
             self.projector.requires_grad_(False)

@@ -45,8 +45,18 @@ def build_backbone(config: BackboneConfig, *, num_classes: int, in_chans: int, i
     Raises:
         UserError: Unknown or unsupported model, or weights that cannot be had or do not fit.
     """
+    model = _built(config, {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}, seed)
+    if config.grad_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):
+            raise UserError(f"model.backbone.grad_checkpointing: {config.name} does not support it") from None
+    return model
+
+
+def _built(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
+    """The model of `build_backbone`."""
     weights, ours = read_weights(config.checkpoint) if config.checkpoint else (None, False)
-    shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
     source = _create(config, shape, seed, weights=None if ours else weights)
     if not is_plain(source):
         return _as_timm_has_it(source, config)

@@ -1,0 +1,52 @@
+"""What changes how a training is computed changes nothing in what it computes."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from running import CONFIGS, column, fit, quick_fit, spawn
+
+STEPS = 50
+CONFIG = [CONFIGS / "gate_reg.yaml"]
+LONG = ("--trainer.limit_train_batches=50", "--diagnostics.every_n_steps=25", "--data.augment.color_jitter=0.3")
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [float(value) for value in column(run_dir, "train/loss").values()]
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_have_the_same_loss_curve(tmp_path: Path) -> None:
+    """Global batches and augmentation do not depend on the number of processes.
+
+    In float64: in fp32 another order of the same sums grows to 1e-4 within fifty steps of AdamW.
+    """
+    curves = []
+    for count in (1, 2, 4):
+        run_dir = tmp_path / str(count)
+        many = (f"--trainer.devices={count}", "--trainer.strategy=ddp") if count > 1 else ()
+        spawn(*quick_fit(run_dir, *LONG, *many, "--trainer.precision=64-true", configs=CONFIG)).succeeded()
+        curves.append(losses(run_dir))
+    for one, other in itertools.pairwise(curves):
+        assert len(one) == STEPS
+        assert other == pytest.approx(one, rel=1e-8)
+
+
+def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
+    short = ("--trainer.limit_train_batches=6", "--diagnostics.every_n_steps=3", "--model.backbone.drop_path_rate=0.2")
+    for name, args in {"plain": (), "again": ("--model.backbone.grad_checkpointing=true",)}.items():
+        fit(tmp_path / name, *short, *args, configs=CONFIG).succeeded()
+    assert losses(tmp_path / "again") == losses(tmp_path / "plain")
+    assert column(tmp_path / "again", "sink/mass_max") == column(tmp_path / "plain", "sink/mass_max")
+
+
+@pytest.mark.slow
+def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
+    short = ("--trainer.limit_train_batches=6", "--diagnostics.every_n_steps=3", "--model.ema.decay=0.9")
+    for name, args in {"plain": (), "compiled": ("--model.compile=true",)}.items():
+        spawn(*quick_fit(tmp_path / name, *short, *args, configs=CONFIG)).succeeded()
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+    plain, compiled = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+                       for name in ("plain", "compiled"))
+    assert compiled.keys() == plain.keys()
