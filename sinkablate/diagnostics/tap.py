@@ -100,7 +100,7 @@ class Tap:
         """Feed one batch (B, C, H, W) to the consumer. The first batch is checked by rebuilding every block."""
         self._runs = dict.fromkeys(self.parts, 0)
         with _SdpaListener(self):
-            features(self.model, images)
+            features(self.model, images.to(next(self.model.parameters()).dtype))
         for index, times in self._runs.items():
             if times != 1:
                 raise UserError(f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
