@@ -16,6 +16,7 @@ from sinkablate.config import (
     SourceConfig,
     ThresholdConfig,
     ToyConfig,
+    ViewsConfig,
     build,
 )
 from sinkablate.data.images import ImageData
@@ -66,8 +67,8 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
     config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
     shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
     model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)
-    data = stored["data"] | {name: build(kind, _tuples(stored["data"][name])) for name, kind in
-                             (("source", SourceConfig), ("image", ImageConfig), ("augment", AugmentConfig))}
+    kinds = {"source": SourceConfig, "image": ImageConfig, "augment": AugmentConfig, "views": ViewsConfig}
+    data = stored["data"] | {name: build(kind, _tuples(stored["data"].get(name, {}))) for name, kind in kinds.items()}
     images: ImageConfig = data["image"]
     module = ImageData(**data)
 
