@@ -1,0 +1,68 @@
+"""What a checkpoint every hundred steps costs a training of ViT-B/16: plain steps against steps beside the writing.
+
+    python -m benchmarks.checkpoint [--batch 4] [--rounds 3]
+
+A checkpoint is copied while training waits and written by a thread while it goes on. Both costs are measured: the copy, and
+how much slower the steps are while the thread writes.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from sinkablate.checkpoints import Checkpoints
+from sinkablate.config import BackboneConfig, OptimConfig
+from sinkablate.tasks.optim import make_optimizer
+from sinkablate.vit.backbone import build_backbone
+
+EVERY = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    config = BackboneConfig(name="vit_base_patch16_224")
+    model = build_backbone(config, num_classes=1000, in_chans=3, img_size=224, seed=0)
+    optimizer = make_optimizer(model, OptimConfig())
+    images, targets = torch.randn(args.batch, 3, 224, 224), torch.randint(1000, (args.batch,))
+
+    def step() -> float:
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), targets).backward()
+        optimizer.step()
+        return time.perf_counter() - start
+
+    step()
+    plain, beside, copies, writes = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        io = Checkpoints()
+        for turn in range(args.rounds):
+            plain += [step() for _ in range(3)]
+            start = time.perf_counter()
+            io.save_checkpoint({"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()},
+                               Path(folder) / f"{turn}.ckpt")
+            copies.append(time.perf_counter() - start)
+            while any(not future.done() for future in io._pending):
+                beside.append(step())
+            io.wait()
+            writes.append(time.perf_counter() - start)
+            size = (Path(folder) / f"{turn}.ckpt").stat().st_size
+            (Path(folder) / f"{turn}.ckpt").unlink()
+    usual, slowed, copy = (statistics.median(times) for times in (plain, beside, copies))
+    during = len(beside) / args.rounds
+    cost = (copy + during * max(0.0, slowed - usual)) / (EVERY * usual)
+    print(f"ViT-B/16, batch {args.batch}, {torch.get_num_threads()} threads: step {usual:.2f} s, checkpoint of "
+          f"{size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
+          f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each")
+    print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (asked: <= 2 %)")
+
+
+if __name__ == "__main__":
+    main()
