@@ -2,8 +2,8 @@
 
     python -m benchmarks.checkpoint [--batch 4] [--rounds 3]
 
-A checkpoint is copied while training waits and written by a thread while it goes on. Both costs are measured: the copy, and
-how much slower the steps are while the thread writes.
+A checkpoint is copied while training waits and written by a thread while it goes on. Both costs are measured: the copy,
+and how much slower the steps are while the thread writes.
 """
 
 import argparse
