@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-cluster check install clean two_algorithms
+.PHONY: fit test test-heavy check install clean two_algorithms
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -12,8 +12,8 @@ fit: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-cluster: $(STAMP)  # needs Debian's slurm-wlm
-	$(BIN)/python -m pytest -m cluster tests/slurm
+test-heavy: $(STAMP)  # toys on three seeds; whatever happens to a job, on a SLURM of its own (Debian: slurm-wlm)
+	$(BIN)/python -m pytest -m heavy -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -9,10 +9,10 @@ from sinkablate.errors import UserError
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
-    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
     "validate": "accuracy of a trained run on its validation images",
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
+    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",

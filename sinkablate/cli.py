@@ -238,5 +238,5 @@ def _quiet() -> None:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
                  ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
-                 ".*intended to run from within Python.*"):
+                 ".*intended to run from within Python.*", ".*srun. command is available.*"):
         warnings.filterwarnings("ignore", text)

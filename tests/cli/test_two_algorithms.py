@@ -12,7 +12,7 @@ SEEDS = (0, 1, 2)
 QUICK = {"nop": ("--data.batch_size", "64"), "broadcast": ("--trainer.max_epochs", "8")}
 """NOP with a quarter of the batch, broadcast with eight of thirty epochs."""
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1
 PARTITION= ACCOUNT= GPU_OPTIONS= SETUP= CONTAINER= STAGE= MAX_REQUEUES=5
 """
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.heavy
 
 
 class Job:
