@@ -13,7 +13,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-heavy: $(STAMP)  # toys on three seeds; whatever happens to a job, on a SLURM of its own (Debian: slurm-wlm)
-	$(BIN)/python -m pytest -m heavy -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m heavy
 
 check: $(STAMP)
 	$(BIN)/ruff check .

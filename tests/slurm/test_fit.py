@@ -20,7 +20,7 @@ ARGS = ("--data.batch_size=32", "--data.eval_batch_size=100", "--trainer.limit_t
         "--checkpoint.every_n_train_steps=20", "--model.backbone.drop_path_rate=0.1", "--trainer.log_every_n_steps=5")
 SITE = f"""PYTHON={sys.executable}
 export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1
-PARTITION= ACCOUNT= GPU_OPTIONS= SETUP= CONTAINER= STAGE= MAX_REQUEUES=5
+PARTITION= ACCOUNT= GPU_OPTIONS= SETUP= CONTAINER= STAGE= MAX_REQUEUES=20
 """
 
 pytestmark = pytest.mark.heavy
@@ -41,9 +41,9 @@ class Job:
         def reached() -> bool:
             metrics = self.run_dir / "metrics.csv"
             return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= least
-        self.slurm.until(reached, 120)
+        self.slurm.until(reached, 300)
 
-    def ended(self, seconds: float = 240) -> str:
+    def ended(self, seconds: float = 600) -> str:
         """Wait for the end; the final state."""
         self.slurm.until(lambda: self.slurm.state(self.id) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), seconds)
         return self.slurm.state(self.id)
@@ -83,7 +83,12 @@ def test_two_nodes_train_together(undisturbed: Job) -> None:
 
 
 def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
-    job = Job(slurm, tmp_path, "--time=1", "--signal=USR1@35")
+    job = Job(slurm, tmp_path, "--time=30", "--signal=USR1@120")
+    job.until_step(30)
+    minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
+    slurm("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes + 2}")  # under 120 s left
+    slurm.until(lambda: job.restarts() >= 1, 180)
+    slurm("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
     same_end(job, undisturbed)
     assert job.restarts() >= 1
     assert "stopped by" in job.text()
@@ -103,7 +108,7 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_
 
 def test_a_signal_during_the_imports(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
-    slurm.until(lambda: "m sinkablate fit" in _commands(job), 60)
+    slurm.until(lambda: "m sinkablate fit" in _commands(job), 120)
     subprocess.run(["timeout", "1", "scancel", "--signal=USR1", job.id], env=slurm.env, check=False)
     same_end(job, undisturbed)
 
@@ -114,7 +119,7 @@ def test_a_rank_that_is_killed(slurm: Cluster, undisturbed: Job, tmp_path: Path)
     ranks = [int(pid) for pid in subprocess.run(["pgrep", "-f", f"run_dir={job.run_dir}"], capture_output=True,
                                                 text=True, check=True).stdout.split() if _is_python(pid)]
     os.kill(max(ranks), signal.SIGKILL)
-    slurm.until(lambda: job.restarts() >= 1, 60)
+    slurm.until(lambda: job.restarts() >= 1, 120)
     same_end(job, undisturbed)
     assert "back into the queue" in job.text()
 
@@ -124,7 +129,7 @@ def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "log"
     job = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={tmp_path}", f"--output={log}",
                 str(SCRIPT), str(CONFIG), "--model.nothing=1", SINKABLATE_SITE=str(tmp_path / "site.sh"))
-    slurm.until(lambda: slurm.state(job) == "FAILED", 90)
+    slurm.until(lambda: slurm.state(job) == "FAILED", 180)
     assert "model.nothing" in log.read_text()
     assert int(slurm.field(job, "Restarts")) == 0
 
