@@ -57,10 +57,8 @@ def main() -> None:
     depth = len(model.blocks)
     with torch.no_grad():
         records, _ = probe(model, images, np.arange(2), ThresholdConfig())
-        stored = {**records.heads, "image_names": np.array(["0", "1"]), "image_numbers": np.arange(2)}
-        stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
-        plan = Plan.of(stored, rule_named("causal", ThresholdConfig()), [(b, HEAD) for b in range(depth)],
-                       everywhere=True, seed=0)
+        plan = Plan.of_records(records, rule_named("causal", ThresholdConfig()), [(b, HEAD) for b in range(depth)],
+                               everywhere=True, seed=0)
         editor = Editor(model, plan, collect(model, plan, [image[None] for image in images]),
                         (*SINK_EDITS, "random_value", "random_head"), no_judge)
         replay = Replay(model, range(depth))

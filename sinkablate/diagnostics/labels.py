@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.rules import Label, Rule, apply, effective, rules
+from sinkablate.diagnostics.rules import Label, Rule, all_rules, apply
 
 Labels = NDArray[np.int8]
 
@@ -14,10 +14,8 @@ VERDICTS = (Label.NOP, Label.BROADCAST, Label.OTHER, Label.UNDEFINED)
 
 
 def rules_for(records: Records, thresholds: ThresholdConfig) -> tuple[Rule, ...]:
-    """The published rules, and the effective twin of each where an output gate exists."""
-    published = rules(thresholds)
-    gated = "gated_ratio_out" in records.heads
-    return (*published, *(effective(rule) for rule in published)) if gated else published
+    """The rules that records can be judged by."""
+    return all_rules(thresholds, gated="gated_ratio_out" in records.heads)
 
 
 def label_all(records: Records, thresholds: ThresholdConfig) -> dict[str, Labels]:

@@ -76,6 +76,12 @@ def effective(rule: Rule) -> Rule:
                    rank=None if rule.rank is None else f"gated_{rule.rank}")
 
 
+def all_rules(thresholds: ThresholdConfig, *, gated: bool) -> tuple[Rule, ...]:
+    """The published rules, and the effective twin of each where an output gate exists."""
+    published = rules(thresholds)
+    return (*published, *map(effective, published)) if gated else published
+
+
 def apply(rule: Rule, quantities: Mapping[str, ArrayLike]) -> NDArray[np.int8]:
     """Label every entry of equally shaped arrays.
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
@@ -54,16 +55,21 @@ class _Permuted(Recorder):
 
     def __init__(self, thresholds: ThresholdConfig, seed: int) -> None:
         super().__init__(thresholds)
-        self.seed, self.first = seed, 0
+        self.seed, self.seen = seed, 0
 
     def attention(self, view: BlockView) -> None:
         """Measure one block's heads with permuted values."""
         batch, heads, n = view.q.shape[:3]
         order = torch.stack([torch.rand(heads, n, generator=generator(
-            self.seed, f"permutation {self.first + image} {view.index}")).argsort(-1) for image in range(batch)])
+            self.seed, f"permutation {self.seen + image} {view.index}")).argsort(-1) for image in range(batch)])
         index = order.to(view.v.device)[..., None].expand(-1, -1, -1, view.v.shape[-1])
         v = torch.cat((view.v[:, :, :n].gather(2, index), view.v[:, :, n:]), dim=2)
         super().attention(replace(view, v=v, raw_v=None, output=None))
+
+    def take(self, order: NDArray[np.int64]) -> Records:
+        """As every recorder's; the images after these are permuted otherwise."""
+        self.seen += len(order)
+        return super().take(order)
 
 
 def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -> Records:
@@ -71,8 +77,6 @@ def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -
     parts = []
     with undisturbed(model), Tap(model, recorder) as tap:
         for number, image in enumerate(images):
-            if isinstance(recorder, _Permuted):
-                recorder.first = number
             tap.run(image)
             parts.append(recorder.take(np.array([number])))
     return Records.merge(parts)

@@ -41,11 +41,10 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
         UserError: An error reaches `MAX_ERROR`: what would be measured is not what it is called.
     """
     exact = replace(editor, model=copy.deepcopy(editor.model).double(), plan=replace(editor.plan, everywhere=True))
-    tensor = tensor.double()
-    replay = Replay(exact.model, exact.blocks())
+    tensor, replay = tensor.double(), exact.replay
     passage = replay.see(tensor)
     errors = {"unedited output": _output_error(exact.model, tensor, passage)}
-    for block in exact.blocks():
+    for block in replay.parts:
         edits = exact.edits(passage, image, block)
         last = replay.from_block(passage, block, *updates(exact.model, passage, block, []))
         errors[f"unedited replay of block {block}"] = _error(last, passage.last)

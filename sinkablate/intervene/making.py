@@ -1,6 +1,7 @@
 """The edits of one image in one block: what `edits.py` defines, filled with this image's and its lenders' values."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,10 +36,10 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
     _, head = place
     weights, sink = head_weights(view, head), plan.sink(image, place)
     found = []
-    own, others = view.v[0, head, sink], lent(plan, values.sink[:, plan.heads.index(place)], image, place)
-    donor = plan.donor(image, place)
+    column, lenders, donor = plan.heads.index(place), plan.lenders(image, place), plan.donor(image, place)
+    own, others = view.v[0, head, sink], lent(values.sink[:, column], lenders, donor)
     if donor is not None:
-        others["ordinary"] = torch.from_numpy(values.ordinary[donor, plan.heads.index(place)])
+        others["ordinary"] = torch.from_numpy(values.ordinary[donor, column])
     for name in SINK_EDITS[:-1]:
         if name in names and (name in ("zero_value", "rotated_value") or others):
             value = replaced_value(name, own, others, plan.direction(image, place, len(own)), view.out_map[head])
@@ -46,15 +47,16 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
     if "redirect" in names and weights.shape[-1] > 1:
         found.append(Edit("redirect", head, head, change_of_redirect(view, head, weights, sink)))
     if "random_value" in names and view.layout.num_tokens > 1:
-        column = plan.other_token(image, place, view.layout.num_tokens, "random_value")
-        found.append(_value_edit("random_value", view, head, weights, column, torch.zeros_like(own)))
+        other = plan.other_token(image, place, view.layout.num_tokens, "random_value")
+        found.append(_value_edit("random_value", view, head, weights, other, torch.zeros_like(own)))
     calm = plan.calm_head(image, place) if "random_head" in names else None
     if calm is not None:
-        column = plan.sink(image, (place[0], calm))
-        zero = _value_edit("random_head", view, calm, head_weights(view, calm), column, torch.zeros_like(own))
-        found.append(Edit("random_head", head, calm, zero.change, column, zero.value))
+        zero = _value_edit("random_head", view, calm, head_weights(view, calm), plan.sink(image, (place[0], calm)),
+                           torch.zeros_like(own))
+        found.append(replace(zero, head=head))
     if "register" in names and view.layout.num_registers:
-        found += _register_edits(view, plan, values, image, place, weights)
+        found += _register_edits(view, head, sink, weights,
+                                 lambda register: lent(values.registers[:, column, register], lenders, donor))
     return found
 
 
@@ -62,17 +64,16 @@ def _value_edit(name: str, view: BlockView, head: int, weights: Tensor, column: 
     return Edit(name, head, head, change_of_value(view, head, weights, column, value), column, value)
 
 
-def _register_edits(view: BlockView, plan: Plan, values: Values, image: int, place: Head,
-                    weights: Tensor) -> list[Edit]:
+def _register_edits(view: BlockView, head: int, sink: int, weights: Tensor,
+                    lent_by: Callable[[int], dict[str, Tensor]]) -> list[Edit]:
     """The register that receives most of the head's attention, its value to zero, to the mean, to the donor's."""
-    layout, head = view.layout, place[1]
+    layout = view.layout
     register = int(weights[:, layout.num_cls:layout.num_prefix].abs().mean(0).argmax())
     column = layout.num_cls + register
-    if column == plan.sink(image, place):  # what is done to it already
+    if column == sink:  # what is done to it already
         return []
     own = view.v[0, head, column]
-    offers = {"zero": torch.zeros_like(own),
-              **lent(plan, values.registers[:, plan.heads.index(place), register], image, place)}
+    offers = {"zero": torch.zeros_like(own), **lent_by(register)}
     return [_value_edit(f"register_{name}", view, head, weights, column, offers[name].to(own))
             for name in REPLACEMENTS if name in offers]
 
@@ -104,16 +105,14 @@ def pathway_donor(plan: Plan, image: int, block: int) -> int | None:
     return drawn + (drawn >= image)
 
 
-def lent(plan: Plan, values: Array, image: int, place: Head) -> dict[str, Tensor]:
+def lent(values: Array, lenders: list[int], donor: int | None) -> dict[str, Tensor]:
     """`mean` over the lenders, in float64, and `donor`, (d,) each; nothing without a lender.
 
     Args:
-        plan: Says who lends.
         values: Of every image (n, d).
-        image: Who borrows.
-        place: Block and head.
+        lenders: Who may lend.
+        donor: The one of them that was drawn.
     """
-    lenders, donor = plan.lenders(image, place), plan.donor(image, place)
     if donor is None:
         return {}
     return {"mean": torch.from_numpy(values[lenders].astype(np.float64).mean(axis=0)),

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -131,17 +130,13 @@ def _edit(model: nn.Module, images: Sequence[Tensor], records: Records, labels: 
           thresholds: ThresholdConfig, seed: int) -> pl.DataFrame:
     """The head table of a random network."""
     few = SelectionConfig(min_events=2, min_class_events=2)
-    names = [f"control {number}" for number in range(len(images))]
-    stored: dict[str, NDArray[Any]] = {**records.heads, "image_names": np.array(names),
-                                       "image_numbers": np.arange(len(images))}
-    stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
-    plan = Plan.of(stored, rule, choose_heads(labels, few), everywhere=False, seed=seed)
+    plan = Plan.of_records(records, rule, choose_heads(labels, few), everywhere=False, seed=seed, name="control")
     classes = {(block, head): head_class(labels[:, block, head]) for block, head in plan.heads}
     rows: list[dict[str, Any]] = []
     if plan.heads:
         with undisturbed(model):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
-            images = [image.double() for image in images]
-            editor = Editor(model.double(), plan, collect(model.double(), plan, images),
+            model, images = model.double(), [image.double() for image in images]
+            editor = Editor(model, plan, collect(model, plan, images),
                             ("zero_value", "mean_value", "donor_value", "rotated_value"), no_judge)
             rows = [{"place": number, **row} for number, image in enumerate(images) if plan.edited(number)
                     for row in editor.rows(number, image)]

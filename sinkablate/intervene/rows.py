@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,45 +41,57 @@ class Editor:
     """Which of `EDITS`."""
     judge: Judge
 
-    def blocks(self) -> list[int]:
-        """Blocks in which something may be edited."""
-        pathways = pathway_blocks(self.model) if "pathway" in self.names else []
-        return sorted({block for block, _ in self.plan.heads} | set(pathways))
+    @cached_property
+    def pathways(self) -> list[int]:
+        """Blocks whose pathway is edited."""
+        return pathway_blocks(self.model) if "pathway" in self.names else []
+
+    @cached_property
+    def replay(self) -> Replay:
+        """Of the blocks in which something may be edited, in rising order."""
+        return Replay(self.model, sorted({block for block, _ in self.plan.heads} | set(self.pathways)))
 
     @torch.no_grad()
     def rows(self, image: int, tensor: Tensor) -> list[dict[str, Any]]:
         """The rows of one image (1, C, H, W), which is number `image` of the plan."""
-        replay = Replay(self.model, self.blocks())
-        passage = replay.see(tensor)
-        return [row for block in self.blocks() for row in self._rows_of_block(replay, passage, image, tensor, block)]
+        passage = self.replay.see(tensor)
+        return [row for block in self.replay.parts for row in self._rows_of_block(passage, image, tensor, block)]
 
     def edits(self, passage: Passage, image: int, block: int) -> list[Edit]:
         """Everything that is changed in one block of one image."""
         edits = [edit for place in self.plan.edited(image) if place[0] == block
                  for edit in edits_of_head(passage.views[block], self.plan, self.values, image, place, self.names)]
-        places = pathway_blocks(self.model) if "pathway" in self.names else []
-        if block in places:
+        if block in self.pathways:
             edits += pathway_edits(state(self.model, passage, block), self.plan,
-                                   self.values.states[:, places.index(block)], image, block)
+                                   self.values.states[:, self.pathways.index(block)], image, block)
         return edits
 
-    def _rows_of_block(self, replay: Replay, passage: Passage, image: int, tensor: Tensor,
-                       block: int) -> Iterator[dict[str, Any]]:
+    def _rows_of_block(self, passage: Passage, image: int, tensor: Tensor, block: int) -> Iterator[dict[str, Any]]:
         edits, view = self.edits(passage, image, block), passage.views[block]
+        donors = {head: self._donor(head, image, block) for head in {edit.head for edit in edits}}
+        known = {head: self._of_head(view, head, image, block) for head in donors if head >= 0}
+        wrote = {head: _written(view, head, head_output(view, head, head_weights(view, head)))
+                 for head in {edit.changed_head for edit in edits if not edit.of_pathway}}
         size = max(1, copies(view.layout.num_tokens) - 1)
         for start in range(0, len(edits), size):
             group = edits[start:start + size]
-            last = replay.from_block(passage, block, *updates(self.model, passage, block, group))
-            measured = self._measure(last, view, group, image, block) | self.judge(last, tensor, image)
-            for place, edit in enumerate(group):
-                numbers = {name: float(values[place]) for name, values in measured.items()}
-                yield self._known(edit, view, image, block) | numbers
+            last = self.replay.from_block(passage, block, *updates(self.model, passage, block, group))
+            lenders = [donors[edit.head] for edit in group]
+            measured = self._measure(last, view, group, lenders, image, block) | self.judge(last, tensor, image)
+            for place, (edit, donor) in enumerate(zip(group, lenders, strict=True)):
+                row = {"image": self.plan.names[image], "number": self.plan.numbers[image], "block": block,
+                       "head": edit.head, "edit": edit.name, "changed_head": edit.changed_head,
+                       "donor": None if donor is None else self.plan.names[donor], **known.get(edit.head, {})}
+                if not edit.of_pathway:
+                    change = _written(view, edit.changed_head, edit.change)
+                    row["head_change"] = float(change / wrote[edit.changed_head])
+                yield row | {name: float(values[place]) for name, values in measured.items()}
 
-    def _measure(self, last: Tensor, view: BlockView, edits: list[Edit], image: int, block: int) -> dict[str, Tensor]:
+    def _measure(self, last: Tensor, view: BlockView, edits: list[Edit], donors: list[int | None], image: int,
+                 block: int) -> dict[str, Tensor]:
         tokens = final_norm(self.model)(last)
         own, edited = tokens[0], tokens[1:]
         counted = torch.stack([self._counted(view, edit, image, block) for edit in edits])
-        donors = [self._donor(edit, image, block) for edit in edits]
         here = torch.from_numpy(self.values.outputs[image])
         towards = torch.stack([torch.full_like(here, torch.nan) if donor is None else
                                torch.from_numpy(self.values.outputs[donor]) - here for donor in donors]).to(own)
@@ -97,31 +110,26 @@ class Editor:
             counted[sink:sink + 1] = False  # nothing where it is no token
         return counted
 
-    def _donor(self, edit: Edit, image: int, block: int) -> int | None:
-        if edit.of_pathway:
-            return pathway_donor(self.plan, image, block)
-        return self.plan.donor(image, (block, edit.head))
+    def _donor(self, head: int, image: int, block: int) -> int | None:
+        """Who lends to a head, or to the pathway (-1)."""
+        return pathway_donor(self.plan, image, block) if head < 0 else self.plan.donor(image, (block, head))
 
-    def _known(self, edit: Edit, view: BlockView, image: int, block: int) -> dict[str, Any]:
-        """What is known of a row before its effect."""
-        plan, donor = self.plan, self._donor(edit, image, block)
-        known: dict[str, Any] = {
-            "image": plan.names[image], "number": plan.numbers[image], "block": block, "head": edit.head,
-            "edit": edit.name, "changed_head": edit.changed_head, "donor": None if donor is None else plan.names[donor]}
-        if edit.of_pathway:
-            return known
-        place = (image, block, edit.head)
-        sink = plan.sink(image, (block, edit.head))
-        zero = torch.zeros_like(view.v[0, edit.head, sink])
-        handed = change_of_value(view, edit.head, head_weights(view, edit.head), sink, zero)
-        out_map = view.out_map[edit.changed_head]
-        wrote = head_output(view, edit.changed_head, head_weights(view, edit.changed_head)) @ out_map.T
-        return known | {
+    def _of_head(self, view: BlockView, head: int, image: int, block: int) -> dict[str, Any]:
+        """What is known of a head on an image before any edit."""
+        plan, place = self.plan, (image, block, head)
+        sink = plan.sink(image, (block, head))
+        zero = torch.zeros_like(view.v[0, head, sink])
+        handed = change_of_value(view, head, head_weights(view, head), sink, zero)
+        return {
             "label": Label(int(plan.labels[place])).name.lower(), "event": bool(plan.events[place]), "sink_idx": sink,
             "token_type": TokenType(int(plan.quantities["sink_type"][place])).label,
             **{name: float(plan.quantities[quantity][place]) for name, quantity in COPIED.items()},
-            "local_size": float((handed @ view.out_map[edit.head].T).norm()),
-            "head_change": float((edit.change @ out_map.T).norm() / wrote.norm())}
+            "local_size": float(_written(view, head, handed))}
+
+
+def _written(view: BlockView, head: int, output: Tensor) -> Tensor:
+    """Size of what a head's output (N, d) writes into the residual stream, scalar."""
+    return (output @ view.out_map[head].T).norm()
 
 
 def updates(model: nn.Module, passage: Passage, block: int, edits: list[Edit]) -> tuple[Tensor, Tensor | None]:

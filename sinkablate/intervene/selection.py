@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event
-from sinkablate.diagnostics.rules import Rule, apply, effective, rules
+from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.rules import Rule, all_rules, apply
 from sinkablate.errors import UserError
 from sinkablate.vit.init import generator
 
@@ -28,9 +29,7 @@ def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -
     Raises:
         UserError: There is no such rule for this model.
     """
-    known = rules(thresholds)
-    if gated:
-        known = (*known, *map(effective, known))
+    known = all_rules(thresholds, gated=gated)
     found = next((rule for rule in known if rule.name == name), None)
     if found is None:
         raise UserError(f"rule={name}: there are {', '.join(rule.name for rule in known)}")
@@ -115,6 +114,14 @@ class Plan:
         quantities = {name: array for name, array in stored.items() if array.ndim == 3}
         return cls(list(heads), stored["image_names"].tolist(), stored["image_numbers"].tolist(), quantities,
                    apply(rule, quantities), everywhere, seed)
+
+    @classmethod
+    def of_records(cls, records: Records, rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int,
+                   name: str = "image") -> "Plan":
+        """From measurements that no file holds; images are named by their places."""
+        numbers = records.order.tolist()
+        return cls(list(heads), [f"{name} {number}" for number in numbers], numbers, records.heads,
+                   apply(rule, records.heads), everywhere, seed)
 
     @cached_property
     def events(self) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ TEXTS = {"image": pl.String, "edit": pl.String, "donor": pl.String, "label": pl.
 NUMBERS = {"place": pl.Int64, "number": pl.Int64, "block": pl.Int64, "head": pl.Int64, "changed_head": pl.Int64,
            "sink_idx": pl.Int64, "event": pl.Boolean}
 KEYS = ["block", "head", "edit"]
+NAMES = [label.name.lower() for label in CLASSES]
 
 
 def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -45,15 +46,15 @@ def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: 
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
         name = classes.get((block, head), "none") if head is not None else "pathway"
         labelled = group.filter(pl.col("label") == name)
-        of_class = labelled if name in _names() and not everywhere else group
+        of_class = labelled if name in NAMES and not everywhere else group
         if not len(of_class):  # an edit that could be made on no event of the head's class
             continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
         found.append({
             "block": block, "head": head, "edit": edit, "class": name, "images": len(group),
-            "class_events": len(labelled) if name in _names() else 0,
-            "counts": name in _names() and len(labelled) >= config.min_class_events,
+            "class_events": len(labelled) if name in NAMES else 0,
+            "counts": name in NAMES and len(labelled) >= config.min_class_events,
             **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
             "effect_low": low, "effect_high": high,
             **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns}})
@@ -117,10 +118,6 @@ def _over_images(values: Floats) -> tuple[float, float]:
 
 def _median(values: Floats) -> float:
     return float(weighted_median(values, np.ones((1, len(values))))[0])
-
-
-def _names() -> list[str]:
-    return [label.name.lower() for label in CLASSES]
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -32,10 +32,7 @@ def own(config: AttentionConfig, **fields: Any) -> Any:
 def plan_of(model: Any, images: Tensor, heads: list[Head], rule: str = "adaptive", seed: int = 0) -> Plan:
     """Some heads, on every image."""
     records, _ = probe(model, images, np.arange(len(images)), T)
-    stored: dict[str, Any] = {**records.heads, "image_names": np.array([f"image {n}" for n in range(len(images))]),
-                              "image_numbers": np.arange(len(images))}
-    stored["sink_idx"] = stored["sink_idx"].astype(np.int64)
-    return Plan.of(stored, rule_named(rule, T), heads, everywhere=True, seed=seed)
+    return Plan.of_records(records, rule_named(rule, T), heads, everywhere=True, seed=seed)
 
 
 def lenient(plan: Plan) -> Plan:
