@@ -1,11 +1,11 @@
 """`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
 
-import os
 import sys
 from collections.abc import Sequence
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.job_script import tell_mistake
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
@@ -40,9 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _run(argv[0], argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        if job := os.environ.get("SINKABLATE_RUN_DIR_FILE"):  # a job script, which another task's exit code may mislead
-            with open(f"{job}.mistake", "w") as file:
-                file.write(f"{error}\n")
+        tell_mistake(str(error))
         return 2
 
 
@@ -67,9 +65,10 @@ def _run(verb: str, argv: list[str]) -> int:
 
         return run_function(intervene, verb, argv)
     if verb == "plan":
-        from sinkablate.plan import run_plan
+        from sinkablate.cli import run_trainer
+        from sinkablate.plan import PlanCli
 
-        return run_plan(argv)
+        return run_trainer("fit", argv, PlanCli)
     if verb == "fit":
         from sinkablate.preemption import forget, listen
 

@@ -18,8 +18,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from sinkablate.errors import UserError
+from sinkablate.run_directory import LAST
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+PREVIOUS = "previous.ckpt"
 OnFailure = Literal["stop", "continue"]
 
 

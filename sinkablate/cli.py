@@ -14,6 +14,7 @@ import lightning as L
 import polars as pl
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +31,7 @@ from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
+from sinkablate.job_script import tell_run_dir
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.memory import peak_memory_gib
@@ -37,7 +39,7 @@ from sinkablate.programs import PROGRAMS, Task, chosen
 from sinkablate.report.figures import save
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import close, require_writable, write_json
-from sinkablate.slurm import require_all_tasks, slurm_plugins, tell_job_script
+from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 
 TRAINER_DEFAULTS = {
@@ -134,7 +136,8 @@ class Cli(LightningCLI):
             if config[key] is not None:
                 raise UserError(f"{key} is set by the run itself; use {instead}")
         require_writable(self.run_dir)
-        tell_job_script(self.run_dir)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            tell_run_dir(self.run_dir)
         config.ckpt_path = starting_point(self.verb, self.run_dir, config)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -213,12 +216,12 @@ class Cli(LightningCLI):
             print(f"predictions: {path}")
 
 
-def run_trainer(verb: str, args: list[str]) -> int:
+def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
     _quiet()
     argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
-        Cli(verb, args)
+        cli(verb, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
     finally:

@@ -18,9 +18,6 @@ from sinkablate.estimate import estimate
 class PlanCli(Cli):
     """Parses what `fit` parses, builds the task, and neither opens data nor trains."""
 
-    def __init__(self, args: list[str]) -> None:
-        super().__init__("fit", args)
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Two keys of the plan's own."""
         super().add_arguments_to_parser(parser)
@@ -100,9 +97,3 @@ def _print(content: dict[str, Any]) -> None:
 
 def _bytes(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
-
-
-def run_plan(args: list[str]) -> int:
-    """Run the verb."""
-    PlanCli(args)
-    return 0

@@ -26,9 +26,13 @@ OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
 
+LAST = "last.ckpt"
+"""In the folder of checkpoints: a link to the latest."""
+
+
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps its latest checkpoint."""
-    return run_dir / "checkpoints" / "last.ckpt"
+    return run_dir / "checkpoints" / LAST
 
 
 def resumable(run_dir: Path) -> tuple[Path | None, list[str]]:

@@ -1,24 +1,12 @@
 """What a run under SLURM does differently: our own requeueing, and every task in one training."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from sinkablate.errors import UserError
-
-RUN_DIR_FILE = "SINKABLATE_RUN_DIR_FILE"
-"""Environment variable: a file to write the run directory to, for the job script that looks for markers there."""
-
-
-def tell_job_script(run_dir: Path) -> None:
-    """Say where this run is, if somebody wants to know."""
-    file = os.environ.get(RUN_DIR_FILE)
-    if file and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        Path(file).write_text(f"{run_dir.absolute()}\n")
 
 
 def slurm_plugins() -> list[Any]:

@@ -3,28 +3,22 @@
 from dataclasses import asdict
 from typing import Any
 
-import lightning as L
 import numpy as np
-import torch.nn.functional as F
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
+from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.vit.backbone import build_backbone
 
-Batch = tuple[Tensor, Tensor, list[str]]
-"""Images (B, C, H, W), labels (B,), keys."""
 
-
-class Classify(L.LightningModule):
+class Classify(ImageTask):
     """Trains a vision transformer to classify images.
 
     Args:
@@ -53,9 +47,7 @@ class Classify(L.LightningModule):
         img_size: int = 28,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if backbone.img_size not in (None, img_size):
-            raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
+        super().__init__(backbone, num_classes, img_size)
         shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters({"backbone": asdict(backbone), "optim": asdict(optim), "loss": asdict(loss),
                                    "ema": asdict(ema), "common_mode": asdict(common_mode), **shape, "seed": seed},
@@ -70,12 +62,6 @@ class Classify(L.LightningModule):
             self.backbone.compile()  # in place: no parameter changes its name
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
-        top_k = min(5, num_classes)
-        self.val_metrics, self.test_metrics = (nn.ModuleDict({
-            "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
-            "acc5": MulticlassAccuracy(num_classes, top_k=top_k, average="micro"),
-            "loss": MeanMetric(),
-        }) for _ in range(2))
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits (B, num_classes), of the averaged weights where there are any and the module evaluates."""
@@ -113,28 +99,6 @@ class Classify(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update(self.backbone, step=self.global_step + 1)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the validation images."""
-        self._evaluate(batch, self.val_metrics, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the test images."""
-        self._evaluate(batch, self.test_metrics, "test")
-
-    def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, stage: str) -> None:
-        images, targets, _ = batch
-        logits = self(images).float()
-        losses = F.cross_entropy(logits, targets, reduction="none")
-        for name, metric in metrics.items():
-            metric.update(*((losses,) if name == "loss" else (logits, targets)))  # type: ignore[operator]
-        for name, metric in metrics.items():
-            self.log(f"{stage}/{name}", metric, prog_bar=name == "acc1", batch_size=len(images))
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Keys, labels and class probabilities (B, num_classes)."""
-        images, targets, keys = batch
-        return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
 
     def setup(self, stage: str) -> None:
         """Refuse a batch that cannot be mixed before anything is written."""

@@ -3,23 +3,21 @@
 from dataclasses import asdict
 from typing import Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
-from sinkablate.tasks.classify import Batch
+from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
 from sinkablate.vit.backbone import build_backbone
 
 
-class LeJepa(L.LightningModule):
+class LeJepa(ImageTask):
     """Trains a vision transformer without labels; an online probe reads its detached features.
 
     Args:
@@ -44,9 +42,7 @@ class LeJepa(L.LightningModule):
         img_size: int = 28,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if backbone.img_size not in (None, img_size):
-            raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
+        super().__init__(backbone, num_classes, img_size)
         shape = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters({"backbone": asdict(backbone), "lejepa": asdict(lejepa), "optim": asdict(optim),
                                    **shape, "probe_classes": num_classes, "seed": seed}, logger=False)
@@ -62,11 +58,6 @@ class LeJepa(L.LightningModule):
         if lejepa.probe_only:
             self.backbone.requires_grad_(False)
             self.projector.requires_grad_(False)
-        self.val_metrics, self.test_metrics = (nn.ModuleDict({
-            "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
-            "acc5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            "loss": MeanMetric(),
-        }) for _ in range(2))
         self.moments: Any = Moments(width)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -93,30 +84,13 @@ class LeJepa(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of the probe, and the moments of the features."""
-        self._evaluate(batch, self.val_metrics, "val")
+        super().validation_step(batch, batch_idx)
         self.moments.update(self.backbone(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
         """Effective rank of the features over the whole validation set."""
         self.log("val/effective_rank", effective_rank(self.moments.compute()).float())
         self.moments.reset()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy of the probe."""
-        self._evaluate(batch, self.test_metrics, "test")
-
-    def _evaluate(self, batch: Batch, metrics: Any, prefix: str) -> None:
-        images, targets, _ = batch
-        logits = self(images)
-        metrics["loss"].update(F.cross_entropy(logits.float(), targets, reduction="none"))
-        for name in ("acc1", "acc5"):
-            metrics[name].update(logits, targets)
-        self.log_dict({f"{prefix}/{name}": metric for name, metric in metrics.items()}, batch_size=len(images))
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Keys, labels and class probabilities of the probe (B, num_classes)."""
-        images, targets, keys = batch
-        return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}
 
     def setup(self, stage: str) -> None:
         """Refuse data without views before anything is written."""

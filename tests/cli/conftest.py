@@ -1,11 +1,18 @@
-"""Runs and shards that several tests look at."""
+"""Runs and shards that several tests look at, and signals that stop them."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 from PIL import Image
 from running import CONFIGS, fit, run
 
+from sinkablate import preemption
+from sinkablate.callbacks.preemption import Preemption
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.samples import Faults
 
@@ -43,3 +50,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(run_dir, "--trainer.limit_train_batches", "3", "--trainer.max_epochs", "2", "--diagnostics.every_n_steps", "2",
         "--trainer.limit_val_batches", "2", configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
     return run_dir
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Sends a signal to this process in the middle of the training step with a number."""
+    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
+
+    def at(step: int, number: int = signal.SIGTERM) -> None:
+        def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
+            if trainer.global_step == step:
+                os.kill(os.getpid(), number)
+        monkeypatch.setattr(Preemption, "on_before_backward", send)
+
+    yield at
+    preemption.forget()
+    for number, handler in before.items():
+        signal.signal(number, handler)

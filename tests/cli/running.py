@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,17 @@ def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outc
     done = subprocess.run(command, env=clean | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True,
                           timeout=150, check=False, cwd=ROOT)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def killed(*args: str | Path, after: Path, pattern: str) -> None:
+    """`python -m sinkablate ARGS` as a process, killed as soon as a folder holds a file of that pattern."""
+    with subprocess.Popen([sys.executable, "-m", "sinkablate", *map(str, args)], cwd=ROOT,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        limit = time.monotonic() + 100
+        while not list(after.glob(pattern)) and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.005)
+        process.kill()
 
 
 def metrics(run_dir: Path) -> list[dict[str, str]]:

@@ -1,24 +1,14 @@
 """An interrupted diagnosis goes on after its last finished batch and ends with the same numbers."""
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 from diagnosing import FILES, SMALL, diagnose, photographs, same_results, summary
-from running import ROOT, tree
+from running import killed, tree
 
 
 def test_a_killed_run_goes_on_after_its_last_batch(tmp_path: Path) -> None:
     out, chosen = tmp_path / "out", ("--batch_size", "2")
-    words = [sys.executable, "-m", "sinkablate", "diagnose", *SMALL, "--images", "builtin", *chosen, "--out", str(out)]
-    with subprocess.Popen(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
-        limit = time.monotonic() + 100
-        while not list(out.glob("parts/*.npz")) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.005)
-        process.kill()
+    killed("diagnose", *SMALL, "--images", "builtin", *chosen, "--out", out, after=out / "parts", pattern="*.npz")
     kept = tree(out / "parts")
     assert kept, "killed before the first batch, or after the last"
     assert not (out / "summary.json").exists()

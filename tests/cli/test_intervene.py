@@ -1,11 +1,7 @@
 """`intervene` as a user runs it: what it leaves, sharding, resuming, and one line for every mistake."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +9,7 @@ import polars as pl
 import pytest
 from diagnosing import SMALL
 from polars.testing import assert_frame_equal
-from running import ROOT, Outcome, run, tree
+from running import Outcome, killed, run, tree
 
 from sinkablate.intervene.edits import EDITS, KNOCK_OUTS
 
@@ -91,14 +87,8 @@ def test_a_diagnosis_can_be_given(finished: Path, whole: Path, tmp_path: Path) -
 
 def test_a_killed_run_goes_on(finished: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "sinkablate", "intervene", "--run", str(finished), "--out", str(out), *HEADS,
-             "--batch_size", "1"]
-    with subprocess.Popen(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
-        limit = time.monotonic() + 100
-        while not list(out.glob("parts/*.json")) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.005)
-        process.kill()
+    killed("intervene", "--run", finished, "--out", out, *HEADS, "--batch_size", "1", after=out / "parts",
+           pattern="*.json")
     kept = tree(out / "parts")
     assert kept, "killed before the first image, or after the last"
     intervene(finished, out, "--batch_size", "4").succeeded()

@@ -1,18 +1,13 @@
 """LeJEPA through the command line: trains, goes on exactly, is measured and diagnosed as any other run."""
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from running import CONFIGS, column, fit, metrics, run
-
-from sinkablate import preemption
-from sinkablate.callbacks.preemption import Preemption
 
 CONFIG = [CONFIGS / "lejepa_small.yaml"]
 ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=3",
@@ -38,19 +33,12 @@ def test_it_logs_both_terms_the_probe_and_the_rank(whole: Path) -> None:
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, tmp_path: Path,
+def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, tmp_path: Path, signalled: Any,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step == 2:
-            os.kill(os.getpid(), signal.SIGUSR1)
-    handlers = {number: signal.getsignal(number) for number in preemption.SIGNALS}
-    monkeypatch.setattr(Preemption, "on_before_backward", send)
+    signalled(2, signal.SIGUSR1)
     assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
     monkeypatch.undo()
     fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).succeeded()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    preemption.forget()
     one, other = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
                   for path in (whole, tmp_path / "run"))
     assert all(torch.equal(other[name], tensor) for name, tensor in one.items())

@@ -17,7 +17,6 @@ import torch
 from polars.testing import assert_frame_equal
 from running import CONFIGS, ROOT, Outcome, column, fit, metrics, quick_fit, run
 
-from sinkablate import preemption
 from sinkablate.callbacks.preemption import Preemption
 
 STEPS = 8
@@ -37,23 +36,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     fit(run_dir, *ARGS, configs=CONFIG).succeeded()
     return run_dir
-
-
-@pytest.fixture
-def signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Sends a signal to this process in the middle of the training step with a number."""
-    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
-
-    def at(step: int, number: int = signal.SIGTERM) -> None:
-        def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
-            if trainer.global_step == step:
-                os.kill(os.getpid(), number)
-        monkeypatch.setattr(Preemption, "on_before_backward", send)
-
-    yield at
-    preemption.forget()
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def same_run(one: Path, other: Path) -> None:

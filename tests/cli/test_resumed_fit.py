@@ -1,15 +1,10 @@
 """A run that was stopped and resumed through the command line is the run that was never stopped."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from running import ROOT, column, fit, quick_fit
+from running import column, fit, killed, quick_fit
 
 LONGER = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=6")
 MIXED = ("--model.loss.mixup=0.5", "--model.ema.decay=0.9", "--model.backbone.drop_path_rate=0.2")
@@ -44,14 +39,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch(whole, tmp_path):
     """`last.ckpt` is there after each epoch, not only at the end."""
     run_dir = tmp_path / "run"
     words = quick_fit(run_dir, *LONGER, *MIXED)
-    process = subprocess.Popen([sys.executable, "-m", "sinkablate", *words, "--trainer.max_epochs=500"], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = run_dir / "checkpoints" / "last.ckpt"
-    until = time.monotonic() + 100
-    while not last.exists() and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(*words, "--trainer.max_epochs=500", after=last.parent, pattern=last.name)
     begun = torch.load(last, weights_only=True)["global_step"]
     assert begun % 6 == 0
     assert not (run_dir / "DONE").exists()
