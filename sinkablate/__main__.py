@@ -15,6 +15,7 @@ VERBS = {
     "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
+    "sweep": "plan, run, submit, watch, retry and collect a grid of runs: one file, any machine",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -64,6 +65,8 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.intervene.command import intervene
 
         return run_function(intervene, verb, argv)
+    if verb == "sweep":
+        return _sweep(argv)
     if verb == "plan":
         from sinkablate.cli import run_trainer
         from sinkablate.plan import PlanCli
@@ -77,6 +80,21 @@ def _run(verb: str, argv: list[str]) -> int:
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)
+
+
+def _sweep(argv: list[str]) -> int:
+    """One of the subcommands of `sweep`."""
+    from sinkablate.sweep.command import VERBS as SUBCOMMANDS
+    from sinkablate.sweep.command import help_text as sweep_help
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(sweep_help())
+        return 0
+    if argv[0] not in SUBCOMMANDS:
+        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(SUBCOMMANDS)}")
+    from sinkablate.arguments import call
+
+    return int(call(SUBCOMMANDS[argv[0]], f"sweep {argv[0]}", argv[1:]))
 
 
 if __name__ == "__main__":

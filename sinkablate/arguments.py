@@ -50,9 +50,17 @@ SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "threshold
 def run_function(function: Callable[..., Any], verb: str, argv: list[str],
                  tell: Callable[[Any], str] | None = None) -> int:
     """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
+    result = call(function, verb, argv)
+    if tell is not None:
+        print(tell(result))
+    return 0
+
+
+def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
+    """What a typed, documented function returns to a command line."""
     try:
-        result = auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
-                          prog=f"python -m sinkablate {verb}")
+        return auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
+                        prog=f"python -m sinkablate {verb}")
     except (UserError, ValueError) as error:  # jsonargparse wraps what an optional group refuses
         mistake = _mistake_behind(error)
         if mistake is None:
@@ -61,6 +69,3 @@ def run_function(function: Callable[..., Any], verb: str, argv: list[str],
         for theirs, ours in SPELLED.items():
             message = message.replace(theirs, ours)
         raise UserError(message) from error
-    if tell is not None:
-        print(tell(result))
-    return 0

@@ -41,6 +41,7 @@ from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import close, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
+from sinkablate.sweep.cells import cell_id, variant_name
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -61,6 +62,7 @@ class Cli(LightningCLI):
 
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
+        self.words = args
         self.started = time.time()
         self.task = chosen(args)
         self.program = PROGRAMS[self.task]
@@ -85,6 +87,9 @@ class Cli(LightningCLI):
         parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
         parser.add_argument("--run_dir", type=str | None, default=None,
                             help="Directory of the run (default: runs/<model>-<variant>-s<seed>).")
+        parser.add_argument("--sweep", type=str | None, default=None,
+                            help="Sweep that this run is a cell of: run_dir is runs/<sweep>/<hash of the arguments>, "
+                                 "and names and W&B's id and group follow.")
         parser.add_argument("--overwrite", type=bool, default=False,
                             help="Start over in a directory that holds a run.")
         parser.add_class_arguments(WandbConfig, "wandb")
@@ -127,6 +132,8 @@ class Cli(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run and make its directory ready."""
         config = self.config[self.verb]
+        if config.sweep:
+            self._name_cell(config)
         model = self.program.model_name(config.model)
         self.name = f"{model}-{config.variant}-s{config.seed_everything}"
         config.run_dir = config.run_dir or f"runs/{self.name}"
@@ -139,6 +146,13 @@ class Cli(LightningCLI):
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             tell_run_dir(self.run_dir)
         config.ckpt_path = starting_point(self.verb, self.run_dir, config)
+
+    def _name_cell(self, config: Namespace) -> None:
+        """Directory, variant and W&B's id and group of a run of a sweep, from its arguments."""
+        cell = cell_id(self.words)
+        config.run_dir = config.run_dir or f"runs/{config.sweep}/{cell}"
+        config.variant = variant_name(self.words, config.variant)
+        config.wandb.id, config.wandb.group = config.wandb.id or cell, config.wandb.group or config.sweep
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer with our loggers and callbacks; W&B only when training."""
@@ -170,7 +184,7 @@ class Cli(LightningCLI):
     def _resolved(self, config: Namespace) -> str:
         """The configuration as YAML, less what only this start was told: it repeats the run, and overwrites nothing."""
         stored = config.clone()
-        stored.ckpt_path, stored.overwrite = None, False
+        stored.ckpt_path, stored.sweep, stored.overwrite = None, None, False
         text: str = self._parser(self.verb).dump(stored, skip_unset=False, skip_link_targets=False)
         return text
 

@@ -101,7 +101,7 @@ def hold(directory: Path, key: str) -> FileLock:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(directory / ".lock")
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.5)  # `sweep status` holds it for an instant to see whether somebody else does
     except Timeout:
         raise UserError(f"{key}={directory} is being written by another process") from None
     except OSError as error:

@@ -7,7 +7,7 @@ import yaml
 from running import run
 
 FROZEN = Path(__file__).with_name("keys.txt")
-OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "overwrite",
+OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "sweep", "overwrite",
         "seed_everything", "ckpt_path", "on_checkpoint_failure")
 
 

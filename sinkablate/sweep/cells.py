@@ -1,0 +1,97 @@
+"""One cell of a sweep: what identifies it and what it is called. Standard library only: `fit` asks here too."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+CONFIG, SEED = "config", "seed_everything"
+LAUNCH = ("sweep", "run_dir", "ckpt_path", "overwrite", "print_config")
+"""Keys of `fit` that whoever starts a cell sets."""
+WHERE = (*LAUNCH, "wandb.mode", "wandb.project", "wandb.entity",
+         "wandb.group", "wandb.id", "wandb.tags", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+         "trainer.accelerator", "trainer.enable_progress_bar", "data.num_workers")
+"""Keys of `fit` that say where a run is computed and recorded, not what it is."""
+
+
+def arguments(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Command-line words of `fit` as (key, value), in their order; `--key value`, `--key=value` and a bare `--key`."""
+    found: list[tuple[str, str]] = []
+    for word in words:
+        if word.startswith("--") or word == "-c":
+            key, _, value = word.lstrip("-").partition("=")
+            found.append((CONFIG if key == "c" else key, value if "=" in word else "true"))
+        elif found:
+            found[-1] = (found[-1][0], word)
+    return found
+
+
+def cell_id(words: Sequence[str]) -> str:
+    """Identity of a run in its sweep: a hash of the sorted arguments that say what it is.
+
+    The order of dotted keys does not matter, and the last of a key counts, as in `fit`; configs are one argument, in
+    their order, because later ones win.
+    """
+    given = [(key, value) for key, value in arguments(words) if key not in WHERE]
+    configs = ",".join(value for key, value in given if key == CONFIG)
+    last = {key: value for key, value in given if key != CONFIG}
+    text = "\n".join(sorted([f"{CONFIG}={configs}", *(f"{key}={value}" for key, value in last.items())]))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted keys by the shortest ending that tells them apart; `seed_everything` is `seed`."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        endings = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        names[key] = next(ending for ending in endings
+                          if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1)
+    return names | ({SEED: "seed"} if SEED in names else {})
+
+
+def variant_name(words: Sequence[str], variant: str) -> str:
+    """What a cell is called in run names: the variant of its configs and the `model` keys that the sweep sets."""
+    given = dict(arguments(words))
+    model = [key for key in given if key.startswith("model.")]
+    names = short_names(model)
+    parts = [f"{names[key]}={_slug(given[key])}" for key in sorted(model)]
+    return "+".join(([] if variant == "baseline" and parts else [variant]) + parts)
+
+
+def _slug(value: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", value).strip("_") or "none"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        words: Arguments of `fit` that make it, without those that say where.
+        factors: Swept key to value, as words.
+        label: What a person calls it: the values of its factors, seed last.
+    """
+
+    words: tuple[str, ...]
+    factors: dict[str, str]
+
+    @property
+    def id(self) -> str:
+        """Name of its run directory and its W&B id."""
+        return cell_id(self.words)
+
+    @property
+    def tidy(self) -> dict[str, str]:
+        """Factors under their short names, configs as the names of their files."""
+        names = short_names(list(self.factors))
+        return {names[key]: PurePath(value).stem if key == CONFIG else value for key, value in self.factors.items()}
+
+    @property
+    def label(self) -> str:
+        """The values of its factors, seed last."""
+        tidy = self.tidy
+        seed = tidy.pop("seed", None)
+        parts = [value if name == CONFIG else f"{name}={value}" for name, value in tidy.items()]
+        return " ".join([*parts, *([f"s{seed}"] if seed is not None else [])]) or "the only cell"

@@ -1,0 +1,63 @@
+"""From the directories of a sweep to one tidy table: a row per cell, whatever became of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sinkablate.errors import UserError
+from sinkablate.sweep.cells import Cell
+from sinkablate.sweep.grid import Sweep
+from sinkablate.sweep.state import State, state_of
+
+NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
+NONFINITE = "nonfinite.ckpt"
+"""Written by the guard against NaN when a loss is no longer a number."""
+
+
+def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
+    """One row a cell: run, cell, run_dir, status, the factors under their short names, diverged, and the metrics.
+
+    A cell without a result has empty metrics. A diverged one, whose loss became NaN or infinite, is a result.
+
+    Raises:
+        UserError: A summary cannot be read.
+    """
+    rows = [_row(cell, root) for cell in sweep.cells]
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    factors = [name for name in sweep.cells[0].tidy if name in columns]
+    first = ["run", "cell", "run_dir", "status", *factors, "diverged"]
+    order = [*first, *sorted(name for name in columns if name not in first)]
+    return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in order})
+
+
+def _row(cell: Cell, root: Path) -> dict[str, Any]:
+    run_dir = root / cell.id
+    state = state_of(run_dir)
+    diverged = state is not State.DONE and (run_dir / "checkpoints" / NONFINITE).exists()
+    factors = {name: _typed(value) for name, value in cell.tidy.items()}
+    row = {"run": cell.label, "cell": cell.id, "run_dir": str(run_dir), "status": str(state), **factors,
+           "diverged": diverged}
+    if state is not State.DONE:
+        return row
+    path = run_dir / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{path}: cannot be read; run the cell again after removing {run_dir}") from None
+    metrics = {key: value for key, value in summary.items()
+               if key not in NOT_METRICS and isinstance(value, int | float | str | None)}
+    return row | {"run": summary.get("name", cell.label)} | {k: v for k, v in metrics.items() if k not in row}
+
+
+def _typed(value: str) -> int | float | str:
+    """A number where a word is one."""
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

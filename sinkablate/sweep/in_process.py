@@ -1,0 +1,130 @@
+"""Trains small cells one after the other in this process, so that the imports are paid once."""
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from sinkablate.errors import UserError
+from sinkablate.preemption import EXIT_CODE
+from sinkablate.sweep.cells import Cell
+from sinkablate.sweep.grid import Sweep
+from sinkablate.sweep.running import POLL, Stop, fit_words, note_end
+from sinkablate.sweep.state import LOG, State, claimed, state_of
+
+AGAIN = 0.5
+"""Seconds until cells that others train are looked at again."""
+
+
+def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:
+    """Until every cell is done or failed, or a signal asks to stop: `fit` obeys it at its next step.
+
+    Args:
+        sweep: The sweep.
+        root: Its directory.
+        stop: Counts the signals.
+        show: Called after every cell.
+    """
+    waiting = list(sweep.cells)
+    with stop.listening(), _interrupt_as_termination():
+        while waiting and not stop.count:
+            before = len(waiting)
+            for cell in list(waiting):
+                if _settled(sweep, cell, root, stop):
+                    waiting.remove(cell)
+                show()
+                if stop.count:
+                    break
+            if len(waiting) == before:
+                time.sleep(AGAIN)
+
+
+def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:
+    """Several processes that each train cells one after the other; they share the cells out by their claims.
+
+    Args:
+        count: Processes.
+        sweep: The sweep.
+        root: Its directory.
+        stop: Counts the signals, which are passed on.
+        show: Called again and again.
+    """
+    command = [sys.executable, "-m", "sinkablate", "sweep", "run", str(sweep.path), "--out", str(root), "--in_process",
+               "--jobs", "1"]
+    env = {"OMP_NUM_THREADS": "1"} | os.environ
+    with stop.listening(), ExitStack() as logs:
+        files = [logs.enter_context((root / f"worker{number}.log").open("ab")) for number in range(count)]
+        workers = [subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env,
+                                    start_new_session=True) for file in files]
+        told = 0
+        while any(worker.poll() is None for worker in workers):
+            if stop.count > told:
+                told = stop.count
+                for worker in workers:
+                    worker.terminate() if told == 1 else worker.kill()
+            show()
+            time.sleep(POLL)
+    show()
+
+
+def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
+    """Train a cell unless that has happened; False when another process trains it."""
+    run_dir = root / cell.id
+    if state_of(run_dir) is State.RUNNING:
+        return False
+    with claimed(run_dir) as claim:
+        if claim is None:
+            return False
+        if state_of(run_dir, ours=True) in (State.DONE, State.FAILED):
+            return True
+        code = _fit(fit_words(sweep, cell, root), run_dir / LOG)
+        if code == EXIT_CODE:
+            stop.count += 1  # the signal reached `fit`
+        else:
+            note_end(run_dir, code)
+    gc.collect()  # a trainer and its module refer to each other
+    return True
+
+
+def _fit(words: list[str], log: Path) -> int:
+    """Exit code of `fit` in this process, which writes to a file."""
+    from sinkablate.cli import run_trainer
+    from sinkablate.preemption import forget, listen
+
+    with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        forget()
+        listen()
+        try:
+            return run_trainer(words[0], words[1:])
+        except UserError as error:
+            print(f"error: {error}")
+            return 2
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 1
+        except Exception as error:  # one cell's fault must not end the others
+            print(f"error: {type(error).__name__}: {error}")
+            return 1
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _interrupt_as_termination() -> Iterator[None]:
+    """Ctrl-C as SIGTERM, which `fit` obeys by saving itself."""
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
