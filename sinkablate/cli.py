@@ -27,6 +27,7 @@ from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, progress_callback
+from sinkablate.cells import cell_id, variant_name
 from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
@@ -41,7 +42,6 @@ from sinkablate.results import print_results, write_predictions
 from sinkablate.run_directory import close, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
-from sinkablate.sweep.cells import cell_id, variant_name
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -203,13 +203,13 @@ class Cli(LightningCLI):
             "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
             "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
         }
-        if hasattr(self.model, "findings"):
-            summary |= self.model.findings(metrics)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
+            history = pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)
+            if hasattr(self.model, "findings"):
+                summary |= self.model.findings(history)
             if figure := self.program.figure:
                 (self.run_dir / "figures").mkdir(exist_ok=True)
-                save(figure(pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)),
-                     self.run_dir / "figures" / figure.__name__)
+                save(figure(history), self.run_dir / "figures" / figure.__name__)
             close(self.run_dir, summary)
             print_results(self.run_dir, summary)
 

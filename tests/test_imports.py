@@ -29,6 +29,8 @@ MAY_IMPORT = {
     "estimate": set(),
     "plan": {"cli", "estimate", "data", "errors"},
     "preemption": set(),
+    "cells": set(),
+    "sweep": {"cells", "cli", "preemption", "errors"},
     "slurm": {"errors"},
     "starting": {"run_directory", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",
@@ -66,7 +68,8 @@ def loaded(*command: str) -> set[str]:
     """Top-level packages in `sys.modules` after `sinkablate COMMAND`."""
     code = ("import sys; from sinkablate.__main__ import main; "
             f"main({list(command)}); print(*sys.modules, file=sys.stderr)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60,
+                          cwd=PACKAGE.parent)
     return {name.split(".")[0] for name in done.stderr.split()}
 
 
@@ -75,6 +78,12 @@ HEAVY = {"torch", "lightning", "timm", "wandb", "torchvision", "polars", "matplo
 
 def test_the_list_of_verbs_imports_nothing_but_python() -> None:
     assert not loaded("--help") & (HEAVY | {"numpy", "jsonargparse"})
+
+
+@pytest.mark.parametrize("command", ["status", "retry"])
+def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -> None:
+    sweep = PACKAGE.parent / "sweeps" / "ablation.yaml"
+    assert not loaded("sweep", command, str(sweep), "--out", str(tmp_path)) & HEAVY
 
 
 def test_shards_imports_no_framework(tmp_path: Path) -> None:

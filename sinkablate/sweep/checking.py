@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 from sinkablate import __version__
+from sinkablate.cells import CONFIG, SEED, Cell, arguments
 from sinkablate.errors import UserError
-from sinkablate.sweep.cells import CONFIG, SEED, Cell, arguments
 from sinkablate.sweep.grid import Sweep
 
 CHECKED = "checked.txt"

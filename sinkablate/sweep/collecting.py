@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.sweep.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of
 

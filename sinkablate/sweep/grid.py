@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from sinkablate.cells import CONFIG, LAUNCH, WHERE, Cell, arguments
 from sinkablate.errors import UserError
-from sinkablate.sweep.cells import CONFIG, LAUNCH, WHERE, Cell, arguments
 
 ARGS = "${args}"
 KNOWN = {"program", "command", "method", "name", "description", "project", "entity", "metric", "parameters"}

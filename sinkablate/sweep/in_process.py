@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from sinkablate.cells import Cell
 from sinkablate.errors import UserError
 from sinkablate.preemption import EXIT_CODE
-from sinkablate.sweep.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end
 from sinkablate.sweep.state import LOG, State, claimed, state_of

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from sinkablate.cells import Cell
 from sinkablate.preemption import EXIT_CODE
-from sinkablate.sweep.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 

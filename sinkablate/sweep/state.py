@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from sinkablate.sweep.cells import Cell
+from sinkablate.cells import Cell
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
 """Beside the files of `fit` in the directory of a cell; the last is the one that `fit` itself holds."""

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from sinkablate.cells import CONFIG, Cell, arguments
 from sinkablate.errors import UserError
-from sinkablate.sweep.cells import CONFIG, Cell, arguments
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
 from sinkablate.sweep.state import State, states

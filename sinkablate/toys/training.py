@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning as L
+import polars as pl
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,9 +56,15 @@ class ToyTraining(L.LightningModule):
 
     test_step = validation_step
 
-    def findings(self, metrics: dict[str, float]) -> dict[str, Any]:
-        """What the summary says beside numbers."""
-        return {"toy/label": verdict(metrics), "toy/task": self.toy.task}
+    def findings(self, history: pl.DataFrame) -> dict[str, Any]:
+        """What the summary says beside numbers, from the rows of `metrics.csv`.
+
+        `toy/formed_step` is the first evaluation at which the sink's block has a label; None if there is none.
+        """
+        rows = history.filter(pl.col("toy/mass").is_not_null()).sort("step").to_dicts()
+        verdicts = [verdict(row) for row in rows]
+        formed = (row["step"] for row, label in zip(rows, verdicts, strict=True) if label != "none")
+        return {"toy/label": verdicts[-1], "toy/task": self.toy.task, "toy/formed_step": next(formed, None)}
 
     def configure_optimizers(self) -> Any:
         """As every task's."""
