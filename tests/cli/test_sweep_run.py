@@ -1,0 +1,215 @@
+"""Cells are trained once each, whatever happens to them and to who trains them, and end as a plain `fit` would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from running import ROOT, run
+from sweeping import content, opened, root_of, same_weights, spawned, sweep, weights, written
+
+from sinkablate.sweep.state import State, claimed, state_of, states
+
+LONG = ("--trainer.limit_train_batches=60", "--checkpoint.every_n_train_steps=10", "--trainer.max_epochs=2")
+TWO = {"seed_everything": {"values": [0, 1]}}
+
+
+def once(root: Path) -> bool:
+    """Every log tells of one training that ended."""
+    return all(log.read_text().count("run directory:") == 1 for log in root.glob("*/log.txt"))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four cells, trained in this process; to be read."""
+    path = written(tmp_path_factory.mktemp("swept"), content())
+    sweep("run", path, "--in_process", "--jobs", "1").succeeded()
+    return path
+
+
+def test_cells_end_as_a_plain_fit_does(swept: Path, tmp_path: Path) -> None:
+    for cell in opened(swept).cells[1:3]:
+        run("fit", *cell.words, "--run_dir", tmp_path / cell.id).succeeded()
+        assert same_weights(tmp_path / cell.id, root_of(swept) / cell.id)
+    summary = json.loads((root_of(swept) / cell.id / "summary.json").read_text())
+    assert summary["name"] == "vit_mini-registers=2-s0"
+
+
+def test_nothing_runs_twice(swept: Path) -> None:
+    root = root_of(swept)
+    before = {path: path.stat().st_mtime_ns for path in root.glob("*/summary.json")}
+    outcome = sweep("run", swept, "--in_process", "--jobs", "1").succeeded()
+    assert "4 done" in outcome.out
+    assert {path: path.stat().st_mtime_ns for path in root.glob("*/summary.json")} == before
+    assert len(before) == 4
+    assert once(root)
+
+
+def test_a_value_more_trains_its_cells_alone(swept: Path, tmp_path: Path) -> None:
+    more = content({"model.backbone.registers": {"values": [2]}, "seed_everything": {"values": [1, 5]}})
+    path = written(tmp_path, more)
+    done = {cell.id for cell in opened(swept).cells}
+    left = states(opened(path).cells, root_of(swept))
+    assert [state for key, state in left.items() if key in done] == [State.DONE]
+    assert [state for key, state in left.items() if key not in done] == [State.TODO]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_results_are_one_tidy_table(suffix: str, swept: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"results.{suffix}"
+    sweep("collect", swept, "--results", str(path)).succeeded()
+    table = pl.read_csv(path) if suffix == "csv" else pl.read_parquet(path)
+    assert table.columns[:7] == ["run", "cell", "run_dir", "status", "registers", "seed", "diverged"]
+    assert table["registers"].to_list() == [0, 0, 2, 2]
+    assert table["seed"].to_list() == [0, 1, 0, 1]
+    for row in table.to_dicts():
+        summary = json.loads((root_of(swept) / row["cell"] / "summary.json").read_text())
+        assert row["val/acc1"] == summary["val/acc1"]
+        assert row["run"] == summary["name"]
+
+
+def test_status_and_collection_of_a_sweep_in_every_state(swept: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, content({"seed_everything": {"values": [0, 1, 2, 3, 4]}}))
+    done, failed, running, preempted, todo = (root_of(path) / cell.id for cell in opened(path).cells)
+    for run_dir in (done, failed, running, preempted):
+        run_dir.mkdir(parents=True)
+    for name in ("DONE", "summary.json"):
+        (done / name).write_text('{"val/acc1": 0.5}')
+    (failed / "FAILED").write_text("exit code 2: error: no such data\n")
+    (preempted / "PREEMPTED").touch()
+    with claimed(running) as claim:
+        assert claim is not None
+        shown = json.loads(sweep("status", path, "--format", "json").succeeded().out)
+        assert [cell["state"] for cell in shown] == ["done", "failed", "running", "preempted", "todo"]
+        assert shown[1]["words"] == "exit code 2: error: no such data"
+        assert "1 todo, 1 running, 1 preempted, 1 failed, 1 done" in sweep("status", path).succeeded().out
+        with claimed(running) as second:
+            assert second is None
+    assert state_of(running) is State.TODO
+    sweep("collect", path).succeeded()
+    table = pl.read_csv(root_of(path) / "results.csv")
+    assert table["status"].to_list() == ["done", "failed", "todo", "preempted", "todo"]
+    assert table["val/acc1"].to_list() == [0.5, None, None, None, None]
+    assert sweep("retry", path).succeeded().out.startswith("reset: ")
+    assert state_of(failed) is State.TODO
+    assert not todo.exists()
+
+
+def test_a_cell_that_fails_stops_no_other_and_is_told_of(tmp_path: Path) -> None:
+    path = written(tmp_path, content({"model.optim.lr": {"values": [1e30, 3e-3]}, "seed_everything": {"value": 0}}))
+    outcome = sweep("run", path, "--in_process", "--jobs", "1")
+    assert outcome.code == 1
+    assert "1 failed, 1 done" in outcome.out
+    failed, done = json.loads(sweep("status", path, "--format", "json").succeeded().out)
+    assert (failed["state"], done["state"]) == ("failed", "done")
+    assert "the loss is" in failed["words"]
+    sweep("collect", path).succeeded()
+    table = pl.read_csv(root_of(path) / "results.csv")
+    assert table["diverged"].to_list() == [True, False]
+    assert sweep("run", path, "--in_process", "--jobs", "1").code == 1  # without a retry it is left alone
+    sweep("retry", path).succeeded()
+    assert states(opened(path).cells, root_of(path))[failed["id"]] is State.PREEMPTED
+
+
+def test_nothing_to_collect_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path, content())
+    assert "nothing of this sweep has run" in sweep("collect", path).err
+    assert "must end with .csv or .parquet" in sweep("collect", path, "--results", "x.txt").err
+
+
+@pytest.mark.parametrize(("args", "said"), [(("--jobs", "0"), "jobs"), (("--restarts", "-1"), "restarts")])
+def test_wrong_numbers_are_refused(args: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    outcome = sweep("run", written(tmp_path, content()), *args)
+    assert outcome.code == 2
+    assert f"error: {said}" in outcome.err
+
+
+def started(path: Path, *args: str) -> "subprocess.Popen[str]":
+    """`sweep run` as a process."""
+    command = [sys.executable, "-m", "sinkablate", "sweep", "run", str(path), "--out", str(root_of(path)), *args]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def checkpoints(path: Path) -> list[Path]:
+    return [file for file in root_of(path).glob("*/checkpoints/*.ckpt") if not file.is_symlink()]
+
+
+@pytest.mark.slow
+def test_two_runners_share_the_cells(tmp_path: Path) -> None:
+    path = written(tmp_path, content())
+    both = [started(path, "--jobs", "1"), started(path, "--jobs", "2", "--in_process")]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert len(list(root_of(path).glob("*/DONE"))) == 4
+    assert once(root_of(path))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two longer cells that nothing happens to, each in a process of its own."""
+    path = written(tmp_path_factory.mktemp("undisturbed"), content(TWO, *LONG))
+    spawned("run", path, "--jobs", "1").succeeded()
+    return path
+
+
+def kill_runner(process: "subprocess.Popen[str]", path: Path) -> None:
+    process.kill()
+    process.wait(10)
+    now = states(opened(path).cells, root_of(path))
+    assert State.RUNNING in now.values()  # the cell goes on by itself, and its claim with it
+
+
+def kill_cell(process: "subprocess.Popen[str]", path: Path) -> None:
+    pattern = f"sinkablate fit .*{root_of(path)}"
+    [pid, *_] = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(pid), signal.SIGKILL)
+    assert "2 done" in process.communicate(timeout=300)[0]  # started again by the runner
+    assert process.returncode == 0
+
+
+def interrupt(process: "subprocess.Popen[str]", path: Path) -> None:
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
+    assert "1 preempted" in output
+    assert not list(root_of(path).glob("*/FAILED"))
+
+
+EVENTS: dict[str, tuple[Callable[["subprocess.Popen[str]", Path], None], tuple[str, ...]]] = {
+    "SIGKILL to the runner": (kill_runner, ()),
+    "SIGKILL to a cell": (kill_cell, ()),
+    "Ctrl-C": (interrupt, ()),
+    "Ctrl-C in one process": (interrupt, ("--in_process",)),
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("event", "how"), EVENTS.values(), ids=EVENTS)
+def test_a_disturbed_sweep_ends_as_an_undisturbed_one(event: Callable[["subprocess.Popen[str]", Path], None],
+                                                       how: tuple[str, ...], undisturbed: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, content(TWO, *LONG))
+    process = started(path, "--jobs", "1", *how)
+    until(lambda: checkpoints(path), process)
+    event(process, path)
+    outcome = spawned("run", path, "--jobs", "1").succeeded()
+    assert "2 done" in outcome.out
+    for cell in opened(path).cells:
+        assert same_weights(root_of(path) / cell.id, root_of(undisturbed) / cell.id)
+        assert weights(root_of(path) / cell.id)
+    assert once(root_of(path))
