@@ -132,8 +132,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[str, Any]], Any], said: str, command: str,
-                                                        tmp_path: Path) -> None:
+def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[str, Any]], Any], said: str,
+                                                        command: str, tmp_path: Path) -> None:
     made = content()
     made["parameters"] = dict(made["parameters"])
     change(made)
@@ -143,10 +143,11 @@ def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[s
     [line] = outcome.err.splitlines()
     assert line.startswith(f"error: {path}")
     assert said in line
-    assert not [entry for entry in root_of(path).glob("*")]
+    assert not list(root_of(path).glob("*"))
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("- 1", "mapping"), ("\x00", "YAML"), (None, "cannot")])
+@pytest.mark.parametrize(("text", "said"),
+                         [("a: [", "not YAML"), ("- 1", "mapping"), ("\x00", "YAML"), (None, "cannot")])
 def test_a_file_that_is_no_sweep_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     if text is not None:
@@ -178,8 +179,8 @@ def test_the_plan_lists_cells_and_ids(tmp_path: Path) -> None:
 def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """W&B's own schema of sweep files, from its package `sweeps`, which needs an older numpy and is not imported."""
     folder = tmp_path_factory.mktemp("sweeps")
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "sweeps", "--no-deps", "-d", str(folder)], check=True,
-                   capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "sweeps", "--no-deps", "-d", str(folder)],
+                   check=True, capture_output=True, timeout=120)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         found: dict[str, Any] = json.loads(wheel.read("sweeps/config/schema.json"))
     return found

@@ -149,7 +149,7 @@ def checkpoints(path: Path) -> list[Path]:
     return [file for file in root_of(path).glob("*/checkpoints/*.ckpt") if not file.is_symlink()]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_runners_share_the_cells(tmp_path: Path) -> None:
     path = written(tmp_path, content())
     both = [started(path, "--jobs", "1"), started(path, "--jobs", "2", "--in_process")]

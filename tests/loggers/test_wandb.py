@@ -1,12 +1,9 @@
 """W&B through its real client: offline without a key, online against a stand-in, and never in the way of a training."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from running import CONFIGS, ROOT, Outcome, metrics, quick_fit, spawn
+from running import CONFIGS, Outcome, metrics, quick_fit, spawn
+from wandb_server import bucket, entries, stub
 
 pytestmark = pytest.mark.slow
 
-STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "tools" / "wandb_stub.py"
 NAME = "vit_mini-gate_reg-s3"
 KEYS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/mass_max", "norm/cls_mean",
         "norm/patch_p99", "gate/open", "stability/grad_norm", "trainer/global_step"}
@@ -77,44 +74,26 @@ def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> 
     assert_holds_every_key(record)
 
 
-@contextmanager
-def stub(log: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The stand-in for a server: its address and process, which does not outlive the test."""
-    if not STUB.is_file():
-        pytest.skip("the stand-in for a W&B server is not here (SINKABLATE_SHARED names the folder)")
-    command = ["timeout", "120", sys.executable, str(STUB), "0", str(log)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip(), process
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[dict[str, Any]]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, Path]:
     """An online run: its directory, what it said, and what the server was told."""
     root = tmp_path_factory.mktemp("online")
     with stub(root / "log.jsonl") as (url, _):
         outcome = online(root / "run", url, "--wandb.tags=[mine]", "--wandb.group=pair", "--wandb.project=sinks",
                          "--diagnostics.heatmap=true")
-    return root / "run", outcome, [json.loads(line) for line in (root / "log.jsonl").read_text().splitlines()]
+    return root / "run", outcome, root / "log.jsonl"
 
 
 def test_online_nothing_is_left_offline_and_nothing_is_warned_of(
-        recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
+        recorded: tuple[Path, Outcome, Path]) -> None:
     run_dir, outcome, _ = recorded
     assert_complete(run_dir)
     assert not offline_runs(run_dir)
     assert "W&B" not in outcome.out + outcome.err
 
 
-def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
-    told: dict[str, Any] = {}
-    for entry in recorded[2]:
-        if entry.get("op") == "UpsertBucket":
-            told |= {name: value for name, value in entry["vars"].items() if value is not None}
+def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outcome, Path]) -> None:
+    told = bucket(recorded[2], NAME)
     assert told["name"] == told["displayName"] == NAME
     assert (told["project"], told["groupName"]) == ("sinks", "pair")
     assert set(told["tags"]) == {"score:softmax", "sink:none", "gate:headwise", "registers:4", "pathway:none", "mine"}
@@ -124,13 +103,13 @@ def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outco
     assert resolved["model"]["backbone"]["attention"]["gate"] == "headwise"
 
 
-def test_the_server_gets_numbers_and_the_heat_map(recorded: tuple[Path, Outcome, list[dict[str, Any]]]) -> None:
-    bodies = "".join(entry["body"] for entry in recorded[2] if "body" in entry)  # the stand-in keeps their beginnings
+def test_the_server_gets_numbers_and_the_heat_map(recorded: tuple[Path, Outcome, Path]) -> None:
+    bodies = "".join(entry["body"] for entry in entries(recorded[2]) if "body" in entry)  # their beginnings
     keys = set(re.findall(r'\\"([\w./]+)\\":', bodies))
     assert keys & KEYS
     assert {key.split("/")[0] for key in keys if "/" in key and not key.startswith("system.")} <= {
         "train", "val", "sink", "norm", "gate", "stability", "trainer", "media"}
-    assert any("heads" in entry.get("put", "") for entry in recorded[2])
+    assert any("heads" in entry.get("put", "") for entry in entries(recorded[2]))
     assert_holds_every_key(next((recorded[0] / "wandb").glob("run-*")))
 
 

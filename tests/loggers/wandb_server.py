@@ -1,0 +1,44 @@
+"""A stand-in for W&B's server on loopback, for the time of a test."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "tools" / "wandb_stub.py"
+
+
+@contextmanager
+def stub(log: Path, seconds: int = 120) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Its address and process, which does not outlive the test."""
+    if not STUB.is_file():
+        pytest.skip("the stand-in for a W&B server is not here (SINKABLATE_SHARED names the folder)")
+    command = ["timeout", str(seconds), sys.executable, str(STUB), "0", str(log)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def entries(log: Path) -> list[dict[str, Any]]:
+    """What it was told."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def bucket(log: Path, name: str) -> dict[str, Any]:
+    """All that was said of one run."""
+    told: dict[str, Any] = {}
+    for entry in entries(log):
+        if entry.get("op") == "UpsertBucket" and entry["vars"].get("name") == name:
+            told |= {key: value for key, value in entry["vars"].items() if value is not None}
+    return told
