@@ -138,16 +138,39 @@ def nobody() -> Iterator[str]:
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
+class Silence(BaseHTTPRequestHandler):
+    """A server that takes longer than anybody waits."""
+
+    def do_POST(self) -> None:
+        time.sleep(60)
+
+    do_GET = do_PUT = do_POST  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class Impatient(ThreadingHTTPServer):
+    """Ends without waiting for its answers."""
+
+    daemon_threads, block_on_close = True, False
+
+
 @contextmanager
-def refusing() -> Iterator[str]:
+def refusing(handler: type[BaseHTTPRequestHandler] = Refusal) -> Iterator[str]:
     """The address of a server that refuses."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+    with Impatient(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 
 
-@pytest.mark.parametrize("server", [nobody, refusing])
+def slow() -> Any:
+    """The address of a server that does not answer in time."""
+    return refusing(Silence)
+
+
+@pytest.mark.parametrize("server", [nobody, refusing, slow])
 def test_a_server_that_is_not_there_costs_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
     with server() as url:
         outcome = online(tmp_path / "run", url)

@@ -80,7 +80,7 @@ class Cluster:
 
     def __call__(self, *command: str, **env: str) -> str:
         """Output of a command."""
-        done = subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout.strip()
 

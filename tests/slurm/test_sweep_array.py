@@ -21,9 +21,9 @@ PARAMETERS = {"model.backbone.attention.gate": {"values": ["none", "headwise"]},
 
 
 def sweep_file(folder: Path, **parameters: object) -> Path:
-    """Four cells of six hundred steps."""
+    """Four cells of three hundred steps."""
     command = ["python", "-m", "sinkablate", "fit", "--config", str(CONFIG.with_name("baseline.yaml")), *ARGS,
-               "--sweep", "array", "${args}"]
+               "--trainer.max_epochs=3", "--sweep", "array", "${args}"]
     path = folder / "array.yaml"
     path.write_text(yaml.safe_dump({"name": "array", "method": "grid", "command": command,
                                     "parameters": PARAMETERS | parameters}))
@@ -52,7 +52,7 @@ def longest(path: Path) -> int:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same cells, trained without SLURM."""
     path = sweep_file(tmp_path_factory.mktemp("local"))
-    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "2", "--in_process").succeeded()
+    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "2", "--in_process", timeout=500).succeeded()
     return path
 
 
