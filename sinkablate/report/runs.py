@@ -150,8 +150,9 @@ def _fit(path: Path) -> Run:
 def _diagnosis(path: Path) -> Run:
     known = _json(path / DIAGNOSIS) or {}
     summary = _json(path / "summary.json")
-    tables = {name: read_parquet(path / f"{name}.parquet") if (path / f"{name}.parquet").exists() else None
-              for name in ("heads", "blocks", "sensitivity")}
+    tables: dict[str, Any] = {name: read_parquet(path / f"{name}.parquet")
+                              if (path / f"{name}.parquet").exists() else None
+                              for name in ("heads", "blocks", "sensitivity")}
     stripes = path / "figures" / "stripes.csv"
     mass, names, registers = _per_image(path / "per_image.npz")
     return Run(
