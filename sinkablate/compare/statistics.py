@@ -107,7 +107,7 @@ def equivalence(estimate: Inference, margin: float) -> Any:
 
 
 def hedges(cell: Floats, baseline: Floats) -> float:
-    """Hedges' g of two samples (n,): their difference in pooled sample sd, freed of small-sample bias; NaN if undefined."""
+    """Hedges' g of two samples (n,): difference in pooled sample sd, freed of small-sample bias; NaN if undefined."""
     from statsmodels.stats.meta_analysis import effectsize_smd
 
     sizes = len(cell), len(baseline)
@@ -154,33 +154,36 @@ def holm(p_values: ArrayLike) -> Floats:
     return corrected
 
 
-def bootstrap(cells: Sequence[Floats], weights: Sequence[float], *, same_seeds: bool,
-              draws: int = 1000) -> tuple[float, float, float]:
-    """A weighted sum of cells' means over seeds and images, where both are resampled: estimate, error, freedom.
+def resample_images(values: Floats, draws: int = 1000) -> Floats:
+    """Mean of every run over images drawn with replacement, one draw for all: (runs, images) to (draws, runs)."""
+    rng, images = np.random.default_rng(0), values.shape[1]
+    counts = (np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(draws))
+    return np.stack([values @ count / images for count in counts])
 
-    The images of a draw are the same in every cell. The bootstrap's standard error is scaled by sqrt(n / (n - 1)) for
-    the fewest seeds n of a cell, and t's quantile has n - 1 degrees of freedom: few seeds resampled know too little of
-    their spread, and where images do not vary this is the t-interval over seeds.
+
+def bootstrap(cells: Sequence[Floats], drawn: Sequence[Floats], weights: Sequence[float], *,
+              same_seeds: bool) -> tuple[float, float, float]:
+    """A weighted sum of cells' means where seeds and images are both resampled: estimate, error, freedom.
+
+    The bootstrap's standard error is scaled by sqrt(n / (n - 1)) for the fewest seeds n of a cell, and t's quantile has
+    n - 1 degrees of freedom: a few seeds resampled know too little of their spread (Hesterberg 2015), and where images
+    do not vary this is the t-interval over seeds.
 
     Args:
-        cells: Values of each cell (seeds, images), the same images in the same order.
+        cells: Values of each cell (n_i,), means over all images.
+        drawn: The same over each draw of images (draws, n_i), from `resample_images`.
         weights: One for each cell.
-        same_seeds: Rows of the cells are the same seeds and are drawn together.
-        draws: How many samples.
+        same_seeds: The cells have the same seeds in the same order, and they are drawn together.
     """
-    rng = np.random.default_rng(0)
-    fewest, images = min(len(cell) for cell in cells), cells[0].shape[1]
-    value = float(sum(w * cell.mean() for w, cell in zip(weights, cells, strict=True)))
+    fewest = min(len(cell) for cell in cells)
+    value = float(sum(w * cell.mean() if cell.size else nan for w, cell in zip(weights, cells, strict=True)))
     if fewest < 2:
         return value, nan, nan
-    drawn = []
-    for size in np.diff(np.linspace(0, draws, 21).astype(int)):  # 10,000 images times all draws would be 80 MB
-        of_images = rng.multinomial(images, np.full(images, 1 / images), size=size) / images
-        of_seeds: Floats | None = None
-        total = np.zeros(size)
-        for w, cell in zip(weights, cells, strict=True):
-            if of_seeds is None or not same_seeds:
-                of_seeds = rng.multinomial(len(cell), np.full(len(cell), 1 / len(cell)), size=size) / len(cell)
-            total += w * np.einsum("ds,ds->d", of_seeds, of_images @ cell.T)
-        drawn.append(total)
-    return value, float(np.concatenate(drawn).std() * np.sqrt(fewest / (fewest - 1))), fewest - 1.0
+    rng = np.random.default_rng(1)
+    total: Any = 0.0
+    picked: Any = None
+    for w, runs in zip(weights, drawn, strict=True):
+        if picked is None or not same_seeds:
+            picked = rng.multinomial(runs.shape[1], np.full(runs.shape[1], 1 / runs.shape[1]), size=len(runs))
+        total = total + w * (picked * runs).sum(axis=1) / runs.shape[1]
+    return value, float(np.std(total) * np.sqrt(fewest / (fewest - 1))), fewest - 1.0
