@@ -12,7 +12,7 @@ INTERACTION = (1.0, -1.0, -1.0, 1.0)
 """Weights of the cells (both, first alone, second alone, neither): (both - first) - (second - neither)."""
 
 
-def intersection_union(over_first: Inference, over_second: Inference, sign: int = 1) -> Any:
+def intersection_union(over_first: Inference, over_second: Inference, sign: Any = 1) -> Any:
     """p that the combination is not better than both parts: the larger of the two (Berger 1982), made two-sided.
 
     It is below .05 exactly where both 95 % intervals lie on the better side of zero. No correction is needed for
@@ -33,7 +33,7 @@ def claim(p_complementary: Any) -> Any:
     return np.select([np.isnan(p), p < ALPHA], ["not estimable", "supported"], "not supported")
 
 
-def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: int = 1) -> Any:
+def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
     """What an interaction is: synergistic, sub-additive, additive, undetermined, or not estimable.
 
     Args:

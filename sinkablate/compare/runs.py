@@ -1,7 +1,7 @@
 """From rows to runs: the cells of a design, each with its seeds and values, and what was left out of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -63,45 +63,45 @@ def tidy(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str 
     Raises:
         UserError: For every column, value or row that cannot be what it is said to be.
     """
-    given = {"nested": nested, "image": image, "diverged": diverged, "pair_by": pair_by}
-    require_columns(frame, {"metric": [metric], "factors": list(factors),
-                            **{key: [name] for key, name in given.items() if name is not None}})
     if pair_by is None and (nested or image):
         raise UserError(f"{'nested' if nested else 'image'} needs pair_by, the column that tells runs apart")
-    notes: list[str] = []
-    keys = [f"factor {place}" for place in range(len(factors))]
-    columns = {key: levels(frame, name) for key, name in zip(keys, factors, strict=True)}
-    for name in factors:
-        empty = frame[name].null_count()
-        if empty:
-            notes.append(f"{name} has no value in {empty} rows; they are taken as level none")
-    columns["seed"] = levels(frame, pair_by) if pair_by else pl.arange(len(frame), eager=True).cast(pl.String)
-    if pair_by and frame[pair_by].null_count():
-        raise UserError(f"pair_by={pair_by} has no value in row {frame[pair_by].is_null().arg_true()[0] + 1}")
-    for key, name in (("nested", nested), ("image", image)):
-        if name is not None:
-            columns[key] = levels(frame, name)
-    rows = pl.DataFrame({**{key: column.alias(key) for key, column in columns.items()},
-                         "value": numbers(frame, metric).alias("value"),
-                         "diverged": truths(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)})
-    _refuse_doubles(rows, dict(zip(columns, [*factors, pair_by or "row", *filter(None, (nested, image))], strict=True)))
+    rows, notes = _rows(frame, metric, factors, pair_by, nested, image, diverged)
+    keys = rows.columns[:len(factors)]
     all_levels = tuple(in_order(rows[key].to_list()) for key in keys)
     if prod(map(len, all_levels)) == 1:
         raise UserError(f"factors={','.join(factors)}: one level each, nothing to compare")
     notes += [f"{name} has one level, {found[0]}: it plays no part"
               for name, found in zip(factors, all_levels, strict=True) if len(found) == 1]
-    runs = rows.with_columns(pl.col("diverged").any().over([*keys, "seed"]),
-                             pl.when("diverged").then(None).otherwise("value").alias("value"))
-    if nested is not None:
-        runs = _average_nested(runs, keys, nested, notes)
-    else:
-        runs = runs.with_columns(nested=pl.lit(1))
+    runs = rows.with_columns(pl.col("diverged").any().over([*keys, "seed"]))
+    runs = runs.with_columns(pl.when("diverged").then(None).otherwise("value").alias("value"))
+    runs = runs.with_columns(nested=pl.lit(1)) if nested is None else _average_nested(runs, keys, nested, notes)
     drawn = None
     if image is not None:
         runs, drawn = _average_images(runs, keys, image, notes)
     cells = _cells(runs, keys, drawn)
     design = Runs(tuple(factors), all_levels, cells, ())
-    return Runs(design.factors, design.levels, cells, (*notes, *_left_out(design, runs, metric, keys, pair_by)))
+    return replace(design, notes=(*notes, *_left_out(design, runs, metric, keys, pair_by)))
+
+
+def _rows(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str | None, nested: str | None,
+          image: str | None, diverged: str | None) -> tuple[pl.DataFrame, list[str]]:
+    """The columns that count, factors first, under names of ours, and notes."""
+    named = {"seed": pair_by, "nested": nested, "image": image}
+    columns = {f"factor {place}": name for place, name in enumerate(factors)}
+    columns |= {key: name for key, name in named.items() if name is not None}
+    require_columns(frame, {"metric": [metric], "factors": list(factors), "diverged": [diverged] if diverged else None,
+                            **{key.replace("seed", "pair_by"): [name] for key, name in named.items() if name}})
+    data = {key: levels(frame, name).alias(key) for key, name in columns.items()}
+    if pair_by is None:
+        data["seed"] = pl.arange(len(frame), eager=True).cast(pl.String)
+    elif (data["seed"] == "none").any():
+        raise UserError(f"pair_by={pair_by} has no value in row {(data['seed'] == 'none').arg_true()[0] + 1}")
+    data["value"] = numbers(frame, metric)
+    data["diverged"] = truths(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)
+    rows = pl.DataFrame([column.alias(key) for key, column in data.items()])
+    _refuse_doubles(rows, columns)
+    return rows, [f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
+                  for name in factors if frame[name].null_count()]
 
 
 def _refuse_doubles(rows: pl.DataFrame, names: dict[str, str]) -> None:
@@ -118,10 +118,10 @@ def _average_nested(rows: pl.DataFrame, keys: list[str], nested: str, notes: lis
     """One row a run (and image): its mean over nested seeds, which are no runs of their own."""
     by = [*keys, "seed", *(["image"] if "image" in rows.columns else [])]
     runs = rows.group_by(by, maintain_order=True).agg(
-        pl.col("value").drop_nulls().mean(), pl.col("diverged").any(), pl.col("value").drop_nulls().std().alias("within"),
-        pl.col("value").drop_nulls().len().cast(pl.Int64).alias("nested"), pl.len().alias("rows"))
+        pl.col("value").mean(), pl.col("diverged").any(), pl.col("value").std().alias("within"),
+        pl.col("value").count().cast(pl.Int64).alias("nested"), pl.len().alias("rows"))
     counts = runs.filter(~pl.col("diverged"))["nested"]
-    least, most = (counts.min() or 0, counts.max() or 0)
+    least, most = min(counts, default=0), max(counts, default=0)
     within = runs["within"].mean()
     spread_within = f", sd {within:.3g} within a run" if isinstance(within, float) else ""
     notes.append(f"{nested}: {least if least == most else f'{least} to {most}'} values a run are averaged"
@@ -191,8 +191,8 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
         notes.append(f"{holes} cells have no runs: {listed(named, holes)}")
     if pair_by and len({cell.seeds for cell in design.cells.values()}) > 1:
         sizes = [len(cell.seeds) for cell in design.cells.values()]
-        notes.append(f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each): a pair needs "
-                     "both")
+        notes.append(f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each): a pair "
+                     "needs both")
     everything = np.concatenate([cell.values for cell in design.cells.values()])
     if len(everything) > 1 and not spread(everything) > 0:
         notes.append(f"{metric} is constant ({everything[0]:g}): there is nothing to infer")

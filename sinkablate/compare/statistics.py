@@ -42,8 +42,10 @@ class Inference:
         return Inference(*(float(getattr(self, name)[index]) for name in ("value", "se", "df", "low", "high", "p")))
 
 
-NOTHING = Inference(nan, nan, nan, nan, nan, nan)
-"""Where there is not even a value."""
+def gather(parts: Sequence[Inference]) -> Inference:
+    """Many as one, of arrays."""
+    return Inference(*(np.array([getattr(part, name) for part in parts], dtype=np.float64)
+                       for name in ("value", "se", "df", "low", "high", "p")))
 
 
 def inference(value: ArrayLike, se: ArrayLike, df: ArrayLike) -> Inference:

@@ -38,21 +38,21 @@ def read_table(path: Path) -> pl.DataFrame:
     return frame
 
 
-def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str]]) -> None:
+def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) -> None:
     """Refuse a name that is no column, or that two options share.
 
     Args:
         frame: The table.
-        keys: Option -> the columns it names.
+        keys: Option -> the columns it names; None if it is not used.
 
     Raises:
         UserError: Names the option, the column and the nearest one there is.
     """
     used: dict[str, str] = {}
     for key, names in keys.items():
-        if not names:
+        if names is not None and not [*filter(None, names)]:
             raise UserError(f"{key} is empty")
-        for name in names:
+        for name in names or ():
             if name not in frame.columns:
                 raise UserError(f"{key}={name}: no such column; {nearest(name, frame.columns)}")
             if name in used:
@@ -138,5 +138,5 @@ def truths(frame: pl.DataFrame, name: str) -> pl.Series:
     text = text.str.replace(r"^([01])\.0$", "$1").replace({"nan": "", "none": "", "null": ""})
     wrong = (~text.is_in([*TRUE, *FALSE])).arg_true()
     if len(wrong):
-        raise UserError(f"column {name} is neither true nor false in row {wrong[0] + 1}: {frame[name][int(wrong[0])]!r}")
+        raise UserError(f"{name} is neither true nor false in row {wrong[0] + 1}: {frame[name][int(wrong[0])]!r}")
     return text.is_in(TRUE).alias(name)
