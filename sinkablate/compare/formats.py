@@ -18,8 +18,8 @@ from sinkablate.compare.statistics import Inference
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals are 95 % and for one comparison; verdicts are after Holm. * primary"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-                       "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
-                       "±": r"$\pm$", "²": r"$^2$"})
+                       "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
+                       ">": r"$>$", "±": r"$\pm$", "²": r"$^2$"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _cells(of: Comparison) -> Sheet:
     rows = [(*cell.levels, str(cell.n), number(cell.mean.value, places), number(cell.sd, places),
              interval(cell.mean, places), f"{cell.diverged} of {cell.runs}", str(cell.missing)) for cell in of.cells]
     columns = (*of.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
-    wanted = [*[True] * (len(columns) - 2), any(each.diverged for each in of.cells), any(each.missing for each in of.cells)]
+    lost = [any(cell.diverged for cell in of.cells), any(cell.missing for cell in of.cells)]
+    wanted = [True] * (len(columns) - 2) + lost
     return _picked(f"{of.metric} ({direction} is better)", columns, rows, len(of.factors), wanted)
 
 
