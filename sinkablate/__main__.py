@@ -15,6 +15,7 @@ VERBS = {
     "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
+    "compare": "what a table of runs says about its factors, and how many seeds it takes: any tidy CSV or parquet",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -64,6 +65,11 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.intervene.command import intervene
 
         return run_function(intervene, verb, argv)
+    if verb == "compare":
+        from sinkablate.arguments import run_function
+        from sinkablate.compare.command import compare
+
+        return run_function(compare, verb, argv, str)
     if verb == "plan":
         from sinkablate.cli import run_trainer
         from sinkablate.plan import PlanCli

@@ -1,7 +1,7 @@
 """Command lines from typed functions, with one-line errors and no abbreviations."""
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Container
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -35,12 +35,21 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
-    """A bare `--flag` of a yes-or-no key means `--flag=true`."""
-    flags = {option for action in parser._actions for option in action.option_strings
-             if getattr(action, "_typehint", None) is bool}
+    """A bare `--flag` of a yes-or-no key means `--flag=true`, and `--pair-by` means `--pair_by`."""
+    options = {option: getattr(action, "_typehint", None) for action in parser._actions
+               for option in action.option_strings}
+    flags = {option for option, hint in options.items() if hint is bool or bool in get_args(hint)}
+    args = [_underlined(word, options) for word in args]
     following = [*args, "--"][1:]
     return [f"{word}=true" if word in flags and after.startswith("--") else word
             for word, after in zip(args, following, strict=True)]
+
+
+def _underlined(word: str, options: Container[str]) -> str:
+    """An option spelled with hyphens, as it is known."""
+    name, equals, value = word.partition("=")
+    known = f"--{name[2:].replace('-', '_')}"
+    return f"{known}{equals}{value}" if name.startswith("--") and name not in options and known in options else word
 
 
 SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "run_directory": {"errors"},
     "memory": set(),
+    "compare": {"errors"},
     "report": {"config", "errors"},
     "results": set(),
     "attention": {"config", "errors"},
@@ -75,6 +76,11 @@ HEAVY = {"torch", "lightning", "timm", "wandb", "torchvision", "polars", "matplo
 
 def test_the_list_of_verbs_imports_nothing_but_python() -> None:
     assert not loaded("--help") & (HEAVY | {"numpy", "jsonargparse"})
+
+
+def test_compare_imports_no_framework(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("a,seed,m\n0,0,1\n1,0,2\n0,1,2\n1,1,4\n")
+    assert not loaded("compare", str(tmp_path / "runs.csv"), "--metric=m", "--factors=a") & (HEAVY - {"polars"})
 
 
 def test_shards_imports_no_framework(tmp_path: Path) -> None:
