@@ -17,6 +17,7 @@ from sinkablate.compare.statistics import Inference
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals are 95 % and for one comparison; verdicts are after Holm. * primary"
+NEEDS = r"% needs \usepackage{booktabs}"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
                        ">": r"$>$", "±": r"$\pm$", "²": r"$^2$"})
@@ -135,30 +136,38 @@ def _markdown(of: Comparison) -> str:
     """GitHub's tables, notes and sentences as lists."""
     parts = []
     for sheet in sheets(of):
-        head = [sheet.columns, tuple("---" if place < sheet.names else "---:" for place in range(len(sheet.columns)))]
-        lines = ["| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in row) + " |"
-                 for row in (*head, *sheet.rows)]
-        parts += [f"**{sheet.title}**", "\n".join(lines)]
+        parts += [f"**{sheet.title}**", markdown_table(sheet)]
     parts.append(f"{FOOTNOTE}. {of.family}.".replace("*", r"\*"))
     parts += ["\n".join(f"- {line}" for line in lines) for lines in
               ([f"Note: {note}." for note in of.notes], of.sentences) if lines]
     return "\n\n".join(parts)
 
 
+def markdown_table(sheet: Sheet) -> str:
+    """A table as GitHub reads it."""
+    head = [sheet.columns, tuple("---" if place < sheet.names else "---:" for place in range(len(sheet.columns)))]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in row) + " |"
+                     for row in (*head, *sheet.rows))
+
+
 def _latex(of: Comparison) -> str:
     """One `table` per sheet for booktabs; what was corrected, and the notes, are in the captions."""
-    parts = ["% needs \\usepackage{booktabs}"]
+    parts = [NEEDS]
     for sheet in sheets(of):
         about = [sheet.title, f"{FOOTNOTE}. {of.family}"] if sheet.columns[0] in ("cell", "first") else \
             [sheet.title, *of.notes]
-        caption = _escaped(". ".join(about)) + "."
-        rows = [" & ".join(map(_escaped, row)) + r" \\" for row in (sheet.columns, *sheet.rows)]
-        parts.append("\n".join([
-            r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.columns) - sheet.names)}}}",
-            r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]))
+        parts.append(latex_table(sheet, ". ".join(about) + "."))
     parts.append("\n".join(f"% {line}" for line in of.sentences))
     return "\n\n".join(parts)
+
+
+def latex_table(sheet: Sheet, caption: str) -> str:
+    """A `table` for booktabs."""
+    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in (sheet.columns, *sheet.rows)]
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}",
+        rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.columns) - sheet.names)}}}",
+        r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
 def _escaped(text: str) -> str:

@@ -177,9 +177,15 @@ def _busiest_images(mass: NDArray[np.float32], names: tuple[str, ...]) -> dict[s
 
 def _maps(maps: Maps, pictures: dict[str, int]) -> dict[str, Any]:
     seen = [pictures.setdefault(data_url(picture_png(picture)), len(pictures)) for picture in maps.pictures]
-    heads = [{"block": block, "head": head, "images": [
-        {"map": data_url(map_png(maps.patches(place, image))), "peak": rounded([maps.patches(place, image).max()], 3)[0],
-         "shares": dict(zip(shares := maps.shares(place, image), rounded(list(shares.values()), 3), strict=True)),
-         "strongest": [*maps.strongest(place, image)[:2], rounded([maps.strongest(place, image)[2]], 3)[0]]}
-        for image in range(len(maps.names))]} for place, (block, head) in enumerate(maps.heads)]
+    heads = [{"block": block, "head": head,
+              "images": [_map(maps, place, image) for image in range(len(maps.names))]}
+             for place, (block, head) in enumerate(maps.heads)]
     return {"names": list(maps.names), "pictures": seen, "grid": list(maps.grid), "heads": heads}
+
+
+def _map(maps: Maps, head: int, image: int) -> dict[str, Any]:
+    patches, shares = maps.patches(head, image), maps.shares(head, image)
+    place, kind, most = maps.strongest(head, image)
+    return {"map": data_url(map_png(patches)), "peak": rounded([patches.max()], 3)[0],
+            "shares": dict(zip(shares, rounded(list(shares.values()), 3), strict=True)),
+            "strongest": [place, kind, rounded([most], 3)[0]]}
