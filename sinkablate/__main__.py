@@ -16,6 +16,7 @@ VERBS = {
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
     "compare": "what a table of runs says about its factors, and how many seeds it takes: any tidy CSV or parquet",
+    "report": "one interactive page, figures and tables of any number of runs and diagnoses",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -70,6 +71,11 @@ def _run(verb: str, argv: list[str]) -> int:
         from sinkablate.compare.command import compare
 
         return run_function(compare, verb, argv, str)
+    if verb == "report":
+        from sinkablate.arguments import gathered, run_function
+        from sinkablate.reporting import report
+
+        return run_function(report, verb, gathered(argv), str)
     if verb == "plan":
         from sinkablate.cli import run_trainer
         from sinkablate.plan import PlanCli

@@ -1,5 +1,6 @@
 """Command lines from typed functions, with one-line errors and no abbreviations."""
 
+import json
 from collections.abc import Callable, Container
 from typing import Any, NoReturn, get_args
 
@@ -50,6 +51,15 @@ def _underlined(word: str, options: Container[str]) -> str:
     name, equals, value = word.partition("=")
     known = f"--{name[2:].replace('-', '_')}"
     return f"{known}{equals}{value}" if name.startswith("--") and name not in options and known in options else word
+
+
+def gathered(argv: list[str]) -> list[str]:
+    """Words that belong to no option, wherever they stand, as one list in front: for a verb that takes several."""
+    places = [place for place, word in enumerate(argv) if not word.startswith("-")
+              and not (place and argv[place - 1].startswith("--") and "=" not in argv[place - 1])]
+    words = [argv[place] for place in places]
+    rest = [word for place, word in enumerate(argv) if place not in set(places)]
+    return [json.dumps(words), *rest] if words else rest
 
 
 SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}

@@ -40,7 +40,7 @@ def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
     return figure, data
 
 
-def stability(runs: Lines, rule: str) -> Drawn | None:
+def stability(runs: Lines) -> Drawn | None:
     """Panel 8c: spikes of loss and gradient and steps that were not finite, a row a run."""
     names = ("loss_spikes", "grad_spikes", "nonfinite_steps")
     some = [run for run in runs if f"stability/{names[0]}" in run.summary]

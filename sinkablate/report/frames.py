@@ -50,7 +50,8 @@ def keyed(figure: Figure, axes: Sequence[Axes]) -> None:
         handles, texts = axis.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
     if found:
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)), fontsize=8)
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)),
+                      fontsize=8)
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def labelled(run: Run, rule: str) -> pl.DataFrame:
                             pl.when(pl.sum_horizontal(counts) > 0).then(best).otherwise(pl.lit("none")).alias("label"))
 
 
-def token_norms(runs: Lines, rule: str) -> Drawn | None:
+def token_norms(runs: Lines) -> Drawn | None:
     """Panel 4: token norms by block and token type, a frame a variant, a line a run."""
     some = [run for run in runs if run.blocks is not None]
     names = list(dict.fromkeys(run.variant for run in some))
