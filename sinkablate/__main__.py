@@ -1,7 +1,8 @@
 """`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
@@ -50,32 +51,11 @@ def _run(verb: str, argv: list[str]) -> int:
     """Import what the verb needs, and no more."""
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
-    if verb == "shards":
-        from sinkablate.arguments import run_function
-        from sinkablate.data.shards import write_shards
-
-        return run_function(write_shards, verb, argv,
-                            lambda counts: f"{sum(counts.values())} images in {len(counts)} shards")
-    if verb == "diagnose":
-        from sinkablate.arguments import run_function
-        from sinkablate.diagnose.command import diagnose
-
-        return run_function(diagnose, verb, argv)
-    if verb == "intervene":
-        from sinkablate.arguments import run_function
-        from sinkablate.intervene.command import intervene
-
-        return run_function(intervene, verb, argv)
-    if verb == "compare":
-        from sinkablate.arguments import run_function
-        from sinkablate.compare.command import compare
-
-        return run_function(compare, verb, argv, str)
-    if verb == "report":
+    if verb in FUNCTIONS:
         from sinkablate.arguments import gathered, run_function
-        from sinkablate.reporting import report
 
-        return run_function(report, verb, gathered(argv), str)
+        function, tell = FUNCTIONS[verb]()
+        return run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
     if verb == "plan":
         from sinkablate.cli import run_trainer
         from sinkablate.plan import PlanCli
@@ -89,6 +69,45 @@ def _run(verb: str, argv: list[str]) -> int:
     from sinkablate.cli import run_trainer
 
     return run_trainer(verb, argv)
+
+
+Function = tuple[Callable[..., Any], Callable[[Any], str] | None]
+"""What a verb calls with its options, and what it prints of the result."""
+
+
+def _compare() -> Function:
+    from sinkablate.compare.command import compare
+
+    return compare, str
+
+
+def _diagnose() -> Function:
+    from sinkablate.diagnose.command import diagnose
+
+    return diagnose, None
+
+
+def _intervene() -> Function:
+    from sinkablate.intervene.command import intervene
+
+    return intervene, None
+
+
+def _report() -> Function:
+    from sinkablate.reporting import report
+
+    return report, str
+
+
+def _shards() -> Function:
+    from sinkablate.data.shards import write_shards
+
+    return write_shards, lambda counts: f"{sum(counts.values())} images in {len(counts)} shards"
+
+
+FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report,
+             "shards": _shards}
+"""Verbs whose options are the arguments of one function."""
 
 
 if __name__ == "__main__":

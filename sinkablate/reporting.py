@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sinkablate.errors import UserError
 
@@ -42,6 +42,8 @@ def report(
     factors: str | None = None,
     baseline: str | None = None,
     lower_is_better: bool | None = None,
+    margin: float | None = None,
+    detect: float | None = None,
     maps: int = 4,
     images: int = 4,
 ) -> str:
@@ -60,6 +62,8 @@ def report(
         factors: What makes the cells, with commas between: columns, or configuration keys by their ending.
         baseline: The cell to compare with, as gate=none,registers=0.
         lower_is_better: Smaller is better; by default of a metric that ends in loss.
+        margin: Cells that differ by less are the same (TOST), in the metric's units.
+        detect: An effect to say how many seeds would find it, in the metric's units.
         maps: Attention maps are made of so many heads of each run; 0 makes none, and needs no checkpoint.
         images: ... on so many of its probe images.
 
@@ -77,7 +81,8 @@ def report(
     require_writable(target, "out")
     found = read_runs(runs)
     notes = [f"{run.name} has not finished; what it holds is shown." for run in found if not run.finished]
-    made, said = _ablation(found, results, metric, factors, baseline, lower_is_better)
+    made, said = _ablation(found, results, metric, factors, {
+        "baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect})
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
     attention, faults = _maps(found, maps, images)
     return _write(target, found, made, said, attention, title=title, rule=shown, metric=metric,
@@ -102,7 +107,7 @@ def _has_events(run: "Run", rule: str) -> bool:
 
 
 def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, factors: str | None,
-              baseline: str | None, lower_is_better: bool | None) -> tuple["Ablation | None", str]:
+              asked: dict[str, Any]) -> tuple["Ablation | None", str]:
     """The comparison, or why there is none; what the user asked for by name and cannot be had is an error."""
     from sinkablate.compare.table import read_table
     from sinkablate.report.ablation import ablation, run_table, task_metrics
@@ -115,10 +120,11 @@ def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, fa
         return None, "No run of fit has a task metric to compare."
     try:
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
-        lower = measured.endswith("loss") if lower_is_better is None else lower_is_better
-        return ablation(table, measured, names, _levels(baseline), lower), ""
+        lower = measured.endswith("loss") if asked["lower_is_better"] is None else asked["lower_is_better"]
+        return ablation(table, measured, names, baseline=_levels(asked["baseline"]), lower_is_better=lower,
+                        margin=asked["margin"], detect=asked["detect"]), ""
     except UserError as error:
-        if {results, metric, factors, baseline} != {None}:
+        if any(value is not None for value in (results, metric, factors, *asked.values())):
             raise
         return None, f"Nothing to compare: {error}."
 
@@ -176,8 +182,7 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
         (partial / PAGE).write_text(page, encoding="utf-8")
         write_json(partial / MARKER, {"runs": {run.name: str(run.path) for run in runs}, "missing": missing,
                                       "notes": list(notes), "rule": rule, **provenance()})
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        _replace(target, partial)
     except OSError as error:
         raise UserError(f"out={target} cannot be written: {error.strerror}") from error
     finally:
@@ -186,6 +191,18 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
         print(line, file=sys.stderr)
     return f"{len(runs)} runs, {len(drawn)} of 12 panels, page of {(target / PAGE).stat().st_size / 1e6:.1f} MB: " \
            f"{target / PAGE}"
+
+
+def _replace(target: Path, partial: Path) -> None:
+    """Put a finished report in its place; what else lies there stays."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (MARKER, PAGE, "figures", "tables"):
+        old = target / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        old.unlink(missing_ok=True)
+    for name in ("figures", "tables", PAGE, MARKER):
+        (partial / name).rename(target / name)
 
 
 def _draw(runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"], rule: str,

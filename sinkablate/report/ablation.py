@@ -78,16 +78,26 @@ def _setting(run: Run, name: str) -> str:
     return str(run.config[found[0]])
 
 
-def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], baseline: dict[str, str],
-             lower_is_better: bool) -> Ablation:
-    """Compare the cells of a table of runs.
+def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, baseline: dict[str, str],
+             lower_is_better: bool, margin: float | None, detect: float | None) -> Ablation:
+    """Compare the cells of a table of runs, paired by seed where there is such a column.
+
+    Args:
+        table: One row a run.
+        metric: Column that is compared.
+        factors: Columns that make the cells.
+        baseline: As for `compare_table`, which explains the others too.
+        lower_is_better: Smaller values are better.
+        margin: For saying that cells are the same.
+        detect: An effect to say how many seeds would find it.
 
     Raises:
         UserError: As `compare_table`.
     """
     paired = "seed" if "seed" in table.columns else None
     found = compare_table(table, metric=metric, factors=factors, baseline=baseline, pair_by=paired,
-                          primary="paired" if paired else "welch", lower_is_better=lower_is_better)
+                          primary="paired" if paired else "welch", lower_is_better=lower_is_better, margin=margin,
+                          detect=detect)
     places = decimals(found)
     diverged = "diverged" if "diverged" in table.columns else None
     values = {cell: each.values.tolist() for cell, each in

@@ -22,6 +22,7 @@ def save(drawn: Drawn, path: Path) -> None:
     """Write `path` with the suffixes .pdf, .png and .csv."""
     figure, data = drawn
     figure.savefig(path.with_suffix(".pdf"))
+    figure.set_layout_engine("none")  # it stays as laid out for the first: with many frames that takes seconds
     figure.savefig(path.with_suffix(".png"), dpi=130)
     data.write_csv(path.with_suffix(".csv"))
 

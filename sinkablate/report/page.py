@@ -39,7 +39,8 @@ def render_page(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablatio
            "click a point to choose what it stands for."
     return environment.from_string(_file("page.html")).render(
         title=title, lead=lead, missing=missing, notes=list(notes), comparison=ablation and ablation.comparison,
-        ablation_sheets=page_sheets(ablation), types_note=_types_note(runs), footer=f"Made by sinkablate {__version__}.",
+        ablation_sheets=page_sheets(ablation), types_note=_types_note(runs),
+        footer=f"Made by sinkablate {__version__}.",
         css=Markup(_file("page.css")), data=Markup(content.replace("<", "\\u003c")), plotly=Markup(plotly()),
         panels_js=Markup(_file("panels.js")), page_js=Markup(_file("page.js")))
 

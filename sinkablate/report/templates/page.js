@@ -3,7 +3,7 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const get = id => document.getElementById(id);
-const state = {run: null, rule: "", block: 0, head: 0, metric: ""};
+const state = {run: null, rule: "", block: null, head: null, metric: ""};
 const DEPENDS = {handoff: ["run", "rule", "block"], frequency: ["run", "rule", "block", "head"], atlas: ["run", "rule", "block", "head"],
   norms: ["run"], formation: ["run", "rule", "block", "head"], scatter: ["run", "rule", "metric"], ablation: [], effects: [],
   labels: ["rule"], stability: [], sensitivity: ["run", "rule"], maps: ["run", "block", "head"]};

@@ -10,8 +10,8 @@ const GRID = "#e8ecf0";
 
 const axis = (title, more = {}) => ({title: {text: title, standoff: 8}, gridcolor: GRID, zerolinecolor: "#c8d0d8", automargin: true,
                                      ...more});
-const base = (height, more = {}) => ({height, font: FONT, margin: {l: 56, r: 14, t: 24, b: 44}, hovermode: "closest",
-  paper_bgcolor: "#fff", plot_bgcolor: "#fff", legend: {orientation: "h", y: -0.22, yanchor: "top", x: 0}, ...more});
+const base = (height, more = {}) => ({height, font: FONT, margin: {l: 56, r: 14, t: 24, b: 78}, hovermode: "closest",
+  paper_bgcolor: "#fff", plot_bgcolor: "#fff", legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0}, ...more});
 const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(value) ? String(value)
   : String(Number(value.toPrecision(digits)));
 const sum = values => values.reduce((a, b) => a + b, 0);
@@ -37,15 +37,14 @@ function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = 
     const n = i ? i + 1 : "", c = i % columns, r = Math.floor(i / columns);
     const w = (1 - wide * (columns - 1)) / columns, h = (1 - high * (rows - 1)) / rows;
     const left = c * (w + wide), bottom = 1 - r * (h + high) - h;
-    layout[`xaxis${n}`] = axis(typeof x.title === "object" ? x.title[i] : (r === rows - 1 || i + columns >= count) ? x.title || "" : "",
-                               {...x, title: undefined, domain: [left, left + w], anchor: `y${n}`});
-    layout[`xaxis${n}`].title = {text: Array.isArray(x.title) ? x.title[i] : i + columns >= count ? x.title : "", standoff: 4};
+    layout[`xaxis${n}`] = axis("", {...x, domain: [left, left + w], anchor: `y${n}`,
+      title: {text: Array.isArray(x.title) ? x.title[i] : i + columns >= count ? x.title || "" : "", standoff: 4}});
     layout[`yaxis${n}`] = axis("", {...y, domain: [bottom, bottom + h], anchor: `x${n}`, title: {text: c ? "" : y.title || "", standoff: 6},
       ...(shared && i ? {matches: "y", showticklabels: !c} : {})});
     if (titles[i]) layout.annotations.push({text: titles[i], showarrow: false, xref: "paper", yref: "paper", x: left, xanchor: "left",
                                             y: bottom + h, yanchor: "bottom", font: {size: 12}});
   }
-  return {layout: {...base(height), ...layout, legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0}},
+  return {layout: {...base(height), ...layout},
           at: i => ({xaxis: i ? `x${i + 1}` : "x", yaxis: i ? `y${i + 1}` : "y"})};
 }
 
@@ -76,7 +75,7 @@ const PANELS = {
     return {traces: [{type: "heatmap", x: numbers, y: blocks, z: grid(p => counted(run, rule, p).frequency), text: grid(text), zmin: 0, zmax: 1,
       customdata: grid(p => ({block: heads.block[p], head: heads.head[p]})), hovertemplate: "%{text}<extra></extra>", colorscale: "Viridis",
       xgap: 1, ygap: 1, colorbar: {title: {text: "share of images", side: "right"}, thickness: 12}}],
-      layout: base(Math.max(260, 90 + 20 * blocks.length), {xaxis: axis("head", {dtick: 1, showgrid: false}), yaxis: axis("block", {dtick: 1, showgrid: false}),
+      layout: base(Math.max(240, 80 + 20 * blocks.length), {margin: {l: 56, r: 14, t: 14, b: 44}, xaxis: axis("head", {dtick: 1, showgrid: false}), yaxis: axis("block", {dtick: 1, showgrid: false}),
         shapes: [{type: "rect", x0: head - .5, x1: head + .5, y0: block - .5, y1: block + .5, line: {color: "#D55E00", width: 3}}]})};
   },
 
@@ -102,9 +101,10 @@ const PANELS = {
         hovertemplate: "%{text}<br>value ratio %{x:.3f}, stable rank %{y:.3f}<extra></extra>"}; });
     if (chosen) traces.push({x: [chosen[0]], y: [chosen[1]], mode: "markers", name: "chosen head", hoverinfo: "skip",
       marker: {symbol: "circle-open", size: 18, color: "#1d2329", line: {width: 2}}});
+    const ranks = [...groups.values()].flatMap(points => points.y).filter(y => y != null), most = Math.log10(1.15 * Math.max(run.thresholds.rank_max, ...ranks));
     const t = run.thresholds, dashed = {color: "#59636e", width: 1, dash: "dash"};
     const upright = (x, text) => ({x, y: 1, yref: "paper", text, showarrow: false, textangle: -90, xanchor: "right", yanchor: "top", font: {size: 10}});
-    return {traces, layout: base(420, {xaxis: axis("value ratio ‖u_s‖ / mean ‖u_j‖", {rangemode: "tozero"}), yaxis: axis("stable rank of the update", {type: "log"}),
+    return {traces, layout: base(420, {xaxis: axis("value ratio ‖u_s‖ / mean ‖u_j‖", {rangemode: "tozero"}), yaxis: axis("stable rank of the update", {type: "log", range: [-0.03, most], dtick: most < 1 ? "D2" : 1}),
       annotations: [upright(t.nop_max, `NOP ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast ≥ ${t.broadcast_min}`)],
       shapes: [...[t.nop_max, t.broadcast_min].map(x => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
                {type: "line", x0: 0, x1: 1, xref: "paper", y0: t.rank_max, y1: t.rank_max, line: dashed}]})};
@@ -147,11 +147,11 @@ const PANELS = {
     if (!runs.length) return {missing: `No run has both ${metric || "a task metric"} and labels of the rule ${rule}.`};
     const events = run => sum(LABELS.map(label => run.heads.sinks[rule][label]));
     const traces = variants(runs).map(variant => { const some = runs.filter(run => run.variant === variant);
-      return {x: some.map(events), y: some.map(run => run.metrics[metric]), name: variant, mode: "markers", customdata: some.map(run => ({run: run.name})),
+      return {x: some.map(events), y: some.map(run => run.metrics[metric]), name: variant, mode: "markers", cliponaxis: false, customdata: some.map(run => ({run: run.name})),
         text: some.map(run => `${run.name}${run.finished ? "" : " (unfinished)"}`),
         marker: {size: 11, opacity: .85, color: variantColour(report, variant), symbol: some.map(run => run.finished ? "circle" : "circle-open")},
         hovertemplate: `%{text}<br>%{x:.3f} events per image<br>${metric} %{y:.4g}<extra></extra>`}; });
-    if (runs.includes(chosen)) traces.push({x: [events(chosen)], y: [chosen.metrics[metric]], mode: "markers", name: "chosen run", hoverinfo: "skip",
+    if (runs.includes(chosen)) traces.push({x: [events(chosen)], y: [chosen.metrics[metric]], mode: "markers", name: "chosen run", hoverinfo: "skip", cliponaxis: false,
       marker: {symbol: "circle-open", size: 18, color: "#1d2329", line: {width: 2}}});
     return {traces, layout: base(380, {xaxis: axis(`events per image, rule ${rule}`, {rangemode: "tozero"}), yaxis: axis(metric)})};
   },
@@ -164,7 +164,7 @@ const PANELS = {
       {x: cells.map(c => c.mean), y: names, mode: "markers", name: "mean, 95 % interval", marker: {color: "#0072B2", size: 9}, text: cells.map(c => c.text),
        error_x: {type: "data", symmetric: false, array: cells.map(c => c.high == null ? 0 : c.high - c.mean), arrayminus: cells.map(c => c.low == null ? 0 : c.mean - c.low), color: "#0072B2"},
        hovertemplate: "%{text}<extra></extra>"}],
-      layout: base(110 + 34 * cells.length, {xaxis: axis(report.ablation.metric), yaxis: {automargin: true, autorange: "reversed", gridcolor: GRID}})};
+      layout: base(120 + 34 * cells.length, {xaxis: axis(report.ablation.metric), yaxis: {automargin: true, autorange: "reversed", gridcolor: GRID}})};
   },
 
   effects(report) {
