@@ -1,7 +1,8 @@
 """`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
@@ -16,6 +17,8 @@ VERBS = {
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
     "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
     "sweep": "plan, run, submit, watch, retry and collect a grid of runs: one file, any machine",
+    "compare": "what a table of runs says about its factors, and how many seeds it takes: any tidy CSV or parquet",
+    "report": "one interactive page, figures and tables of any number of runs and diagnoses",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -49,24 +52,15 @@ def _run(verb: str, argv: list[str]) -> int:
     """Import what the verb needs, and no more."""
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
-    if verb == "shards":
-        from sinkablate.arguments import run_function
-        from sinkablate.data.shards import write_shards
+    if verb in FUNCTIONS:
+        from sinkablate.arguments import gathered, run_function
 
-        return run_function(write_shards, verb, argv,
-                            lambda counts: f"{sum(counts.values())} images in {len(counts)} shards")
-    if verb == "diagnose":
-        from sinkablate.arguments import run_function
-        from sinkablate.diagnose.command import diagnose
-
-        return run_function(diagnose, verb, argv)
-    if verb == "intervene":
-        from sinkablate.arguments import run_function
-        from sinkablate.intervene.command import intervene
-
-        return run_function(intervene, verb, argv)
+        function, tell = FUNCTIONS[verb]()
+        return run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
     if verb == "sweep":
-        return _sweep(argv)
+        from sinkablate.sweep.command import main as sweep
+
+        return sweep(argv)
     if verb == "plan":
         from sinkablate.cli import run_trainer
         from sinkablate.plan import PlanCli
@@ -82,19 +76,43 @@ def _run(verb: str, argv: list[str]) -> int:
     return run_trainer(verb, argv)
 
 
-def _sweep(argv: list[str]) -> int:
-    """One of the subcommands of `sweep`."""
-    from sinkablate.sweep.command import VERBS as SUBCOMMANDS
-    from sinkablate.sweep.command import help_text as sweep_help
+Function = tuple[Callable[..., Any], Callable[[Any], str] | None]
+"""What a verb calls with its options, and what it prints of the result."""
 
-    if not argv or argv[0] in ("-h", "--help"):
-        print(sweep_help())
-        return 0
-    if argv[0] not in SUBCOMMANDS:
-        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(SUBCOMMANDS)}")
-    from sinkablate.arguments import call
 
-    return int(call(SUBCOMMANDS[argv[0]], f"sweep {argv[0]}", argv[1:]))
+def _compare() -> Function:
+    from sinkablate.compare.command import compare
+
+    return compare, str
+
+
+def _diagnose() -> Function:
+    from sinkablate.diagnose.command import diagnose
+
+    return diagnose, None
+
+
+def _intervene() -> Function:
+    from sinkablate.intervene.command import intervene
+
+    return intervene, None
+
+
+def _report() -> Function:
+    from sinkablate.reporting import report
+
+    return report, str
+
+
+def _shards() -> Function:
+    from sinkablate.data.shards import write_shards
+
+    return write_shards, lambda counts: f"{sum(counts.values())} images in {len(counts)} shards"
+
+
+FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report,
+             "shards": _shards}
+"""Verbs whose options are the arguments of one function."""
 
 
 if __name__ == "__main__":

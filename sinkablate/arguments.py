@@ -1,7 +1,8 @@
 """Command lines from typed functions, with one-line errors and no abbreviations."""
 
-from collections.abc import Callable
-from typing import Any, NoReturn
+import json
+from collections.abc import Callable, Container
+from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -35,12 +36,30 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
-    """A bare `--flag` of a yes-or-no key means `--flag=true`."""
-    flags = {option for action in parser._actions for option in action.option_strings
-             if getattr(action, "_typehint", None) is bool}
+    """A bare `--flag` of a yes-or-no key means `--flag=true`, and `--pair-by` means `--pair_by`."""
+    options = {option: getattr(action, "_typehint", None) for action in parser._actions
+               for option in action.option_strings}
+    flags = {option for option, hint in options.items() if hint is bool or bool in get_args(hint)}
+    args = [_underlined(word, options) for word in args]
     following = [*args, "--"][1:]
     return [f"{word}=true" if word in flags and after.startswith("--") else word
             for word, after in zip(args, following, strict=True)]
+
+
+def _underlined(word: str, options: Container[str]) -> str:
+    """An option spelled with hyphens, as it is known."""
+    name, equals, value = word.partition("=")
+    known = f"--{name[2:].replace('-', '_')}"
+    return f"{known}{equals}{value}" if name.startswith("--") and name not in options and known in options else word
+
+
+def gathered(argv: list[str]) -> list[str]:
+    """Words that belong to no option, wherever they stand, as one list in front: for a verb that takes several."""
+    places = [place for place, word in enumerate(argv) if not word.startswith("-")
+              and not (place and argv[place - 1].startswith("--") and "=" not in argv[place - 1])]
+    words = [argv[place] for place in places]
+    rest = [word for place, word in enumerate(argv) if place not in set(places)]
+    return [json.dumps(words), *rest] if words else rest
 
 
 SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}

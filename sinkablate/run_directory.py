@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from sinkablate import __version__
@@ -55,6 +54,8 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         UserError: It is missing, truncated, or something else.
     """
+    import torch  # which takes seconds, and only a checkpoint needs
+
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: no such file")
     try:

@@ -14,7 +14,9 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "run_directory": {"errors"},
     "memory": set(),
-    "report": {"config", "errors"},
+    "compare": {"errors"},
+    "report": {"compare", "config", "errors"},
+    "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
     "results": set(),
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
@@ -30,7 +32,7 @@ MAY_IMPORT = {
     "plan": {"cli", "estimate", "data", "errors"},
     "preemption": set(),
     "cells": set(),
-    "sweep": {"cells", "cli", "preemption", "errors"},
+    "sweep": {"arguments", "cells", "cli", "preemption", "errors"},
     "slurm": {"errors"},
     "starting": {"run_directory", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",
@@ -84,6 +86,11 @@ def test_the_list_of_verbs_imports_nothing_but_python() -> None:
 def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -> None:
     sweep = PACKAGE.parent / "sweeps" / "ablation.yaml"
     assert not loaded("sweep", command, str(sweep), "--out", str(tmp_path)) & HEAVY
+
+
+def test_compare_imports_no_framework(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("a,seed,m\n0,0,1\n1,0,2\n0,1,2\n1,1,4\n")
+    assert not loaded("compare", str(tmp_path / "runs.csv"), "--metric=m", "--factors=a") & (HEAVY - {"polars"})
 
 
 def test_shards_imports_no_framework(tmp_path: Path) -> None:

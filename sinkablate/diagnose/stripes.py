@@ -12,10 +12,10 @@ from sinkablate.report.stripes import AttentionMap
 SHOWN = 4
 
 
-def busiest(heads: pl.DataFrame) -> list[tuple[int, int]]:
-    """The heads with most events of rule `adaptive`, then with most mass on their column; at most `SHOWN`."""
+def busiest(heads: pl.DataFrame, count: int = SHOWN) -> list[tuple[int, int]]:
+    """The `count` heads with most events of rule `adaptive`, then with most mass on their column."""
     order = heads.sort(["adaptive_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
-    return sorted(order.select("block", "head").head(SHOWN).rows())
+    return sorted(order.select("block", "head").head(count).rows())
 
 
 class _Maps:

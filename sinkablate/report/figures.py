@@ -1,5 +1,6 @@
 """Figures of what sinks do, from tidy tables; each is saved as PDF and PNG beside the data it shows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ def save(drawn: Drawn, path: Path) -> None:
     """Write `path` with the suffixes .pdf, .png and .csv."""
     figure, data = drawn
     figure.savefig(path.with_suffix(".pdf"))
+    figure.set_layout_engine("none")  # it stays as laid out for the first: with many frames that takes seconds
     figure.savefig(path.with_suffix(".png"), dpi=130)
     data.write_csv(path.with_suffix(".csv"))
 
@@ -112,17 +114,38 @@ def token_norms(blocks: pl.DataFrame) -> Drawn:
     return figure, data
 
 
-def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
-    """Events and labels per image while one threshold moves and the others stay at the rule's own."""
+MOVES = {"routed_min": "mass that routes a query", "event_min": "share of routed queries",
+         "nop_max": "value ratio: NOP at most …", "rank_max": "largest stable rank"}
+"""Thresholds that the sensitivity figure moves, one at a time."""
+
+
+def moves(table: pl.DataFrame, rule: str = "causal") -> pl.DataFrame:
+    """Rows of a sensitivity table where one threshold, named in column `axis`, moves and the others stay the rule's."""
     some = table.filter(pl.col("rule") == rule)
     home = some.filter(pl.col("steps") == 0)
-    moves = {"routed_min": "mass that routes a query", "event_min": "share of routed queries",
-             "nop_max": "value ratio: NOP at most …", "rank_max": "largest stable rank"}
-    figure, axes = _axes(1, len(moves), (10.4, 2.9))
     rows = []
-    for axis, (name, label) in zip(axes, moves.items(), strict=True):
-        fixed = [column for column in ("routed_min", "event_min", "nop_max", "rank_max") if column != name]
+    for name in MOVES:
+        fixed = [column for column in MOVES if column != name]
         line = some.filter(pl.all_horizontal(pl.col(column) == home[column][0] for column in fixed)).sort(name)
+        rows.append(line.with_columns(pl.lit(name).alias("axis")))
+    return pl.concat(rows)
+
+
+def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
+    """Events and labels per image while one threshold moves and the others stay at the rule's own."""
+    data = moves(table, rule)
+    figure, axes = _axes(1, len(MOVES), (10.4, 2.9))
+    draw_moves(axes, data)
+    axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+    axes[0].legend(fontsize=7)
+    return figure, data
+
+
+def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
+    """Lines of `moves`, a threshold an axis; the rule's own value is dashed."""
+    home = data.filter(pl.col("steps") == 0)
+    for axis, (name, label) in zip(axes, MOVES.items(), strict=True):
+        line = data.filter(pl.col("axis") == name)
         axis.plot(line[name], line["events"], color="black", linewidth=0.8, marker=".", label="events")
         for kind, colour in LABEL_COLOURS.items():
             axis.plot(line[name], line[kind], color=colour, marker=".", label=kind)
@@ -131,10 +154,6 @@ def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
         axis.set_ylim(bottom=0)
         if not (line["events"] > 0).any():
             say(axis, "no event at any of these")
-        rows.append(line.with_columns(pl.lit(name).alias("axis")))
-    axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
-    axes[0].legend(fontsize=7)
-    return figure, pl.concat(rows)
 
 
 def formation(metrics: pl.DataFrame) -> Drawn:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from sinkablate.arguments import call
 from sinkablate.errors import UserError
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep
@@ -164,10 +165,15 @@ def collect(file: str, out: str | None = None, results: str | None = None) -> in
 VERBS = {verb.__name__: verb for verb in (plan, run, submit, status, retry, collect)}
 
 
-def help_text() -> str:
-    """Every subcommand with one line."""
-    lines = "\n".join(f"  {name:<8} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
-    return f"usage: python -m sinkablate sweep COMMAND FILE [options]\n\n{lines}"
+def main(argv: list[str]) -> int:
+    """Run one of the commands with its options; its exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = "\n".join(f"  {name:<8} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
+        print(f"usage: python -m sinkablate sweep COMMAND FILE [options]\n\n{lines}")
+        return 0
+    if argv[0] not in VERBS:
+        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(VERBS)}")
+    return int(call(VERBS[argv[0]], f"sweep {argv[0]}", argv[1:]))
 
 
 def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:

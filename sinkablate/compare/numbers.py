@@ -1,0 +1,47 @@
+"""How numbers are written: as many decimals as the spread between runs deserves."""
+
+from math import floor, isfinite, log10, nan
+
+from sinkablate.compare.comparison import Comparison
+from sinkablate.compare.statistics import Inference
+
+NA = "NA"
+MOST_DECIMALS = 8
+
+
+def decimals(comparison: Comparison) -> int:
+    """Two digits of the median sample sd of the cells; of the largest mean where no cell has any."""
+    spreads = sorted(cell.sd for cell in comparison.cells if cell.sd > 0)
+    scale = spreads[len(spreads) // 2] if spreads else max((abs(cell.mean.value) for cell in comparison.cells
+                                                            if isfinite(cell.mean.value)), default=nan) / 100
+    if not (isfinite(scale) and scale > 0):
+        return 4
+    return min(MOST_DECIMALS, max(0, 1 - floor(log10(scale))))
+
+
+def number(value: float, places: int, *, sign: bool = False) -> str:
+    """With so many decimals, a sign for a difference, NA for what is undefined."""
+    if not isfinite(value):
+        return NA
+    text = f"{value:{'+' if sign else ''},.{places}f}"
+    return text.replace("-", "") if sign and not float(text.replace(",", "")) else text
+
+
+def interval(found: Inference, places: int, *, sign: bool = False) -> str:
+    """As [low, high]."""
+    if not (isfinite(found.low) and isfinite(found.high)):
+        return NA
+    return f"[{number(found.low, places, sign=sign)}, {number(found.high, places, sign=sign)}]"
+
+
+def probability(p: float) -> str:
+    """A p-value: three decimals, or < .001."""
+    if not isfinite(p):
+        return NA
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"
+
+
+def p_is(p: float) -> str:
+    """As in a sentence: `p = .012` or `p < .001`."""
+    shown = probability(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

@@ -1,0 +1,142 @@
+"""A tidy table, as a file and as columns: what is read, and what is refused by name."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from sinkablate.errors import UserError
+
+NO_VALUE = ("", "nan", "na", "n/a", "none", "null")
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV file (every column as text) or a parquet file.
+
+    Raises:
+        UserError: It is missing, neither, unreadable, empty, or two columns have one name.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        elif path.suffix == ".csv":
+            frame = pl.read_csv(path, infer_schema=False, raise_if_empty=False)
+        else:
+            raise UserError(f"{path}: a table is a .csv or a .parquet file")
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    twice = [name for name in frame.columns if "_duplicated_" in name]
+    if twice:
+        raise UserError(f"{path}: two columns are named {twice[0].split('_duplicated_')[0]}")
+    if not len(frame):
+        raise UserError(f"{path} holds no runs")
+    return frame
+
+
+def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) -> None:
+    """Refuse a name that is no column, or that two options share.
+
+    Args:
+        frame: The table.
+        keys: Option -> the columns it names; None if it is not used.
+
+    Raises:
+        UserError: Names the option, the column and the nearest one there is.
+    """
+    used: dict[str, str] = {}
+    for key, names in keys.items():
+        if names is not None and not [*filter(None, names)]:
+            raise UserError(f"{key} is empty")
+        for name in names or ():
+            if name not in frame.columns:
+                raise UserError(f"{key}={name}: no such column; {nearest(name, frame.columns)}")
+            if name in used:
+                raise UserError(f"{key}={name}: the column is already {used[name]}")
+            used[name] = key
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant, or all there is."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    shown = [*known][:20]
+    return f"did you mean {' or '.join(near)}?" if near else \
+        f"there are {', '.join(shown)}{', …' if len(known) > len(shown) else ''}"
+
+
+def level(text: str | None) -> str:
+    """A level as it is compared: numbers have one spelling, truth values are lower case, no value is `none`."""
+    text = (text or "").strip()
+    if text.lower() in (*NO_VALUE, "true", "false"):
+        return text.lower() if text.lower() in ("true", "false") else "none"
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def levels(frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column as levels, see `level`.
+
+    Raises:
+        UserError: Its values are lists or the like.
+    """
+    try:
+        text = frame[name].cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"column {name} holds {frame[name].dtype}, not names or numbers") from error
+    spelled = {value: level(value) for value in text.unique().to_list()}
+    return text.replace_strict(spelled, return_dtype=pl.String).alias(name)
+
+
+def in_order(values: Sequence[str]) -> tuple[str, ...]:
+    """Levels: numbers by size, names in their order; each once."""
+    once = list(dict.fromkeys(values))
+    try:
+        return tuple(sorted(once, key=float))
+    except ValueError:
+        return tuple(once)
+
+
+def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
+    """A metric as numbers; no value, NaN and infinity become null.
+
+    Raises:
+        UserError: A value is not a number (with its row, the first below the heading is row 1), or none is there.
+    """
+    column = frame[metric]
+    if column.dtype == pl.String:
+        text = column.str.strip_chars()
+        text = pl.select(pl.when(text.str.to_lowercase().is_in(NO_VALUE)).then(None).otherwise(text)).to_series()
+        column = text.cast(pl.Float64, strict=False)
+        wrong = (text.is_not_null() & column.is_null()).arg_true()
+        if len(wrong):
+            raise UserError(f"metric {metric} is not a number in row {wrong[0] + 1}: {text[int(wrong[0])]!r}")
+    elif not column.dtype.is_numeric() and column.dtype != pl.Null:
+        raise UserError(f"metric {metric} is not a number: the column holds {column.dtype}")
+    values = column.cast(pl.Float64)
+    values = pl.select(pl.when(values.is_finite()).then(values)).to_series().alias(metric)
+    if values.null_count() == len(values):
+        raise UserError(f"metric {metric} has no finite value in any row")
+    return values
+
+
+def truths(frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column of yes and no (true/false, 1/0); no value is no.
+
+    Raises:
+        UserError: A value is neither.
+    """
+    text = frame[name].cast(pl.String).str.strip_chars().str.to_lowercase().fill_null("")
+    text = text.str.replace(r"^([01])\.0$", "$1").replace({"nan": "", "none": "", "null": ""})
+    wrong = (~text.is_in([*TRUE, *FALSE])).arg_true()
+    if len(wrong):
+        raise UserError(f"{name} is neither true nor false in row {wrong[0] + 1}: {frame[name][int(wrong[0])]!r}")
+    return text.is_in(TRUE).alias(name)

@@ -1,0 +1,69 @@
+"""Where the busiest heads of a run look, on its own probe images: for a report's panel of example images."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from sinkablate.diagnose.runs import run_subject
+from sinkablate.diagnose.stripes import busiest
+from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.tap import Tap
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.report.maps import Floats, Maps, patch_grid
+from sinkablate.vit.tokens import TokenType
+
+
+class _Received:
+    """Keeps what every column receives from chosen heads: the mean of |A| over the queries."""
+
+    def __init__(self, heads: list[tuple[int, int]]) -> None:
+        self.rows: dict[tuple[int, int], Floats] = {key: np.empty((0, 0), np.float32) for key in heads}
+        self.kinds: tuple[str, ...] = ()
+
+    def attention(self, view: BlockView) -> None:
+        """One block: (images, M) of each chosen head; one matrix of weights at a time."""
+        self.kinds = tuple(TokenType(kind).label for kind in view.column_types().tolist())
+        for block, head in self.rows:
+            if block == view.index:
+                each = [view.weights(slice(i, i + 1), slice(head, head + 1))[0, 0].abs().mean(dim=0)
+                        for i in range(len(view.q))]
+                self.rows[block, head] = torch.stack(each).float().cpu().numpy()
+
+    def output(self, index: int, x: Tensor) -> None:
+        """Nothing is kept."""
+
+
+def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int) -> Maps:
+    """Attention that columns receive from the busiest heads of a run's last checkpoint.
+
+    Args:
+        run: Directory of the run.
+        heads: Its table of heads.
+        count: So many heads at most.
+        images: So many of the run's probe images.
+
+    Raises:
+        UserError: There is no checkpoint, or its data cannot be had.
+    """
+    subject = run_subject(str(run))
+    assert subject.own is not None
+    probe, received = subject.own(images), _Received(busiest(heads, count))
+    with undisturbed(subject.model), Tap(subject.model, received, sorted({block for block, _ in received.rows})) as tap:
+        tap.run(probe.images)
+    pictures = () if subject.toy is not None else tuple(_picture(subject, image) for image in probe.images)
+    patches = received.kinds.count("patch")
+    return Maps(heads=tuple(received.rows), names=tuple(map(str, probe.names)), pictures=pictures,
+                kinds=received.kinds, received=np.stack(list(received.rows.values())),
+                grid=patch_grid(patches, *pictures[0].shape[:2]) if pictures else (1, patches))
+
+
+def _picture(subject: Subject, image: Tensor) -> Floats:
+    """An image (C, H, W) as it was before it was normalised, (H, W) or (H, W, 3)."""
+    seen = subject.description["preprocessing"]
+    mean, std = (torch.tensor(seen[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    plain = (image.cpu() * std + mean).clamp(0, 1).movedim(0, -1).float().numpy()
+    return plain[..., 0] if plain.shape[-1] == 1 else plain[..., :3]

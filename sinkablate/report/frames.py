@@ -1,0 +1,59 @@
+"""Equal frames on one sheet: the ground of a report's figures."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import polars as pl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sinkablate.report.runs import Run
+
+COLUMNS = 5
+"""Most frames in a row."""
+
+
+def frames(titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True,
+           columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+    """A figure of equal frames, as many a row as `columns`; unused places stay empty."""
+    across = min(columns, len(titles))
+    down = ceil(len(titles) / across)
+    figure = Figure(figsize=(max(4.2, size[0] * across), size[1] * down + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
+    axes = list(np.ravel(grid))
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.xaxis.label.set_size(8)
+        axis.yaxis.label.set_size(8)
+    for axis in axes[len(titles):]:
+        axis.set_visible(False)
+    for place in range(len(titles), len(axes)):  # frames above an empty place have no axis below to read
+        axes[place - across].tick_params(labelbottom=True)
+    return figure, axes[:len(titles)]
+
+
+def label_axes(figure: Figure, x: str, y: str) -> None:
+    """One title for all frames' axes."""
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+
+
+def keyed(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend under all frames, of everything that any of them shows."""
+    found: dict[str, Artist] = {}
+    for axis in axes:
+        handles, texts = axis.get_legend_handles_labels()
+        found |= dict(zip(texts, handles, strict=True))
+    if found:
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)),
+                      fontsize=8)
+
+
+def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:
+    """The rows with the run's name and variant before them."""
+    return table.select(pl.lit(run.name).alias("run"), pl.lit(run.variant).alias("variant"), pl.all())

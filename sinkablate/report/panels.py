@@ -1,0 +1,213 @@
+"""Panels of a report that show one run a frame, as figures for paper, on common axes."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import polars as pl
+
+from sinkablate.report.contents import column, steps_of_labels
+from sinkablate.report.figures import (
+    LABEL_COLOURS,
+    MOVES,
+    TYPE_COLOURS,
+    TYPE_MARKERS,
+    Drawn,
+    draw_moves,
+    moves,
+    say,
+)
+from sinkablate.report.frames import frames, keyed, label_axes, named
+from sinkablate.report.maps import Maps
+from sinkablate.report.runs import Run
+
+Lines = Sequence[Run]
+
+
+def handoff(runs: Lines, rule: str) -> Drawn | None:
+    """Panel 1: share of the attention mass (solid) and of the events of a rule (dotted) by token type and block."""
+    some = [run for run in runs if run.blocks is not None]
+    if not some:
+        return None
+    figure, axes = frames([run.name for run in some])
+    rows = []
+    for axis, run in zip(axes, some, strict=True):
+        assert run.blocks is not None
+        table = run.blocks.sort("block")
+        shown = ["block"]
+        for prefix, style, text in (("mass_", "-", "mass"), (f"events_{rule}_", ":", "events")):
+            for kind in TYPE_COLOURS:
+                name = f"{prefix}{kind}"
+                if name in table.columns and not np.isnan(column(table, name)).all():
+                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1.2,
+                              marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
+                    shown.append(name)
+        axis.set_ylim(-0.03, 1.03)
+        axis.locator_params(axis="x", integer=True)
+        rows.append(named(table.select(shown), run))
+    label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
+    keyed(figure, axes)
+    return figure, pl.concat(rows, how="diagonal")
+
+
+def frequency(runs: Lines, rule: str) -> Drawn | None:
+    """Panel 2: how often each head of each block has an event."""
+    some = [run for run in runs if run.heads is not None and rule in run.rules]
+    if not some:
+        return None
+    figure, axes = frames([run.name for run in some], share=False)
+    rows, image = [], None
+    for axis, run in zip(axes, some, strict=True):
+        assert run.heads is not None
+        table = run.heads.sort("block", "head").select("block", "head", "images", f"{rule}_frequency")
+        blocks, heads = table["block"].unique().sort().to_list(), table["head"].n_unique()
+        values = column(table, f"{rule}_frequency").reshape(len(blocks), heads)
+        image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+        step = ceil(len(blocks) / 8)
+        axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
+        axis.locator_params(axis="x", integer=True)
+        if not (values > 0).any():
+            say(axis, "no event in any head", colour="white")
+        rows.append(named(table, run))
+    assert image is not None
+    figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"share of images with an event, rule {rule}", fontsize=8)
+    label_axes(figure, "head", "block")
+    return figure, pl.concat(rows)
+
+
+def atlas(runs: Lines, rule: str) -> Drawn | None:
+    """Panel 3: value ratio against stable rank of every head, medians over all images; grey heads have no event."""
+    some = [run for run in runs if run.heads is not None and rule in run.rules
+            and "median_ratio_out" in run.heads.columns]
+    if not some:
+        return None
+    figure, axes = frames([run.name for run in some])
+    rows = []
+    for axis, run in zip(axes, some, strict=True):
+        table = labelled(run, rule)
+        for edge in (run.threshold("nop_max", 0.2), run.threshold("broadcast_min", 0.5)):
+            axis.axvline(edge, color="#777777", linewidth=0.7, linestyle="--")
+        axis.axhline(run.threshold("rank_max", 1.5), color="#777777", linewidth=0.7, linestyle="--")
+        for label, kind in sorted(set(table.select("label", "token_type").rows()), key=lambda pair: pair[0] != "none"):
+            points = table.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
+            grey = label == "none"
+            axis.scatter(points["median_ratio_out"], points["median_stable_rank"], s=5 if grey else 18, alpha=0.8,
+                         color="#BBBBBB" if grey else LABEL_COLOURS[label],
+                         marker="." if grey else TYPE_MARKERS[kind], label="no event" if grey else f"{label}, {kind}")
+        axis.set_yscale("log")
+        axis.set_xlim(left=0)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+        rows.append(named(table, run))
+    label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median",
+               f"stable rank, median (labels: rule {rule})")
+    keyed(figure, axes)
+    return figure, pl.concat(rows)
+
+
+def labelled(run: Run, rule: str) -> pl.DataFrame:
+    """Every head with its events and its commonest label, `none` without an event."""
+    assert run.heads is not None
+    labels = list(LABEL_COLOURS)
+    counts = [pl.col(f"{rule}_{label}") for label in labels]
+    best = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(labels)), return_dtype=pl.String)
+    return run.heads.select("block", "head", "token_type", "median_ratio_out", "median_stable_rank",
+                            pl.sum_horizontal(counts).alias("events"), *(c.alias(name) for c, name in
+                                                                         zip(counts, labels, strict=True)),
+                            pl.when(pl.sum_horizontal(counts) > 0).then(best).otherwise(pl.lit("none")).alias("label"))
+
+
+def token_norms(runs: Lines) -> Drawn | None:
+    """Panel 4: token norms by block and token type, a frame a variant, a line a run."""
+    some = [run for run in runs if run.blocks is not None]
+    names = list(dict.fromkeys(run.variant for run in some))
+    if not some:
+        return None
+    figure, axes = frames(names)
+    rows = []
+    for run in some:
+        assert run.blocks is not None
+        table, axis, shown = run.blocks.sort("block"), axes[names.index(run.variant)], ["block"]
+        for kind in ("cls", "register", "patch"):
+            for stat, style in (("median", "-"), ("p99", ":")):
+                name = f"norm_{kind}_{stat}"
+                if name in table.columns and not np.isnan(column(table, name)).all():
+                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1,
+                              label=f"{kind}, {stat}")
+                    shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
+        axis.set_yscale("log")
+        axis.locator_params(axis="x", integer=True)
+        rows.append(named(table.select(shown), run))
+    label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
+    keyed(figure, axes)
+    return figure, pl.concat(rows, how="diagonal")
+
+
+def formation(runs: Lines, rule: str) -> Drawn | None:
+    """Panel 5: events per image by label over training steps."""
+    tables = [(run, table) for run in runs if (table := steps_of_labels(run, rule)) is not None]
+    if not tables:
+        return None
+    figure, axes = frames([run.name for run, _ in tables])
+    for axis, (_, table) in zip(axes, tables, strict=True):
+        for label, colour in LABEL_COLOURS.items():
+            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, label=label)
+        axis.set_ylim(bottom=0)
+    label_axes(figure, "optimiser step", f"events per image, rule {rule}")
+    keyed(figure, axes)
+    return figure, pl.concat([named(table, run) for run, table in tables])
+
+
+def sensitivity(runs: Lines, rule: str) -> Drawn | None:
+    """Panel 9: events and labels while one threshold moves, a row a diagnosis."""
+    some = [run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]]
+    if not some:
+        return None
+    figure, axes = frames([run.name if not place else "" for run in some for place in range(len(MOVES))], share=False,
+                          columns=len(MOVES))
+    rows = []
+    for place, run in enumerate(some):
+        assert run.sensitivity is not None
+        table = moves(run.sensitivity, rule)
+        draw_moves(axes[place * len(MOVES):(place + 1) * len(MOVES)], table)
+        rows.append(named(table, run))
+    label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
+    keyed(figure, axes)
+    return figure, pl.concat(rows)
+
+
+def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
+    """Panel 10: what the patches receive from the busiest heads, image by image; fewer heads where there are many runs.
+
+    The data hold every column of every map.
+    """
+    if not maps:
+        return None
+    most = max(1, MOST_ROWS // len(maps))
+    shown = [(run, each, place) for run, each in maps for place in range(min(most, len(each.heads)))]
+    across = max(len(each.names) for _, each in maps)
+    figure, axes = frames([""] * (len(shown) * across), size=(1.5, 1.6), share=False, columns=across)
+    for row, (run, each, place) in enumerate(shown):
+        block, head = each.heads[place]
+        for image in range(across):
+            axis = axes[row * across + image]
+            axis.set(xticks=[], yticks=[])
+            if image >= len(each.names):
+                axis.set_visible(False)
+                continue
+            patches = each.patches(place, image)
+            axis.imshow(patches, cmap="magma", vmin=0, aspect="equal" if patches.shape[0] > 1 else "auto")
+            kinds = ", ".join(f"{kind} {share:.2f}" for kind, share in each.shares(place, image).items())
+            axis.set_xlabel(f"max {patches.max():.2f}\n{kinds}", fontsize=6)
+            if not image:
+                axis.set_title(f"{run.name}: block {block}, head {head}", fontsize=7, loc="left")
+    rows = [{"run": run.name, "block": block, "head": head, "image": name, "column": number, "token_type": kind,
+             "mean_attention": float(value)}
+            for run, each in maps for place, (block, head) in enumerate(each.heads)
+            for image, name in enumerate(each.names)
+            for number, (kind, value) in enumerate(zip(each.kinds, each.received[place, image], strict=True))]
+    return figure, pl.DataFrame(rows)
+
+
+MOST_ROWS = 12
+"""Of the figure of attention maps."""

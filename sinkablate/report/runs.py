@@ -1,0 +1,256 @@
+"""What the directory of a run or of a diagnosis holds, read into one value; nothing is computed here."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import yaml
+from numpy.typing import NDArray
+
+from sinkablate.errors import UserError
+
+CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
+"""By these a directory is known: a run, a diagnosis, an intervention."""
+DEPTH = 3
+"""So many levels below a given directory are searched for runs."""
+STEPS = 24
+"""Measurements at which the formation of single heads is read: the first, the last, and some evenly between."""
+CELL = re.compile(r"[0-9a-f]{12}")
+"""The directory of a sweep's cell, whose name tells a reader nothing."""
+FORMATION_RULES = ("causal", "adaptive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model: a run of `fit`, or what `diagnose` measured; None where the directory does not hold a table."""
+
+    name: str
+    path: Path
+    kind: Literal["run", "diagnosis"]
+    variant: str
+    seed: str
+    finished: bool
+    step: int | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    """Dotted key to value, of a run."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Content of summary.json; of an unfinished run the last value of every metric."""
+    heads: pl.DataFrame | None = None
+    """One row per block and head, of the last measurement."""
+    blocks: pl.DataFrame | None = None
+    sensitivity: pl.DataFrame | None = None
+    metrics: pl.DataFrame | None = None
+    """Rows of metrics.csv, by step."""
+    formation: pl.DataFrame | None = None
+    """Event frequency per step, block and head, at up to `STEPS` measurements."""
+    columns: pl.DataFrame | None = None
+    """Mean attention each column of a few heads receives on one image (`figures/stripes.csv` of a diagnosis)."""
+    mass: NDArray[np.float32] | None = None
+    """Mass on the dominant column (images, blocks, heads), of a diagnosis, with `image_names`."""
+    image_names: tuple[str, ...] = ()
+    registers: int = 0
+    """Register tokens, of a diagnosis."""
+
+    @property
+    def rules(self) -> list[str]:
+        """Names of the rules whose labels were counted."""
+        columns = [] if self.heads is None else self.heads.columns
+        return [name.removesuffix("_frequency") for name in columns if name.endswith("_frequency")]
+
+    @property
+    def diverged(self) -> bool:
+        """The loss was no number any more, and the run was stopped for it."""
+        return not self.finished and (self.path / "checkpoints" / "nonfinite.ckpt").exists()
+
+    def threshold(self, name: str, default: float) -> float:
+        """One number of the rules the run was judged by."""
+        stored = self.config.get(f"diagnostics.thresholds.{name}")
+        if stored is None:
+            stored = (self.summary.get("thresholds") or {}).get(name)
+        return default if stored is None else float(stored)
+
+
+def read_runs(given: Sequence[str]) -> list[Run]:
+    """The runs and diagnoses that the given directories are or hold, each once, under names that tell them apart.
+
+    Raises:
+        UserError: A directory is missing or holds neither, or a file is damaged.
+    """
+    paths = list(dict.fromkeys(path.resolve() for name in given for path in _found(name)))
+    shown = {Path(name).resolve(): Path(name) for name in given}
+    runs = [read_run(shown.get(path, path)) for path in paths]
+    return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)]
+
+
+def _found(name: str) -> list[Path]:
+    """Directories of runs at or below a directory, in the order of their names."""
+    root = Path(name)
+    if not name or not root.is_dir():
+        raise UserError(f"runs: {name or 'an empty name'} is no directory")
+    found = list(_below(root, DEPTH, named=True))
+    if not found:
+        raise UserError(f"runs: {root} is neither a run ({CONFIG}) nor a diagnosis ({DIAGNOSIS}), and holds none")
+    return found
+
+
+def _below(root: Path, depth: int, *, named: bool = False) -> Iterable[Path]:
+    """The same; an intervention, whose diagnosis is that of a run too, is entered only where it was `named`."""
+    if (root / CONFIG).is_file() or (root / DIAGNOSIS).is_file():
+        yield root
+    elif depth and (named or not (root / INTERVENTION).exists()):
+        for path in sorted(root.iterdir()):
+            if path.is_dir() and not path.name.startswith("."):
+                yield from _below(path, depth - 1)
+
+
+def _told_apart(runs: Sequence[Run]) -> list[str]:
+    """Names of runs, with as many folders before them as it takes for each to be the only one."""
+    names = [run.name for run in runs]
+    for parents in range(1, max((len(run.path.resolve().parts) for run in runs), default=0)):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        if not twice:
+            break
+        names = ["/".join((*run.path.resolve().parts[-parents - 1:-1], run.name)) if name in twice else name
+                 for run, name in zip(runs, names, strict=True)]
+    return names
+
+
+def read_run(path: Path) -> Run:
+    """Everything a report shows of one directory.
+
+    Raises:
+        UserError: A file is damaged; the message names it.
+    """
+    return _fit(path) if (path / CONFIG).is_file() else _diagnosis(path)
+
+
+def _fit(path: Path) -> Run:
+    config = _flat(_yaml(path / CONFIG))
+    metrics = _metrics(path / "metrics.csv")
+    summary = _json(path / "summary.json")
+    steps = sorted((path / "diagnostics").glob("step_*.parquet"))
+    blocks = sorted((path / "diagnostics" / "blocks").glob("step_*.parquet"))
+    last = int(steps[-1].stem.split("_")[1]) if steps else None
+    variant, seed = str(config.get("variant", path.name)), str(config.get("seed_everything", ""))
+    return Run(
+        name=f"{variant}-s{seed}" if CELL.fullmatch(path.name) else path.resolve().name,
+        path=path, kind="run", variant=variant, seed=seed,
+        finished=(path / "DONE").exists(), step=last, config=config, metrics=metrics,
+        summary=_last_values(metrics) if summary is None else summary,
+        heads=read_parquet(steps[-1]) if steps else None, blocks=read_parquet(blocks[-1]) if blocks else None,
+        formation=_formation(steps))
+
+
+def _diagnosis(path: Path) -> Run:
+    known = _json(path / DIAGNOSIS) or {}
+    summary = _json(path / "summary.json")
+    tables: dict[str, Any] = {name: read_parquet(path / f"{name}.parquet")
+                              if (path / f"{name}.parquet").exists() else None
+                              for name in ("heads", "blocks", "sensitivity")}
+    stripes = path / "figures" / "stripes.csv"
+    mass, names, registers = _per_image(path / "per_image.npz")
+    return Run(
+        name=path.resolve().name, path=path, kind="diagnosis", variant=str(known.get("model", path.name)), seed="",
+        finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
+        columns=_csv(stripes) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
+        **tables)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
+    """One table of ours.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        return pl.read_parquet(path, columns=columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path}: damaged, or not a table of sinkablate ({_first_line(error)})") from None
+
+
+def _formation(steps: list[Path]) -> pl.DataFrame | None:
+    if not steps:
+        return None
+    places = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(STEPS, len(steps))).tolist()})
+    columns = ["step", "block", "head", *(f"{rule}_frequency" for rule in FORMATION_RULES)]
+    return pl.concat([read_parquet(steps[place], columns) for place in places])
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """Content of a JSON file, None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not JSON ({_first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not JSON of sinkablate (a {type(content).__name__}, not an object)")
+    return content
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not YAML ({_first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not the configuration of a run")
+    return content
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _metrics(path: Path) -> pl.DataFrame | None:
+    """Rows of metrics.csv; the last line of a run that was killed while it wrote is left out if it is not whole."""
+    if not path.exists():
+        return None
+    whole = path.read_bytes().rpartition(b"\n")
+    if not whole[0]:
+        return None
+    table = _csv(path, whole[0] + whole[1])
+    if "step" not in table.columns:
+        raise UserError(f"{path}: damaged, it has no column step")
+    return table.with_columns(pl.col("step").cast(pl.Int64)).sort("step")
+
+
+def _csv(path: Path, content: bytes | None = None) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path if content is None else content, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path}: damaged, or not a table of sinkablate ({_first_line(error)})") from None
+
+
+def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:
+    if metrics is None:
+        return {}
+    last = metrics.select(pl.all().drop_nulls().last()).row(0, named=True) if len(metrics) else {}
+    return {name: value for name, value in last.items() if value is not None and name != "step"}
+
+
+def _per_image(path: Path) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
+    """Mass on the dominant column, names of the images, number of registers."""
+    if not path.exists():
+        return None, (), 0
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return (stored["mass"], tuple(str(name) for name in stored["image_names"]),
+                    int(stored["num_register_tokens"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
