@@ -31,6 +31,7 @@ from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
+from sinkablate.fsdp2 import register
 from sinkablate.job_script import tell_run_dir
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
@@ -219,6 +220,7 @@ class Cli(LightningCLI):
 def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
     _quiet()
+    register()
     argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
         cli(verb, args)

@@ -60,9 +60,14 @@ class LeJepa(ImageTask):
             self.projector.requires_grad_(False)
         self.moments: Any = Moments(width)
 
+    def parts(self) -> list[nn.Module]:
+        """The model, and its two heads."""
+        return [self.backbone, self.projector, self.probe]
+
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of the probe (B, num_classes)."""
-        logits: Tensor = self.probe(self.backbone(images).detach())
+        features = self.evaluated(self.backbone)(images)
+        logits: Tensor = self.evaluated(self.probe)(features.detach())
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -85,7 +90,7 @@ class LeJepa(ImageTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of the probe, and the moments of the features."""
         super().validation_step(batch, batch_idx)
-        self.moments.update(self.backbone(batch[0]))
+        self.moments.update(self.evaluated(self.backbone)(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
         """Effective rank of the features over the whole validation set."""
