@@ -1,4 +1,4 @@
-"""`--trainer.strategy fsdp2`: weights, gradients and optimiser cut over the processes, checkpoints as of one process."""
+"""`--trainer.strategy fsdp2`: weights, gradients, optimiser cut over the processes, checkpoints as of one process."""
 
 from collections.abc import Mapping
 from typing import Any
