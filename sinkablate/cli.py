@@ -31,7 +31,7 @@ from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
-from sinkablate.fsdp2 import register
+from sinkablate.fsdp2 import register, require_cuttable
 from sinkablate.job_script import tell_run_dir
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
@@ -166,6 +166,7 @@ class Cli(LightningCLI):
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
         require_all_tasks(made)
+        require_cuttable(made, self.model)
         return made
 
     def _resolved(self, config: Namespace) -> str:

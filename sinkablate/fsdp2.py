@@ -40,17 +40,6 @@ class FullySharded(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
-    def setup(self, trainer: L.Trainer) -> None:
-        """As Lightning does, once the task is one that can be cut.
-
-        Raises:
-            UserError: It cannot.
-        """
-        if not is_overridden("configure_model", self.lightning_module):
-            raise UserError(f"trainer.strategy={NAME}: {type(self.lightning_module).__name__} is too small to be cut "
-                            "over processes; use ddp")
-        super().setup(trainer)
-
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """What the file holds, on every process."""
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
@@ -89,6 +78,16 @@ class FullySharded(ModelParallelStrategy):
 
 def _is_as_large(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape
+
+
+def require_cuttable(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """See that a task cuts itself where the strategy asks for it.
+
+    Raises:
+        UserError: It does not.
+    """
+    if isinstance(trainer.strategy, FullySharded) and not is_overridden("configure_model", module):
+        raise UserError(f"trainer.strategy={NAME}: {type(module).__name__} cannot be cut over processes; use ddp")
 
 
 def register() -> None:
