@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.batch_norm import BatchNormAllRanks
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule
@@ -75,7 +76,8 @@ class LeJepa(ImageTask):
         images, targets, _ = batch
         views = images.shape[1]
         features = self.backbone(images.flatten(0, 1))
-        z = self.projector(features).float()
+        z = self.projector(features)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
         where = f"{self.current_epoch}/{batch_idx}"
         regular = sigreg(z, directions(self.seed, where, self.config.directions, z.shape[-1]),
                          all_ranks=self.config.all_ranks)
@@ -143,8 +145,9 @@ class Moments(Metric):
 
 
 def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
-    """D -> hidden -> hidden -> out with batch norm and ReLU between."""
+    """D -> hidden -> hidden -> out with batch norm, of each process or of all, and ReLU between."""
+    norm = BatchNormAllRanks if config.all_ranks else nn.BatchNorm1d
     layers: list[nn.Module] = []
     for before in (width, config.hidden):
-        layers += [nn.Linear(before, config.hidden), nn.BatchNorm1d(config.hidden), nn.ReLU()]
+        layers += [nn.Linear(before, config.hidden), norm(config.hidden), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(config.hidden, config.out))
