@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import polars as pl
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -227,9 +228,20 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
         cli(verb, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
+    except RuntimeError as error:
+        if not _lost_process(error):
+            raise
+        print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
+              file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
     finally:
         sys.argv = argv
     return 0
+
+
+def _lost_process(error: RuntimeError) -> bool:
+    """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,6 +1,5 @@
 """What breaks while a run trains: a shard, a process, the machine. The run says so in a line, and nothing is lost."""
 
-import json
 import os
 import re
 import shutil
@@ -114,3 +113,109 @@ def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, 
     train(tmp_path / "run", shards, *READERS[reader]).succeeded()
     same_end(tmp_path / "whole", tmp_path / "run")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from sinkablate.__main__ import main
+from sinkablate import cli
+from sinkablate.callbacks.preemption import Preemption
+
+step, words = int(sys.argv[1]), sys.argv[2:]
+for at in range(step):  # a process for each, forked before anything has been computed
+    if not os.fork():
+        def die(_self, trainer, *_):
+            if trainer.global_step == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Preemption.on_before_backward = die
+        sys.exit(main([word.replace("AT", str(at)) for word in words]))
+    _, status = os.wait()
+    print(at, os.WTERMSIG(status))
+"""
+EIGHT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.loss.mixup=0.5", "--model.ema.decay=0.9",
+         "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids="every {} steps".format)
+def killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
+    """A run that was never stopped, and for each of its eight steps one that was killed in the middle of it."""
+    root = tmp_path_factory.mktemp("killed")
+    cadence = f"--checkpoint.every_n_train_steps={request.param}"
+    fit(root / "whole", *EIGHT, cadence, configs=CONFIG).succeeded()
+    words = quick_fit(root / "AT", *EIGHT, cadence, configs=CONFIG)
+    done = subprocess.run([sys.executable, "-c", KILLED, "8", *words], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300, check=False)
+    ends = [line for line in done.stdout.splitlines() if line.endswith(" 9")]
+    assert ends == [f"{at} 9" for at in range(8)], done.stderr
+    return request.param, root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(8))
+def test_a_run_killed_at_any_step_loses_what_came_after_its_last_checkpoint(
+        step: int, killed_runs: tuple[int, Path]) -> None:
+    cadence, root = killed_runs
+    run_dir = root / str(step)
+    again = fit(run_dir, *EIGHT, f"--checkpoint.every_n_train_steps={cadence}", "--ckpt_path=auto",
+                configs=CONFIG).succeeded()
+    begun = re.search(r"step=(\d+)\.ckpt", again.err)
+    least = step // cadence * cadence - cadence  # the one at hand was perhaps still being written
+    assert (int(begun[1]) if begun else 0) in range(max(0, least), step + 1), again.err
+    same_end(root / "whole", run_dir)
+    assert (run_dir / "DONE").exists()
+
+
+def two(run_dir: Path, *args: str) -> "subprocess.Popen[str]":
+    """A long run of two processes, which the trainer starts."""
+    words = quick_fit(run_dir, "--trainer.max_epochs=500", "--trainer.devices=2", "--trainer.strategy=ddp",
+                      "--diagnostics.every_n_steps=0", *EVERY_STEP, *args, configs=CONFIG)
+    return subprocess.Popen([sys.executable, "-m", "sinkablate", *words], cwd=ROOT, text=True,
+                            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def child_of(pid: int) -> int:
+    """The process that the trainer started beside itself."""
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    (line,) = [line for line in found.stdout.splitlines() if "sinkablate" in line]
+    return int(line.split()[0])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with two(run_dir) as parent:
+        limit = time.monotonic() + 200
+        while not (run_dir / "checkpoints" / "last.ckpt").exists():
+            assert parent.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        child = child_of(parent.pid)
+        killed, left = (parent.pid, child) if which == "first" else (child, parent.pid)
+        os.kill(killed, signal.SIGKILL)
+        limit = time.monotonic() + 60
+        while alive(left) and time.monotonic() < limit:
+            time.sleep(0.1)
+        stopped = not alive(left)
+        for pid in (left, killed):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        _, err = parent.communicate()
+    assert stopped
+    assert not (run_dir / "DONE").exists()
+    if which == "second":
+        assert parent.returncode not in (0, 2), err
+        assert "error: another process of this run has died" in err
+        assert "Traceback" not in err
+    begun = state(run_dir)["global_step"]
+    fit(run_dir, f"--trainer.max_epochs={begun // 2 + 1}", "--diagnostics.every_n_steps=0", "--ckpt_path=auto",
+        *EVERY_STEP, configs=CONFIG).succeeded()
+    there = set(map(int, column(run_dir, "train/loss")))  # a loss is logged just after its step's checkpoint
+    assert there | {begun - 1} == set(range(begun // 2 * 2 + 2))

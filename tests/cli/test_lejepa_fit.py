@@ -70,7 +70,8 @@ def test_one_view_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     """With averages over all ranks, in float64; each rank's own are others, and train too."""
-    exact = ("--trainer.precision=64-true", *ARGS, "--model.backbone.drop_path_rate=0", "--trainer.max_epochs=1")
+    exact = ("--trainer.precision=64-true", *ARGS, "--model.backbone.drop_path_rate=0", "--trainer.max_epochs=1",
+             "--trainer.limit_val_batches=1.0", "--data.eval_batch_size=500")
     everyone, two = "--model.lejepa.all_ranks=true", ("--trainer.devices=2", "--trainer.strategy=ddp")
     for name, args in {"one": (everyone,), "all": (everyone, *two), "own": two}.items():
         spawn(*quick_fit(tmp_path / name, *exact, *args, configs=CONFIG)).succeeded()
