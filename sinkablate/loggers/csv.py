@@ -70,9 +70,10 @@ class MetricsCsv(Logger):
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Write every row: a run that goes on from the checkpoint must find all that came before it.
 
-        A row that is added to later is taken back from the file first.
+        A row that is added to later is taken back from the file first; the loss of the step that was just saved is.
         """
-        self._flushed = max(self._pending, default=-1)
+        saved = getattr(checkpoint_callback, "_last_global_step_saved", -1)
+        self._flushed = max(self._flushed, saved, *self._pending)
         self._write(list(self._pending))
 
     @rank_zero_only

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from running import CONFIGS, ROOT, Outcome, column, fit, metrics, quick_fit
+from running import CONFIGS, ROOT, Outcome, column, fit, metrics, quick_fit, spawn
 
 from sinkablate.callbacks.preemption import Preemption
 
@@ -115,6 +115,25 @@ def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, 
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["indexed", "stream"])
+def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shards: Path, tmp_path: Path) -> None:
+    """A permutation is cut into the same global batches by any number of processes; a stream is not."""
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    train(whole, shards, *READERS[reader], "--checkpoint.save_top_k=-1", "--checkpoint.filename=s{step}").succeeded()
+    args = (*on(shards), *READERS[reader], "--trainer.devices=2", "--trainer.strategy=ddp")
+    two_go_on = spawn(*quick_fit(run_dir, *args, "--ckpt_path", whole / "checkpoints" / "sstep=3.ckpt", configs=CONFIG))
+    if reader == "stream":
+        assert two_go_on.code == 2
+        assert "error: readers=2 differs from the checkpoint's 1 (processes times data.num_workers)" in two_go_on.err
+        assert "Traceback" not in two_go_on.err
+        assert not run_dir.exists()
+    else:
+        expected = {at: float(loss) for at, loss in column(whole, "train/loss").items() if int(at) >= 3}
+        got = {at: float(loss) for at, loss in column(two_go_on.succeeded() and run_dir, "train/loss").items()}
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
 KILLED = """
 import os, signal, sys
 from sinkablate.__main__ import main
@@ -136,7 +155,7 @@ EIGHT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.l
          "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids="every {} steps".format)
+@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.heavy)], ids="every {} steps".format)
 def killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """A run that was never stopped, and for each of its eight steps one that was killed in the middle of it."""
     root = tmp_path_factory.mktemp("killed")
@@ -188,7 +207,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize("which", [pytest.param("first", marks=pytest.mark.heavy), "second"])
 def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with two(run_dir) as parent:
