@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import polars as pl
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -32,6 +33,7 @@ from sinkablate.checkpoints import Checkpoints, OnFailure
 from sinkablate.config import WandbConfig, build, require
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
+from sinkablate.fsdp2 import register, require_cuttable
 from sinkablate.job_script import tell_run_dir
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
@@ -179,6 +181,7 @@ class Cli(LightningCLI):
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
         require_all_tasks(made)
+        require_cuttable(made, self.model)
         return made
 
     def _resolved(self, config: Namespace) -> str:
@@ -233,14 +236,26 @@ class Cli(LightningCLI):
 def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
     _quiet()
+    register()
     argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
         cli(verb, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
+    except RuntimeError as error:
+        if not _lost_process(error):
+            raise
+        print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
+              file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
     finally:
         sys.argv = argv
     return 0
+
+
+def _lost_process(error: RuntimeError) -> bool:
+    """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _listed(value: Any) -> list[Any]:

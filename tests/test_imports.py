@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
     "checkpoints": {"run_directory", "errors"},
+    "fsdp2": {"vit", "errors"},
     "job_script": set(),
     "estimate": set(),
     "plan": {"cli", "estimate", "data", "errors"},

@@ -41,8 +41,6 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
     for name, parameter in pl_module.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"parameter {name} is not finite"
-    if images is not None and not torch.isfinite(images).all():
-        return "the images are not finite"
     if images is None or not isinstance(pl_module, HasBackbone):
         return "every parameter is finite"
     found: list[str] = []
@@ -60,4 +58,6 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
     finally:
         for handle in handles:
             handle.remove()
+    if not torch.isfinite(images).all():  # looked at last: a model cut over processes is run by all of them or none
+        return "the images are not finite"
     return f"first in the output of {found[0]}" if found else "every parameter and output is finite"

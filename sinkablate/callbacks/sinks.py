@@ -22,6 +22,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
 from sinkablate.vit.anatomy import HasBackbone
+from sinkablate.vit.sharding import whole
 
 
 class SinkDiagnostics(L.Callback):
@@ -102,9 +103,9 @@ class SinkDiagnostics(L.Callback):
         step = self._measured_at = trainer.global_step
         assert self._probe is not None
         images, order = self._probe
-        part = None
+        part, backbone = None, whole(pl_module.backbone)
         if len(images):
-            part, _ = probe(pl_module.backbone, images, order, self.thresholds, self.batch_size)
+            part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
         records = _gather(part, trainer)
         if trainer.is_global_zero:
             self.latest = scalars(records, self.thresholds)

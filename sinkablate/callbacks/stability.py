@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sinkablate.errors import UserError
+from sinkablate.vit.sharding import full
 
 
 class Stability(L.Callback):
@@ -38,7 +39,7 @@ class Stability(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Total gradient norm before clipping."""
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self._waiting["grad"].append(torch.nn.utils.get_total_norm(grads).detach())
+        self._waiting["grad"].append(full(torch.nn.utils.get_total_norm(grads).detach()))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:

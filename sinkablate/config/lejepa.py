@@ -47,7 +47,8 @@ class LeJepaConfig:
     directions: int = 256
     """Random unit directions of every step."""
     all_ranks: bool = False
-    """Take the regulariser's averages over all processes; the published runs take each process's own."""
+    """Take the averages of the regulariser and of the projector's batch norm over all processes, so that any number of
+    them computes the same; the published runs take each process's own."""
     hidden: int = 2048
     """Width of the projector's two hidden layers."""
     out: int = 128

@@ -23,7 +23,7 @@ class MetricsCsv(Logger):
         self.path = Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
         self._pending: dict[int, dict[str, Any]] = {}
-        self._flushed = -1  # the latest row that was written while it was open
+        self._flushed = -1  # the latest row that a checkpoint had written: what is added to it is written at once
 
     @property
     def name(self) -> str:
@@ -53,9 +53,8 @@ class MetricsCsv(Logger):
         step = -1 if step is None else step
         if step <= self._flushed:
             self._reopen(step)
-            self._flushed = -1
         self._pending.setdefault(step, {"step": step}).update(metrics)
-        self._write([s for s in self._pending if s < step - 1])
+        self._write([s for s in self._pending if s < step - 1 or s <= self._flushed])
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -71,9 +70,10 @@ class MetricsCsv(Logger):
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Write every row: a run that goes on from the checkpoint must find all that came before it.
 
-        A row that is added to later is taken back from the file first.
+        A row that is added to later is taken back from the file first; the loss of the step that was just saved is.
         """
-        self._flushed = max(self._pending, default=-1)
+        saved = getattr(checkpoint_callback, "_last_global_step_saved", -1)
+        self._flushed = max(self._flushed, saved, *self._pending)
         self._write(list(self._pending))
 
     @rank_zero_only

@@ -57,16 +57,22 @@ class Classify(ImageTask):
         self.seed = seed
         self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
+        if self.ema is not None:
+            self.ema.requires_grad_(False)  # DDP would wait for gradients that never come
         self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
         if compile:
             self.backbone.compile()  # in place: no parameter changes its name
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
 
+    def parts(self) -> list[nn.Module]:
+        """The model, and its average."""
+        return [self.backbone, *([self.ema.module] if self.ema is not None else [])]
+
     def forward(self, images: Tensor) -> Tensor:
         """Class logits (B, num_classes), of the averaged weights where there are any and the module evaluates."""
         model = self.backbone if self.ema is None or self.training else self.ema.module
-        logits: Tensor = model(images)
+        logits: Tensor = self.evaluated(model)(images)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -1,15 +1,18 @@
 """What every task on labelled images does outside of training: evaluate, predict, refuse another model's checkpoint."""
 
+from abc import abstractmethod
 from typing import Any
 
 import lightning as L
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
+from sinkablate.vit.sharding import shard, whole
 
 Batch = tuple[Tensor, Tensor, list[str]]
 """Images (B, C, H, W), labels (B,), keys."""
@@ -36,6 +39,29 @@ class ImageTask(L.LightningModule):
             "acc5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
             "loss": MeanMetric(),
         }) for _ in range(2))
+        self._copies: dict[nn.Module, nn.Module] = {}
+
+    @abstractmethod
+    def parts(self) -> list[nn.Module]:
+        """The modules with parameters, each of which is run through its call."""
+
+    def configure_model(self) -> None:
+        """Cut them over the processes where that is how they are trained (`--trainer.strategy fsdp2`)."""
+        if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            for part in self.parts():
+                shard(part, self.device_mesh["data_parallel"], list(getattr(part, "blocks", ())))
+
+    def on_validation_start(self) -> None:
+        """Gather what is cut once: processes may have different numbers of batches, and must not wait for another."""
+        self._copies = {part: copy.eval() for part in self.parts() if (copy := whole(part)) is not part}
+
+    def on_validation_end(self) -> None:
+        """Let the copies go."""
+        self._copies = {}
+
+    def evaluated(self, part: nn.Module) -> nn.Module:
+        """The module, or its gathered copy during an evaluation."""
+        return self._copies.get(part, part)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy and cross-entropy on the validation images."""

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.batch_norm import BatchNormAllRanks
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule
@@ -60,9 +61,14 @@ class LeJepa(ImageTask):
             self.projector.requires_grad_(False)
         self.moments: Any = Moments(width)
 
+    def parts(self) -> list[nn.Module]:
+        """The model, and its two heads."""
+        return [self.backbone, self.projector, self.probe]
+
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of the probe (B, num_classes)."""
-        logits: Tensor = self.probe(self.backbone(images).detach())
+        features = self.evaluated(self.backbone)(images)
+        logits: Tensor = self.evaluated(self.probe)(features.detach())
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -70,7 +76,8 @@ class LeJepa(ImageTask):
         images, targets, _ = batch
         views = images.shape[1]
         features = self.backbone(images.flatten(0, 1))
-        z = self.projector(features).float()
+        z = self.projector(features)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
         where = f"{self.current_epoch}/{batch_idx}"
         regular = sigreg(z, directions(self.seed, where, self.config.directions, z.shape[-1]),
                          all_ranks=self.config.all_ranks)
@@ -85,7 +92,7 @@ class LeJepa(ImageTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of the probe, and the moments of the features."""
         super().validation_step(batch, batch_idx)
-        self.moments.update(self.backbone(batch[0]))
+        self.moments.update(self.evaluated(self.backbone)(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
         """Effective rank of the features over the whole validation set."""
@@ -138,8 +145,9 @@ class Moments(Metric):
 
 
 def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
-    """D -> hidden -> hidden -> out with batch norm and ReLU between."""
+    """D -> hidden -> hidden -> out with batch norm, of each process or of all, and ReLU between."""
+    norm = BatchNormAllRanks if config.all_ranks else nn.BatchNorm1d
     layers: list[nn.Module] = []
     for before in (width, config.hidden):
-        layers += [nn.Linear(before, config.hidden), nn.BatchNorm1d(config.hidden), nn.ReLU()]
+        layers += [nn.Linear(before, config.hidden), norm(config.hidden), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(config.hidden, config.out))

@@ -64,12 +64,12 @@ def fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) ->
     return run(*quick_fit(run_dir, *args, configs=configs))
 
 
-def spawn(*args: str | Path, launcher: tuple[str, ...] = (), timeout: float = 150, **env: str) -> Outcome:
+def spawn(*args: str | Path, launcher: tuple[str, ...] = (), limit: int = 150, **env: str) -> Outcome:
     """`python [LAUNCHER] -m sinkablate ARGS` as a process of its own, where no W&B account is to be found."""
     clean = {k: v for k, v in os.environ.items() if not re.match(r"WANDB_|RANK$|WORLD_SIZE$|LOCAL_RANK$|MASTER_", k)}
     command = [sys.executable, *launcher, "-m", "sinkablate", *map(str, args)]
     done = subprocess.run(command, env=clean | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True,
-                          timeout=timeout, check=False, cwd=ROOT)
+                          timeout=limit, check=False, cwd=ROOT)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from running import CONFIGS, column, fit, metrics, run
+from running import CONFIGS, column, fit, metrics, quick_fit, run, spawn
 
 CONFIG = [CONFIGS / "lejepa_small.yaml"]
 ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=3",
@@ -65,3 +65,24 @@ def test_one_view_is_refused(tmp_path: Path) -> None:
     refused = fit(tmp_path / "run", "--data.views.count=1", configs=CONFIG)
     assert (refused.code, "needs at least 2" in refused.err) == (2, True), refused.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    """With averages over all ranks, in float64; each rank's own are others, and train too."""
+    exact = ("--trainer.precision=64-true", *ARGS, "--model.backbone.drop_path_rate=0", "--trainer.max_epochs=1",
+             "--trainer.limit_val_batches=1.0", "--data.eval_batch_size=500")
+    everyone, two = "--model.lejepa.all_ranks=true", ("--trainer.devices=2", "--trainer.strategy=ddp")
+    for name, args in {"one": (everyone,), "all": (everyone, *two), "own": two}.items():
+        spawn(*quick_fit(tmp_path / name, *exact, *args, configs=CONFIG)).succeeded()
+    one, all_ranks, own = (metrics(tmp_path / name) for name in ("one", "all", "own"))
+    assert len(one) == len(all_ranks) == len(own) == 5
+    for row, other in zip(one, all_ranks, strict=True):
+        for name, value in row.items():
+            assert bool(other[name]) == bool(value), name
+            if value:  # the measuring pass is fp32 at heart: it rounds
+                limit = 1e-9 if name.startswith("train/") else 1e-4
+                assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
+    assert {name for name, value in one[0].items() if value} == {name for name, value in own[0].items() if value}
+    assert column(tmp_path / "own", "sink/mass_max").keys() == column(tmp_path / "one", "sink/mass_max").keys()
+    assert float(own[1]["train/sigreg"]) != pytest.approx(float(one[1]["train/sigreg"]), rel=1e-3)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import CONFIGS, column, fit, quick_fit, spawn
+from running import CONFIGS, column, fit, metrics, quick_fit, spawn
 
 STEPS = 50
 CONFIG = [CONFIGS / "gate_reg.yaml"]
@@ -50,3 +50,28 @@ def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
     plain, compiled = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
                        for name in ("plain", "compiled"))
     assert compiled.keys() == plain.keys()
+
+
+@pytest.mark.heavy
+def test_everything_at_once_on_two_processes_is_what_one_computes(tmp_path: Path) -> None:
+    """Accumulation, moving average, compile, activation checkpointing, clipping and diagnostics, in float64."""
+    everything = ("--trainer.limit_train_batches=6", "--trainer.accumulate_grad_batches=2", "--model.compile=true",
+                  "--model.ema.decay=0.9", "--model.backbone.grad_checkpointing=true", "--trainer.precision=64-true",
+                  "--trainer.gradient_clip_val=0.1", "--diagnostics.every_n_steps=2", "--trainer.limit_val_batches=1.0",
+                  "--data.eval_batch_size=500")
+    for name, args in {"one": (), "two": ("--trainer.devices=2", "--trainer.strategy=ddp")}.items():
+        spawn(*quick_fit(tmp_path / name, *everything, *args, configs=CONFIG), limit=400).succeeded()
+    rows, others = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(rows) == len(others) == 4
+    for row, other in zip(rows, others, strict=True):
+        for name, value in row.items():
+            assert bool(other[name]) == bool(value), name
+            if value:
+                limit = 1e-9 if name.startswith("train/") else 1e-5
+                assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
+    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+                for name in ("one", "two"))
+    assert two.keys() == one.keys()
+    assert any(name.startswith("ema.") for name in one)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=1e-9)

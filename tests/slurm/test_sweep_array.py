@@ -52,7 +52,7 @@ def longest(path: Path) -> int:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same cells, trained without SLURM."""
     path = sweep_file(tmp_path_factory.mktemp("local"))
-    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "2", "--in_process", timeout=500).succeeded()
+    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "2", "--in_process", limit=500).succeeded()
     return path
 
 

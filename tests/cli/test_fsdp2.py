@@ -1,0 +1,115 @@
+"""Weights cut over two processes (FSDP2) train, measure, save and go on as weights that each process holds (DDP)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal, assert_series_equal
+from running import CONFIGS, Outcome, column, fit, metrics, quick_fit, run, spawn
+
+CONFIG = [CONFIGS / "gate_reg.yaml"]
+ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2",
+        "--trainer.gradient_clip_val=0.1", "--model.ema.decay=0.9", "--diagnostics.every_n_steps=2",
+        "--diagnostics.images=7", "--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1",
+        "--checkpoint.filename=s{step}")
+"""Four steps of two batches each, clipped at every one, measured at 0, 2 and 4."""
+
+
+def launch(run_dir: Path, strategy: str, *args: str | Path) -> Path:
+    spawn(*quick_fit(run_dir, *ARGS, "--trainer.devices=2", f"--trainer.strategy={strategy}", *args,
+                     configs=CONFIG)).succeeded()
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def ddp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launch(tmp_path_factory.mktemp("ddp") / "run", "ddp")
+
+
+@pytest.fixture(scope="module")
+def fsdp2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launch(tmp_path_factory.mktemp("fsdp2") / "run", "fsdp2")
+
+
+def checkpoint(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return found
+
+
+def assert_same_state(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> None:
+    """Weights, averages and the optimiser's moments under the same names and numbers, as plain tensors."""
+    assert other["state_dict"].keys() == one["state_dict"].keys()
+    pairs = [(one["state_dict"], other["state_dict"])]
+    (first,), (second,) = one["optimizer_states"], other["optimizer_states"]
+    assert [g["params"] for g in second["param_groups"]] == [g["params"] for g in first["param_groups"]]
+    pairs += [(first["state"][number], second["state"][number]) for number in first["state"]]
+    for left, right in pairs:
+        for name, tensor in left.items():
+            assert type(right[name]) is torch.Tensor
+            torch.testing.assert_close(right[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_losses_and_accuracies_are_those_of_ddp(ddp: Path, fsdp2: Path) -> None:
+    rows, others = metrics(ddp), metrics(fsdp2)
+    assert len(rows) == len(others) == 5
+    for row, other in zip(rows, others, strict=True):
+        for name, value in row.items():
+            assert bool(other[name]) == bool(value), name
+            if value:
+                limit = 1e-4 if name == "gate/corr" else 1e-6  # a correlation while attention is almost uniform
+                assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
+    one, other = (json.loads((path / "summary.json").read_text()) for path in (ddp, fsdp2))
+    assert other["parameters"] == one["parameters"] == sum(
+        tensor.numel() for name, tensor in checkpoint(ddp)["state_dict"].items() if name.startswith("backbone."))
+    assert (one["world_size"], other["world_size"]) == (2, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["diagnostics", "diagnostics/blocks"])
+def test_diagnostics_are_those_of_ddp(folder: str, ddp: Path, fsdp2: Path) -> None:
+    for step in (0, 2, 4):
+        one, other = (pl.read_parquet(path / folder / f"step_{step:08d}.parquet") for path in (ddp, fsdp2))
+        counts = [name for name, kind in one.schema.items() if kind.is_integer()]
+        assert_frame_equal(other.select(counts), one.select(counts))
+        for name in one.columns:
+            limit = 1e-3 if name.endswith("gate_corr") else 1e-5
+            assert_series_equal(other[name], one[name], rel_tol=limit, abs_tol=limit)
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_that_of_ddp(ddp: Path, fsdp2: Path) -> None:
+    assert_same_state(checkpoint(ddp), checkpoint(fsdp2), 1e-4)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_same_bits(fsdp2: Path, tmp_path: Path) -> None:
+    again = launch(tmp_path / "run", "fsdp2", "--ckpt_path", fsdp2 / "checkpoints" / "sstep=1.ckpt")
+    assert_same_state(checkpoint(fsdp2), checkpoint(again), 0)
+    assert column(again, "train/loss") == {at: loss for at, loss in column(fsdp2, "train/loss").items() if int(at) > 0}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_one_process_and_is_evaluated_there(fsdp2: Path, tmp_path: Path) -> None:
+    one = tmp_path / "run"
+    fit(one, *ARGS, "--ckpt_path", fsdp2 / "checkpoints" / "sstep=1.ckpt", configs=CONFIG).succeeded()
+    assert_same_state(checkpoint(fsdp2), checkpoint(one), 1e-4)
+    config = ("--config", fsdp2 / "config.yaml", "--trainer.devices=1", "--trainer.strategy=auto",
+              "--trainer.limit_val_batches=2")  # one batch of each process
+    last = fsdp2 / "checkpoints" / "last.ckpt"
+    run("validate", *config, "--ckpt_path", last, "--run_dir", tmp_path / "v").succeeded()
+    said = json.loads((tmp_path / "v" / "validate.json").read_text())
+    for name in ("val/loss", "val/acc1", "val/acc5"):
+        assert said[name] == pytest.approx(float(list(column(fsdp2, name).values())[-1]), rel=1e-5)
+    run("diagnose", "--run", fsdp2, "--out", tmp_path / "out", "--limit", "4").succeeded()
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["image_count"] == 4
+
+
+def test_a_toy_is_not_cut(tmp_path: Path) -> None:
+    refused: Outcome = run("fit", "--config", CONFIGS / "toy" / "nop.yaml", "--trainer.strategy=fsdp2",
+                           "--trainer.devices=1", "--trainer.accelerator=cpu", "--run_dir", tmp_path / "run")
+    assert (refused.code, "trainer.strategy=fsdp2: ToyTraining cannot be cut" in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "run").exists()
