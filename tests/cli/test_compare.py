@@ -22,7 +22,8 @@ def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: i
             for registers in (0, 4):
                 accuracy = 0.84 + 0.02 * (gate != "none") + 0.03 * (registers > 0) + shared + rng.normal(0, 0.003)
                 rows.append({"run": f"{gate}-{registers}-{seed}", "status": "done", "gate": gate,
-                             "registers": registers, "seed": seed, "diverged": False, "val/acc1": accuracy, "val/loss": 1 - accuracy})
+                             "registers": registers, "seed": seed, "diverged": False,
+                             "val/acc1": accuracy, "val/loss": 1 - accuracy})
     return pl.DataFrame(rows)
 
 
@@ -42,7 +43,8 @@ def test_the_table_and_its_sentences(tmp_path: Path) -> None:
     said = compared(tmp_path, table(), "--baseline", "gate=none,registers=0", "--pair-by", "seed", "--detect", ".01")
     for part in ("gate=headwise and registers=4: complementary is supported", "not distinguishable from additive",
                  r"one of 0.01 needs \d+( to \d+)? seeds", "Holm over 5 differences",
-                 "5 seeds in the smallest cell are few", "2.4 standard deviations", "All interactions of gate and registers together"):
+                 "5 seeds in the smallest cell are few", "2.4 standard deviations",
+                 "All interactions of gate and registers together"):
         assert re.search(part, said.succeeded().out), part
 
 
