@@ -1,0 +1,81 @@
+"""Decoding and RandAugment at 224 px: our loader, in its own process, against bare loops over the same JPEG files.
+
+    python -m benchmarks.decode [--rounds 5] [--images 192]
+
+One bare loop has timm's policy as the loader does, the other is torchvision's transforms throughout. One thread each.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.transforms_factory import transforms_imagenet_train
+from torchvision import transforms as T
+
+from benchmarks.interleave import interleave, ratios
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.data.images import ImageData
+from sinkablate.data.shards import write_shards
+
+BATCH = 32
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def write_folder(root: Path, count: int) -> list[Path]:
+    """JPEG files of 500 x 375 pixels, ImageNet's usual size, as detailed as a photograph: about 100 kB."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375))
+        noise = rng.normal(0, 12, (375, 500, 3))
+        path = root / "train" / str(number % 4) / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+def bare(paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> Callable[[], object]:
+    def loop() -> None:
+        for start in range(0, len(paths), BATCH):
+            torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start:start + BATCH]])
+    return loop
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=192)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        paths = write_folder(root / "images", args.images)
+        write_shards(str(root / "images"), str(root / "shards"), split="train", samples_per_shard=64)
+        shards = f"{root}/shards/train-{{0000..{(args.images - 1) // 64:04d}}}.tar"
+        data = ImageData(
+            SourceConfig(format="shards", train=shards, val=shards, num_classes=4),
+            ImageConfig(size=224, in_chans=3, mean=MEAN, std=STD),
+            AugmentConfig(scale=(0.08, 1.0), auto_augment="rand-m10-n2"), batch_size=BATCH)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        policy = transforms_imagenet_train(224, scale=(0.08, 1.0), color_jitter=None, auto_augment="rand-m10-n2",
+                                           interpolation="bicubic", mean=MEAN, std=STD, normalize=True)
+        torchvisions = T.Compose([
+            T.RandomResizedCrop(224, interpolation=T.InterpolationMode.BICUBIC), T.RandomHorizontalFlip(),
+            T.RandAugment(2, 10), T.ToTensor(), T.Normalize(MEAN, STD)])
+        times = interleave({"loader": lambda: sum(1 for _ in loader), "bare, timm's policy": bare(paths, policy),
+                            "bare, torchvision": bare(paths, torchvisions)}, args.rounds)
+    print(f"loader {args.images / statistics.median(times['loader']):.0f} images/s")
+    for name, ratio in ratios(times, "loader").items():
+        if name != "loader":
+            print(f"{name}: the loader is {ratio:.3f} times as fast (asked: >= 0.9)")
+
+
+if __name__ == "__main__":
+    main()
