@@ -50,7 +50,8 @@ def page_data(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation 
     """Everything the scripts of the page read, as plain values."""
     pictures: dict[str, int] = {}
     shown = [page_run(run, maps.get(run.name), pictures) for run in runs]
-    first = max(runs, key=lambda run: (run.name in maps, sum(sinks(run, rule).values()) if rule in run.rules else 0))
+    first = max(runs, key=lambda run: (run.kind == "run", run.name in maps,
+                                       sum(sinks(run, rule).values()) if rule in run.rules else 0))
     return {"runs": shown, "pictures": list(pictures), "kinds": KINDS, "quantities": QUANTITIES, "moves": MOVES,
             "label_colours": LABEL_COLOURS, "type_colours": TYPE_COLOURS, "variant_colours": VARIANT_COLOURS,
             "metrics": task_metrics(runs),

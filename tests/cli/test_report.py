@@ -97,7 +97,7 @@ CASES = {
     "negative maps": (["{run}", "--maps", "-1"], ["maps", "-1"]),
     "no images": (["{run}", "--images", "0"], ["images", "0"]),
     "unknown factor": (["{run}", "--factors", "gaet"], ["factors", "gaet"]),
-    "ambiguous factor": (["{run}", "--factors", "size"], ["factors", "size", "data."]),
+    "ambiguous factor": (["{run}", "--factors", "batch_size"], ["data.batch_size, diagnostics"]),
     "unknown metric": (["{run}", "--metric", "val/acc9"], ["val/acc9"]),
     "table alone": (["{run}", "--results", "{tmp}/x.csv"], ["results", "--metric", "--factors"]),
     "no table": (["{run}", "--results", "{tmp}/x.csv", "--metric", "m", "--factors", "f"], ["x.csv"]),

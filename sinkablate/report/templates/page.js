@@ -8,7 +8,9 @@ const DEPENDS = {handoff: ["run", "rule", "block"], frequency: ["run", "rule", "
   norms: ["run"], formation: ["run", "rule", "block", "head"], scatter: ["run", "rule", "metric"], ablation: [], effects: [],
   labels: ["rule"], stability: [], sensitivity: ["run", "rule"], maps: ["run", "block", "head"]};
 const present = Object.keys(DEPENDS).filter(id => get(`${id}-plot`));
-const dirty = new Set(present), visible = new Set();
+const dirty = new Set(), visible = new Set();
+const spoil = id => { dirty.add(id); get(`${id}-plot`).dataset.stale = ""; };  // to be drawn when it is in sight
+present.forEach(spoil);
 
 function element(tag, text, more = {}) {
   const made = Object.assign(document.createElement(tag), more);
@@ -38,7 +40,7 @@ function choose(changes) {
   fill(get("head"), heads ? heads.head.filter((_, p) => heads.block[p] === state.block).map(h => [h, h]) : [], state.head);
   fill(get("metric"), report.metrics.map(name => [name, name]), state.metric);
   const changed = Object.keys(state).filter(key => state[key] !== before[key]);
-  for (const id of present) if (DEPENDS[id].some(key => changed.includes(key))) dirty.add(id);
+  for (const id of present) if (DEPENDS[id].some(key => changed.includes(key))) spoil(id);
   if (changed.length) card();
   draw();
 }
@@ -57,6 +59,7 @@ function draw() {
   for (const id of present) if (dirty.has(id) && visible.has(id)) {
     dirty.delete(id);
     id === "maps" ? gallery() : plot(id);
+    delete get(`${id}-plot`).dataset.stale;
   }
 }
 
@@ -134,4 +137,4 @@ present.forEach(id => sight.observe(get(`${id}-plot`)));
 let resized;
 let wide = innerWidth;
 addEventListener("resize", () => { clearTimeout(resized); if (innerWidth === wide) return;
-  resized = setTimeout(() => { wide = innerWidth; ["norms", "labels", "stability", "sensitivity"].forEach(id => present.includes(id) && dirty.add(id)); draw(); }, 200); });
+  resized = setTimeout(() => { wide = innerWidth; ["norms", "labels", "stability", "sensitivity"].forEach(id => present.includes(id) && spoil(id)); draw(); }, 200); });
