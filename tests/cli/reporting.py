@@ -4,8 +4,8 @@ from pathlib import Path
 
 from running import CONFIGS, Outcome, fit, run
 
-LOW = ("--diagnostics.thresholds.routed_min", "0.2", "--diagnostics.thresholds.routed_grid", "[0.1,0.3]",
-       "--diagnostics.thresholds.event_min", "0.05", "--diagnostics.thresholds.adaptive_min", "0.01")
+LOW = ("--diagnostics.thresholds.routed_min", "0.06", "--diagnostics.thresholds.routed_grid", "[0.05,0.07]",
+       "--diagnostics.thresholds.event_min", "0.4", "--diagnostics.thresholds.adaptive_min", "0.01")
 VARIANTS = {"baseline": ("none", "None"), "gate": ("headwise", "None"), "reg": ("none", "4"),
             "gate_reg": ("headwise", "4")}
 """Variant to its gate and registers, as its configuration has them."""

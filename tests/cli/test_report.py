@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -156,3 +158,13 @@ def test_only_a_report_is_replaced_and_only_when_told(finished: Path, tmp_path: 
     assert (out / "figures" / "handoff.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "notes.txt").read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_without_maps_no_framework_is_imported(finished: Path, tmp_path: Path) -> None:
+    code = ("import sys; from sinkablate.__main__ import main; "
+            f"main(['report', '{finished}', '--out', '{tmp_path / 'out'}', '--maps', '0']); "
+            "print(*sys.modules, file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert (tmp_path / "out" / "index.html").exists()
+    assert not {name.split(".")[0] for name in done.stderr.split()} & {"torch", "lightning", "timm", "wandb"}

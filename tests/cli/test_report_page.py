@@ -30,8 +30,9 @@ class Browsed:
 
     def shown(self, panel: str) -> list[dict[str, Any]]:
         """Traces of a panel, scrolled to so that it is drawn."""
-        self.tab.locator(f"#{panel}").scroll_into_view_if_needed()
-        self.tab.wait_for_selector(f"#{panel}-plot:not([data-stale])")
+        for _ in range(2):  # what is drawn on the way moves what is below it
+            self.tab.eval_on_selector(f"#{panel}-plot", "box => box.scrollIntoView({block: 'center'})")
+            self.tab.wait_for_selector(f"#{panel}-plot:not([data-stale])")
         plain = "box => box.data.map(t => ({x: t.x, y: t.y, z: t.z, name: t.name, text: t.text}))"
         traces: list[dict[str, Any]] = self.tab.eval_on_selector(f"#{panel}-plot", plain)
         return traces
@@ -45,8 +46,15 @@ class Browsed:
         """Click one square of the panel of frequencies, of `of` blocks and heads."""
         self.shown("frequency")
         box = self.tab.locator("#frequency-plot .nsewdrag").bounding_box()
-        self.tab.mouse.click(box["x"] + (head + 0.5) / of * box["width"],
-                             box["y"] + (of - block - 0.5) / of * box["height"])
+        self.click(box["x"] + (head + 0.5) / of * box["width"], box["y"] + (of - block - 0.5) / of * box["height"],
+                   "frequency", f"block {block}, head {head}")
+
+    def click(self, x: float, y: float, panel: str, says: str) -> None:
+        """Point at something, read what hovering says of it, and click."""
+        self.tab.mouse.move(x, y)
+        self.tab.wait_for_selector(f"#{panel}-plot .hoverlayer .hovertext:has-text('{says}')")
+        self.tab.mouse.down()
+        self.tab.mouse.up()
 
     def card(self) -> dict[str, str]:
         """Numbers of the card of the chosen head."""
@@ -147,7 +155,7 @@ def test_a_point_is_a_run(page: Browsed) -> None:
     traces = page.shown("scatter")
     assert [trace["name"] for trace in traces[:4]] == ["baseline", "gate", "gate_reg", "reg"]
     box = page.tab.locator("#scatter-plot .scatterlayer .trace").nth(3).locator("path.point").nth(1).bounding_box()
-    page.tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, "scatter", "reg-s")
     page.tab.wait_for_selector("#card div:has-text('reg-s')")
     assert page.tab.input_value("#run") in ("reg-s0", "reg-s1")
 
