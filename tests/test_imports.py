@@ -96,3 +96,9 @@ def test_compare_imports_no_framework(tmp_path: Path) -> None:
 
 def test_shards_imports_no_framework(tmp_path: Path) -> None:
     assert not loaded("shards", str(tmp_path / "nothing"), str(tmp_path / "set")) & HEAVY
+
+
+def test_the_help_of_report_imports_nothing_heavy() -> None:
+    code = "from sinkablate.reporting import report; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"plotly", "pandas", "scipy"})

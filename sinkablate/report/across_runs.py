@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from sinkablate.report.ablation import Ablation, Estimate
 from sinkablate.report.contents import column, sinks, sinks_by_type
-from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, Drawn
+from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.runs import Run
 
@@ -74,9 +74,9 @@ def scatter(runs: Lines, rule: str, metric: str) -> Drawn | None:
     for place, name in enumerate(names):
         for finished in (True, False):
             some = data.filter((pl.col("variant") == name) & (pl.col("finished") == finished))
-            colour = f"C{place % 10}"
+            colour = VARIANT_COLOURS[place % len(VARIANT_COLOURS)]
             axis.scatter(some["events"], some[metric], color=colour, facecolor=colour if finished else "none", s=28,
-                         marker="os^Dv"[place // 10 % 5], label=name if finished or not len(
+                         marker="os^Dv"[place // len(VARIANT_COLOURS) % 5], label=name if finished or not len(
                              data.filter((pl.col("variant") == name) & pl.col("finished"))) else None)
     axis.set(xlabel=f"events per image, rule {rule}", ylabel=metric)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=ceil(len(names) / 14))
@@ -90,7 +90,7 @@ def cells(made: Ablation) -> Drawn:
         axis.plot(each.values, [place] * len(each.values), "|", color="#777777", markersize=7)
     _intervals(axis, made.cells, 0, "#0072B2", "o")
     axis.set_yticks(range(len(made.cells)), [each.name for each in made.cells], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(made.cells) - 0.5, -0.5)
     axis.set_xlabel(f"{made.comparison.metric}: mean, 95 % interval, single runs")
     return figure, _table(made.cells)
 
@@ -103,7 +103,7 @@ def effects(made: Ablation) -> Drawn:
     _intervals(axis, made.differences, 0, "#0072B2", "o")
     _intervals(axis, made.interactions, len(made.differences), "#D55E00", "D")
     axis.set_yticks(range(len(rows)), [each.name for each in rows], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_xlabel(f"difference in {made.comparison.metric} to {made.comparison.baseline}, 95 % interval\n"
                     "(diamonds: interaction)", fontsize=8)
     return figure, _table(rows)

@@ -142,7 +142,7 @@ def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
 
 
 def _labels_by_step(run: Run) -> dict[str, dict[str, list[Any]]]:
-    found = {rule: steps_of_labels(run, rule) for rule in run.rules}
+    found = {rule: steps_of_labels(run, rule) for rule in run.rules or FORMATION_RULES}
     return {rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLOURS}}
             for rule, table in found.items() if table is not None}
 

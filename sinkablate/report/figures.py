@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 TYPE_COLOURS = {"cls": "#0072B2", "register": "#E69F00", "patch": "#009E73", "null": "#999999", "kv_bias": "#CC79A7"}
 """Okabe and Ito's colours, which differ for colour-blind readers too."""
 LABEL_COLOURS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
+VARIANT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513")
 TYPE_MARKERS = {"cls": "o", "register": "s", "patch": "^", "null": "x", "kv_bias": "D"}
 
 Drawn = tuple[Figure, pl.DataFrame]

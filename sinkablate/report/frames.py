@@ -44,13 +44,13 @@ def label_axes(figure: Figure, x: str, y: str) -> None:
 
 
 def keyed(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend under all frames, of everything that any of them shows."""
+    """One legend above all frames, of everything that any of them shows."""
     found: dict[str, Artist] = {}
     for axis in axes:
         handles, texts = axis.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
     if found:
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(6, len(found)),
+        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=min(6, len(found)),
                       fontsize=8)
 
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from sinkablate import __version__
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
-from sinkablate.report.contents import KINDS, QUANTITIES, page_run
-from sinkablate.report.figures import LABEL_COLOURS, MOVES, TYPE_COLOURS
+from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks
+from sinkablate.report.figures import LABEL_COLOURS, MOVES, TYPE_COLOURS, VARIANT_COLOURS
 from sinkablate.report.maps import Maps
 from sinkablate.report.runs import Run
 from sinkablate.report.tables import page_sheets
@@ -50,9 +50,11 @@ def page_data(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation 
     """Everything the scripts of the page read, as plain values."""
     pictures: dict[str, int] = {}
     shown = [page_run(run, maps.get(run.name), pictures) for run in runs]
-    first = next((run for run in runs if run.name in maps), runs[0])
+    first = max(runs, key=lambda run: (run.kind == "run", run.name in maps,
+                                       sum(sinks(run, rule).values()) if rule in run.rules else 0))
     return {"runs": shown, "pictures": list(pictures), "kinds": KINDS, "quantities": QUANTITIES, "moves": MOVES,
-            "label_colours": LABEL_COLOURS, "type_colours": TYPE_COLOURS, "metrics": task_metrics(runs),
+            "label_colours": LABEL_COLOURS, "type_colours": TYPE_COLOURS, "variant_colours": VARIANT_COLOURS,
+            "metrics": task_metrics(runs),
             "ablation": None if ablation is None else page_ablation(ablation),
             "start": {"run": first.name, "rule": rule, "metric": metric}}
 

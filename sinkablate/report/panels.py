@@ -5,6 +5,8 @@ from math import ceil
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from sinkablate.report.contents import column, steps_of_labels
 from sinkablate.report.figures import (
@@ -35,10 +37,11 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
         assert run.blocks is not None
         table = run.blocks.sort("block")
         shown = ["block"]
+        kinds = [kind for kind in TYPE_COLOURS if _there(table, f"mass_{kind}")]
         for prefix, style, text in (("mass_", "-", "mass"), (f"events_{rule}_", ":", "events")):
-            for kind in TYPE_COLOURS:
+            for kind in kinds:
                 name = f"{prefix}{kind}"
-                if name in table.columns and not np.isnan(column(table, name)).all():
+                if _there(table, name):
                     axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1.2,
                               marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
                     shown.append(name)
@@ -94,15 +97,27 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
             axis.scatter(points["median_ratio_out"], points["median_stable_rank"], s=5 if grey else 18, alpha=0.8,
                          color="#BBBBBB" if grey else LABEL_COLOURS[label],
                          marker="." if grey else TYPE_MARKERS[kind], label="no event" if grey else f"{label}, {kind}")
-        axis.set_yscale("log")
-        axis.set_xlim(left=0)
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
         rows.append(named(table, run))
+    axes[0].set_xlim(left=0)  # once all points are there: the frames share their axes
+    _plain_log(axes)
     label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median",
                f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes)
     return figure, pl.concat(rows)
+
+
+def _there(table: pl.DataFrame, name: str) -> bool:
+    """Whether a column has any number."""
+    return name in table.columns and not np.isnan(column(table, name)).all()
+
+
+def _plain_log(axes: Sequence[Axes]) -> None:
+    """Logarithmic y with ticks at plain numbers."""
+    for axis in axes:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(NullLocator())
 
 
 def labelled(run: Run, rule: str) -> pl.DataFrame:
@@ -131,13 +146,13 @@ def token_norms(runs: Lines) -> Drawn | None:
         for kind in ("cls", "register", "patch"):
             for stat, style in (("median", "-"), ("p99", ":")):
                 name = f"norm_{kind}_{stat}"
-                if name in table.columns and not np.isnan(column(table, name)).all():
+                if _there(table, name):
                     axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1,
                               label=f"{kind}, {stat}")
                     shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
-        axis.set_yscale("log")
         axis.locator_params(axis="x", integer=True)
         rows.append(named(table.select(shown), run))
+    _plain_log(axes)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
     keyed(figure, axes)
     return figure, pl.concat(rows, how="diagonal")
@@ -152,7 +167,9 @@ def formation(runs: Lines, rule: str) -> Drawn | None:
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, colour in LABEL_COLOURS.items():
             axis.plot(table["step"], table[label], color=colour, linewidth=1.3, label=label)
-        axis.set_ylim(bottom=0)
+        if not any(column(table, label).any() for label in LABEL_COLOURS):
+            say(axis, "no event")
+    axes[0].set_ylim(bottom=0)
     label_axes(figure, "optimiser step", f"events per image, rule {rule}")
     keyed(figure, axes)
     return figure, pl.concat([named(table, run) for run, table in tables])
@@ -186,27 +203,35 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
     most = max(1, MOST_ROWS // len(maps))
     shown = [(run, each, place) for run, each in maps for place in range(min(most, len(each.heads)))]
     across = max(len(each.names) for _, each in maps)
-    figure, axes = frames([""] * (len(shown) * across), size=(1.5, 1.6), share=False, columns=across)
-    for row, (run, each, place) in enumerate(shown):
-        block, head = each.heads[place]
-        for image in range(across):
-            axis = axes[row * across + image]
-            axis.set(xticks=[], yticks=[])
-            if image >= len(each.names):
-                axis.set_visible(False)
-                continue
-            patches = each.patches(place, image)
-            axis.imshow(patches, cmap="magma", vmin=0, aspect="equal" if patches.shape[0] > 1 else "auto")
-            kinds = ", ".join(f"{kind} {share:.2f}" for kind, share in each.shares(place, image).items())
-            axis.set_xlabel(f"max {patches.max():.2f}\n{kinds}", fontsize=6)
-            if not image:
-                axis.set_title(f"{run.name}: block {block}, head {head}", fontsize=7, loc="left")
+    seen = {each.names: each.pictures for _, each in maps if each.pictures}
+    above = next(iter(seen.values())) if len(seen) == 1 else ()  # all runs look at the same images
+    figure, axes = frames([""] * ((len(shown) + bool(above)) * across), size=(1.6, 1.65), share=False, columns=across)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+    for axis, picture in zip(axes, above, strict=False):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    for row, (run, each, place) in enumerate(shown, 1 if above else 0):
+        _row_of_maps(axes[row * across:(row + 1) * across], run, each, place)
     rows = [{"run": run.name, "block": block, "head": head, "image": name, "column": number, "token_type": kind,
              "mean_attention": float(value)}
             for run, each in maps for place, (block, head) in enumerate(each.heads)
             for image, name in enumerate(each.names)
             for number, (kind, value) in enumerate(zip(each.kinds, each.received[place, image], strict=True))]
     return figure, pl.DataFrame(rows)
+
+
+def _row_of_maps(axes: Sequence[Axes], run: Run, maps: Maps, place: int) -> None:
+    """One head, an image a frame."""
+    block, head = maps.heads[place]
+    for image, axis in enumerate(axes):
+        if image >= len(maps.names):
+            axis.set_visible(False)
+            continue
+        patches = maps.patches(place, image)
+        axis.imshow(patches, cmap="magma", vmin=0, aspect="equal" if patches.shape[0] > 1 else "auto")
+        kinds = [f"{kind} {share:.2f}" for kind, share in maps.shares(place, image).items() if kind != "patch"]
+        axis.set_xlabel(", ".join([f"max {patches.max():.2f}", *kinds]), fontsize=6)
+    axes[0].set_title(f"{run.name}: block {block}, head {head}", fontsize=7, loc="left")
 
 
 MOST_ROWS = 12

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 from PIL import Image
+from reporting import report, trained
 from running import CONFIGS, fit, run
 
 from sinkablate import preemption
@@ -50,6 +51,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(run_dir, "--trainer.limit_train_batches", "3", "--trainer.max_epochs", "2", "--diagnostics.every_n_steps", "2",
         "--trainer.limit_val_batches", "2", configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `runs`, of eight runs, and `diagnoses`, of one of them; to be read, not to be changed."""
+    return trained(tmp_path_factory.mktemp("ablated"))
+
+
+@pytest.fixture(scope="session")
+def reported(ablated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of all of them."""
+    out = tmp_path_factory.mktemp("reported") / "out"
+    report(out, ablated, "--factors", "gate,registers", "--detect", "0.05").succeeded()
+    return out
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ const DEPENDS = {handoff: ["run", "rule", "block"], frequency: ["run", "rule", "
   norms: ["run"], formation: ["run", "rule", "block", "head"], scatter: ["run", "rule", "metric"], ablation: [], effects: [],
   labels: ["rule"], stability: [], sensitivity: ["run", "rule"], maps: ["run", "block", "head"]};
 const present = Object.keys(DEPENDS).filter(id => get(`${id}-plot`));
-const dirty = new Set(present), visible = new Set();
+const dirty = new Set(), visible = new Set();
+const spoil = id => { dirty.add(id); get(`${id}-plot`).dataset.stale = ""; };  // to be drawn when it is in sight
+present.forEach(spoil);
 
 function element(tag, text, more = {}) {
   const made = Object.assign(document.createElement(tag), more);
@@ -28,7 +30,7 @@ function choose(changes) {
   const before = {...state};
   if (typeof changes.run === "string") changes = {...changes, run: report.runs.find(run => run.name === changes.run)};
   Object.assign(state, changes);
-  const heads = state.run.heads, rules = heads ? Object.keys(heads.counts) : [];
+  const heads = state.run.heads, rules = Object.keys(heads ? heads.counts : state.run.labels_by_step);
   if (rules.length && !rules.includes(state.rule)) state.rule = rules.includes("causal") ? "causal" : rules[0];
   if (heads && placeOf() < 0) Object.assign(state, heads.block.includes(state.block) && before.run === state.run
     ? {head: heads.head[heads.block.indexOf(state.block)]} : busiest(state.run, state.rule));
@@ -38,7 +40,7 @@ function choose(changes) {
   fill(get("head"), heads ? heads.head.filter((_, p) => heads.block[p] === state.block).map(h => [h, h]) : [], state.head);
   fill(get("metric"), report.metrics.map(name => [name, name]), state.metric);
   const changed = Object.keys(state).filter(key => state[key] !== before[key]);
-  for (const id of present) if (DEPENDS[id].some(key => changed.includes(key))) dirty.add(id);
+  for (const id of present) if (DEPENDS[id].some(key => changed.includes(key))) spoil(id);
   if (changed.length) card();
   draw();
 }
@@ -57,6 +59,7 @@ function draw() {
   for (const id of present) if (dirty.has(id) && visible.has(id)) {
     dirty.delete(id);
     id === "maps" ? gallery() : plot(id);
+    delete get(`${id}-plot`).dataset.stale;
   }
 }
 
@@ -79,7 +82,7 @@ function click(point, section) {
   if (matchMedia("(max-width: 1000px)").matches && "head" in chosen) section.after(get("card"));
 }
 
-function tile(maps, entry, index) {
+function tile(maps, entry, index, brief) {
   const figure = element("figure"), button = element("button", null, {type: "button"}), image = entry.images[index];
   const caption = element("figcaption"), strip = maps.grid[0] === 1;
   button.setAttribute("aria-label", `block ${entry.block}, head ${entry.head}, ${maps.names[index]}`);
@@ -87,7 +90,7 @@ function tile(maps, entry, index) {
   button.append(element("img", null, {src: image.map, alt: "attention received", className: strip ? "strip" : ""}));
   button.onclick = () => choose({block: entry.block, head: entry.head});
   const rest = Object.entries(image.shares).map(([kind, share]) => `${kind} ${number(share)}`).join(", ");
-  caption.append(element("b", maps.names[index]), element("br"), `largest ${number(image.peak)} a patch; ${rest}; strongest: ${image.strongest[1]}, column ${image.strongest[0]}, ${number(image.strongest[2])}`);
+  caption.append(element("b", maps.names[index]), element("br"), brief ? `largest ${number(image.peak)}` : `largest ${number(image.peak)} a patch; ${rest}; strongest: ${image.strongest[1]}, column ${image.strongest[0]}, ${number(image.strongest[2])}`);
   figure.append(button, caption);
   return figure;
 }
@@ -107,20 +110,19 @@ function card() {
   const box = get("card"), run = state.run, place = placeOf();
   box.replaceChildren(element("h2", `Block ${state.block}, head ${state.head}`), element("div", `${run.name}${run.finished ? "" : " (unfinished)"}${run.step == null ? "" : `, step ${run.step}`}`));
   if (place < 0) return box.append(element("p", "This run holds no such head.", {className: "missing"}));
+  const entry = run.maps && run.maps.heads.find(one => one.block === state.block && one.head === state.head), best = run.busiest_images;
+  const tiles = element("div", null, {className: "tiles"});
+  if (entry) tiles.append(...entry.images.map((_, i) => tile(run.maps, entry, i, true)));
+  else tiles.textContent = run.maps ? "Maps were made of the heads " + run.maps.heads.map(one => `${one.block}:${one.head}`).join(", ") + " (block:head)." : "No maps of this run are here.";
+  box.append(element("h3", "Images"), tiles);
+  if (best) box.append(element("p", "Most mass on one column: " + best.places[place].map((i, k) => `${best.names[i]} (${number(best.mass[place][k])})`).join(", "), {className: "fine"}));
   const counts = counted(run, state.rule, place), rows = [[`events, rule ${state.rule}`, `${counts.events} of ${run.heads.images}`],
     ["NOP / broadcast / other", `${counts.nop} / ${counts.broadcast} / ${counts.other}`], ["undefined", counts.undefined],
     ["sink's token type", report.kinds[run.heads.token_type[place]] ?? "–"],
     ...Object.entries(run.heads.quantities).map(([name, values]) => [report.quantities[name], number(values[place])])];
   const table = element("table");
   for (const [name, value] of rows) { const row = table.insertRow(); row.append(element("th", name, {scope: "row"}), element("td", value)); }
-  const entry = run.maps && run.maps.heads.find(one => one.block === state.block && one.head === state.head);
-  box.append(table, element("h3", "Images"));
-  const best = run.busiest_images;
-  if (best) box.append(element("div", "most mass on one column: " + best.places[place].map((i, k) => `${best.names[i]} (${number(best.mass[place][k])})`).join(", ")));
-  if (!entry) return box.append(element("p", run.maps ? "Maps were made of these heads: " + run.maps.heads.map(one => `${one.block}:${one.head}`).join(", ") + " (block:head)." : "No maps of this run are here."));
-  const tiles = element("div", null, {className: "tiles"});
-  tiles.append(...entry.images.map((_, i) => tile(run.maps, entry, i)));
-  return box.append(tiles);
+  box.append(element("h3", "Numbers (medians over images)"), table);
 }
 
 for (const [id, read] of Object.entries({run: String, rule: String, block: Number, head: Number, metric: String}))
@@ -135,4 +137,4 @@ present.forEach(id => sight.observe(get(`${id}-plot`)));
 let resized;
 let wide = innerWidth;
 addEventListener("resize", () => { clearTimeout(resized); if (innerWidth === wide) return;
-  resized = setTimeout(() => { wide = innerWidth; ["norms", "labels", "stability", "sensitivity"].forEach(id => present.includes(id) && dirty.add(id)); draw(); }, 200); });
+  resized = setTimeout(() => { wide = innerWidth; ["norms", "labels", "stability", "sensitivity"].forEach(id => present.includes(id) && spoil(id)); draw(); }, 200); });

@@ -4,7 +4,6 @@
 const LABELS = ["nop", "broadcast", "other"];
 const LABEL_NAMES = {nop: "NOP", broadcast: "broadcast", other: "other", undefined: "undefined"};
 const SYMBOLS = {cls: "circle", register: "square", patch: "triangle-up", null: "x", kv_bias: "diamond"};
-const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513"];
 const FONT = {family: "system-ui, sans-serif", size: 12, color: "#1d2329"};
 const GRID = "#e8ecf0";
 
@@ -16,7 +15,7 @@ const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(v
   : String(Number(value.toPrecision(digits)));
 const sum = values => values.reduce((a, b) => a + b, 0);
 const variants = runs => [...new Set(runs.map(run => run.variant))];
-const variantColour = (report, variant) => PALETTE[variants(report.runs).indexOf(variant) % PALETTE.length];
+const variantColour = (report, variant) => report.variant_colours[variants(report.runs).indexOf(variant) % report.variant_colours.length];
 const defined = values => values !== undefined && values.some(value => value != null);
 
 function counted(run, rule, place) {  // label counts of one head; events are the three with a verdict
@@ -28,11 +27,11 @@ function counted(run, rule, place) {  // label counts of one head; events are th
   return found;
 }
 
-function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = {}, shared = true, gap = 60} = {}) {
+function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = {}, shared = true, gap = 60, below = 62} = {}) {
   // Axes of so many small frames in a grid, as many a row as fit; the first of each row has the title of y.
   const columns = Math.max(1, Math.min(count, Math.floor(width / least)));
   const rows = Math.ceil(count / columns), height = rows * row + 90, layout = {annotations: []};
-  const wide = shared ? 0.03 : gap / width, high = 62 / (height - 80);
+  const wide = shared ? 0.03 : gap / width, high = below / (height - 80);
   for (let i = 0; i < count; i++) {
     const n = i ? i + 1 : "", c = i % columns, r = Math.floor(i / columns);
     const w = (1 - wide * (columns - 1)) / columns, h = (1 - high * (rows - 1)) / rows;
@@ -104,7 +103,7 @@ const PANELS = {
     const ranks = [...groups.values()].flatMap(points => points.y).filter(y => y != null), most = Math.log10(1.15 * Math.max(run.thresholds.rank_max, ...ranks));
     const t = run.thresholds, dashed = {color: "#59636e", width: 1, dash: "dash"};
     const upright = (x, text) => ({x, y: 1, yref: "paper", text, showarrow: false, textangle: -90, xanchor: "right", yanchor: "top", font: {size: 10}});
-    return {traces, layout: base(420, {xaxis: axis("value ratio ‖u_s‖ / mean ‖u_j‖", {rangemode: "tozero"}), yaxis: axis("stable rank of the update", {type: "log", range: [-0.03, most], dtick: most < 1 ? "D2" : 1}),
+    return {traces, layout: base(420, {xaxis: axis("value ratio ‖u_s‖ / mean ‖u_j‖", {rangemode: "tozero"}), yaxis: axis("stable rank of the update", {type: "log", range: [-0.03, most], tickvals: [1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200]}),
       annotations: [upright(t.nop_max, `NOP ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast ≥ ${t.broadcast_min}`)],
       shapes: [...[t.nop_max, t.broadcast_min].map(x => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
                {type: "line", x0: 0, x1: 1, xref: "paper", y0: t.rank_max, y1: t.rank_max, line: dashed}]})};
@@ -151,9 +150,10 @@ const PANELS = {
         text: some.map(run => `${run.name}${run.finished ? "" : " (unfinished)"}`),
         marker: {size: 11, opacity: .85, color: variantColour(report, variant), symbol: some.map(run => run.finished ? "circle" : "circle-open")},
         hovertemplate: `%{text}<br>%{x:.3f} events per image<br>${metric} %{y:.4g}<extra></extra>`}; });
+    const most = Math.max(...runs.map(events), 1e-3);
     if (runs.includes(chosen)) traces.push({x: [events(chosen)], y: [chosen.metrics[metric]], mode: "markers", name: "chosen run", hoverinfo: "skip", cliponaxis: false,
       marker: {symbol: "circle-open", size: 18, color: "#1d2329", line: {width: 2}}});
-    return {traces, layout: base(380, {xaxis: axis(`events per image, rule ${rule}`, {rangemode: "tozero"}), yaxis: axis(metric)})};
+    return {traces, layout: base(380, {xaxis: axis(`events per image, rule ${rule}`, {range: [-0.03 * most, 1.06 * most]}), yaxis: axis(metric)})};
   },
 
   ablation(report) {
@@ -180,7 +180,7 @@ const PANELS = {
   labels(report, {rule}, width) {
     const runs = report.runs.filter(run => run.heads && run.heads.by_type[rule]), names = variants(runs);
     if (!runs.length) return {missing: `No run has labels of the rule ${rule}.`};
-    const {layout, at} = facets(3, width, {titles: LABELS.map(label => LABEL_NAMES[label]), y: {title: "events per image", rangemode: "tozero"}, x: {tickangle: -40}, row: 260});
+    const {layout, at} = facets(3, width, {titles: LABELS.map(label => LABEL_NAMES[label]), y: {title: "events per image", rangemode: "tozero"}, x: {tickangle: -40}, row: 280, below: 130});
     const traces = [];
     LABELS.forEach((label, i) => report.kinds.forEach(kind => {
       const y = names.map(name => { const some = runs.filter(run => run.variant === name); return sum(some.map(run => run.heads.by_type[rule][label][kind])) / some.length; });

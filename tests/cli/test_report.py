@@ -1,0 +1,170 @@
+"""`report` on real runs: what it writes, what it shows of them, and what it refuses."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from reporting import FIGURES, VARIANTS, report
+from running import run, tree
+
+
+def page_data(out: Path) -> dict:  # type: ignore[type-arg]
+    """What the page's scripts read."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', (out / "index.html").read_text(),
+                         re.DOTALL)
+    return json.loads(text)
+
+
+@pytest.mark.slow
+def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path) -> None:
+    assert {path.name for path in (reported / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")}
+    assert all(len(pl.read_csv(path)) for path in (reported / "figures").glob("*.csv"))
+    assert {path.name for path in (reported / "tables").iterdir()} == {
+        f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation") for kind in ("md", "tex")}
+    assert json.loads((reported / "report.json").read_text())["missing"] == {}
+    assert [one["name"] for one in page_data(reported)["runs"]] == ["first", *sorted(
+        f"{variant}-s{seed}" for variant in VARIANTS for seed in (0, 1))]
+
+
+@pytest.mark.slow
+def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path: Path) -> None:
+    """The same runs through `compare`, which reads them from a table written here."""
+    rows = []
+    for variant, (gate, registers) in VARIANTS.items():
+        for seed in (0, 1):
+            summary = json.loads((ablated / "runs" / f"{variant}-s{seed}" / "summary.json").read_text())
+            rows.append({"gate": gate, "registers": registers, "seed": seed, "val/acc1": summary["val/acc1"]})
+    pl.DataFrame(rows).sort("gate", "registers").write_csv(tmp_path / "results.csv")
+    asked = ("--metric", "val/acc1", "--factors", "gate,registers", "--detect", "0.05")
+    said = run("compare", tmp_path / "results.csv", *asked, "--format", "markdown").succeeded().out
+    assert sorted((reported / "tables" / "ablation.md").read_text().splitlines()) == sorted(said.splitlines())
+    report(tmp_path / "from_table", ablated / "runs", "--results", tmp_path / "results.csv", *asked,
+           "--maps", "0").succeeded()
+    assert (tmp_path / "from_table" / "tables" / "ablation.md").read_text() == said
+
+
+@pytest.mark.slow
+def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(ablated / "runs" / "gate-s0", bare, ignore=shutil.ignore_patterns("diagnostics", "checkpoints"))
+    outcome = report(tmp_path / "out", bare).succeeded()
+    missing = json.loads((tmp_path / "out" / "report.json").read_text())["missing"]
+    assert set(missing) == {"handoff", "frequency", "atlas", "norms", "scatter", "labels", "sensitivity", "maps",
+                            "ablation", "effects"}
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"stability", "formation"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    for panel, text in missing.items():
+        assert f"panel {panel}: {text}" in outcome.err
+        assert page.count('<p class="missing">') == len(missing)
+
+
+@pytest.mark.slow
+def test_an_unfinished_run_is_shown_marked_and_not_averaged(ablated: Path, tmp_path: Path) -> None:
+    shutil.copytree(ablated / "runs", tmp_path / "runs")
+    stopped = tmp_path / "runs" / "reg-s1"
+    for name in ("DONE", "summary.json"):
+        (stopped / name).unlink()
+    with (stopped / "metrics.csv").open("ab") as file:
+        file.write(b"99,0.1")  # killed while it wrote
+    outcome = report(tmp_path / "out", tmp_path / "runs", "--factors", "gate,registers", "--maps", "0").succeeded()
+    assert "reg-s1 has not finished" in outcome.err
+    shown = {one["name"]: one for one in page_data(tmp_path / "out")["runs"]}
+    assert [name for name, one in shown.items() if not one["finished"]] == ["reg-s1"]
+    assert shown["reg-s1"]["metrics"]["val/acc1"] is not None
+    cells = {cell["name"]: len(cell["values"]) for cell in page_data(tmp_path / "out")["ablation"]["cells"]}
+    assert cells.pop("gate=none, registers=4") == 1
+    assert set(cells.values()) == {2}
+    assert re.search(r"\| reg-s1 \| reg \| 1 \| unfinished \|", (tmp_path / "out" / "tables" / "runs.md").read_text())
+
+
+@pytest.mark.slow
+def test_runs_of_one_name_are_told_apart_and_each_is_shown_once(ablated: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "gate-s0"
+    shutil.copytree(ablated / "runs" / "gate-s0", other)
+    report(tmp_path / "out", ablated / "runs" / "gate-s0", other, ablated / "runs" / "gate-s0" / "", "--maps",
+           "0").succeeded()
+    assert [one["name"] for one in page_data(tmp_path / "out")["runs"]] == ["runs/gate-s0", "other/gate-s0"]
+
+
+CASES = {
+    "no run": (["{tmp}"], ["runs", "neither a run"]),
+    "no directory": (["{tmp}/nothing"], ["nothing", "no directory"]),
+    "no runs at all": ([], ["runs"]),
+    "negative maps": (["{run}", "--maps", "-1"], ["maps", "-1"]),
+    "no images": (["{run}", "--images", "0"], ["images", "0"]),
+    "unknown factor": (["{run}", "--factors", "gaet"], ["factors", "gaet"]),
+    "ambiguous factor": (["{run}", "--factors", "batch_size"], ["data.batch_size, diagnostics"]),
+    "unknown metric": (["{run}", "--metric", "val/acc9"], ["val/acc9"]),
+    "table alone": (["{run}", "--results", "{tmp}/x.csv"], ["results", "--metric", "--factors"]),
+    "no table": (["{run}", "--results", "{tmp}/x.csv", "--metric", "m", "--factors", "f"], ["x.csv"]),
+    "baseline": (["{run}", "--baseline", "gate"], ["baseline", "NAME=VALUE"]),
+    "unknown option": (["{run}", "--colour", "red"], ["--colour"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_writes_nothing(case: str, finished: Path, tmp_path: Path) -> None:
+    words, said = CASES[case]
+    outcome = report(tmp_path / "out", *(word.format(tmp=tmp_path, run=finished) for word in words))
+    _refused(outcome.code, outcome.err, said)
+    assert not list(tmp_path.iterdir())
+
+
+DAMAGE = {
+    "diagnostics/step_00000006.parquet": b"PAR1 no parquet", "diagnostics/blocks/step_00000006.parquet": b"",
+    "diagnostics/step_00000000.parquet": b"PAR1", "summary.json": b"{", "config.yaml": b"a: [",
+    "metrics.csv": b"x,y\n1,2\n"}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_named(name: str, finished: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(finished, damaged)
+    assert (damaged / name).exists()
+    (damaged / name).write_bytes(DAMAGE[name])
+    outcome = report(tmp_path / "out", damaged)
+    _refused(outcome.code, outcome.err, [name])
+    assert not (tmp_path / "out").exists()
+
+
+def _refused(code: object, err: str, said: list[str]) -> None:
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in said), err
+
+
+@pytest.mark.slow
+def test_only_a_report_is_replaced_and_only_when_told(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = (finished, "--maps", "0")
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "no report"])
+    (out / "thesis.tex").unlink()
+    report(out, *quick).succeeded()
+    (out / "figures" / "handoff.png").write_text("old")
+    (out / "notes.txt").write_text("mine")
+    before = tree(out)
+    _refused((second := report(out, *quick)).code, second.err, ["holds a report", "--overwrite true"])
+    assert tree(out) == before
+    report(out, *quick, "--overwrite", "true").succeeded()
+    assert (out / "figures" / "handoff.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_without_maps_no_framework_is_imported(finished: Path, tmp_path: Path) -> None:
+    code = ("import sys; from sinkablate.__main__ import main; "
+            f"main(['report', '{finished}', '--out', '{tmp_path / 'out'}', '--maps', '0']); "
+            "print(*sys.modules, file=sys.stderr)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert (tmp_path / "out" / "index.html").exists()
+    assert not {name.split(".")[0] for name in done.stderr.split()} & {"torch", "lightning", "timm", "wandb"}
