@@ -108,6 +108,7 @@ def test_fewer_than_six_pairs_have_no_sign_flip_test() -> None:
     assert np.isnan(sign_flip(np.arange(1.0, 6)))
     assert sign_flip(np.arange(1.0, 7)) == pytest.approx(2 / 2**6)
     assert 0 < sign_flip(np.arange(-2.0, 18)) < 0.01
+    assert np.isnan(sign_flip(np.arange(51.0)))
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0], [0.1 + 0.2, 0.3, 0.3]])
