@@ -3,14 +3,17 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sinkablate.compare.analysis import compare_table
 from sinkablate.compare.comparison import Primary
 from sinkablate.compare.correction import corrected
 from sinkablate.compare.formats import Format, render
-from sinkablate.compare.table import nearest, read_table
+from sinkablate.compare.table import in_order, level, levels, nearest, read_table
 from sinkablate.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 UNSEEN_WIDTH = 180
 """Columns of the tables where there is no terminal."""
@@ -22,6 +25,7 @@ def compare(
     metric: str,
     factors: str,
     baseline: str | None = None,
+    where: str | None = None,
     pair_by: str = "seed",
     primary: Primary = "paired",
     lower_is_better: bool | str = False,
@@ -44,6 +48,7 @@ def compare(
         factors: Columns that make the cells, with commas between.
         baseline: The cell to compare with, as gate=none,registers=0; a factor left out starts at none, 0, false, off or
             baseline, if it has one of these.
+        where: Only rows with these levels, as config=nop; columns that are no factors may be named.
         pair_by: Runs of two cells with the same value in this column are pairs; none: there are no pairs.
         primary: The test that counts, chosen before looking: paired for runs that share their random state by seed,
             welch for other people's tables. Both are shown.
@@ -66,12 +71,13 @@ def compare(
             raise UserError(f"lower_is_better: {name} is not one of the metrics; {nearest(name, metrics)}")
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
     target = None if out is None else _target(out, results)
-    frame = read_table(Path(results))
+    frame = _rows(read_table(Path(results)), _levels(where, "where"))
     unpaired = pair_by == "none" and "none" not in frame.columns
-    found = [compare_table(frame, metric=name, factors=_names(factors, "factors"), baseline=_levels(baseline),
-                           pair_by=None if unpaired else pair_by, primary=primary,
-                           lower_is_better=smaller is None or name in smaller, margin=margins.get(name),
-                           detect=effects.get(name), nested=nested, image=image, diverged=diverged) for name in metrics]
+    found = [compare_table(frame, metric=name, factors=_names(factors, "factors"),
+                           baseline=_levels(baseline, "baseline"), pair_by=None if unpaired else pair_by,
+                           primary=primary, lower_is_better=smaller is None or name in smaller,
+                           margin=margins.get(name), detect=effects.get(name), nested=nested, image=image,
+                           diverged=diverged) for name in metrics]
     text = render(corrected(found) if family == "all" else found, format,
                   shutil.get_terminal_size((UNSEEN_WIDTH, 24)).columns)
     if target is not None:
@@ -98,9 +104,21 @@ def _smaller(given: bool | str) -> list[str] | None:
     return None if given else []
 
 
-def _levels(text: str | None) -> dict[str, str]:
+def _levels(text: str | None, key: str) -> dict[str, str]:
     """`gate=none,registers=0` as a mapping."""
-    return {} if text is None else dict(_assigned(item, "baseline") for item in _names(text, "baseline"))
+    return {} if text is None else dict(_assigned(item, key) for item in _names(text, key))
+
+
+def _rows(frame: "pl.DataFrame", where: dict[str, str]) -> "pl.DataFrame":
+    """Rows with the levels asked for."""
+    for name, value in where.items():
+        if name not in frame.columns:
+            raise UserError(f"where: {name}: no such column; {nearest(name, frame.columns)}")
+        column = levels(frame, name)
+        frame = frame.filter(column == level(value))
+        if frame.is_empty():
+            raise UserError(f"where: no row has {name}={value}; {nearest(value, in_order(column.to_list()))}")
+    return frame
 
 
 def _assigned(item: str, key: str) -> tuple[str, str]:

@@ -101,6 +101,13 @@ def test_a_loss_says_what_the_accuracy_says_with_lower_is_better(tmp_path: Path)
         tmp_path, table(), "--format=json", "--lower-is-better=val/loss", metric="val/loss"))["combinations"]
 
 
+def test_where_takes_the_rows_of_a_level_alone(tmp_path: Path) -> None:
+    rows = table()
+    both = pl.concat([rows.with_columns(task=pl.lit("a")), rows.with_columns(task=pl.lit("b"))])
+    assert "two rows" in compared(tmp_path, both).err or compared(tmp_path, both).code == 2
+    assert compared(tmp_path, both, "--where=task=b").succeeded().out == compared(tmp_path, rows).succeeded().out
+
+
 def test_a_family_of_all_metrics_is_larger(tmp_path: Path) -> None:
     alone, together = (json.loads(compared(tmp_path, table(), "--format=json", "--family", family,
                                            metric="val/acc1,val/loss").succeeded().out)["comparisons"][0]
@@ -182,6 +189,8 @@ def test_images_widen_the_interval() -> None:
 
 BAD = {
     "a column": (("--nested=prob",), "nested=prob: no such column"),
+    "a column of where": (("--where=gates=none",), "where: gates: no such column; did you mean gate"),
+    "a level of where": (("--where=gate=headwize",), "where: no row has gate=headwize; did you mean headwise"),
     "a level": (("--baseline=gate=headwize",), "gate has no level headwize; did you mean headwise"),
     "a factor of the baseline": (("--baseline=gates=none",), "gates is not one of the factors; did you mean gate"),
     "no level": (("--baseline=gate",), "baseline: gate is not NAME=VALUE"),

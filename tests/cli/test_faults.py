@@ -115,7 +115,7 @@ def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, 
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
 def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shards: Path, tmp_path: Path) -> None:
     """A permutation is cut into the same global batches by any number of processes; a stream is not."""
@@ -155,7 +155,7 @@ EIGHT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.l
          "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.heavy)], ids="every {} steps".format)
+@pytest.fixture(scope="module", params=[1, 3], ids="every {} steps".format)
 def killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """A run that was never stopped, and for each of its eight steps one that was killed in the middle of it."""
     root = tmp_path_factory.mktemp("killed")
@@ -169,7 +169,7 @@ def killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return request.param, root
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("step", range(8))
 def test_a_run_killed_at_any_step_loses_what_came_after_its_last_checkpoint(
         step: int, killed_runs: tuple[int, Path]) -> None:
@@ -206,8 +206,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("which", [pytest.param("first", marks=pytest.mark.heavy), "second"])
+@pytest.mark.heavy
+@pytest.mark.parametrize("which", ["first", "second"])
 def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with two(run_dir) as parent:

@@ -52,7 +52,7 @@ def assert_same_state(one: dict[str, Any], other: dict[str, Any], tolerance: flo
             torch.testing.assert_close(right[name], tensor, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_losses_and_accuracies_are_those_of_ddp(ddp: Path, fsdp2: Path) -> None:
     rows, others = metrics(ddp), metrics(fsdp2)
     assert len(rows) == len(others) == 5
@@ -68,7 +68,7 @@ def test_losses_and_accuracies_are_those_of_ddp(ddp: Path, fsdp2: Path) -> None:
     assert (one["world_size"], other["world_size"]) == (2, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("folder", ["diagnostics", "diagnostics/blocks"])
 def test_diagnostics_are_those_of_ddp(folder: str, ddp: Path, fsdp2: Path) -> None:
     for step in (0, 2, 4):
@@ -80,19 +80,19 @@ def test_diagnostics_are_those_of_ddp(folder: str, ddp: Path, fsdp2: Path) -> No
             assert_series_equal(other[name], one[name], rel_tol=limit, abs_tol=limit)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_checkpoint_is_that_of_ddp(ddp: Path, fsdp2: Path) -> None:
     assert_same_state(checkpoint(ddp), checkpoint(fsdp2), 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_resumed_run_ends_with_the_same_bits(fsdp2: Path, tmp_path: Path) -> None:
     again = launch(tmp_path / "run", "fsdp2", "--ckpt_path", fsdp2 / "checkpoints" / "sstep=1.ckpt")
     assert_same_state(checkpoint(fsdp2), checkpoint(again), 0)
     assert column(again, "train/loss") == {at: loss for at, loss in column(fsdp2, "train/loss").items() if int(at) > 0}
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_goes_on_in_one_process_and_is_evaluated_there(fsdp2: Path, tmp_path: Path) -> None:
     one = tmp_path / "run"
     fit(one, *ARGS, "--ckpt_path", fsdp2 / "checkpoints" / "sstep=1.ckpt", configs=CONFIG).succeeded()

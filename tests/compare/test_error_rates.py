@@ -17,6 +17,7 @@ from sinkablate.compare.statistics import (
     unpaired,
 )
 
+pytestmark = pytest.mark.heavy
 SEEDS = (3, 5, 10)
 MANY = 20_000
 ALLOWED = 0.05 + 3 * np.sqrt(0.05 * 0.95 / MANY)
