@@ -122,9 +122,9 @@ def _differences(asked: Asked) -> tuple[Difference, ...]:
     cells = [asked.runs.cells[levels] for levels in names]
     found = infer([contrast([cell, base], DIFFERENCE, asked.primary) for cell in cells], asked.primary)
     least = detectable(found.primary)
-    differences = []
+    differences, base_seeds = [], set(base.seeds)
     for place, (levels, cell, each) in enumerate(zip(names, cells, found.contrasts, strict=True)):
-        common = [seed for seed in cell.seeds if seed in set(base.seeds)]
+        common = [seed for seed in cell.seeds if seed in base_seeds]
         differences.append(Difference(
             cell=asked.runs.name(levels), baseline=asked.runs.name(asked.base), estimate=found.primary[place],
             paired=found.paired[place], welch=found.welch[place], pairs=each.pairs,

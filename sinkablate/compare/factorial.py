@@ -48,7 +48,7 @@ def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
 
 
 def omnibus_paired(contrasts: Floats) -> tuple[float, float, float, float] | None:
-    """Hotelling's T² that all interaction contrasts taken seed by seed, (n, contrasts), are zero: F, its df, p.
+    """Hotelling's T² that several interaction contrasts taken seed by seed, (n, contrasts), are all zero: F, its df, p.
 
     No sphericity is assumed. None where there are not more seeds than contrasts, or no spread.
     """

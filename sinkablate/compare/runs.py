@@ -99,7 +99,8 @@ def _rows(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str
     data["value"] = numbers(frame, metric)
     data["diverged"] = truths(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)
     rows = pl.DataFrame([column.alias(key) for key, column in data.items()])
-    _refuse_doubles(rows, columns)
+    if pair_by is not None:
+        _refuse_doubles(rows, columns)
     return rows, [f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
                   for name in factors if frame[name].null_count()]
 

@@ -85,9 +85,9 @@ def _power(of: Comparison, places: int) -> list[str]:
     if fewest:
         sizes = in_single_run_sd(fewest)
         lines.append(f"{fewest} seeds in the smallest cell" + (" are few: " if fewest < FEW else ": ") +
-                     f"80 % power needs a true effect of {sizes['paired, no correlation']:.1f} standard deviations of a "
-                     f"run (pairs without correlation), {sizes['paired, correlation .5']:.1f} (correlation .5), and "
-                     f"{sizes['interaction']:.1f} for an interaction.")
+                     f"80 % power needs a true effect of {sizes['paired, no correlation']:.1f} standard deviations "
+                     f"of a run (pairs without correlation), {sizes['paired, correlation .5']:.1f} (correlation .5), "
+                     f"and {sizes['interaction']:.1f} for an interaction.")
     for name, found in (("difference", of.differences), ("interaction", of.combinations)):
         least = [each.detectable for each in found if isfinite(each.detectable)]
         if not least:

@@ -19,6 +19,7 @@ LEVEL = 0.95
 ALPHA = 1 - LEVEL
 FEWEST_SIGN_FLIPS = 6
 """With fewer pairs the smallest two-sided p of a sign-flip test, 2 / 2^n, is above .05."""
+MOST_SIGN_FLIPS = 50
 NOISE = 1e-12
 """A spread below this share of the values is rounding, not spread."""
 
@@ -127,14 +128,15 @@ def correlation(cell: Floats, baseline: Floats) -> float:
 
 
 def sign_flip(contrasts: Floats) -> float:
-    """Exact p of the mean of contrasts (n,) when every sign could be the other; 9,999 random flips above n = 13.
+    """p of the mean of contrasts (n,) when every sign could be the other: exact up to n = 13, then 999 random flips.
 
-    NaN under six contrasts, where no p can be below .05.
+    NaN under six contrasts, where no p can be below .05, and above fifty, where a t-test asks for no normal values.
     """
-    if len(contrasts) < FEWEST_SIGN_FLIPS:
+    if not FEWEST_SIGN_FLIPS <= len(contrasts) <= MOST_SIGN_FLIPS:
         return nan
+    resamples = 2**13 if len(contrasts) <= 13 else 999
     found = stats.permutation_test((contrasts,), np.mean, permutation_type="samples", vectorized=True,
-                                   n_resamples=2**13 if len(contrasts) <= 13 else 9999, rng=np.random.default_rng(0))
+                                   n_resamples=resamples, rng=np.random.default_rng(0))
     return float(found.pvalue)
 
 
