@@ -1,6 +1,5 @@
 """What the directory of a run or of a diagnosis holds, read into one value; nothing is computed here."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.typing import NDArray
 
 from sinkablate.errors import UserError
+from sinkablate.report.files import first_line, read_csv, read_json, read_metrics, read_parquet, read_yaml
 
 CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
 """By these a directory is known: a run, a diagnosis, an intervention."""
@@ -23,6 +22,10 @@ STEPS = 24
 """Measurements at which the formation of single heads is read: the first, the last, and some evenly between."""
 CELL = re.compile(r"[0-9a-f]{12}")
 """The directory of a sweep's cell, whose name tells a reader nothing."""
+NEEDS = {"heads": ("block", "head", "images", "token_type", "median_mass", "causal_frequency", "adaptive_frequency"),
+         "blocks": ("block", "mass_patch", "norm_patch_median"),
+         "sensitivity": ("rule", "steps", "routed_min", "events", "nop")}
+"""Columns without which a table is none of ours."""
 FORMATION_RULES = ("causal", "adaptive")
 
 
@@ -131,9 +134,9 @@ def read_run(path: Path) -> Run:
 
 
 def _fit(path: Path) -> Run:
-    config = _flat(_yaml(path / CONFIG))
-    metrics = _metrics(path / "metrics.csv")
-    summary = _json(path / "summary.json")
+    config = _flat(read_yaml(path / CONFIG))
+    metrics = read_metrics(path / "metrics.csv")
+    summary = read_json(path / "summary.json")
     steps = sorted((path / "diagnostics").glob("step_*.parquet"))
     blocks = sorted((path / "diagnostics" / "blocks").glob("step_*.parquet"))
     last = int(steps[-1].stem.split("_")[1]) if steps else None
@@ -143,14 +146,15 @@ def _fit(path: Path) -> Run:
         path=path, kind="run", variant=variant, seed=seed,
         finished=(path / "DONE").exists(), step=last, config=config, metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
-        heads=read_parquet(steps[-1]) if steps else None, blocks=read_parquet(blocks[-1]) if blocks else None,
+        heads=read_parquet(steps[-1], NEEDS["heads"]) if steps else None,
+        blocks=read_parquet(blocks[-1], NEEDS["blocks"]) if blocks else None,
         formation=_formation(steps))
 
 
 def _diagnosis(path: Path) -> Run:
-    known = _json(path / DIAGNOSIS) or {}
-    summary = _json(path / "summary.json")
-    tables: dict[str, Any] = {name: read_parquet(path / f"{name}.parquet")
+    known = read_json(path / DIAGNOSIS) or {}
+    summary = read_json(path / "summary.json")
+    tables: dict[str, Any] = {name: read_parquet(path / f"{name}.parquet", NEEDS[name])
                               if (path / f"{name}.parquet").exists() else None
                               for name in ("heads", "blocks", "sensitivity")}
     stripes = path / "figures" / "stripes.csv"
@@ -158,20 +162,8 @@ def _diagnosis(path: Path) -> Run:
     return Run(
         name=path.resolve().name, path=path, kind="diagnosis", variant=str(known.get("model", path.name)), seed="",
         finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
-        columns=_csv(stripes) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
+        columns=read_csv(stripes) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
         **tables)
-
-
-def read_parquet(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """One table of ours.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        return pl.read_parquet(path, columns=columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a table of sinkablate ({_first_line(error)})") from None
 
 
 def _formation(steps: list[Path]) -> pl.DataFrame | None:
@@ -179,65 +171,7 @@ def _formation(steps: list[Path]) -> pl.DataFrame | None:
         return None
     places = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(STEPS, len(steps))).tolist()})
     columns = ["step", "block", "head", *(f"{rule}_frequency" for rule in FORMATION_RULES)]
-    return pl.concat([read_parquet(steps[place], columns) for place in places])
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """Content of a JSON file, None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not JSON ({_first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not JSON of sinkablate (a {type(content).__name__}, not an object)")
-    return content
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not YAML ({_first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not the configuration of a run")
-    return content
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
-def _metrics(path: Path) -> pl.DataFrame | None:
-    """Rows of metrics.csv; the last line of a run that was killed while it wrote is left out if it is not whole."""
-    if not path.exists():
-        return None
-    whole = path.read_bytes().rpartition(b"\n")
-    if not whole[0]:
-        return None
-    table = _csv(path, whole[0] + whole[1])
-    if "step" not in table.columns:
-        raise UserError(f"{path}: damaged, it has no column step")
-    return table.with_columns(pl.col("step").cast(pl.Int64)).sort("step")
-
-
-def _csv(path: Path, content: bytes | None = None) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path if content is None else content, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a table of sinkablate ({_first_line(error)})") from None
-
-
-def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:
-    if metrics is None:
-        return {}
-    last = metrics.select(pl.all().drop_nulls().last()).row(0, named=True) if len(metrics) else {}
-    return {name: value for name, value in last.items() if value is not None and name != "step"}
+    return pl.concat([read_parquet(steps[place], (), columns) for place in places])
 
 
 def _per_image(path: Path) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
@@ -249,8 +183,19 @@ def _per_image(path: Path) -> tuple[NDArray[np.float32] | None, tuple[str, ...],
             return (stored["mass"], tuple(str(name) for name in stored["image_names"]),
                     int(stored["num_register_tokens"]))
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: damaged ({_first_line(error)})") from None
+        raise UserError(f"{path}: damaged ({first_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:
+    if metrics is None:
+        return {}
+    last = metrics.select(pl.all().drop_nulls().last()).row(0, named=True) if len(metrics) else {}
+    return {name: value for name, value in last.items() if value is not None and name != "step"}

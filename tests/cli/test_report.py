@@ -133,6 +133,14 @@ def test_a_damaged_file_is_named(name: str, finished: Path, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_of_something_else_is_named(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    name = "diagnostics/step_00000006.parquet"
+    pl.DataFrame({"block": [0], "head": [0]}).write_parquet(tmp_path / "run" / name)
+    outcome = report(tmp_path / "out", tmp_path / "run")
+    _refused(outcome.code, outcome.err, [name, "no column images"])
+
+
 def _refused(code: object, err: str, said: list[str]) -> None:
     assert code == 2
     assert err.startswith("error: ")
