@@ -21,9 +21,9 @@ PARAMETERS = {"model.backbone.attention.gate": {"values": ["none", "headwise"]},
 
 
 def sweep_file(folder: Path, **parameters: object) -> Path:
-    """Four cells of three hundred steps."""
+    """Four cells of 1,200 steps."""
     command = ["python", "-m", "sinkablate", "fit", "--config", str(CONFIG.with_name("baseline.yaml")), *ARGS,
-               "--trainer.max_epochs=3", "--sweep", "array", "${args}"]
+               "--trainer.max_epochs=12", "--sweep", "array", "${args}"]
     path = folder / "array.yaml"
     path.write_text(yaml.safe_dump({"name": "array", "method": "grid", "command": command,
                                     "parameters": PARAMETERS | parameters}))
