@@ -36,8 +36,8 @@ class Difference:
 
     Both estimates are there; `estimate` is the primary one, to which `p` after Holm, `p_equivalent` (TOST, NaN
     without a margin; after Holm too), `detectable` (80 % power at these n and this spread) and `seeds_needed` for the
-    effect the user named belong. `p_sign_flip` is NaN under six pairs and above fifty. `p_diverged` is Fisher's exact test on the
-    shares of diverged runs after Holm, NaN where none diverged.
+    effect the user named belong. `p_sign_flip` is NaN under six pairs and above fifty. `p_diverged` is Fisher's exact
+    test on the shares of diverged runs after Holm, NaN where none diverged.
     """
 
     cell: str

@@ -98,9 +98,10 @@ def test_each_claim_is_made_where_it_is_true_and_there_are_seeds_enough(test: st
     assert np.mean(kind(additive.value, additive.p, equivalence(additive, 3.0)) == "additive") > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SEEDS)
 def test_of_two_interactions_none_is_found_after_holm(n: int) -> None:
-    draws = 600
+    draws = 300
     values = cells(n, (3, 1, 2, 0, 5, 3), draws)
     p = np.stack([contrasts(values[:, corner], INTERACTION, "paired").p
                   for corner in ([BOTH, FIRST, SECOND, NEITHER], [4, 5, SECOND, NEITHER])], axis=1)
@@ -150,9 +151,10 @@ def test_intervals_over_seeds_and_images_cover_the_truth(n: int, of_images: floa
     assert covered / draws >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("primary", ["paired", "welch"])
 def test_the_verb_says_what_was_simulated(primary: str) -> None:
-    values = cells(5, (3.2, 1, 2, 0), 25)
+    values = cells(5, (3.2, 1, 2, 0), 10)
     simulated = contrasts(values, INTERACTION, primary)
     spoken = complementary(values, primary)
     kinds = kind(simulated.value, simulated.p, equivalence(simulated, 2.5))
