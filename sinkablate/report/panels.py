@@ -204,7 +204,9 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
     shown = [(run, each, place) for run, each in maps for place in range(min(most, len(each.heads)))]
     across = max(len(each.names) for _, each in maps)
     seen = {each.names: each.pictures for _, each in maps if each.pictures}
-    above = next(iter(seen.values())) if len(seen) == 1 else ()  # all runs look at the same images
+    (names, above), *others = seen.items() or [((), ())]
+    if others or any(each.names != names[:len(each.names)] for _, each in maps):
+        above = ()  # not all of them look at the same images
     figure, axes = frames([""] * ((len(shown) + bool(above)) * across), size=(1.6, 1.65), share=False, columns=across)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
