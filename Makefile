@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check install clean two_algorithms
+.PHONY: fit test test-heavy check install clean two_algorithms ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -45,6 +45,26 @@ two_algorithms: $(STAMP)
 	cp out/toy_broadcast-broadcast-s0-edits/figures/edits_by_label.png docs/figures/edits_toy_broadcast-broadcast-s0.png
 	cp out/vit_mini-gate_reg-s0/figures/stripes.png docs/figures/stripes_vit_mini-gate_reg-s0.png
 	cp out/vit_mini-gate_reg-s0-edits/figures/edits_by_label.png docs/figures/edits_vit_mini-gate_reg-s0.png
+
+# the sweeps of docs/ablation.md, their tables and figures: about an hour on two cores
+DOC := docs/ablation
+RUN := $(BIN)/python -m sinkablate
+ablation: $(STAMP)
+	for sweep in smoke toys ablation; do \
+	  $(RUN) sweep run sweeps/$$sweep.yaml --in_process && $(RUN) sweep collect sweeps/$$sweep.yaml || exit 1; done
+	$(MAKE) ablation_tables
+
+# the same from runs that are there
+ablation_tables: $(STAMP)
+	mkdir -p $(DOC)
+	$(RUN) compare runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005 --detect .005 --format markdown --out $(DOC)/accuracy.md
+	$(RUN) compare runs/ablation/results.csv --metric sink/adaptive/events --factors gate,registers --lower_is_better --format markdown --out $(DOC)/sinks.md
+	$(RUN) compare runs/toys/results.csv --where config=nop --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --out $(DOC)/toy_nop.md
+	$(RUN) compare runs/toys/results.csv --where config=broadcast --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --out $(DOC)/toy_broadcast.md
+	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/mass --factors config --baseline config=nop --format markdown --out $(DOC)/toy_mass.md
+	$(RUN) report runs/ablation --out out/ablation --overwrite true --results runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005
+	cp out/ablation/figures/effects.png $(DOC)/effects.png
+	cp out/ablation/figures/scatter.png $(DOC)/accuracy_against_sinks.png
 
 clean:
 	rm -rf $(VENV)

@@ -109,6 +109,7 @@ def _has_events(run: "Run", rule: str) -> bool:
 def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, factors: str | None,
               asked: dict[str, Any]) -> tuple["Ablation | None", str]:
     """The comparison, or why there is none; what the user asked for by name and cannot be had is an error."""
+    from sinkablate.compare.command import named_levels
     from sinkablate.compare.table import read_table
     from sinkablate.report.ablation import ablation, run_table, task_metrics
 
@@ -121,20 +122,12 @@ def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, fa
     try:
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         lower = measured.endswith("loss") if asked["lower_is_better"] is None else asked["lower_is_better"]
-        return ablation(table, measured, names, baseline=_levels(asked["baseline"]), lower_is_better=lower,
-                        margin=asked["margin"], detect=asked["detect"]), ""
+        return ablation(table, measured, names, baseline=named_levels(asked["baseline"], "baseline"),
+                        lower_is_better=lower, margin=asked["margin"], detect=asked["detect"]), ""
     except UserError as error:
         if any(value is not None for value in (results, metric, factors, *asked.values())):
             raise
         return None, f"Nothing to compare: {error}."
-
-
-def _levels(text: str | None) -> dict[str, str]:
-    """`gate=none,registers=0` as a mapping."""
-    pairs = [] if text is None else [item.partition("=") for item in text.split(",")]
-    if any(not (name and value) for name, _, value in pairs):
-        raise UserError(f"baseline={text}: not NAME=VALUE with commas between")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _maps(runs: Sequence["Run"], count: int, images: int) -> tuple[dict[str, "Maps"], list[str]]:

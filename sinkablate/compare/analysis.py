@@ -207,4 +207,7 @@ def _lonely(draft: Comparison) -> list[str]:
         few = [f"{found.pairs} with {found.cell}" for found in draft.differences if found.pairs < 2]
         notes += [f"pairs with the baseline are too few for inference: {listed(few)}"] if few else []
     flat = [found.cell for found in draft.differences if found.pairs > 1 and isnan(found.estimate.p)]
+    varied = [name for place, name in enumerate(draft.factors) if len({cell.levels[place] for cell in draft.cells}) > 1]
+    if len(varied) > 2:
+        notes.append(f"interactions are of two factors, the others at the baseline: none is of all of {listed(varied)}")
     return notes + ([f"differences without any spread, so without inference: {listed(flat)}"] if flat else [])

@@ -71,10 +71,10 @@ def compare(
             raise UserError(f"lower_is_better: {name} is not one of the metrics; {nearest(name, metrics)}")
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
     target = None if out is None else _target(out, results)
-    frame = _rows(read_table(Path(results)), _levels(where, "where"))
+    frame = _rows(read_table(Path(results)), named_levels(where, "where"))
     unpaired = pair_by == "none" and "none" not in frame.columns
     found = [compare_table(frame, metric=name, factors=_names(factors, "factors"),
-                           baseline=_levels(baseline, "baseline"), pair_by=None if unpaired else pair_by,
+                           baseline=named_levels(baseline, "baseline"), pair_by=None if unpaired else pair_by,
                            primary=primary, lower_is_better=smaller is None or name in smaller,
                            margin=margins.get(name), detect=effects.get(name), nested=nested, image=image,
                            diverged=diverged) for name in metrics]
@@ -104,7 +104,7 @@ def _smaller(given: bool | str) -> list[str] | None:
     return None if given else []
 
 
-def _levels(text: str | None, key: str) -> dict[str, str]:
+def named_levels(text: str | None, key: str) -> dict[str, str]:
     """`gate=none,registers=0` as a mapping."""
     return {} if text is None else dict(_assigned(item, key) for item in _names(text, key))
 
