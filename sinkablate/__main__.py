@@ -1,5 +1,6 @@
 """`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,7 +42,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        return _run(argv[0], argv[1:])
+        code = _run(argv[0], argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         tell_mistake(str(error))
