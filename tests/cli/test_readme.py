@@ -17,7 +17,8 @@ SMALLER = ("--trainer.precision=32-true", "--trainer.devices=1", "--data.num_wor
 
 def test_the_commands_in_order(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(CONFIGS)
+    for folder in ("configs", "sweeps"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "imagenet").symlink_to(image_folder)
     for line in COMMANDS:
@@ -50,7 +51,8 @@ def test_every_config_is_in_the_table_with_its_own_words() -> None:
         assert f"| `{path.stem}` | {first} |" in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/two_algorithms.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/two_algorithms.md", "docs/compare.md", "docs/ablation.md",
+                                  "benchmarks/README.md", "slurm/README.md"])
 def test_every_link_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target
