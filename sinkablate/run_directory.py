@@ -25,8 +25,8 @@ OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
 
-LAST = "last.ckpt"
-"""In the folder of checkpoints: a link to the latest."""
+LAST, NONFINITE = "last.ckpt", "nonfinite.ckpt"
+"""In the folder of checkpoints: a link to the latest; weights before the step whose loss was no number any more."""
 
 
 def last_checkpoint(run_dir: Path) -> Path:

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "plan": {"cli", "estimate", "data", "errors"},
     "preemption": set(),
     "cells": set(),
-    "sweep": {"arguments", "cells", "cli", "preemption", "errors"},
+    "sweep": {"arguments", "cells", "cli", "preemption", "run_directory", "errors"},
     "slurm": {"errors"},
     "starting": {"run_directory", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
+from sinkablate.run_directory import NONFINITE
 from sinkablate.vit.anatomy import HasBackbone
 
 
@@ -30,7 +31,7 @@ class NanGuard(L.Callback):
         if finite:
             return
         culprit = _first_nonfinite(pl_module, self._images)
-        path = Path(trainer.default_root_dir) / "checkpoints" / "nonfinite.ckpt"
+        path = Path(trainer.default_root_dir) / "checkpoints" / NONFINITE
         trainer.save_checkpoint(path)
         raise UserError(f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
                         f"weights before the step are in {path}")

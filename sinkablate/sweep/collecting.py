@@ -8,12 +8,11 @@ import polars as pl
 
 from sinkablate.cells import Cell
 from sinkablate.errors import UserError
+from sinkablate.run_directory import NONFINITE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of
 
 NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
-NONFINITE = "nonfinite.ckpt"
-"""Written by the guard against NaN when a loss is no longer a number."""
 
 
 def collect(sweep: Sweep, root: Path) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from sinkablate.arguments import call
 from sinkablate.errors import UserError
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep
-from sinkablate.sweep.state import State, reset, states
+from sinkablate.sweep.state import State, reset, state_of, states
 
 Format = Literal["table", "json"]
 
@@ -126,7 +126,7 @@ def retry(file: str, out: str | None = None) -> int:
         out: Directory of the sweep (default: runs/<name>).
     """
     sweep, root = _opened(file, out)
-    failed = [cell for cell in sweep.cells if states((cell,), root)[cell.id] is State.FAILED]
+    failed = [cell for cell in sweep.cells if state_of(root / cell.id) is State.FAILED]
     for cell in failed:
         reset(root / cell.id)
         print(f"reset: {cell.id} {cell.label}")

@@ -16,6 +16,7 @@ from types import FrameType
 
 from sinkablate.cells import Cell
 from sinkablate.preemption import EXIT_CODE
+from sinkablate.run_directory import DONE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 
@@ -154,7 +155,7 @@ class Runner:
 
 def note_end(run_dir: Path, code: int) -> None:
     """Write down how a cell ended that is not to be started again."""
-    if not (run_dir / "DONE").exists():
+    if not (run_dir / DONE).exists():
         mark_failed(run_dir, f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
 

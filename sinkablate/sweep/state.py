@@ -1,4 +1,4 @@
-"""What the directory of a cell says of it, and how one process claims it. Standard library only."""
+"""What the directory of a cell says of it, and how one process claims it."""
 
 import fcntl
 import os
@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sinkablate.cells import Cell
+from sinkablate.run_directory import DONE, PREEMPTED
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
 """Beside the files of `fit` in the directory of a cell; the last is the one that `fit` itself holds."""
@@ -33,13 +34,13 @@ def state_of(run_dir: Path, *, ours: bool = False) -> State:
         ours: The caller holds the claim: it does not count as running.
     """
     names = {entry.name for entry in os.scandir(run_dir)} if run_dir.is_dir() else set()
-    if "DONE" in names:
+    if DONE in names:
         return State.DONE
     if not ours and any(name in names and _held(run_dir / name) for name in (CLAIM, RUN_LOCK)):
         return State.RUNNING
     if FAILED in names:
         return State.FAILED
-    if "PREEMPTED" in names or ("checkpoints" in names and any((run_dir / "checkpoints").glob("*.ckpt"))):
+    if PREEMPTED in names or ("checkpoints" in names and any((run_dir / "checkpoints").glob("*.ckpt"))):
         return State.PREEMPTED
     return State.TODO
 
