@@ -34,6 +34,11 @@ def last_checkpoint(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / LAST
 
 
+def diverged(run_dir: Path) -> bool:
+    """True of a run that was stopped because its loss was no number any more."""
+    return not (run_dir / DONE).exists() and (run_dir / "checkpoints" / NONFINITE).exists()
+
+
 def resumable(run_dir: Path) -> tuple[Path | None, list[str]]:
     """The latest whole checkpoint of a run, and a line for each later one that is not; None if there is none at all."""
     faults: list[str] = []

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "run_directory": {"errors"},
     "memory": set(),
     "compare": {"errors"},
-    "report": {"compare", "config", "errors"},
+    "report": {"run_directory", "compare", "config", "errors"},
     "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
     "results": set(),
     "attention": {"config", "errors"},

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sinkablate.errors import UserError
 from sinkablate.report.files import first_line, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.run_directory import diverged
 
 CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
 """By these a directory is known: a run, a diagnosis, an intervention."""
@@ -69,7 +70,7 @@ class Run:
     @property
     def diverged(self) -> bool:
         """The loss was no number any more, and the run was stopped for it."""
-        return not self.finished and (self.path / "checkpoints" / "nonfinite.ckpt").exists()
+        return diverged(self.path)
 
     def threshold(self, name: str, default: float) -> float:
         """One number of the rules the run was judged by."""

@@ -8,7 +8,7 @@ import polars as pl
 
 from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.run_directory import NONFINITE
+from sinkablate.run_directory import diverged
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of
 
@@ -36,10 +36,9 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
 def _row(cell: Cell, root: Path) -> dict[str, Any]:
     run_dir = root / cell.id
     state = state_of(run_dir)
-    diverged = state is not State.DONE and (run_dir / "checkpoints" / NONFINITE).exists()
     factors = {name: _typed(value) for name, value in cell.tidy.items()}
     row = {"run": cell.label, "cell": cell.id, "run_dir": str(run_dir), "status": str(state), **factors,
-           "diverged": diverged}
+           "diverged": diverged(run_dir)}
     if state is not State.DONE:
         return row
     path = run_dir / "summary.json"
