@@ -11,6 +11,7 @@ from sinkablate.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
 
+    from sinkablate.compare.comparison import Primary
     from sinkablate.report.ablation import Ablation
     from sinkablate.report.figures import Drawn
     from sinkablate.report.maps import Maps
@@ -41,6 +42,7 @@ def report(
     metric: str | None = None,
     factors: str | None = None,
     baseline: str | None = None,
+    primary: Literal["paired", "welch"] = "paired",
     lower_is_better: bool | None = None,
     margin: float | None = None,
     detect: float | None = None,
@@ -61,6 +63,7 @@ def report(
         metric: What is compared: a column of the table; accuracy or loss by default.
         factors: What makes the cells, with commas between: columns, or configuration keys by their ending.
         baseline: The cell to compare with, as gate=none,registers=0.
+        primary: The test that counts: paired by the column seed, or welch, which other people's tables need.
         lower_is_better: Smaller is better; by default of a metric that ends in loss.
         margin: Cells that differ by less are the same (TOST), in the metric's units.
         detect: An effect to say how many seeds would find it, in the metric's units.
@@ -81,7 +84,7 @@ def report(
     require_writable(target, "out")
     found = read_runs(runs)
     notes = [f"{run.name} has not finished; what it holds is shown." for run in found if not run.finished]
-    made, said = _ablation(found, results, metric, factors, {
+    made, said = _ablation(found, results, metric, factors, primary, {
         "baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect})
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
     attention, faults = _maps(found, maps, images)
@@ -107,7 +110,7 @@ def _has_events(run: "Run", rule: str) -> bool:
 
 
 def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, factors: str | None,
-              asked: dict[str, Any]) -> tuple["Ablation | None", str]:
+              primary: "Primary", asked: dict[str, Any]) -> tuple["Ablation | None", str]:
     """The comparison, or why there is none; what the user asked for by name and cannot be had is an error."""
     from sinkablate.compare.command import named_levels
     from sinkablate.compare.table import read_table
@@ -122,7 +125,7 @@ def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, fa
     try:
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         lower = measured.endswith("loss") if asked["lower_is_better"] is None else asked["lower_is_better"]
-        return ablation(table, measured, names, baseline=named_levels(asked["baseline"], "baseline"),
+        return ablation(table, measured, names, primary=primary, baseline=named_levels(asked["baseline"], "baseline"),
                         lower_is_better=lower, margin=asked["margin"], detect=asked["detect"]), ""
     except UserError as error:
         if any(value is not None for value in (results, metric, factors, *asked.values())):

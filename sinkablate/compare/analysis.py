@@ -62,12 +62,13 @@ def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
     base, assumed = choose_baseline(runs, baseline or {})
     asked = Asked(runs, base, primary, detect)
+    omnibus, untested = _omnibus(asked)
     draft = Comparison(
         metric=metric, factors=tuple(factors), baseline=runs.name(base), pair_by=pair_by, primary=primary,
         lower_is_better=lower_is_better, family="", margin=margin, detect=detect, cells=_cells(asked),
-        differences=_differences(asked), combinations=_combinations(asked), omnibus=_omnibus(asked), notes=(),
+        differences=_differences(asked), combinations=_combinations(asked), omnibus=omnibus, notes=(),
         sentences=())
-    return corrected([replace(draft, notes=(*assumed, *notes, *runs.notes, *_lonely(draft)))])[0]
+    return corrected([replace(draft, notes=(*assumed, *notes, *runs.notes, *_lonely(draft), *untested))])[0]
 
 
 def _check(primary: str, margin: float | None, detect: float | None) -> None:
@@ -96,9 +97,12 @@ class Asked:
         """Their levels."""
         return tuple(changed.get(place, value) for place, value in enumerate(self.base))
 
-    def seeds(self, found: Contrast) -> int | None:
-        """How many would find the effect the user named; None without one."""
-        return None if self.detect is None else seeds_needed(self.detect, found.scale, found.freedom)
+    def seeds(self, contrasts: Sequence[Contrast]) -> list[int | None]:
+        """How many would find the effect the user named; None without one, and where the spread is unknown."""
+        if self.detect is None:
+            return [None] * len(contrasts)
+        needed = seeds_needed(self.detect, [each.scale for each in contrasts], [each.freedom for each in contrasts])
+        return [None if isnan(seeds) else int(seeds) for seeds in needed]
 
 
 def _cells(asked: Asked) -> tuple[Cell, ...]:
@@ -121,7 +125,7 @@ def _differences(asked: Asked) -> tuple[Difference, ...]:
     names = [cell.levels for cell in _cells(asked) if cell.levels != asked.base]
     cells = [asked.runs.cells[levels] for levels in names]
     found = infer([contrast([cell, base], DIFFERENCE, asked.primary) for cell in cells], asked.primary)
-    least = detectable(found.primary)
+    least, needed = detectable(found.primary), asked.seeds(found.contrasts)
     differences, base_seeds = [], set(base.seeds)
     for place, (levels, cell, each) in enumerate(zip(names, cells, found.contrasts, strict=True)):
         common = [seed for seed in cell.seeds if seed in base_seeds]
@@ -130,8 +134,9 @@ def _differences(asked: Asked) -> tuple[Difference, ...]:
             paired=found.paired[place], welch=found.welch[place], pairs=each.pairs,
             correlation=correlation(cell.at(common).values, base.at(common).values),
             hedges_g=hedges(cell.values, base.values), p_holm=nan,
-            p_sign_flip=sign_flip(each.by_seed), p_equivalent=nan, p_diverged=nan, detectable=float(least[place]),
-            seeds_needed=asked.seeds(each), better=None))
+            p_sign_flip=nan if cell.drawn is not None or isnan(found.paired.p[place]) else sign_flip(each.by_seed),
+            p_equivalent=nan, p_diverged=nan, detectable=float(least[place]),
+            seeds_needed=needed[place], better=None))
     return tuple(differences)
 
 
@@ -158,7 +163,7 @@ def _combinations(asked: Asked) -> tuple[Combination, ...]:
     over = [infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary).primary
             for alone in (1, 2)]
     found = infer([contrast(cells, INTERACTION, primary) for cells in corners], primary)
-    least = detectable(found.primary)
+    least, needed = detectable(found.primary), asked.seeds(found.contrasts)
     factors = asked.runs.factors
     return tuple(Combination(
         first=f"{factors[i]}={a}", second=f"{factors[j]}={b}", cell=asked.runs.name(asked.levels({i: a, j: b})),
@@ -166,7 +171,7 @@ def _combinations(asked: Asked) -> tuple[Combination, ...]:
         complementary="not estimable", interaction=found.primary[place], interaction_paired=found.paired[place],
         interaction_welch=found.welch[place], seeds=_seeds(corners[place], each, primary),
         p_holm=nan, p_additive=nan, kind="not estimable", detectable=float(least[place]),
-        seeds_needed=asked.seeds(each))
+        seeds_needed=needed[place])
         for place, ((i, a, j, b), each) in enumerate(zip(names, found.contrasts, strict=True)))
 
 
@@ -175,28 +180,38 @@ def _seeds(corners: Sequence[CellRuns | None], found: Contrast, primary: Primary
     return found.pairs if primary == "paired" else min(len(cell.seeds) if cell else 0 for cell in corners)
 
 
-def _omnibus(asked: Asked) -> tuple[Omnibus, ...]:
-    """An F-test for every two factors that have several interaction contrasts and no empty cell."""
-    tests = []
+def _omnibus(asked: Asked) -> tuple[tuple[Omnibus, ...], list[str]]:
+    """An F-test for every two factors that have several interaction contrasts, or a note on why there is none."""
+    tests, notes = [], []
     for i, j in _pairs_of_factors(asked):
         names = [(a, b) for a in _others(asked, i) for b in _others(asked, j)]
         grid = [(a, b, asked.cell({i: a, j: b})) for a in asked.runs.levels[i] for b in asked.runs.levels[j]]
         cells = [cell for _, _, cell in grid if cell is not None and cell.seeds]
-        if len(names) < 2 or len(names) > MOST_CONTRASTS or len(cells) < len(grid):
+        if len(names) < 2:
+            continue
+        pair = " and ".join((asked.runs.factors[i], asked.runs.factors[j]))
+        if len(names) > MOST_CONTRASTS or len(cells) < len(grid):
+            why = f"{len(names)} are too many" if len(names) > MOST_CONTRASTS else "a cell has no runs"
+            notes.append(f"no test of all interactions of {pair} together: {why}")
             continue
         if asked.primary == "paired":
             common = [seed for seed in cells[0].seeds if all(seed in cell.seeds for cell in cells)]
             columns = [np.sum([w * cell.at(common).values for w, cell in
                                zip(INTERACTION, _corners(asked, i, a, j, b), strict=True) if cell], axis=0)
                        for a, b in names]
-            found, test = omnibus_paired(np.stack(columns, axis=1)), "Hotelling's T², paired"
+            size = max(float(np.abs(cell.values).max()) for cell in cells)
+            found, test = omnibus_paired(np.stack(columns, axis=1), size), "Hotelling's T², paired"
         else:
             found = omnibus_unpaired([cell.values for cell in cells], [a for a, _, _ in grid], [b for _, b, _ in grid])
             test = "two-way analysis of variance"
-        if found is not None:
+        if found is None:
+            notes.append(f"no test of all interactions of {pair} together: it needs spread and more seeds, "
+                         f"{len(names) + 1} in every cell" if asked.primary == "paired" else
+                         f"no test of all interactions of {pair} together: it needs spread and a second seed")
+        else:
             f, between, within, p = found
             tests.append(Omnibus((asked.runs.factors[i], asked.runs.factors[j]), test, f, (between, within), p))
-    return tuple(tests)
+    return tuple(tests), notes
 
 
 def _lonely(draft: Comparison) -> list[str]:

@@ -38,6 +38,6 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
     chosen = tuple(cell)
     if chosen not in runs.cells:
         raise UserError(f"baseline: there are no runs with {runs.name(chosen)}")
-    if not runs.cells[chosen].seeds:
-        raise UserError(f"baseline: no run with {runs.name(chosen)} has a finite metric and did not diverge")
+    if not (runs.cells[chosen].seeds or runs.cells[chosen].diverged):
+        raise UserError(f"baseline: no run with {runs.name(chosen)} has a finite metric or is marked diverged")
     return chosen, [f"baseline {', '.join(assumed)} was assumed, not named"] if assumed else []

@@ -29,15 +29,20 @@ class Cell:
     sd: float
     nested: int = 1
 
+    @property
+    def ended(self) -> int:
+        """Runs of which it is known whether they diverged."""
+        return self.runs - self.missing
+
 
 @dataclass(frozen=True)
 class Difference:
     """A cell less the baseline, in the metric's units whichever direction is better.
 
     Both estimates are there; `estimate` is the primary one, to which `p` after Holm, `p_equivalent` (TOST, NaN
-    without a margin; after Holm too), `detectable` (80 % power at these n and this spread) and `seeds_needed` for the
-    effect the user named belong. `p_sign_flip` is NaN under six pairs and above fifty. `p_diverged` is Fisher's exact
-    test on the shares of diverged runs after Holm, NaN where none diverged.
+    without a margin; after Holm too), `detectable` (80 % power at these n and this spread, before Holm) and
+    `seeds_needed` for the effect the user named belong. `p_sign_flip` is NaN under six pairs, above fifty, and of
+    images. `p_diverged` is Fisher's exact test on the shares of diverged runs after Holm, NaN where none diverged.
     """
 
     cell: str

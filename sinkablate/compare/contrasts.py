@@ -22,7 +22,8 @@ class Contrast:
     """A weighted sum of cells, of the `pairs` seeds that all of them have and of independent cells.
 
     `by_seed` (pairs,) are the contrasts seed by seed. `scale` and `freedom` are what `seeds_needed` asks for: how the
-    primary estimate's error and degrees of freedom grow with the seeds.
+    primary estimate's error and degrees of freedom grow with the seeds; NaN where images are resampled too, whose part
+    of the error no seed takes away.
     """
 
     pairs: int
@@ -43,8 +44,10 @@ def contrast(cells: Sequence[CellRuns | None], weights: Sequence[float], primary
     same = [cell.at(common) for cell in there]
     by_seed: Floats = np.sum([w * cell.values for w, cell in zip(weights, same, strict=True)], axis=0)
     together, apart = _parts(same, by_seed, weights), _independent(there, weights)
+    if any(cell.drawn is not None for cell in there):
+        return Contrast(len(common), by_seed, together, apart, nan, nan)
     if primary == "paired":
-        return Contrast(len(common), by_seed, together, apart, float(spread(by_seed)), 1.0)
+        return Contrast(len(common), by_seed, together, apart, float(spread(by_seed, _size(same))), 1.0)
     variances = np.array([(w * float(spread(cell.values))) ** 2 for w, cell in zip(weights, there, strict=True)])
     total = variances.sum()
     freedom = total**2 / (variances**2).sum() if total > 0 else nan
@@ -56,8 +59,13 @@ def _parts(same: Sequence[CellRuns], by_seed: Floats, weights: Sequence[float]) 
     drawn = [cell.drawn for cell in same if cell.drawn is not None]
     if drawn:
         return bootstrap([cell.values for cell in same], drawn, weights, same_seeds=True)
-    value, se, df = paired(by_seed)
+    value, se, df = paired(by_seed, _size(same))
     return float(value), float(se), df
+
+
+def _size(cells: Sequence[CellRuns]) -> float:
+    """The largest value, beside which a contrast may be rounding."""
+    return max((float(np.abs(cell.values).max()) for cell in cells if cell.values.size), default=0.0)
 
 
 def _independent(cells: Sequence[CellRuns], weights: Sequence[float]) -> Part:

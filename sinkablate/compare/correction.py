@@ -21,10 +21,10 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """
     differences = [(each, found) for each in comparisons for found in each.differences]
     combinations = [(each, found) for each in comparisons for found in each.combinations]
-    family = _family(comparisons, len(differences), len(combinations))
-    told, read = iter(_differences(differences)), iter(_combinations(combinations))
-    done = [replace(each, family=family, differences=tuple(next(told) for _ in each.differences),
-                    combinations=tuple(next(read) for _ in each.combinations)) for each in comparisons]
+    told, read = _differences(differences), _combinations(combinations)
+    family, tests, claims = _family(comparisons, told, read), iter(told), iter(read)
+    done = [replace(each, family=family, differences=tuple(next(tests) for _ in each.differences),
+                    combinations=tuple(next(claims) for _ in each.combinations)) for each in comparisons]
     return [replace(each, sentences=sentences(each)) for each in done]
 
 
@@ -32,7 +32,7 @@ def _differences(found: Sequence[tuple[Comparison, Difference]]) -> list[Differe
     """Differences with their p-values and whether they are better."""
     p_holm = holm([each.estimate.p for _, each in found])
     same = holm([_same(of, each.estimate) for of, each in found])
-    diverged = holm(_diverged(found))
+    diverged = _diverged(found)
     return [replace(each, p_holm=float(p), p_equivalent=float(q), p_diverged=float(r),
                     better=(each.estimate.value > 0) != of.lower_is_better if p < ALPHA else None)
             for (of, each), p, q, r in zip(found, p_holm, same, diverged, strict=True)]
@@ -44,14 +44,20 @@ def _same(of: Comparison, estimate: Inference) -> float:
 
 
 def _diverged(found: Sequence[tuple[Comparison, Difference]]) -> list[float]:
-    """Fisher's p of every cell's share of diverged runs; NaN in a comparison without any."""
-    p_values = []
+    """Fisher's p, after Holm, of every cell's share of diverged runs; NaN in a comparison without any.
+
+    Runs that did not end well or badly say nothing of it. Metrics of the same runs share one test.
+    """
     cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in found}
+    tables = []
     for of, each in found:
         cell, base = (cells[id(of)][name] for name in (each.cell, each.baseline))
-        any_diverged = any(other.diverged for other in of.cells)
-        p_values.append(fisher(cell.diverged, cell.runs, base.diverged, base.runs) if any_diverged else nan)
-    return p_values
+        tables.append((cell.name, base.name, cell.diverged, cell.ended, base.diverged, base.ended)
+                      if any(other.diverged for other in of.cells) else None)
+    distinct = list(dict.fromkeys(filter(None, tables)))
+    p_values = holm([fisher(*counts) if counts[1] and counts[3] else nan for _, _, *counts in distinct])
+    known = dict(zip(distinct, map(float, p_values), strict=True))
+    return [nan if table is None else known[table] for table in tables]
 
 
 def _combinations(found: Sequence[tuple[Comparison, Combination]]) -> list[Combination]:
@@ -71,14 +77,28 @@ def _combinations(found: Sequence[tuple[Comparison, Combination]]) -> list[Combi
             for place, (_, each) in enumerate(found)]
 
 
-def _family(comparisons: Sequence[Comparison], differences: int, combinations: int) -> str:
+def _family(comparisons: Sequence[Comparison], differences: Sequence[Difference],
+            combinations: Sequence[Combination]) -> str:
     """What was corrected over, in words."""
     metrics = ", ".join(each.metric for each in comparisons)
     tests = sorted({"paired by seed" if each.primary == "paired" else "Welch's" for each in comparisons})
-    words = f"Holm over {_many(differences, 'difference')} to the baseline ({' and '.join(tests)}) of {metrics}"
-    return words if not combinations else \
-        f"{words}; apart from these, over {_many(combinations, 'interaction')} and over as many complementary claims"
+    words = f"Holm over {_many([each.p_holm for each in differences], 'difference', 'differences')} to the baseline " \
+            f"({' and '.join(tests)}) of {metrics}"
+    apart = []
+    if combinations:
+        apart = [_many([each.p_holm for each in combinations], "interaction", "interactions"),
+                 _many([each.p_complementary for each in combinations], "complementary claim", "complementary claims")]
+    for p_values, one, many in (
+            ([each.p_equivalent for each in differences], "test of sameness", "tests of sameness"),
+            ([each.p_additive for each in combinations], "test of additivity", "tests of additivity"),
+            ([each.p_diverged for each in differences], "share of diverged runs", "shares of diverged runs")):
+        if not np.isnan(p_values).all():
+            apart.append(_many(p_values, one, many))
+    return words + (f"; apart from these, each kind by itself, over {', '.join(apart)}" if apart else "")
 
 
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"
+def _many(p_values: Sequence[float], one: str, many: str) -> str:
+    """How many tests a family has, and of how many, where some have no inference."""
+    tests, total = int(np.isfinite(p_values).sum()), len(p_values)
+    name = one if total == 1 else many
+    return f"{tests} {name}" if tests == total else f"{tests} of {total} {name} (the others have no inference)"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sinkablate.compare.statistics import ALPHA, Floats, Inference
+from sinkablate.compare.statistics import ALPHA, Floats, Inference, spread
 
 INTERACTION = (1.0, -1.0, -1.0, 1.0)
 """Weights of the cells (both, first alone, second alone, neither): (both - first) - (second - neither)."""
@@ -47,15 +47,17 @@ def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
                      ["not estimable", "synergistic", "sub-additive", "additive"], "undetermined")
 
 
-def omnibus_paired(contrasts: Floats) -> tuple[float, float, float, float] | None:
+def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, float, float] | None:
     """Hotelling's T² that several interaction contrasts taken seed by seed, (n, contrasts), are all zero: F, its df, p.
 
-    No sphericity is assumed. None where there are not more seeds than contrasts, or no spread.
+    No sphericity is assumed. None where there are not more seeds than contrasts, or no spread (see `spread`, which
+    explains `size`).
     """
     from statsmodels.stats.multivariate import test_mvmean
 
     n, count = contrasts.shape
-    if n <= count or np.linalg.matrix_rank(contrasts - contrasts.mean(axis=0)) < count:
+    if n <= count or not (spread(contrasts.T, size) > 0).all() or \
+            np.linalg.matrix_rank(contrasts - contrasts.mean(axis=0)) < count:
         return None
     found = test_mvmean(contrasts)
     return float(found.statistic), float(found.df[0]), float(found.df[1]), float(found.pvalue)
@@ -77,7 +79,7 @@ def omnibus_unpaired(values: Sequence[Floats], first: Sequence[str], second: Seq
     rows = pd.DataFrame([(float(value), a, b) for cell, a, b in zip(values, first, second, strict=True)
                          for value in cell], columns=["value", "first", "second"])
     fit = ols("value ~ C(first) * C(second)", rows).fit()
-    if fit.df_resid < 1 or not fit.mse_resid > 0:
+    if fit.df_resid < 1 or not any(spread(cell) > 0 for cell in values):
         return None
     row = anova_lm(fit, typ=2).loc["C(first):C(second)"]
     return float(row["F"]), float(row["df"]), float(fit.df_resid), float(row["PR(>F)"])

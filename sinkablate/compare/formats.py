@@ -16,7 +16,9 @@ from sinkablate.compare.numbers import NA, decimals, interval, number, probabili
 from sinkablate.compare.statistics import Inference
 
 Format = Literal["table", "json", "latex", "markdown"]
-FOOTNOTE = "Intervals are 95 % and for one comparison; verdicts are after Holm. * primary"
+FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"
+MOST_ROWS = 100
+"""Of a table in a terminal."""
 NEEDS = r"% needs \usepackage{booktabs}"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
@@ -59,7 +61,7 @@ def _cells(of: Comparison) -> Sheet:
     places = decimals(of)
     direction = "smaller" if of.lower_is_better else "larger"
     rows = [(*cell.levels, str(cell.n), number(cell.mean.value, places), number(cell.sd, places),
-             interval(cell.mean, places), f"{cell.diverged} of {cell.runs}", str(cell.missing)) for cell in of.cells]
+             interval(cell.mean, places), f"{cell.diverged} of {cell.ended}", str(cell.missing)) for cell in of.cells]
     columns = (*of.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
     lost = [any(cell.diverged for cell in of.cells), any(cell.missing for cell in of.cells)]
     wanted = [True] * (len(columns) - 2) + lost
@@ -123,8 +125,10 @@ def _terminal(of: Comparison, width: int) -> str:
         table = Table(title=Text(sheet.title), title_justify="left")
         for place, name in enumerate(sheet.columns):
             table.add_column(Text(name), justify="left" if place < sheet.names else "right")
-        for row in sheet.rows:
+        for row in sheet.rows[:MOST_ROWS]:
             table.add_row(*map(Text, row))
+        if len(sheet.rows) > MOST_ROWS:
+            table.caption = f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all"
         console.print(table)
     for line in (f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "", *of.sentences):
         console.print(line, soft_wrap=True)

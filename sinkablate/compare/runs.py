@@ -99,9 +99,12 @@ def _rows(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str
     data["value"] = numbers(frame, metric)
     data["diverged"] = truths(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)
     rows = pl.DataFrame([column.alias(key) for key, column in data.items()])
+    notes = []
     if pair_by is not None:
         _refuse_doubles(rows, columns)
-    return rows, [f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
+    elif frame.is_duplicated().any():
+        notes.append(f"{frame.is_duplicated().sum()} rows are the same in every column as others; each counts as a run")
+    return rows, notes + [f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
                   for name in factors if frame[name].null_count()]
 
 
@@ -125,6 +128,8 @@ def _average_nested(rows: pl.DataFrame, keys: list[str], nested: str, notes: lis
     least, most = min(counts, default=0), max(counts, default=0)
     within = runs["within"].mean()
     spread_within = f", sd {within:.3g} within a run" if isinstance(within, float) else ""
+    if least < most:
+        notes.append(f"runs do not have the same values of {nested}: their means can differ for that alone")
     notes.append(f"{nested}: {least if least == most else f'{least} to {most}'} values a run are averaged"
                  f"{spread_within}; n counts runs")
     lost = (runs["rows"].cast(pl.Int64) - runs["nested"]).filter(~runs["diverged"]).sum()
@@ -182,7 +187,7 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
         notes.append(f"{metric} is missing or not finite in {len(named)} runs that are not marked diverged; "
                      f"they are left out: {listed(named)}")
     if runs["diverged"].any():
-        named = [f"{cell.diverged} of {cell.runs} with {design.name(levels)}"
+        named = [f"{cell.diverged} of {cell.runs - cell.missing} with {design.name(levels)}"
                  for levels, cell in design.cells.items() if cell.diverged]
         notes.append(f"diverged runs ({listed(named)}) are counted as an outcome; means are of the runs that did not "
                      "diverge")
@@ -192,8 +197,9 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
         notes.append(f"{holes} cells have no runs: {listed(named, holes)}")
     if pair_by and len({cell.seeds for cell in design.cells.values()}) > 1:
         sizes = [len(cell.seeds) for cell in design.cells.values()]
-        notes.append(f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each): a pair "
-                     "needs both")
+        common = set.intersection(*(set(cell.seeds) for cell in design.cells.values()))
+        notes.append(f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each, "
+                     f"{len(common)} in all of them): a pair needs both")
     everything = np.concatenate([cell.values for cell in design.cells.values()])
     if len(everything) > 1 and not spread(everything) > 0:
         notes.append(f"{metric} is constant ({everything[0]:g}): there is nothing to infer")

@@ -1,10 +1,11 @@
 """What a comparison says in plain sentences, and no more than its seeds support."""
 
+from collections.abc import Mapping
 from math import isfinite, isnan
 
-from sinkablate.compare.comparison import Combination, Comparison, Difference
+from sinkablate.compare.comparison import Cell, Combination, Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number, p_is
-from sinkablate.compare.power import in_single_run_sd
+from sinkablate.compare.power import MOST_SEEDS, in_single_run_sd
 from sinkablate.compare.statistics import ALPHA
 
 FEW = 10
@@ -14,12 +15,13 @@ FEW = 10
 def sentences(comparison: Comparison) -> tuple[str, ...]:
     """Differences, combinations, and what the seeds could have found, in this order."""
     places = decimals(comparison)
-    return (*(_difference(comparison, found, places) for found in comparison.differences),
+    cells = {cell.name: cell for cell in comparison.cells}
+    return (*(_difference(comparison, found, places, cells) for found in comparison.differences),
             *(line for found in comparison.combinations for line in _combination(comparison, found, places)),
             *_omnibus(comparison), *_power(comparison, places))
 
 
-def _difference(of: Comparison, found: Difference, places: int) -> str:
+def _difference(of: Comparison, found: Difference, places: int, cells: Mapping[str, Cell]) -> str:
     """A cell against the baseline."""
     shown = number(found.estimate.value, places, sign=True)
     if isnan(found.p_holm):
@@ -36,7 +38,14 @@ def _difference(of: Comparison, found: Difference, places: int) -> str:
         verdict += f"; not shown to be the same within ±{of.margin:g}"
     if found.p_diverged < ALPHA:
         verdict += f"; its share of diverged runs differs (Fisher, {p_is(found.p_diverged)} after Holm)"
-    return f"{found.cell}: {shown} against {found.baseline}: {verdict}."
+    among = _survivors(cells[found.cell], cells[found.baseline])
+    return f"{found.cell}: {shown} against {found.baseline}{among}: {verdict}."
+
+
+def _survivors(cell: Cell, base: Cell) -> str:
+    """That a difference is one of the runs that did not diverge, where some did."""
+    return f", among the runs that did not diverge ({cell.ended - cell.diverged} of {cell.ended} and " \
+           f"{base.ended - base.diverged} of {base.ended})" if cell.diverged or base.diverged else ""
 
 
 def _combination(of: Comparison, found: Combination, places: int) -> list[str]:
@@ -51,8 +60,8 @@ def _complementary(of: Comparison, found: Combination, places: int) -> str:
         return "whether they are complementary cannot be said (runs are missing, too few, or without spread)"
     over = " and ".join(f"{number(part.value, places, sign=True)} {interval(part, places, sign=True)} over {name} alone"
                         for part, name in ((found.over_first, found.first), (found.over_second, found.second)))
-    return f"complementary is {found.complementary}: together {over} ({p_is(found.p_complementary)} after Holm; both " \
-           f"intervals have to be {'below' if of.lower_is_better else 'above'} zero)"
+    return f"complementary is {found.complementary}: together {over} ({p_is(found.p_complementary)} after Holm; it " \
+           f"takes both intervals {'below' if of.lower_is_better else 'above'} zero, and p below .05)"
 
 
 def _interaction(of: Comparison, found: Combination, places: int) -> str:
@@ -60,9 +69,14 @@ def _interaction(of: Comparison, found: Combination, places: int) -> str:
     value = number(found.interaction.value, places, sign=True)
     if found.kind == "not estimable":
         return f"interaction {value}, without an interval (it needs two seeds in each of four cells, and spread)"
+    sign = -1 if of.lower_is_better else 1
+    alone = [sign * (over.value - found.interaction.value) for over in (found.over_first, found.over_second)]
+    harm = max(alone) < 0  # what one brings beside the other, less the interaction, is what it brings alone
     verdict = {
-        "synergistic": "synergistic is supported: together they bring more than the sum of their effects",
-        "sub-additive": "sub-additive is supported: together they bring less than the sum of their effects",
+        "synergistic": "synergistic is supported: together they bring more than the sum of their effects" if not harm
+        else "synergistic is supported: each harms, and together they harm less than the sum of their effects",
+        "sub-additive": "sub-additive is supported: together they bring less than the sum of their effects" if not harm
+        else "sub-additive is supported: each harms, and together they harm more than the sum of their effects",
         "additive": f"additive within ±{of.margin or 0:g} is supported (TOST, {p_is(found.p_additive)} after Holm)",
         "undetermined": "not distinguishable from additive, which does not make it additive",
     }[found.kind]
@@ -80,26 +94,41 @@ def _omnibus(of: Comparison) -> list[str]:
 
 def _power(of: Comparison, places: int) -> list[str]:
     """What these seeds could find, and how many would find the effect that was named."""
-    lines = []
-    fewest = min((cell.n for cell in of.cells if cell.n > 1), default=0)
-    if fewest:
-        sizes = in_single_run_sd(fewest)
-        lines.append(f"{fewest} seeds in the smallest cell" + (" are few: " if fewest < FEW else ": ") +
-                     f"80 % power needs a true effect of {sizes['paired, no correlation']:.1f} standard deviations "
-                     f"of a run (pairs without correlation), {sizes['paired, correlation .5']:.1f} (correlation .5), "
-                     f"and {sizes['interaction']:.1f} for an interaction.")
-    for name, found in (("difference", of.differences), ("interaction", of.combinations)):
+    lines = [_few(of)]
+    for name, found in (("a difference", of.differences), ("an interaction", of.combinations)):
         least = [each.detectable for each in found if isfinite(each.detectable)]
-        if not least:
-            continue
-        line = f"At the spread seen here, 80 % power finds a {name}".replace("a i", "an i") + " of "
-        line += number(min(least), places) if len(least) == 1 else \
-            f"{number(min(least), places)} to {number(max(least), places)}"
         needed = [each.seeds_needed for each in found if each.seeds_needed is not None]
-        if of.detect is not None and needed:
-            most = f"{min(needed):,}" if min(needed) == max(needed) else f"{min(needed):,} to {max(needed):,}"
-            line += f"; one of {of.detect:g} needs {most} seeds a cell"
-        lines.append(line + ".")
-    if of.detect is None and lines:
+        if least:
+            span = _span([number(size, places) for size in (min(least), max(least))])
+            line = f"At the spread seen here, and before Holm, 80 % power finds {name} of {span}"
+            if needed:
+                seeds = _span([f"{count:,}" for count in (min(needed), max(needed))])
+                line += f"; one of {of.detect:g} needs {seeds} seeds a cell"
+            lines.append(line + ".")
+        unknown = len(found) - len(needed)
+        if of.detect is not None and unknown:
+            lines.append(f"How many seeds {name} of {of.detect:g} needs cannot be said for {unknown} of {len(found)}: "
+                         f"no spread, images that vary too, or more than {MOST_SEEDS:,}.")
+    if of.detect is None and len(lines) > 1:
         lines.append("Name an effect with --detect to hear how many seeds it needs.")
     return lines
+
+
+def _span(ends: list[str]) -> str:
+    """From the smallest to the largest."""
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _few(of: Comparison) -> str:
+    """What so few seeds can find at all, in standard deviations of a run."""
+    cells = {cell.name: cell.n for cell in of.cells}
+    fewest = min((found.pairs if of.primary == "paired" else min(cells[found.cell], cells[found.baseline])
+                  for found in of.differences), default=0)
+    what = "pairs" if of.primary == "paired" else "seeds"
+    if fewest < 2:
+        return f"The fewest {what} behind a difference are {fewest}: nothing can be inferred there."
+    sizes = in_single_run_sd(fewest, of.primary)
+    effects = ", ".join(f"{size:.1f} for {name}" for name, size in sizes.items())
+    few = ", which are few" if fewest < FEW else ""
+    return f"The fewest {what} behind a difference are {fewest}{few}: 80 % power needs a true effect, in standard " \
+           f"deviations of a run, of {effects}."

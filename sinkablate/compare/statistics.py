@@ -58,25 +58,31 @@ def inference(value: ArrayLike, se: ArrayLike, df: ArrayLike) -> Inference:
     return Inference(value, se, df, value - half, value + half, 2 * stats.t.sf(np.abs(value / se), df))
 
 
-def spread(values: Floats) -> Floats:
-    """Sample standard deviation over the last axis; NaN of one value, zero where there is only rounding."""
+def spread(values: Floats, size: float = 0.0) -> Floats:
+    """Sample standard deviation over the last axis; NaN of one value, zero where there is only rounding.
+
+    Args:
+        values: (…, n).
+        size: Of the numbers that the values were computed from, if that is more than their own: differences of
+            equal numbers are rounding too.
+    """
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], nan)
     sd = values.std(axis=-1, ddof=1)
-    return np.where(sd > NOISE * np.abs(values).max(axis=-1), sd, 0.0)
+    return np.where(sd > NOISE * np.maximum(np.abs(values).max(axis=-1), size), sd, 0.0)
 
 
-def moments(values: Floats) -> tuple[Floats, Floats, float]:
+def moments(values: Floats, size: float = 0.0) -> tuple[Floats, Floats, float]:
     """Mean, standard error and degrees of freedom of the mean, over the last axis; NaN mean of nothing."""
     n = values.shape[-1]
     if n == 0:
         return np.full(values.shape[:-1], nan), np.full(values.shape[:-1], nan), nan
-    return values.mean(axis=-1), spread(values) / np.sqrt(n), n - 1.0
+    return values.mean(axis=-1), spread(values, size) / np.sqrt(n), n - 1.0
 
 
-def paired(contrasts: Floats) -> tuple[Floats, Floats, float]:
-    """Estimate, standard error and degrees of freedom of contrasts taken seed by seed, (…, n)."""
-    return moments(contrasts)
+def paired(contrasts: Floats, size: float = 0.0) -> tuple[Floats, Floats, float]:
+    """Estimate, standard error and degrees of freedom of contrasts (…, n) taken seed by seed of values of a size."""
+    return moments(contrasts, size)
 
 
 def unpaired(cells: Sequence[Floats], weights: Sequence[float]) -> tuple[Floats, Floats, Floats]:

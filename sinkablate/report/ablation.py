@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sinkablate.compare.analysis import compare_table
-from sinkablate.compare.comparison import Comparison
+from sinkablate.compare.comparison import Comparison, Primary
 from sinkablate.compare.numbers import decimals, interval, number, p_is
 from sinkablate.compare.runs import tidy
 from sinkablate.compare.statistics import Inference
@@ -78,15 +78,16 @@ def _setting(run: Run, name: str) -> str:
     return str(run.config[found[0]])
 
 
-def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, baseline: dict[str, str],
+def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, primary: Primary, baseline: dict[str, str],
              lower_is_better: bool, margin: float | None, detect: float | None) -> Ablation:
-    """Compare the cells of a table of runs, paired by seed where there is such a column.
+    """Compare the cells of a table of runs; pairs are those of the column `seed`.
 
     Args:
         table: One row a run.
         metric: Column that is compared.
         factors: Columns that make the cells.
-        baseline: As for `compare_table`, which explains the others too.
+        primary: As for `compare_table`, which explains the others too.
+        baseline: Level of each factor.
         lower_is_better: Smaller values are better.
         margin: For saying that cells are the same.
         detect: An effect to say how many seeds would find it.
@@ -96,7 +97,7 @@ def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, baseli
     """
     paired = "seed" if "seed" in table.columns else None
     found = compare_table(table, metric=metric, factors=factors, baseline=baseline, pair_by=paired,
-                          primary="paired" if paired else "welch", lower_is_better=lower_is_better, margin=margin,
+                          primary=primary, lower_is_better=lower_is_better, margin=margin,
                           detect=detect)
     places = decimals(found)
     diverged = "diverged" if "diverged" in table.columns else None

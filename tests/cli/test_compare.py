@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from running import Outcome, run, spawn
+from scipy import stats
 
 from sinkablate.compare.analysis import compare_table
+from sinkablate.compare.correction import corrected
 
 
 def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: int = 5) -> pl.DataFrame:
@@ -43,7 +46,7 @@ def test_the_table_and_its_sentences(tmp_path: Path) -> None:
     said = compared(tmp_path, table(), "--baseline", "gate=none,registers=0", "--pair-by", "seed", "--detect", ".01")
     for part in ("gate=headwise and registers=4: complementary is supported", "not distinguishable from additive",
                  r"one of 0.01 needs \d+( to \d+)? seeds", "Holm over 5 differences",
-                 "5 seeds in the smallest cell are few", "2.4 standard deviations",
+                 "The fewest pairs behind a difference are 5, which are few", "2.4 for pairs without correlation",
                  "All interactions of gate and registers together"):
         assert re.search(part, said.succeeded().out), part
 
@@ -54,6 +57,16 @@ def test_json_holds_everything_and_out_the_same(tmp_path: Path) -> None:
     assert {"cells", "differences", "combinations", "omnibus", "notes", "sentences", "family"} <= set(found)
     assert found["combinations"][0]["kind"] == "undetermined"
     assert found["differences"][0]["p_sign_flip"] is None
+
+
+def test_a_terminal_shows_the_first_rows_of_a_long_table_and_says_so(tmp_path: Path) -> None:
+    many = table(gates=("none", *(f"gate{number:03d}" for number in range(100))), seeds=2)
+    said = compared(tmp_path, many).succeeded().out
+    assert "the first 100 of 202 rows" in said
+    assert "the first 100 of 201 rows" in said
+    assert "gate060" not in said[:said.index("two together")]
+    assert compared(tmp_path, many, "--format=markdown").succeeded().out.count("| gate099 |") == 2
+    assert len(as_json(compared(tmp_path, many, "--format=json"))["cells"]) == 202
 
 
 def test_latex_and_markdown_are_whole_tables(tmp_path: Path) -> None:
@@ -138,7 +151,7 @@ SEED = CELL & (pl.col("seed") == 2)
 
 
 @pytest.mark.parametrize(("change", "note"), [
-    (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each\)"),
+    (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
     (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
     (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value and no inference: gate=headwise"),
     (lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
@@ -185,6 +198,101 @@ def test_images_widen_the_interval() -> None:
     assert one.value == pytest.approx(other.value)
     assert one.se > 3 * other.se
     assert any("seeds and 50 images" in note for note in images.notes)
+
+
+def test_what_the_seeds_could_find_does_not_contradict_itself_where_images_vary() -> None:
+    rng = np.random.default_rng(3)
+    own = rng.normal(0, 3, 40)
+    rows = [(gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
+            for gate in ("none", "headwise") for seed in range(8) for image in range(40)]
+    frame = pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
+    found = compare_table(frame, metric="hit", factors=["gate"], image="image", detect=0.1)
+    (difference,) = found.differences
+    assert (difference.seeds_needed, np.isnan(difference.p_sign_flip)) == (None, True)
+    assert any("How many seeds a difference of 0.1 needs cannot be said for 1 of 1" in line for line in found.sentences)
+
+
+def test_an_effect_that_no_number_of_seeds_finds_is_not_passed_over() -> None:
+    found = compare_table(table(), metric="val/acc1", factors=["gate", "registers"], detect=1e-9)
+    assert any("cannot be said for 5 of 5" in line for line in found.sentences)
+
+
+@pytest.mark.parametrize("primary", ["paired", "welch"])
+def test_rounding_is_no_spread(primary) -> None:
+    """Exactly additive, the same on every seed but for the order of sums: no test of anything is made."""
+    levels = {"none": 0.1, "headwise": 0.3, "elementwise": 0.7}
+    rows = [(gate, registers, seed, sum((value, 0.2 * registers, 1.3)[:: 1 if seed % 2 else -1]))
+            for gate, value in levels.items() for registers in (0, 4) for seed in range(6)]
+    frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
+    found = compare_table(frame, metric="acc", factors=["gate", "registers"], primary=primary)
+    assert np.isnan([each.p_holm for each in (*found.differences, *found.combinations)]).all()
+    assert np.isnan([each.p_sign_flip for each in found.differences]).all()
+    assert found.omnibus == ()
+    assert any("no test of all interactions of gate and registers together: it needs spread" in note
+               for note in found.notes)
+
+
+def test_the_fewest_seeds_are_those_behind_a_difference() -> None:
+    apart = table().filter((pl.col("gate") != "headwise") | (pl.col("registers") == 0) | (pl.col("seed") > 2))
+    said = compare_table(apart, metric="val/acc1", factors=["gate", "registers"]).sentences
+    assert any("The fewest pairs behind a difference are 2, which are few" in line for line in said)
+    said = compare_table(apart, metric="val/acc1", factors=["gate", "registers"], primary="welch").sentences
+    assert any("The fewest seeds behind a difference are 2, which are few" in line for line in said)
+    lonely = apart.filter((pl.col("gate") != "headwise") | (pl.col("registers") == 0) | (pl.col("seed") > 3))
+    said = compare_table(lonely, metric="val/acc1", factors=["gate", "registers"]).sentences
+    assert any("are 1: nothing can be inferred there" in line for line in said)
+    assert not any("are 5, which are few" in line for line in said)
+
+
+def test_what_is_not_known_of_a_run_is_no_evidence_that_it_did_not_diverge() -> None:
+    rows = [("none", seed, 1.0 + 0.01 * seed, False) for seed in range(10)]
+    rows += [("headwise", seed, None if seed < 8 else 1.2 + 0.01 * seed**2, seed < 4) for seed in range(10)]
+    frame = pl.DataFrame(rows, schema=["gate", "seed", "acc", "diverged"], orient="row")
+    found = compare_table(frame, metric="acc", factors=["gate"])
+    (difference,) = found.differences
+    assert difference.p_diverged == pytest.approx(stats.fisher_exact([[4, 2], [0, 10]]).pvalue)
+    assert any("(2 of 6 and 10 of 10)" in line for line in found.sentences)
+    several = corrected([found, replace(found, metric="again")])
+    assert several[1].differences[0].p_diverged == difference.p_diverged
+
+
+def test_a_baseline_that_always_diverges_is_an_outcome() -> None:
+    base = (pl.col("gate") == "none") & (pl.col("registers") == 0)
+    frame = table(seeds=6).with_columns(diverged=base, **{"val/acc1": pl.when(base).then(None).otherwise("val/acc1")})
+    found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"])
+    assert found.cells[0].n == 0
+    assert all(each.p_diverged < 0.05 and np.isnan(each.p_holm) for each in found.differences)
+
+
+def test_the_family_counts_the_tests_that_were_made() -> None:
+    one = (pl.col("gate") == "headwise") & (pl.col("seed") > 0)
+    found = compare_table(table().filter(~one), metric="val/acc1", factors=["gate", "registers"], margin=0.01)
+    assert "Holm over 3 of 5 differences (the others have no inference)" in found.family
+    assert "1 of 2 interactions" in found.family
+    assert "3 of 5 tests of sameness" in found.family
+
+
+def test_two_that_harm_are_not_praised() -> None:
+    rng = np.random.default_rng(0)
+    rows = [(gate, registers, seed, 0.8 - 0.05 * (gate != "none" or registers > 0) + rng.normal(0, 0.001))
+            for gate in ("none", "headwise") for registers in (0, 4) for seed in range(6)]
+    frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
+    found = compare_table(frame, metric="acc", factors=["gate", "registers"])
+    assert found.combinations[0].kind == "synergistic"
+    assert any("each harms, and together they harm less than the sum" in line for line in found.sentences)
+
+
+def test_probe_seeds_that_some_runs_lack_are_said() -> None:
+    frame = table().join(pl.DataFrame({"probe": [0, 1, 2]}), how="cross")
+    frame = frame.filter((pl.col("gate") != "headwise") | (pl.col("probe") < 2))
+    found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"], nested="probe")
+    assert any("runs do not have the same values of probe" in note for note in found.notes)
+
+
+def test_a_table_that_holds_itself_twice_is_said() -> None:
+    twice = pl.concat([table(), table()])
+    found = compare_table(twice, metric="val/acc1", factors=["gate", "registers"], pair_by=None, primary="welch")
+    assert any("60 rows are the same in every column as others" in note for note in found.notes)
 
 
 BAD = {

@@ -17,7 +17,7 @@ from references import (
     published_seeds,
 )
 from scipy import stats
-from statsmodels.stats.power import TTestPower
+from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.weightstats import CompareMeans, ttost_paired
 
 from sinkablate.compare.factorial import INTERACTION, intersection_union, omnibus_paired, omnibus_unpaired
@@ -122,13 +122,19 @@ def test_without_spread_there_is_no_inference(values: list[float]) -> None:
 def test_power_is_statsmodels(n: int) -> None:
     effect = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert noncentrality(n - 1) / np.sqrt(n) == pytest.approx(effect, rel=1e-4)
-    assert seeds_needed(effect * 1.001, 1.0, 1.0) == n
-    assert seeds_needed(effect * 0.999, 1.0, 1.0) == n + 1
+    assert seeds_needed(effect * 1.001, [1.0], [1.0]) == [n]
+    assert seeds_needed(effect * 0.999, [1.0], [1.0]) == [n + 1]
 
 
 @pytest.mark.parametrize("n", PUBLISHED_POWER)
 def test_detectable_effects_in_single_run_sd(n: int) -> None:
-    assert tuple(round(x, 1) for x in in_single_run_sd(n).values()) == PUBLISHED_POWER[n]
+    assert tuple(round(x, 1) for x in in_single_run_sd(n, "paired").values()) == PUBLISHED_POWER[n]
+
+
+def test_detectable_effects_without_pairs() -> None:
+    sizes = in_single_run_sd(5, "welch")
+    assert sizes["a difference"] == pytest.approx(TTestIndPower().solve_power(nobs1=5, alpha=0.05, power=0.8), rel=1e-4)
+    assert sizes["an interaction"] == pytest.approx(float(noncentrality(16)) * 2 / 5**0.5)
 
 
 def test_the_detectable_effect_is_detected_four_times_in_five() -> None:
@@ -138,10 +144,19 @@ def test_the_detectable_effect_is_detected_four_times_in_five() -> None:
     assert np.mean(stats.ttest_ind(a, b, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("freedom", [1.0, 1.7, 4.0])
+def test_seeds_needed_are_the_fewest(freedom: float) -> None:
+    """Against trying every number from two on, from large effects to small ones."""
+    scales = np.geomspace(0.05, 30, 200)
+    seeds = np.arange(2, 10_000)
+    error = noncentrality(freedom * (seeds - 1)) / np.sqrt(seeds)
+    by_trial = [seeds[np.argmax(scale * error <= 1.0)] for scale in scales]
+    np.testing.assert_array_equal(seeds_needed(1.0, scales.tolist(), [freedom] * 200), by_trial)
+
+
 def test_seeds_needed_where_nothing_is_known() -> None:
-    assert seeds_needed(1.0, 0.0, 1.0) is None
-    assert seeds_needed(1.0, float("nan"), 1.0) is None
-    assert seeds_needed(1e-9, 1.0, 1.0) is None
+    assert np.isnan(seeds_needed(1.0, [0.0, float("nan"), 1.0], [1.0, 1.0, float("nan")])).all()
+    assert np.isnan(seeds_needed(1e-9, [1.0], [1.0])).all()
     assert np.isnan(detectable(inference(1.0, np.nan, np.nan)))
 
 
