@@ -62,6 +62,7 @@ ablation_tables: $(STAMP)
 	$(RUN) compare runs/toys/results.csv --where config=nop --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --out $(DOC)/toy_nop.md
 	$(RUN) compare runs/toys/results.csv --where config=broadcast --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --out $(DOC)/toy_broadcast.md
 	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/mass --factors config --baseline config=nop --format markdown --out $(DOC)/toy_mass.md
+	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/formed_step --factors config --baseline config=nop --lower_is_better --format markdown --out $(DOC)/toy_formed.md
 	$(RUN) report runs/ablation --out out/ablation --overwrite true --results runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005
 	cp out/ablation/figures/effects.png $(DOC)/effects.png
 	cp out/ablation/figures/scatter.png $(DOC)/accuracy_against_sinks.png

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.interleave import settle
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import BackboneConfig, OptimConfig
 from sinkablate.tasks.optim import make_optimizer
@@ -28,15 +29,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     config = BackboneConfig(name="vit_base_patch16_224")
-    model = build_backbone(config, num_classes=1000, in_chans=3, img_size=224, seed=0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = build_backbone(config, num_classes=1000, in_chans=3, img_size=224, seed=0).to(device)
     optimizer = make_optimizer(model, OptimConfig())
-    images, targets = torch.randn(args.batch, 3, 224, 224), torch.randint(1000, (args.batch,))
+    images = torch.randn(args.batch, 3, 224, 224, device=device)
+    targets = torch.randint(1000, (args.batch,), device=device)
 
     def step() -> float:
         start = time.perf_counter()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), targets).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = torch.nn.functional.cross_entropy(model(images), targets)
+        loss.backward()
         optimizer.step()
+        settle()
         return time.perf_counter() - start
 
     step()
@@ -58,8 +64,8 @@ def main() -> None:
     usual, slowed, copy = (statistics.median(times) for times in (plain, beside, copies))
     during = len(beside) / args.rounds
     cost = (copy + during * max(0.0, slowed - usual)) / (EVERY * usual)
-    print(f"ViT-B/16, batch {args.batch}, {torch.get_num_threads()} threads: step {usual:.2f} s, checkpoint of "
-          f"{size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
+    print(f"ViT-B/16, batch {args.batch}, {device}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
+          f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
           f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each")
     print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (asked: <= 2 %)")
 

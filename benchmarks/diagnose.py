@@ -27,6 +27,7 @@ from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 
 THRESHOLDS = ThresholdConfig()
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Direct:
@@ -77,7 +78,7 @@ def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
         relative = (ours - theirs).abs() / theirs.abs().clamp_min(1e-9)
         return float(relative.masked_fill(undefined, 0).nan_to_num(torch.inf).max())
 
-    return max(difference(torch.from_numpy(heads[name][:, place]), block[name])
+    return max(difference(torch.from_numpy(heads[name][:, place]), block[name].cpu())
                for place, block in enumerate(direct.blocks) for name in block)
 
 
@@ -133,7 +134,8 @@ def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.mul_(4)  # an untrained model's columns are nearly tied
-    return model, torch.randn(args.batch, 3, args.img_size, args.img_size)
+    images = torch.randn(args.batch, 3, args.img_size, args.img_size)
+    return model.to(DEVICE), images.to(DEVICE)
 
 
 def main() -> None:
@@ -150,7 +152,7 @@ def main() -> None:
     elif args.memory:
         memory(args)
     else:
-        compare(*make(args), args.rounds, f"{args.model}, {args.img_size} px, batch {args.batch}, "
+        compare(*make(args), args.rounds, f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}, "
                 f"{torch.get_num_threads()} threads")
 
 

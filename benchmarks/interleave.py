@@ -4,6 +4,14 @@ import statistics
 import time
 from collections.abc import Callable
 
+import torch
+
+
+def settle() -> None:
+    """Wait for what a GPU, if there is one, still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
 
 def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of every round of every side; each round runs the sides one after the other."""
@@ -12,6 +20,7 @@ def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int 
         for name, run in sides.items():
             start = time.perf_counter()
             run()
+            settle()
             if turn >= 0:
                 times[name].append(time.perf_counter() - start)
     return times

@@ -1,6 +1,6 @@
 """Forward and backward of a ViT with each mechanism against timm's own.
 
-    python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15]
+    python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15] [--bf16]
 """
 
 import argparse
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--img_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--bf16", action="store_true", help="under autocast")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = {"num_classes": 10, "in_chans": 3, "img_size": args.img_size}
@@ -48,14 +49,14 @@ def main() -> None:
 
     def step(model: torch.nn.Module):
         def run() -> None:
-            F.cross_entropy(model(images), labels).backward()
-            if device == "cuda":
-                torch.cuda.synchronize()
+            with torch.autocast(device, torch.bfloat16, enabled=args.bf16):
+                loss = F.cross_entropy(model(images), labels)
+            loss.backward()
         return run
 
     times = interleave({name: step(model.to(device).train()) for name, model in models.items()}, args.rounds)
-    report(f"{args.model}, {args.img_size} px, batch {args.batch}, {device}, {torch.get_num_threads()} threads",
-           times, "timm", ASKED)
+    report(f"{args.model}, {args.img_size} px, batch {args.batch}, {device}{', bf16' * args.bf16}, "
+           f"{torch.get_num_threads()} threads", times, "timm", ASKED)
 
 
 if __name__ == "__main__":
