@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sinkablate.errors import UserError
 from sinkablate.run_directory import NONFINITE
-from sinkablate.vit.anatomy import HasBackbone
+from sinkablate.vit.anatomy import backbone_of
 
 
 class NanGuard(L.Callback):
@@ -42,7 +42,8 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
     for name, parameter in pl_module.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"parameter {name} is not finite"
-    if images is None or not isinstance(pl_module, HasBackbone):
+    backbone = backbone_of(pl_module)
+    if images is None or backbone is None:
         return "every parameter is finite"
     found: list[str] = []
 
@@ -52,10 +53,10 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
                 found.append(name)
         return hook
 
-    handles = [m.register_forward_hook(look(n)) for n, m in pl_module.backbone.named_modules(prefix="backbone")]
+    handles = [m.register_forward_hook(look(n)) for n, m in backbone.named_modules(prefix="backbone")]
     try:
         with torch.no_grad():
-            pl_module.backbone(images)
+            backbone(images)
     finally:
         for handle in handles:
             handle.remove()

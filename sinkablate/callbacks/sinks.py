@@ -21,7 +21,7 @@ from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
-from sinkablate.vit.anatomy import HasBackbone
+from sinkablate.vit.anatomy import backbone_of
 from sinkablate.vit.sharding import whole
 
 
@@ -60,7 +60,8 @@ class SinkDiagnostics(L.Callback):
         """Load this rank's part of the probe images and try the tap on one, before anything is written."""
         if stage != "fit" or not self.every_n_steps:
             return
-        if not isinstance(pl_module, HasBackbone):
+        backbone = backbone_of(pl_module)
+        if backbone is None:
             raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
                             "set diagnostics.every_n_steps=0")
         if trainer.precision in ("16-true", "bf16-true"):
@@ -68,7 +69,7 @@ class SinkDiagnostics(L.Callback):
                             "use bf16-mixed, or set diagnostics.every_n_steps=0")
         images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
         try:
-            check(pl_module.backbone, images[:1])
+            check(backbone, images[:1])
         except UserError as error:
             raise UserError(f"{error}; diagnostics.every_n_steps=0 trains without measuring") from None
         mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
@@ -99,11 +100,12 @@ class SinkDiagnostics(L.Callback):
         self._draw(trainer)
 
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, HasBackbone)
+        backbone = backbone_of(pl_module)
         step = self._measured_at = trainer.global_step
         assert self._probe is not None
+        assert backbone is not None
         images, order = self._probe
-        part, backbone = None, whole(pl_module.backbone)
+        part, backbone = None, whole(backbone)
         if len(images):
             part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
         records = _gather(part, trainer)

@@ -5,7 +5,7 @@ timm's vision transformers and those of Hugging Face's transformers differ in th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,6 @@ _NORM2 = ("norm2", "layernorm_after", "layer_norm2")
 _GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
 _FINAL_NORM = ("norm", "layernorm", "post_layernorm", "fc_norm", "pooler.layernorm")
 _NUM_HEADS = ("num_heads", "num_attention_heads")
-
-
-@runtime_checkable
-class HasBackbone(Protocol):
-    """What a task offers to diagnostics: its original, uncompiled model."""
-
-    backbone: nn.Module
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,12 @@ class BlockParts:
     num_heads: int
     pathway: nn.Module | None = None
     """Writes a second update (B, N, D) beside attention's, where the block has one."""
+
+
+def backbone_of(task: nn.Module) -> nn.Module | None:
+    """What a task offers to diagnostics, its original, uncompiled model; None if it has none."""
+    found = getattr(task, "backbone", None)
+    return found if isinstance(found, nn.Module) else None
 
 
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
