@@ -72,7 +72,8 @@ def _differences(of: Comparison) -> Sheet:
     places, paired = decimals(of), of.primary == "paired"
 
     def shown(found: Inference) -> str:
-        return f"{number(found.value, places, sign=True)} {interval(found, places, sign=True)}"
+        value, span = number(found.value, places, sign=True), interval(found, places, sign=True)
+        return value if span == NA else f"{value} {span}"
 
     columns: dict[str, Callable[[Difference], str]] = {
         "cell": lambda each: each.cell,

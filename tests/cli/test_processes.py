@@ -35,7 +35,7 @@ def torchrun() -> tuple[str, ...]:
 
 def tolerance(name: str) -> float:
     """A correlation is ill-conditioned while attention is still almost uniform."""
-    return 1e-3 if name.endswith("gate_corr") or name == "gate/corr" else 1e-5
+    return 0.05 if name.endswith("gate_corr") or name == "gate/corr" else 1e-5
 
 
 Launch = tuple[Path, Outcome]
