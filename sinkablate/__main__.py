@@ -58,6 +58,10 @@ def _run(verb: str, argv: list[str]) -> int:
     """Import what the verb needs, and no more."""
     if verb not in VERBS:
         raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
+    if {"-h", "--help"} & set(argv):
+        from jsonargparse import set_parsing_settings
+
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)  # reads sources, so only for whoever asks
     if verb in FUNCTIONS:
         from sinkablate.arguments import gathered, run_function
 

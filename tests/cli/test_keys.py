@@ -1,10 +1,11 @@
 """The names of our keys appear in sweeps and dashboards: they are frozen in `keys.txt`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
-from running import run
+from running import run, spawn
 
 FROZEN = Path(__file__).with_name("keys.txt")
 OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "sweep", "overwrite",
@@ -24,3 +25,15 @@ def test_the_keys_of_fit_are_the_frozen_ones() -> None:
     assert keys == FROZEN.read_text().split(), (
         f"the keys of fit changed. A renamed or removed key breaks people's sweeps; if it is meant, or one is new, "
         f"write these lines to {FROZEN.name}:\n" + "\n".join(keys))
+
+
+def test_help_has_a_sentence_for_every_key() -> None:
+    said = spawn("fit", "--help").succeeded().out
+    options = re.split(r"\n  (?=-)", said[said.index("\noptions:"):])[1:]
+    sentences = {}
+    for option in options:
+        names, *text = re.split(r"\s{2,}", option.strip(), maxsplit=1)
+        sentences[re.findall(r"--(\S+)", names)[-1]] = re.sub(r"\s+", " ", "".join(text)).split(" (type:")[0]
+    assert set(FROZEN.read_text().split()) - set(sentences) == set()
+    assert sentences["data.image.size"] == "Side in pixels."
+    assert [key for key, text in sentences.items() if not re.match(r"[^(].{5}", text)] == []
