@@ -15,7 +15,7 @@ from sinkablate.compare.correction import corrected
 from sinkablate.compare.factorial import INTERACTION, omnibus_paired, omnibus_unpaired
 from sinkablate.compare.power import detectable, seeds_needed
 from sinkablate.compare.runs import CellRuns, Levels, Runs, listed, tidy
-from sinkablate.compare.statistics import correlation, hedges, sign_flip, spread
+from sinkablate.compare.statistics import correlation, hedges, sign_flip
 from sinkablate.compare.table import nearest
 from sinkablate.errors import UserError
 
@@ -62,11 +62,11 @@ def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
     base, assumed = choose_baseline(runs, baseline or {})
     asked = Asked(runs, base, primary, detect)
-    omnibus, untested = _omnibus(asked)
+    cells, (omnibus, untested) = _cells(asked), _omnibus(asked)
     draft = Comparison(
         metric=metric, factors=tuple(factors), baseline=runs.name(base), pair_by=pair_by, primary=primary,
-        lower_is_better=lower_is_better, family="", margin=margin, detect=detect, cells=_cells(asked),
-        differences=_differences(asked), combinations=_combinations(asked), omnibus=omnibus, notes=(),
+        lower_is_better=lower_is_better, family="", margin=margin, detect=detect, cells=cells,
+        differences=_differences(asked, cells), combinations=_combinations(asked), omnibus=omnibus, notes=(),
         sentences=())
     return corrected([replace(draft, notes=(*assumed, *notes, *runs.notes, *_lonely(draft), *untested))])[0]
 
@@ -115,14 +115,14 @@ def _cells(asked: Asked) -> tuple[Cell, ...]:
     means = infer([contrast([cell], [1.0], "welch") for cell in cells], "welch").primary
     return tuple(Cell(name=asked.runs.name(levels), levels=levels, runs=cell.runs, diverged=cell.diverged,
                       missing=cell.missing, n=len(cell.seeds), seeds=cell.seeds, mean=means[place],
-                      sd=float(spread(cell.values)), nested=cell.nested)
+                      sd=cell.sd, nested=cell.nested)
                  for place, (levels, cell) in enumerate(zip(order, cells, strict=True)))
 
 
-def _differences(asked: Asked) -> tuple[Difference, ...]:
+def _differences(asked: Asked, of: Sequence[Cell]) -> tuple[Difference, ...]:
     """Every other cell less the baseline; p-values and verdicts come with the correction."""
     base = asked.runs.cells[asked.base]
-    names = [cell.levels for cell in _cells(asked) if cell.levels != asked.base]
+    names = [cell.levels for cell in of if cell.levels != asked.base]
     cells = [asked.runs.cells[levels] for levels in names]
     found = infer([contrast([cell, base], DIFFERENCE, asked.primary) for cell in cells], asked.primary)
     least, needed = detectable(found.primary), asked.seeds(found.contrasts)
@@ -199,7 +199,7 @@ def _omnibus(asked: Asked) -> tuple[tuple[Omnibus, ...], list[str]]:
             columns = [np.sum([w * cell.at(common).values for w, cell in
                                zip(INTERACTION, _corners(asked, i, a, j, b), strict=True) if cell], axis=0)
                        for a, b in names]
-            size = max(float(np.abs(cell.values).max()) for cell in cells)
+            size = max(cell.size for cell in cells)
             found, test = omnibus_paired(np.stack(columns, axis=1), size), "Hotelling's T², paired"
         else:
             found = omnibus_unpaired([cell.values for cell in cells], [a for a, _, _ in grid], [b for _, b, _ in grid])

@@ -9,7 +9,7 @@ import numpy as np
 
 from sinkablate.compare.comparison import Primary
 from sinkablate.compare.runs import CellRuns
-from sinkablate.compare.statistics import Floats, Inference, bootstrap, paired, spread, stack, unpaired
+from sinkablate.compare.statistics import Floats, Inference, bootstrap, combined, paired, spread, stack
 
 Part = tuple[float, float, float]
 """Estimate, standard error, degrees of freedom."""
@@ -48,7 +48,7 @@ def contrast(cells: Sequence[CellRuns | None], weights: Sequence[float], primary
         return Contrast(len(common), by_seed, together, apart, nan, nan)
     if primary == "paired":
         return Contrast(len(common), by_seed, together, apart, float(spread(by_seed, _size(same))), 1.0)
-    variances = np.array([(w * float(spread(cell.values))) ** 2 for w, cell in zip(weights, there, strict=True)])
+    variances = np.array([(w * cell.sd) ** 2 for w, cell in zip(weights, there, strict=True)])
     total = variances.sum()
     freedom = total**2 / (variances**2).sum() if total > 0 else nan
     return Contrast(len(common), by_seed, together, apart, float(np.sqrt(total)), float(freedom))
@@ -64,8 +64,8 @@ def _parts(same: Sequence[CellRuns], by_seed: Floats, weights: Sequence[float]) 
 
 
 def _size(cells: Sequence[CellRuns]) -> float:
-    """The largest value, beside which a contrast may be rounding."""
-    return max((float(np.abs(cell.values).max()) for cell in cells if cell.values.size), default=0.0)
+    """The largest value of several cells."""
+    return max(cell.size for cell in cells)
 
 
 def _independent(cells: Sequence[CellRuns], weights: Sequence[float]) -> Part:
@@ -73,7 +73,7 @@ def _independent(cells: Sequence[CellRuns], weights: Sequence[float]) -> Part:
     drawn = [cell.drawn for cell in cells if cell.drawn is not None]
     if drawn:
         return bootstrap([cell.values for cell in cells], drawn, weights, same_seeds=False)
-    value, se, df = unpaired([cell.values for cell in cells], weights)
+    value, se, df = combined([cell.moments for cell in cells], weights)
     return float(value), float(se), float(df)
 
 

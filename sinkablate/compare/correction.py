@@ -49,11 +49,12 @@ def _diverged(found: Sequence[tuple[Comparison, Difference]]) -> list[float]:
     Runs that did not end well or badly say nothing of it. Metrics of the same runs share one test.
     """
     cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in found}
+    some = {id(of): any(cell.diverged for cell in of.cells) for of in {id(of): of for of, _ in found}.values()}
     tables = []
     for of, each in found:
         cell, base = (cells[id(of)][name] for name in (each.cell, each.baseline))
         tables.append((cell.name, base.name, cell.diverged, cell.ended, base.diverged, base.ended)
-                      if any(other.diverged for other in of.cells) else None)
+                      if some[id(of)] else None)
     distinct = list(dict.fromkeys(filter(None, tables)))
     p_values = holm([fisher(*counts) if counts[1] and counts[3] else nan for _, _, *counts in distinct])
     known = dict(zip(distinct, map(float, p_values), strict=True))

@@ -131,10 +131,10 @@ def _terminal(of: Comparison, width: int) -> str:
         if len(sheet.rows) > MOST_ROWS:
             table.caption = f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all"
         console.print(table)
-    for line in (f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "", *of.sentences):
-        console.print(line, soft_wrap=True)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    tables: str = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = (*tables.splitlines(), f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "",
+             *of.sentences)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _markdown(of: Comparison) -> str:

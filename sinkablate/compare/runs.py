@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from sinkablate.compare.statistics import Floats, resample_images, spread
+from sinkablate.compare.statistics import Floats, moments, resample_images, spread
 from sinkablate.compare.table import in_order, levels, numbers, require_columns, truths
 from sinkablate.errors import UserError
 
@@ -31,6 +32,22 @@ class CellRuns:
     missing: int
     nested: int
     drawn: Floats | None = None
+
+    @cached_property
+    def moments(self) -> tuple[np.float64, np.float64, np.float64]:
+        """Mean, standard error and degrees of freedom of the mean."""
+        mean, error, freedom = moments(self.values)
+        return np.float64(mean), np.float64(error), np.float64(freedom)
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation."""
+        return float(self.moments[1]) * len(self.values) ** 0.5
+
+    @cached_property
+    def size(self) -> float:
+        """The largest value, beside which a contrast may be rounding."""
+        return float(np.abs(self.values).max()) if self.values.size else 0.0
 
     def at(self, seeds: Sequence[str]) -> "CellRuns":
         """Only these seeds, in this order."""

@@ -94,7 +94,11 @@ def unpaired(cells: Sequence[Floats], weights: Sequence[float]) -> tuple[Floats,
         cells: Values of each cell (…, n_i).
         weights: One for each cell.
     """
-    parts = [moments(cell) for cell in cells]
+    return combined([moments(cell) for cell in cells], weights)
+
+
+def combined(parts: Sequence[tuple[Any, Any, Any]], weights: Sequence[float]) -> tuple[Floats, Floats, Floats]:
+    """`unpaired` from the moments of each cell."""
     value = np.sum([w * mean for w, (mean, _, _) in zip(weights, parts, strict=True)], axis=0)
     variances = [(w * se) ** 2 for w, (_, se, _) in zip(weights, parts, strict=True)]
     total = np.sum(variances, axis=0)
