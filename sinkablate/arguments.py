@@ -1,7 +1,8 @@
 """Command lines from typed functions, with one-line errors and no abbreviations."""
 
 import json
-from collections.abc import Callable, Container
+import re
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NoReturn, get_args
 
 from jsonargparse import ArgumentParser, auto_cli
@@ -14,7 +15,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise _mistake_behind(ex) or UserError(message) from ex
+        raise _mistake_behind(ex) or UserError(plain(message)) from ex
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; flags may be bare."""
@@ -26,6 +27,20 @@ class Parser(ArgumentParser):
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{cfg_path}: {error}") from error
+
+
+UNION = re.compile(r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'
+                   r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*Given value: (?P<value>.*)", re.DOTALL)
+
+
+def plain(message: str) -> str:
+    """What jsonargparse says of a value that is none of several types, in a few words."""
+    found = UNION.search(message)
+    if found is None:
+        return message
+    types = re.sub(r"typing\.Literal\[(.*?)\]|<class '([\w.]+)'>", lambda kind: kind[1] or kind[2], found["types"])
+    names = types.replace("NoneType", "null").replace("'", "")
+    return f"{found['key']}={found['value'].strip()} is none of: {names}"
 
 
 def _mistake_behind(error: BaseException | None) -> UserError | None:
@@ -63,20 +78,27 @@ def gathered(argv: list[str]) -> list[str]:
 
 
 SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}
-"""Keys of `fit` that other verbs have under a shorter name: errors name what the user can set."""
+"""Keys of `fit` that `diagnose` and `intervene` have under a shorter name."""
 
 
 def run_function(function: Callable[..., Any], verb: str, argv: list[str],
                  tell: Callable[[Any], str] | None = None) -> int:
     """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
-    result = call(function, verb, argv)
+    result = call(function, verb, argv, SPELLED)
     if tell is not None:
         print(tell(result))
     return 0
 
 
-def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
-    """What a typed, documented function returns to a command line."""
+def call(function: Callable[..., Any], verb: str, argv: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+    """What a typed, documented function returns to a command line.
+
+    Args:
+        function: What a verb does.
+        verb: Its name, for the help.
+        argv: The words behind it.
+        spelled: Beginnings of keys of `fit` that the function has under other names: errors name what can be set.
+    """
     try:
         return auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
                         prog=f"python -m sinkablate {verb}")
@@ -85,6 +107,6 @@ def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
         if mistake is None:
             raise
         message = str(mistake)
-        for theirs, ours in SPELLED.items():
+        for theirs, ours in (spelled or {}).items():
             message = message.replace(theirs, ours)
         raise UserError(message) from error

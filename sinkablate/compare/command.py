@@ -37,6 +37,7 @@ def compare(
     diverged: str | None = None,
     format: Format = "table",
     out: str | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Say what a table of runs supports: differences, complementary or not, interaction, and how many seeds it takes.
 
@@ -61,6 +62,7 @@ def compare(
         diverged: Column that says which runs diverged; the column `diverged` if there is one.
         format: What is printed.
         out: File to write it to as well.
+        overwrite: Replace the file that is there.
 
     Raises:
         UserError: For a table, column, level or number that cannot be used as asked.
@@ -70,7 +72,7 @@ def compare(
         if name not in metrics:
             raise UserError(f"lower_is_better: {name} is not one of the metrics; {nearest(name, metrics)}")
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
-    target = None if out is None else _target(out, results)
+    target = None if out is None else _target(out, results, overwrite)
     frame = _rows(read_table(Path(results)), named_levels(where, "where"))
     unpaired = pair_by == "none" and "none" not in frame.columns
     found = [compare_table(frame, metric=name, factors=_names(factors, "factors"),
@@ -146,11 +148,13 @@ def _amounts(text: str | None, key: str, metrics: Sequence[str]) -> dict[str, fl
     return amounts
 
 
-def _target(out: str, results: str) -> Path:
-    """The file to write, which is not the table itself."""
+def _target(out: str, results: str, overwrite: bool) -> Path:
+    """The file to write, which is not the table itself, nor another that is there."""
     target = Path(out)
     if not out or target.is_dir() or not target.parent.is_dir():
         raise UserError(f"out={out}: not a file in a folder that exists")
     if target.resolve() == Path(results).resolve():
         raise UserError(f"out={out} is the table itself")
+    if target.exists() and not overwrite:
+        raise UserError(f"out={out} is there; choose another, or give --overwrite")
     return target

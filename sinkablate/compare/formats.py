@@ -17,8 +17,8 @@ from sinkablate.compare.statistics import Inference
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"
-MOST_ROWS = 100
-"""Of a table in a terminal."""
+MOST_ROWS, WIDEST = 100, 10_000
+"""Of a table in a terminal; wider than any."""
 NEEDS = r"% needs \usepackage{booktabs}"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
@@ -125,16 +125,28 @@ def _terminal(of: Comparison, width: int) -> str:
     for sheet in sheets(of):
         table = Table(title=Text(sheet.title), title_justify="left")
         for place, name in enumerate(sheet.columns):
-            table.add_column(Text(name), justify="left" if place < sheet.names else "right")
+            table.add_column(Text(name), justify="left" if place < sheet.names else "right", no_wrap=True)
         for row in sheet.rows[:MOST_ROWS]:
             table.add_row(*map(Text, row))
+        fits = console.measure(table, options=console.options.update(width=WIDEST)).maximum <= width
+        console.print(table if fits else _listed(sheet), soft_wrap=not fits)
         if len(sheet.rows) > MOST_ROWS:
-            table.caption = f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all"
-        console.print(table)
+            console.print(f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all")
     tables: str = console.file.getvalue()  # type: ignore[attr-defined]
     lines = (*tables.splitlines(), f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "",
              *of.sentences)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _listed(sheet: Sheet) -> Text:
+    """A table that is wider than the terminal, as a block of lines for each row: no number is cut."""
+    wide = max(map(len, sheet.columns))
+    blocks = []
+    for row in sheet.rows[:MOST_ROWS]:
+        names = ", ".join(f"{column} {value}" for column, value in zip(sheet.columns, row[:sheet.names], strict=False))
+        numbers = zip(sheet.columns[sheet.names:], row[sheet.names:], strict=True)
+        blocks.append("\n".join([f"  {names}", *(f"    {column:<{wide}}  {value}" for column, value in numbers)]))
+    return Text("\n".join([sheet.title, *blocks]))
 
 
 def _markdown(of: Comparison) -> str:

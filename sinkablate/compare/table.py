@@ -20,7 +20,7 @@ def read_table(path: Path) -> pl.DataFrame:
         UserError: It is missing, neither, unreadable, empty, or two columns have one name.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'a folder, not a table' if path.is_dir() else 'no such file'}")
     try:
         if path.suffix == ".parquet":
             frame = pl.read_parquet(path)
@@ -29,7 +29,9 @@ def read_table(path: Path) -> pl.DataFrame:
         else:
             raise UserError(f"{path}: a table is a .csv or a .parquet file")
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        hint = "; a table has commas between its columns, and as many in every row as in the first" \
+            if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv" else ""
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}{hint}") from error
     twice = [name for name in frame.columns if "_duplicated_" in name]
     if twice:
         raise UserError(f"{path}: two columns are named {twice[0].split('_duplicated_')[0]}")

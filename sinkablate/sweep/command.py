@@ -135,13 +135,14 @@ def retry(file: str, out: str | None = None) -> int:
     return 0
 
 
-def collect(file: str, out: str | None = None, results: str | None = None) -> int:
+def collect(file: str, out: str | None = None, results: str | None = None, overwrite: bool = False) -> int:
     """Write one tidy table of all cells, for `compare` and `report`: a row a cell, whatever became of it.
 
     Args:
         file: The sweep, a W&B grid.
         out: Directory of the sweep (default: runs/<name>).
-        results: The table, a .csv or .parquet file (default: <out>/results.csv).
+        results: The table, a .csv or .parquet file (default: <out>/results.csv, which is always written anew).
+        overwrite: Replace another file that is there.
     """
     from sinkablate.sweep.collecting import collect as collected
 
@@ -149,6 +150,8 @@ def collect(file: str, out: str | None = None, results: str | None = None) -> in
     path = Path(results) if results else root / "results.csv"
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"results={path} must end with .csv or .parquet")
+    if results and path.exists() and not overwrite:
+        raise UserError(f"results={path} is there; choose another, or give --overwrite")
     if not root.is_dir():
         raise UserError(f"out={root}: nothing of this sweep has run there")
     table = collected(sweep, root)

@@ -38,9 +38,11 @@ def table(sweep: Sweep, root: Path, states: dict[str, State], limit: int | None 
     if limit is not None and len(shown) > limit:
         order = [State.RUNNING, State.FAILED, State.PREEMPTED, State.TODO, State.DONE]
         shown = sorted(shown, key=lambda cell: order.index(states[cell.id]))[:max(limit, 0)]
-    made = Table(title=f"{sweep.name}: {totals(states)}", title_justify="left", show_header=False, box=None)
-    for name in ("id", "cell", "state", "words"):
-        made.add_column(name, no_wrap=True, overflow="ellipsis")
+    title = f"{sweep.name}: {totals(states)}"
+    made = Table(title=title, title_justify="left", show_header=False, box=None, expand=True)
+    for name in ("id", "cell", "state"):
+        made.add_column(name, no_wrap=True)
+    made.add_column("words", no_wrap=True, overflow="ellipsis", ratio=1)  # what is cut where all does not fit
     for cell in shown:
         state = states[cell.id]
         made.add_row(cell.id, cell.label, Text(state, style=COLOURS[state]), Text(say_of(cell, state, root)))

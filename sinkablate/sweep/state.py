@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sinkablate.cells import Cell
-from sinkablate.run_directory import DONE, PREEMPTED
+from sinkablate.run_directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
 """Beside the files of `fit` in the directory of a cell; the last is the one that `fit` itself holds."""
@@ -100,8 +100,11 @@ def mark_failed(run_dir: Path, how: str) -> None:
 
 
 def reset(run_dir: Path) -> None:
-    """Forget that a cell failed."""
+    """Forget that a cell failed, or diverged: it goes on from the checkpoint before, if there is one."""
     (run_dir / FAILED).unlink(missing_ok=True)
+    (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)
+    if not (last := last_checkpoint(run_dir)).exists():
+        last.unlink(missing_ok=True)  # it led to that one
 
 
 def _tail(path: Path, size: int = 4096) -> list[str]:

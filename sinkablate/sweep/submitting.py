@@ -36,6 +36,8 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> str:
     """
     if not SCRIPT.is_file():
         raise UserError(f"{SCRIPT}: no such file (seen from {Path.cwd()}); submit from the checkout")
+    if not dry_run and shutil.which("sbatch") is None:
+        raise UserError("sbatch: no such command; there is no SLURM here (sweep run trains on this machine)")
     queued = _still_queued(root)
     if queued:
         raise UserError(f"{root}: already submitted as job {', '.join(queued)}; wait for it, or scancel it first")

@@ -32,7 +32,7 @@ def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any], groups: tuple[str, ...]) -> None:
-    """See that a checkpoint's tensors fit a task and, to train on from it, that its optimiser does.
+    """See that a checkpoint's tensors fit a task and, to train on from it, that it was trained in the same way.
 
     Args:
         module: The task, with its hyper-parameters.
@@ -43,7 +43,7 @@ def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any],
         UserError: Names the first key, or tensor, that differs.
     """
     trains = module._trainer is not None and module._trainer.training
-    saved, now = (_model_keys(h, groups) | (_optimizer_keys(h) if trains else {})
+    saved, now = (_model_keys(h, groups) | (training_keys(h) if trains else {})
                   for h in (checkpoint.get("hyper_parameters", {}), module.hparams))
     refuse_another(saved, now)
     shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
@@ -65,7 +65,10 @@ def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str
         f"model.{group}.{key}": value for group in groups for key, value in hparams.get(group, {}).items()}
 
 
-def _optimizer_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the tensors and groups of an optimiser, by the key a user sets."""
-    return {f"model.optim.{key}": value for key, value in hparams.get("optim", {}).items()
-            if key in ("opt", "layer_decay")}
+def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training goes on with as it began, by the key a user sets: the optimiser, its schedule, the loss.
+
+    Their state comes from the checkpoint, so that another value would stand in `config.yaml` and do nothing.
+    """
+    groups = {name: value for name, value in hparams.items() if isinstance(value, Mapping) and name != "backbone"}
+    return flat(groups, "model.")

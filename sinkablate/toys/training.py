@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkablate.config import OptimConfig, ToyConfig, build
 from sinkablate.errors import UserError
-from sinkablate.tasks.checkpoint import flat, refuse_another
+from sinkablate.tasks.checkpoint import flat, refuse_another, training_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.toys.data import Batch
 from sinkablate.toys.measures import measures, verdict
@@ -76,3 +76,5 @@ class ToyTraining(L.LightningModule):
         if saved is None:
             raise UserError("the checkpoint is of another task: it has no model.toy")
         refuse_another(*(flat(asdict(toy), "model.toy.") for toy in (build(ToyConfig, saved), self.toy)))
+        if self._trainer is not None and self._trainer.training:
+            refuse_another(*(training_keys(h) for h in (checkpoint["hyper_parameters"], self.hparams)))

@@ -309,6 +309,7 @@ BAD = {
     "diverged": (("--diverged=status",), "status is neither true nor false in row 1"),
     "out": (("--out=/nowhere/at/all.txt",), "out=/nowhere/at/all.txt"),
     "an option": (("--metrik=x",), "metrik"),
+    "a format": (("--family=both",), "family"),
 }
 
 
@@ -342,6 +343,25 @@ def test_a_table_that_cannot_be_compared_is_refused(tmp_path: Path, change, metr
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_no_number_is_cut_where_the_terminal_is_narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = compared(tmp_path, table(), "--margin", ".01").succeeded().out
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = compared(tmp_path, table(), "--margin", ".01").succeeded().out
+    assert "…" not in narrow
+    numbers = re.findall(r"[+-]0\.\d+ \[[^]]+\]", wide[:wide.index("Intervals (95")])
+    assert len(numbers) == 10
+    assert all(number in narrow for number in numbers)
+
+
+def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    kept = tmp_path / "sweep.yaml"
+    kept.write_text("name: mine\n")
+    refused = compared(tmp_path, table(), "--out", kept)
+    assert (refused.code, "is there; choose another" in refused.err, kept.read_text()) == (2, True, "name: mine\n")
+    compared(tmp_path, table(), "--out", kept, "--overwrite").succeeded()
+    assert "val/acc1" in kept.read_text()
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:

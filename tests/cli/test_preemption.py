@@ -143,6 +143,8 @@ def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("args", "line"), [
     (("--model.backbone.registers=2",), "model.backbone.registers=2 differs from the checkpoint's 4"),
     (("--data.batch_size=8",), "data.batch_size=8 differs from the checkpoint's 16"),
+    (("--model.optim.lr=5e-3",), "model.optim.lr=0.005 differs from the checkpoint's 0.003"),
+    (("--model.loss.smoothing=0.1",), "model.loss.smoothing=0.1 differs from the checkpoint's 0.0"),
     (("--trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2 differs from the checkpoint's 1"),
 ])
 def test_another_run_does_not_go_on_from_it(args: tuple[str, ...], line: str, tmp_path: Path, signalled: Any,

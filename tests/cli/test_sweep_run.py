@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,46 @@ def test_a_cell_that_fails_stops_no_other_and_is_told_of(tmp_path: Path) -> None
     assert table["diverged"].to_list() == [True, False]
     assert sweep("run", path, "--in_process", "--jobs", "1").code == 1  # without a retry it is left alone
     sweep("retry", path).succeeded()
-    assert states(opened(path).cells, root_of(path))[failed["id"]] is State.PREEMPTED
+    assert states(opened(path).cells, root_of(path))[failed["id"]] is State.TODO
+    sweep("collect", path).succeeded()
+    assert pl.read_csv(root_of(path) / "results.csv")["diverged"].to_list() == [False, False]
+
+
+def test_a_config_that_changes_under_a_sweep_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {optim: {lr: 3e-3}}\n")
+    made = content({"seed_everything": {"values": [0]}}, "--config", str(config))
+    path = written(tmp_path, made)
+    sweep("run", path, "--in_process", "--jobs", "1").succeeded()
+    config.write_text("# the same\nmodel:\n  optim:\n    lr: 3e-3\n")
+    sweep("run", path, "--in_process", "--jobs", "1").succeeded()
+    config.write_text("model: {optim: {lr: 5e-3}}\n")
+    more = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [0, 1]}}})
+    for command in ("plan", "run"):
+        refused = sweep(command, more)
+        assert (refused.code, f"{config} says something else now" in refused.err) == (2, True)
+    other = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [1]}}})  # none that has begun
+    sweep("plan", other).succeeded()
+
+
+def test_a_message_is_cut_before_a_cells_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    path = written(tmp_path, content({"seed_everything": {"values": [0, 1]}}))
+    cell = opened(path).cells[1]
+    (root_of(path) / cell.id).mkdir(parents=True)
+    (root_of(path) / cell.id / "FAILED").write_text(f"exit code 2: error: {'long ' * 80}\n")
+    said = sweep("plan", path).succeeded().out
+    assert re.search(rf"^ *{cell.id} +{re.escape(cell.label)} +failed +exit code 2", said, re.MULTILINE)
+    assert max(map(len, said.splitlines())) <= 70
+
+
+def test_a_table_of_somebody_else_is_not_replaced(swept: Path, tmp_path: Path) -> None:
+    other = tmp_path / "results.csv"
+    other.write_text("mine\n1\n")
+    refused = sweep("collect", swept, "--results", str(other))
+    assert (refused.code, other.read_text()) == (2, "mine\n1\n")
+    sweep("collect", swept, "--results", str(other), "--overwrite").succeeded()
+    assert len(pl.read_csv(other)) == 4
 
 
 def test_nothing_to_collect_is_said(tmp_path: Path) -> None:
