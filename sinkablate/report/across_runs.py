@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from sinkablate.report.ablation import Ablation, Estimate
-from sinkablate.report.contents import column, sinks, sinks_by_type
+from sinkablate.report.contents import column, sinks, sinks_by_type, types_caveat
 from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.runs import Run
@@ -36,7 +36,7 @@ def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
             below += height
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     label_axes(figure, "", f"events per image, rule {rule}")
-    keyed(figure, axes)
+    keyed(figure, axes, types_caveat(runs, rule))
     return figure, data
 
 

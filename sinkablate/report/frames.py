@@ -43,15 +43,15 @@ def label_axes(figure: Figure, x: str, y: str) -> None:
     figure.supylabel(y, fontsize=9)
 
 
-def keyed(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend above all frames, of everything that any of them shows."""
+def keyed(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
+    """One legend above all frames, of everything that any of them shows, under a title of the figure."""
     found: dict[str, Artist] = {}
     for axis in axes:
         handles, texts = axis.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
-    if found:
-        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=min(6, len(found)),
-                      fontsize=8)
+    if found or title:
+        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=max(1, min(6, len(found))),
+                      fontsize=8, title=title or None, title_fontsize=9, frameon=bool(found))
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:
