@@ -60,7 +60,7 @@ def stability(runs: Lines) -> Drawn | None:
         axis.invert_yaxis()
         axis.set_xlim(0, max(1.0, 1.05 * float(data[name].max() or 0)))  # type: ignore[arg-type]
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
-        if not data[name].any():
+        if not column(data, name).any():
             say(axis, "none in any run")
     return figure, data
 
