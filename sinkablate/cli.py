@@ -195,7 +195,8 @@ class Cli(LightningCLI):
         """Summarise and close the run."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         diagnostics = self.config_init[self.verb].diagnostics
-        summary = metrics | self.config_init[self.verb].stability.totals() | diagnostics.latest | {
+        sinks = diagnostics.latest | diagnostics.latest_counts
+        summary = metrics | self.config_init[self.verb].stability.totals() | sinks | {
             "rules": [str(rule) for rule in rules(diagnostics.thresholds)],
             "images_per_second": self.throughput.images_per_second,
             "wall_seconds": time.time() - self.started,

@@ -83,7 +83,8 @@ def report(
     _check_target(target, overwrite)
     require_writable(target, "out")
     found = read_runs(runs)
-    notes = [f"{run.name} has not finished; what it holds is shown." for run in found if not run.finished]
+    notes = [f"{run.name} {'diverged' if run.diverged else 'has not finished'}; what it holds is shown."
+             for run in found if not run.finished]
     made, said = _ablation(found, results, metric, factors, primary, {
         "baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect})
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
@@ -204,7 +205,7 @@ def _replace(target: Path, partial: Path) -> None:
 def _draw(runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"], rule: str,
           metric: str | None) -> tuple[dict[str, "Drawn"], dict[str, str]]:
     """Figures by panel, and what the others lack."""
-    from sinkablate.report import across_runs, panels
+    from sinkablate.report import across_runs, map_panel, panels
 
     found = {
         "handoff": panels.handoff(runs, rule), "frequency": panels.frequency(runs, rule),
@@ -213,7 +214,7 @@ def _draw(runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"
         "scatter": across_runs.scatter(runs, rule, metric) if metric else None,
         "labels": across_runs.labels_by_type(runs, rule), "stability": across_runs.stability(runs),
         "sensitivity": panels.sensitivity(runs, rule),
-        "maps": panels.attention([(run, maps[run.name]) for run in runs if run.name in maps])}
+        "maps": map_panel.attention([(run, maps[run.name]) for run in runs if run.name in maps])}
     missing = {panel: LACKS[panel] for panel, figure in found.items() if figure is None}
     drawn = {panel: figure for panel, figure in found.items() if figure is not None}
     if made is not None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.findings import label_counts
 from sinkablate.diagnostics.heatmap import heatmap
 from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
@@ -52,6 +53,7 @@ class SinkDiagnostics(L.Callback):
         self.heatmap = heatmap
         self.thresholds = thresholds
         self.latest: dict[str, float] = {}
+        self.latest_counts: dict[str, Any] = {}
         self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._measured_at: int | None = None
         self._undrawn: tuple[int, pl.DataFrame] | None = None
@@ -111,6 +113,7 @@ class SinkDiagnostics(L.Callback):
         records = _gather(part, trainer)
         if trainer.is_global_zero:
             self.latest = scalars(records, self.thresholds)
+            self.latest_counts = label_counts(records, self.thresholds, list(range(records.norms.shape[1])))
             for logger in trainer.loggers:
                 logger.log_metrics(self.latest, step=step)
             self._store(records, trainer, step)

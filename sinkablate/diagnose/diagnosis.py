@@ -11,7 +11,7 @@ import torch
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.store import Store, per_image, write_whole
-from sinkablate.diagnose.stripes import attention_maps, busiest
+from sinkablate.diagnose.stripes import attention_maps
 from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
@@ -21,6 +21,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.memory import peak_memory_gib
 from sinkablate.report import figures
+from sinkablate.report.maps import busiest
 from sinkablate.report.stripes import stripes
 from sinkablate.run_directory import hold, provenance, release, write_json
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from sinkablate.diagnose.runs import run_subject
-from sinkablate.diagnose.stripes import busiest
 from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.report.maps import Floats, Maps, patch_grid
+from sinkablate.report.maps import Floats, Maps, busiest, patch_grid
 from sinkablate.vit.tokens import TokenType
 
 

@@ -1,6 +1,5 @@
 """Attention maps of the heads that sink most, for the figure; weights are kept for these heads and one image only."""
 
-import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -8,14 +7,6 @@ from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.report.stripes import AttentionMap
-
-SHOWN = 4
-
-
-def busiest(heads: pl.DataFrame, count: int = SHOWN) -> list[tuple[int, int]]:
-    """The `count` heads with most events of rule `adaptive`, then with most mass on their column."""
-    order = heads.sort(["adaptive_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
-    return sorted(order.select("block", "head").head(count).rows())
 
 
 class _Maps:

@@ -25,20 +25,38 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
         blocks: Numbers of the measured blocks.
     """
     labels = label_all(records, thresholds)
-    worthy = qualified_all(labels, records, thresholds)
     first = np.array([block == 0 for block in blocks])
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
-        "counts": {rule: _counts(verdicts[:, ~first], worthy[rule][:, ~first], records, ~first)
-                   for rule, verdicts in labels.items()},
-        "first_block": {rule: _counts(verdicts[:, first], worthy[rule][:, first], records, first)
-                        for rule, verdicts in labels.items()} if first.any() else {},
+        **label_counts(records, thresholds, blocks),
         "group_events": {name: _per_image(records.heads[f"{name}_routed_frac"][:, ~first] >= thresholds.event_min)
                          if exists else None for name, exists in groups.items()},
         "payload_constancy_of_broadcast_heads": _constancy_of(labels["causal"][:, ~first], records, ~first),
         "handoff": _handoff(labels, records, blocks),
         "massive_activations_per_image": float(records.tokens["massive"].max(axis=1).mean()),
+    }
+
+
+def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
+    """Events, labels and the token types of their sinks, for every rule: `counts` of blocks >= 1, `first_block` of 0.
+
+    Args:
+        records: What was measured.
+        thresholds: Of the rules.
+        blocks: Numbers of the measured blocks.
+
+    Returns:
+        Per image, summed over heads and blocks; `first_block` is empty where block 0 was not measured.
+    """
+    labels = label_all(records, thresholds)
+    worthy = qualified_all(labels, records, thresholds)
+    first = np.array([block == 0 for block in blocks])
+    return {
+        "counts": {rule: _counts(verdicts[:, ~first], worthy[rule][:, ~first], records, ~first)
+                   for rule, verdicts in labels.items()},
+        "first_block": {rule: _counts(verdicts[:, first], worthy[rule][:, first], records, first)
+                        for rule, verdicts in labels.items()} if first.any() else {},
     }
 
 

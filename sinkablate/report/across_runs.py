@@ -8,8 +8,8 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from sinkablate.report.ablation import Ablation, Estimate
-from sinkablate.report.contents import column, sinks, sinks_by_type
-from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn
+from sinkablate.report.contents import column, sinks, sinks_by_type, types_caveat
+from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.runs import Run
 
@@ -36,7 +36,7 @@ def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
             below += height
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     label_axes(figure, "", f"events per image, rule {rule}")
-    keyed(figure, axes)
+    keyed(figure, axes, types_caveat(runs, rule))
     return figure, data
 
 
@@ -49,14 +49,19 @@ def stability(runs: Lines) -> Drawn | None:
     data = pl.DataFrame([{"run": run.name, "variant": run.variant, "finished": run.finished, "diverged": run.diverged,
                           **{name: float(run.summary.get(f"stability/{name}") or 0) for name in names}}
                          for run in some])
-    figure, axes = frames([name.replace("_", " ") for name in names], size=(2.8, 0.6 + 0.17 * len(some)), share=False)
     texts = [f"{run.name} ({'diverged' if run.diverged else 'unfinished'})" if not run.finished else run.name
              for run in some]
+    beside = 0.065 * max(map(len, texts))  # inches that the names take, which the frames share
+    figure, axes = frames([name.replace("_", " ") for name in names],
+                          size=(2.2 + beside / len(names), 0.6 + 0.17 * len(some)), share=False)
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
         axis.barh(range(len(some)), data[name], color="#0072B2", height=0.7)
         axis.set_yticks(range(len(some)), texts if not place else [""] * len(some), fontsize=7)
         axis.invert_yaxis()
         axis.set_xlim(0, max(1.0, 1.05 * float(data[name].max() or 0)))  # type: ignore[arg-type]
+        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        if not column(data, name).any():
+            say(axis, "none in any run")
     return figure, data
 
 

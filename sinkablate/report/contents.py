@@ -1,5 +1,6 @@
 """What the page of a report shows of each run, as compact plain values: columns, rounded, NaN as null."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,21 +65,39 @@ def sinks(run: Run, rule: str) -> dict[str, float]:
     return {verdict: float((table[f"{rule}_{verdict}"] / table["images"]).sum()) for verdict in VERDICTS}
 
 
+def counted_by_type(run: Run, rule: str) -> dict[str, dict[str, float]] | None:
+    """Label -> token type -> events per image as they were counted event by event; None where the run holds no such."""
+    single = run.heads is not None and not run.heads["block"].max()
+    known = run.summary.get("first_block" if single else "counts") or {}
+    return known[rule]["by_token_type"] if rule in known else None
+
+
 def sinks_by_type(run: Run, rule: str) -> dict[str, dict[str, float]]:
     """Label -> token type -> events per image.
 
-    Exact for a diagnosis; of a run, whose files hold no more, each head's events go to its commonest token type.
+    Exact where events were counted by type; else, as in older or unfinished runs, whose files hold no more, each head's
+    events go to its commonest token type.
     """
-    known = run.summary.get("counts") or {}
-    if run.heads is not None and not run.heads["block"].max():
-        known = run.summary.get("first_block") or {}
-    if rule in known:
-        stored = known[rule]["by_token_type"]
+    stored = counted_by_type(run, rule)
+    if stored is not None:
         return {label: {kind: float(stored[label].get(kind, 0)) for kind in KINDS} for label in LABEL_COLOURS}
     assert run.heads is not None
     table = from_block_one(run.heads)
     return {label: {kind: float((some[f"{rule}_{label}"] / some["images"]).sum()) for kind in KINDS
                     for some in [table.filter(pl.col("token_type") == kind)]} for label in LABEL_COLOURS}
+
+
+def types_caveat(runs: Sequence[Run], rule: str | None = None) -> str:
+    """How token types were given to events where they were not counted; empty where all were.
+
+    Args:
+        runs: What is shown.
+        rule: Of the labels; None: any.
+    """
+    asked = [(run, [name for name in run.rules if rule in (None, name)]) for run in runs]
+    exact = [all(counted_by_type(run, name) is not None for name in rules) for run, rules in asked if rules]
+    which = f"of {exact.count(False)} of {len(exact)} runs " if any(exact) else ""
+    return "" if all(exact) else f"{which}each head's events under its commonest token type"
 
 
 def steps_of_labels(run: Run, rule: str) -> pl.DataFrame | None:

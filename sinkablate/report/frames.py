@@ -1,6 +1,7 @@
 """Equal frames on one sheet: the ground of a report's figures."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from math import ceil
 
 import numpy as np
@@ -14,6 +15,26 @@ from sinkablate.report.runs import Run
 
 COLUMNS = 5
 """Most frames in a row."""
+MOST_RUNS = 30
+"""In a figure with a frame a run."""
+
+
+def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """At most `MOST_RUNS` of the runs, in their order, and what a figure's title says of it; empty where all are there.
+
+    The first run of each variant, then the second, and so on; where not all of a turn have room, some evenly between.
+    """
+    if len(runs) <= MOST_RUNS:
+        return list(runs), ""
+    of_variant: dict[str, list[Run]] = {}
+    for run in runs:
+        of_variant.setdefault(run.variant, []).append(run)
+    names: set[str] = set()
+    for turn in zip_longest(*of_variant.values()):
+        there = [run.name for run in turn if run is not None]
+        room = min(MOST_RUNS - len(names), len(there))
+        names |= {there[place] for place in np.linspace(0, len(there) - 1, room).round().astype(int)}
+    return [run for run in runs if run.name in names], f"{MOST_RUNS} of {len(runs)} runs"
 
 
 def frames(titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True,
@@ -43,15 +64,15 @@ def label_axes(figure: Figure, x: str, y: str) -> None:
     figure.supylabel(y, fontsize=9)
 
 
-def keyed(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend above all frames, of everything that any of them shows."""
+def keyed(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
+    """One legend above all frames, of everything that any of them shows, under a title of the figure."""
     found: dict[str, Artist] = {}
     for axis in axes:
         handles, texts = axis.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
-    if found:
-        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=min(6, len(found)),
-                      fontsize=8)
+    if found or title:
+        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=max(1, min(6, len(found))),
+                      fontsize=8, title=title or None, title_fontsize=9, frameon=bool(found))
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:

@@ -5,6 +5,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
@@ -12,8 +13,16 @@ from PIL import Image
 from sinkablate.report.runs import Run
 
 Floats = NDArray[np.float32]
+SHOWN = 4
+"""So many heads of a diagnosis have maps."""
 LONGEST_SIDE = 128
 """Example images are made smaller than this many pixels."""
+
+
+def busiest(heads: pl.DataFrame, count: int = SHOWN) -> list[tuple[int, int]]:
+    """(block, head) of the `count` heads with most events of rule `adaptive`, then with most mass on their column."""
+    order = heads.sort(["adaptive_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
+    return sorted(order.select("block", "head").head(count).rows())
 
 
 @dataclass(frozen=True, kw_only=True)

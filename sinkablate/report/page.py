@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sinkablate import __version__
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
-from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks
+from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks, types_caveat
 from sinkablate.report.figures import LABEL_COLOURS, MOVES, TYPE_COLOURS, VARIANT_COLOURS
 from sinkablate.report.maps import Maps
 from sinkablate.report.runs import Run
@@ -39,7 +39,7 @@ def render_page(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablatio
            "click a point to choose what it stands for."
     return environment.from_string(_file("page.html")).render(
         title=title, lead=lead, missing=missing, notes=list(notes), comparison=ablation and ablation.comparison,
-        ablation_sheets=page_sheets(ablation), types_note=_types_note(runs),
+        ablation_sheets=page_sheets(ablation), types_note=_sentence(types_caveat(runs)),
         footer=f"Made by sinkablate {__version__}.",
         css=Markup(_file("page.css")), data=Markup(content.replace("<", "\\u003c")), plotly=Markup(plotly()),
         panels_js=Markup(_file("panels.js")), page_js=Markup(_file("page.js")))
@@ -72,8 +72,5 @@ def _several(count: int, one: str, more: str = "") -> str:
     return f"{count} {one if count == 1 else more or one + 's'}"
 
 
-def _types_note(runs: Sequence[Run]) -> str:
-    """How exact the token types are."""
-    if all(run.kind == "diagnosis" for run in runs):
-        return ""
-    return "Of a run of fit, all events of a head count as its commonest token type; a diagnosis counts each event."
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""

@@ -19,8 +19,7 @@ from sinkablate.report.figures import (
     moves,
     say,
 )
-from sinkablate.report.frames import frames, keyed, label_axes, named
-from sinkablate.report.maps import Maps
+from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
 from sinkablate.report.runs import Run
 
 Lines = Sequence[Run]
@@ -28,7 +27,7 @@ Lines = Sequence[Run]
 
 def handoff(runs: Lines, rule: str) -> Drawn | None:
     """Panel 1: share of the attention mass (solid) and of the events of a rule (dotted) by token type and block."""
-    some = [run for run in runs if run.blocks is not None]
+    some, part = some_runs([run for run in runs if run.blocks is not None])
     if not some:
         return None
     figure, axes = frames([run.name for run in some])
@@ -46,16 +45,16 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
                               marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
                     shown.append(name)
         axis.set_ylim(-0.03, 1.03)
-        axis.locator_params(axis="x", integer=True)
+        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         rows.append(named(table.select(shown), run))
     label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
-    keyed(figure, axes)
+    keyed(figure, axes, part)
     return figure, pl.concat(rows, how="diagonal")
 
 
 def frequency(runs: Lines, rule: str) -> Drawn | None:
     """Panel 2: how often each head of each block has an event."""
-    some = [run for run in runs if run.heads is not None and rule in run.rules]
+    some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules])
     if not some:
         return None
     figure, axes = frames([run.name for run in some], share=False)
@@ -68,29 +67,33 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
         image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         step = ceil(len(blocks) / 8)
         axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
-        axis.locator_params(axis="x", integer=True)
+        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         if not (values > 0).any():
             say(axis, "no event in any head", colour="white")
         rows.append(named(table, run))
     assert image is not None
     figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"share of images with an event, rule {rule}", fontsize=8)
     label_axes(figure, "head", "block")
+    keyed(figure, axes, part)
     return figure, pl.concat(rows)
 
 
 def atlas(runs: Lines, rule: str) -> Drawn | None:
     """Panel 3: value ratio against stable rank of every head, medians over all images; grey heads have no event."""
-    some = [run for run in runs if run.heads is not None and rule in run.rules
-            and "median_ratio_out" in run.heads.columns]
+    some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules
+                            and "median_ratio_out" in run.heads.columns])
     if not some:
         return None
     figure, axes = frames([run.name for run in some])
+    judged = [tuple(run.threshold(*each) for each in THRESHOLDS) for run in some]
+    edges = "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0]) if len(set(judged)) == 1 else \
+        "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
     rows = []
-    for axis, run in zip(axes, some, strict=True):
+    for axis, run, (nop_max, broadcast_min, rank_max) in zip(axes, some, judged, strict=True):
         table = labelled(run, rule)
-        for edge in (run.threshold("nop_max", 0.2), run.threshold("broadcast_min", 0.5)):
-            axis.axvline(edge, color="#777777", linewidth=0.7, linestyle="--")
-        axis.axhline(run.threshold("rank_max", 1.5), color="#777777", linewidth=0.7, linestyle="--")
+        for edge in (nop_max, broadcast_min):
+            axis.axvline(edge, color="#777777", linewidth=0.7, linestyle="--", label=edges)
+        axis.axhline(rank_max, color="#777777", linewidth=0.7, linestyle="--")
         for label, kind in sorted(set(table.select("label", "token_type").rows()), key=lambda pair: pair[0] != "none"):
             points = table.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
             grey = label == "none"
@@ -102,8 +105,12 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
     _plain_log(axes)
     label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median",
                f"stable rank, median (labels: rule {rule})")
-    keyed(figure, axes)
+    keyed(figure, axes, part)
     return figure, pl.concat(rows)
+
+
+THRESHOLDS = (("nop_max", 0.2), ("broadcast_min", 0.5), ("rank_max", 1.5))
+"""Dashed in the atlas: the name, and the value where a run says none."""
 
 
 def _there(table: pl.DataFrame, name: str) -> bool:
@@ -150,7 +157,7 @@ def token_norms(runs: Lines) -> Drawn | None:
                     axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1,
                               label=f"{kind}, {stat}")
                     shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
-        axis.locator_params(axis="x", integer=True)
+        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         rows.append(named(table.select(shown), run))
     _plain_log(axes)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
@@ -160,24 +167,25 @@ def token_norms(runs: Lines) -> Drawn | None:
 
 def formation(runs: Lines, rule: str) -> Drawn | None:
     """Panel 5: events per image by label over training steps."""
-    tables = [(run, table) for run in runs if (table := steps_of_labels(run, rule)) is not None]
-    if not tables:
+    some, part = some_runs([run for run in runs if steps_of_labels(run, rule) is not None])
+    if not some:
         return None
+    tables = [(run, table) for run in some if (table := steps_of_labels(run, rule)) is not None]
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, colour in LABEL_COLOURS.items():
-            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, label=label)
+            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, marker=".", markersize=3, label=label)
         if not any(column(table, label).any() for label in LABEL_COLOURS):
             say(axis, "no event")
     axes[0].set_ylim(bottom=0)
     label_axes(figure, "optimiser step", f"events per image, rule {rule}")
-    keyed(figure, axes)
+    keyed(figure, axes, part)
     return figure, pl.concat([named(table, run) for run, table in tables])
 
 
 def sensitivity(runs: Lines, rule: str) -> Drawn | None:
     """Panel 9: events and labels while one threshold moves, a row a diagnosis."""
-    some = [run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]]
+    some, part = some_runs([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
     if not some:
         return None
     figure, axes = frames([run.name if not place else "" for run in some for place in range(len(MOVES))], share=False,
@@ -189,52 +197,5 @@ def sensitivity(runs: Lines, rule: str) -> Drawn | None:
         draw_moves(axes[place * len(MOVES):(place + 1) * len(MOVES)], table)
         rows.append(named(table, run))
     label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
-    keyed(figure, axes)
+    keyed(figure, axes, part)
     return figure, pl.concat(rows)
-
-
-def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
-    """Panel 10: what the patches receive from the busiest heads, image by image; fewer heads where there are many runs.
-
-    The data hold every column of every map.
-    """
-    if not maps:
-        return None
-    most = max(1, MOST_ROWS // len(maps))
-    shown = [(run, each, place) for run, each in maps for place in range(min(most, len(each.heads)))]
-    across = max(len(each.names) for _, each in maps)
-    seen = {each.names: each.pictures for _, each in maps if each.pictures}
-    (names, above), *others = seen.items() or [((), ())]
-    if others or any(each.names != names[:len(each.names)] for _, each in maps):
-        above = ()  # not all of them look at the same images
-    figure, axes = frames([""] * ((len(shown) + bool(above)) * across), size=(1.6, 1.65), share=False, columns=across)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-    for axis, picture in zip(axes, above, strict=False):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-    for row, (run, each, place) in enumerate(shown, 1 if above else 0):
-        _row_of_maps(axes[row * across:(row + 1) * across], run, each, place)
-    rows = [{"run": run.name, "block": block, "head": head, "image": name, "column": number, "token_type": kind,
-             "mean_attention": float(value)}
-            for run, each in maps for place, (block, head) in enumerate(each.heads)
-            for image, name in enumerate(each.names)
-            for number, (kind, value) in enumerate(zip(each.kinds, each.received[place, image], strict=True))]
-    return figure, pl.DataFrame(rows)
-
-
-def _row_of_maps(axes: Sequence[Axes], run: Run, maps: Maps, place: int) -> None:
-    """One head, an image a frame."""
-    block, head = maps.heads[place]
-    for image, axis in enumerate(axes):
-        if image >= len(maps.names):
-            axis.set_visible(False)
-            continue
-        patches = maps.patches(place, image)
-        axis.imshow(patches, cmap="magma", vmin=0, aspect="equal" if patches.shape[0] > 1 else "auto")
-        kinds = [f"{kind} {share:.2f}" for kind, share in maps.shares(place, image).items() if kind != "patch"]
-        axis.set_xlabel(", ".join([f"max {patches.max():.2f}", *kinds]), fontsize=6)
-    axes[0].set_title(f"{run.name}: block {block}, head {head}", fontsize=7, loc="left")
-
-
-MOST_ROWS = 12
-"""Of the figure of attention maps."""

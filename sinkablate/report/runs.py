@@ -1,6 +1,7 @@
 """What the directory of a run or of a diagnosis holds, read into one value; nothing is computed here."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention
 """By these a directory is known: a run, a diagnosis, an intervention."""
 DEPTH = 3
 """So many levels below a given directory are searched for runs."""
+FEW = 10
+"""So many runs are read and drawn without a word."""
 STEPS = 24
 """Measurements at which the formation of single heads is read: the first, the last, and some evenly between."""
 CELL = re.compile(r"[0-9a-f]{12}")
@@ -83,13 +86,28 @@ class Run:
 def read_runs(given: Sequence[str]) -> list[Run]:
     """The runs and diagnoses that the given directories are or hold, each once, under names that tell them apart.
 
+    They stay in the order given; those of one folder are sorted by variant, seed and name. More than a few take long
+    to read and to draw, of which a line on stderr tells.
+
     Raises:
         UserError: A directory is missing or holds neither, or a file is damaged.
     """
-    paths = list(dict.fromkeys(path.resolve() for name in given for path in _found(name)))
+    first_in: dict[Path, str] = {}
+    for name in given:
+        for path in _found(name):
+            first_in.setdefault(path.resolve(), name)
+    if len(first_in) > FEW:
+        print(f"reading {len(first_in)} runs …", file=sys.stderr, flush=True)
     shown = {Path(name).resolve(): Path(name) for name in given}
-    runs = [read_run(shown.get(path, path)) for path in paths]
+    groups = {name: [read_run(shown.get(path, path)) for path, origin in first_in.items() if origin == name]
+              for name in given}
+    runs = [run for group in groups.values() for run in sorted(group, key=_by_variant_and_seed)]
     return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)]
+
+
+def _by_variant_and_seed(run: Run) -> tuple[str, int, str, str]:
+    """A key to sort by; seeds are numbers, and a diagnosis, which has none, comes before them."""
+    return run.variant, int(run.seed) if run.seed.isdecimal() else -1, run.name, str(run.path)
 
 
 def _found(name: str) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sinkablate.compare.formats import NEEDS, Sheet, latex_table, markdown_table, render, sheets
 from sinkablate.report.ablation import Ablation
-from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type
+from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type, types_caveat
 from sinkablate.report.figures import LABEL_COLOURS
 from sinkablate.report.runs import Run
 
@@ -34,7 +34,8 @@ def types_sheet(runs: Sequence[Run], rule: str) -> Sheet:
     """One row a run and label: events per image by the type of token that is the sink."""
     rows = [(run.name, run.variant, label, *(shown(share[kind]) for kind in KINDS))
             for run in runs if rule in run.rules for label, share in sinks_by_type(run, rule).items()]
-    return Sheet(f"Sink events per image by label and token type, rule {rule}",
+    caveat = types_caveat(runs, rule)
+    return Sheet(f"Sink events per image by label and token type, rule {rule}" + (f"; {caveat}" if caveat else ""),
                  ("run", "variant", "label", *KINDS), tuple(rows), 3)
 
 

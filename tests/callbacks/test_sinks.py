@@ -1,5 +1,6 @@
 """Measuring while a model trains: at the right steps, the right numbers, and without a trace in the training."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
+from reporting import LOW
 from running import column, fit, heads, metrics
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -19,9 +21,10 @@ from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.data.images import ImageData
 from sinkablate.diagnostics.probe import probe, undisturbed
 from sinkablate.diagnostics.summary import scalars
-from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.diagnostics.tables import HANDOFF_RULES, block_table, head_table
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.tokens import TokenType
 
 TRAININGS = {
     "dropout and drop-path": ("--model.backbone.drop_rate=0.1", "--model.backbone.proj_drop_rate=0.1",
@@ -59,6 +62,15 @@ def test_zero_switches_it_off(tmp_path: Path) -> None:
     fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded()
     assert not any(name.startswith(("sink/", "norm/", "gate/")) for name in metrics(tmp_path / "run")[0])
     assert not (tmp_path / "run" / "diagnostics").exists()
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, whose thresholds are so low that there are events."""
+    run_dir = tmp_path_factory.mktemp("measured") / "run"
+    fit(run_dir, *LOW, "--model.optim.lr=0.01", "--model.optim.warmup_steps=0",
+        "--model.backbone.registers=2").succeeded()
+    return run_dir
 
 
 class Told(DummyLogger):
@@ -137,6 +149,20 @@ def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, t
         assert stored.drop("step").equals(table(records, thresholds))
     first, last = heads(run_dir, 0), heads(run_dir, 2)
     assert not first["median_mass"].equals(last["median_mass"])
+
+
+@pytest.mark.parametrize("rule", HANDOFF_RULES)
+def test_the_summary_counts_events_by_type_as_the_table_of_blocks(rule: str, measured: Path) -> None:
+    """The table has events per image of each block, and the share of them on each type."""
+    summary = json.loads((measured / "summary.json").read_text())
+    table = pl.read_parquet(measured / "diagnostics" / "blocks" / f"step_{2:08d}.parquet").fill_nan(0)
+    for name, place in (("counts", pl.col("block") > 0), ("first_block", pl.col("block") == 0)):
+        counted, rows = summary[name][rule]["by_token_type"], table.filter(place)
+        for kind in TokenType:
+            share = rows[f"events_{rule}_{kind.label}"]
+            assert sum(shares[kind.label] for shares in counted.values()) == pytest.approx(
+                (rows[f"events_{rule}"] * share).sum())
+    assert summary["counts"]["adaptive"]["events"] > 0
 
 
 @pytest.mark.parametrize(("value", "label", "other"), [(0.0, "nop", "broadcast"), (1.0, "broadcast", "nop")])

@@ -1,6 +1,8 @@
 """What a page shows is what was measured, by two ways where there are two."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,21 @@ import polars as pl
 import pytest
 
 from sinkablate.diagnose.maps import example_maps
-from sinkablate.report.contents import VERDICTS, page_run, rounded, sinks, sinks_by_type, steps_of_labels
+from sinkablate.report.across_runs import labels_by_type
+from sinkablate.report.contents import (
+    VERDICTS,
+    page_run,
+    rounded,
+    sinks,
+    sinks_by_type,
+    steps_of_labels,
+    types_caveat,
+)
 from sinkablate.report.figures import LABEL_COLOURS
+from sinkablate.report.frames import some_runs
 from sinkablate.report.maps import held_maps, patch_grid
 from sinkablate.report.runs import Run, read_run, read_runs
+from sinkablate.report.tables import types_sheet
 
 RULES = ("causal", "adaptive", "lejepa", "def1_0.5", "effective_causal")
 
@@ -108,3 +121,57 @@ def test_folders_are_searched_and_interventions_are_not(ablated: Path, tmp_path:
     (edits / "diagnosis").symlink_to(ablated / "diagnoses" / "first")
     assert [run.kind for run in read_runs([str(tmp_path)])] == ["run"]
     assert [run.kind for run in read_runs([str(edits)])] == ["diagnosis"]
+
+
+def configured(folder: Path, variant: str, seed: int) -> Path:
+    """A run that has only begun, in a directory named as a sweep names its cells."""
+    run_dir = folder / hashlib.sha256(f"{variant}{seed}".encode()).hexdigest()[:12]
+    run_dir.mkdir(parents=True)
+    (run_dir / "config.yaml").write_text(f"variant: {variant}\nseed_everything: {seed}\n")
+    return run_dir
+
+
+def test_runs_of_a_folder_are_sorted_and_those_given_one_by_one_are_not(tmp_path: Path) -> None:
+    made = {(variant, seed): configured(tmp_path / "cells", variant, seed)
+            for variant in ("gate", "baseline") for seed in (10, 2, 0)}
+    ordered = [f"{variant}-s{seed}" for variant in ("baseline", "gate") for seed in (0, 2, 10)]
+    assert [run.name for run in read_runs([str(tmp_path)])] == ordered
+    given = [("gate", 10), ("baseline", 2), ("gate", 0)]
+    assert [run.name for run in read_runs([str(made[each]) for each in given])] == [f"{v}-s{s}" for v, s in given]
+    first, *others = ordered
+    assert [run.name for run in read_runs([str(made["gate", 10]), str(tmp_path)])] == ["gate-s10", first, *others[:-1]]
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, ""), (11, "reading 11 runs …\n")])
+def test_many_runs_are_announced(count: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(count):
+        configured(tmp_path, "gate", seed)
+    read_runs([str(tmp_path)])
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("variants", "seeds", "kept"), [
+    (2, 15, 30), (40, 1, 30), (36, 5, 30), (4, 10, 30), (3, 2, 6)])
+def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, kept: int) -> None:
+    runs = [Run(name=f"{variant}-s{seed}", path=Path(), kind="run", variant=str(variant), seed=str(seed), finished=True)
+            for variant in range(variants) for seed in range(seeds)]
+    shown, said = some_runs(runs)
+    assert said == ("" if len(runs) <= 30 else f"30 of {len(runs)} runs")
+    assert len(shown) == len({run.name for run in shown}) == kept
+    assert shown == [run for run in runs if run in shown]
+    of_variant = [sum(run.variant == str(variant) for run in shown) for variant in range(variants)]
+    assert max(of_variant) - min(of_variant) <= 1
+    assert all(run.seed == "0" for run in shown) or variants <= 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["causal", "adaptive"])
+def test_guessed_token_types_are_said_to_be(rule: str, gated: Run, diagnosed: Run) -> None:
+    assert sinks_by_type(gated, rule) == pytest.approx(sinks_by_type(diagnosed, rule))  # both counted event by event
+    old = replace(gated, name="old", summary={})
+    guess = "each head's events under its commonest token type"
+    for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"of 1 of 2 runs {guess}"):
+        assert types_caveat(runs, rule) == types_caveat(runs) == caveat
+        assert types_sheet(runs, rule).title.endswith(caveat or f"rule {rule}")
+        figure, _ = labels_by_type(runs, rule) or pytest.fail("no figure")
+        assert figure.legends[0].get_title().get_text() == caveat

@@ -67,6 +67,7 @@ def test_results_are_one_tidy_table(suffix: str, swept: Path, tmp_path: Path) ->
     sweep("collect", swept, "--results", str(path)).succeeded()
     table = pl.read_csv(path) if suffix == "csv" else pl.read_parquet(path)
     assert table.columns[:7] == ["run", "cell", "run_dir", "status", "registers", "seed", "diverged"]
+    assert not {"counts", "first_block"} & set(table.columns)  # which a summary nests
     assert table["registers"].to_list() == [0, 0, 2, 2]
     assert table["seed"].to_list() == [0, 1, 0, 1]
     for row in table.to_dicts():

@@ -34,7 +34,7 @@ function choose(changes) {
   if (rules.length && !rules.includes(state.rule)) state.rule = rules.includes("causal") ? "causal" : rules[0];
   if (heads && placeOf() < 0) Object.assign(state, heads.block.includes(state.block) && before.run === state.run
     ? {head: heads.head[heads.block.indexOf(state.block)]} : busiest(state.run, state.rule));
-  fill(get("run"), report.runs.map(run => [run.name, run.name + (run.finished ? "" : " (unfinished)")]), state.run.name);
+  fill(get("run"), report.runs.map(run => [run.name, run.name + unended(run)]), state.run.name);
   fill(get("rule"), rules.map(rule => [rule, rule]), state.rule);
   fill(get("block"), heads ? [...new Set(heads.block)].map(b => [b, b]) : [], state.block);
   fill(get("head"), heads ? heads.head.filter((_, p) => heads.block[p] === state.block).map(h => [h, h]) : [], state.head);
@@ -108,7 +108,7 @@ function gallery() {
 
 function card() {
   const box = get("card"), run = state.run, place = placeOf();
-  box.replaceChildren(element("h2", `Block ${state.block}, head ${state.head}`), element("div", `${run.name}${run.finished ? "" : " (unfinished)"}${run.step == null ? "" : `, step ${run.step}`}`));
+  box.replaceChildren(element("h2", `Block ${state.block}, head ${state.head}`), element("div", `${run.name}${unended(run)}${run.step == null ? "" : `, step ${run.step}`}`));
   if (place < 0) return box.append(element("p", "This run holds no such head.", {className: "missing"}));
   const entry = run.maps && run.maps.heads.find(one => one.block === state.block && one.head === state.head), best = run.busiest_images;
   const tiles = element("div", null, {className: "tiles"});

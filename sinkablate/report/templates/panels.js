@@ -16,6 +16,7 @@ const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(v
 const sum = values => values.reduce((a, b) => a + b, 0);
 const variants = runs => [...new Set(runs.map(run => run.variant))];
 const variantColour = (report, variant) => report.variant_colours[variants(report.runs).indexOf(variant) % report.variant_colours.length];
+const unended = run => run.diverged ? " (diverged)" : run.finished ? "" : " (unfinished)";
 const defined = values => values !== undefined && values.some(value => value != null);
 
 function counted(run, rule, place) {  // label counts of one head; events are the three with a verdict
@@ -147,7 +148,7 @@ const PANELS = {
     const events = run => sum(LABELS.map(label => run.heads.sinks[rule][label]));
     const traces = variants(runs).map(variant => { const some = runs.filter(run => run.variant === variant);
       return {x: some.map(events), y: some.map(run => run.metrics[metric]), name: variant, mode: "markers", cliponaxis: false, customdata: some.map(run => ({run: run.name})),
-        text: some.map(run => `${run.name}${run.finished ? "" : " (unfinished)"}`),
+        text: some.map(run => `${run.name}${unended(run)}`),
         marker: {size: 11, opacity: .85, color: variantColour(report, variant), symbol: some.map(run => run.finished ? "circle" : "circle-open")},
         hovertemplate: `%{text}<br>%{x:.3f} events per image<br>${metric} %{y:.4g}<extra></extra>`}; });
     const most = Math.max(...runs.map(events), 1e-3);
@@ -196,7 +197,7 @@ const PANELS = {
     if (!runs.length) return {missing: "No run logged its stability."};
     const {layout, at} = facets(3, width, {titles: Object.values(names), row: Math.max(110, 22 * runs.length + 40), y: {autorange: "reversed", type: "category"}, x: {rangemode: "tozero"}});
     return {traces: Object.entries(names).map(([name, title], i) => ({type: "bar", orientation: "h", showlegend: false, x: runs.map(run => run.metrics[name] ?? 0),
-      y: runs.map(run => run.name + (run.diverged ? " (diverged)" : run.finished ? "" : " (unfinished)")), customdata: runs.map(run => ({run: run.name})), ...at(i),
+      y: runs.map(run => run.name + unended(run)), customdata: runs.map(run => ({run: run.name})), ...at(i),
       marker: {color: runs.map(run => variantColour(report, run.variant))}, hovertemplate: `%{y}<br>${title}: %{x}<extra></extra>`})), layout};
   },
 
