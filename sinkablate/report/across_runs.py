@@ -26,7 +26,8 @@ def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
     data = pl.DataFrame(rows).group_by("variant", "label", "token_type", maintain_order=True).agg(
         pl.col("events").mean(), pl.len().alias("runs"))
     names = data["variant"].unique(maintain_order=True).to_list()
-    figure, axes = frames(list(LABEL_COLOURS), size=(max(2.6, 0.5 + 0.3 * len(names)), 2.8))
+    figure, axes = frames(list(LABEL_COLOURS), size=(max(2.6, 0.5 + 0.3 * len(names)),
+                                                     2.4 + 0.055 * max(map(len, names))))  # for the slanted names
     for axis, label in zip(axes, LABEL_COLOURS, strict=True):
         below = np.zeros(len(names))
         for kind, colour in TYPE_COLOURS.items():
@@ -57,7 +58,7 @@ def stability(runs: Lines) -> Drawn | None:
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
         axis.barh(range(len(some)), data[name], color="#0072B2", height=0.7)
         axis.set_yticks(range(len(some)), texts if not place else [""] * len(some), fontsize=7)
-        axis.invert_yaxis()
+        axis.set_ylim(len(some) - 0.5, -0.5)
         axis.set_xlim(0, max(1.0, 1.05 * float(data[name].max() or 0)))  # type: ignore[arg-type]
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         if not column(data, name).any():

@@ -39,10 +39,11 @@ def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
 
 def frames(titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True,
            columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
-    """A figure of equal frames, as many a row as `columns`; unused places stay empty."""
+    """A figure of equal frames (inches), wider where a title needs it, as many a row as `columns`."""
     across = min(columns, len(titles))
     down = ceil(len(titles) / across)
-    figure = Figure(figsize=(max(4.2, size[0] * across), size[1] * down + 0.7), layout="constrained")
+    width = max(size[0], 0.2 + 0.067 * max(map(len, titles)))
+    figure = Figure(figsize=(max(4.2, width * across), size[1] * down + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
     axes = list(np.ravel(grid))

@@ -174,7 +174,7 @@ def formation(runs: Lines, rule: str) -> Drawn | None:
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, colour in LABEL_COLOURS.items():
-            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, marker=".", markersize=3, label=label)
+            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, marker=".", markersize=5, label=label)
         if not any(column(table, label).any() for label in LABEL_COLOURS):
             say(axis, "no event")
     axes[0].set_ylim(bottom=0)

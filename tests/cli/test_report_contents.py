@@ -167,7 +167,8 @@ def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, k
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["causal", "adaptive"])
 def test_guessed_token_types_are_said_to_be(rule: str, gated: Run, diagnosed: Run) -> None:
-    assert sinks_by_type(gated, rule) == pytest.approx(sinks_by_type(diagnosed, rule))  # both counted event by event
+    for label, shares in sinks_by_type(gated, rule).items():
+        assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both counted event by event
     old = replace(gated, name="old", summary={})
     guess = "each head's events under its commonest token type"
     for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"of 1 of 2 runs {guess}"):
