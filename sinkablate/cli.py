@@ -195,7 +195,7 @@ class Cli(LightningCLI):
         """Summarise and close the run."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         diagnostics = self.config_init[self.verb].diagnostics
-        sinks = diagnostics.latest | diagnostics.latest_counts
+        sinks = diagnostics.latest | diagnostics.latest_counts()
         summary = metrics | self.config_init[self.verb].stability.totals() | sinks | {
             "rules": [str(rule) for rule in rules(diagnostics.thresholds)],
             "images_per_second": self.throughput.images_per_second,

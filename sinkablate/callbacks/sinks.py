@@ -53,7 +53,7 @@ class SinkDiagnostics(L.Callback):
         self.heatmap = heatmap
         self.thresholds = thresholds
         self.latest: dict[str, float] = {}
-        self.latest_counts: dict[str, Any] = {}
+        self._records: Records | None = None
         self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
         self._measured_at: int | None = None
         self._undrawn: tuple[int, pl.DataFrame] | None = None
@@ -101,6 +101,12 @@ class SinkDiagnostics(L.Callback):
             self._measure(trainer, pl_module)
         self._draw(trainer)
 
+    def latest_counts(self) -> dict[str, Any]:
+        """Events of the latest measurement by rule, label and token type, see `label_counts`; empty without one."""
+        if self._records is None:
+            return {}
+        return label_counts(self._records, self.thresholds, list(range(self._records.norms.shape[1])))
+
     def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         backbone = backbone_of(pl_module)
         step = self._measured_at = trainer.global_step
@@ -113,7 +119,7 @@ class SinkDiagnostics(L.Callback):
         records = _gather(part, trainer)
         if trainer.is_global_zero:
             self.latest = scalars(records, self.thresholds)
-            self.latest_counts = label_counts(records, self.thresholds, list(range(records.norms.shape[1])))
+            self._records = records
             for logger in trainer.loggers:
                 logger.log_metrics(self.latest, step=step)
             self._store(records, trainer, step)

@@ -49,7 +49,7 @@ def _diverged(found: Sequence[tuple[Comparison, Difference]]) -> list[float]:
     Runs that did not end well or badly say nothing of it. Metrics of the same runs share one test.
     """
     cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in found}
-    some = {id(of): any(cell.diverged for cell in of.cells) for of in {id(of): of for of, _ in found}.values()}
+    some = {key: any(cell.diverged for cell in named.values()) for key, named in cells.items()}
     tables = []
     for of, each in found:
         cell, base = (cells[id(of)][name] for name in (each.cell, each.baseline))

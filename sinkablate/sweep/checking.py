@@ -50,13 +50,18 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
     """
     path = root / CONFIGS
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    named = {cell.id: [value for key, value in arguments(cell.words) if key == CONFIG] for cell in sweep.cells}
-    now = {config: _said_by(Path(config)) for configs in named.values() for config in configs}
+    named = _configs(sweep)
+    now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
     for config in (config for config, said in now.items() if known.get(config, said) != said):
         if any(config in named[cell.id] and state_of(root / cell.id) is not State.TODO for cell in sweep.cells):
             raise UserError(f"{config} says something else now than when cells of {root} began with it: undo the "
                             "change, or give the sweep another name")
     return known | now
+
+
+def _configs(sweep: Sweep) -> dict[str, set[str]]:
+    """The configs that each cell names, by its id."""
+    return {cell.id: {value for key, value in arguments(cell.words) if key == CONFIG} for cell in sweep.cells}
 
 
 def _said_by(config: Path) -> str:
@@ -81,6 +86,5 @@ def _representatives(cells: tuple[Cell, ...]) -> list[Cell]:
 def _hash(sweep: Sweep) -> str:
     """Of all cells, of the files they name, and of this package's version."""
     parts = [__version__, *(word for cell in sweep.cells for word in cell.words)]
-    configs = {value for cell in sweep.cells for key, value in arguments(cell.words) if key == CONFIG}
-    parts += [Path(config).read_text() for config in sorted(configs)]
+    parts += [Path(config).read_text() for config in sorted(set().union(*_configs(sweep).values()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
