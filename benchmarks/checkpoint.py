@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.interleave import settle
+from benchmarks.interleave import DEVICE, settle
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import BackboneConfig, OptimConfig
 from sinkablate.tasks.optim import make_optimizer
@@ -29,16 +29,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     config = BackboneConfig(name="vit_base_patch16_224")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_backbone(config, num_classes=1000, in_chans=3, img_size=224, seed=0).to(device)
+    model = build_backbone(config, num_classes=1000, in_chans=3, img_size=224, seed=0).to(DEVICE)
     optimizer = make_optimizer(model, OptimConfig())
-    images = torch.randn(args.batch, 3, 224, 224, device=device)
-    targets = torch.randint(1000, (args.batch,), device=device)
+    images = torch.randn(args.batch, 3, 224, 224, device=DEVICE)
+    targets = torch.randint(1000, (args.batch,), device=DEVICE)
 
     def step() -> float:
         start = time.perf_counter()
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
             loss = torch.nn.functional.cross_entropy(model(images), targets)
         loss.backward()
         optimizer.step()
@@ -64,7 +63,7 @@ def main() -> None:
     usual, slowed, copy = (statistics.median(times) for times in (plain, beside, copies))
     during = len(beside) / args.rounds
     cost = (copy + during * max(0.0, slowed - usual)) / (EVERY * usual)
-    print(f"ViT-B/16, batch {args.batch}, {device}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
+    print(f"ViT-B/16, batch {args.batch}, {DEVICE}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
           f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
           f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each")
     print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (asked: <= 2 %)")

@@ -19,7 +19,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from benchmarks.interleave import interleave, ratios, report
+from benchmarks.interleave import DEVICE, interleave, ratios, report
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.records import Recorder
@@ -27,7 +27,6 @@ from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 
 THRESHOLDS = ThresholdConfig()
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Direct:

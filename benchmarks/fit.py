@@ -21,20 +21,17 @@ import torch
 import torch.nn.functional as F
 
 import sinkablate.vit.backbone  # noqa: F401  (registers vit_mini with timm)
-from benchmarks.interleave import ratios, settle
+from benchmarks.interleave import DEVICE, ratios, settle
 from sinkablate.__main__ import main
 from sinkablate.config import ImageConfig
 from sinkablate.data.images import ImageData
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def plain_loop(args: argparse.Namespace) -> float:
     """Images per second of a bare training loop."""
     data = ImageData(image=ImageConfig(size=args.size), batch_size=args.batch, num_workers=args.workers)
     data.setup("fit")
-    size = {} if args.model == "vit_mini" else {"img_size": args.size, "in_chans": 1, "num_classes": 10}
-    model = timm.create_model(args.model, **size).to(DEVICE)
+    model = timm.create_model(args.model, img_size=args.size, in_chans=1, num_classes=10).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, fused=True)
     images, start = 0, time.perf_counter()
     for _ in range(args.epochs):

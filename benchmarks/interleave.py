@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def settle() -> None:
     """Wait for what a GPU, if there is one, still has to do."""

@@ -9,7 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from benchmarks.interleave import interleave, report
+from benchmarks.interleave import DEVICE, interleave, report
 from sinkablate.config import AttentionConfig, BackboneConfig
 from sinkablate.vit.backbone import build_backbone
 
@@ -38,10 +38,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--bf16", action="store_true", help="under autocast")
     args = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = {"num_classes": 10, "in_chans": 3, "img_size": args.img_size}
-    images = torch.randn(args.batch, 3, args.img_size, args.img_size, device=device)
-    labels = torch.randint(0, 10, (args.batch,), device=device)
+    images = torch.randn(args.batch, 3, args.img_size, args.img_size, device=DEVICE)
+    labels = torch.randint(0, 10, (args.batch,), device=DEVICE)
     models = {"timm": timm.create_model(args.model, **shape)}
     for name, (backbone, attention) in VARIANTS.items():
         config = BackboneConfig(name=args.model, attention=AttentionConfig(**attention), **backbone)
@@ -49,13 +48,13 @@ def main() -> None:
 
     def step(model: torch.nn.Module):
         def run() -> None:
-            with torch.autocast(device, torch.bfloat16, enabled=args.bf16):
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=args.bf16):
                 loss = F.cross_entropy(model(images), labels)
             loss.backward()
         return run
 
-    times = interleave({name: step(model.to(device).train()) for name, model in models.items()}, args.rounds)
-    report(f"{args.model}, {args.img_size} px, batch {args.batch}, {device}{', bf16' * args.bf16}, "
+    times = interleave({name: step(model.to(DEVICE).train()) for name, model in models.items()}, args.rounds)
+    report(f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}, "
            f"{torch.get_num_threads()} threads", times, "timm", ASKED)
 
 
