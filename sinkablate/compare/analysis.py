@@ -185,33 +185,37 @@ def _omnibus(asked: Asked) -> tuple[tuple[Omnibus, ...], list[str]]:
     tests, notes = [], []
     for i, j in _pairs_of_factors(asked):
         names = [(a, b) for a in _others(asked, i) for b in _others(asked, j)]
-        grid = [(a, b, asked.cell({i: a, j: b})) for a in asked.runs.levels[i] for b in asked.runs.levels[j]]
-        cells = [cell for _, _, cell in grid if cell is not None and cell.seeds]
-        if len(names) < 2:
-            continue
-        pair = " and ".join((asked.runs.factors[i], asked.runs.factors[j]))
-        if len(names) > MOST_CONTRASTS or len(cells) < len(grid):
-            why = f"{len(names)} are too many" if len(names) > MOST_CONTRASTS else "a cell has no runs"
-            notes.append(f"no test of all interactions of {pair} together: {why}")
-            continue
-        if asked.primary == "paired":
-            common = [seed for seed in cells[0].seeds if all(seed in cell.seeds for cell in cells)]
-            columns = [np.sum([w * cell.at(common).values for w, cell in
-                               zip(INTERACTION, _corners(asked, i, a, j, b), strict=True) if cell], axis=0)
-                       for a, b in names]
-            size = max(cell.size for cell in cells)
-            found, test = omnibus_paired(np.stack(columns, axis=1), size), "Hotelling's T², paired"
-        else:
-            found = omnibus_unpaired([cell.values for cell in cells], [a for a, _, _ in grid], [b for _, b, _ in grid])
-            test = "two-way analysis of variance"
-        if found is None:
-            notes.append(f"no test of all interactions of {pair} together: it needs spread and more seeds, "
-                         f"{len(names) + 1} in every cell" if asked.primary == "paired" else
-                         f"no test of all interactions of {pair} together: it needs spread and a second seed")
-        else:
-            f, between, within, p = found
-            tests.append(Omnibus((asked.runs.factors[i], asked.runs.factors[j]), test, f, (between, within), p))
+        found = _f_test(asked, i, j, names) if len(names) > 1 else None
+        if isinstance(found, Omnibus):
+            tests.append(found)
+        elif found is not None:
+            pair = f"{asked.runs.factors[i]} and {asked.runs.factors[j]}"
+            notes.append(f"no test of all interactions of {pair} together: {found}")
     return tuple(tests), notes
+
+
+def _f_test(asked: Asked, i: int, j: int, names: Sequence[tuple[str, str]]) -> Omnibus | str:
+    """That all interactions of two factors (by place) at levels other than the baseline's are zero, or why not."""
+    grid = [(a, b, asked.cell({i: a, j: b})) for a in asked.runs.levels[i] for b in asked.runs.levels[j]]
+    cells = [cell for _, _, cell in grid if cell is not None and cell.seeds]
+    if len(names) > MOST_CONTRASTS:
+        return f"{len(names)} are too many"
+    if len(cells) < len(grid):
+        return "a cell has no runs"
+    if asked.primary == "paired":
+        common = [seed for seed in cells[0].seeds if all(seed in cell.seeds for cell in cells)]
+        columns = [np.sum([w * cell.at(common).values for w, cell in
+                           zip(INTERACTION, _corners(asked, i, a, j, b), strict=True) if cell], axis=0)
+                   for a, b in names]
+        found = omnibus_paired(np.stack(columns, axis=1), max(cell.size for cell in cells))
+        test, needs = "Hotelling's T², paired", f"more seeds, {len(names) + 1} in every cell"
+    else:
+        found = omnibus_unpaired([cell.values for cell in cells], [a for a, _, _ in grid], [b for _, b, _ in grid])
+        test, needs = "two-way analysis of variance", "a second seed"
+    if found is None:
+        return f"it needs spread and {needs}"
+    f, between, within, p = found
+    return Omnibus((asked.runs.factors[i], asked.runs.factors[j]), test, f, (between, within), p)
 
 
 def _lonely(draft: Comparison) -> list[str]:

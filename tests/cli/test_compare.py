@@ -30,6 +30,15 @@ def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: i
     return pl.DataFrame(rows)
 
 
+def image_table(seeds: int, images: int) -> pl.DataFrame:
+    """A row an image of every run; the effect differs from image to image by far more than from seed to seed."""
+    rng = np.random.default_rng(0)
+    own = rng.normal(0, 1, images)
+    rows = [(gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
+            for gate in ("none", "headwise") for seed in range(seeds) for image in range(images)]
+    return pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
+
+
 def compared(path: Path, frame: pl.DataFrame, *args: str | Path, metric: str = "val/acc1",
              factors: str = "gate,registers") -> Outcome:
     file = path / "runs.csv"
@@ -187,11 +196,7 @@ def test_runs_that_diverge_in_one_cell_alone_are_an_outcome() -> None:
 
 
 def test_images_widen_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    own = rng.normal(0, 1, 50)
-    rows = [(gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
-            for gate in ("none", "headwise") for seed in range(5) for image in range(50)]
-    frame = pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
+    frame = image_table(5, 50)
     images = compare_table(frame, metric="hit", factors=["gate"], image="image")
     seeds = compare_table(frame.group_by("gate", "seed").agg(pl.col("hit").mean()), metric="hit", factors=["gate"])
     one, other = images.differences[0].estimate, seeds.differences[0].estimate
@@ -201,12 +206,7 @@ def test_images_widen_the_interval() -> None:
 
 
 def test_what_the_seeds_could_find_does_not_contradict_itself_where_images_vary() -> None:
-    rng = np.random.default_rng(3)
-    own = rng.normal(0, 3, 40)
-    rows = [(gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
-            for gate in ("none", "headwise") for seed in range(8) for image in range(40)]
-    frame = pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
-    found = compare_table(frame, metric="hit", factors=["gate"], image="image", detect=0.1)
+    found = compare_table(image_table(8, 40), metric="hit", factors=["gate"], image="image", detect=0.1)
     (difference,) = found.differences
     assert (difference.seeds_needed, np.isnan(difference.p_sign_flip)) == (None, True)
     assert any("How many seeds a difference of 0.1 needs cannot be said for 1 of 1" in line for line in found.sentences)
