@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from sinkablate.report.ablation import Ablation, Estimate
 from sinkablate.report.contents import column, sinks, sinks_by_type, types_caveat
-from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say
+from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say, whole_numbers
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.runs import Run
 
@@ -60,7 +60,7 @@ def stability(runs: Lines) -> Drawn | None:
         axis.set_yticks(range(len(some)), texts if not place else [""] * len(some), fontsize=7)
         axis.set_ylim(len(some) - 0.5, -0.5)
         axis.set_xlim(0, max(1.0, 1.05 * float(data[name].max() or 0)))  # type: ignore[arg-type]
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
         if not column(data, name).any():
             say(axis, "none in any run")
     return figure, data

@@ -131,8 +131,7 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         "name": run.name, "kind": run.kind, "variant": run.variant, "seed": run.seed, "finished": run.finished,
         "diverged": run.diverged, "step": run.step, "metrics": {k: rounded([v])[0] for k, v in
                                                                scalar_metrics(run).items()},
-        "thresholds": {name: run.threshold(name, value) for name, value in
-                       {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}.items()},
+        "thresholds": run.limits,
         "heads": None if run.heads is None else _heads(run, run.heads),
         "blocks": None if run.blocks is None else _blocks(run.blocks),
         "labels_by_step": _labels_by_step(run), "frequency_by_step": _frequency_by_step(run),

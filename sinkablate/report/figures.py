@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,11 @@ def save(drawn: Drawn, path: Path) -> None:
     data.write_csv(path.with_suffix(".csv"))
 
 
+def whole_numbers(axis: Axes, which: Literal["x", "y"] = "x") -> None:
+    """Ticks of an axis that counts."""
+    axis.locator_params(axis=which, integer=True, min_n_ticks=1)
+
+
 def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
     """Which tokens take the attention, block by block: share of mass, and share of the events of a rule."""
     kinds = [kind for kind in TYPE_COLOURS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
@@ -39,7 +45,7 @@ def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
             axis.plot(data["block"], data[f"{prefix}{kind}"], color=TYPE_COLOURS[kind], marker=TYPE_MARKERS[kind],
                       markersize=4, label=kind)
         axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, ylim=(-0.03, 1.03))
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
     axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
     return figure, data
 
@@ -55,7 +61,7 @@ def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive
         image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         axis.set(xlabel="head", ylabel="block", title=f"rule {rule}")
         axis.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=7)
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
         if not (values > 0).any():
             say(axis, "no event in any head", colour="white")
     figure.colorbar(image, ax=axes, label="share of images with an event")
@@ -110,7 +116,7 @@ def token_norms(blocks: pl.DataFrame) -> Drawn:
                   label=f"{kind}, median")
         axis.plot(data["block"], data[f"norm_{kind}_p99"], color=colour, linestyle=":", label=f"{kind}, p99")
     axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm", yscale="log")
-    axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+    whole_numbers(axis)
     axis.legend(fontsize=8)
     return figure, data
 

@@ -18,6 +18,7 @@ from sinkablate.report.figures import (
     draw_moves,
     moves,
     say,
+    whole_numbers,
 )
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
 from sinkablate.report.runs import Run
@@ -45,7 +46,7 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
                               marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
                     shown.append(name)
         axis.set_ylim(-0.03, 1.03)
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
         rows.append(named(table.select(shown), run))
     label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
     keyed(figure, axes, part)
@@ -67,7 +68,7 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
         image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         step = ceil(len(blocks) / 8)
         axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
         if not (values > 0).any():
             say(axis, "no event in any head", colour="white")
         rows.append(named(table, run))
@@ -85,7 +86,7 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
     if not some:
         return None
     figure, axes = frames([run.name for run in some])
-    judged = [tuple(run.threshold(*each) for each in THRESHOLDS) for run in some]
+    judged = [tuple(run.limits.values()) for run in some]
     edges = "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0]) if len(set(judged)) == 1 else \
         "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
     rows = []
@@ -107,10 +108,6 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
                f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows)
-
-
-THRESHOLDS = (("nop_max", 0.2), ("broadcast_min", 0.5), ("rank_max", 1.5))
-"""Dashed in the atlas: the name, and the value where a run says none."""
 
 
 def _there(table: pl.DataFrame, name: str) -> bool:
@@ -157,7 +154,7 @@ def token_norms(runs: Lines) -> Drawn | None:
                     axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1,
                               label=f"{kind}, {stat}")
                     shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
-        axis.locator_params(axis="x", integer=True, min_n_ticks=1)
+        whole_numbers(axis)
         rows.append(named(table.select(shown), run))
     _plain_log(axes)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
@@ -167,10 +164,11 @@ def token_norms(runs: Lines) -> Drawn | None:
 
 def formation(runs: Lines, rule: str) -> Drawn | None:
     """Panel 5: events per image by label over training steps."""
-    some, part = some_runs([run for run in runs if steps_of_labels(run, rule) is not None])
+    of_run = {run.name: table for run in runs if (table := steps_of_labels(run, rule)) is not None}
+    some, part = some_runs([run for run in runs if run.name in of_run])
     if not some:
         return None
-    tables = [(run, table) for run in some if (table := steps_of_labels(run, rule)) is not None]
+    tables = [(run, of_run[run.name]) for run in some]
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, colour in LABEL_COLOURS.items():

@@ -30,6 +30,8 @@ NEEDS = {"heads": ("block", "head", "images", "token_type", "median_mass", "caus
          "blocks": ("block", "mass_patch", "norm_patch_median"),
          "sensitivity": ("rule", "steps", "routed_min", "events", "nop")}
 """Columns without which a table is none of ours."""
+LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
+"""Thresholds that divide the atlas, and their values where a run says none."""
 FORMATION_RULES = ("causal", "adaptive")
 
 
@@ -75,12 +77,13 @@ class Run:
         """The loss was no number any more, and the run was stopped for it."""
         return diverged(self.path)
 
-    def threshold(self, name: str, default: float) -> float:
-        """One number of the rules the run was judged by."""
-        stored = self.config.get(f"diagnostics.thresholds.{name}")
-        if stored is None:
-            stored = (self.summary.get("thresholds") or {}).get(name)
-        return default if stored is None else float(stored)
+    @property
+    def limits(self) -> dict[str, float]:
+        """The numbers of `LIMITS` by which the run's events were labelled."""
+        of_diagnosis = self.summary.get("thresholds") or {}
+        said = {name: (self.config.get(f"diagnostics.thresholds.{name}"), of_diagnosis.get(name), default)
+                for name, default in LIMITS.items()}
+        return {name: float(next(value for value in values if value is not None)) for name, values in said.items()}
 
 
 def read_runs(given: Sequence[str]) -> list[Run]:

@@ -7,7 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sinkablate.report.figures import Drawn
+from sinkablate.report.figures import Drawn, whole_numbers
 
 
 class AttentionMap(NamedTuple):
@@ -48,8 +48,8 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
         below.axvline(sink, color="#D55E00", linewidth=0.6, linestyle=":")
         for axis in (above, below):
             axis.tick_params(labelsize=7)
-            axis.locator_params(axis="x", integer=True, min_n_ticks=1)
-        above.locator_params(axis="y", integer=True, min_n_ticks=1)
+            whole_numbers(axis)
+        whole_numbers(above, "y")
         figure.colorbar(shown, ax=above, shrink=0.8).ax.tick_params(labelsize=6)
         rows.append(pl.DataFrame({"block": one.block, "head": one.head, "column": np.arange(size.shape[1]),
                                   "mean_attention": size.mean(0), "value_norm": one.value_norms}))
