@@ -1,11 +1,9 @@
 """fit, validate, test and predict: LightningCLI with our names, one directory per run and one-line errors."""
 
 import inspect
-import logging
 import re
 import sys
 import time
-import warnings
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,24 +23,23 @@ from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
-from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput, progress_callback
 from sinkablate.cells import cell_id, variant_name
-from sinkablate.checkpoints import Checkpoints, OnFailure
-from sinkablate.config import WandbConfig, build, require
-from sinkablate.diagnostics.rules import rules
+from sinkablate.checkpoints import Checkpoints
+from sinkablate.config import build, require
 from sinkablate.errors import UserError
 from sinkablate.fsdp2 import register, require_cuttable
 from sinkablate.job_script import tell_run_dir
+from sinkablate.library_messages import silence_libraries
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
-from sinkablate.memory import peak_memory_gib
-from sinkablate.programs import PROGRAMS, Task, chosen
-from sinkablate.report.figures import save
+from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, write_predictions
+from sinkablate.run_arguments import add_run_arguments
 from sinkablate.run_directory import close, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
+from sinkablate.summary import fit_summary
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -67,7 +63,7 @@ class Cli(LightningCLI):
         self.words = args
         self.started = time.time()
         self.task = chosen(args)
-        self.program = PROGRAMS[self.task]
+        self.program = PROGRAMS[self.task]()
         super().__init__(
             self.program.module, self.program.data, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0, parser_class=LightningParser, args=[verb, *args],
@@ -84,28 +80,8 @@ class Cli(LightningCLI):
                             help="Seed of parameters, data order, augmentation and everything else.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Keys of the run beside Lightning's."""
-        parser.add_argument("--task", type=Task, default=self.task, help="What is trained.")
-        parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
-        parser.add_argument("--run_dir", type=str | None, default=None,
-                            help="Directory of the run (default: runs/<model>-<variant>-s<seed>).")
-        parser.add_argument("--sweep", type=str | None, default=None,
-                            help="Sweep that this run is a cell of: run_dir is runs/<sweep>/<hash of the arguments>, "
-                                 "and names and W&B's id and group follow.")
-        parser.add_argument("--overwrite", type=bool, default=False,
-                            help="Start over in a directory that holds a run.")
-        parser.add_class_arguments(WandbConfig, "wandb")
-        parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
-        parser.add_lightning_class_args(Stability, "stability")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_argument("--on_checkpoint_failure", type=OnFailure, default="stop",
-                            help="What a checkpoint that cannot be written does to the run: stop or continue.")
-        parser.set_defaults({"checkpoint.save_last": None, "checkpoint.save_top_k": 1,
-                             "checkpoint.enable_version_counter": False})
-        for target in ("model", "data"):
-            parser.link_arguments("seed_everything", f"{target}.seed")
-        for source, target in self.program.follows:
-            parser.link_arguments(f"data.{source}", f"model.{target}")
+        """The keys of the run, in addition to Lightning's."""
+        add_run_arguments(parser, self.task, self.program.follows)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse and build every config group, so that `--print_config` refuses what a run would refuse."""
@@ -192,28 +168,14 @@ class Cli(LightningCLI):
         return text
 
     def after_fit(self) -> None:
-        """Summarise and close the run."""
-        metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        diagnostics = self.config_init[self.verb].diagnostics
-        sinks = diagnostics.latest | diagnostics.latest_counts()
-        summary = metrics | self.config_init[self.verb].stability.totals() | sinks | {
-            "rules": [str(rule) for rule in rules(diagnostics.thresholds)],
-            "images_per_second": self.throughput.images_per_second,
-            "wall_seconds": time.time() - self.started,
-            "peak_memory_gib": peak_memory_gib(),
-            "parameters": sum(p.numel() for p in self.model.backbone.parameters()),
-            "match_difference": getattr(self.model.backbone, "match_difference", 0),
-            "restarts": next(c.restarts for c in self.trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
-            "steps": self.trainer.global_step, "epochs": self.trainer.current_epoch, "name": self.name,
-            "device": self.trainer.strategy.root_device.type, "world_size": self.trainer.world_size,
-        }
+        """Summarize and close the run."""
+        summary = fit_summary(self)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
             history = pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)
             if hasattr(self.model, "findings"):
                 summary |= self.model.findings(history)
-            if figure := self.program.figure:
-                (self.run_dir / "figures").mkdir(exist_ok=True)
-                save(figure(history), self.run_dir / "figures" / figure.__name__)
+            if draw := self.program.draw:
+                draw(history, self.run_dir / "figures")
             close(self.run_dir, summary)
             print_results(self.run_dir, summary)
 
@@ -236,7 +198,7 @@ class Cli(LightningCLI):
 
 def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
-    _quiet()
+    silence_libraries()
     register()
     argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
@@ -262,14 +224,3 @@ def _lost_process(error: RuntimeError) -> bool:
 def _listed(value: Any) -> list[Any]:
     """Plugins, of which Lightning takes one, a list or none."""
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def _quiet() -> None:
-    """Silence library advice that does not apply here, so that our own lines stay readable."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
-    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
-                 ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
-                 ".*intended to run from within Python.*", ".*srun. command is available.*"):
-        warnings.filterwarnings("ignore", text)

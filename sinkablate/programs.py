@@ -3,20 +3,15 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import polars as pl
 import yaml
-from jsonargparse import Namespace
 
-from sinkablate.data.images import ImageData
 from sinkablate.errors import UserError
-from sinkablate.report.figures import Drawn, formation
-from sinkablate.tasks.classify import Classify
-from sinkablate.tasks.lejepa import LeJepa
-from sinkablate.toys.data import ToyData
-from sinkablate.toys.training import ToyTraining
-from sinkablate.vit.backbone import short_name
+
+if TYPE_CHECKING:
+    import polars as pl
+    from jsonargparse import Namespace
 
 Task = Literal["classify", "lejepa", "toy"]
 
@@ -28,18 +23,18 @@ class Program(NamedTuple):
     data: type[Any]
     group: str
     """Group of the model's keys that holds the architecture and its mechanism."""
-    name: Callable[[Namespace], str]
+    name: Callable[["Namespace"], str]
     """What run directories call the model, from that group."""
     follows: tuple[tuple[str, str], ...] = ()
     """(key of data, key of model that follows it)."""
-    figure: Callable[[pl.DataFrame], Drawn] | None = None
-    """Drawn from `metrics.csv` when a run is closed."""
+    draw: "Callable[[pl.DataFrame, Path], None] | None" = None
+    """Draws into a folder what `metrics.csv` shows when a run is closed."""
 
-    def model_name(self, model: Namespace) -> str:
+    def model_name(self, model: "Namespace") -> str:
         """How run directories call the model."""
         return self.name(model[self.group])
 
-    def mechanism(self, model: Namespace) -> dict[str, Any]:
+    def mechanism(self, model: "Namespace") -> dict[str, Any]:
         """The axes of a variant, as W&B tags."""
         group = model[self.group]
         attention = group.attention
@@ -49,11 +44,40 @@ class Program(NamedTuple):
 
 _IMAGES = (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"), ("image.size", "img_size"))
 
-PROGRAMS: dict[str, Program] = {
-    "classify": Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES),
-    "lejepa": Program(LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES),
-    "toy": Program(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", figure=formation),
-}
+
+def _classify() -> Program:
+    from sinkablate.data.images import ImageData
+    from sinkablate.tasks.classify import Classify
+    from sinkablate.vit.backbone import short_name
+
+    return Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES)
+
+
+def _lejepa() -> Program:
+    from sinkablate.data.images import ImageData
+    from sinkablate.tasks.lejepa import LeJepa
+    from sinkablate.vit.backbone import short_name
+
+    return Program(LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES)
+
+
+def _toy() -> Program:
+    from sinkablate.toys.data import ToyData
+    from sinkablate.toys.training import ToyTraining
+
+    return Program(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", draw=_draw_formation)
+
+
+def _draw_formation(history: "pl.DataFrame", folder: Path) -> None:
+    """When the sinks of a toy form."""
+    from sinkablate.report.figures import formation, save
+
+    folder.mkdir(exist_ok=True)
+    save(formation(history), folder / formation.__name__)
+
+
+PROGRAMS: dict[str, Callable[[], Program]] = {"classify": _classify, "lejepa": _lejepa, "toy": _toy}
+"""One function per value of `task`: each imports what its task needs, and no more."""
 
 
 def chosen(args: Sequence[str]) -> str:

@@ -1,0 +1,15 @@
+"""What libraries print that does not apply to our runs."""
+
+import logging
+import warnings
+
+
+def silence_libraries() -> None:
+    """Silence library advice that does not apply here, so that our own lines stay readable."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
+    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
+                 ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
+                 ".*intended to run from within Python.*", ".*srun. command is available.*"):
+        warnings.filterwarnings("ignore", text)
