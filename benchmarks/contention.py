@@ -1,0 +1,105 @@
+"""What other processes on the machine cost: `fit`, `diagnose` and `intervene` with CPUs taken by busy processes.
+
+    python -m benchmarks.contention [--rounds 3] [--jobs fit,larger,diagnose,intervene]
+
+Each round runs every job with no, one and as many hogs as there are CPUs, once as shipped and once with the waiting
+policy of GNU OpenMP written out (GOMP_SPINCOUNT=300000), which switches ours off. Sides take turns. Imports and
+start-up are not counted.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+from sinkablate.cpus import usable_cpus
+
+SPINNING = {"GOMP_SPINCOUNT": "300000"}
+FIT = ["fit", "--wandb.mode=disabled", "--trainer.accelerator=cpu", "--trainer.max_epochs=1",
+       "--trainer.limit_val_batches=0", "--run_dir={folder}/run"]
+RANDOM = ["--backbone.pretrained=false", "--images=builtin", "--device=cpu", "--out={folder}/out"]
+JOBS = {
+    "fit": [*FIT, "--config=configs/gate_reg.yaml"],
+    "larger": [*FIT, "--model.backbone.name=vit_tiny_patch16_224", "--data.image.size=224", "--data.batch_size=8",
+               "--trainer.limit_train_batches=12", "--diagnostics.every_n_steps=0"],
+    "diagnose": ["diagnose", "--backbone.name=vit_small_patch16_224", *RANDOM, "--limit=16"],
+    "intervene": ["intervene", "--backbone.name=vit_tiny_patch16_224", *RANDOM, "--limit=8", "--heads=6:0,9:1"],
+}
+LIMITS = {"fit": {1: 1 / 0.8, 2: 1 / 0.4}, "larger": {1: 2.2}, "diagnose": {1: 2.2}, "intervene": {1: 2.2}}
+"""Most that a time may grow, by the number of CPUs taken."""
+
+
+@contextlib.contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """Processes that keep a CPU busy each."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def seconds(job: str, env: dict[str, str]) -> float:
+    """Time of a job in a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.contention", "--child", job],
+                          env=clean | env, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def child(job: str) -> None:
+    """Print the seconds of a job, imports done."""
+    import sinkablate.cli
+    import sinkablate.diagnose.command
+    import sinkablate.intervene.command  # noqa: F401
+    from sinkablate.__main__ import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = main([word.format(folder=folder) for word in JOBS[job]])
+        if code:
+            raise SystemExit(code)
+        print(time.perf_counter() - start)
+
+
+def compare() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child)
+        return
+    cpus = usable_cpus()
+    counts = sorted({0, 1, cpus})
+    print(f"{cpus} CPUs; median seconds of {args.rounds} rounds, and times the idle time of the same side")
+    for job in args.jobs.split(","):
+        times: dict[tuple[str, int], list[float]] = {}
+        for _ in range(args.rounds):
+            for count in counts:
+                for side, env in {"shipped": {}, "spinning": SPINNING}.items():
+                    with hogs(count):
+                        times.setdefault((side, count), []).append(seconds(job, env))
+        idle = {side: statistics.median(times[side, 0]) for side in ("shipped", "spinning")}
+        print(f"\n{job}: idle {idle['shipped']:.1f} s, {idle['shipped'] / idle['spinning']:.3f} of the spinning time "
+              "(asked: <= 1.03)")
+        for count in counts[1:]:
+            ours, theirs = (statistics.median(times[side, count]) for side in ("shipped", "spinning"))
+            limit = LIMITS[job].get(count)
+            print(f"  {count} of {cpus} CPUs taken: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
+                  f"{f' (asked: <= {limit:.2f})' if limit else ''}; "
+                  f"spinning {theirs:6.1f} s, {theirs / idle['spinning']:.2f} times", flush=True)
+
+
+if __name__ == "__main__":
+    compare()
