@@ -40,6 +40,7 @@ from sinkablate.run_directory import close, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
+from sinkablate.threads import considerate_threads
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -159,6 +160,11 @@ class Cli(LightningCLI):
         require_all_tasks(made)
         require_cuttable(made, self.model)
         return made
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Compute with the threads that this machine has to offer."""
+        with considerate_threads(self.trainer.num_devices):
+            super()._run_subcommand(subcommand)
 
     def _resolved(self, config: Namespace) -> str:
         """The configuration as YAML, less what only this start was told: it repeats the run, and overwrites nothing."""

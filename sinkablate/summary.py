@@ -3,6 +3,8 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from sinkablate.callbacks.preemption import Preemption
 from sinkablate.diagnostics.rules import rules
 from sinkablate.memory import peak_memory_gib
@@ -27,4 +29,5 @@ def fit_summary(cli: "Cli") -> dict[str, Any]:
         "restarts": next(c.restarts for c in trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
         "steps": trainer.global_step, "epochs": trainer.current_epoch, "name": cli.name,
         "device": trainer.strategy.root_device.type, "world_size": trainer.world_size,
+        "threads": torch.get_num_threads(),
     }

@@ -14,6 +14,8 @@ MAY_IMPORT = {
     "arguments": {"errors"},
     "run_directory": {"errors"},
     "memory": set(),
+    "cpus": set(),
+    "threads": {"cpus"},
     "compare": {"errors"},
     "report": {"run_directory", "compare", "config", "errors"},
     "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
@@ -41,9 +43,10 @@ MAY_IMPORT = {
     "starting": {"run_directory", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",
                   "config", "errors"},
-    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "config",
-                  "errors"},
-    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "config", "errors"},
+    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "threads",
+                  "config", "errors"},
+    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "threads", "config",
+                 "errors"},
 }
 """Room -> the other rooms it may know; `cli` and `__main__` may know all."""
 

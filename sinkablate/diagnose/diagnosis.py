@@ -24,6 +24,7 @@ from sinkablate.report import figures
 from sinkablate.report.maps import busiest
 from sinkablate.report.stripes import stripes
 from sinkablate.run_directory import hold, provenance, release, write_json
+from sinkablate.threads import considerate_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Diagnosis:
             "blocks": self.blocks, "min_events": self.min_events, "thresholds": asdict(self.thresholds)}))
         return identity
 
+    @considerate_threads()
     def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
         """Measure what the store does not hold yet and summarise it; nothing is done where that was done before.
 
@@ -97,7 +99,8 @@ class Diagnosis:
             "label_survival": survival, "spectral_spike_max": heads["spectral_spike"].max(), "seconds": seconds,
             "images_per_second": len(names) / seconds, "rebuild_error": rebuild_error,
             "peak_memory_gib": peak_memory_gib(),
-            "num_prefix_tokens": records.layout.num_prefix, "num_tokens": records.layout.num_tokens, **provenance()})
+            "num_prefix_tokens": records.layout.num_prefix, "num_tokens": records.layout.num_tokens,
+            "threads": torch.get_num_threads(), **provenance()})
         store.close()
 
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:

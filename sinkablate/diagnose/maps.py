@@ -13,6 +13,7 @@ from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.report.maps import Floats, Maps, busiest, patch_grid
+from sinkablate.threads import considerate_threads
 from sinkablate.vit.tokens import TokenType
 
 
@@ -36,6 +37,7 @@ class _Received:
         """Nothing is kept."""
 
 
+@considerate_threads()
 def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int) -> Maps:
     """Attention that columns receive from the busiest heads of a run's last checkpoint.
 

@@ -29,6 +29,7 @@ from sinkablate.intervene.tables import class_table, head_table, later_heads, ro
 from sinkablate.intervene.values import Values, collect, pathway_blocks
 from sinkablate.report import figures, interventions
 from sinkablate.run_directory import provenance, write_json
+from sinkablate.threads import considerate_threads
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Experiment:
         """Blocks of the model."""
         return self.plan.labels.shape[1]
 
+    @considerate_threads()
     def run(self, shard: tuple[int, int], together: int, control_images: int) -> None:
         """Edit the shard's images that are not done, and summarise once every image is.
 
@@ -139,7 +141,8 @@ class Experiment:
             "events_per_image": events_per_image(plan.labels),
             "edited_heads": [f"{block}:{head}" for block, head in plan.heads],
             "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, self.rule, plan.labels),
-            "controls": [control.fields() for control in controls], **provenance()})
+            "controls": [control.fields() for control in controls],
+            "threads": torch.get_num_threads(), **provenance()})
         self.rows.close()
 
     def _controls(self, count: int) -> list[Outcome]:
