@@ -3,7 +3,10 @@
 import json
 import re
 from collections.abc import Callable, Container, Mapping
-from typing import Any, NoReturn, get_args
+from functools import reduce
+from operator import or_
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, auto_cli
 
@@ -17,6 +20,12 @@ class Parser(ArgumentParser):
         """Raise instead of printing the usage."""
         raise _mistake_behind(ex) or UserError(plain(message)) from ex
 
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, which gives its groups this method too; a number without a point is an int."""
+        if "type" in kwargs:
+            kwargs["type"] = int_first(kwargs["type"])
+        return super().add_argument(*args, **kwargs)
+
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; flags may be bare."""
         return super().parse_args(args and spelled_out(self, list(args)), *more, **kwargs)
@@ -27,6 +36,19 @@ class Parser(ArgumentParser):
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{cfg_path}: {error}") from error
+
+
+def int_first(hint: Any) -> Any:
+    """The same type, with int as the first choice of a union that also holds float.
+
+    jsonargparse tries the members of a union in their order, and `typing` caches unions without regard to it: whether
+    `Optional[Union[int, float]]` reads 1 as 1 or as 1.0 would depend on which library was imported first. To the
+    Trainer, 1 is one batch and 1.0 is all of them.
+    """
+    members = get_args(hint)
+    if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(members):
+        return hint
+    return reduce(or_, sorted(members, key=lambda member: member is not int))
 
 
 UNION = re.compile(r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'

@@ -4,15 +4,20 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
-CONFIG, SEED = "config", "seed_everything"
-LAUNCH = ("sweep", "run_dir", "ckpt_path", "overwrite", "print_config")
+from sinkablate.errors import UserError
+
+CONFIG, SEED, SWEEP = "config", "seed_everything", "sweep"
+LAUNCH = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
 """Keys of `fit` that whoever starts a cell sets."""
 WHERE = (*LAUNCH, "wandb.mode", "wandb.project", "wandb.entity",
          "wandb.group", "wandb.id", "wandb.tags", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
          "trainer.accelerator", "trainer.enable_progress_bar", "data.num_workers")
 """Keys of `fit` that say where a run is computed and recorded, not what it is."""
+LONGEST = 100
+"""Letters in the name of a cell: W&B takes 128 for a run, with the model in front and the seed behind."""
 
 
 def arguments(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -27,6 +32,38 @@ def arguments(words: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
+def in_order(words: Sequence[str]) -> list[str]:
+    """Words of `fit` as they are parsed: those of a cell of a sweep with the configs first, others as they are.
+
+    W&B's agents append a swept config to the command, and the identity of a cell knows no order of its keys.
+    """
+    return configs_first(words) if any(key == SWEEP for key, _ in arguments(words)) else list(words)
+
+
+def configs_first(words: Sequence[str]) -> list[str]:
+    """The same words with all configs in front, so that every other key overrides them."""
+    configs: list[str] = []
+    others: list[str] = []
+    group = others
+    for word in words:
+        if word.startswith("--") or word == "-c":
+            group = configs if word.partition("=")[0] in (f"--{CONFIG}", "-c") else others
+        group.append(word)
+    return configs + others
+
+
+def require_sweep_name(name: object, key: str) -> str:
+    """The name of a sweep, which can name a directory.
+
+    Raises:
+        UserError: It is not a word of a decent length.
+    """
+    if not isinstance(name, str) or re.fullmatch(r"\w[\w-]{0,99}", name) is None:
+        raise UserError(f"{key}={str(name)[:200]!r}: a sweep names a directory; use letters, digits, - and _ only, "
+                        "at most 100")
+    return name
+
+
 def cell_id(words: Sequence[str]) -> str:
     """Identity of a run in its sweep: a hash of the sorted arguments that say what it is.
 
@@ -37,7 +74,11 @@ def cell_id(words: Sequence[str]) -> str:
     configs = ",".join(value for key, value in given if key == CONFIG)
     last = {key: value for key, value in given if key != CONFIG}
     text = "\n".join(sorted([f"{CONFIG}={configs}", *(f"{key}={value}" for key, value in last.items())]))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _hash(text)[:12]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -57,7 +98,8 @@ def variant_name(words: Sequence[str], variant: str) -> str:
     model = [key for key in given if key.startswith("model.")]
     names = short_names(model)
     parts = [f"{names[key]}={_slug(given[key])}" for key in sorted(model)]
-    return "+".join(([] if variant == "baseline" and parts else [variant]) + parts)
+    name = "+".join(([] if variant == "baseline" and parts else [variant]) + parts)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST - 9]}-{_hash(name)[:8]}"
 
 
 def _slug(value: str) -> str:
@@ -77,7 +119,7 @@ class Cell:
     words: tuple[str, ...]
     factors: dict[str, str]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Name of its run directory and its W&B id."""
         return cell_id(self.words)

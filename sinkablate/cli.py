@@ -24,7 +24,7 @@ from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput, progress_callback
-from sinkablate.cells import cell_id, variant_name
+from sinkablate.cells import cell_id, in_order, require_sweep_name, variant_name
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
@@ -61,7 +61,7 @@ class Cli(LightningCLI):
 
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
-        self.words = args
+        self.words = args = in_order(args)
         self.started = time.time()
         self.task = chosen(args)
         self.program = PROGRAMS[self.task]()
@@ -89,14 +89,22 @@ class Cli(LightningCLI):
         args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
+        self.check(self.config[self.verb])
+        if plain != args:
+            super().parse_arguments(parser, args)  # prints and exits
+
+    def check(self, config: Namespace) -> None:
+        """Build every config group of parsed keys, and check the keys that belong to none.
+
+        Raises:
+            UserError: A value that has the right type makes no sense, alone or next to another one.
+        """
         for key, owner in (("model", self.program.module), ("data", self.program.data),
                            ("diagnostics", SinkDiagnostics)):
             for parameter in inspect.signature(owner).parameters.values():
                 if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
-                    build(parameter.annotation, self.config[self.verb][key][parameter.name].as_dict())
-        self._check_names(self.config[self.verb])
-        if plain != args:
-            super().parse_arguments(parser, args)  # prints and exits
+                    build(parameter.annotation, config[key][parameter.name].as_dict())
+        self._check_names(config)
 
     def _check_names(self, config: Namespace) -> None:
         """Keys that belong to no dataclass."""
@@ -104,6 +112,8 @@ class Cli(LightningCLI):
                 f"seed_everything must lie in [0, 2^32), got {config.seed_everything}")
         require(re.fullmatch(r"\w[\w.+=-]*", config.variant) is not None,
                 f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
+        if config.sweep is not None:
+            require_sweep_name(config.sweep, "sweep")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""

@@ -2,14 +2,15 @@
 
 import contextlib
 import hashlib
-import io
 import json
 from pathlib import Path
 
 import yaml
+from rich.console import Console
+from rich.status import Status
 
 from sinkablate import __version__
-from sinkablate.cells import CONFIG, SEED, Cell, arguments
+from sinkablate.cells import CONFIG, arguments
 from sinkablate.errors import UserError
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of
@@ -22,24 +23,34 @@ def check(sweep: Sweep, root: Path) -> None:
     """Parse cells as `fit` would, every combination of factors with one seed and every seed once.
 
     Raises:
-        UserError: `fit` refuses one of them, or a config of cells that have begun says something else now.
+        UserError: `fit` refuses one of them, two of them are the same run, or a config of cells that have begun says
+            something else now.
     """
-    configs = _unchanged_configs(sweep, root)
-    stamp = _hash(sweep)
-    with contextlib.suppress(OSError):
-        if (root / CHECKED).read_text() == stamp:
-            return
-    from sinkablate.cli import run_trainer  # seconds
-
-    for cell in _representatives(sweep.cells):
-        try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-                run_trainer("fit", [*cell.words, "--print_config"])
-        except UserError as error:
-            raise UserError(f"{sweep.path}: {cell.label}: {error}") from error
+    with Console(stderr=True).status("checking the sweep") as status:  # on a terminal alone
+        configs = _unchanged_configs(sweep, root)
+        stamp = _hash(sweep)
+        with contextlib.suppress(OSError, ValueError):
+            if (root / CHECKED).read_text() == stamp:
+                return
+        _parse(sweep, status)
     if root.is_dir():
         (root / CHECKED).write_text(stamp)
         (root / CONFIGS).write_text(json.dumps(configs, indent=1) + "\n")
+
+
+def _parse(sweep: Sweep, status: Status) -> None:
+    """See that `fit` takes every cell."""
+    from sinkablate.sweep.parsing import CellParser  # seconds
+
+    parser = CellParser()
+    for number, (cell, error) in enumerate(parser.cells(sweep)):
+        if error is not None:
+            raise UserError(f"{sweep.path}: {cell.label}: {error}") from error
+        status.update(f"checking {len(sweep.cells):,} cells: {number + 1:,} combinations are right")
+    same = parser.same_values(sweep)
+    if same is not None:
+        key, one, other = same
+        raise UserError(f"{sweep.path}: parameters.{key}: duplicate cells: {one} and {other} are the same value")
 
 
 def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
@@ -49,7 +60,7 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
         UserError: A config of cells that have begun says something else now.
     """
     path = root / CONFIGS
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known = _known_configs(path)
     named = _configs(sweep)
     now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
     for config in (config for config, said in now.items() if known.get(config, said) != said):
@@ -57,6 +68,20 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
             raise UserError(f"{config} says something else now than when cells of {root} began with it: undo the "
                             "change, or give the sweep another name")
     return known | now
+
+
+def _known_configs(path: Path) -> dict[str, str]:
+    """The hashes that were written down; none where nothing was."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged: it holds what the configs of this sweep said when its cells began; remove "
+                        "it if they have not changed since")
+    return found
 
 
 def _configs(sweep: Sweep) -> dict[str, set[str]]:
@@ -68,23 +93,15 @@ def _said_by(config: Path) -> str:
     """A hash of a config's keys and values, whatever its layout and comments."""
     try:
         content = json.dumps(yaml.safe_load(config.read_text()), sort_keys=True, default=str)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):  # which the parser will name
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # which the parser will name
         content = ""
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _representatives(cells: tuple[Cell, ...]) -> list[Cell]:
-    """Cells that show all that can be wrong: seeds make no difference to each other."""
-    found: dict[object, Cell] = {}
-    for cell in cells:
-        others = tuple((key, value) for key, value in cell.factors.items() if key != SEED)
-        found.setdefault(others, cell)
-        found.setdefault(cell.factors.get(SEED), cell)
-    return list({cell.id: cell for cell in found.values()}.values())
 
 
 def _hash(sweep: Sweep) -> str:
     """Of all cells, of the files they name, and of this package's version."""
     parts = [__version__, *(word for cell in sweep.cells for word in cell.words)]
-    parts += [Path(config).read_text() for config in sorted(set().union(*_configs(sweep).values()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    said = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
+    for config in sorted(set().union(*_configs(sweep).values())):
+        said.update(Path(config).read_bytes())
+    return said.hexdigest()

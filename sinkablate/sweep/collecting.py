@@ -1,16 +1,14 @@
 """From the directories of a sweep to one tidy table: a row per cell, whatever became of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from sinkablate.cells import Cell
-from sinkablate.errors import UserError
 from sinkablate.run_directory import diverged
 from sinkablate.sweep.grid import Sweep
-from sinkablate.sweep.state import State, state_of
+from sinkablate.sweep.state import State, state_of, summary_of
 
 NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
 
@@ -41,11 +39,7 @@ def _row(cell: Cell, root: Path) -> dict[str, Any]:
            "diverged": diverged(run_dir)}
     if state is not State.DONE:
         return row
-    path = run_dir / "summary.json"
-    try:
-        summary = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{path}: cannot be read; run the cell again after removing {run_dir}") from None
+    summary = summary_of(run_dir)
     metrics = {key: value for key, value in summary.items()
                if key not in NOT_METRICS and isinstance(value, int | float | str | None)}
     return row | {"run": summary.get("name", cell.label)} | {k: v for k, v in metrics.items() if k not in row}

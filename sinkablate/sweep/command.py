@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,8 @@ from rich.console import Console
 from sinkablate.arguments import call
 from sinkablate.errors import UserError
 from sinkablate.sweep.checking import check
-from sinkablate.sweep.grid import Sweep, read_sweep
-from sinkablate.sweep.state import State, reset, state_of, states
+from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
+from sinkablate.sweep.state import State, reset, state_of, states, threads_of
 
 Format = Literal["table", "json"]
 
@@ -108,13 +109,18 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
 
     sweep, root = _opened(file, out)
     now = states(sweep.cells, root)
+    threads = threads_of(now, root)
     if format == "json":
-        print(json.dumps([{"id": cell.id, "label": cell.label, "state": now[cell.id],
+        print(json.dumps([{"id": cell.id, "label": cell.label, "state": now[cell.id], "threads": threads.get(cell.id),
                            "words": say_of(cell, now[cell.id], root)} for cell in sweep.cells], indent=1))
-    else:
-        console = Console(highlight=False)
-        console.width = max(console.width, 160) if not console.is_terminal else console.width
-        console.print(table(sweep, root, now))
+        return 0
+    console = Console(highlight=False)
+    console.width = max(console.width, 160) if not console.is_terminal else console.width
+    console.print(table(sweep, root, now))
+    if len(counts := Counter(threads.values())) > 1:
+        numbers = ", ".join(f"{cells} with {number}" for number, cells in sorted(counts.items()))
+        console.print(f"note: cells differ in their number of threads ({numbers}), and so in their last bits",
+                      markup=False, soft_wrap=True)
     return 0
 
 
@@ -147,7 +153,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
     from sinkablate.sweep.collecting import collect as collected
 
     sweep, root = _opened(file, out)
-    path = Path(results) if results else root / "results.csv"
+    path = root / "results.csv" if results is None else Path(results)
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"results={path} must end with .csv or .parquet")
     if results and path.exists() and not overwrite:
@@ -176,13 +182,24 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0] not in VERBS:
         raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(VERBS)}")
-    return int(call(VERBS[argv[0]], f"sweep {argv[0]}", argv[1:]))
+    try:
+        return int(call(VERBS[argv[0]], f"sweep {argv[0]}", argv[1:]))
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # all files are those of the sweep
+        raise UserError(f"{error.filename or 'sweep'}: {error.strerror or error}") from error
 
 
 def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
-    """A sweep and the directory of its cells."""
+    """A sweep and the directory of its cells.
+
+    Raises:
+        UserError: The file is not a sweep, or the name of the directory cannot stand in a list of cells.
+    """
+    if out == "" or unprintable(out or ""):
+        raise UserError(f"out={out!r}: not the name of a directory; a line of text without control characters is one")
     sweep = read_sweep(Path(file))
-    return sweep, Path(out) if out else Path("runs") / sweep.name
+    return sweep, Path("runs") / sweep.name if out is None else Path(out)
 
 
 def _make(root: Path) -> None:

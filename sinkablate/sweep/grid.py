@@ -1,14 +1,19 @@
 """A sweep file: a W&B grid, read and expanded here as W&B's agents would be told its cells."""
 
 import itertools
+import math
+import re
+import reprlib
+import unicodedata
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sinkablate.cells import CONFIG, LAUNCH, WHERE, Cell, arguments
+from sinkablate.cells import CONFIG, LAUNCH, SWEEP, WHERE, Cell, arguments, configs_first, require_sweep_name
 from sinkablate.errors import UserError
 
 ARGS = "${args}"
@@ -18,6 +23,10 @@ REFUSED = {
     "early_terminate": "every cell is trained to its end, or the cells cannot be compared",
     "run_cap": "every cell of the grid is trained",
 }
+MOST = 50_000
+"""Cells of one sweep: each is a run, and a directory that `status` looks at."""
+KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
+"""A key as `fit` lists it: another spelling would be another cell of the same run."""
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -25,7 +34,7 @@ class UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"the key {twice} is there twice", node.start_mark)
@@ -56,8 +65,8 @@ class Sweep:
         keys = list(self.parameters)
         rows = itertools.product(*self.parameters.values())
         factors = [dict(zip(keys, row, strict=True)) for row in rows]
-        return tuple(Cell((*self.fixed, *(f"--{key}={value}" for key, value in some.items())), some)
-                     for some in factors)
+        return tuple(Cell(tuple(configs_first([*self.fixed, *(f"--{key}={value}" for key, value in some.items())])),
+                          some) for some in factors)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -71,28 +80,26 @@ def read_sweep(path: Path) -> Sweep:
         if key in REFUSED:
             raise UserError(f"{path}: {key}: {REFUSED[key]}")
         if key not in KNOWN:
-            raise UserError(f"{path}: unknown key {key}; there are {', '.join(sorted(KNOWN))}")
+            raise UserError(f"{path}: unknown key {_short(key)}; there are {', '.join(sorted(KNOWN))}")
     if content.get("method") != "grid":
-        raise UserError(f"{path}: method={content.get('method')}: only a grid has cells that can be listed")
-    name = content.get("name")
-    if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
-        raise UserError(f"{path}: name={name!r} names the directory: a word of letters, digits, - and _ is needed")
-    sweep = Sweep(path, name, content.get("project"), _fixed(path, content, name), _parameters(path, content))
-    seen: dict[str, Cell] = {}
-    for cell in sweep.cells:
-        if cell.id in seen:
-            raise UserError(f"{path}: duplicate cells: {cell.label} and {seen[cell.id].label} are the same run")
-        seen[cell.id] = cell
+        raise UserError(f"{path}: method={_short(content.get('method'))}: only the cells of a grid can be listed")
+    name, project = require_sweep_name(content.get("name"), f"{path}: name"), content.get("project")
+    if not isinstance(project, str | None):
+        raise UserError(f"{path}: project={_short(project)}: must be a word")
+    sweep = Sweep(path, name, project, _fixed(path, content, name), _parameters(path, content))
+    count = math.prod(map(len, sweep.parameters.values()))
+    if count > MOST:
+        raise UserError(f"{path}: {count:,} cells: a sweep has at most {MOST:,}; split it into several files")
     return sweep
 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(), UniqueKeys)
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-01 is a ValueError
+        raise UserError(f"{path}: not YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a sweep: a mapping with command, method and parameters is needed")
     return content
@@ -101,12 +108,19 @@ def _content(path: Path) -> dict[str, Any]:
 def _fixed(path: Path, content: dict[str, Any], name: str) -> tuple[str, ...]:
     """Words of the command between `fit` and `${args}`, less those that are set at each start."""
     command = content.get("command")
-    words = [str(word) for word in command] if isinstance(command, list) else []
+    words = command if isinstance(command, list) else []
+    for word in words:
+        _require_word(f"{path}: command", word)
+    words = [str(word) for word in words]
     if "fit" not in words or words[-1] != ARGS or "sinkablate" not in words:
         raise UserError(f"{path}: command must be [..., -m, sinkablate, fit, --config, FILE, ..., --sweep, {name}, "
                         f"{ARGS}]: configs first, {ARGS} last")
-    given = arguments(words[words.index("fit") + 1:-1])
-    if ("sweep", name) not in given:
+    words = words[words.index("fit") + 1:-1]
+    for before, word in itertools.pairwise(["", *words]):
+        if not word.startswith("-") and (not before.startswith("-") or "=" in before):
+            raise UserError(f"{path}: command: {word!r} belongs to no key")
+    given = arguments(words)
+    if (SWEEP, name) not in given:
         raise UserError(f"{path}: command needs --sweep {name}: it names the directories of the cells")
     for key, value in given:
         if key == CONFIG:
@@ -118,27 +132,59 @@ def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...
     given = content.get("parameters")
     if not isinstance(given, dict) or not given:
         raise UserError(f"{path}: parameters: none")
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for key, spec in given.items():
-        where = f"{path}: parameters.{key}"
-        if not isinstance(spec, dict) or not spec.keys() & {"value", "values"}:
-            raise UserError(f"{where}: {_instead(spec)}; a grid needs value or values")
-        if len(spec) > 1:
-            raise UserError(f"{where}: {', '.join(map(str, spec))}: only one of value and values")
+        where = f"{path}: parameters.{_short(key)}"
+        if not isinstance(key, str) or KEY.fullmatch(key) is None:
+            raise UserError(f"{where}: not a key of fit; they have the form model.optim.weight_decay")
         if key in WHERE:
             raise UserError(f"{where}: says where a run is computed, not what it is: it cannot be swept")
-        values = [spec["value"]] if "value" in spec else spec["values"]
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{where}: values must be a list that is not empty")
-        for value in values:
-            if value is None:
-                raise UserError(f'{where}: write "null": W&B passes a bare null on as None, which is no value')
-            if isinstance(value, dict | list):
-                raise UserError(f"{where}: {value}: W&B passes words; put quotes around it")
-            if key == CONFIG:
-                _require_config(path, str(value))
-        found[str(key)] = tuple(str(value) for value in values)
+        found[key] = _values(where, spec)
+        inner = next((other for other in given if str(other).startswith(f"{key}.")), None)
+        if inner is not None:
+            raise UserError(f"{where}: sets {inner} too, which is swept by itself: sweep only one of them")
+        if key == CONFIG:
+            for value in found[key]:
+                _require_config(path, value)
     return found
+
+
+def _values(where: str, spec: Any) -> tuple[str, ...]:
+    """The values of a parameter as words."""
+    if not isinstance(spec, dict) or not spec.keys() & {"value", "values"}:
+        raise UserError(f"{where}: {_instead(spec)}; a grid needs value or values")
+    if len(spec) > 1:
+        raise UserError(f"{where}: {_short(list(spec))}: only one of value and values")
+    values = [spec["value"]] if "value" in spec else spec["values"]
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{where}: values must be a list that is not empty")
+    for value in values:
+        _require_word(where, value)
+    words = tuple(str(value) for value in values)
+    twice = next((word for word in words if words.count(word) > 1), None) if len(set(words)) < len(words) else None
+    if twice is not None:
+        raise UserError(f"{where}: duplicate cells: the value {twice} is there twice")
+    return words
+
+
+def _require_word(where: str, value: Any) -> None:
+    """See that W&B, a shell and a list of cells would all pass a value on as it is written."""
+    if value is None:
+        raise UserError(f'{where}: write "null": W&B passes a bare null on as None, which is no value')
+    if not isinstance(value, str | int | float | date):
+        raise UserError(f"{where}: {_short(value)}: W&B passes words; put quotes around it")
+    if isinstance(value, str) and unprintable(value):
+        raise UserError(f"{where}: {value[:100]!r} holds a control character; a value is one line of text")
+
+
+def unprintable(text: str) -> bool:
+    """True of text with a line break, a tab or any other character that controls instead of showing something."""
+    return any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+
+
+def _short(value: Any) -> str:
+    """A value of the file in a message."""
+    return reprlib.repr(value).strip("'")
 
 
 def _instead(spec: Any) -> str:
@@ -147,7 +193,7 @@ def _instead(spec: Any) -> str:
         return "nested parameters arrive as one argument; use dotted keys"
     if isinstance(spec, dict) and spec.keys() & {"min", "max", "distribution"}:
         return "a range has no list of values"
-    return f"got {spec!r}"
+    return f"got {_short(spec)}"
 
 
 def _require_config(path: Path, config: str) -> None:

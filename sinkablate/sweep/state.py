@@ -1,13 +1,16 @@
 """What the directory of a cell says of it, and how one process claims it."""
 
+import contextlib
 import fcntl
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from sinkablate.cells import Cell
+from sinkablate.errors import UserError
 from sinkablate.run_directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
@@ -62,7 +65,7 @@ def _held(path: Path) -> bool:
     return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def claimed(run_dir: Path) -> Iterator[int | None]:
     """Make a cell ours; yields the lock's file descriptor, or None where another process has it.
 
@@ -88,7 +91,7 @@ def failed_because(run_dir: Path) -> str:
     """Why a cell failed, in one line."""
     try:
         return (run_dir / FAILED).read_text().strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
@@ -97,6 +100,33 @@ def mark_failed(run_dir: Path, how: str) -> None:
     lines = _tail(run_dir / LOG)
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
     (run_dir / FAILED).write_text(f"{how}: {errors[-1] if errors else 'it said nothing'}\n")
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    """What a finished cell says of itself.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    path = run_dir / "summary.json"
+    try:
+        summary: Any = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        summary = None
+    if not isinstance(summary, dict):
+        raise UserError(f"{path}: cannot be read; run the cell again after removing {run_dir}")
+    return dict(summary)
+
+
+def threads_of(states: Mapping[str, State], root: Path) -> dict[str, int]:
+    """The number of CPU threads that each finished cell was trained with, by its id, where its summary says so."""
+    found = {}
+    for key in (key for key, state in states.items() if state is State.DONE):
+        with contextlib.suppress(UserError):
+            threads = summary_of(root / key).get("threads")
+            if isinstance(threads, int):
+                found[key] = threads
+    return found
 
 
 def reset(run_dir: Path) -> None:
