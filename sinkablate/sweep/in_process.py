@@ -14,9 +14,9 @@ from types import FrameType
 
 from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.preemption import EXIT_CODE
+from sinkablate.preemption import EXIT_CODE, SIGNALS
 from sinkablate.sweep.grid import Sweep
-from sinkablate.sweep.running import POLL, Stop, fit_words, note_end
+from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
 
 AGAIN = 0.5
@@ -33,7 +33,7 @@ def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None
         show: Called after every cell.
     """
     waiting = list(sweep.cells)
-    with stop.listening(), _interrupt_as_termination():
+    with stop.listening(), _interrupt_as_termination(), threads_of_a_cell():
         while waiting and not stop.count:
             before = len(waiting)
             for cell in list(waiting):
@@ -58,7 +58,7 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
     """
     command = [sys.executable, "-m", "sinkablate", "sweep", "run", str(sweep.path), "--out", str(root), "--in_process",
                "--jobs", "1"]
-    env = {"OMP_NUM_THREADS": "1"} | os.environ
+    env = os.environ | one_thread()
     with stop.listening(), ExitStack() as logs:
         files = [logs.enter_context((root / f"worker{number}.log").open("ab")) for number in range(count)]
         workers = [subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env,
@@ -99,7 +99,7 @@ def _fit(words: list[str], log: Path) -> int:
     from sinkablate.preemption import forget, listen
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         forget()
         listen()
         try:
@@ -128,3 +128,20 @@ def _interrupt_as_termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def threads_of_a_cell() -> Iterator[None]:
+    """Compute with the threads that a cell in a process of its own has."""
+    import torch
+
+    before, settings = torch.get_num_threads(), one_thread()
+    os.environ |= settings
+    if settings:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        for name in settings:
+            del os.environ[name]

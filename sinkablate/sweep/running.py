@@ -15,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 
 from sinkablate.cells import Cell
-from sinkablate.preemption import EXIT_CODE
+from sinkablate.preemption import EXIT_CODE, SIGNALS
 from sinkablate.run_directory import DONE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 
 POLL = 0.05
 """Seconds between two looks at the children."""
+THREADS = "OMP_NUM_THREADS"
 GRACE = 60.0
 """Seconds that cells have to save themselves when the runner is asked to stop."""
 
@@ -33,7 +34,7 @@ def fit_words(sweep: Sweep, cell: Cell, root: Path) -> list[str]:
 
 
 class Stop:
-    """SIGINT and SIGTERM while a sweep runs: counted, so that a second one can mean it."""
+    """Ctrl-C and the signals that stop a run, while a sweep runs: counted, so that a second one can mean it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,7 +42,7 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Take the signals over for a while."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *SIGNALS)}
         try:
             yield self
         finally:
@@ -115,11 +116,7 @@ class Runner:
     def _start(self, cell: Cell, claim: int, device: str | None) -> subprocess.Popen[bytes]:
         """One process that holds the claim too, in a session of its own: Ctrl-C reaches the runner alone."""
         self._starts[cell.id] += 1
-        env = dict(os.environ)
-        if device is None:
-            env.setdefault("OMP_NUM_THREADS", "1")  # it changes the last bits: not to depend on the number of jobs
-        else:
-            env["CUDA_VISIBLE_DEVICES"] = device
+        env = os.environ | one_thread() | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
         with (self.root / cell.id / LOG).open("ab") as log:
             return subprocess.Popen([sys.executable, "-m", "sinkablate", *fit_words(self.sweep, cell, self.root)],
                                     stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, pass_fds=[claim],
@@ -151,6 +148,15 @@ class Runner:
             self._ended()
             self.show()
             time.sleep(POLL)
+
+
+def one_thread() -> dict[str, str]:
+    """Environment of a cell on a CPU: one thread, unless the user has said how many; empty where there are GPUs.
+
+    The number of threads changes the last bits of a result, which must not depend on how many cells train at a time,
+    or on whether each has a process of its own.
+    """
+    return {} if THREADS in os.environ or visible_devices() else {THREADS: "1"}
 
 
 def note_end(run_dir: Path, code: int) -> None:
