@@ -22,9 +22,10 @@ class Parser(ArgumentParser):
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, which gives its groups this method too; a number without a point is an int."""
-        if "type" in kwargs:
-            kwargs["type"] = int_first(kwargs["type"])
-        return super().add_argument(*args, **kwargs)
+        action = super().add_argument(*args, **kwargs)
+        if hasattr(action, "_typehint"):
+            action._typehint = int_first(action._typehint)
+        return action
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; flags may be bare."""
