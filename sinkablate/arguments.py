@@ -73,6 +73,23 @@ def _mistake_behind(error: BaseException | None) -> UserError | None:
     return error
 
 
+def refuse_nulls(parser: ArgumentParser, config: Any) -> None:
+    """Refuse null for a key that has a value always; jsonargparse lets a file say it.
+
+    Args:
+        parser: What parsed it.
+        config: What was parsed.
+
+    Raises:
+        UserError: Names the key and its type.
+    """
+    for action in parser._actions:
+        kind = getattr(action, "_typehint", None) or action.type
+        if kind is not None and type(None) not in get_args(kind) and action.default is not None \
+                and config.get(action.dest, action.default) is None:
+            raise UserError(f"{action.dest}=null: the key has no such value; leave it out for {action.default}")
+
+
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
     """A bare `--flag` of a yes-or-no key means `--flag=true`, and `--pair-by` means `--pair_by`."""
     options = {option: getattr(action, "_typehint", None) for action in parser._actions

@@ -17,7 +17,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
-from sinkablate.arguments import Parser, spelled_out
+from sinkablate import trust
+from sinkablate.arguments import Parser, refuse_nulls, spelled_out
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.preemption import Preemption
@@ -62,6 +63,8 @@ class Cli(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
         self.words = args = in_order(args)
+        if verb != "fit":
+            trust.require_trusted_files(args)
         self.started = time.time()
         self.task = chosen(args)
         self.program = PROGRAMS[self.task]()
@@ -83,12 +86,16 @@ class Cli(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The keys of the run, in addition to Lightning's."""
         add_run_arguments(parser, self.task, self.program.follows)
+        if self.verb != "fit":
+            parser.add_argument("--trust", type=bool, default=False, help=trust.HELP)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse and build every config group, so that `--print_config` refuses what a run would refuse."""
         args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
+        if self.verb != "fit" and self.task != "toy":
+            trust.require_trusted_locations(args, self.config[self.verb].data.source)
         self.check(self.config[self.verb])
         if plain != args:
             super().parse_arguments(parser, args)  # prints and exits
@@ -99,6 +106,7 @@ class Cli(LightningCLI):
         Raises:
             UserError: A value that has the right type makes no sense, alone or next to another one.
         """
+        refuse_nulls(self._parser(self.verb), config)
         for key, owner in (("model", self.program.module), ("data", self.program.data),
                            ("diagnostics", SinkDiagnostics)):
             for parameter in inspect.signature(owner).parameters.values():
@@ -114,6 +122,9 @@ class Cli(LightningCLI):
                 f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
         if config.sweep is not None:
             require_sweep_name(config.sweep, "sweep")
+        require("/" not in re.sub(r"\{[^{}]*\}", "", config.checkpoint.filename or ""),  # metrics have names with /
+                f"checkpoint.filename={config.checkpoint.filename} is the name of a file "
+                "in checkpoints/: use no / outside of {metrics}")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""

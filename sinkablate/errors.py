@@ -8,4 +8,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Text on one line, without the characters by which a name could drive a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))

@@ -48,6 +48,7 @@ def report(
     detect: float | None = None,
     maps: int = 4,
     images: int = 4,
+    trust: bool = False,
 ) -> str:
     """Write one interactive page, figures (PDF, PNG, CSV) and tables (Markdown, LaTeX) of runs and diagnoses.
 
@@ -69,6 +70,7 @@ def report(
         detect: An effect to say how many seeds would find it, in the metric's units.
         maps: Attention maps are made of so many heads of each run; 0 makes none, and needs no checkpoint.
         images: ... on so many of its probe images.
+        trust: For the maps, run the commands that the configurations of the runs name: the runs are yours.
 
     Raises:
         UserError: For everything that cannot be done as asked.
@@ -88,7 +90,7 @@ def report(
     made, said = _ablation(found, results, metric, factors, primary, {
         "baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect})
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
-    attention, faults = _maps(found, maps, images)
+    attention, faults = _maps(found, maps, images, trust=trust)
     return _write(target, found, made, said, attention, title=title, rule=shown, metric=metric,
                   notes=[*notes, *faults])
 
@@ -134,7 +136,8 @@ def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, fa
         return None, f"Nothing to compare: {error}."
 
 
-def _maps(runs: Sequence["Run"], count: int, images: int) -> tuple[dict[str, "Maps"], list[str]]:
+def _maps(runs: Sequence["Run"], count: int, images: int, *,
+          trust: bool) -> tuple[dict[str, "Maps"], list[str]]:
     """Attention maps by name of the run, and a line for each run of which none could be made."""
     from sinkablate.report.maps import held_maps
 
@@ -148,7 +151,7 @@ def _maps(runs: Sequence["Run"], count: int, images: int) -> tuple[dict[str, "Ma
             from sinkablate.diagnose.maps import example_maps  # torch, for those who want maps of runs
 
             try:
-                made[run.name] = example_maps(run.path, run.heads, count, images)
+                made[run.name] = example_maps(run.path, run.heads, count, images, trust=trust)
             except UserError as error:
                 notes.append(f"No attention maps of {run.name}: {error}")
     return made, notes

@@ -9,6 +9,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.run_directory import write_whole
+
 
 def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     """Accuracy, speed, sinks by label and token norms, then the run directory."""
@@ -70,5 +72,5 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
             "probability": torch.cat([p for _, _, p in rows]).numpy(),
         })
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.sort("key").write_parquet(path)
+        write_whole(path, table.sort("key").write_parquet)
     return path

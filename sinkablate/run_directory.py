@@ -9,6 +9,8 @@ import os
 import pickle
 import shutil
 import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -162,9 +164,30 @@ def _git_revision() -> str | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all; what is not finite becomes null."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    text = json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any], hint: str = "") -> None:
+    """Write a file under a temporary name, then rename it: it is there whole or not at all.
+
+    Args:
+        path: The file; a link in its place is replaced, and what it points to is left alone.
+        write: Writes to the path that it is given.
+        hint: Ends the message.
+
+    Raises:
+        UserError: It cannot be written, as on a full disk.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)  # a link that somebody else left there would be written through
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from None
 
 
 def _finite(tree: Any) -> Any:

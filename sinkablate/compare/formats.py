@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -153,17 +154,22 @@ def _markdown(of: Comparison) -> str:
     """GitHub's tables, notes and sentences as lists."""
     parts = []
     for sheet in sheets(of):
-        parts += [f"**{sheet.title}**", markdown_table(sheet)]
-    parts.append(f"{FOOTNOTE}. {of.family}.".replace("*", r"\*"))
-    parts += ["\n".join(f"- {line}" for line in lines) for lines in
+        parts += [f"**{escaped_markdown(sheet.title)}**", markdown_table(sheet)]
+    parts.append(escaped_markdown(f"{FOOTNOTE}. {of.family}."))
+    parts += ["\n".join(f"- {escaped_markdown(line)}" for line in lines) for lines in
               ([f"Note: {note}." for note in of.notes], of.sentences) if lines]
     return "\n\n".join(parts)
+
+
+def escaped_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: names of runs and levels are whatever somebody called them."""
+    return re.sub(r"[|*`]|<(?=\S)|(?<=\])\(|(?<=\])\[", r"\\\g<0>", " ".join(text.split()))
 
 
 def markdown_table(sheet: Sheet) -> str:
     """A table as GitHub reads it."""
     head = [sheet.columns, tuple("---" if place < sheet.names else "---:" for place in range(len(sheet.columns)))]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|").replace("*", r"\*") for cell in row) + " |"
+    return "\n".join("| " + " | ".join(map(escaped_markdown, row)) + " |"
                      for row in (*head, *sheet.rows))
 
 
@@ -174,7 +180,7 @@ def _latex(of: Comparison) -> str:
         about = [sheet.title, f"{FOOTNOTE}. {of.family}"] if sheet.columns[0] in ("cell", "first") else \
             [sheet.title, *of.notes]
         parts.append(latex_table(sheet, ". ".join(about) + "."))
-    parts.append("\n".join(f"% {line}" for line in of.sentences))
+    parts.append("\n".join(f"% {' '.join(line.split())}" for line in of.sentences))
     return "\n\n".join(parts)
 
 
@@ -189,6 +195,7 @@ def latex_table(sheet: Sheet, caption: str) -> str:
 
 def _escaped(text: str) -> str:
     """For LaTeX; a number's sign becomes a minus."""
+    text = " ".join(text.split())
     words = [f"${word}$" if word.startswith(("-", "+")) and word[1:2].isdigit() else word.translate(LATEX)
              for word in text.replace("[", "[ ").replace(", ", " , ").replace("]", " ]").split(" ")]
     return " ".join(words).replace("[ ", "[").replace(" , ", ", ").replace(" ]", "]")

@@ -36,6 +36,7 @@ def diagnose(
     min_side: int = 32,
     strict: bool = False,
     overwrite: bool = False,
+    trust: bool = False,
     format: Literal["table", "json"] = "table",
 ) -> dict[str, Any]:
     """Measure what the sinks of a model do: which heads sink, where, of which kind, and how sure the label is.
@@ -58,6 +59,7 @@ def diagnose(
         min_side: An image with a shorter side below this many pixels is not measured.
         strict: Stop at an image that cannot be read instead of skipping and counting it.
         overwrite: Start over in a directory that holds another diagnosis.
+        trust: Run the commands that the configuration of the run names to read its images: the run is yours.
         format: What is printed at the end: a table, or the summary as JSON.
 
     Raises:
@@ -69,7 +71,7 @@ def diagnose(
             raise UserError(f"{key} must be at least 1, got {value}")
     if not out:
         raise UserError("out is empty: name a directory to write")
-    subject = subject_of("diagnose", backbone, run, hf)
+    subject = subject_of("diagnose", backbone, run, hf, trust=trust)
     source, where = pictures_of(subject, images, limit, min_side)
     target = device_of(device)
     diagnosis = Diagnosis(
@@ -87,7 +89,7 @@ def diagnose(
     return summary
 
 
-def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None) -> Subject:
+def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> Subject:
     """The one model that was named.
 
     Raises:
@@ -96,7 +98,7 @@ def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None
     if sum(x is not None for x in (backbone.name, run, hf)) != 1:
         raise UserError(f"{verb} needs one model: --backbone.name NAME, --run DIR or --hf FOLDER")
     if run is not None:
-        return run_subject(run)
+        return run_subject(run, trust=trust)
     return timm_subject(backbone) if hf is None else hugging_face_subject(hf)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.subject import Subject, measurable, plain
+from sinkablate.diagnose.subject import Subject, measurable, plain, require_finite
 from sinkablate.errors import UserError
 
 
@@ -48,6 +48,7 @@ def hugging_face_subject(location: str) -> Subject:
     except Exception as error:  # many kinds, from many loaders
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"hf={location}: transformers cannot load it ({reason})") from None
+    require_finite(model, f"hf={location}")
     side, channels = _image_shape(config)
     if not (side and channels):
         raise UserError(f"hf={location}: {type(model).__name__} is not made for square images of one size")

@@ -38,7 +38,7 @@ class _Received:
 
 
 @considerate_threads()
-def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int) -> Maps:
+def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, trust: bool = False) -> Maps:
     """Attention that columns receive from the busiest heads of a run's last checkpoint.
 
     Args:
@@ -46,11 +46,12 @@ def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int) -> Map
         heads: Its table of heads.
         count: So many heads at most.
         images: So many of the run's probe images.
+        trust: Read them through the commands that the run's configuration names.
 
     Raises:
         UserError: There is no checkpoint, or its data cannot be had.
     """
-    subject = run_subject(str(run))
+    subject = run_subject(str(run), trust=trust)
     assert subject.own is not None
     probe, received = subject.own(images), _Received(busiest(heads, count))
     with undisturbed(subject.model), Tap(subject.model, received, sorted({block for block, _ in received.rows})) as tap:

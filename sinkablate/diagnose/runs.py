@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from sinkablate.config import (
@@ -22,20 +21,27 @@ from sinkablate.config import (
 from sinkablate.data.images import ImageData
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.subject import Subject, measurable, plain
+from sinkablate.diagnose.subject import Subject, measurable, plain, require_finite
 from sinkablate.errors import UserError
+from sinkablate.report.files import read_yaml
 from sinkablate.run_directory import check_checkpoint, last_checkpoint
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens
+from sinkablate.trust import require_trust
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.weights import read_weights
 
 
-def run_subject(run: str) -> Subject:
+def run_subject(run: str, *, trust: bool = False) -> Subject:
     """The last checkpoint of a run of ours, with the run's own data.
 
+    Args:
+        run: Directory of the run.
+        trust: Read shards through the commands that the run's configuration names.
+
     Raises:
-        UserError: The directory holds no run, or its checkpoint is truncated or of another model.
+        UserError: The directory holds no run, its configuration would execute something, or its checkpoint is
+            truncated or of another model.
     """
     directory = Path(run)
     if not run or not (directory / "config.yaml").is_file():
@@ -43,23 +49,43 @@ def run_subject(run: str) -> Subject:
     path = last_checkpoint(directory)
     if not path.is_file():
         raise UserError(f"run={run} has no checkpoint ({path})")
+    try:
+        stored = read_yaml(directory / "config.yaml")
+    except UserError as error:
+        raise UserError(f"run={run}: {error}") from None
+    if not trust:
+        require_trust(stored, f"run={run}: config.yaml")
     check_checkpoint(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     saved, state = checkpoint["hyper_parameters"], read_weights(str(path))[0]
     make = _toy if "toy" in saved else _backbone
     try:
-        stored = yaml.safe_load((directory / "config.yaml").read_text())
         thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+        images = _whole_number(stored["diagnostics"]["images"], "diagnostics.images")
         subject = make(saved, stored, state)
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run (no key {error})") from None
+    except (TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
+    require_finite(subject.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
     return replace(subject, description=plain(subject.description | known), thresholds=thresholds,
-                   probe_images=int(stored["diagnostics"]["images"]))
+                   probe_images=images)
+
+
+def _whole_number(value: Any, key: str) -> int:
+    """A value of a configuration that nobody has checked.
+
+    Raises:
+        ValueError: It is not a whole number above 0.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value} is not a whole number above 0")
+    return value
 
 
 def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
@@ -86,7 +112,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
 def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
     """A toy transformer and the sequences it is evaluated on."""
     config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
-    size = int(stored["data"]["eval_size"])
+    size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
     model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
 
     def own(count: int) -> ProbeSet:

@@ -4,9 +4,7 @@
     OUT/parts/*.npz      finished batches, gone when all is summarised
 """
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import astuple
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sinkablate import run_directory
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
 from sinkablate.vit.tokens import TokenLayout
@@ -181,17 +180,9 @@ def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all.
+    """As everywhere; what was finished before stays.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The file cannot be written, as on a full disk.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: {error.strerror}; finished batches are kept, the same command goes on") from None
-        raise
+    run_directory.write_whole(path, write, "; finished batches are kept, the same command goes on")

@@ -51,6 +51,23 @@ def measurable(model: nn.Module) -> nn.Module:
     return model.float().eval()
 
 
+def require_finite(model: nn.Module, what: str) -> None:
+    """See that the weights of a model are numbers.
+
+    Args:
+        model: The model.
+        what: Begins the message: where the weights are from.
+
+    Raises:
+        UserError: A weight is NaN or infinite; the message names its parameter.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise UserError(f"{what}: {count} of the {tensor.numel()} weights in {name} are NaN or infinite: "
+                            "a model that diverged has nothing to measure")
+
+
 def plain(description: dict[str, Any]) -> dict[str, Any]:
     """As JSON has it, so that what is stored compares equal."""
     content: dict[str, Any] = json.loads(json.dumps(description))
@@ -72,6 +89,8 @@ def timm_subject(choice: ModelChoice) -> Subject:
     known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
     shape = {"num_classes": known, "in_chans": channels, "img_size": size}
     model = build_backbone(config, **shape, seed=0)
+    require_finite(model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint
+                   else f"backbone.name={choice.name}")
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
     seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}

@@ -55,6 +55,7 @@ def intervene(
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
+    trust: bool = False,
     format: Literal["table", "json"] = "table",
 ) -> dict[str, Any]:
     """Test what labels claim: edit one head at a time and watch the rest of the network.
@@ -86,6 +87,7 @@ def intervene(
         seed: Of donors, directions and random tokens, together with the image.
         device: auto, cpu, cuda or cuda:1.
         overwrite: Start over in a directory that holds another intervention.
+        trust: Run the commands that the configuration of the run names to read its images: the run is yours.
         format: What is printed at the end: tables, or the summary as JSON.
 
     Raises:
@@ -98,7 +100,7 @@ def intervene(
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite: shards would wipe out each other's rows; remove the directory first")
-    subject = subject_of("intervene", backbone, run, hf)
+    subject = subject_of("intervene", backbone, run, hf, trust=trust)
     shape = (len(blocks_of(subject.model)), block_parts(subject.model, 0).num_heads)
     given = None if heads == "auto" else parse_heads(heads, shape)
     if diagnosis is not None:

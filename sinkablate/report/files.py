@@ -1,6 +1,8 @@
 """Files that runs leave, read whole; a damaged one is an error that names it."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ import yaml
 
 from sinkablate.errors import UserError
 
+MOST_BYTES = 256 << 20
+"""Size of the largest JSON or YAML file that is read."""
+MOST_VALUES = 100_000
+"""A configuration holds fewer values."""
 
 def read_parquet(path: Path, needs: tuple[str, ...], columns: list[str] | None = None) -> pl.DataFrame:
     """One table of ours.
@@ -61,8 +67,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not JSON of sinkablate (a {type(content).__name__}, not an object)")
@@ -70,18 +76,61 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration.
+    """A configuration; tags that would make Python objects are refused.
 
     Raises:
         UserError: It is none.
     """
     try:
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(_text(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        size = _expanded_size(content, {})
+    except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: a key that is a list
         raise UserError(f"{path}: not YAML ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not the configuration of a run")
+    if size > MOST_VALUES:
+        raise UserError(f"{path}: more than {MOST_VALUES:,} values: not the configuration of a run")
     return content
+
+
+def flattened(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _text(path: Path) -> str:
+    """Content of a text file.
+
+    Raises:
+        UserError: It cannot be read, is no text, or is larger than any of ours.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a file of sinkablate")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({first_line(error)})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
+    """Number of values with every reference written out: a small YAML file can stand for billions, or refer to itself.
+
+    Args:
+        node: Content of the file.
+        sizes: Of the nodes seen so far, by id; infinite for those that are still being counted.
+    """
+    if not isinstance(node, (dict, list)):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = math.inf
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes)
+                                  for child in (node.values() if isinstance(node, dict) else node))
+    return sizes[id(node)]
 
 
 def first_line(error: Exception) -> str:

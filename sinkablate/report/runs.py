@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from sinkablate.errors import UserError
-from sinkablate.report.files import first_line, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.errors import UserError, printable
+from sinkablate.report.files import first_line, flattened, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run_directory import diverged
 
 CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
@@ -156,15 +156,16 @@ def read_run(path: Path) -> Run:
 
 
 def _fit(path: Path) -> Run:
-    config = _flat(read_yaml(path / CONFIG))
+    config = flattened(read_yaml(path / CONFIG))
     metrics = read_metrics(path / "metrics.csv")
     summary = read_json(path / "summary.json")
     steps = sorted((path / "diagnostics").glob("step_*.parquet"))
     blocks = sorted((path / "diagnostics" / "blocks").glob("step_*.parquet"))
     last = int(steps[-1].stem.split("_")[1]) if steps else None
-    variant, seed = str(config.get("variant", path.name)), str(config.get("seed_everything", ""))
+    variant = printable(str(config.get("variant", path.name)))
+    seed = printable(str(config.get("seed_everything", "")))
     return Run(
-        name=f"{variant}-s{seed}" if CELL.fullmatch(path.name) else path.resolve().name,
+        name=printable(f"{variant}-s{seed}" if CELL.fullmatch(path.name) else path.resolve().name),
         path=path, kind="run", variant=variant, seed=seed,
         finished=(path / "DONE").exists(), step=last, config=config, metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
@@ -182,7 +183,8 @@ def _diagnosis(path: Path) -> Run:
     stripes = path / "figures" / "stripes.csv"
     mass, names, registers = _per_image(path / "per_image.npz")
     return Run(
-        name=path.resolve().name, path=path, kind="diagnosis", variant=str(known.get("model", path.name)), seed="",
+        name=printable(path.resolve().name), path=path, kind="diagnosis",
+        variant=printable(str(known.get("model", path.name))), seed="",
         finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
         columns=read_csv(stripes) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
         **tables)
@@ -206,14 +208,6 @@ def _per_image(path: Path) -> tuple[NDArray[np.float32] | None, tuple[str, ...],
                     int(stored["num_register_tokens"]))
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"{path}: damaged ({first_line(error)})") from None
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sinkablate.compare.formats import NEEDS, Sheet, latex_table, markdown_table, render, sheets
+from sinkablate.compare.formats import NEEDS, Sheet, escaped_markdown, latex_table, markdown_table, render, sheets
 from sinkablate.report.ablation import Ablation
 from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type, types_caveat
 from sinkablate.report.figures import LABEL_COLOURS
@@ -48,7 +48,7 @@ def write_tables(folder: Path, made: dict[str, Sheet], ablation: Ablation | None
     """Write NAME.md and NAME.tex for each sheet, and for the comparison."""
     folder.mkdir()
     for name, sheet in made.items():
-        (folder / f"{name}.md").write_text(f"**{sheet.title}**\n\n{markdown_table(sheet)}\n")
+        (folder / f"{name}.md").write_text(f"**{escaped_markdown(sheet.title)}**\n\n{markdown_table(sheet)}\n")
         (folder / f"{name}.tex").write_text(f"{NEEDS}\n\n{latex_table(sheet, sheet.title + '.')}\n")
     if ablation is not None:
         (folder / "ablation.md").write_text(render([ablation.comparison], "markdown") + "\n")
