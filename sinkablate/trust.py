@@ -70,12 +70,12 @@ def runs_command(location: Any) -> bool:
 
 def _shards(location: str) -> Iterator[str]:
     """Yield what a location names, one shard of each range of numbers."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     for part in location.split("::"):
         try:
             yield from braceexpand(RANGE.sub(r"\1", part))
-        except UnbalancedBracesError:  # `expand` says so, in the place where the shards are opened
+        except ValueError:  # `expand` says so, in the place where the shards are opened
             yield part
 
 
