@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "compare": {"errors"},
     "report": {"run_directory", "compare", "config", "errors"},
     "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
-    "results": set(),
+    "results": {"run_directory"},
+    "trust": {"data", "report", "errors"},
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
     "diagnostics": {"vit", "attention", "config", "errors"},
@@ -46,8 +47,8 @@ MAY_IMPORT = {
                   "config", "errors"},
     "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "threads",
                   "config", "errors"},
-    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "threads", "config",
-                 "errors"},
+    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "threads", "trust",
+                 "config", "errors"},
 }
 """Room -> the other rooms it may know; `cli` and `__main__` may know all."""
 
