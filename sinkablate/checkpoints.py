@@ -3,6 +3,7 @@
     checkpoints/<name>.ckpt    as ModelCheckpoint names it; `stopped.ckpt` when a signal ended the run
     checkpoints/last.ckpt      a link to the latest of them
     checkpoints/previous.ckpt  the one before, in case the latest is damaged
+    checkpoints/final.ckpt     the final weights, where the last step was not due for a checkpoint
 """
 
 import os
@@ -18,7 +19,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from sinkablate.errors import UserError
-from sinkablate.run_directory import LAST
+from sinkablate.run_directory import LAST, NONFINITE
 
 PREVIOUS = "previous.ckpt"
 OnFailure = Literal["stop", "continue"]
@@ -80,7 +81,7 @@ class Checkpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            if path.name != LAST:
+            if path.name not in (LAST, NONFINITE):
                 _link(path.parent / LAST, path.name)
             self._failed = False
         except (OSError, RuntimeError) as error:  # torch's writer turns one into the other

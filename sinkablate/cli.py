@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sinkablate import trust
 from sinkablate.arguments import Parser, refuse_nulls, spelled_out
+from sinkablate.callbacks.finishing import FinalValidation, close_completed
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.preemption import Preemption
@@ -37,7 +38,7 @@ from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_arguments import add_run_arguments
-from sinkablate.run_directory import close, require_writable, write_json
+from sinkablate.run_directory import close, require_final_weights, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
@@ -166,7 +167,7 @@ class Cli(LightningCLI):
             tags = tuple(f"{k}:{v}" for k, v in self.program.mechanism(config.model).items())
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
-            callbacks.append(Preemption(self.run_dir))
+            callbacks += [Preemption(self.run_dir), FinalValidation()]
             callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
@@ -178,6 +179,7 @@ class Cli(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
             raise UserError(f"{keys}: {error}") from error
+        close_completed(made)
         require_all_tasks(made)
         require_cuttable(made, self.model)
         return made
@@ -198,6 +200,7 @@ class Cli(LightningCLI):
         """Summarize and close the run."""
         summary = fit_summary(self)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
+            require_final_weights(self.run_dir, self.trainer.global_step)
             history = pl.read_csv(self.run_dir / "metrics.csv", infer_schema_length=None)
             if hasattr(self.model, "findings"):
                 summary |= self.model.findings(history)

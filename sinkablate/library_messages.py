@@ -11,5 +11,6 @@ def silence_libraries() -> None:
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
                  ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
-                 ".*intended to run from within Python.*", ".*srun. command is available.*"):
+                 ".*intended to run from within Python.*", ".*srun. command is available.*",
+                 "Checkpoint directory .* is not empty", "The dirpath has changed from"):
         warnings.filterwarnings("ignore", text)

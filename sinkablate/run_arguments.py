@@ -1,8 +1,8 @@
 """The keys of a run that are not Lightning's, its model's or its data's."""
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
+from sinkablate.callbacks.checkpointing import RunCheckpoint
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.checkpoints import OnFailure
@@ -29,7 +29,7 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
     parser.add_class_arguments(WandbConfig, "wandb")
     parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
     parser.add_lightning_class_args(Stability, "stability")
-    parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+    parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.add_argument("--on_checkpoint_failure", type=OnFailure, default="stop",
                         help="What a checkpoint that cannot be written does to the run: stop or continue.")
     parser.set_defaults({"checkpoint.save_last": None, "checkpoint.save_top_k": 1,

@@ -27,8 +27,9 @@ OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
 
-LAST, NONFINITE = "last.ckpt", "nonfinite.ckpt"
-"""In the folder of checkpoints: a link to the latest; weights before the step whose loss was no number any more."""
+LAST, FINAL, NONFINITE = "last.ckpt", "final.ckpt", "nonfinite.ckpt"
+"""In the folder of checkpoints: a link to the latest; the final weights, where no other checkpoint holds them; weights
+before the step whose loss was no number any more."""
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -42,24 +43,61 @@ def diverged(run_dir: Path) -> bool:
 
 
 def resumable(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The latest whole checkpoint of a run, and a line for each later one that is not; None if there is none at all."""
+    """The whole checkpoint of a run that is furthest in its training, and a line for each file that was passed over.
+
+    What a checkpoint says of itself decides, because a copy or a wrong clock changes the times of files. The one of a
+    loss that was not a number is left out: it was written in the middle of a step.
+    """
     faults: list[str] = []
-    files = [path for path in (run_dir / "checkpoints").glob("*.ckpt") if not path.is_symlink()]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    found: list[tuple[tuple[int, ...], bool, Path]] = []
+    for path in sorted((run_dir / "checkpoints").glob("*.ckpt")):
+        if path.is_symlink() or path.name == NONFINITE:
+            continue
         try:
-            check_checkpoint(path)
+            content = check_checkpoint(path, trains=True)
         except UserError as error:
             faults.append(str(error))
         else:
-            return path, faults
-    return None, faults
+            found.append((_position(content), path.name != LAST, path))
+    return (max(found)[-1] if found else None), faults
 
 
-def check_checkpoint(path: Path) -> None:
-    """See that a file is a whole checkpoint of a run; tensors are mapped, not read.
+def _position(checkpoint: dict[str, Any]) -> tuple[int, ...]:
+    """How far a training had come: its step and, where two checkpoints share it, which epoch had begun and ended."""
+    epoch = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    return (checkpoint["global_step"], *(epoch.get(name, 0) for name in ("completed", "processed", "started", "ready")))
+
+
+def saved_step(path: Path) -> int | None:
+    """Optimizer steps behind a checkpoint; None if there is no whole one."""
+    try:
+        return int(check_checkpoint(path)["global_step"])
+    except UserError:
+        return None
+
+
+def require_final_weights(run_dir: Path, step: int) -> None:
+    """See that `last.ckpt` holds the weights of the last step, without which a run is not done.
 
     Raises:
-        UserError: It is missing, truncated, or something else.
+        UserError: They could not be written.
+    """
+    found = saved_step(last_checkpoint(run_dir))
+    if found != step:
+        kept = "there is no checkpoint" if found is None else f"the latest checkpoint is of step {found}"
+        raise UserError(f"run_dir={run_dir}: the final weights, of step {step}, could not be written and {kept}; "
+                        "make room and go on with --ckpt_path auto")
+
+
+def check_checkpoint(path: Path, *, trains: bool = False) -> dict[str, Any]:
+    """The content of a whole checkpoint of a run; tensors are mapped, not read.
+
+    Args:
+        path: The file.
+        trains: A training is to go on from it.
+
+    Raises:
+        UserError: It is missing, truncated, or something else, or holds too little to go on from.
     """
     import torch  # which takes seconds, and only a checkpoint needs
 
@@ -69,8 +107,12 @@ def check_checkpoint(path: Path) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
         raise UserError(f"ckpt_path={path}: truncated, or not a checkpoint") from None
-    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+    if not isinstance(content, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= content.keys():
         raise UserError(f"ckpt_path={path}: not a checkpoint of a run (weights alone go to model.backbone.checkpoint)")
+    if trains and "optimizer_states" not in content:
+        raise UserError(f"ckpt_path={path}: holds the weights alone (checkpoint.save_weights_only), which a training "
+                        "cannot go on from")
+    return content
 
 
 def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> None:
@@ -137,6 +179,7 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # of a process that was killed
             partial.unlink()
+        (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)  # its step is trained again
         (run_dir / "config.yaml").write_text(config)
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error

@@ -78,9 +78,13 @@ class SinkDiagnostics(L.Callback):
         self._probe = (images[torch.from_numpy(mine)], mine)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the start of a fresh run; a resumed one has measured the step it resumes from."""
+        """Measure the start of a fresh run; a resumed one has measured the step it resumes from.
+
+        One that resumes at its end measures that again, because the summary needs the numbers.
+        """
         step = trainer.global_step
-        self._measured_at = step if step and self.every_n_steps and step % self.every_n_steps == 0 else None
+        measured = step and self.every_n_steps and step % self.every_n_steps == 0 and not trainer.fit_loop.done
+        self._measured_at = step if measured else None
         if self.every_n_steps and trainer.global_step == 0:
             self._measure(trainer, pl_module)
 

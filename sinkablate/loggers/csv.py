@@ -61,6 +61,7 @@ class MetricsCsv(Logger):
         """Forget what was logged past the step that training resumes from; that step's own row is still open."""
         self._reopen(step)
         self._pending = {at: row for at, row in self._pending.items() if at <= step}
+        self._flushed = max(self._flushed, step - 1)
 
     @rank_zero_only
     def save(self) -> None:
