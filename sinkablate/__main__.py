@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sinkablate import __version__
+from sinkablate import __version__, streams
 from sinkablate.errors import UserError
 from sinkablate.job_script import tell_mistake
+from sinkablate.preemption import INTERRUPTED, ending_on_interrupt, interrupted
+from sinkablate.suggestions import did_you_mean
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
@@ -32,58 +34,106 @@ def help_text() -> str:
             "`python -m sinkablate VERB --help` lists the options of a verb.")
 
 
+HELP = {"-h", "--help"}
+TRAINER_VERBS = ("fit", "validate", "test", "predict", "plan")
+"""Verbs with the keys of a run."""
+RESUMED = ("diagnose", "intervene")
+"""Verbs that keep what they have finished: the same command resumes after it."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0, or 2 with one line on stderr for a user's mistake."""
+    """Run one verb.
+
+    Returns:
+        The exit code: 0; 2 with one line on stderr for a user's mistake; 130 with one line after Ctrl-C.
+    """
     argv = list(sys.argv[1:] if args is None else args)
-    if not argv or argv[0] in ("-h", "--help"):
+    streams.escape_unencodable()
+    if not argv or argv[0] in HELP:
         print(help_text())
         return 0
     if argv[0] == "--version":
         print(__version__)
         return 0
+    with ending_on_interrupt():
+        return _guarded(argv[0], argv[1:])
+
+
+def _guarded(verb: str, argv: list[str]) -> int:
+    """Run a verb, and tell in one line how it ended where it did not end well."""
     try:
-        code = _run(argv[0], argv[1:])
+        code = _run(verb, argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
+        streams.clear()
         print(f"error: {error}", file=sys.stderr)
         tell_mistake(str(error))
         return 2
+    except BaseException:
+        streams.clear()
+        if not interrupted():
+            raise
+        resume = "; the same command resumes after what is finished" if verb in RESUMED else ""
+        print(f"interrupted{resume}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _run(verb: str, argv: list[str]) -> int:
     """Import what the verb needs, and no more."""
     if verb not in VERBS:
-        raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}")
-    if {"-h", "--help"} & set(argv):
+        raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}{did_you_mean(verb, VERBS)}")
+    if any(word.split("=")[0] in HELP for word in argv):
+        if verb in TRAINER_VERBS and argv[-1] in HELP:
+            from sinkablate.keys import overview
+
+            print(overview(verb, VERBS[verb]))
+            return 0
         from jsonargparse import set_parsing_settings
 
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # reads sources, so only for whoever asks
-    if verb in FUNCTIONS:
-        from sinkablate.arguments import gathered, run_function
+    if verb in TRAINER_VERBS:
+        return _train(verb, argv)
+    with streams.announced("loading ..."):
+        run = _sweep() if verb == "sweep" else _of_function(verb)
+    return run(argv)
 
-        function, tell = FUNCTIONS[verb]()
-        return run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
-    if verb == "sweep":
-        from sinkablate.sweep.command import main as sweep
 
-        return sweep(argv)
-    if verb == "plan":
-        from sinkablate.cli import run_trainer
-        from sinkablate.plan import PlanCli
+def _train(verb: str, argv: list[str]) -> int:
+    """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
+    from sinkablate import early_checks, preemption
 
-        return run_trainer("fit", argv, PlanCli)
+    if not HELP & set(argv):
+        early_checks.check(verb, argv)
     if verb == "fit":
-        from sinkablate.preemption import forget, listen
+        preemption.forget()
+        preemption.listen()
+    with streams.announced("loading PyTorch and Lightning ..."):
+        from sinkablate.cli import Cli, run_trainer
 
-        forget()
-        listen()  # before the imports, which take seconds
-    from sinkablate.cli import run_trainer
+        if verb == "plan":
+            from sinkablate.plan import PlanCli
 
-    return run_trainer(verb, argv)
+    if verb == "plan":
+        return run_trainer("fit", argv, PlanCli)
+    return run_trainer(verb, argv, Cli)
+
+
+def _sweep() -> Callable[[list[str]], int]:
+    from sinkablate.sweep.command import main as sweep
+
+    return sweep
+
+
+def _of_function(verb: str) -> Callable[[list[str]], int]:
+    """What runs a verb whose options are the arguments of one function."""
+    from sinkablate.arguments import gathered, run_function
+
+    function, tell = FUNCTIONS[verb]()
+    return lambda argv: run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
 
 
 Function = tuple[Callable[..., Any], Callable[[Any], str] | None]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 from jsonargparse import ArgumentParser, auto_cli
 
 from sinkablate.errors import UserError
+from sinkablate.suggestions import did_you_mean
 
 
 class Parser(ArgumentParser):
@@ -18,7 +19,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise _mistake_behind(ex) or UserError(plain(message)) from ex
+        raise _mistake_behind(ex) or UserError(_unknown_name(self, message) or plain(message)) from ex
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's, which gives its groups this method too; a number without a point is an int."""
@@ -50,6 +51,30 @@ def int_first(hint: Any) -> Any:
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(members):
         return hint
     return reduce(or_, sorted(members, key=lambda member: member is not int))
+
+
+UNKNOWN = re.compile(r"unrecognized arguments: (?P<words>.+)|does not accept option '(?P<key>[^']+)'", re.DOTALL)
+
+
+def _unknown_name(parser: ArgumentParser, message: str) -> str | None:
+    """What is said of an option or key that does not exist, with the nearest that does; None for other messages."""
+    found = UNKNOWN.search(message)
+    if found is None:
+        return None
+    words = (found["words"] or "").split()
+    name = found["key"] or next((word.split("=")[0] for word in words if word.startswith("-")), None)
+    if name is None:
+        return f"{' '.join(words)}: follows no option; every value needs its --KEY in front"
+    known = (option.removeprefix("" if name.startswith("-") else "--") for option in _options(parser))
+    what = "key" if found["key"] else "option"
+    return f"{name}: there is no such {what}{did_you_mean(name, known) or '; --help lists them'}"
+
+
+def _options(parser: ArgumentParser) -> list[str]:
+    """The options of a parser and of its subcommands."""
+    return [option for action in parser._actions for option in (
+        *action.option_strings, *(name for sub in (getattr(action, "_name_parser_map", None) or {}).values()
+                                  for name in _options(sub)))]
 
 
 UNION = re.compile(r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'

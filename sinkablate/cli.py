@@ -17,20 +17,22 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from omegaconf.errors import OmegaConfBaseException
 
-from sinkablate import trust
+from sinkablate import streams, trust
 from sinkablate.arguments import Parser, refuse_nulls, spelled_out
 from sinkablate.callbacks.finishing import FinalValidation, close_completed
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.preemption import Preemption
+from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
-from sinkablate.callbacks.throughput import Throughput, progress_callback
+from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cells import cell_id, in_order, require_sweep_name, variant_name
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
 from sinkablate.fsdp2 import register, require_cuttable
+from sinkablate.group_help import group_help, help_group
 from sinkablate.job_script import tell_run_dir
 from sinkablate.library_messages import silence_libraries
 from sinkablate.loggers.csv import MetricsCsv
@@ -92,6 +94,9 @@ class Cli(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse and build every config group, so that `--print_config` refuses what a run would refuse."""
+        if (group := help_group(args)) is not None:
+            print(group_help(self._parser(self.verb), group))
+            raise SystemExit(0)
         args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
@@ -186,6 +191,8 @@ class Cli(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Compute with the threads that this machine has to offer."""
+        if self.config[self.verb].trainer.enable_progress_bar is not False:
+            streams.announce("preparing ...")  # until the bar starts
         with considerate_threads(self.trainer.num_devices):
             super()._run_subcommand(subcommand)
 

@@ -1,4 +1,4 @@
-"""Stops a run that was asked to stop: all ranks at one step boundary, with a checkpoint, and exit code 75."""
+"""Stops a run that was asked to stop: all ranks at one step boundary, with a checkpoint, and exit code 75 or 130."""
 
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,13 @@ class Preemption(L.Callback):
         if trainer.is_global_zero:
             why = preemption.asked() or "a signal to another rank"
             write_json(self.run_dir / PREEMPTED, {"signal": why, "step": trainer.global_step})
-            print(f"stopped by {why} at step {trainer.global_step}; --ckpt_path auto goes on", flush=True)
+            print(f"stopped by {why} and saved at step {trainer.global_step}; the same command with --ckpt_path auto "
+                  "resumes it", flush=True)
         trainer.strategy.barrier()
         raise preemption.Preempted
 
     def _own_signals(self, trainer: L.Trainer) -> None:
-        preemption.listen()
+        preemption.listen(training=True)
         trainer._signal_connector.received_sigterm = False
 
     def state_dict(self) -> dict[str, Any]:

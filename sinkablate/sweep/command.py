@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sinkablate.arguments import call
 from sinkablate.errors import UserError
+from sinkablate.suggestions import did_you_mean
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of
@@ -181,7 +182,7 @@ def main(argv: list[str]) -> int:
         print(f"usage: python -m sinkablate sweep COMMAND FILE [options]\n\n{lines}")
         return 0
     if argv[0] not in VERBS:
-        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(VERBS)}")
+        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(VERBS)}{did_you_mean(argv[0], VERBS)}")
     try:
         return int(call(VERBS[argv[0]], f"sweep {argv[0]}", argv[1:]))
     except BrokenPipeError:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.preemption import EXIT_CODE, SIGNALS
+from sinkablate.preemption import SIGNALS, STOPPED
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
@@ -85,7 +85,7 @@ def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
         if state_of(run_dir, ours=True) in (State.DONE, State.FAILED):
             return True
         code = _fit(fit_words(sweep, cell, root), run_dir / LOG)
-        if code == EXIT_CODE:
+        if code in STOPPED:
             stop.count += 1  # the signal reached `fit`
         else:
             note_end(run_dir, code)
@@ -99,7 +99,7 @@ def _fit(words: list[str], log: Path) -> int:
     from sinkablate.preemption import forget, listen
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
         forget()
         listen()
         try:

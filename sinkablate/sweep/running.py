@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from sinkablate.cells import Cell
-from sinkablate.preemption import EXIT_CODE, SIGNALS
+from sinkablate.preemption import SIGNALS, STOPPED, handle
 from sinkablate.run_directory import DONE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
@@ -42,7 +42,9 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Take the signals over for a while."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *SIGNALS)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+        for number in before:
+            handle(number, self._note)
         try:
             yield self
         finally:
@@ -127,7 +129,7 @@ class Runner:
         again = []
         for child in [child for child in self._children if child.process.poll() is not None]:
             run_dir, code = self.root / child.cell.id, child.process.returncode
-            killed = code < 0 or code == EXIT_CODE
+            killed = code < 0 or code in STOPPED
             if killed and self._starts[child.cell.id] <= self.restarts:
                 again.append(child.cell)
             elif not self.stop.count or not killed:

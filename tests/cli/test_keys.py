@@ -28,7 +28,7 @@ def test_the_keys_of_fit_are_the_frozen_ones() -> None:
 
 
 def test_help_has_a_sentence_for_every_key() -> None:
-    said = spawn("fit", "--help").succeeded().out
+    said = spawn("fit", "--help", "all").succeeded().out
     options = re.split(r"\n  (?=-)", said[said.index("\noptions:"):])[1:]
     sentences = {}
     for option in options:

@@ -1,0 +1,202 @@
+"""What a run shows of its progress: a bar on a terminal, lines in a file."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from sinkablate import streams
+from sinkablate.callbacks.throughput import Throughput
+from sinkablate.memory import peak_memory_gib
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+def progress_callback(throughput: Throughput) -> ProgressBar:
+    """A bar on a terminal, one line per logging interval in a file."""
+    return Bar(throughput) if sys.stderr.isatty() else Lines(throughput)
+
+
+class Bar(ProgressBar):
+    """A bar over the whole run with the time left, one more while the model is evaluated, a line after each epoch."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        super().__init__()
+        self.throughput = throughput
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._training: TaskID | None = None
+        self._evaluating: TaskID | None = None
+
+    def disable(self) -> None:
+        """Lightning calls this on every rank but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the bar."""
+        if self._enabled:
+            self._training = self._add("", trainer.estimated_stepping_batches, done=trainer.global_step)
+            self._show_training(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        """Move on by a step."""
+        self._show_training(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a bar for the evaluation."""
+        self._evaluate("validating", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Move on by a batch."""
+        self._advance()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the bar of the evaluation."""
+        self._end_evaluation(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave a line with the metrics of the epoch."""
+        if self._bar is not None:
+            metrics = "  ".join(f"{name} {float(value):.4g}" for name, value in self._metrics(trainer).items())
+            self._bar.console.print(f"epoch {_epoch(trainer)}  {metrics}", highlight=False, markup=False)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start a bar."""
+        self._evaluate("testing", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Move on by a batch."""
+        self._advance()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the bar."""
+        self._end_evaluation(trainer)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start a bar."""
+        self._evaluate("predicting", sum(trainer.num_predict_batches))
+
+    def on_predict_batch_end(self, *_: Any) -> None:
+        """Move on by a batch."""
+        self._advance()
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the bar."""
+        self._end_evaluation(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def _add(self, doing: str, total: float, done: int = 0) -> TaskID:
+        if self._bar is None:
+            streams.clear()
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                       TextColumn("{task.fields[speed]}"), TimeRemainingColumn(), TextColumn("{task.fields[left]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        known = None if math.isinf(total) or total < 0 else total
+        return self._bar.add_task(doing, total=known, completed=done, speed="", left="left" if known else "")
+
+    def _show_training(self, trainer: L.Trainer) -> None:
+        if self._bar is not None and self._training is not None:
+            loss = trainer.callback_metrics.get("train/loss")
+            self._bar.update(
+                self._training, description=f"epoch {_epoch(trainer)}", completed=trainer.global_step,
+                speed=f"{self.throughput.images_per_second:.0f} images/s" + (
+                    "" if loss is None else f"  loss {float(loss):.3f}") if self.throughput.images else "")
+
+    def _evaluate(self, doing: str, total: float) -> None:
+        if self._enabled:
+            self._evaluating = self._add(doing, total)
+
+    def _advance(self) -> None:
+        if self._bar is not None and self._evaluating is not None:
+            self._bar.advance(self._evaluating)
+
+    def _end_evaluation(self, trainer: L.Trainer) -> None:
+        if self._bar is not None and self._evaluating is not None:
+            self._bar.remove_task(self._evaluating)
+            self._evaluating = None
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._stop()
+
+    def _metrics(self, trainer: L.Trainer) -> dict[str, Any]:
+        """Losses and accuracies; the sinks are in the tables."""
+        return {name: value for name, value in trainer.callback_metrics.items()
+                if name.startswith(("train/", "val/")) or name == "lr"}
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._training = self._evaluating = None
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    """The current epoch of all, counted from 1."""
+    total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+    return f"{trainer.current_epoch + 1}{total}"
+
+
+class Lines(ProgressBar):
+    """One line now and then: epoch, step, loss, images/s, time left, peak memory."""
+
+    def __init__(self, throughput: Throughput, every_seconds: float = 10.0) -> None:
+        super().__init__()
+        self.throughput = throughput
+        self.every_seconds = every_seconds
+        self._last = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def disable(self) -> None:
+        """Nothing to switch off."""
+
+    def enable(self) -> None:
+        """Nothing to switch on."""
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        """Print when the interval has passed."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, trainer.global_step)
+        if now - self._last < self.every_seconds:
+            return
+        self._last = now
+        total = trainer.estimated_stepping_batches
+        begun, step = self._first
+        rate = (trainer.global_step - step) / (now - begun) if now > begun else 0.0
+        left = clock((total - trainer.global_step) / rate) if rate > 0 else "?"
+        loss = trainer.callback_metrics.get("train/loss", float("nan"))
+        print(f"epoch {_epoch(trainer)}  step {trainer.global_step}/{total:.0f}  "
+              f"loss {float(loss):.3f}  {self.throughput.images_per_second:.0f} images/s  {left} left  "
+              f"{peak_memory_gib():.1f} GiB", flush=True)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the accuracy of the epoch."""
+        acc = trainer.callback_metrics.get("val/acc1")
+        if acc is not None and trainer.state.fn == TrainerFn.FITTING:
+            print(f"epoch {_epoch(trainer)}  val/acc1 {float(acc):.4f}", flush=True)

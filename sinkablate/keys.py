@@ -1,0 +1,71 @@
+"""The keys of a run, as far as they must be known before a framework is imported: for `--help` and the first checks.
+
+`--help GROUP` and the parser know every key; a test compares the names here with the parser's.
+"""
+
+GROUPS = {
+    "trainer": "Lightning's Trainer: epochs, devices, precision, accumulation, limits",
+    "model": "what is trained",
+    "model.backbone": "the vision transformer and what is changed in it (task: classify, lejepa)",
+    "model.backbone.attention": "score function, sink and gate",
+    "model.backbone.pathway": "a global pathway in addition to attention",
+    "model.optim": "optimizer and schedule",
+    "model.loss": "loss and label mixing (task: classify)",
+    "model.ema": "moving average of the weights (task: classify)",
+    "model.common_mode": "penalty on what attention writes to all tokens alike (task: classify)",
+    "model.lejepa": "objective, projector and probe (task: lejepa)",
+    "model.toy": "the toy task and its mechanism (task: toy)",
+    "data": "batches and loader processes",
+    "data.source": "where the images are and how they are read",
+    "data.image": "size, channels and normalization",
+    "data.augment": "augmentation of training images",
+    "data.views": "several views of each training image",
+    "wandb": "Weights & Biases",
+    "diagnostics": "how often and on which images the sinks are measured",
+    "diagnostics.thresholds": "the numbers behind quantities and rules",
+    "stability": "what counts as a spike of the gradient norm",
+    "checkpoint": "when checkpoints are saved",
+}
+"""Groups of keys with one line each; `task` decides which of them exist."""
+
+MOST_USED = {
+    "config FILE": "YAML file of keys; several are stacked, the last one wins",
+    "task NAME": "classify (default), lejepa or toy",
+    "run_dir DIR": "directory of the run (default: runs/<model>-<variant>-s<seed>)",
+    "variant NAME": "name of the variant in run names",
+    "seed_everything N": "seed of parameters, data order and augmentation",
+    "ckpt_path FILE": "checkpoint to start from; `auto`: the latest one of the run directory",
+    "overwrite": "start over in a directory that holds a run",
+    "trainer.max_epochs N": "epochs of training",
+    "trainer.devices N": "GPUs or processes",
+    "trainer.precision NAME": "32-true, bf16-mixed, ...",
+    "data.source.train PATH": "training images; see `--help data.source`",
+    "data.batch_size N": "images per step and process",
+    "model.backbone.name NAME": "timm's name of the model, or vit_mini",
+    "model.optim.lr X": "peak learning rate",
+    "wandb.mode MODE": "auto (default), online, offline or disabled",
+    "print_config": "show the resulting keys and check them; nothing runs",
+}
+"""Keys that most command lines need, with a placeholder for their value."""
+
+SINGLE = ("config", "print_config", "help", "seed_everything", "task", "variant", "run_dir", "sweep", "overwrite",
+          "on_checkpoint_failure", "ckpt_path", "weights_only")
+"""Keys without a group."""
+OF_ONE_COMMAND = {"validate": ("verbose", "trust"), "test": ("verbose", "trust"),
+                  "predict": ("return_predictions", "trust"),
+                  "plan": ("images", "json")}
+
+
+def first_names(command: str) -> set[str]:
+    """What a key of a command may begin with, up to its first dot."""
+    return {*SINGLE, *(group.split(".")[0] for group in GROUPS), *OF_ONE_COMMAND.get(command, ())}
+
+
+def overview(command: str, purpose: str) -> str:
+    """What `--help` prints: the most used keys and the groups of all others."""
+    used = "\n".join(f"  --{key:<26} {line}" for key, line in MOST_USED.items())
+    groups = "\n".join(f"  {group:<28} {line}" for group, line in GROUPS.items())
+    return (f"usage: python -m sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
+            f"the most used keys:\n{used}\n\n"
+            f"all keys, by group:\n{groups}\n\n"
+            f"`python -m sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key.")
