@@ -5,12 +5,17 @@ import re
 from collections.abc import Callable, Container, Mapping
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, auto_cli
+import yaml
+from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
+from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.run_directory import written_by
+from sinkablate.strict_yaml import refuse_repeated_keys
 from sinkablate.suggestions import did_you_mean
 
 
@@ -37,7 +42,7 @@ class Parser(ArgumentParser):
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
-            raise UserError(f"{cfg_path}: {error}") from error
+            raise UserError(f"{cfg_path}: {error}{_version_note(str(cfg_path))}") from error
 
 
 def int_first(hint: Any) -> Any:
@@ -89,6 +94,24 @@ def plain(message: str) -> str:
     types = re.sub(r"typing\.Literal\[(.*?)\]|<class '([\w.]+)'>", lambda kind: kind[1] or kind[2], found["types"])
     names = types.replace("NoneType", "null").replace("'", "")
     return f"{found['key']}={found['value'].strip()} is none of: {names}"
+
+
+def _load(text: str) -> Any:
+    """What jsonargparse's own loader makes of a file or a word, unless a key is in it twice."""
+    if ":" in text:
+        refuse_repeated_keys(text)
+    return _lenient(text)
+
+
+_lenient = get_loader("yaml")
+for mode in ("yaml", "omegaconf+"):  # the modes of our parsers; interpolation comes after loading
+    set_loader(mode, _load, (yaml.YAMLError,))
+
+
+def _version_note(path: str) -> str:
+    """That another version of sinkablate wrote a config, where one did: what it says may not be known here."""
+    version = written_by(Path(path))
+    return "" if version in (None, __version__) else f" (sinkablate {version} wrote this file; this is {__version__})"
 
 
 def _mistake_behind(error: BaseException | None) -> UserError | None:

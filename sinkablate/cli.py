@@ -40,11 +40,12 @@ from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, write_predictions
 from sinkablate.run_arguments import add_run_arguments
-from sinkablate.run_directory import close, require_final_weights, require_writable, write_json
+from sinkablate.run_directory import close, naming, require_final_weights, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
 from sinkablate.threads import considerate_threads
+from sinkablate.trainer_options import check_options, check_trainer, refused_by_lightning
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -122,6 +123,7 @@ class Cli(LightningCLI):
 
     def _check_names(self, config: Namespace) -> None:
         """Keys that belong to no dataclass."""
+        check_options(config)
         require(0 <= config.seed_everything < 2**32,
                 f"seed_everything must lie in [0, 2^32), got {config.seed_everything}")
         require(re.fullmatch(r"\w[\w.+=-]*", config.variant) is not None,
@@ -144,10 +146,6 @@ class Cli(LightningCLI):
         self.name = f"{model}-{config.variant}-s{config.seed_everything}"
         config.run_dir = config.run_dir or f"runs/{self.name}"
         self.run_dir = Path(config.run_dir)
-        for key, instead in (("trainer.logger", "wandb.*"), ("trainer.default_root_dir", "run_dir"),
-                             ("checkpoint.dirpath", "run_dir")):
-            if config[key] is not None:
-                raise UserError(f"{key} is set by the run itself; use {instead}")
         require_writable(self.run_dir)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             tell_run_dir(self.run_dir)
@@ -181,11 +179,13 @@ class Cli(LightningCLI):
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
             made = super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)
-        except (MisconfigurationException, ValueError) as error:
-            keys = ", ".join(f"trainer.{key}={config.trainer[key]}" for key in ("accelerator", "devices", "strategy"))
-            raise UserError(f"{keys}: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            raise refused_by_lightning(error, config.trainer) from error
         close_completed(made)
         require_all_tasks(made)
+        check_trainer(made, config.trainer)
         require_cuttable(made, self.model)
         return made
 
@@ -212,7 +212,8 @@ class Cli(LightningCLI):
             if hasattr(self.model, "findings"):
                 summary |= self.model.findings(history)
             if draw := self.program.draw:
-                draw(history, self.run_dir / "figures")
+                with naming(self.run_dir / "figures"):
+                    draw(history, self.run_dir / "figures")
             close(self.run_dir, summary)
             print_results(self.run_dir, summary)
 
@@ -220,7 +221,8 @@ class Cli(LightningCLI):
         """Keep and show the numbers of `validate` and `test`."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with naming(self.run_dir):
+                self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / f"{self.verb}.json", metrics)
 
     after_test = after_validate

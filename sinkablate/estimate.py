@@ -43,6 +43,7 @@ def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape
     bare = copy.deepcopy(model).to("meta").train()
     one, two = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
+        bare.requires_grad_(False)  # the counter's hooks trip over a view of a parameter made without gradients
         run(bare.eval(), torch.empty(1, *shape, device="meta"))
     sizes = [p.numel() * p.element_size() for p in model.parameters()]
     trainable = [p for p in model.parameters() if p.requires_grad]

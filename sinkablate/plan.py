@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,7 @@ from sinkablate.cli import Cli
 from sinkablate.data.embedded import EMBEDDED_IMAGES
 from sinkablate.errors import UserError
 from sinkablate.estimate import estimate
+from sinkablate.tasks.optim import make_optimizer, make_schedule
 
 
 class PlanCli(Cli):
@@ -39,14 +41,24 @@ class PlanCli(Cli):
         config = self.config["fit"]
         if config.images is not None and config.images < 1:
             raise UserError(f"images must be at least 1, got {config.images}")
+        if self.task == "toy":
+            raise UserError("plan counts images: a toy needs seconds, just run it")
+        self._refuse_what_fit_refuses(config)
         content = plan(self, config)
         print(json.dumps(content, indent=2)) if config.json else _print(content)
 
 
+    def _refuse_what_fit_refuses(self, config: Any) -> None:
+        """The checks that `fit` makes before it trains, as far as they need no data."""
+        self.model.check_data(self.datamodule, 1)
+        diagnostics, image = self.config_init["fit"].diagnostics, config.data.image
+        if diagnostics.every_n_steps:
+            blank = torch.zeros(1, image.in_chans, image.size, image.size)
+            diagnostics.check_model(self.model, str(config.trainer.precision), blank)
+
+
 def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     """The plan as plain values; what only the data could tell is None."""
-    if cli.task == "toy":
-        raise UserError("plan counts images: a toy needs seconds, just run it")
     views = config.data.views.count
     side, channels = config.data.image.size, config.data.image.in_chans
     shape = (channels, side, side) if cli.task == "classify" else (views, channels, side, side)
@@ -55,6 +67,10 @@ def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     images = config.images or (EMBEDDED_IMAGES if config.data.source.format == "embedded" else None)
     batch, epochs = config.data.batch_size, config.trainer.max_epochs
     steps = None if images is None or epochs in (None, -1) else images // batch * epochs
+    optim = cli.model.optim_config
+    optimizer = make_optimizer(cli.model.backbone, optim)
+    if steps is not None:
+        make_schedule(optimizer, optim, steps)  # which refuses a warm-up that is longer than the training
     return {"name": cli.program.model_name(config.model) + f"-{config.variant}", **asdict(found),
             "training_flops": None if steps is None else 3 * found.flops_per_image * steps * batch,
             "batch_size": batch, "epochs": epochs, "images": images,

@@ -9,8 +9,8 @@ import os
 import pickle
 import shutil
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
 
+_LONGEST = "diagnostics/blocks/step_00000000.parquet"
+"""The longest name in a directory."""
 LAST, FINAL, NONFINITE = "last.ckpt", "final.ckpt", "nonfinite.ckpt"
 """In the folder of checkpoints: a link to the latest; the final weights, where no other checkpoint holds them; weights
 before the step whose loss was no number any more."""
@@ -137,9 +139,22 @@ def require_writable(run_dir: Path, key: str = "run_dir") -> None:
     Raises:
         UserError: A file is in the way, or the directory belongs to somebody else.
     """
+    try:
+        os.lstat(run_dir / _LONGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name or a path that is too long; a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{key}={_printable(run_dir)} cannot be written: {reason}") from None
     nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{key}={run_dir} cannot be written: {nearest} is no directory that can be written")
+
+
+def _printable(path: Path) -> str:
+    """A path as it can be shown in one line."""
+    text = repr(str(path))[1:-1]
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def hold(directory: Path, key: str) -> FileLock:
@@ -180,9 +195,23 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # of a process that was killed
             partial.unlink()
         (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)  # its step is trained again
-        (run_dir / "config.yaml").write_text(config)
+        (run_dir / "config.yaml").write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
+
+
+_WRITTEN_BY = "# written by sinkablate "
+"""Beginning of the first line of `config.yaml`: a comment, so that any version reads the file."""
+
+
+def written_by(path: Path) -> str | None:
+    """The version of sinkablate that wrote a config file; None where none says so."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            line = file.readline(100)
+    except OSError:
+        return None
+    return line.removeprefix(_WRITTEN_BY).strip() if line.startswith(_WRITTEN_BY) else None
 
 
 def provenance() -> dict[str, Any]:
@@ -223,13 +252,31 @@ def write_whole(path: Path, write: Callable[[Path], Any], hint: str = "") -> Non
         UserError: It cannot be written, as on a full disk.
     """
     partial = path.with_name(f".{path.name}.partial")
+    with naming(path, hint):
+        try:
+            partial.unlink(missing_ok=True)  # a link that somebody else left there would be written through
+            write(partial)
+            os.replace(partial, path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn an error of the operating system into one line that names a file: its own often does not.
+
+    Args:
+        path: What the block writes.
+        hint: Ends the message.
+
+    Raises:
+        UserError: It cannot be written, as on a full disk.
+    """
     try:
-        partial.unlink(missing_ok=True)  # a link that somebody else left there would be written through
-        write(partial)
-        os.replace(partial, path)
+        yield
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from None
 
 
@@ -245,5 +292,6 @@ def _finite(tree: Any) -> Any:
 def close(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` and then `DONE`: its existence is the proof that the run finished."""
     write_json(run_dir / "summary.json", summary | provenance())
-    (run_dir / PREEMPTED).unlink(missing_ok=True)
-    (run_dir / DONE).touch()
+    with naming(run_dir / DONE):
+        (run_dir / PREEMPTED).unlink(missing_ok=True)
+        (run_dir / DONE).touch()

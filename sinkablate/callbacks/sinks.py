@@ -1,7 +1,6 @@
 """Sink diagnostics while a model trains."""
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.findings import label_counts
@@ -22,6 +21,7 @@ from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
+from sinkablate.run_directory import naming, write_whole
 from sinkablate.vit.anatomy import backbone_of
 from sinkablate.vit.sharding import whole
 
@@ -62,20 +62,33 @@ class SinkDiagnostics(L.Callback):
         """Load this rank's part of the probe images and try the tap on one, before anything is written."""
         if stage != "fit" or not self.every_n_steps:
             return
+        images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
+        self.check_model(pl_module, trainer.precision, images[:1])
+        mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
+        self._probe = (images[torch.from_numpy(mine)], mine)
+
+    def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
+        """See that a model can be measured.
+
+        Args:
+            pl_module: The task.
+            precision: As the trainer names it.
+            image: One image, (1, C, H, W).
+
+        Raises:
+            UserError: It cannot.
+        """
         backbone = backbone_of(pl_module)
         if backbone is None:
             raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
                             "set diagnostics.every_n_steps=0")
-        if trainer.precision in ("16-true", "bf16-true"):
-            raise UserError(f"trainer.precision={trainer.precision}: diagnostics need fp32 weights; "
+        if precision in ("16-true", "bf16-true"):
+            raise UserError(f"trainer.precision={precision}: diagnostics need fp32 weights; "
                             "use bf16-mixed, or set diagnostics.every_n_steps=0")
-        images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
         try:
-            check(backbone, images[:1])
+            check(backbone, image)
         except UserError as error:
             raise UserError(f"{error}; diagnostics.every_n_steps=0 trains without measuring") from None
-        mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
-        self._probe = (images[torch.from_numpy(mine)], mine)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the start of a fresh run; a resumed one has measured the step it resumes from.
@@ -144,8 +157,9 @@ class SinkDiagnostics(L.Callback):
         (step, table), self._undrawn = self._undrawn, None
         png = heatmap(table, f"step {step}, {table['images'][0]} images; {rules(self.thresholds)[0]}")
         target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(png)
+        with naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lambda partial: partial.write_bytes(png))
         for logger in trainer.loggers:
             if isinstance(logger, SteadyWandb):
                 logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
@@ -162,7 +176,6 @@ def _gather(part: Records | None, trainer: L.Trainer) -> Records:
 
 def _write(table: pl.DataFrame, step: int, path: Path) -> None:
     """Write a parquet file whole or not at all, the step in its first column."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(partial)
-    os.replace(partial, path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, table.select(pl.lit(step).alias("step"), pl.all()).write_parquet)

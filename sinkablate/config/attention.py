@@ -1,10 +1,9 @@
 """The mechanisms: how attention is computed, and what stands beside it."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
-from sinkablate.config.checks import refuse_idle, require
+from sinkablate.config.checks import refuse_idle, require, require_at_most, require_finite
 
 Score = Literal["softmax", "clipped_softmax", "relu", "pointwise", "polynomial", "sigmoid"]
 Sink = Literal["none", "zero", "learned", "kv_bias"]
@@ -46,6 +45,7 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         key = "model.backbone.attention"
+        require_finite(self, key)
         require(self.sink == "none" or self.score == "softmax",
                 f"{key}.sink={self.sink} needs {key}.score=softmax, got {self.score}")
         require(self.gate != "none" or not self.gate_frozen,
@@ -53,7 +53,6 @@ class AttentionConfig:
         require(self.gate != "none" or self.gate_position == "output",
                 f"{key}.gate_position={self.gate_position} needs a gate, got {key}.gate=none")
         require(self.gate_init_std >= 0, f"{key}.gate_init_std must be at least 0, got {self.gate_init_std}")
-        require(isfinite(self.gate_init_bias), f"{key}.gate_init_bias must be finite, got {self.gate_init_bias}")
         require(self.clip_zeta >= 1, f"{key}.clip_zeta must be at least 1, got {self.clip_zeta}")
         require(self.clip_alpha >= 0, f"{key}.clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
         require(0 <= self.pointwise_alpha <= 1,
@@ -91,6 +90,7 @@ class PathwayConfig:
 
     def __post_init__(self) -> None:
         key = "model.backbone.pathway"
+        require_finite(self, key)
+        require_at_most(self, key, {"width": 65_536})
         require(self.width > 0, f"{key}.width must be positive, got {self.width}")
-        require(isfinite(self.gate_init_bias), f"{key}.gate_init_bias must be finite, got {self.gate_init_bias}")
         refuse_idle(self, key, dict.fromkeys(("width", "gate_init_bias"), (self.kind != "none", "kind=none")))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkablate.config.checks import require
+from sinkablate.config.checks import require, require_at_most, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class SourceConfig:
                     f"{key}.{name}={value} has no effect with {key}.format=embedded (shards and folder have paths)")
         require(self.reader == "indexed" or self.format == "shards",
                 f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
+        require_at_most(self, key, {"num_classes": 1_000_000})
         require(self.num_classes > 0, f"{key}.num_classes must be positive, got {self.num_classes}")
         require(self.shuffle_shards > 0, f"{key}.shuffle_shards must be positive, got {self.shuffle_shards}")
 
@@ -60,6 +61,8 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         key = "data.image"
+        require_finite(self, key)
+        require_at_most(self, key, {"size": 16_384})
         require(self.size > 0, f"{key}.size must be positive, got {self.size}")
         require(self.in_chans in (1, 3), f"{key}.in_chans must be 1 or 3, got {self.in_chans}")
         for name in ("mean", "std"):
@@ -97,6 +100,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         key = "data.augment"
+        require_finite(self, key)
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             require(0 < low <= high, f"{key}.{name} must be two rising positive numbers, got [{low}, {high}]")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sinkablate.config.checks import require
+from sinkablate.config.checks import require, require_at_most, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         key = "data.views"
+        require_finite(self, key)
+        require_at_most(self, key, {"count": 1024})
         require(self.count >= 1, f"{key}.count must be at least 1, got {self.count}")
         require(0 < self.scale[0] <= self.scale[1] <= 1, f"{key}.scale must rise within (0, 1], got {list(self.scale)}")
         for name in ("hflip", "jitter_prob", "grey_prob", "blur_prob", "solarise_prob"):
@@ -62,6 +64,8 @@ class LeJepaConfig:
 
     def __post_init__(self) -> None:
         key = "model.lejepa"
+        require_finite(self, key)
+        require_at_most(self, key, dict.fromkeys(("directions", "hidden", "out"), 65_536))
         require(0 <= self.lamb <= 1, f"{key}.lamb must lie in [0, 1], got {self.lamb}")
         for name in ("directions", "hidden", "out"):
             require(getattr(self, name) >= 1, f"{key}.{name} must be at least 1, got {getattr(self, name)}")

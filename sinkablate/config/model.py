@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sinkablate.config.attention import AttentionConfig, Gate, PathwayConfig
-from sinkablate.config.checks import refuse_idle, require
+from sinkablate.config.checks import refuse_idle, require, require_at_most, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +66,15 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         key = "model.backbone"
+        require_finite(self, key)
+        require_at_most(self, key, {"depth": 1024, "embed_dim": 65_536, "num_heads": 65_536, "mlp_ratio": 256,
+                                    "registers": 4096, "img_size": 16_384})
         require(bool(self.name), f"{key}.name must not be empty")
         for name in ("img_size", "embed_dim", "depth", "num_heads", "patch_size"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{key}.{name} must be positive, got {value}")
+        require(self.mlp_ratio is None or self.mlp_ratio >= 0,
+                f"{key}.mlp_ratio must be at least 0, got {self.mlp_ratio}")
         require(self.registers is None or self.registers >= 0,
                 f"{key}.registers must be at least 0, got {self.registers}")
         require(bool(self.registers) or not self.register_pos_embed,
@@ -80,6 +85,8 @@ class BackboneConfig:
             require(0 <= getattr(self, name) < 1, f"{key}.{name} must lie in [0, 1), got {getattr(self, name)}")
         require(not (self.pretrained and self.checkpoint),
                 f"{key}.pretrained and {key}.checkpoint name two sources of weights: keep one")
+        require(self.class_token is not False or self.global_pool != "token",
+                f"{key}.class_token=false leaves {key}.global_pool=token nothing to read: use avg or map")
         require(self.match_parameters == "none" or self.attention.gate == "none",
                 f"{key}.match_parameters={self.match_parameters} is the control without a gate, "
                 f"got {key}.attention.gate={self.attention.gate}")
@@ -123,6 +130,8 @@ class ToyConfig:
 
     def __post_init__(self) -> None:
         key = "model.toy"
+        require_finite(self, key)
+        require_at_most(self, key, {"tokens": 4096, "width": 16_384, "registers": 4096})
         require(self.tokens >= 2, f"{key}.tokens must be at least 2, got {self.tokens}")
         require(self.width >= 1, f"{key}.width must be positive, got {self.width}")
         require(self.registers >= 0, f"{key}.registers must be at least 0, got {self.registers}")

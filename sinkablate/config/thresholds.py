@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sinkablate.config.checks import require
+from sinkablate.config.checks import require, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class ThresholdConfig:
 
     def __post_init__(self) -> None:
         key = "diagnostics.thresholds"
+        require_finite(self, key)
         for name in ("routed_min", "event_min", "adaptive_min"):
             require(0 < getattr(self, name) <= 1, f"{key}.{name} must lie in (0, 1], got {getattr(self, name)}")
         require(all(0 < eps < 1 for eps in self.def1_eps),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkablate.config.checks import refuse_idle, require
+from sinkablate.config.checks import refuse_idle, require, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         key = "model.optim"
+        require_finite(self, key)
         require(self.lr > 0, f"{key}.lr must be positive, got {self.lr}")
         require(self.weight_decay >= 0, f"{key}.weight_decay must be at least 0, got {self.weight_decay}")
         require(all(0 <= b < 1 for b in self.betas), f"{key}.betas must lie in [0, 1), got {list(self.betas)}")
@@ -58,6 +59,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         key = "model.loss"
+        require_finite(self, key)
         require(0 <= self.smoothing < 1, f"{key}.smoothing must lie in [0, 1), got {self.smoothing}")
         for name in ("mixup", "cutmix"):
             require(getattr(self, name) >= 0, f"{key}.{name} must be at least 0, got {getattr(self, name)}")
@@ -83,6 +85,7 @@ class CommonModeConfig:
 
     def __post_init__(self) -> None:
         key = "model.common_mode"
+        require_finite(self, key)
         require(self.weight >= 0, f"{key}.weight must be at least 0, got {self.weight}")
         require(self.skip >= 0, f"{key}.skip must be at least 0, got {self.skip}")
         refuse_idle(self, key, dict.fromkeys(("skip", "before_gate"), (self.weight > 0, "weight=0")))
@@ -98,6 +101,7 @@ class EmaConfig:
     """Ramp the decay up from 0 at the start."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "model.ema")
         require(0 <= self.decay < 1, f"model.ema.decay must lie in [0, 1), got {self.decay}")
         require(self.decay > 0 or not self.warmup, "model.ema.warmup=true has no effect with model.ema.decay=0")
 

@@ -9,6 +9,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
+from sinkablate.cpus import usable_cpus
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.index import TarRecords
@@ -60,6 +61,9 @@ class ImageData(LightningDataModule):
         ):
             if value < least:
                 raise UserError(f"data.{name} must be at least {least}, got {value}")
+        most = max(64, 4 * usable_cpus())
+        if num_workers > most:
+            raise UserError(f"data.num_workers={num_workers}: {usable_cpus()} CPUs can be used here; at most {most}")
         if source.reader == "stream" and augment.aug_repeats > 1:
             raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
         self.source, self.image, self.augment, self.views = source, image, augment, views

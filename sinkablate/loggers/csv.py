@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sinkablate.run_directory import naming, write_whole
+
 
 class MetricsCsv(Logger):
     """Merges everything logged at one step into one row and writes rows as steps pass.
@@ -100,8 +102,14 @@ class MetricsCsv(Logger):
             before = self._read()
             self._columns += dict.fromkeys(key for row in rows for key in row if key not in self._columns)
             self._rewrite(before)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerows(rows)
+        size = self.path.stat().st_size
+        with naming(self.path):
+            try:
+                with self.path.open("a", newline="") as file:
+                    csv.DictWriter(file, self._columns).writerows(rows)
+            except OSError:
+                os.truncate(self.path, size)  # a full disk takes half a row
+                raise
 
     def _read(self) -> list[dict[str, str]]:
         """Rows so far; their columns are known from here on."""
@@ -114,10 +122,12 @@ class MetricsCsv(Logger):
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Write the file anew, with the columns known by now, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self.path)
+        def write(partial: Path) -> None:
+            with partial.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, write)

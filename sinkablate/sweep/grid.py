@@ -15,6 +15,7 @@ import yaml
 
 from sinkablate.cells import CONFIG, LAUNCH, SWEEP, WHERE, Cell, arguments, configs_first, require_sweep_name
 from sinkablate.errors import UserError
+from sinkablate.strict_yaml import load_yaml
 
 ARGS = "${args}"
 KNOWN = {"program", "command", "method", "name", "description", "project", "entity", "metric", "parameters"}
@@ -27,18 +28,6 @@ MOST = 50_000
 """Cells of one sweep: each is a run, and a directory that `status` looks at."""
 KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 """A key as `fit` lists it: another spelling would be another cell of the same run."""
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As PyYAML's."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ def read_sweep(path: Path) -> Sweep:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-01 is a ValueError

@@ -106,12 +106,12 @@ class Classify(ImageTask):
         if self.ema is not None:
             self.ema.update(self.backbone, step=self.global_step + 1)
 
-    def setup(self, stage: str) -> None:
-        """Refuse a batch that cannot be mixed before anything is written."""
-        batch = getattr(self.trainer.datamodule, "batch_size", 0)  # type: ignore[attr-defined]
-        if stage == "fit" and self.mixup is not None and batch // self.trainer.world_size % 2:
+    def check_data(self, data: Any, processes: int) -> None:
+        """Refuse a batch that cannot be mixed."""
+        batch = getattr(data, "batch_size", 0)
+        if self.mixup is not None and batch // processes % 2:
             raise UserError(f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "
-                            f"{self.trainer.world_size} processes needs an even number of images")
+                            f"{processes} processes needs an even number of images")
 
     def configure_optimizers(self) -> Any:
         """As every task's."""

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from typing import Any
 
-import lightning as L
 import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -12,13 +11,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.accumulation import MeanOverGroup
 from sinkablate.vit.sharding import shard, whole
 
 Batch = tuple[Tensor, Tensor, list[str]]
 """Images (B, C, H, W), labels (B,), keys."""
 
 
-class ImageTask(L.LightningModule):
+class ImageTask(MeanOverGroup):
     """A task whose `forward` gives class logits (B, num_classes).
 
     Args:
@@ -44,6 +44,23 @@ class ImageTask(L.LightningModule):
     @abstractmethod
     def parts(self) -> list[nn.Module]:
         """The modules with parameters, each of which is run through its call."""
+
+    @abstractmethod
+    def check_data(self, data: Any, processes: int) -> None:
+        """Refuse data that the task cannot be trained on, as far as its options tell.
+
+        Args:
+            data: The data module.
+            processes: Number of processes of the training.
+
+        Raises:
+            UserError: Names the key.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Check the data before anything is written."""
+        if stage == "fit":
+            self.check_data(self.trainer.datamodule, self.trainer.world_size)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Cut them over the processes where that is how they are trained (`--trainer.strategy fsdp2`)."""

@@ -99,10 +99,10 @@ class LeJepa(ImageTask):
         self.log("val/effective_rank", effective_rank(self.moments.compute()).float())
         self.moments.reset()
 
-    def setup(self, stage: str) -> None:
-        """Refuse data without views before anything is written."""
-        views = getattr(self.trainer.datamodule, "views", None)  # type: ignore[attr-defined]
-        if stage == "fit" and (views is None or views.count < 2):
+    def check_data(self, data: Any, processes: int) -> None:
+        """Refuse data without views, and a batch of which the projector's batch norm has no variance."""
+        views = getattr(data, "views", None)
+        if views is None or views.count < 2:
             count = getattr(views, "count", 1)
             raise UserError(f"data.views.count={count}: task=lejepa compares views of an image and needs at least 2")
 

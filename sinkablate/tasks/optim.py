@@ -74,16 +74,21 @@ def total_steps(trainer: L.Trainer) -> int:
     a resumed run knows where it stands: the run would go on from the first batch.
 
     Raises:
-        UserError: The training has no end, or no step.
+        UserError: The training has no end, or no step, or an epoch ends before its first validation.
     """
+    length = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
+    interval = getattr(trainer, "val_check_interval", None)  # there is none where it is a time
+    if (isinstance(interval, int) and interval > batches and trainer.limit_val_batches
+            and trainer.check_val_every_n_epoch is not None):
+        raise UserError(f"trainer.val_check_interval={interval} exceeds the {batches} batches of an epoch; "
+                        "trainer.check_val_every_n_epoch=null counts batches over epochs")
     if trainer.max_epochs in (None, -1):
         steps = trainer.max_steps
         if steps == -1:
             raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls towards the end")
         return steps
-    length = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
     epochs = trainer.max_epochs or 0
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
     steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

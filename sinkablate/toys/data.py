@@ -32,6 +32,8 @@ class ToyData(L.LightningDataModule):
         for name, value in {"batch_size": batch_size, "steps": steps, "eval_size": eval_size}.items():
             if value < 1:
                 raise UserError(f"data.{name} must be at least 1, got {value}")
+            if value > 1_000_000:
+                raise UserError(f"data.{name} must be at most 1,000,000, got {value}")
         self.batch_size, self.steps, self.eval_size, self.seed = batch_size, steps, eval_size, seed
 
     @property

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-import lightning as L
 import polars as pl
 import torch.nn.functional as F
 from torch import Tensor
 
 from sinkablate.config import OptimConfig, ToyConfig, build
 from sinkablate.errors import UserError
+from sinkablate.tasks.accumulation import MeanOverGroup
 from sinkablate.tasks.checkpoint import flat, refuse_another, training_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.toys.data import Batch
@@ -18,7 +18,7 @@ from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask
 
 
-class ToyTraining(L.LightningModule):
+class ToyTraining(MeanOverGroup):
     """Trains a one-head transformer on the NOP or the broadcast task.
 
     Args:
