@@ -38,9 +38,9 @@ def require_finite(tree: Any, key: str = "") -> None:
         tree = {field.name: getattr(tree, field.name) for field in fields(tree)}
     for name, value in leaves(tree, key):
         if isinstance(value, float):
-            require(isfinite(value), f"{name}={value}: must be a finite number")
+            require(isfinite(value), f"{name} must be a finite number, got {value}")
         elif isinstance(value, int):
-            require(abs(value) < 2**63, f"{name}={value}: must fit into 64 bits")
+            require(abs(value) < 2**63, f"{name} must fit into 64 bits, got {value}")
 
 
 def require_nonempty(tree: Mapping[str, Any], allowed: Collection[str]) -> None:
