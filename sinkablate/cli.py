@@ -130,9 +130,6 @@ class Cli(LightningCLI):
                 f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
         if config.sweep is not None:
             require_sweep_name(config.sweep, "sweep")
-        require("/" not in re.sub(r"\{[^{}]*\}", "", config.checkpoint.filename or ""),  # metrics have names with /
-                f"checkpoint.filename={config.checkpoint.filename} is the name of a file "
-                "in checkpoints/: use no / outside of {metrics}")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""
