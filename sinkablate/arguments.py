@@ -12,9 +12,8 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
-from sinkablate import __version__
 from sinkablate.errors import UserError
-from sinkablate.run_directory import written_by
+from sinkablate.run_directory import version_note
 from sinkablate.strict_yaml import refuse_repeated_keys
 from sinkablate.suggestions import did_you_mean
 
@@ -42,7 +41,7 @@ class Parser(ArgumentParser):
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
-            raise UserError(f"{cfg_path}: {error}{_version_note(str(cfg_path))}") from error
+            raise UserError(f"{cfg_path}: {error}{version_note(Path(str(cfg_path)))}") from error
 
 
 def int_first(hint: Any) -> Any:
@@ -106,12 +105,6 @@ def _load(text: str) -> Any:
 _lenient = get_loader("yaml")
 for mode in ("yaml", "omegaconf+"):  # the modes of our parsers; interpolation comes after loading
     set_loader(mode, _load, (yaml.YAMLError,))
-
-
-def _version_note(path: str) -> str:
-    """That another version of sinkablate wrote a config, where one did: what it says may not be known here."""
-    version = written_by(Path(path))
-    return "" if version in (None, __version__) else f" (sinkablate {version} wrote this file; this is {__version__})"
 
 
 def _mistake_behind(error: BaseException | None) -> UserError | None:

@@ -22,6 +22,8 @@ def check(command: str, argv: Sequence[str]) -> None:
         UserError: A word that belongs to no option, an unknown group of keys, a config file that cannot be read, or
             a `fit` into a directory that holds a run.
     """
+    from sinkablate.run_directory import version_note
+
     options = list(_options(command, argv))
     names = first_names(command)
     for key, _ in options:
@@ -29,7 +31,7 @@ def check(command: str, argv: Sequence[str]) -> None:
     contents = [_content(Path(value)) for key, value in options if key == "config" and value]
     for path, content in contents:
         for key in content:
-            _require_known(str(key), names, f"{path}: {key}")
+            _require_known(str(key), names, f"{path}: {key}", version_note(path))
     if command == "fit" and _first_rank():
         _check_run_dir(options, [content for _, content in contents])
 
@@ -51,22 +53,24 @@ def _options(command: str, argv: Sequence[str]) -> Iterator[tuple[str, str | Non
         yield key.rstrip("+").replace("-", "_"), value or None
 
 
-def _require_known(key: str, names: set[str], shown: str) -> None:
+def _require_known(key: str, names: set[str], shown: str, note: str = "") -> None:
     first = key.partition(".")[0]
     if first not in names:
         near = did_you_mean(first, names)
         raise UserError(f"{shown}: there is no such key or group of keys"
-                        + (near or "; --help lists the groups"))
+                        + (near or "; --help lists the groups") + note)
 
 
 def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
     """The keys of a config file; whatever else is wrong with it is told by the parser."""
     import yaml
 
+    from sinkablate.strict_yaml import load_yaml
+
     if not path.exists():
         raise UserError(f"config={path}: no such file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"config={path}: not a YAML file ({error.problem}{line})") from None

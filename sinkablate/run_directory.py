@@ -204,14 +204,17 @@ _WRITTEN_BY = "# written by sinkablate "
 """Beginning of the first line of `config.yaml`: a comment, so that any version reads the file."""
 
 
-def written_by(path: Path) -> str | None:
-    """The version of sinkablate that wrote a config file; None where none says so."""
+def version_note(path: Path) -> str:
+    """Which version of sinkablate wrote a config file, for a message, if it was another one; else empty."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             line = file.readline(100)
-    except OSError:
-        return None
-    return line.removeprefix(_WRITTEN_BY).strip() if line.startswith(_WRITTEN_BY) else None
+    except (OSError, ValueError):
+        return ""
+    version = line.removeprefix(_WRITTEN_BY).strip()
+    if not line.startswith(_WRITTEN_BY) or version == __version__:
+        return ""
+    return f" (sinkablate {version} wrote this file; this is {__version__})"
 
 
 def provenance() -> dict[str, Any]:
