@@ -81,7 +81,9 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
 
 
 def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
-    """Submit the cells that are still to do as a SLURM job array, with the settings of slurm/site.sh.
+    """Submit the cells that are still to do as SLURM job arrays, with the settings of slurm/site.sh.
+
+    One array takes them all, unless there are more than MaxArraySize of your cluster allows.
 
     Args:
         file: The sweep, a W&B grid.
@@ -94,7 +96,8 @@ def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
     if not dry_run:
         _make(root)
     check(sweep, root)
-    print(submit_array(sweep, root, dry_run=dry_run))
+    for line in submit_array(sweep, root, dry_run=dry_run):
+        print(line, flush=True)
     return 0
 
 

@@ -1,10 +1,12 @@
-"""A sweep as a SLURM job array: a list of cells that is never changed once it is submitted."""
+"""A sweep as SLURM job arrays, each with a list of cells that is never changed once it is submitted."""
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from sinkablate.cells import CONFIG, Cell, arguments
@@ -19,17 +21,26 @@ JOBS = "submitted.json"
 
 
 def job_line(sweep: Sweep, cell: Cell, root: Path) -> str:
-    """One line of the list: the cell's directory, and quoted words for `slurm/fit.sbatch`, configs first."""
+    """One line of the list: the cell's directory, and quoted words for `slurm/fit.sbatch`, configs first.
+
+    Raises:
+        UserError: The command names no config, or one whose path the script would split.
+    """
     given = [(key, value) for key, value in arguments(fit_words(sweep, cell, root)[1:]) if key != "ckpt_path"]
     configs = [value for key, value in given if key == CONFIG]
     if not configs:
         raise UserError(f"{sweep.path}: command needs a --config FILE to be submitted")
+    if any("," in config for config in configs):
+        raise UserError(f"{sweep.path}: --config {', '.join(configs)}: a comma in the name of a config cannot be "
+                        "submitted; rename it")
     words = [",".join(configs), *(f"--{key}={value}" for key, value in given if key != CONFIG)]
     return f"{shlex.quote(str(root / cell.id))} {shlex.join(words)}"
 
 
-def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> str:
-    """Submit the cells that are neither done, failed nor running as one array; the answer of the script.
+def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
+    """Submit the cells that are neither done, failed nor running; yields a line for each array.
+
+    The cells are one array, or as many as SLURM needs for their number. Each is written down as soon as it is queued.
 
     Raises:
         UserError: Nothing is left to do, an array of this sweep is still in the queue, or the script refuses.
@@ -45,17 +56,37 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> str:
     cells = [cell for cell in sweep.cells if now[cell.id] in (State.TODO, State.PREEMPTED)]
     if not cells:
         raise UserError(f"{root}: nothing to submit: every cell is done, running or failed (sweep retry resets failed)")
-    lines = "".join(f"{job_line(sweep, cell, root)}\n" for cell in cells)
-    if dry_run:
-        return f"{_script('--dry-run', str(len(cells)), str(root / 'cells-0.txt'))}\n{lines}".rstrip()
-    root.mkdir(parents=True, exist_ok=True)
+    lines = [job_line(sweep, cell, root) for cell in cells]
     number = next(number for number in range(10**6) if not (root / f"cells-{number}.txt").exists())
+    most = _largest_array() or len(lines)
+    for start in range(0, len(lines), most):
+        yield _submit_array(sweep, root, lines[start:start + most], number + start // most, dry_run=dry_run)
+
+
+def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dry_run: bool) -> str:
+    """Submit some cells as one array with a list and a copy of the sweep file of its own."""
     listed = root / f"cells-{number}.txt"
-    listed.write_text(lines)
+    if dry_run:
+        return "\n".join([_script("--dry-run", str(len(lines)), str(listed)), *lines])
+    root.mkdir(parents=True, exist_ok=True)
+    listed.write_text("".join(f"{line}\n" for line in lines))
     shutil.copyfile(sweep.path, root / f"sweep-{number}.yaml")
-    job = _script(str(len(cells)), str(listed)).split(";")[0]
+    job = _script(str(len(lines)), str(listed)).split(";")[0]
     (root / JOBS).write_text(json.dumps(_jobs(root) | {job: listed.name}, indent=1) + "\n")
-    return f"job {job}: {len(cells)} cells of {listed}"
+    return f"job {job}: {len(lines)} cells of {listed}"
+
+
+def _largest_array() -> int | None:
+    """Tasks that SLURM takes in one array; None where it cannot be asked."""
+    if shutil.which("scontrol") is None:
+        return None
+    said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    if found is None:
+        return None
+    if int(found[1]) < 1:
+        raise UserError("MaxArraySize=0: this SLURM takes no job arrays (sweep run trains on this machine)")
+    return int(found[1])
 
 
 def _script(*words: str) -> str:
@@ -67,11 +98,14 @@ def _script(*words: str) -> str:
 
 def _jobs(root: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((root / JOBS).read_text())
+        found = json.loads((root / JOBS).read_text())
     except FileNotFoundError:
         return {}
-    except ValueError:
-        raise UserError(f"{root / JOBS}: cannot be read") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{root / JOBS}: damaged: it names the arrays that were submitted; remove it if squeue shows "
+                        "none of them any more")
     return found
 
 

@@ -2,9 +2,12 @@
 
 import getpass
 import os
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -40,6 +43,7 @@ SlurmdTimeout=60
 KillWait=5
 MinJobAge=3600
 JobRequeue=1
+MaxArraySize=2
 MailProg=/bin/true
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -51,7 +55,7 @@ PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10 Preemp
 
 
 class Cluster:
-    """Two nodes of two CPUs; `main` is preempted by `high`."""
+    """Two nodes of two CPUs; `main` is preempted by `high`; an array has at most two tasks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -112,3 +116,31 @@ def _free_ports(count: int) -> int:
             continue
         return port
     raise RuntimeError("no free ports")
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Processes that stand still meanwhile: what is done to them finds them where they are, on any machine."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def was_signalled(pid: int, number: int) -> bool:
+    """True once a signal has reached a process that stands still, or has woken or ended it."""
+    try:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return not status["State"].startswith("T") or bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
+
+
+def pythons(pattern: str) -> list[int]:
+    """Pids of the Python processes whose command line matches."""
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
+    return [int(pid) for pid in found if "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from cluster import Cluster
+from cluster import Cluster, pythons, stopped, was_signalled
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, CONFIG = ROOT / "slurm" / "fit.sbatch", ROOT / "configs" / "gate_reg.yaml"
-ARGS = ("--data.batch_size=32", "--data.eval_batch_size=100", "--trainer.limit_train_batches=100",
-        "--trainer.limit_val_batches=1", "--trainer.max_epochs=6", "--trainer.accelerator=cpu", "--wandb.mode=disabled",
+ARGS = ("--data.batch_size=32", "--data.eval_batch_size=100", "--trainer.limit_train_batches=200",
+        "--trainer.limit_val_batches=1", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--wandb.mode=disabled",
         "--diagnostics.images=8", "--diagnostics.every_n_steps=100", "--diagnostics.heatmap=false",
         "--checkpoint.every_n_train_steps=20", "--model.backbone.drop_path_rate=0.1", "--trainer.log_every_n_steps=5")
 SITE = f"""PYTHON={sys.executable}
@@ -54,6 +54,10 @@ class Job:
     def restarts(self) -> int:
         return int(self.slurm.field(self.id, "Restarts"))
 
+    def ranks(self) -> list[int]:
+        """Pids of the training processes."""
+        return pythons(f"run_dir={self.run_dir}")
+
     def weights(self) -> dict[str, Any]:
         found: dict[str, Any] = torch.load(self.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         return found
@@ -77,16 +81,18 @@ def same_end(job: Job, undisturbed: Job) -> None:
 
 def test_two_nodes_train_together(undisturbed: Job) -> None:
     summary = json.loads((undisturbed.run_dir / "summary.json").read_text())
-    assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 600, 0)
+    assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 200, 0)
     assert undisturbed.restarts() == 0
     assert f"finished: {undisturbed.run_dir}" in undisturbed.text()
 
 
 def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "--time=30", "--signal=USR1@120")
-    job.until_step(30)
-    minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
-    slurm("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes + 2}")  # under 120 s left
+    job.until_step(20)
+    with stopped(ranks := job.ranks()):
+        minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
+        slurm("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes + 2}")  # under 120 s left
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks), 180)
     slurm.until(lambda: job.restarts() >= 1, 180)
     slurm("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
     same_end(job, undisturbed)
@@ -97,9 +103,11 @@ def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_
 
 def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
-    job.until_step(30)
-    other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2",
-                  "--output=/dev/null", "--wrap", "sleep 2")
+    job.until_step(20)
+    with stopped(ranks := job.ranks()):
+        other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2",
+                      "--output=/dev/null", "--wrap", "true")
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks), 180)
     same_end(job, undisturbed)
     assert slurm.state(other) == "COMPLETED"
     assert job.restarts() >= 1
@@ -116,9 +124,7 @@ def test_a_signal_during_the_imports(slurm: Cluster, undisturbed: Job, tmp_path:
 def test_a_rank_that_is_killed(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(45)
-    ranks = [int(pid) for pid in subprocess.run(["pgrep", "-f", f"run_dir={job.run_dir}"], capture_output=True,
-                                                text=True, check=True).stdout.split() if _is_python(pid)]
-    os.kill(max(ranks), signal.SIGKILL)
+    os.kill(max(job.ranks()), signal.SIGKILL)
     slurm.until(lambda: job.restarts() >= 1, 120)
     same_end(job, undisturbed)
     assert "back into the queue" in job.text()
@@ -137,7 +143,3 @@ def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
 def _commands(job: Job) -> str:
     return subprocess.run(["pgrep", "-af", f"run_dir={job.run_dir}"], capture_output=True, text=True,
                           check=False).stdout
-
-
-def _is_python(pid: str) -> bool:
-    return "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))

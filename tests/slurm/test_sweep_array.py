@@ -1,13 +1,14 @@
 """`sweep submit` on a real SLURM of two nodes: every cell done, none twice, and the results those of a local sweep."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from cluster import Cluster
+from cluster import Cluster, pythons, stopped, was_signalled
 from running import spawn
 from test_fit import ARGS, CONFIG, ROOT, SITE
 
@@ -16,14 +17,14 @@ from sinkablate.sweep.state import State, states
 
 pytestmark = pytest.mark.heavy
 
-PARAMETERS = {"model.backbone.attention.gate": {"values": ["none", "headwise"]}, "seed_everything": {"values": [0, 1]},
+PARAMETERS = {"model.backbone.attention.gate": {"value": "headwise"}, "seed_everything": {"values": [0, 1, 2]},
               "model.optim.lr": {"value": 0.003}}
 
 
 def sweep_file(folder: Path, **parameters: object) -> Path:
-    """Four cells of 1,200 steps."""
+    """Three cells of 200 steps, one array more than fits."""
     command = ["python", "-m", "sinkablate", "fit", "--config", str(CONFIG.with_name("baseline.yaml")), *ARGS,
-               "--trainer.max_epochs=12", "--sweep", "array", "${args}"]
+               "--sweep", "array", "${args}"]
     path = folder / "array.yaml"
     path.write_text(yaml.safe_dump({"name": "array", "method": "grid", "command": command,
                                     "parameters": PARAMETERS | parameters}))
@@ -43,44 +44,60 @@ def states_of(path: Path) -> list[State]:
     return list(states(read_sweep(path).cells, path.parent / "cells").values())
 
 
-def longest(path: Path) -> int:
-    """Rows of the longest record."""
-    return max((len(file.read_text().splitlines()) for file in path.parent.glob("cells/*/metrics.csv")), default=0)
+def rows(run_dir: Path) -> int:
+    """Rows of a cell's record."""
+    path = run_dir / "metrics.csv"
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same cells, trained without SLURM."""
     path = sweep_file(tmp_path_factory.mktemp("local"))
-    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "2", "--in_process", limit=500).succeeded()
+    spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "1", "--in_process", limit=900).succeeded()
     return path
 
 
-def test_an_array_that_is_preempted_ends_as_a_local_sweep(slurm: Cluster, local: Path, tmp_path: Path) -> None:
+def the_one_that_has_the_id_of_its_array(slurm: Cluster, jobs: list[str]) -> tuple[int, str] | None:
+    """Position in the sweep and node of a running task whose own job id is that of the array it belongs to."""
+    for line in slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%A %F %K %N").splitlines():
+        own, array, task, node = line.split()
+        if own == array == jobs[0]:
+            return int(task), node
+    return None
+
+
+def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Path, tmp_path: Path) -> None:
     path = sweep_file(tmp_path)
     said = sweep(slurm, "submit", path)
-    job = said.split()[1].rstrip(":")
-    assert "4 cells" in said
+    jobs = [line.split()[1].rstrip(":") for line in said.splitlines()]
+    assert [line.split(": ")[1].split(" of")[0] for line in said.splitlines()] == ["2 cells", "1 cells"]
+    assert list(json.loads((tmp_path / "cells" / "submitted.json").read_text())) == jobs
     again = slurm("bash", "-c", f"cd {ROOT}; {sys.executable} -m sinkablate sweep submit {path} --out "
                   f"{tmp_path / 'cells'} 2>&1; echo code $?", SINKABLATE_SITE=str(tmp_path / "site.sh"))
-    assert f"already submitted as job {job}" in again
+    assert f"already submitted as job {', '.join(jobs)}" in again
     assert again.endswith("code 2")
-    path.write_text("edited: after the submission\n")  # the array has a list of its own
-    slurm.until(lambda: longest(path) > 30, 300)
-    slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2", "--output=/dev/null",
-          "--wrap", "sleep 2")
+    cells = read_sweep(path).cells
+    path.write_text("edited: after the submission\n")  # the arrays have lists of their own
+    slurm.until(lambda: the_one_that_has_the_id_of_its_array(slurm, jobs), 300)
+    place, node = the_one_that_has_the_id_of_its_array(slurm, jobs) or (0, "")
+    run_dirs = [tmp_path / "cells" / cell.id for cell in cells]
+    slurm.until(lambda: rows(run_dirs[place]) > 3, 300)
+    with stopped(pids := pythons(f"run_dir={run_dirs[place]}")):
+        slurm("sbatch", "--parsable", "--partition=high", f"--nodelist={node}", "--ntasks-per-node=2",
+              "--output=/dev/null", "--wrap", "true")
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in pids), 180)
     sweep_file(tmp_path)
-    slurm.until(lambda: states_of(path) == [State.DONE] * 4, 900)
-    restarts = 0
-    for cell in read_sweep(path).cells:
-        run_dir = tmp_path / "cells" / cell.id
-        summary = json.loads((run_dir / "summary.json").read_text())
-        restarts += summary["restarts"]
-        assert (run_dir / "log.txt").read_text().count("run directory:") == 1
+    slurm.until(lambda: states_of(path) == [State.DONE] * 3, 900)
+    restarts = [json.loads((run_dir / "summary.json").read_text())["restarts"] for run_dir in run_dirs]
+    assert restarts == [int(number == place) for number in range(3)]
+    for cell, run_dir in zip(cells, run_dirs, strict=True):
+        log = (run_dir / "log.txt").read_text()
+        assert log.count("run directory:") == 1
+        assert log.count("back into the queue") == int(run_dir == run_dirs[place])
         one, other = (torch.load(root / "cells" / cell.id / "checkpoints" / "last.ckpt", weights_only=True)
                       for root in (local.parent, tmp_path))
         assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
-    assert restarts >= 1
     assert (tmp_path / "cells" / "sweep-0.yaml").read_text() == path.read_text()
 
 
