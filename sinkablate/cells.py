@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
 
@@ -59,8 +60,8 @@ def require_sweep_name(name: object, key: str) -> str:
         UserError: It is not a word of a decent length.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w-]{0,99}", name) is None:
-        raise UserError(f"{key}={str(name)[:200]!r}: a sweep names a directory; use letters, digits, - and _ only, "
-                        "at most 100")
+        raise UserError(f"{key}={reprlib.repr(name)}: a sweep names a directory: a word of at most 100 letters, "
+                        "digits, - and _ is needed")
     return name
 
 
@@ -92,6 +93,15 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return names | ({SEED: "seed"} if SEED in names else {})
 
 
+def config_names(configs: Sequence[str]) -> dict[str, str]:
+    """What tables call configs: the names of their files, with as many folders as it takes to tell them apart."""
+    for count in range(1, max(len(PurePath(config).parts) for config in configs) + 1):
+        names = {config: "/".join(PurePath(config).with_suffix("").parts[-count:]) for config in configs}
+        if len(set(names.values())) == len(names):
+            return names
+    return dict(zip(configs, configs, strict=True))
+
+
 def variant_name(words: Sequence[str], variant: str) -> str:
     """What a cell is called in run names: the variant of its configs and the `model` keys that the sweep sets."""
     given = dict(arguments(words))
@@ -113,11 +123,13 @@ class Cell:
     Attributes:
         words: Arguments of `fit` that make it, without those that say where.
         factors: Swept key to value, as words.
+        config_names: What tables call the configs of the sweep; by default the names of their files.
         label: What a person calls it: the values of its factors, seed last.
     """
 
     words: tuple[str, ...]
     factors: dict[str, str]
+    config_names: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
@@ -128,12 +140,14 @@ class Cell:
     def tidy(self) -> dict[str, str]:
         """Factors under their short names, configs as the names of their files."""
         names = short_names(list(self.factors))
-        return {names[key]: PurePath(value).stem if key == CONFIG else value for key, value in self.factors.items()}
+        return {names[key]: self.config_names.get(value, PurePath(value).stem) if key == CONFIG else value
+                for key, value in self.factors.items()}
 
     @property
     def label(self) -> str:
         """The values of its factors, seed last."""
         tidy = self.tidy
         seed = tidy.pop("seed", None)
+        tidy = {name: value if len(value) <= LONGEST else f"{value[:LONGEST - 1]}…" for name, value in tidy.items()}
         parts = [value if name == CONFIG else f"{name}={value}" for name, value in tidy.items()]
         return " ".join([*parts, *([f"s{seed}"] if seed is not None else [])]) or "the only cell"

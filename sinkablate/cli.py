@@ -130,6 +130,9 @@ class Cli(LightningCLI):
                 f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
         if config.sweep is not None:
             require_sweep_name(config.sweep, "sweep")
+        for key, instead in (("trainer.logger", "wandb.*"), ("trainer.default_root_dir", "run_dir"),
+                             ("checkpoint.dirpath", "run_dir")):
+            require(config[key] is None, f"{key} is set by the run itself; use {instead}")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""

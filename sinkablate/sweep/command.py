@@ -159,7 +159,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
     sweep, root = _opened(file, out)
     path = root / "results.csv" if results is None else Path(results)
     if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"results={path} must end with .csv or .parquet")
+        raise UserError(f"results={results} must end with .csv or .parquet")
     if results and path.exists() and not overwrite:
         raise UserError(f"results={path} is there; choose another, or give --overwrite")
     if not root.is_dir():
@@ -203,7 +203,10 @@ def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
     if out == "" or unprintable(out or ""):
         raise UserError(f"out={out!r}: not the name of a directory; a line of text without control characters is one")
     sweep = read_sweep(Path(file))
-    return sweep, Path("runs") / sweep.name if out is None else Path(out)
+    root = Path("runs") / sweep.name if out is None else Path(out)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"out={root}: not a directory")
+    return sweep, root
 
 
 def _make(root: Path) -> None:

@@ -13,7 +13,17 @@ from typing import Any
 
 import yaml
 
-from sinkablate.cells import CONFIG, LAUNCH, SWEEP, WHERE, Cell, arguments, configs_first, require_sweep_name
+from sinkablate.cells import (
+    CONFIG,
+    LAUNCH,
+    SWEEP,
+    WHERE,
+    Cell,
+    arguments,
+    config_names,
+    configs_first,
+    require_sweep_name,
+)
 from sinkablate.errors import UserError
 from sinkablate.strict_yaml import load_yaml
 
@@ -54,8 +64,9 @@ class Sweep:
         keys = list(self.parameters)
         rows = itertools.product(*self.parameters.values())
         factors = [dict(zip(keys, row, strict=True)) for row in rows]
+        names = config_names(self.parameters[CONFIG]) if CONFIG in self.parameters else {}
         return tuple(Cell(tuple(configs_first([*self.fixed, *(f"--{key}={value}" for key, value in some.items())])),
-                          some) for some in factors)
+                          some, names) for some in factors)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -73,8 +84,8 @@ def read_sweep(path: Path) -> Sweep:
     if content.get("method") != "grid":
         raise UserError(f"{path}: method={_short(content.get('method'))}: only the cells of a grid can be listed")
     name, project = require_sweep_name(content.get("name"), f"{path}: name"), content.get("project")
-    if not isinstance(project, str | None):
-        raise UserError(f"{path}: project={_short(project)}: must be a word")
+    if not isinstance(project, str | None) or unprintable(project or ""):
+        raise UserError(f"{path}: project={_short(project)}: the name of a W&B project is needed")
     sweep = Sweep(path, name, project, _fixed(path, content, name), _parameters(path, content))
     count = math.prod(map(len, sweep.parameters.values()))
     if count > MOST:
