@@ -103,7 +103,10 @@ class Cli(LightningCLI):
         super().parse_arguments(parser, plain)
         if self.verb != "fit" and self.task != "toy":
             trust.require_trusted_locations(args, self.config[self.verb].data.source)
-        self.check(self.config[self.verb])
+        config = self.config[self.verb]
+        self.check(config)
+        for follow in self.program.follows:  # what was null is known from here on, and stored with the run
+            config.data[follow.source] = config.model[follow.target]
         if plain != args:
             super().parse_arguments(parser, args)  # prints and exits
 

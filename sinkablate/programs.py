@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 Task = Literal["classify", "lejepa", "toy"]
 
 
+class Follows(NamedTuple):
+    """A key of the model whose value comes from the data."""
+
+    source: str
+    """Key of the data that has the same value."""
+    target: str
+    """Key of the model."""
+    infer: "Callable[[Any], Any] | None" = None
+    """Gives the value from the group of the data's key, where that key may be null."""
+
+    @property
+    def read(self) -> str:
+        """The key or the group of the data that decides the value."""
+        return self.source.rpartition(".")[0] if self.infer else self.source
+
+
 class Program(NamedTuple):
     """One value of `task`: what differs from task to task."""
 
@@ -25,8 +41,8 @@ class Program(NamedTuple):
     """Group of the model's keys that holds the architecture and its mechanism."""
     name: Callable[["Namespace"], str]
     """What run directories call the model, from that group."""
-    follows: tuple[tuple[str, str], ...] = ()
-    """(key of data, key of model that follows it)."""
+    follows: tuple["Follows", ...] = ()
+    """Keys of the model that the data decide."""
     draw: "Callable[[pl.DataFrame, Path], None] | None" = None
     """Draws into a folder what `metrics.csv` shows when a run is closed."""
 
@@ -42,7 +58,17 @@ class Program(NamedTuple):
                 "registers": group.registers or 0, "pathway": group.pathway.kind}
 
 
-_IMAGES = (("source.num_classes", "num_classes"), ("image.in_chans", "in_chans"), ("image.size", "img_size"))
+def _number_of_classes(source: "Namespace") -> int:
+    from omegaconf import OmegaConf
+
+    from sinkablate.data.classes import number_of_classes, source_of
+
+    values: Any = OmegaConf.to_container(OmegaConf.create(source.as_dict()), resolve=True)  # ${oc.env:…} in a path
+    return number_of_classes(source_of(values))
+
+
+_IMAGES = (Follows("source.num_classes", "num_classes", _number_of_classes), Follows("image.in_chans", "in_chans"),
+           Follows("image.size", "img_size"))
 
 
 def _classify() -> Program:

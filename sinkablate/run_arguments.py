@@ -7,16 +7,16 @@ from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.checkpoints import OnFailure
 from sinkablate.config import WandbConfig
-from sinkablate.programs import Task
+from sinkablate.programs import Follows, Task
 
 
-def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple[tuple[str, str], ...]) -> None:
+def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple[Follows, ...]) -> None:
     """Add the keys and the links between keys.
 
     Args:
         parser: Parser of one command.
         task: What is trained.
-        follows: (key of the data, key of the model that takes its value).
+        follows: Keys of the model that take their values from the data.
     """
     parser.add_argument("--task", type=Task, default=task, help="What is trained.")
     parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
@@ -36,5 +36,5 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
                          "checkpoint.enable_version_counter": False})
     for target in ("model", "data"):
         parser.link_arguments("seed_everything", f"{target}.seed")
-    for source, target in follows:
-        parser.link_arguments(f"data.{source}", f"model.{target}")
+    for follow in follows:
+        parser.link_arguments(f"data.{follow.read}", f"model.{follow.target}", follow.infer)

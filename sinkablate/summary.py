@@ -19,7 +19,9 @@ def fit_summary(cli: "Cli") -> dict[str, Any]:
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     sinks = init.diagnostics.latest | init.diagnostics.latest_counts()
     backbone = cli.model.backbone
-    return metrics | init.stability.totals() | sinks | {
+    account = getattr(cli.datamodule, "account", None)  # a toy draws its data
+    data = account.summary(trainer) if account else {}
+    return metrics | init.stability.totals() | sinks | data | {
         "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
         "images_per_second": cli.throughput.images_per_second,
         "wall_seconds": time.time() - cli.started,

@@ -32,6 +32,9 @@ class Opening(L.Callback):
         if trainer.is_global_zero:
             self._lock = hold(self.run_dir, "run_dir")
             prepare(self.run_dir, self.config, resumes=self.resumes)
+            account = getattr(trainer.datamodule, "account", None)  # type: ignore[attr-defined]  # a toy has none
+            for note in account.notes() if account else ():
+                print(note, flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))
 

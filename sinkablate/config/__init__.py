@@ -14,7 +14,7 @@ from sinkablate.config.attention import (
     Sink,
 )
 from sinkablate.config.checks import build, require, require_finite, require_nonempty
-from sinkablate.config.data import AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.config.data import EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
 from sinkablate.config.selection import SelectionConfig
@@ -22,7 +22,7 @@ from sinkablate.config.thresholds import ThresholdConfig
 from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
 
 __all__ = [
-    "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
+    "EMBEDDED_CLASSES", "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
     "GatePosition", "ImageConfig", "LeJepaConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
     "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig",
     "ViewsConfig", "WandbConfig", "build", "require", "require_finite", "require_nonempty",

@@ -5,6 +5,8 @@ from typing import Literal
 
 from sinkablate.config.checks import require, require_at_most, require_finite
 
+EMBEDDED_CLASSES = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
@@ -24,8 +26,8 @@ class SourceConfig:
     """stream: samples are shuffled within blocks of this many whole shards."""
     on_error: Literal["stop", "skip"] = "stop"
     """What an unreadable shard or image does: end the run, or be skipped, counted and named."""
-    num_classes: int = 10
-    """Number of classes; a label outside is an error."""
+    num_classes: int | None = None
+    """Number of classes; null takes the number of class folders, or of classes in manifest.json."""
 
     def __post_init__(self) -> None:
         key = "data.source"
@@ -36,7 +38,11 @@ class SourceConfig:
         require(self.reader == "indexed" or self.format == "shards",
                 f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
         require_at_most(self, key, {"num_classes": 1_000_000})
-        require(self.num_classes > 0, f"{key}.num_classes must be positive, got {self.num_classes}")
+        require(self.num_classes is None or self.num_classes > 0,
+                f"{key}.num_classes must be positive, got {self.num_classes}")
+        require(self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
+                f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
+                "key out")
         require(self.shuffle_shards > 0, f"{key}.shuffle_shards must be positive, got {self.shuffle_shards}")
 
 

@@ -1,40 +1,33 @@
 """Images in one folder per class, torchvision's ImageFolder layout."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
-
-from sinkablate.data.layout import DataError, check_label, require_set
+from sinkablate.data.files import labeled_files
+from sinkablate.data.layout import DataError, require_set
 from sinkablate.data.samples import Encoded
-from sinkablate.errors import UserError
 
 
 class FolderRecords:
-    """Samples of an ImageFolder; classes are numbered in the order of their sorted names.
+    """Samples of a folder of class folders; classes are numbered in the order of the sorted names of the training set.
 
     Args:
         root: Directory with one folder per class.
         key: The configuration key it comes from, for messages.
-        num_classes: Labels must lie below.
+        classes: The classes of the training set, if this is another one.
 
     Raises:
-        UserError: No such directory, a class without images, or more classes than `num_classes`.
+        UserError: No such directory, a class without images, or one that the training set does not have.
     """
 
-    def __init__(self, root: str, *, key: str, num_classes: int) -> None:
+    def __init__(self, root: str, *, key: str, classes: Sequence[str] | None = None) -> None:
         require_set(root, key)
-        if not Path(root).is_dir():
-            raise UserError(f"{key}={root}: no such directory")
-        try:
-            self.samples = ImageFolder(root).samples
-        except FileNotFoundError as error:
-            raise UserError(f"{key}={root}: needs one folder of images per class ({error})") from None
+        found = labeled_files(root, f"{key}={root}", classes)
+        self.files, self.labels, self.classes, self.skipped = found
         self.root = Path(root)
-        last, label = self.samples[-1]
-        check_label(label, num_classes, last)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Encoded:
         """Read one file.
@@ -42,9 +35,9 @@ class FolderRecords:
         Raises:
             DataError: It cannot be read.
         """
-        path, target = self.samples[index]
-        key = str(Path(path).relative_to(self.root).with_suffix(""))
+        path = Path(self.files[index])
+        key = str(path.relative_to(self.root).with_suffix(""))
         try:
-            return Encoded(Path(path).read_bytes(), target, key, str(self.root))
+            return Encoded(path.read_bytes(), self.labels[index], key, str(self.root))
         except OSError as error:
-            raise DataError(f"{path}: the file cannot be read ({error.strerror})") from None
+            raise DataError(f"{path}: the file cannot be read ({error.strerror})", "unreadable file") from None

@@ -1,7 +1,9 @@
 """The data module: images with labels, for training, evaluation and diagnostics."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,16 +12,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
 from sinkablate.cpus import usable_cpus
-from sinkablate.data.embedded import EmbeddedRecords
+from sinkablate.data.account import Account
+from sinkablate.data.classes import number_of_classes
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.index import TarRecords
 from sinkablate.data.indexed import IndexedImages
-from sinkablate.data.layout import expand, is_remote
 from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
 from sinkablate.data.plan import LanePlan, StreamBatches
 from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet, probe
 from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
+from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream, StreamImages
 from sinkablate.data.transforms import Views, eval_transform, train_transform
 from sinkablate.errors import UserError
@@ -76,10 +78,18 @@ class ImageData(LightningDataModule):
         self._faults = Faults(source.on_error)
         self._opened: dict[str, Records | ShardStream] = {}
 
+    @cached_property
+    def num_classes(self) -> int:
+        """`data.source.num_classes`, or the number of classes of the training set."""
+        return number_of_classes(self.source)
+
     @property
-    def skipped(self) -> int:
-        """Samples and whole shards that this process and its workers skipped so far (`data.source.on_error=skip`)."""
-        return self._faults.count
+    def account(self) -> Account:
+        """What training does not see of the data, and what this process and its workers skipped so far."""
+        folders = [source for source in self._opened.values() if isinstance(source, FolderRecords)]
+        passed_over = sum((source.skipped for source in folders), Counter[str]())
+        return Account(len(self._open("train")), self.batch_size, self.augment.aug_repeats, passed_over,
+                       Counter(self._faults.counts))
 
     def prepare_data(self) -> None:
         """Index the shards once per node, so that the other processes find the index beside them."""
@@ -151,19 +161,27 @@ class ImageData(LightningDataModule):
         return probe(self._open("val"), self._eval, self._faults, count)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the position in a checkpoint counts."""
+        """What the position in a checkpoint counts, and the names of the classes where folders give them."""
         _, world = self._rank_and_world()
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        folders = [source.classes for source in self._opened.values() if isinstance(source, FolderRecords)]
         return {"data.batch_size": self.batch_size, "trainer.accumulate_grad_batches": accumulated,
-                "data.source.reader": self.source.reader, "readers": world * self._lanes}
+                "data.source.reader": self.source.reader, "readers": world * self._lanes,
+                **({"classes": folders[0]} if folders else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See that the position means the same here: global batches are those of any number of processes.
 
         Raises:
-            UserError: They are of another size, or a stream is split over another number of readers.
+            UserError: They are of another size, a stream is split over another number of readers, or the classes have
+                other names.
         """
         now = self.state_dict()
+        ours, theirs = now.pop("classes", None), state_dict.get("classes")
+        if ours and theirs and ours != theirs:
+            differ = sorted(set(ours) ^ set(theirs))[:3]
+            raise UserError(f"data.source.train={self.source.train}: its class folders are not those of the checkpoint "
+                            f"({', '.join(differ)}): labels would be shifted")
         if now["data.source.reader"] == "indexed" == state_dict["data.source.reader"]:
             now["readers"] = state_dict["readers"]
         for key, value in now.items():
@@ -203,25 +221,11 @@ class ImageData(LightningDataModule):
         if split == "test" and not self.source.test:
             split = "val"
         if split not in self._opened:
-            source = self._read(getattr(self.source, split), split)
+            source = open_split(self.source, split, self.num_classes, self._faults)
             if not len(source):
-                raise UserError(f"data.source.{split}: the split is empty")
+                raise UserError(f"data.source.{split}={getattr(self.source, split)}: the split is empty")
             self._opened[split] = source
         return self._opened[split]
-
-    def _read(self, location: str, split: str) -> Records | ShardStream:
-        key, classes = f"data.source.{split}", self.source.num_classes
-        if self.source.format == "folder":
-            return FolderRecords(location, key=key, num_classes=classes)
-        if self.source.format == "embedded":
-            return EmbeddedRecords(split, num_classes=classes, faults=self._faults)
-        shards = expand(location, key)
-        if self.source.reader == "stream":
-            return ShardStream(shards, key=key, num_classes=classes)
-        remote = next((shard for shard in shards if is_remote(shard)), None)
-        if remote:
-            raise UserError(f"{key}={remote} is not local: it needs data.source.reader=stream")
-        return TarRecords(shards, num_classes=classes, faults=self._faults)
 
     def _check_first(self, source: Records | ShardStream) -> None:
         """Read one sample in the main process: a set of the wrong kind is known before any step."""

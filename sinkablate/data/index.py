@@ -6,7 +6,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -14,19 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinkablate.data.layout import (
-    LABEL_SUFFIX,
     DataError,
     check_label,
-    image_suffix,
-    is_metadata,
+    is_compressed,
+    labelled_image,
     parse_label,
     shard_name,
-    split_name,
 )
 from sinkablate.data.samples import Encoded, Faults
+from sinkablate.data.tar import grouped, members
 
 _LARGEST_LABEL = 2**31 - 1
 _OPEN_SHARDS = 64
+_RULES = 2
+"""Changes when other members of a tar make up samples: an index of other rules is made anew."""
+Row = tuple[int, int, int, bytes]
+"""(offset, size, label, key) of a sample."""
 
 
 class Index(NamedTuple):
@@ -56,8 +58,8 @@ class TarRecords:
     """Samples of local tar shards in any order, at one `pread` each.
 
     The index is kept in a hidden file beside the shards if their directory can be written, else in memory.
-    A compressed shard (`.tar.gz`) cannot be read at random: its images are kept in memory instead, so only small sets
-    should be compressed.
+    A compressed shard (`.tar.gz`, `.tar.xz`) cannot be read at random: its images are kept in memory instead, so only
+    small sets should be compressed.
 
     Args:
         shards: Paths.
@@ -72,7 +74,7 @@ class TarRecords:
         self.shards = list(shards)
         self._names = [shard_name(shard) for shard in self.shards]
         self._memory: dict[int, bytes] = {}
-        cached = None if any(shard.endswith(".gz") for shard in self.shards) else _Cache(self.shards)
+        cached = None if any(map(is_compressed, self.shards)) else _Cache(self.shards)
         index = cached.load() if cached else None
         if index is None:
             index, complete = self._scan(faults)
@@ -119,20 +121,23 @@ class TarRecords:
         rows: list[tuple[int, int, int, int, bytes]] = []
         complete = True
         for number, path in enumerate(self.shards):
+            found: list[Row | DataError] = []
             try:
-                if path.endswith(".gz"):
+                if is_compressed(path):
                     self._memory[number], found = _scan_compressed(path)
                 else:
                     with open(path, "rb") as file:
                         found = list(scan(file, path))
             except DataError as error:
-                faults.report(error)
-                complete = False
+                found = [error]
             except OSError as error:
-                faults.report(DataError(f"{path}: the shard cannot be opened ({error.strerror})"))
-                complete = False
-            else:
-                rows += [(number, *row) for row in found]
+                found = [DataError(f"{path}: the shard cannot be opened ({error.strerror})")]
+            for row in found:
+                if isinstance(row, DataError):
+                    faults.report(row)
+                    complete = False
+                else:
+                    rows.append((number, *row))
         return Index.of(rows), complete
 
 
@@ -148,24 +153,18 @@ def _open_raw(path: str) -> IO[bytes]:
     return open(path, "rb", buffering=0)
 
 
-def scan(file: IO[bytes], path: str) -> Iterator[tuple[int, int, int, bytes]]:
-    """Walk an uncompressed tar's headers and yield (offset, size, label, key) of each sample.
+def scan(file: IO[bytes], path: str) -> Iterator[Row | DataError]:
+    """Walk an uncompressed tar's headers and yield a row of the index for each sample, or what is wrong with it.
 
     Raises:
-        DataError: The tar is truncated or malformed, or a sample lacks its image or label.
+        DataError: The tar is truncated or malformed.
     """
     shard = shard_name(path)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            members = (m for m in tar if m.isreg() and not is_metadata(m.name) and split_name(m.name)[0])
-            for key, group in groupby(members, lambda member: split_name(member.name)[0]):
-                found = {split_name(member.name)[1]: member for member in group}
-                where = f"{shard}: {key}"
-                image = found[image_suffix(list(found), where)]
-                label = tar.extractfile(found[LABEL_SUFFIX])
-                target = parse_label(label.read() if label else b"", _LARGEST_LABEL, where)
-                yield image.offset_data, image.size, target, key.encode()
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+            named = ((member.name, member) for member in members(tar, shard))
+            for key, parts, fault in grouped(named, shard):
+                yield fault or _row(tar, key, parts, f"{shard}: {key}")
             # tarfile takes a file that ends between two members for a whole one; the end mark tells
             file.seek(tar.offset)
             if file.read(1) != b"\0":
@@ -174,19 +173,42 @@ def scan(file: IO[bytes], path: str) -> Iterator[tuple[int, int, int, bytes]]:
         raise DataError(f"{shard}: the shard is truncated or no tar file ({error})") from None
 
 
-def _scan_compressed(path: str) -> tuple[bytes, list[tuple[int, int, int, bytes]]]:
+def _row(tar: tarfile.TarFile, key: str, parts: dict[str, tarfile.TarInfo], where: str) -> Row | DataError:
+    try:
+        image, label = (parts[suffix] for suffix in labelled_image(list(parts), where))
+        file = tar.extractfile(label)
+        target = parse_label(file.read() if file else b"", _LARGEST_LABEL, where)
+    except DataError as error:
+        return error
+    return image.offset_data, image.size, target, key.encode()
+
+
+def _scan_compressed(path: str) -> tuple[bytes, list[Row | DataError]]:
     """Decompress a shard and keep its images only: their bytes in a row, and a row of the index for each."""
+    import bz2
     import gzip
     import io
+    import lzma
     import zlib
 
+    unpack = next((unpack for ending, unpack in ((".bz2", bz2.open), (".xz", lzma.open)) if path.endswith(ending)),
+                  gzip.open)
     try:
-        with gzip.open(path, "rb") as file:
+        with unpack(path, "rb") as file:
             tar = file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{shard_name(path)}: the shard is truncated or no gzip file ({error})") from None
-    images, rows, start = [], [], 0
-    for offset, size, target, key in scan(io.BytesIO(tar), path):
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        kind = path.rpartition(".")[2]
+        raise DataError(f"{shard_name(path)}: the shard is truncated or no {kind} file ({error})") from None
+    images: list[bytes] = []
+    rows: list[Row | DataError] = []
+    start = 0
+    for row in scan(io.BytesIO(tar), path):
+        if isinstance(row, DataError):
+            rows.append(row)
+            continue
+        offset, size, target, key = row
         images.append(tar[offset : offset + size])
         rows.append((start, size, target, key))
         start += size
@@ -202,7 +224,7 @@ class _Cache:
         self.state = np.zeros((0, 2), np.int64)
         with suppress(OSError):  # a missing shard: the scan will say so
             stats = [os.stat(shard) for shard in shards]
-            self.state = np.array([(s.st_size, s.st_mtime_ns) for s in stats], np.int64)
+            self.state = np.array([(s.st_size, s.st_mtime_ns) for s in stats] + [(_RULES, 0)], np.int64)
 
     def load(self) -> Index | None:
         try:

@@ -4,14 +4,24 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Literal, get_args
 
 from sinkablate.errors import UserError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "bmp", "dib", "ppm", "pgm", "pbm", "pnm",
+                  "tif", "tiff", "jp2")
+"""Of files that are read as images, in lower case; what a file holds is decided by its content."""
 LABEL_SUFFIX = "cls"
-SHARD_SUFFIXES = (".tar", ".tar.gz")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Suffixes of shards that are decompressed into memory."""
+SHARD_SUFFIXES = (".tar", *COMPRESSED)
 MANIFEST = "manifest.json"
+
+Reason = Literal["empty file", "unreadable file", "cannot be decoded", "too many pixels", "unknown range of pixels",
+                 "number of channels", "too small", "no image or no label", "several images", "key given twice",
+                 "wrong label", "unreadable shard"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""Why a sample or a shard is skipped: the keys of `skipped` in `summary.json`."""
 
 
 class DataError(UserError):
@@ -21,8 +31,9 @@ class DataError(UserError):
     see is the message of the original: all that follows this class's name in that text.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, reason: Reason = "unreadable shard") -> None:
         super().__init__(message.rsplit(f"{__name__}.{type(self).__name__}: ", 1)[-1])
+        self.reason: Reason = reason
 
 
 def is_remote(location: str) -> bool:
@@ -68,21 +79,40 @@ def require_set(location: str, key: str) -> None:
 
 def _expand_local(path: str, key: str) -> list[str]:
     if os.path.isdir(path):
-        found = sorted(str(file) for file in Path(path).iterdir() if file.name.endswith(SHARD_SUFFIXES))
+        found = shards_in(path)
         if not found:
             raise UserError(f"{key}={path}: the directory holds no {' or '.join(SHARD_SUFFIXES)} file")
         return found
-    if os.path.exists(path) or not glob.has_magic(path):
-        return [path]
-    found = sorted(glob.glob(path))
+    found = [path] if os.path.exists(path) or not glob.has_magic(path) else sorted(glob.glob(path))
     if not found:
         raise UserError(f"{key}={path}: no file matches")
+    zst = next((name for name in found if name.endswith((".zst", ".zstd"))), None)
+    if zst:
+        raise UserError(f"{key}={zst}: Zstandard is not read; decompress the shard (zstd -d) or use "
+                        f"{', '.join(SHARD_SUFFIXES)}")
     return found
+
+
+def shards_in(folder: str) -> list[str]:
+    """Paths of the shards that a folder holds, sorted."""
+    return sorted(entry.path for entry in os.scandir(folder)
+                  if entry.name.endswith(SHARD_SUFFIXES) and not is_hidden(entry.name))
+
+
+def is_hidden(name: str) -> bool:
+    """True for what an operating system or a notebook leaves behind: `.ipynb_checkpoints`, `._1.png`, `Thumbs.db`."""
+    dotted = name.startswith(".") and name not in (".", "..")
+    return dotted or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def is_compressed(shard: str) -> bool:
+    """True for a shard that cannot be read at random."""
+    return shard.endswith(COMPRESSED)
 
 
 def shard_name(url: str) -> str:
     """The file name in a path, URL or pipe command: what the manifest lists and messages show."""
-    names = re.findall(r"[^/\s'\"=]+\.tar(?:\.gz)?\b", url)
+    names = re.findall(r"[^/\s'\"=]+\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz)\b", url)
     return names[-1] if names else url
 
 
@@ -92,9 +122,9 @@ def beside(url: str, name: str) -> str:
     return name.join(url.rsplit(shard, 1)) if shard in url else url
 
 
-def is_metadata(name: str) -> bool:
-    """True for a tar member that holds no sample (webdataset's `__…__` names)."""
-    return re.match(r"__[^/]*__($|/)", name) is not None
+def is_sample(name: str) -> bool:
+    """False for a tar member that is not part of a sample: hidden, webdataset's `__…__`, or without a suffix."""
+    return not re.match(r"__[^/]*__($|/)", name) and not any(map(is_hidden, name.split("/"))) and all(split_name(name))
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -104,16 +134,39 @@ def split_name(name: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), suffix.lower()
 
 
-def image_suffix(suffixes: Sequence[str], where: str) -> str:
-    """The one of a sample's suffixes that is its image.
+def image_suffix(suffixes: Sequence[str], where: str) -> str | None:
+    """The one of a sample's suffixes that is its image, or None.
+
+    `png` comes before `depth.png`; a suffix with dots is taken where no other is an image, as in `22.05.png`.
 
     Raises:
-        DataError: The sample has no image or no label.
+        DataError: Several could be meant.
     """
-    images = [suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES]
-    if not images or LABEL_SUFFIX not in suffixes:
-        raise DataError(f"{where}: needs an image and a .{LABEL_SUFFIX} file, has {sorted(suffixes)}")
-    return images[0]
+    return _one_of(suffixes, IMAGE_SUFFIXES, where)
+
+
+def labelled_image(suffixes: Sequence[str], where: str) -> tuple[str, str]:
+    """Those of a sample's suffixes that are its image and its label.
+
+    Raises:
+        DataError: The sample has no image or no label, or several could be meant.
+    """
+    image, label = image_suffix(suffixes, where), _one_of(suffixes, (LABEL_SUFFIX,), where)
+    if image is None or label is None:
+        raise DataError(f"{where}: needs an image and a .{LABEL_SUFFIX} file, has {sorted(suffixes)}",
+                        "no image or no label")
+    return image, label
+
+
+def _one_of(suffixes: Sequence[str], kinds: Sequence[str], where: str) -> str | None:
+    found = [suffix for suffix in suffixes if suffix in kinds] or [
+        suffix for suffix in suffixes if suffix.rpartition(".")[2] in kinds]
+    if len(found) > 1:
+        names = ", ".join(f".{suffix}" for suffix in found)
+        raise DataError(f"{where}: one sample holds {names}, and which is meant is not clear; the key of a sample ends "
+                        "at the first dot of a name, so rename what are samples of their own (22.05.png to 22_05.png)",
+                        "several images")
+    return found[0] if found else None
 
 
 def parse_label(data: bytes, num_classes: int, where: str) -> int:
@@ -125,7 +178,7 @@ def parse_label(data: bytes, num_classes: int, where: str) -> int:
     try:
         label = int(data)
     except ValueError:
-        raise DataError(f"{where}: the label {data[:40]!r} is not an integer") from None
+        raise DataError(f"{where}: the label {data[:40]!r} is not an integer", "wrong label") from None
     return check_label(label, num_classes, where)
 
 
@@ -136,5 +189,6 @@ def check_label(label: int, num_classes: int, where: str) -> int:
         DataError: It is not in [0, num_classes).
     """
     if not 0 <= label < num_classes:
-        raise DataError(f"{where}: the label {label} is outside [0, {num_classes}), see data.source.num_classes")
+        raise DataError(f"{where}: the label {label} is outside [0, {num_classes}), see data.source.num_classes",
+                        "wrong label")
     return label

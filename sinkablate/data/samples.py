@@ -1,9 +1,7 @@
 """One sample on its way: bytes in a shard, checked image, training tensor; and what happens to one that is broken."""
 
-import io
 import logging
 import multiprocessing
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -13,13 +11,11 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from sinkablate.config import ImageConfig
-from sinkablate.data.layout import DataError
+from sinkablate.data.decode import decode_image, with_channels
+from sinkablate.data.layout import REASONS, DataError
 from sinkablate.data.order import Draw, seed_everything_from
 
 log = logging.getLogger(__name__)
-
-_NATIVE_MODES = {1: ("L", "1"), 3: ("RGB", "P")}
-"""PIL modes that already have so many channels (a palette stands for colours)."""
 
 
 class Sample(NamedTuple):
@@ -88,20 +84,14 @@ class Preparation:
 
 
 def decode(encoded: Encoded) -> Image.Image:
-    """Decode an image.
+    """The image of a sample, decoded unless it was kept so.
 
     Raises:
         DataError: It cannot be decoded.
     """
     if isinstance(encoded.image, Image.Image):
         return encoded.image
-    try:
-        image = Image.open(io.BytesIO(encoded.image))
-        image.load()
-    except Exception as error:  # PIL's decoders raise many kinds, SyntaxError and struct.error among them
-        reason = re.sub(r" <_io.BytesIO object at 0x\w+>", "", str(error))
-        raise DataError(f"{encoded.origin}: {encoded.key}: the image cannot be decoded ({reason})") from None
-    return image
+    return decode_image(encoded.image, f"{encoded.origin}: {encoded.key}")
 
 
 def checked_image(encoded: Encoded, config: ImageConfig) -> Image.Image:
@@ -110,16 +100,7 @@ def checked_image(encoded: Encoded, config: ImageConfig) -> Image.Image:
     Raises:
         DataError: It cannot be decoded, or has another number of channels and `data.image.convert` is off.
     """
-    image = decode(encoded)
-    native, *others = _NATIVE_MODES[config.in_chans]
-    if image.mode == native:
-        return image
-    if image.mode not in others and not config.convert:
-        raise DataError(
-            f"{encoded.origin}: {encoded.key}: the image has {len(image.getbands())} channels (mode {image.mode}), "
-            f"data.image.in_chans is {config.in_chans}; data.image.convert=true converts"
-        )
-    return image.convert(native)
+    return with_channels(decode(encoded), config, f"{encoded.origin}: {encoded.key}")
 
 
 class Faults:
@@ -127,13 +108,13 @@ class Faults:
 
     def __init__(self, mode: Literal["stop", "skip"]) -> None:
         self.mode = mode
-        self._count = multiprocessing.Value("q", 0)
+        self._counts = multiprocessing.Array("q", len(REASONS))
 
     @property
-    def count(self) -> int:
-        """Samples skipped so far, and shards skipped as a whole."""
-        with self._count:
-            return int(self._count.value)
+    def counts(self) -> dict[str, int]:
+        """Samples skipped so far, and shards skipped as a whole, by reason."""
+        with self._counts:
+            return {reason: count for reason, count in zip(REASONS, self._counts[:], strict=True) if count}
 
     def report(self, error: DataError, count: int = 1) -> None:
         """Raise the error, or count and name it.
@@ -142,7 +123,7 @@ class Faults:
             DataError: `error`, with the way out, when the mode is `stop`.
         """
         if self.mode == "stop":
-            raise DataError(f"{error} (data.source.on_error=skip would go on without it)")
-        with self._count:
-            self._count.value += count
+            raise DataError(f"{error} (data.source.on_error=skip would go on without it)", error.reason)
+        with self._counts:
+            self._counts[REASONS.index(error.reason)] += count
         log.warning("skipped: %s", error)

@@ -3,10 +3,15 @@
 import gzip
 import io
 import json
+import math
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
+import time
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sinkablate.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIX, MANIFEST
+from sinkablate.data.files import class_folders, labeled_files, said
+from sinkablate.data.layout import LABEL_SUFFIX, MANIFEST
 from sinkablate.errors import UserError
 
 _IDX_SPLITS = {"train": "train", "val": "t10k"}
+_EVERY_SECONDS = 3
 
 
 class _Split(NamedTuple):
@@ -28,6 +35,8 @@ class _Split(NamedTuple):
     labels: NDArray[np.int64]
     read: Callable[[int], tuple[bytes, str]]
     classes: list[str]
+    skipped: "Counter[str]"
+    """Files that are not packed, by reason."""
 
 
 def write_shards(
@@ -60,37 +69,71 @@ def write_shards(
         Samples per shard by file name, as in the manifest.
 
     Raises:
-        UserError: The source is not of a known layout, a class has too few images, or the target is not empty.
+        UserError: The source is not of a known layout, a class has too few images, a file cannot be read, or the target
+            is not empty or cannot be written.
     """
     target = Path(dst)
-    if samples_per_shard < 1:
-        raise UserError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
+    for key, value, least in (("samples_per_shard", samples_per_shard, 1), ("train_per_class", train_per_class, 1),
+                              ("val_per_class", val_per_class, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise UserError(f"{key} must be at least {least}, got {value}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{dst} exists and is not an empty directory: nothing is overwritten")
     splits = _open_splits(Path(src), split)
+    orders = {name: _choose(found, train_per_class if name == "train" else val_per_class, seed, name)
+              for name, found in splits.items()}
+    for name, found in splits.items():
+        if found.skipped:
+            print(f"{name}: {found.skipped.total():,} files are not packed: {said(found.skipped)}", file=sys.stderr)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise UserError(f"{dst} cannot be written ({error.strerror})") from None
     try:
-        counts: dict[str, int] = {}
-        for name, found in splits.items():
-            order = _choose(found, train_per_class if name == "train" else val_per_class, seed, name)
-            suffix = ".tar.gz" if compress else ".tar"
-            for number, first in enumerate(range(0, len(order), samples_per_shard)):
-                shard = f"{name}-{number:04d}{suffix}"
-                chunk = order[first : first + samples_per_shard]
-                _write_shard(temporary / shard, found, chunk, f"{name}-{{:07d}}", first)
-                counts[shard] = len(chunk)
-        classes = next(iter(splits.values())).classes
-        (temporary / MANIFEST).write_text(json.dumps({"shards": counts, "classes": classes}, indent=1) + "\n")
+        counts = _write_splits(temporary, splits, orders, samples_per_shard, ".tar.gz" if compress else ".tar")
         temporary.chmod(0o755)  # mkdtemp's is private
         os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise UserError(f"{dst} cannot be written ({error.strerror}); nothing is left of it") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # it is gone where all went well
     return counts
+
+
+def _write_splits(folder: Path, splits: dict[str, _Split], orders: dict[str, NDArray[np.int64]],
+                  samples_per_shard: int, suffix: str) -> dict[str, int]:
+    """Write the shards and the manifest; returns the samples per shard."""
+    counts: dict[str, int] = {}
+    advance = _progress(sum(map(len, orders.values())))
+    for name, found in splits.items():
+        order = orders[name]
+        for number, first in enumerate(range(0, len(order), samples_per_shard)):
+            shard = f"{name}-{number:04d}{suffix}"
+            chunk = order[first : first + samples_per_shard]
+            _write_shard(folder / shard, found, chunk, f"{name}-{{:07d}}", first, advance)
+            counts[shard] = len(chunk)
+    classes = next(iter(splits.values())).classes
+    (folder / MANIFEST).write_text(json.dumps({"shards": counts, "classes": classes}, indent=1) + "\n")
+    return counts
+
+
+def _progress(total: int) -> Callable[[], None]:
+    """Returns what to call after each image: every few seconds it prints how far the packing is."""
+    begun = said_at = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, said_at
+        done += 1
+        now = time.monotonic()
+        if now - said_at > _EVERY_SECONDS:
+            said_at = now
+            rate = done / (now - begun)
+            print(f"packing: {done:,} of {total:,} images, {rate:.0f} images/s, {(total - done) / rate:.0f} s left",
+                  file=sys.stderr, flush=True)
+
+    return advance
 
 
 def _open_splits(src: Path, split: Literal["all", "train", "val"]) -> dict[str, _Split]:
@@ -99,35 +142,51 @@ def _open_splits(src: Path, split: Literal["all", "train", "val"]) -> dict[str, 
     wanted = ("train", "val") if split == "all" else (split,)
     if any(src.glob("*-images-idx3-ubyte*")):
         return {name: _open_idx(src, _IDX_SPLITS[name]) for name in wanted}
-    if all((src / name).is_dir() for name in wanted):
-        splits = {name: _open_folder(src / name) for name in wanted}
-        first, *others = splits.values()
-        if any(other.classes != first.classes for other in others):
-            raise UserError(f"{src}: train and val have different class folders")
-        return splits
-    return {"train" if split == "all" else split: _open_folder(src)}
+    if not any(entry.is_dir() for entry in src.iterdir()):
+        raise UserError(f"{src}: holds neither IDX files nor one folder of images per class")
+    if not all((src / name).is_dir() for name in wanted):
+        return {"train" if split == "all" else split: _open_folder(src)}
+    classes = class_folders(src / "train", str(src / "train")) if (src / "train").is_dir() else None
+    return {name: _open_folder(src / name, None if name == "train" else classes) for name in wanted}
 
 
-def _open_folder(root: Path) -> _Split:
-    classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
-        if not found:
-            raise UserError(f"{root / name}: the class folder holds no image")
-        files += found
-        labels += [label] * len(found)
-    if not files:
-        raise UserError(f"{root}: holds neither IDX files nor one folder of images per class")
-    return _Split(
-        np.array(labels), lambda i: (files[i].read_bytes(), files[i].suffix.lower().lstrip(".")), classes
-    )
+def _open_folder(root: Path, classes: list[str] | None = None) -> _Split:
+    """The images of a folder of class folders; `classes` are those of the training set, if this is another one."""
+    found = labeled_files(root, str(root), classes)
+    skipped = found.skipped
+    pairs = sorted(zip(found.labels, map(Path, found.files), strict=True))
+    kept = []
+    for label, path in pairs:
+        try:
+            fault = None if path.stat().st_size else "empty file"
+        except OSError:  # a link to nowhere, for one
+            fault = "unreadable file"
+        if fault:
+            skipped[fault] += 1
+        else:
+            kept.append((label, path))
+    others = skipped.total() - skipped["empty file"] - skipped["unreadable file"]
+    if others > len(kept) * (1 if len(found.classes) == 1 else 2):
+        raise UserError(f"{root}: holds {len(kept)} images among {others} other files ({said(skipped)}), which does "
+                        "not look like one folder of images per class")
+    if not kept:
+        raise UserError(f"{root}: holds no image ({said(skipped) or 'its class folders are empty'})")
+
+    def read(index: int) -> tuple[bytes, str]:
+        path = kept[index][1]
+        try:
+            return path.read_bytes(), path.suffix.lower().lstrip(".")
+        except OSError as error:
+            raise UserError(f"{path}: the file cannot be read ({error.strerror})") from None
+
+    return _Split(np.array([label for label, _ in kept]), read, found.classes, skipped)
 
 
 def _open_idx(src: Path, prefix: str) -> _Split:
     images = _read_idx(src, f"{prefix}-images-idx3-ubyte", dimensions=3)
     labels = _read_idx(src, f"{prefix}-labels-idx1-ubyte", dimensions=1)
+    if not len(images):
+        raise UserError(f"{src}: {prefix} holds no image")
     if len(images) != len(labels):
         raise UserError(f"{src}: {prefix} has {len(images)} images and {len(labels)} labels")
 
@@ -136,7 +195,7 @@ def _open_idx(src: Path, prefix: str) -> _Split:
         Image.fromarray(images[index]).save(buffer, "PNG", optimize=True)
         return buffer.getvalue(), "png"
 
-    return _Split(labels.astype(np.int64), png, [str(label) for label in range(int(labels.max()) + 1)])
+    return _Split(labels.astype(np.int64), png, [str(label) for label in range(int(labels.max()) + 1)], Counter())
 
 
 def _read_idx(src: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
@@ -146,11 +205,11 @@ def _read_idx(src: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
         raise UserError(f"{src}: {name}(.gz) is missing")
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    shape = np.frombuffer(data[4 : 4 + 4 * dimensions], ">u4").astype(int)
     start = 4 + 4 * dimensions
-    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) - start != shape.prod():
+    shape = np.frombuffer(data[4:start], ">u4").tolist() if len(data) >= start else []
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) - start != math.prod(shape):
         raise UserError(f"{path}: is not a whole IDX file of bytes in {dimensions} dimensions")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
@@ -169,7 +228,8 @@ def _choose(split: _Split, per_class: int | None, seed: int, name: str) -> NDArr
     return order[np.sort(np.concatenate(chosen))]
 
 
-def _write_shard(path: Path, split: _Split, order: NDArray[np.int64], key: str, first: int) -> None:
+def _write_shard(path: Path, split: _Split, order: NDArray[np.int64], key: str, first: int,
+                 advance: Callable[[], None]) -> None:
     with _opened(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, index in enumerate(order, first):
             image, suffix = split.read(int(index))
@@ -179,6 +239,7 @@ def _write_shard(path: Path, split: _Split, order: NDArray[np.int64], key: str, 
                 member = tarfile.TarInfo(f"{key.format(number)}.{ending}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+            advance()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The stream reader: whole shards from anywhere, read forwards with webdataset, shuffled within blocks of shards."""
 
-import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -10,22 +9,21 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 from webdataset.filters import shuffle
-from webdataset.gopen import gopen
-from webdataset.tariterators import tarfile_samples
 
 from sinkablate.data.layout import (
-    LABEL_SUFFIX,
     MANIFEST,
     DataError,
     beside,
-    image_suffix,
     is_remote,
+    labelled_image,
     parse_label,
     shard_name,
 )
+from sinkablate.data.manifest import read_manifest
 from sinkablate.data.order import Draw, kept_random_state
 from sinkablate.data.plan import LanePlan, Piece, Ticket
 from sinkablate.data.samples import Encoded, Faults, Preparation, Sample
+from sinkablate.data.tar import TarSample, stream_samples
 from sinkablate.errors import UserError
 
 _BUFFER = 1000
@@ -41,14 +39,12 @@ class ShardStream:
         num_classes: Labels must lie below.
 
     Raises:
-        UserError: No manifest lies beside the shards, or it does not list one of them.
+        UserError: No manifest lies beside the shards, it does not list one of them, or lists what cannot be.
     """
 
     def __init__(self, urls: Sequence[str], *, key: str, num_classes: int) -> None:
         self.urls, self.num_classes = list(urls), num_classes
-        counts: dict[str, int] = {}
-        for name in (MANIFEST, "_info.json"):  # the second is what timm's sets on the hub carry
-            counts = counts or _read_counts(beside(self.urls[0], name))
+        counts = read_manifest(self.urls[0]).counts
         if not counts:
             raise UserError(
                 f"{key}: a stream needs the number of samples per shard, but no {MANIFEST} can be read at "
@@ -75,8 +71,8 @@ class ShardStream:
         piece = Piece(next(shard for shard, count in enumerate(self.counts) if count), 0, 1)
         return self.encode(next(self.read(piece)), piece)
 
-    def read(self, piece: Piece) -> Iterator[dict[str, Any]]:
-        """Yield samples [low, high) of a shard as webdataset groups them, each for `encode`.
+    def read(self, piece: Piece) -> Iterator[TarSample]:
+        """Yield samples [low, high) of a shard, each for `encode`.
 
         Raises:
             DataError: The shard cannot be opened, is cut short or malformed, or disagrees with the manifest.
@@ -84,44 +80,28 @@ class ShardStream:
         url, count = self.urls[piece.shard], self.counts[piece.shard]
         shard = shard_name(url)
         found = piece.low
-        try:
-            samples = iter(tarfile_samples([{"url": url}]))
-            for sample in islice(samples, piece.low, piece.high):
-                found += 1
-                if found == count and next(samples, None) is not None:
-                    raise DataError(f"{shard}: the shard holds more samples than {MANIFEST} says ({count})")
-                yield sample
-        except DataError:
-            raise
-        except Exception as error:  # whatever tarfile, the opener or the command raises
-            reason = next((part for part in error.args if isinstance(part, str)), error)  # webdataset adds objects
-            raise DataError(f"{shard}: the shard cannot be read ({reason})") from None
+        samples = stream_samples(url)
+        for sample in islice(samples, piece.low, piece.high):
+            found += 1
+            if found == count and next(samples, None) is not None:
+                raise DataError(f"{shard}: the shard holds more samples than {MANIFEST} says ({count})")
+            yield sample
         if found < piece.high:
             raise DataError(f"{shard}: the shard holds fewer samples than {MANIFEST} says ({count})")
 
-    def encode(self, sample: dict[str, Any], piece: Piece) -> Encoded:
+    def encode(self, sample: TarSample, piece: Piece) -> Encoded:
         """Pick image and label out of one sample.
 
         Raises:
             DataError: One is missing, or the label is no integer or out of range.
         """
-        shard, key = shard_name(self.urls[piece.shard]), sample["__key__"]
-        where = f"{shard}: {key}"
-        image = image_suffix([name for name in sample if not name.startswith("__")], where)
-        return Encoded(sample[image], parse_label(sample[LABEL_SUFFIX], self.num_classes, where), key, shard)
-
-
-def _read_counts(url: str) -> dict[str, int]:
-    """Read samples per shard from our manifest or timm's `_info.json`; empty where there is none."""
-    try:
-        with gopen(url) as file:
-            content = json.loads(file.read())
-        if "shards" in content:
-            return {str(name): int(count) for name, count in content["shards"].items()}
-        splits = content["splits"].values()
-        return {n: c for split in splits for n, c in zip(split["filenames"], split["shard_lengths"], strict=True)}
-    except Exception:  # absent, unreachable or something else: the caller says what is needed
-        return {}
+        shard = shard_name(self.urls[piece.shard])
+        where = f"{shard}: {sample.key}"
+        if sample.fault:
+            raise sample.fault
+        image, label = labelled_image(list(sample.parts), where)
+        target = parse_label(sample.parts[label], self.num_classes, where)
+        return Encoded(sample.parts[image], target, sample.key, shard)
 
 
 class StreamImages(Dataset[Sample]):
@@ -206,7 +186,7 @@ class StreamImages(Dataset[Sample]):
             self.faults.report(error, piece.high - done)
             yield from ((first + lost, None) for lost in range(done, piece.high))
 
-    def _encoded(self, sample: dict[str, Any], piece: Piece) -> Encoded | None:
+    def _encoded(self, sample: TarSample, piece: Piece) -> Encoded | None:
         try:
             return self.shards.encode(sample, piece)
         except DataError as error:

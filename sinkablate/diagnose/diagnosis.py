@@ -1,6 +1,7 @@
 """One diagnosis, from the pictures to the files it leaves."""
 
 import json
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import polars as pl
 import torch
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.data.files import said
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.store import Store, per_image, write_whole
 from sinkablate.diagnose.stripes import attention_maps
@@ -75,11 +77,12 @@ class Diagnosis:
 
     def _summarise(self, store: Store, device: torch.device) -> None:
         """Write everything that is derived from the finished batches; `summary.json` last."""
-        records, names, numbers, faults, seconds, rebuild_error = store.read()
+        records, names, numbers, faults, reasons, seconds, rebuild_error = store.read()
+        skipped = Counter(reasons) + self.source.skipped
         if records is None:
             store.discard()  # so that the same command looks again once the images are mended
-            raise UserError(f"images={self.where}: none could be read ({len(faults)} skipped; smaller than "
-                            f"min_side={self.min_side} counts as unreadable)")
+            raise UserError(f"images={self.where}: none could be read ({said(skipped) or 'it holds no image'}; "
+                            f"min_side={self.min_side})")
         out, thresholds = store.out, self.thresholds
         heads, blocks_, grid, survival = _tables(records, self.subject, thresholds, self.blocks)
         per_image(out / "per_image.npz", records, names, numbers)
@@ -95,7 +98,8 @@ class Diagnosis:
         }.items():
             figures.save(drawn, out / "figures" / name)
         write_json(out / "summary.json", self.identity() | findings(records, thresholds, self.blocks) | {
-            "device": str(device), "image_count": len(names), "skipped": faults, "min_events": least,
+            "device": str(device), "image_count": len(names), "skipped": faults,
+            "skipped_by_reason": dict(skipped), "min_events": least,
             "label_survival": survival, "spectral_spike_max": heads["spectral_spike"].max(), "seconds": seconds,
             "images_per_second": len(names) / seconds, "rebuild_error": rebuild_error,
             "peak_memory_gib": peak_memory_gib(),

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,12 +27,15 @@ from sinkablate.errors import UserError
 _READERS = 4
 """Threads that decode the next batch while the model works on this one."""
 
-Loaded = tuple[list[str], list[int], list[Tensor], list[str]]
-"""Names, numbers and tensors of what could be read, and a line for each picture that could not."""
+Loaded = tuple[list[str], list[int], list[Tensor], list[DataError]]
+"""Names, numbers and tensors of what could be read, and what is wrong with each picture that could not."""
 
 
 class Source(Protocol):
     """Numbered pictures."""
+
+    skipped: Counter[str]
+    """Files that are not images, by reason; they have no number."""
 
     def __len__(self) -> int: ...
 
@@ -86,15 +90,15 @@ def _batches(source: Source, first: int, total: int, size: int) -> Iterator[tupl
             good = [item for item in read if isinstance(item[2], Tensor)]
             yield now[0][0], now[-1][0] + 1, ([name for _, name, _ in good], [number for number, _, _ in good],
                                               [tensor for _, _, tensor in good],
-                                              [result for _, _, result in read if isinstance(result, str)])
+                                              [result for _, _, result in read if isinstance(result, DataError)])
 
 
-def _load(picture: Picture) -> Tensor | str:
+def _load(picture: Picture) -> Tensor | DataError:
     """The tensor, or what is wrong with the picture."""
     try:
         return picture.load()
     except DataError as error:
-        return str(error)
+        return error
 
 
 def _run(tap: Tap, recorder: Recorder, tensors: list[Tensor], numbers: list[int]) -> Records:

@@ -1,18 +1,30 @@
 """The images of a diagnosis: where they are, and how each becomes a tensor; numbered from 0 in a fixed order."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
 
 from sinkablate.config import ImageConfig
-from sinkablate.data.layout import IMAGE_SUFFIXES, SHARD_SUFFIXES, DataError, expand, is_metadata
+from sinkablate.data.files import image_files, said
+from sinkablate.data.layout import (
+    IMAGE_SUFFIXES,
+    SHARD_SUFFIXES,
+    DataError,
+    expand,
+    image_suffix,
+    is_remote,
+    shard_name,
+    shards_in,
+)
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samples import Encoded, checked_image
+from sinkablate.data.tar import TarSample, stream_samples
 from sinkablate.errors import UserError
 
 BUILTIN = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png",
@@ -55,7 +67,7 @@ class Preparation:
         image = checked_image(encoded, neutral)
         if min(image.size) < self.min_side:
             raise DataError(f"{encoded.origin}: {encoded.key}: {image.width} x {image.height} pixels are too small "
-                            f"(min_side={self.min_side})")
+                            f"(min_side={self.min_side})", "too small")
         return self.transform(image)
 
 
@@ -74,24 +86,30 @@ class Pictures:
     def __init__(self, location: str, prepare: Callable[[Encoded], Tensor]) -> None:
         self.prepare = prepare
         self.files: list[Path] = []
+        self.skipped: Counter[str] = Counter()
+        """Files of a folder that are not images, by reason."""
         self.shards: Sequence[str] = ()
         self.root = Path(location)
         if location == "builtin":
             self.root, self.files = _builtin()
+        elif self.root.is_dir() and not shards_in(location):
+            found, self.skipped = image_files(location)
+            self.files = sorted(map(Path, found))
+            if not self.files:
+                skipped = f"; skipped: {said(self.skipped)}" if self.skipped else ""
+                raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}){skipped}")
+        elif self.root.is_dir() and image_files(location).files:
+            raise UserError(f"images={location}: the folder holds shards and images; name the shards with "
+                            f"images='{location}/*.tar', or a folder of images only")
         elif self.root.suffix.lower() in LIST_SUFFIXES:
             self.files, self.root = _listed(self.root), self.root.parent
         elif self.root.is_file() and self.root.suffix.lower().lstrip(".") in IMAGE_SUFFIXES:
             self.files, self.root = [self.root], self.root.parent
-        elif self.root.is_dir() and not any(entry.name.endswith(SHARD_SUFFIXES) for entry in self.root.iterdir()):
-            self.files = sorted(p for p in self.root.rglob("*") if p.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
-            if not self.files:
-                raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)})")
         else:
             self.shards = expand(location, "images")
-            missing = next((s for s in self.shards if "://" not in s and not s.startswith("pipe:")
-                            and not Path(s).is_file()), None)
-            if missing:
-                raise UserError(f"images={missing}: no such file or folder")
+            for shard in self.shards:
+                if not is_remote(shard):
+                    _require_shard(shard)
 
     def __len__(self) -> int:
         """Number of images; 0 where only reading the shards would tell."""
@@ -110,30 +128,49 @@ class Pictures:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: the file cannot be read ({error.strerror})") from None
+            raise DataError(f"{path}: the file cannot be read ({error.strerror})", "unreadable file") from None
         return self.prepare(Encoded(data, 0, name, str(self.root)))
 
     def _shard_pictures(self) -> Iterator[Picture]:
-        from webdataset.tariterators import tarfile_samples
-
         for shard in self.shards:
             try:
-                for sample in tarfile_samples([{"url": shard}]):
-                    suffixes = [key for key in sample if key.lower() in IMAGE_SUFFIXES]
-                    if suffixes and not is_metadata(sample["__key__"]):
-                        yield self._picture_of(sample, suffixes[0], shard)
-            except Exception as error:  # whatever tarfile, the opener or a command raises
-                raise UserError(f"images={shard}: the shard cannot be read ({error})") from None
+                for sample in stream_samples(shard):
+                    yield self._picture_of(sample, shard)
+            except DataError as error:
+                raise UserError(f"images={shard}: {error}") from None
 
-    def _picture_of(self, sample: dict[str, Any], suffix: str, shard: str) -> Picture:
-        encoded = Encoded(sample[suffix], 0, sample["__key__"], shard)
-        return Picture(sample["__key__"], lambda: self.prepare(encoded))
+    def _picture_of(self, sample: TarSample, shard: str) -> Picture:
+        where = f"{shard_name(shard)}: {sample.key}"
+        suffix = image_suffix(list(sample.parts), where)
+
+        def load() -> Tensor:
+            if sample.fault:
+                raise sample.fault
+            if suffix is None:
+                raise DataError(f"{where}: holds no image, only {sorted(sample.parts)}", "no image or no label")
+            return self.prepare(Encoded(sample.parts[suffix], 0, sample.key, shard))
+
+        return Picture(sample.key, load)
+
+
+def _require_shard(path: str) -> None:
+    """See that a file is there and could be a shard.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"images={path}: no such file or folder")
+    if not path.lower().endswith(SHARD_SUFFIXES):
+        raise UserError(f"images={path}: is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a list "
+                        f"({', '.join(LIST_SUFFIXES)}) nor a shard ({', '.join(SHARD_SUFFIXES)})")
 
 
 class Given:
     """Images, or sequences, that a run has ready."""
 
     def __init__(self, given: ProbeSet) -> None:
+        self.skipped: Counter[str] = Counter()
         self.images, self.names, self.targets = given
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinkablate import run_directory
+from sinkablate.data.layout import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
 from sinkablate.vit.tokens import TokenLayout
@@ -34,6 +35,8 @@ class Finished(NamedTuple):
     """Their places among all pictures, the unreadable ones counted."""
     faults: list[str]
     """A line for each picture that could not be read."""
+    reasons: list[str]
+    """Why each of them could not: one of `REASONS`."""
     seconds: float
     rebuild_error: float
     """Largest relative error of a rebuilt block."""
@@ -75,7 +78,7 @@ class Store:
         ends = (int(path.stem.split("-")[1]) for path in self.parts.glob("*.npz"))
         return 0 if self.overwrite else max(ends, default=0)
 
-    def add(self, start: int, end: int, records: Records | None, *, names: list[str], faults: list[str],
+    def add(self, start: int, end: int, records: Records | None, *, names: list[str], faults: Sequence[DataError],
             seconds: float, rebuild_error: float) -> None:
         """Keep one batch: the pictures [start, end), of which `names` could be read, and what measuring it took.
 
@@ -83,7 +86,8 @@ class Store:
             UserError: The disk is full.
         """
         self._open()
-        content: dict[str, Any] = {"names": np.array(names), "faults": np.array(faults),
+        content: dict[str, Any] = {"names": np.array(names), "faults": np.array([str(fault) for fault in faults], str),
+                                   "reasons": np.array([fault.reason for fault in faults], str),
                                    "seconds": np.float64(seconds), "rebuild_error": np.float64(rebuild_error)}
         if records is not None:
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
@@ -107,19 +111,21 @@ class Store:
 
     def read(self) -> Finished:
         """Everything measured so far."""
-        records, names, numbers, faults = [], [], [], []
+        records, names, numbers, faults, reasons = [], [], [], [], []
         seconds, rebuild_error = 0.0, 0.0
         for path in sorted(self.parts.glob("*.npz")):
             with np.load(path) as stored:
                 content = dict(stored.items())
             names += content["names"].tolist()
             faults += content["faults"].tolist()
+            reasons += content["reasons"].tolist()
             seconds += float(content["seconds"])
             if "order" in content:
                 records.append(_records(content))
                 numbers += content["order"].tolist()
                 rebuild_error = max(rebuild_error, float(content["rebuild_error"]))
-        return Finished(Records.merge(records) if records else None, names, numbers, faults, seconds, rebuild_error)
+        return Finished(Records.merge(records) if records else None, names, numbers, faults, reasons, seconds,
+                        rebuild_error)
 
     def discard(self) -> None:
         """Drop the batches and what they were of, as if nothing had been measured."""

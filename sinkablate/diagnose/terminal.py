@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.data.files import said
 from sinkablate.diagnostics.labels import VERDICTS
 
 SHOWN = ("causal", "lejepa", "def1_0.3", "adaptive", "effective_causal", "effective_adaptive")
@@ -35,7 +36,8 @@ def print_summary(summary: dict[str, Any], out: str) -> None:
         console.print(f"{spelled[rule]}\n  on {_places(summary['counts'][rule]) or 'no token'}{worth}", soft_wrap=True)
     console.print(f"rebuilt blocks differ from the model's by at most {summary['rebuild_error']:.1e}; "
                   f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
-                  f"{len(summary['skipped'])} images skipped")
+                  f"{len(summary['skipped'])} images skipped"
+                  + (f" ({said(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""))
     if summary["image_count"] < FEW:
         console.print(f"{summary['image_count']} images say little: frequencies, medians and payload constancy are "
                       "over images")

@@ -100,9 +100,9 @@ class CellParser:
     def _parsed_whole(self, sweep: Sweep) -> list[str]:
         """Swept keys whose values have to be parsed with the rest of the words."""
         self._parse(sweep.cells[0].words)
-        followed = {f"data.{source}" for source, _ in self._cli.program.follows}
+        followed = tuple(f"data.{follow.read}." for follow in self._cli.program.follows)
         return [key for key, words in sweep.parameters.items()
-                if key in followed or not all(self._is_scalar(key, word) for word in words)]
+                if f"{key}.".startswith(followed) or not all(self._is_scalar(key, word) for word in words)]
 
     def _is_scalar(self, key: str, word: str) -> bool:
         """True of a value that can be parsed by itself, or is wrong by itself."""

@@ -14,7 +14,8 @@ DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TOYS = [CONFIGS / "toy" / f"{name}.yaml" for name in ("nop", "broadcast")]
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
 """For a GPU."""
-SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8")
+SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8",
+         "--data.source.num_classes", "10")  # of the images that stand in
 SHALLOW = {"vit_b16": "2", "vit_l16": "1", "lejepa_l16": "1"}
 """Depth of models that would take long."""
 

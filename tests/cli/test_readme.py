@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 OURS = [line for line in COMMANDS if line.startswith("python -m sinkablate ")]
 SMALLER = ("--trainer.precision=32-true", "--trainer.devices=1", "--data.num_workers=0", "--data.batch_size=8",
-           "--data.eval_batch_size=8", "--data.image.size=32")
+           "--data.eval_batch_size=8", "--data.image.size=32", "--data.source.num_classes=10")
 
 
 def test_the_commands_in_order(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
