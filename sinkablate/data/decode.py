@@ -27,8 +27,9 @@ _UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4
 
 _ORIENTATION = 0x0112
 
-# `decode_image` refuses these images itself, in one line that names the file
+# `decode_image` refuses such images itself, in one line that names the file, and reads the pixels of the others
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data")
 
 
 def decode_image(data: bytes, where: str) -> Image.Image:

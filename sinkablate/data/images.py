@@ -16,6 +16,7 @@ from sinkablate.data.account import Account
 from sinkablate.data.classes import number_of_classes
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.indexed import IndexedImages
+from sinkablate.data.layout import DataError
 from sinkablate.data.order import EpochBatches, EvalBatches, TrainBatches
 from sinkablate.data.plan import LanePlan, StreamBatches
 from sinkablate.data.position import training_position
@@ -229,7 +230,10 @@ class ImageData(LightningDataModule):
 
     def _check_first(self, source: Records | ShardStream) -> None:
         """Read one sample in the main process: a set of the wrong kind is known before any step."""
-        checked_image(source.first() if isinstance(source, ShardStream) else source[0], self.image)
+        try:
+            checked_image(source.first() if isinstance(source, ShardStream) else source[0], self.image)
+        except DataError as error:
+            self._faults.report(error)  # which names the way out
 
     def _check_readers(self, split: str, source: Records | ShardStream) -> None:
         _, world = self._rank_and_world()

@@ -177,14 +177,15 @@ class StreamImages(Dataset[Sample]):
 
     def _read(self, piece: Piece) -> Iterator[tuple[int, Encoded | None]]:
         first = self.shards.starts[piece.shard]
-        done = piece.low
-        try:
-            for sample in self.shards.read(piece):
-                yield first + done, self._encoded(sample, piece)
-                done += 1
-        except DataError as error:
-            self.faults.report(error, piece.high - done)
-            yield from ((first + lost, None) for lost in range(done, piece.high))
+        samples = self.shards.read(piece)
+        for done in range(piece.low, piece.high):
+            try:
+                sample = next(samples)
+            except DataError as error:
+                self.faults.report(error, piece.high - done)
+                yield from ((first + lost, None) for lost in range(done, piece.high))
+                return
+            yield first + done, self._encoded(sample, piece)
 
     def _encoded(self, sample: TarSample, piece: Piece) -> Encoded | None:
         try:

@@ -82,6 +82,9 @@ def stream_samples(url: str) -> Iterator[TarSample]:
                 wanted = split_name(member.name)[1].rpartition(".")[2] in (*IMAGE_SUFFIXES, LABEL_SUFFIX)
                 file = tar.extractfile(member) if wanted else None
                 yield member.name, file.read() if file else b""
+            # tarfile takes a file that ends between two members for a whole one; the end mark tells
+            if tar.fileobj.pos < tar.offset + tarfile.BLOCKSIZE:  # type: ignore[attr-defined, union-attr]
+                raise DataError(f"{shard}: the shard is truncated (no end mark at byte {tar.offset})")
 
     try:
         for key, parts, fault in grouped(contents(), shard):
