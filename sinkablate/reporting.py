@@ -84,7 +84,7 @@ def report(
     target = Path(out)
     _check_target(target, overwrite)
     require_writable(target, "out")
-    found = read_runs(runs)
+    found, damaged = read_runs(runs)
     notes = [f"{run.name} {'diverged' if run.diverged else 'has not finished'}; what it holds is shown."
              for run in found if not run.finished]
     made, said = _ablation(found, results, metric, factors, primary, {
@@ -92,7 +92,7 @@ def report(
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
     attention, faults = _maps(found, maps, images, trust=trust)
     return _write(target, found, made, said, attention, title=title, rule=shown, metric=metric,
-                  notes=[*notes, *faults])
+                  notes=[*damaged, *notes, *faults])
 
 
 def _check_target(target: Path, overwrite: bool) -> None:

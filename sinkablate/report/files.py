@@ -2,15 +2,22 @@
 
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import yaml
+from numpy.typing import NDArray
 
 from sinkablate.errors import UserError
+from sinkablate.report.schema import check_table
 
+DAMAGES = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+"""What the readers of tables and arrays raise for files that are not whole; polars panics as well."""
 MOST_BYTES = 256 << 20
 """Size of the largest JSON or YAML file that is read."""
 MOST_VALUES = 100_000
@@ -25,15 +32,15 @@ def read_parquet(path: Path, needs: tuple[str, ...], columns: list[str] | None =
         columns: Read only these.
 
     Raises:
-        UserError: It cannot be read, or lacks a column.
+        UserError: It cannot be read, or is another table.
     """
     try:
+        if not path.is_file():
+            raise IsADirectoryError("a folder, not a file")
         table = pl.read_parquet(path, columns=columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (*DAMAGES, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
-    for name in needs:
-        if name not in table.columns:
-            raise UserError(f"{path}: not a table of sinkablate (it has no column {name})")
+    check_table(path, table, needs)
     return table
 
 
@@ -44,8 +51,8 @@ def read_csv(path: Path, content: bytes | None = None) -> pl.DataFrame:
         UserError: It cannot be read.
     """
     try:
-        return pl.read_csv(path if content is None else content, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        return pl.read_csv(path.read_bytes() if content is None else content, infer_schema_length=None)
+    except (*DAMAGES, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
 
 
@@ -53,13 +60,34 @@ def read_metrics(path: Path) -> pl.DataFrame | None:
     """Rows of metrics.csv; the last line of a run that was killed while it wrote is left out if it is not whole."""
     if not path.exists():
         return None
-    whole = path.read_bytes().rpartition(b"\n")
+    try:
+        whole = path.read_bytes().rpartition(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if not whole[0]:
         return None
     table = read_csv(path, whole[0] + whole[1])
-    if "step" not in table.columns:
-        raise UserError(f"{path}: damaged, it has no column step")
-    return table.with_columns(pl.col("step").cast(pl.Int64)).sort("step")
+    if not len(table):
+        return None
+    empty = [name for name, kind in table.schema.items() if kind == pl.String and table[name].is_null().all()]
+    table = table.with_columns(pl.col(name).cast(pl.Float64) for name in empty)
+    check_table(path, table, ("step",))
+    return table.sort("step")
+
+
+def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Arrays of an .npz file; pickled objects are refused.
+
+    Raises:
+        UserError: It cannot be read, or lacks one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except KeyError as error:
+        raise UserError(f"{path}: damaged, it has no array {str(error).split()[0]}") from None
+    except (*DAMAGES, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: damaged ({first_line(error)})") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -67,12 +95,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(_text(path))
+        content = json.loads(_text(path), parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not JSON of sinkablate (a {type(content).__name__}, not an object)")
     return content
+
+
+def _whole(digits: str) -> int:
+    """A whole number that a float can hold.
+
+    Raises:
+        ValueError: It is larger than any number of ours.
+    """
+    if len(digits) > 300:
+        raise ValueError("a number of more than 300 digits")
+    return int(digits)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -133,6 +172,6 @@ def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
     return sizes[id(node)]
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What went wrong, briefly."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

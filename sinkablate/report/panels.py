@@ -50,7 +50,7 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
         rows.append(named(table.select(shown), run))
     label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
     keyed(figure, axes, part)
-    return figure, pl.concat(rows, how="diagonal")
+    return figure, pl.concat(rows, how="diagonal_relaxed")
 
 
 def frequency(runs: Lines, rule: str) -> Drawn | None:
@@ -76,7 +76,7 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
     figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"share of images with an event, rule {rule}", fontsize=8)
     label_axes(figure, "head", "block")
     keyed(figure, axes, part)
-    return figure, pl.concat(rows)
+    return figure, pl.concat(rows, how="vertical_relaxed")
 
 
 def atlas(runs: Lines, rule: str) -> Drawn | None:
@@ -107,7 +107,7 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
     label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median",
                f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes, part)
-    return figure, pl.concat(rows)
+    return figure, pl.concat(rows, how="vertical_relaxed")
 
 
 def _there(table: pl.DataFrame, name: str) -> bool:
@@ -159,7 +159,7 @@ def token_norms(runs: Lines) -> Drawn | None:
     _plain_log(axes)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
     keyed(figure, axes)
-    return figure, pl.concat(rows, how="diagonal")
+    return figure, pl.concat(rows, how="diagonal_relaxed")
 
 
 def formation(runs: Lines, rule: str) -> Drawn | None:
@@ -178,7 +178,7 @@ def formation(runs: Lines, rule: str) -> Drawn | None:
     axes[0].set_ylim(bottom=0)
     label_axes(figure, "optimiser step", f"events per image, rule {rule}")
     keyed(figure, axes, part)
-    return figure, pl.concat([named(table, run) for run, table in tables])
+    return figure, pl.concat([named(table, run) for run, table in tables], how="vertical_relaxed")
 
 
 def sensitivity(runs: Lines, rule: str) -> Drawn | None:
@@ -196,4 +196,4 @@ def sensitivity(runs: Lines, rule: str) -> Drawn | None:
         rows.append(named(table, run))
     label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
     keyed(figure, axes, part)
-    return figure, pl.concat(rows)
+    return figure, pl.concat(rows, how="vertical_relaxed")

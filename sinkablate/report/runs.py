@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sinkablate.errors import UserError, printable
-from sinkablate.report.files import first_line, flattened, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.report.files import flattened, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.report.schema import CHECKS, LIMITS, check_grid, check_limits, check_summary, check_table
 from sinkablate.run_directory import diverged
 
 CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
@@ -30,8 +31,6 @@ NEEDS = {"heads": ("block", "head", "images", "token_type", "median_mass", "caus
          "blocks": ("block", "mass_patch", "norm_patch_median"),
          "sensitivity": ("rule", "steps", "routed_min", "events", "nop")}
 """Columns without which a table is none of ours."""
-LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
-"""Thresholds that divide the atlas, and their values where a run says none."""
 FORMATION_RULES = ("causal", "adaptive")
 
 
@@ -86,14 +85,16 @@ class Run:
         return {name: float(next(value for value in values if value is not None)) for name, values in said.items()}
 
 
-def read_runs(given: Sequence[str]) -> list[Run]:
+def read_runs(given: Sequence[str]) -> tuple[list[Run], list[str]]:
     """The runs and diagnoses that the given directories are or hold, each once, under names that tell them apart.
+
+    A damaged one is left out; the second result has a line for each, which names the file.
 
     They stay in the order given; those of one folder are sorted by variant, seed and name. More than a few take long
     to read and to draw, of which a line on stderr tells.
 
     Raises:
-        UserError: A directory is missing or holds neither, or a file is damaged.
+        UserError: A directory is missing or holds neither, or all runs are damaged.
     """
     first_in: dict[Path, str] = {}
     for name in given:
@@ -102,10 +103,18 @@ def read_runs(given: Sequence[str]) -> list[Run]:
     if len(first_in) > FEW:
         print(f"reading {len(first_in)} runs …", file=sys.stderr, flush=True)
     shown = {Path(name).resolve(): Path(name) for name in given}
-    groups = {name: [read_run(shown.get(path, path)) for path, origin in first_in.items() if origin == name]
-              for name in given}
+    groups: dict[str, list[Run]] = {name: [] for name in given}
+    faults = []
+    for path, origin in first_in.items():
+        try:
+            groups[origin].append(read_run(shown.get(path, path)))
+        except UserError as error:
+            faults.append(str(error))
+    if len(faults) == len(first_in):
+        raise UserError(faults[0] if len(faults) == 1 else f"none of {len(faults)} runs can be read: {faults[0]}")
     runs = [run for group in groups.values() for run in sorted(group, key=_by_variant_and_seed)]
-    return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)]
+    return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)], \
+        [f"Left out, damaged: {fault}" for fault in faults]
 
 
 def _by_variant_and_seed(run: Run) -> tuple[str, int, str, str]:
@@ -129,9 +138,18 @@ def _below(root: Path, depth: int, *, named: bool = False) -> Iterable[Path]:
     if (root / CONFIG).is_file() or (root / DIAGNOSIS).is_file():
         yield root
     elif depth and (named or not (root / INTERVENTION).exists()):
-        for path in sorted(root.iterdir()):
+        for path in sorted(_entries(root)):
             if path.is_dir() and not path.name.startswith("."):
                 yield from _below(path, depth - 1)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds; one that cannot be read holds nothing that can be shown."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        print(f"{printable(str(folder))} cannot be read: {error.strerror}", file=sys.stderr)
+        return []
 
 
 def _told_apart(runs: Sequence[Run]) -> list[str]:
@@ -159,8 +177,9 @@ def _fit(path: Path) -> Run:
     config = flattened(read_yaml(path / CONFIG))
     metrics = read_metrics(path / "metrics.csv")
     summary = read_json(path / "summary.json")
-    steps = sorted((path / "diagnostics").glob("step_*.parquet"))
-    blocks = sorted((path / "diagnostics" / "blocks").glob("step_*.parquet"))
+    check_limits(path / CONFIG, "diagnostics.thresholds.", config)
+    check_summary(path / "summary.json", summary or {})
+    steps, blocks = _measured(path / "diagnostics"), _measured(path / "diagnostics" / "blocks")
     last = int(steps[-1].stem.split("_")[1]) if steps else None
     variant = printable(str(config.get("variant", path.name)))
     seed = printable(str(config.get("seed_everything", "")))
@@ -169,25 +188,48 @@ def _fit(path: Path) -> Run:
         path=path, kind="run", variant=variant, seed=seed,
         finished=(path / "DONE").exists(), step=last, config=config, metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
-        heads=read_parquet(steps[-1], NEEDS["heads"]) if steps else None,
-        blocks=read_parquet(blocks[-1], NEEDS["blocks"]) if blocks else None,
+        heads=_table(steps[-1], "heads") if steps else None,
+        blocks=_table(blocks[-1], "blocks") if blocks else None,
         formation=_formation(steps))
 
 
 def _diagnosis(path: Path) -> Run:
     known = read_json(path / DIAGNOSIS) or {}
     summary = read_json(path / "summary.json")
-    tables: dict[str, Any] = {name: read_parquet(path / f"{name}.parquet", NEEDS[name])
-                              if (path / f"{name}.parquet").exists() else None
-                              for name in ("heads", "blocks", "sensitivity")}
+    check_summary(path / DIAGNOSIS, known)
+    check_summary(path / "summary.json", summary or {})
+    tables: dict[str, Any] = {name: _table(path / f"{name}.parquet", name)
+                              if (path / f"{name}.parquet").exists() else None for name in NEEDS}
     stripes = path / "figures" / "stripes.csv"
-    mass, names, registers = _per_image(path / "per_image.npz")
+    mass, names, registers = _per_image(path / "per_image.npz", tables["heads"])
     return Run(
         name=printable(path.resolve().name), path=path, kind="diagnosis",
         variant=printable(str(known.get("model", path.name))), seed="",
         finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
-        columns=read_csv(stripes) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
+        columns=_stripes(stripes, known | (summary or {})) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
         **tables)
+
+
+def _measured(folder: Path) -> list[Path]:
+    """Tables of the steps at which a run was measured, in their order."""
+    return sorted(path for path in folder.glob("step_*.parquet") if re.fullmatch(r"step_\d{1,15}", path.stem))
+
+
+def _table(path: Path, name: str) -> pl.DataFrame:
+    """A table of heads, blocks or sensitivity."""
+    table = read_parquet(path, NEEDS[name])
+    CHECKS[name](path, table)
+    return table
+
+
+def _stripes(path: Path, summary: dict[str, Any]) -> pl.DataFrame:
+    """Columns of the attention maps of a few heads, all of one width."""
+    table = read_csv(path)
+    check_table(path, table, ("block", "head", "column", "mean_attention"))
+    check_grid(path, table.with_columns(head=pl.struct("block", "head").rank("dense")), ("head", "column"))
+    if table["column"].n_unique() < (summary.get("num_tokens") or 0):
+        raise UserError(f"{path}: damaged, it has fewer columns than the model has tokens")
+    return table
 
 
 def _formation(steps: list[Path]) -> pl.DataFrame | None:
@@ -195,23 +237,27 @@ def _formation(steps: list[Path]) -> pl.DataFrame | None:
         return None
     places = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(STEPS, len(steps))).tolist()})
     columns = ["step", "block", "head", *(f"{rule}_frequency" for rule in FORMATION_RULES)]
-    return pl.concat([read_parquet(steps[place], (), columns) for place in places])
+    whole = pl.concat([read_parquet(steps[place], (), columns) for place in places], how="vertical_relaxed")
+    check_grid(steps[0].parent, whole, ("step", "block", "head"))
+    return whole
 
 
-def _per_image(path: Path) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
+def _per_image(path: Path,
+               heads: pl.DataFrame | None) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
     """Mass on the dominant column, names of the images, number of registers."""
     if not path.exists():
         return None, (), 0
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return (stored["mass"], tuple(str(name) for name in stored["image_names"]),
-                    int(stored["num_register_tokens"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: damaged ({first_line(error)})") from None
+    mass, names, registers = read_arrays(path, ("mass", "image_names", "num_register_tokens"))
+    if mass.ndim != 3 or mass.dtype.kind != "f" or names.shape != mass.shape[:1] or names.dtype.kind != "U" \
+            or registers.ndim or registers.dtype.kind != "i" or not mass.size \
+            or (heads is not None and mass[0].size != len(heads)):
+        raise UserError(f"{path}: damaged, its arrays do not fit the tables")
+    return mass, tuple(names.tolist()), int(registers)
 
 
 def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:
     if metrics is None:
         return {}
-    last = metrics.select(pl.all().drop_nulls().last()).row(0, named=True) if len(metrics) else {}
+    last = {name: column.drop_nulls().last() if column.drop_nulls().len() else None
+            for name, column in metrics.to_dict().items()}
     return {name: value for name, value in last.items() if value is not None and name != "step"}

@@ -119,8 +119,8 @@ def test_folders_are_searched_and_interventions_are_not(ablated: Path, tmp_path:
     edits.mkdir()
     (edits / "intervention.json").write_text("{}")
     (edits / "diagnosis").symlink_to(ablated / "diagnoses" / "first")
-    assert [run.kind for run in read_runs([str(tmp_path)])] == ["run"]
-    assert [run.kind for run in read_runs([str(edits)])] == ["diagnosis"]
+    assert [run.kind for run in read_runs([str(tmp_path)])[0]] == ["run"]
+    assert [run.kind for run in read_runs([str(edits)])[0]] == ["diagnosis"]
 
 
 def configured(folder: Path, variant: str, seed: int) -> Path:
@@ -135,11 +135,12 @@ def test_runs_of_a_folder_are_sorted_and_those_given_one_by_one_are_not(tmp_path
     made = {(variant, seed): configured(tmp_path / "cells", variant, seed)
             for variant in ("gate", "baseline") for seed in (10, 2, 0)}
     ordered = [f"{variant}-s{seed}" for variant in ("baseline", "gate") for seed in (0, 2, 10)]
-    assert [run.name for run in read_runs([str(tmp_path)])] == ordered
+    assert [run.name for run in read_runs([str(tmp_path)])[0]] == ordered
     given = [("gate", 10), ("baseline", 2), ("gate", 0)]
-    assert [run.name for run in read_runs([str(made[each]) for each in given])] == [f"{v}-s{s}" for v, s in given]
+    assert [run.name for run in read_runs([str(made[each]) for each in given])[0]] == [f"{v}-s{s}" for v, s in given]
     first, *others = ordered
-    assert [run.name for run in read_runs([str(made["gate", 10]), str(tmp_path)])] == ["gate-s10", first, *others[:-1]]
+    both, _ = read_runs([str(made["gate", 10]), str(tmp_path)])
+    assert [run.name for run in both] == ["gate-s10", first, *others[:-1]]
 
 
 @pytest.mark.parametrize(("count", "said"), [(10, ""), (11, "reading 11 runs …\n")])
