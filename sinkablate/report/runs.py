@@ -206,8 +206,8 @@ def _diagnosis(path: Path) -> Run:
         name=printable(path.resolve().name), path=path, kind="diagnosis",
         variant=printable(str(known.get("model", path.name))), seed="",
         finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
-        columns=_stripes(stripes, known | (summary or {})) if stripes.exists() else None, mass=mass, image_names=names, registers=registers,
-        **tables)
+        columns=_stripes(stripes, known | (summary or {})) if stripes.exists() else None, mass=mass,
+        image_names=names, registers=registers, **tables)
 
 
 def _measured(folder: Path) -> list[Path]:

@@ -38,7 +38,8 @@ def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None
         if name in TEXTS:
             right = kind == pl.String
         elif name in PLACES:
-            right = kind.is_integer() and table[name].cast(pl.Int64, strict=False).is_between(0, LARGEST).all(ignore_nulls=False)
+            whole = table[name].cast(pl.Int64, strict=False) if kind.is_integer() else pl.Series([None])
+            right = whole.null_count() == 0 and whole.is_between(0, LARGEST).all()
         else:
             right = kind.is_numeric() or kind == pl.Null
         if not right:
