@@ -38,7 +38,7 @@ from sinkablate.library_messages import silence_libraries
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.programs import PROGRAMS, chosen
-from sinkablate.results import print_results, write_predictions
+from sinkablate.results import print_results, print_scores, write_predictions
 from sinkablate.run_arguments import add_run_arguments
 from sinkablate.run_directory import close, naming, require_final_weights, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
@@ -98,6 +98,8 @@ class Cli(LightningCLI):
         if (group := help_group(args)) is not None:
             print(group_help(self._parser(self.verb), group))
             raise SystemExit(0)
+        if self.verb in ("validate", "test"):
+            self._parser(self.verb).set_defaults({"verbose": False})  # Lightning's table is not rounded
         args = [args[0], *spelled_out(self._parser(self.verb), args[1:])]
         plain = [arg for arg in args if not arg.startswith("--print_config")]
         super().parse_arguments(parser, plain)
@@ -224,9 +226,11 @@ class Cli(LightningCLI):
         """Keep and show the numbers of `validate` and `test`."""
         metrics = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
+            path = self.run_dir / f"{self.verb}.json"
             with naming(self.run_dir):
                 self.run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(self.run_dir / f"{self.verb}.json", metrics)
+            write_json(path, metrics)
+            print_scores(f"{self.verb}: {self.name}", metrics, path)
 
     after_test = after_validate
 

@@ -12,5 +12,6 @@ def silence_libraries() -> None:
     for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
                  ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
                  ".*intended to run from within Python.*", ".*srun. command is available.*",
+                 r"Be aware that when using .ckpt_path.*callbacks: \['Preemption'\]",  # which only `fit` has
                  "Checkpoint directory .* is not empty", "The dirpath has changed from"):
         warnings.filterwarnings("ignore", text)

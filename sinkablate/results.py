@@ -47,6 +47,23 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
 
 
+SCORES = {"acc1": "accuracy", "acc5": "accuracy, best of 5", "loss": "loss"}
+
+
+def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
+    """What `validate` and `test` measured, rounded, and where the numbers are."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in metrics.items():
+        name = key.rpartition("/")[2]
+        label = SCORES.get(name, key) if key.startswith(("val/", "test/")) else key
+        table.add_row(label, format(value, ".2%" if name.startswith("acc") else ".4f"))
+    console = Console()
+    console.print(table)
+    console.print(f"metrics: {path}", soft_wrap=True, highlight=False)
+
+
 def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
     """Events per image and their labels, blocks >= 1."""
     titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.reading_order import reading_order
 
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; it was stopped and can go on."""
@@ -237,9 +238,9 @@ def _git_revision() -> str | None:
         return None
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], *, sort: bool = True) -> None:
     """Write a JSON file whole or not at all; what is not finite becomes null."""
-    text = json.dumps(_finite(content), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    text = json.dumps(_finite(content), indent=2, sort_keys=sort, allow_nan=False) + "\n"
     write_whole(path, lambda partial: partial.write_text(text))
 
 
@@ -294,7 +295,7 @@ def _finite(tree: Any) -> Any:
 
 def close(run_dir: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` and then `DONE`: its existence is the proof that the run finished."""
-    write_json(run_dir / "summary.json", summary | provenance())
+    write_json(run_dir / "summary.json", reading_order(summary | provenance()), sort=False)
     with naming(run_dir / DONE):
         (run_dir / PREEMPTED).unlink(missing_ok=True)
         (run_dir / DONE).touch()

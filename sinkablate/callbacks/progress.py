@@ -51,8 +51,8 @@ class Bar(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the bar."""
         if self._enabled:
-            self._training = self._add("", trainer.estimated_stepping_batches, done=trainer.global_step)
-            self._show_training(trainer)
+            self._training = self._add(f"epoch {_epoch(trainer)}", trainer.estimated_stepping_batches,
+                                       done=trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
