@@ -73,7 +73,7 @@ def test_a_model_is_measured_as_on_the_cpu_whatever_the_precision(precision: str
     ("--model.compile=true",), ("--model.backbone.grad_checkpointing=true",), ("--trainer.strategy=fsdp2",),
     ("--trainer.strategy=ddp",)], ids=lambda extra: extra[0].lstrip("-"))
 def test_other_ways_to_train_end_in_the_same_losses(extra: tuple[str, ...], gpu: Path, tmp_path: Path) -> None:
-    spawn(*quick_fit(tmp_path / "run", *STEPS, *ON_GPU, *extra, configs=GATE_REG), limit=300).succeeded()
+    spawn(*quick_fit(tmp_path / "run", *STEPS, *ON_GPU, *extra, configs=GATE_REG)).succeeded()
     assert losses(tmp_path / "run") == pytest.approx(losses(gpu), rel=1e-4)
     assert_same_tables(heads(gpu, 4), heads(tmp_path / "run", 4), 1e-2)
 

@@ -1,19 +1,12 @@
-"""Runs and shards that several tests look at, and signals that stop them."""
+"""Runs and shards that several tests look at."""
 
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 from PIL import Image
 from reporting import report, trained
 from running import CONFIGS, fit, run
 
-from sinkablate import preemption
-from sinkablate.callbacks.preemption import Preemption
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.samples import Faults
 
@@ -67,18 +60,3 @@ def reported(ablated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def signalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Sends a signal to this process in the middle of the training step with a number."""
-    before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
-
-    def at(step: int, number: int = signal.SIGTERM) -> None:
-        def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
-            if trainer.global_step == step:
-                os.kill(os.getpid(), number)
-        monkeypatch.setattr(Preemption, "on_before_backward", send)
-
-    yield at
-    preemption.forget()
-    for number, handler in before.items():
-        signal.signal(number, handler)

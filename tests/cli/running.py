@@ -4,20 +4,19 @@ import contextlib
 import csv
 import hashlib
 import io
-import os
-import re
+import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from forking import LIMIT, ROOT, Command, environment
 
 from sinkablate.__main__ import main
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 QUICK = (
     "--data.batch_size=16", "--data.eval_batch_size=32", "--diagnostics.images=8", "--diagnostics.heatmap=false",
@@ -64,24 +63,52 @@ def fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) ->
     return run(*quick_fit(run_dir, *args, configs=configs))
 
 
-def spawn(*args: str | Path, launcher: tuple[str, ...] = (), limit: int = 150, **env: str) -> Outcome:
-    """`python [LAUNCHER] -m sinkablate ARGS` as a process of its own, where no W&B account is to be found."""
-    clean = {k: v for k, v in os.environ.items() if not re.match(r"WANDB_|RANK$|WORLD_SIZE$|LOCAL_RANK$|MASTER_", k)}
+def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outcome:
+    """`python [LAUNCHER] -m sinkablate ARGS` in an interpreter of its own, where no W&B account is to be found."""
     command = [sys.executable, *launcher, "-m", "sinkablate", *map(str, args)]
-    done = subprocess.run(command, env=clean | {"OMP_NUM_THREADS": "1"} | env, capture_output=True, text=True,
-                          timeout=limit, check=False, cwd=ROOT)
+    done = subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=LIMIT, check=False,
+                          cwd=ROOT)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def started(*args: str | Path, die_at: tuple[Path, str] | None = None, **env: str) -> Command:
+    """The same as a process that is forked, which costs no imports; the caller ends it or waits for it."""
+    return Command([str(arg) for arg in args], environment(**env), die_at and (str(die_at[0]), die_at[1]))
+
+
+def forked(*args: str | Path, **env: str) -> Outcome:
+    """What `spawn` returns, of a process that is forked."""
+    with started(*args, **env) as command:
+        return Outcome(command.wait(), *command.said())
+
+
+def together(count: int, *args: str | Path) -> Outcome:
+    """A `fit` of one process or of several, started as `torchrun` starts them; the outcome of the first."""
+    if count == 1:
+        return forked(*args)
+    with contextlib.ExitStack() as stack:
+        rank = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+        commands = [stack.enter_context(started(*args, "--trainer.devices", str(count), **rank, RANK=str(at),
+                                                LOCAL_RANK=str(at))) for at in range(count)]
+        codes = [command.wait() for command in commands]
+        assert codes == [codes[0]] * count, [command.said() for command in commands]
+        return Outcome(codes[0], *commands[0].said())
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def killed(*args: str | Path, after: Path, pattern: str) -> None:
-    """`python -m sinkablate ARGS` as a process, killed as soon as a folder holds a file of that pattern."""
-    with subprocess.Popen([sys.executable, "-m", "sinkablate", *map(str, args)], cwd=ROOT,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
-        limit = time.monotonic() + 100
-        while not list(after.glob(pattern)) and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.005)
-        process.kill()
+    """Run a command that is killed once a folder holds a file of that pattern, before the next one is in its place."""
+    with started(*args, die_at=(after, pattern)) as command:
+        assert command.wait() == -signal.SIGKILL, command.said()
+    assert list(after.glob(pattern))
 
 
 def metrics(run_dir: Path) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import yaml
-from running import CONFIGS, QUICK, Outcome, run, spawn
+from running import CONFIGS, QUICK, Outcome, forked, run
 
 from sinkablate.sweep.grid import Sweep, read_sweep
 
@@ -35,7 +35,7 @@ def sweep(command: str, path: Path, *args: str) -> Outcome:
 
 def spawned(command: str, path: Path, *args: str) -> Outcome:
     """The same as a process of its own."""
-    return spawn("sweep", command, path, "--out", root_of(path), *args)
+    return forked("sweep", command, path, "--out", root_of(path), *args)
 
 
 def root_of(path: Path) -> Path:

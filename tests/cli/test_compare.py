@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from running import Outcome, run, spawn
+from running import Outcome, forked, run
 from scipy import stats
 
 from sinkablate.compare.analysis import compare_table
@@ -377,5 +377,5 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
 
 def test_it_is_a_process_too(tmp_path: Path) -> None:
     table().write_csv(tmp_path / "runs.csv")
-    done = spawn("compare", tmp_path / "runs.csv", "--metric=val/acc1", "--factors=gate,registers", "--pair-by=seed")
+    done = forked("compare", tmp_path / "runs.csv", "--metric=val/acc1", "--factors=gate,registers", "--pair-by=seed")
     assert "complementary is supported" in done.succeeded().out

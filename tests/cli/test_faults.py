@@ -15,6 +15,7 @@ import lightning as L
 import pytest
 import torch
 from running import CONFIGS, ROOT, Outcome, column, fit, metrics, quick_fit, spawn
+from signals import signal_at
 
 from sinkablate.callbacks.preemption import Preemption
 
@@ -103,13 +104,11 @@ def test_a_shard_that_breaks_is_passed_over_where_that_is_asked(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, tmp_path: Path, signalled: Any,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, tmp_path: Path) -> None:
     train(tmp_path / "whole", shards, *READERS[reader]).succeeded()
-    signalled(6)  # in the second epoch
-    assert train(tmp_path / "run", shards, *READERS[reader]).code == 75
+    with signal_at(6):  # in the second epoch
+        assert train(tmp_path / "run", shards, *READERS[reader]).code == 75
     assert state(tmp_path / "run")["global_step"] == 7
-    monkeypatch.undo()
     train(tmp_path / "run", shards, *READERS[reader]).succeeded()
     same_end(tmp_path / "whole", tmp_path / "run")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
-from running import CONFIGS, Outcome, column, fit, metrics, quick_fit, run, spawn
+from running import CONFIGS, Outcome, column, fit, metrics, quick_fit, run, together
 
 CONFIG = [CONFIGS / "gate_reg.yaml"]
 ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2",
@@ -19,8 +19,7 @@ ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--trainer.
 
 
 def launch(run_dir: Path, strategy: str, *args: str | Path) -> Path:
-    spawn(*quick_fit(run_dir, *ARGS, "--trainer.devices=2", f"--trainer.strategy={strategy}", *args,
-                     configs=CONFIG)).succeeded()
+    together(2, *quick_fit(run_dir, *ARGS, f"--trainer.strategy={strategy}", *args, configs=CONFIG)).succeeded()
     return run_dir
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from running import run, spawn
+from running import forked, run
 
 FROZEN = Path(__file__).with_name("keys.txt")
 OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "sweep", "overwrite",
@@ -28,7 +28,7 @@ def test_the_keys_of_fit_are_the_frozen_ones() -> None:
 
 
 def test_help_has_a_sentence_for_every_key() -> None:
-    said = spawn("fit", "--help", "all").succeeded().out
+    said = forked("fit", "--help", "all").succeeded().out
     options = re.split(r"\n  (?=-)", said[said.index("\noptions:"):])[1:]
     sentences = {}
     for option in options:

@@ -3,11 +3,11 @@
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from running import CONFIGS, column, fit, metrics, quick_fit, run, spawn
+from running import CONFIGS, column, fit, metrics, quick_fit, run, together
+from signals import signal_at
 
 CONFIG = [CONFIGS / "lejepa_small.yaml"]
 ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=3",
@@ -33,11 +33,9 @@ def test_it_logs_both_terms_the_probe_and_the_rank(whole: Path) -> None:
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, tmp_path: Path, signalled: Any,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    signalled(2, signal.SIGUSR1)
-    assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
-    monkeypatch.undo()
+def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, tmp_path: Path) -> None:
+    with signal_at(2, signal.SIGUSR1):
+        assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
     fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).succeeded()
     one, other = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
                   for path in (whole, tmp_path / "run"))
@@ -72,9 +70,9 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     """With averages over all ranks, in float64; each rank's own are others, and train too."""
     exact = ("--trainer.precision=64-true", *ARGS, "--model.backbone.drop_path_rate=0", "--trainer.max_epochs=1",
              "--trainer.limit_val_batches=1.0", "--data.eval_batch_size=500")
-    everyone, two = "--model.lejepa.all_ranks=true", ("--trainer.devices=2", "--trainer.strategy=ddp")
-    for name, args in {"one": (everyone,), "all": (everyone, *two), "own": two}.items():
-        spawn(*quick_fit(tmp_path / name, *exact, *args, configs=CONFIG)).succeeded()
+    everyone, two = "--model.lejepa.all_ranks=true", ("--trainer.strategy=ddp",)
+    for name, count, args in (("one", 1, (everyone,)), ("all", 2, (everyone, *two)), ("own", 2, two)):
+        together(count, *quick_fit(tmp_path / name, *exact, *args, configs=CONFIG)).succeeded()
     one, all_ranks, own = (metrics(tmp_path / name) for name in ("one", "all", "own"))
     assert len(one) == len(all_ranks) == len(own) == 5
     for row, other in zip(one, all_ranks, strict=True):

@@ -1,7 +1,7 @@
 """Two processes train, evaluate and measure as one does, and what is written is written once."""
 
-import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
-from running import CONFIGS, Outcome, column, metrics, quick_fit, spawn
+from running import CONFIGS, Outcome, column, forked, free_port, metrics, quick_fit, spawn
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +27,8 @@ def words(run_dir: Path, *args: str) -> list[str]:
 
 def torchrun() -> tuple[str, ...]:
     """The launcher of two processes, on a port that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}")
+    return ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
+            f"--master_port={free_port()}")
 
 
 def tolerance(name: str) -> float:
@@ -45,15 +43,15 @@ Launch = tuple[Path, Outcome]
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """One process."""
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    return run_dir, spawn(*words(run_dir)).succeeded()
+    return run_dir, forked(*words(run_dir)).succeeded()
 
 
 @pytest.fixture(scope="module", params=["started by the trainer", "started by torchrun"])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """Two processes over gloo."""
     run_dir = tmp_path_factory.mktemp("two") / "run"
-    launcher = torchrun() if request.param.endswith("torchrun") else ()
-    return run_dir, spawn(*words(run_dir, *TWO), launcher=launcher).succeeded()
+    launch = partial(spawn, launcher=torchrun()) if request.param.endswith("torchrun") else forked
+    return run_dir, launch(*words(run_dir, *TWO)).succeeded()
 
 
 def test_metrics_are_those_of_one_process(alone: Launch, together: Launch) -> None:

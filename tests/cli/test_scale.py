@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import CONFIGS, column, fit, metrics, quick_fit, spawn
+from running import CONFIGS, column, fit, forked, metrics, quick_fit, together
 
 STEPS = 50
 CONFIG = [CONFIGS / "gate_reg.yaml"]
@@ -25,8 +25,8 @@ def test_one_two_and_four_processes_have_the_same_loss_curve(tmp_path: Path) -> 
     curves = []
     for count in (1, 2, 4):
         run_dir = tmp_path / str(count)
-        many = (f"--trainer.devices={count}", "--trainer.strategy=ddp") if count > 1 else ()
-        spawn(*quick_fit(run_dir, *LONG, *many, "--trainer.precision=64-true", configs=CONFIG)).succeeded()
+        many = ("--trainer.strategy=ddp",) if count > 1 else ()
+        together(count, *quick_fit(run_dir, *LONG, *many, "--trainer.precision=64-true", configs=CONFIG)).succeeded()
         curves.append(losses(run_dir))
     for one, other in itertools.pairwise(curves):
         assert len(one) == STEPS
@@ -45,7 +45,7 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
 def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
     short = ("--trainer.limit_train_batches=6", "--diagnostics.every_n_steps=3", "--model.ema.decay=0.9")
     for name, args in {"plain": (), "compiled": ("--model.compile=true",)}.items():
-        spawn(*quick_fit(tmp_path / name, *short, *args, configs=CONFIG)).succeeded()
+        forked(*quick_fit(tmp_path / name, *short, *args, configs=CONFIG)).succeeded()
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
     plain, compiled = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
                        for name in ("plain", "compiled"))
@@ -59,8 +59,8 @@ def test_everything_at_once_on_two_processes_is_what_one_computes(tmp_path: Path
                   "--model.ema.decay=0.9", "--model.backbone.grad_checkpointing=true", "--trainer.precision=64-true",
                   "--trainer.gradient_clip_val=0.1", "--diagnostics.every_n_steps=2", "--trainer.limit_val_batches=1.0",
                   "--data.eval_batch_size=500")
-    for name, args in {"one": (), "two": ("--trainer.devices=2", "--trainer.strategy=ddp")}.items():
-        spawn(*quick_fit(tmp_path / name, *everything, *args, configs=CONFIG), limit=400).succeeded()
+    for name, count, args in (("one", 1, ()), ("two", 2, ("--trainer.strategy=ddp",))):
+        together(count, *quick_fit(tmp_path / name, *everything, *args, configs=CONFIG)).succeeded()
     rows, others = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert len(rows) == len(others) == 4
     for row, other in zip(rows, others, strict=True):
