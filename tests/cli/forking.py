@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,6 @@ FORKS.set_forkserver_preload(["forking", "sinkablate.cli", "sinkablate.sweep.in_
                               "sinkablate.diagnose.command",
                               "sinkablate.intervene.command", "sinkablate.report.figures", "wandb",
                               "sinkablate.callbacks.sinks"])
-
-Fault = tuple[str, str]
-"""A folder, and the pattern of a file in it: the process kills itself once such a file is there."""
-
 
 def environment(**env: str) -> dict[str, str]:
     """One thread, and nothing of W&B or of a distributed launch but what is given."""
@@ -44,14 +40,14 @@ class Command:
     Args:
         words: Arguments of the command.
         env: Its whole environment.
-        fault: Where and what to look for before it kills itself, just before the next file is put into place.
+        before: What the process does first, such as to arrange its own end.
     """
 
-    def __init__(self, words: Sequence[str], env: Mapping[str, str], fault: Fault | None = None) -> None:
+    def __init__(self, words: Sequence[str], env: Mapping[str, str], before: Callable[[], None] | None = None) -> None:
         _warm()
         self._streams = tempfile.TemporaryDirectory()
         self.out, self.err = (Path(self._streams.name) / name for name in ("out", "err"))
-        self._process = FORKS.Process(target=_main, args=(list(words), dict(env), self.out, self.err, fault))
+        self._process = FORKS.Process(target=_main, args=(list(words), dict(env), self.out, self.err, before))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -95,7 +91,8 @@ def _warm() -> None:
         os.environ |= before
 
 
-def _main(words: list[str], env: dict[str, str], out: Path, err: Path, fault: Fault | None) -> None:
+def _main(words: list[str], env: dict[str, str], out: Path, err: Path,
+          before: Callable[[], None] | None) -> None:
     """Be `python -m sinkablate WORDS`."""
     assert "sinkablate.cli" in sys.modules, "the process that is forked has imported nothing"
     import sinkablate.__main__ as command
@@ -107,8 +104,8 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path, fault: Fa
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]  # what is started again, by Lightning
-    if fault is not None:
-        _die_at(*fault)
+    if before is not None:
+        before()
     code: Any = 1
     try:
         code = command.main(words)
@@ -118,9 +115,19 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path, fault: Fa
     sys.exit(code)
 
 
-def _die_at(folder: str, pattern: str) -> None:
-    """Kill this process before the rename that follows the first file of a pattern in a folder."""
+def die_after(folder: Path, pattern: str) -> None:
+    """Kill this process at the first rename after a file of a pattern is in a folder: before the next one is whole."""
     def look(event: str, _arguments: tuple[Any, ...]) -> None:
-        if event == "os.rename" and list(Path(folder).glob(pattern)):
+        if event == "os.rename" and list(folder.glob(pattern)):
             os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(look)
+
+
+def die_in_step(step: int) -> None:
+    """Kill this process in the middle of a training step."""
+    from sinkablate.callbacks.preemption import Preemption
+
+    def die(_self: Any, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    Preemption.on_before_backward = die  # type: ignore[method-assign]

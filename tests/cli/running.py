@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
-from forking import LIMIT, ROOT, Command, environment
+from forking import LIMIT, ROOT, Command, die_after, environment
 
 from sinkablate.__main__ import main
 
@@ -71,9 +73,9 @@ def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outc
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def started(*args: str | Path, die_at: tuple[Path, str] | None = None, **env: str) -> Command:
+def started(*args: str | Path, before: Callable[[], None] | None = None, **env: str) -> Command:
     """The same as a process that is forked, which costs no imports; the caller ends it or waits for it."""
-    return Command([str(arg) for arg in args], environment(**env), die_at and (str(die_at[0]), die_at[1]))
+    return Command([str(arg) for arg in args], environment(**env), before)
 
 
 def forked(*args: str | Path, **env: str) -> Outcome:
@@ -104,9 +106,18 @@ def free_port() -> int:
         return port
 
 
+def until(condition: Callable[[], object], command: Command | None = None) -> None:
+    """Wait for something that comes about, while a command runs."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert command is None or command.code is None, command.said()
+        assert time.monotonic() < end, f"did not come about within {LIMIT} s"
+        time.sleep(0.02)
+
+
 def killed(*args: str | Path, after: Path, pattern: str) -> None:
     """Run a command that is killed once a folder holds a file of that pattern, before the next one is in its place."""
-    with started(*args, die_at=(after, pattern)) as command:
+    with started(*args, before=partial(die_after, after, pattern)) as command:
         assert command.wait() == -signal.SIGKILL, command.said()
     assert list(after.glob(pattern))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from running import CONFIGS, Outcome, fit, quick_fit, run, spawn, tree
+from running import CONFIGS, Outcome, fit, forked, quick_fit, run, tree
 from safetensors.torch import save_file
 
 from sinkablate.data.shards import write_shards
@@ -230,7 +230,7 @@ def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pyte
     assert not (here / "run").exists()
 
 
-@pytest.mark.parametrize("start", [run, spawn])
+@pytest.mark.parametrize("start", [run, forked])
 def test_a_loss_that_is_not_a_number_stops_the_run(start: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = start(*quick_fit(tmp_path / "run", "--model.optim.lr=1e30", "--model.optim.warmup_steps=0"))
     kept = tmp_path / "run" / "checkpoints" / "nonfinite.ckpt"
@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(start: Callable[..., Outcome]
 def test_a_stream_that_breaks_off_names_its_shard(workers: int, places: dict[str, Path], tmp_path: Path) -> None:
     """A stream is read as it trains: only there can it break. The run is left unfinished."""
     words = f"{shards('cut')} {STREAM} --data.num_workers {workers}".format(**places).split()
-    start = spawn if workers else run
+    start = forked if workers else run
     outcome = start(*quick_fit(tmp_path / "run", *words, "--data.batch_size=20", "--diagnostics.images=1"))
     refused(outcome, "train-0001.tar", "data.source.on_error")
     assert not (tmp_path / "run" / "DONE").exists()

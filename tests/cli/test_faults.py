@@ -5,16 +5,16 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from running import CONFIGS, ROOT, Outcome, column, fit, metrics, quick_fit, spawn
+from forking import Command, die_in_step
+from running import CONFIGS, Outcome, column, fit, forked, metrics, quick_fit, started, until
 from signals import signal_at
 
 from sinkablate.callbacks.preemption import Preemption
@@ -121,7 +121,8 @@ def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shard
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
     train(whole, shards, *READERS[reader], "--checkpoint.save_top_k=-1", "--checkpoint.filename=s{step}").succeeded()
     args = (*on(shards), *READERS[reader], "--trainer.devices=2", "--trainer.strategy=ddp")
-    two_go_on = spawn(*quick_fit(run_dir, *args, "--ckpt_path", whole / "checkpoints" / "sstep=3.ckpt", configs=CONFIG))
+    third = whole / "checkpoints" / "sstep=3.ckpt"
+    two_go_on = forked(*quick_fit(run_dir, *args, "--ckpt_path", third, configs=CONFIG))
     if reader == "stream":
         assert two_go_on.code == 2
         assert "error: readers=2 differs from the checkpoint's 1 (processes times data.num_workers)" in two_go_on.err
@@ -133,62 +134,32 @@ def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shard
         assert got == pytest.approx(expected, rel=1e-4)
 
 
-KILLED = """
-import os, signal, sys
-from sinkablate.__main__ import main
-from sinkablate import cli
-from sinkablate.callbacks.preemption import Preemption
-
-step, words = int(sys.argv[1]), sys.argv[2:]
-for at in range(step):  # a process for each, forked before anything has been computed
-    if not os.fork():
-        def die(_self, trainer, *_):
-            if trainer.global_step == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-        Preemption.on_before_backward = die
-        sys.exit(main([word.replace("AT", str(at)) for word in words]))
-    _, status = os.wait()
-    print(at, os.WTERMSIG(status))
-"""
 EIGHT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.loss.mixup=0.5", "--model.ema.decay=0.9",
          "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids="every {} steps".format)
-def killed_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """A run that was never stopped, and for each of its eight steps one that was killed in the middle of it."""
-    root = tmp_path_factory.mktemp("killed")
-    cadence = f"--checkpoint.every_n_train_steps={request.param}"
-    fit(root / "whole", *EIGHT, cadence, configs=CONFIG).succeeded()
-    words = quick_fit(root / "AT", *EIGHT, cadence, configs=CONFIG)
-    done = subprocess.run([sys.executable, "-c", KILLED, "8", *words], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300, check=False)
-    ends = [line for line in done.stdout.splitlines() if line.endswith(" 9")]
-    assert ends == [f"{at} 9" for at in range(8)], done.stderr
-    return request.param, root
-
-
 @pytest.mark.heavy
-@pytest.mark.parametrize("step", range(8))
-def test_a_run_killed_at_any_step_loses_what_came_after_its_last_checkpoint(
-        step: int, killed_runs: tuple[int, Path]) -> None:
-    cadence, root = killed_runs
-    run_dir = root / str(step)
-    again = fit(run_dir, *EIGHT, f"--checkpoint.every_n_train_steps={cadence}", "--ckpt_path=auto",
-                configs=CONFIG).succeeded()
-    begun = re.search(r"step=(\d+)\.ckpt", again.err)
-    least = step // cadence * cadence - cadence  # the one at hand was perhaps still being written
-    assert (int(begun[1]) if begun else 0) in range(max(0, least), step + 1), again.err
-    same_end(root / "whole", run_dir)
-    assert (run_dir / "DONE").exists()
+@pytest.mark.parametrize("cadence", [1, 3], ids="every {} steps".format)
+def test_a_run_killed_in_a_step_loses_what_came_after_its_last_checkpoint(cadence: int, tmp_path: Path) -> None:
+    """In the first step and the last, on either side of the epochs' border, and where a measurement has just been."""
+    words = (*EIGHT, f"--checkpoint.every_n_train_steps={cadence}")
+    fit(tmp_path / "whole", *words, configs=CONFIG).succeeded()
+    for step in (0, 3, 4, 7):
+        run_dir = tmp_path / str(step)
+        with started(*quick_fit(run_dir, *words, configs=CONFIG), before=partial(die_in_step, step)) as command:
+            assert command.wait() == -signal.SIGKILL, command.said()
+        again = fit(run_dir, *words, "--ckpt_path=auto", configs=CONFIG).succeeded()
+        begun = re.search(r"step=(\d+)\.ckpt", again.err)
+        least = step // cadence * cadence - cadence  # the one at hand was perhaps still being written
+        assert (int(begun[1]) if begun else 0) in range(max(0, least), step + 1), again.err
+        same_end(tmp_path / "whole", run_dir)
+        assert (run_dir / "DONE").exists()
 
 
-def two(run_dir: Path, *args: str) -> "subprocess.Popen[str]":
+def two(run_dir: Path, *args: str) -> Command:
     """A long run of two processes, which the trainer starts."""
-    words = quick_fit(run_dir, "--trainer.max_epochs=500", "--trainer.devices=2", "--trainer.strategy=ddp",
-                      "--diagnostics.every_n_steps=0", *EVERY_STEP, *args, configs=CONFIG)
-    return subprocess.Popen([sys.executable, "-m", "sinkablate", *words], cwd=ROOT, text=True,
-                            env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return started(*quick_fit(run_dir, "--trainer.max_epochs=500", "--trainer.devices=2", "--trainer.strategy=ddp",
+                              "--diagnostics.every_n_steps=0", *EVERY_STEP, *args, configs=CONFIG))
 
 
 def child_of(pid: int) -> int:
@@ -210,26 +181,20 @@ def alive(pid: int) -> bool:
 def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with two(run_dir) as parent:
-        limit = time.monotonic() + 200
-        while not (run_dir / "checkpoints" / "last.ckpt").exists():
-            assert parent.poll() is None
-            assert time.monotonic() < limit
-            time.sleep(0.1)
+        until((run_dir / "checkpoints" / "last.ckpt").exists, parent)
         child = child_of(parent.pid)
         killed, left = (parent.pid, child) if which == "first" else (child, parent.pid)
         os.kill(killed, signal.SIGKILL)
-        limit = time.monotonic() + 60
-        while alive(left) and time.monotonic() < limit:
-            time.sleep(0.1)
-        stopped = not alive(left)
-        for pid in (left, killed):
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        _, err = parent.communicate()
-    assert stopped
+        try:
+            until(lambda: not alive(left))
+        finally:
+            for pid in (left, killed):
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+        code, (_, err) = parent.wait(), parent.said()
     assert not (run_dir / "DONE").exists()
     if which == "second":
-        assert parent.returncode not in (0, 2), err
+        assert code not in (0, 2), err
         assert "error: another process of this run has died" in err
         assert "Traceback" not in err
     begun = state(run_dir)["global_step"]

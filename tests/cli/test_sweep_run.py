@@ -5,14 +5,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from running import ROOT, run
+from forking import Command
+from running import run, started, until
 from sweeping import content, opened, root_of, same_weights, spawned, sweep, weights, written
 
 from sinkablate.sweep.state import State, claimed, state_of, states
@@ -171,19 +170,9 @@ def test_wrong_numbers_are_refused(args: tuple[str, ...], said: str, tmp_path: P
     assert f"error: {said}" in outcome.err
 
 
-def started(path: Path, *args: str) -> "subprocess.Popen[str]":
+def begun(path: Path, *args: str) -> Command:
     """`sweep run` as a process."""
-    command = [sys.executable, "-m", "sinkablate", "sweep", "run", str(path), "--out", str(root_of(path)), *args]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    return started("sweep", "run", path, "--out", root_of(path), *args)
 
 
 def checkpoints(path: Path) -> list[Path]:
@@ -193,9 +182,8 @@ def checkpoints(path: Path) -> list[Path]:
 @pytest.mark.heavy
 def test_two_runners_share_the_cells(tmp_path: Path) -> None:
     path = written(tmp_path, content())
-    both = [started(path, "--jobs", "1"), started(path, "--jobs", "2", "--in_process")]
-    outputs = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    with begun(path, "--jobs", "1") as one, begun(path, "--jobs", "2", "--in_process") as other:
+        assert [one.wait(), other.wait()] == [0, 0], (one.said(), other.said())
     assert len(list(root_of(path).glob("*/DONE"))) == 4
     assert once(root_of(path))
 
@@ -208,31 +196,31 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def kill_runner(process: "subprocess.Popen[str]", path: Path) -> None:
-    process.kill()
-    process.wait(10)
+def kill_runner(process: Command, path: Path) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     now = states(opened(path).cells, root_of(path))
     assert State.RUNNING in now.values()  # the cell goes on by itself, and its claim with it
 
 
-def kill_cell(process: "subprocess.Popen[str]", path: Path) -> None:
+def kill_cell(process: Command, path: Path) -> None:
     pattern = f"sinkablate fit .*{root_of(path)}"
     [pid, *_] = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(pid), signal.SIGKILL)
-    assert "2 done" in process.communicate(timeout=300)[0]  # started again by the runner
-    assert process.returncode == 0
+    assert process.wait() == 0, process.said()
+    assert "2 done" in process.said()[0]  # started again by the runner
 
 
-def interrupt(process: "subprocess.Popen[str]", path: Path) -> None:
+def interrupt(process: Command, path: Path) -> None:
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 130, output
+    code, output = process.wait(), "".join(process.said())
+    assert code == 130, output
     assert "the same command goes on" in output
     assert "1 preempted" in output
     assert not list(root_of(path).glob("*/FAILED"))
 
 
-EVENTS: dict[str, tuple[Callable[["subprocess.Popen[str]", Path], None], tuple[str, ...]]] = {
+EVENTS: dict[str, tuple[Callable[[Command, Path], None], tuple[str, ...]]] = {
     "SIGKILL to the runner": (kill_runner, ()),
     "SIGKILL to a cell": (kill_cell, ()),
     "Ctrl-C": (interrupt, ()),
@@ -242,12 +230,12 @@ EVENTS: dict[str, tuple[Callable[["subprocess.Popen[str]", Path], None], tuple[s
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("event", "how"), EVENTS.values(), ids=EVENTS)
-def test_a_disturbed_sweep_ends_as_an_undisturbed_one(event: Callable[["subprocess.Popen[str]", Path], None],
+def test_a_disturbed_sweep_ends_as_an_undisturbed_one(event: Callable[[Command, Path], None],
                                                        how: tuple[str, ...], undisturbed: Path, tmp_path: Path) -> None:
     path = written(tmp_path, content(TWO, *LONG))
-    process = started(path, "--jobs", "1", *how)
-    until(lambda: checkpoints(path), process)
-    event(process, path)
+    with begun(path, "--jobs", "1", *how) as process:
+        until(lambda: checkpoints(path), process)
+        event(process, path)
     outcome = spawned("run", path, "--jobs", "1").succeeded()
     assert "2 done" in outcome.out
     for cell in opened(path).cells:
