@@ -1,14 +1,30 @@
+import gc
 import os
+import random
 from pathlib import Path
 
 import pytest
 import torch
-from variants import mechanisms
+from sharing import Once, shared_by_workers
+from variants import in_pairs, mechanisms
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects() -> None:
+    """Whatever modules and shared runs are there when a test module begins, no collection of garbage visits again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what several tests read, once for all workers."""
+    return shared_by_workers(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +38,20 @@ def dinov2() -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `mechanism` sees every legal combination of the axes."""
+    """A test that takes `mechanism` sees every value of every axis, and every two that go together."""
     if "mechanism" in metafunc.fixturenames:
-        found = mechanisms()
+        found = in_pairs(mechanisms())
         metafunc.parametrize("mechanism", found.values(), ids=found.keys())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files and their tests in the random order of SINKABLATE_TEST_ORDER, a seed; heavy tests of SLURM in one group."""
+    if seed := os.environ.get("SINKABLATE_TEST_ORDER"):
+        shuffled = random.Random(seed)
+        rank = {path: shuffled.random() for path in sorted({item.path for item in items})}
+        shuffled.shuffle(items)
+        items.sort(key=lambda item: rank[item.path])
+    for item in items:
+        own = "slurm" if item.path.parent.name == "slurm" else str(item.path.relative_to(item.config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(own))

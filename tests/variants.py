@@ -1,6 +1,6 @@
 """Every legal mechanism, small models of them, and the headline variants."""
 
-from itertools import product
+from itertools import combinations, product
 from typing import Any, get_args
 
 import torch
@@ -43,6 +43,17 @@ def mechanisms() -> dict[str, BackboneConfig]:
         name = f"{score}-{sink}-{gate}-{position}-{bias}-{registers}"
         found[name] = BackboneConfig(**SMALL, registers=registers, attention=config)
     return found
+
+
+def in_pairs(found: dict[str, BackboneConfig]) -> dict[str, BackboneConfig]:
+    """A few of the mechanisms in which every two values of two axes that go together do so at least once."""
+    pairs = {name: set(combinations(enumerate(name.split("-")), 2)) for name in found}
+    left, chosen = set().union(*pairs.values()), {}
+    while left:
+        name = max(pairs, key=lambda each: len(pairs[each] & left))
+        chosen[name] = found[name]
+        left -= pairs[name]
+    return chosen
 
 
 def make(config: BackboneConfig | dict[str, Any] | None = None, *, seed: int = 0, num_classes: int = 10,

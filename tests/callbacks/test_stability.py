@@ -1,9 +1,9 @@
 """What is counted while a model trains: gradient norms, spikes, steps that are not finite, images per second."""
 
 import io
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from sinkablate.callbacks import throughput
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.data.images import ImageData
@@ -28,16 +29,17 @@ class Scripted(L.LightningModule):
     """A training whose losses and gradients are given: each step's loss is its first number, the gradient its second.
 
     Args:
-        pauses: Seconds that a training batch, a validation batch and a training batch's end take.
+        clock: Told of the seconds that a training batch (1), a validation batch (100) and a training batch's end (10)
+            take.
     """
 
-    def __init__(self, pauses: tuple[float, float, float] = (0, 0, 0)) -> None:
+    def __init__(self, clock: Callable[[float], None] = lambda _seconds: None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.pauses = pauses
+        self.clock = clock
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        time.sleep(self.pauses[0])
+        self.clock(1)
         loss, self.slope = batch[0][0]
         with torch.no_grad():
             self.weight.zero_()  # whatever the last gradient did to it
@@ -48,10 +50,10 @@ class Scripted(L.LightningModule):
         self.weight.grad.fill_(self.slope)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        time.sleep(self.pauses[1])
+        self.clock(100)
 
     def on_train_batch_end(self, outputs: Any, batch: list[Tensor], batch_idx: int) -> None:
-        time.sleep(self.pauses[2])
+        self.clock(10)
 
     def configure_optimizers(self) -> Optimizer:
         return SGD(self.parameters(), 0.0)
@@ -151,13 +153,17 @@ def test_the_summary_has_the_last_steps_of_a_run_too(tmp_path: Path) -> None:
     assert '"stability/nonfinite_steps": 0' in (tmp_path / "run" / "summary.json").read_text()
 
 
-def test_throughput_counts_training_and_what_it_carries_but_not_validation(tmp_path: Path) -> None:
+def test_throughput_counts_training_and_what_it_carries_but_not_validation(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[float] = []
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
     callback = Throughput()
-    train(tmp_path, [(1.0, 1.0)] * 4, callback, Scripted((0.02, 0.2, 0.03)), max_epochs=2, limit_val_batches=2,
+    train(tmp_path, [(1.0, 1.0)] * 4, callback, Scripted(passed.append), max_epochs=2, limit_val_batches=2,
           num_sanity_val_steps=0)
+    assert sum(passed) == 2 * (4 * (1 + 10) + 2 * 100)
     assert callback.images == 2 * 4  # one row a batch
-    assert 2 * 4 * 0.05 <= callback.seconds < 2 * 4 * 0.05 + 0.6  # validation alone takes 0.8
-    assert callback.images_per_second == pytest.approx(8 / callback.seconds)
+    assert callback.seconds == 2 * 4 * (1 + 10)
+    assert callback.images_per_second == 8 / callback.seconds
 
 
 def test_throughput_goes_on_after_a_stop(tmp_path: Path) -> None:

@@ -164,7 +164,8 @@ def places(image_folder: Path, finished: Path, tmp_path_factory: pytest.TempPath
     mixed = root / "files" / "mixed"
     shutil.copytree(image_folder / "val", mixed)
     Image.new("L", (32, 32)).save(mixed / "9" / "odd.png")
-    return {"folder": image_folder, "run": finished, "nothing": root / "nothing",
+    shutil.copytree(finished, root / "run", symlinks=True)  # a refused fit may have tried whether it can write
+    return {"folder": image_folder, "nothing": root / "nothing",
             **{path.name: path for path in root.iterdir()}}
 
 

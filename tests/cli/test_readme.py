@@ -1,5 +1,6 @@
 """Every command of the README, in its order, in one folder; made small, and pointed at images that exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from running import CONFIGS, QUICK, ROOT, run, spawn
+
+from sinkablate.__main__ import VERBS
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -70,18 +73,17 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
 
 def test_help_lists_every_verb_and_answers_as_a_process() -> None:
     shown = spawn("--help").succeeded().out
-    for verb in ("fit", "validate", "test", "predict", "shards"):
-        (line,) = re.findall(rf"^  {verb} +(\S.*)$", shown, re.MULTILINE)
-        assert len(line) > 20
+    listed = dict(re.findall(r"^  (\w+) +(\S.*)$", shown, re.MULTILINE))
+    assert listed == VERBS
+    assert all(len(line) > 20 for line in listed.values())
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_default_run_reaches_what_it_promises(tmp_path: Path) -> None:
-    import json
-
+    """In three epochs of the twelve, which end at an accuracy that only a training as it should be reaches."""
     outcome = run("fit", "--config", CONFIGS / "gate_reg.yaml", "--run_dir", tmp_path / "run", "--wandb.mode=disabled",
-                  "--trainer.accelerator=cpu").succeeded()
+                  "--trainer.accelerator=cpu", "--trainer.max_epochs=3").succeeded()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["val/acc1"] >= 0.83
+    assert summary["val/acc1"] >= 0.7
     for said in ("validation accuracy", "training images/s", "sinks per image", "token norm", "run directory:"):
         assert said in outcome.out

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import CONFIGS, Outcome, metrics, quick_fit, spawn
+from running import CONFIGS, Outcome, forked, metrics, quick_fit
 from wandb_server import bucket, entries, stub
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,13 @@ def fit(run_dir: Path, *args: str, **env: str) -> Outcome:
     home = run_dir.parent / "home"
     home.mkdir(exist_ok=True)
     words = quick_fit(run_dir, "--wandb.mode=auto", "--seed_everything=3", *args, configs=[CONFIGS / "gate_reg.yaml"])
-    return spawn(*words, launcher=(), **env, HOME=str(home)).succeeded()
+    return forked(*words, **env, HOME=str(home)).succeeded()
 
 
-def online(run_dir: Path, url: str, *args: str) -> Outcome:
-    """The same with a key for a server, on which few seconds are spent."""
-    return fit(run_dir, *args, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT="5",
-               WANDB_FINISH_TIMEOUT="2")
+def online(run_dir: Path, url: str, *args: str, patience: int = 120) -> Outcome:
+    """The same with a key for a server, on which so many seconds may be spent before it counts as lost."""
+    return fit(run_dir, *args, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT=str(patience),
+               WANDB_FINISH_TIMEOUT=str(patience))
 
 
 def offline_runs(run_dir: Path) -> list[Path]:
@@ -139,10 +139,12 @@ def nobody() -> Iterator[str]:
 
 
 class Silence(BaseHTTPRequestHandler):
-    """A server that takes longer than anybody waits."""
+    """A server that says nothing as long as anybody waits."""
+
+    left = threading.Event()
 
     def do_POST(self) -> None:
-        time.sleep(60)
+        self.left.wait()
 
     do_GET = do_PUT = do_POST  # noqa: N815
 
@@ -161,8 +163,11 @@ def refusing(handler: type[BaseHTTPRequestHandler] = Refusal) -> Iterator[str]:
     """The address of a server that refuses."""
     with Impatient(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            Silence.left.set()
+            server.shutdown()
 
 
 def slow() -> Any:
@@ -173,7 +178,7 @@ def slow() -> Any:
 @pytest.mark.parametrize("server", [nobody, refusing, slow])
 def test_a_server_that_is_not_there_costs_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
     with server() as url:
-        outcome = online(tmp_path / "run", url)
+        outcome = online(tmp_path / "run", url, patience=5)
     assert_complete(tmp_path / "run")
     [warning] = warnings_of(outcome)
     assert "no online run" in warning
@@ -190,8 +195,8 @@ def test_a_server_that_goes_away_costs_one_warning(tmp_path: Path) -> None:
 
         watcher = threading.Thread(target=leave)
         watcher.start()
-        outcome = online(tmp_path / "run", url)
-        watcher.join(10)
+        outcome = online(tmp_path / "run", url, patience=5)
+        watcher.join()
     assert_complete(tmp_path / "run")
     [warning] = warnings_of(outcome)
     assert "the local record is complete" in warning

@@ -60,7 +60,7 @@ def registered(path: Path, env: dict[str, str]) -> str:
 
 def test_an_agent_trains_every_cell_in_its_own_directory(tmp_path: Path) -> None:
     path, log = sweep_file(tmp_path), tmp_path / "log.jsonl"
-    with stub(log, 300) as (url, _):
+    with stub(log) as (url, _):
         env = environment(url, tmp_path)
         output = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path).communicate(
             timeout=280)[0]
@@ -81,7 +81,7 @@ def test_a_signal_to_the_agent_reaches_the_cell_which_goes_on_later(tmp_path: Pa
     path, log = sweep_file(tmp_path, *SLOW, gates=("none",)), tmp_path / "log.jsonl"
     [cell] = read_sweep(path).cells
     run_dir = tmp_path / "runs" / "pairs" / cell.id
-    with stub(log, 300) as (url, _):
+    with stub(log) as (url, _):
         env = environment(url, tmp_path)
         agent = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path)
         end = time.monotonic() + 120

@@ -16,7 +16,7 @@ STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "to
 
 
 @contextmanager
-def stub(log: Path, seconds: int = 120) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def stub(log: Path, seconds: int = 1200) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Its address and process, which does not outlive the test."""
     if not STUB.is_file():
         pytest.skip("the stand-in for a W&B server is not here (SINKABLATE_SHARED names the folder)")
@@ -27,7 +27,7 @@ def stub(log: Path, seconds: int = 120) -> Iterator[tuple[str, "subprocess.Popen
         yield process.stdout.readline().strip(), process
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait()
 
 
 def entries(log: Path) -> list[dict[str, Any]]:
