@@ -87,7 +87,7 @@ def loaded(*command: str) -> set[str]:
     """Top-level packages in `sys.modules` after `sinkablate COMMAND`."""
     code = ("import sys; from sinkablate.__main__ import main; "
             f"main({list(command)}); print(*sys.modules, file=sys.stderr)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600,
                           cwd=PACKAGE.parent)
     return {name.split(".")[0] for name in done.stderr.split()}
 
@@ -116,5 +116,5 @@ def test_shards_imports_no_framework(tmp_path: Path) -> None:
 
 def test_the_help_of_report_imports_nothing_heavy() -> None:
     code = "from sinkablate.reporting import report; import sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"plotly", "pandas", "scipy"})

@@ -123,6 +123,6 @@ def test_help_of_a_group_shows_its_keys_alone() -> None:
 def test_an_encoding_without_the_characters_of_a_name_prints_escapes() -> None:
     code = "from sinkablate.__main__ import main; import sys; sys.exit(main(['fit', '--mödel', '\u2013']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONIOENCODING": "ascii:strict"},
-                          timeout=60, check=False)
+                          timeout=600, check=False)
     assert (done.returncode, done.stderr) == (2, b"error: --m\\xf6del: there is no such key or group of keys; did you "
                                                  b"mean model?\n")

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import ROOT, fit, run
+from running import LIMIT, ROOT, fit, run
+from signals import signal_at
 
 from sinkablate import __main__ as command
 from sinkablate import preemption
@@ -31,10 +32,9 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDS)
-def test_a_run_that_is_told_to_stop_in_its_first_epoch_saves_itself(number: int, tmp_path: Path,
-                                                                    signalled: Callable[..., None]) -> None:
-    signalled(0, number)
-    stopped = fit(tmp_path / "run", *TWO_EPOCHS)
+def test_a_run_that_is_told_to_stop_in_its_first_epoch_saves_itself(number: int, tmp_path: Path) -> None:
+    with signal_at(0, number):
+        stopped = fit(tmp_path / "run", *TWO_EPOCHS)
     name = signal.Signals(number).name
     assert stopped.code == ENDS[signal.Signals(number)]
     assert f"stopped by {name} and saved at step 1; the same command with --ckpt_path auto resumes it" in stopped.out
@@ -42,10 +42,10 @@ def test_a_run_that_is_told_to_stop_in_its_first_epoch_saves_itself(number: int,
     assert (tmp_path / "run" / "checkpoints" / "stopped.ckpt").exists()
 
 
-def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path, signalled: Callable[..., None]) -> None:
+def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
-    signalled(0, signal.SIGHUP)
-    fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded()
+    with signal_at(0, signal.SIGHUP):
+        fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded()
 
 
 def test_ctrl_c_before_the_first_step_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def process(body: str) -> subprocess.CompletedProcess[str]:
             f"def work():\n{body}\n"
             "command.FUNCTIONS['compare'] = lambda: (work, None)\n"
             "sys.exit(command.main(['compare']))")
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
                           check=False)
 
 
@@ -102,6 +102,6 @@ def test_ctrl_c_during_the_imports_of_fit_ends_with_one_line(tmp_path: Path) -> 
             "    return real(name, *rest, **more)\n"
             "builtins.__import__ = load\n"
             f"sys.exit(main.main(['fit', '--run_dir', {str(tmp_path / 'run')!r}]))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
                           check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

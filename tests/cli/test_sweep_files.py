@@ -180,7 +180,7 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """W&B's own schema of sweep files, from its package `sweeps`, which needs an older numpy and is not imported."""
     folder = tmp_path_factory.mktemp("sweeps")
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", "sweeps", "--no-deps", "-d", str(folder)],
-                   check=True, capture_output=True, timeout=120)
+                   check=True, capture_output=True, timeout=600)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         found: dict[str, Any] = json.loads(wheel.read("sweeps/config/schema.json"))
     return found
