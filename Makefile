@@ -10,10 +10,10 @@ fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-heavy: $(STAMP)  # toys on three seeds; whatever happens to a job, on a SLURM of its own (Debian: slurm-wlm)
-	$(BIN)/python -m pytest -m heavy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m heavy -n auto --dist loadgroup
 
 check: $(STAMP)
 	$(BIN)/ruff check .
