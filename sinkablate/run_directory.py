@@ -23,7 +23,8 @@ from sinkablate.reading_order import reading_order
 
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; it was stopped and can go on."""
-OURS = ("config.yaml", "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb",
+CONFIG = "config.yaml"
+OURS = (CONFIG, "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb",
         "validate.json", "test.json", "predictions.parquet")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 
@@ -33,6 +34,11 @@ _LONGEST = "diagnostics/blocks/step_00000000.parquet"
 LAST, FINAL, NONFINITE = "last.ckpt", "final.ckpt", "nonfinite.ckpt"
 """In the folder of checkpoints: a link to the latest; the final weights, where no other checkpoint holds them; weights
 before the step whose loss was no number any more."""
+
+
+def holds_run(directory: Path) -> bool:
+    """True of a directory in which a run was trained, beside whose `config.yaml` there is something of the run."""
+    return any((directory / name).exists() for name in ("checkpoints", "metrics.csv", "summary.json", DONE, PREEMPTED))
 
 
 def last_checkpoint(run_dir: Path) -> Path:
@@ -196,7 +202,7 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # of a process that was killed
             partial.unlink()
         (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)  # its step is trained again
-        (run_dir / "config.yaml").write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
+        (run_dir / CONFIG).write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
 

@@ -1,0 +1,77 @@
+"""A run that was copied or moved is read, written and resumed where it is now."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from running import fit, metrics, run, tree
+
+LIMITS = ("--trainer.limit_test_batches=1", "--trainer.limit_predict_batches=1", "--trainer.limit_val_batches=1")
+RESULTS = {"validate": "validate.json", "test": "test.json", "predict": "predictions.parquet"}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs of two steps; to be read, not to be changed."""
+    run_dir = tmp_path_factory.mktemp("original") / "run"
+    fit(run_dir, "--trainer.max_epochs=2").succeeded()
+    return run_dir
+
+
+@pytest.fixture
+def moved(original: Path, tmp_path: Path) -> Path:
+    """Its copy, whose weights give other numbers."""
+    copy = Path(shutil.copytree(original, tmp_path / "moved", symlinks=True))
+    path = copy / "checkpoints" / "epoch=1-step=4.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for tensor in checkpoint["state_dict"].values():
+        tensor.zero_()
+    torch.save(checkpoint, path)
+    return copy
+
+
+@pytest.mark.parametrize("verb", RESULTS)
+@pytest.mark.parametrize("words", ["--config {}/config.yaml", "--config={}/config.yaml", "--run {}", "--run={}"])
+def test_the_directory_that_holds_the_config_decides(words: str, verb: str, original: Path, moved: Path) -> None:
+    if "=" in words and verb != "validate":
+        pytest.skip("one way through the code")
+    before = tree(original)
+    outcome = run(verb, *words.format(moved).split(), *LIMITS).succeeded()
+    assert tree(original) == before
+    assert f"weights: {moved}/checkpoints/last.ckpt (step 4)" in outcome.err.splitlines()
+    assert (moved / RESULTS[verb]).exists()
+    if verb == "predict":
+        found = pl.read_parquet(moved / RESULTS[verb])["probability"].explode().unique().to_list()
+        assert found == pytest.approx([0.1]), "what weights of zero give"
+    else:
+        assert json.loads((moved / RESULTS[verb]).read_text()) != json.loads((original / "summary.json").read_text())
+
+
+def test_what_follows_it_wins(original: Path, moved: Path, tmp_path: Path) -> None:
+    outcome = run("validate", "--run", moved, "--run_dir", original, "--data.eval_batch_size=16",
+                  "--ckpt_path", moved / "checkpoints" / "previous.ckpt", "--run_dir", tmp_path / "out").succeeded()
+    assert f"weights: {moved}/checkpoints/previous.ckpt (step 2)" in outcome.err.splitlines()
+    assert (tmp_path / "out" / "validate.json").exists()
+
+
+@pytest.mark.parametrize("words", [("--run", "{}/none"), ("--run=",), ("--run", "{}")])
+def test_a_directory_without_a_run_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    outcome = run("validate", *(word.format(tmp_path) for word in words))
+    (line,) = outcome.err.splitlines()
+    assert (outcome.code, "holds no config.yaml: not the directory of a run" in line) == (2, True)
+
+
+def test_a_moved_run_is_resumed_where_it_is(original: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(original, tmp_path / "moved"))  # links have become files
+    for name in ("DONE", "summary.json", "checkpoints/epoch=1-step=4.ckpt", "checkpoints/last.ckpt"):
+        (moved / name).unlink()
+    before = tree(original)
+    outcome = run("fit", "--config", moved / "config.yaml", "--ckpt_path=auto").succeeded()
+    assert f"going on from {moved}/checkpoints/previous.ckpt" in outcome.err
+    assert tree(original) == before
+    assert metrics(moved) == metrics(original)
+    assert {path.name for path in (moved / "checkpoints").iterdir()} == {
+        "epoch=1-step=4.ckpt", "last.ckpt", "previous.ckpt"}
