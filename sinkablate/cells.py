@@ -133,7 +133,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """Name of its run directory and its W&B id."""
+        """Name of its run directory."""
         return cell_id(self.words)
 
     @property

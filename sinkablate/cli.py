@@ -147,6 +147,7 @@ class Cli(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run and make its directory ready."""
         config = self.config[self.verb]
+        self.cell: str | None = None
         if config.sweep:
             self._name_cell(config)
         model = self.program.model_name(config.model)
@@ -163,7 +164,8 @@ class Cli(LightningCLI):
         cell = cell_id(self.words)
         config.run_dir = config.run_dir or f"runs/{config.sweep}/{cell}"
         config.variant = variant_name(self.words, config.variant)
-        config.wandb.id, config.wandb.group = config.wandb.id or cell, config.wandb.group or config.sweep
+        config.wandb.group = config.wandb.group or config.sweep
+        self.cell = f"{config.sweep}-{cell}"
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer with our loggers and callbacks; W&B only when training."""
@@ -175,7 +177,7 @@ class Cli(LightningCLI):
         loggers: list[Any] = []
         if self.verb == "fit":
             tags = tuple(f"{k}:{v}" for k, v in self.program.mechanism(config.model).items())
-            wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags)
+            wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags, self.cell)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
             callbacks += [Preemption(self.run_dir), FinalValidation()]
             callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))

@@ -23,8 +23,8 @@ from sinkablate.reading_order import reading_order
 
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; it was stopped and can go on."""
-CONFIG = "config.yaml"
-OURS = (CONFIG, "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb",
+CONFIG, WANDB = "config.yaml", "wandb.json"
+OURS = (CONFIG, "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb", WANDB,
         "validate.json", "test.json", "predictions.parquet")
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
 

@@ -119,6 +119,6 @@ class WandbConfig:
     group: str | None = None
     """Group of the run, the sweep's name in a sweep."""
     id: str | None = None
-    """Run id; null is the run's name, so that a resumed run continues as itself."""
+    """Run id; null is one of the run directory's own, which `wandb.json` keeps for when the run is resumed."""
     tags: tuple[str, ...] = ()
     """Tags beside the mechanism's."""

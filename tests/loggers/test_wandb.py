@@ -53,7 +53,8 @@ def assert_complete(run_dir: Path) -> None:
 
 def assert_holds_every_key(record: Path) -> None:
     """The client's own file, a sequence of protocol buffers, names every key."""
-    content = (record / f"run-{NAME}.wandb").read_bytes()
+    [path] = record.glob(f"run-{NAME}-????????.wandb")
+    content = path.read_bytes()
     assert {key for key in KEYS if key.encode() not in content} == set()
 
 
@@ -70,7 +71,7 @@ def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> 
         f"W&B: offline; upload later with: wandb sync {run_dir}/wandb/offline-run-*"]
     assert "wandb" not in outcome.err.lower()
     [record] = offline_runs(run_dir)
-    assert record.name.endswith(NAME)
+    assert re.search(rf"-{NAME}-[0-9a-f]{{8}}$", record.name)
     assert_holds_every_key(record)
 
 
@@ -93,8 +94,8 @@ def test_online_nothing_is_left_offline_and_nothing_is_warned_of(
 
 
 def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outcome, Path]) -> None:
-    told = bucket(recorded[2], NAME)
-    assert told["name"] == told["displayName"] == NAME
+    told = bucket(recorded[2], json.loads((recorded[0] / "wandb.json").read_text())["id"])
+    assert told["displayName"] == NAME
     assert (told["project"], told["groupName"]) == ("sinks", "pair")
     assert set(told["tags"]) == {"score:softmax", "sink:none", "gate:headwise", "registers:4", "pathway:none", "mine"}
     config = json.loads(told["config"])

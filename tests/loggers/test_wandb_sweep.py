@@ -119,8 +119,9 @@ def test_offline_runs_of_one_cell_sync_into_one(tmp_path: Path) -> None:
         output = wandb("sync", *map(str, records), env=environment(url, tmp_path), cwd=tmp_path).communicate(
             timeout=100)[0]
     names = {entry["vars"].get("name") for entry in entries(log) if entry.get("op") == "UpsertBucket"}
-    assert names == {cell.id}, output
-    told = bucket(log, cell.id)
+    run_id = json.loads((root / cell.id / "wandb.json").read_text())["id"]
+    assert (names, run_id.rpartition("-")[0]) == ({run_id}, f"pairs-{cell.id}"), output
+    told = bucket(log, run_id)
     assert (told["groupName"], told["displayName"], told["project"]) == ("pairs", "vit_mini-gate=headwise-s3", "sinks")
     assert "gate:headwise" in told["tags"]
     config: dict[str, Any] = {key: item["value"] for key, item in json.loads(told["config"]).items() if key != "_wandb"}
