@@ -42,6 +42,11 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("parameters", "parameters", ",d")
     if summary.get("match_difference"):
         row("parameters beyond the gated model", "match_difference", "+,d")
+    if summary.get("images_dropped_per_epoch"):
+        table.add_row("training images that each epoch leaves out",
+                      f"{summary['images_dropped_per_epoch']:,} of {summary['train_images']:,}")
+    for reason, count in summary.get("skipped", {}).items():
+        table.add_row(f"skipped: {reason}", f"{count:,}")
     console = Console()
     console.print(table)
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)

@@ -35,7 +35,7 @@ class Account(NamedTuple):
             lines.append(f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, other "
                          f"ones each time (batches of data.batch_size={self.batch_size})")
         if self.passed_over:
-            lines.append(f"data: {self.passed_over.total():,} files are not read: {said(self.passed_over)}")
+            lines.append(f"data: not read: {said(self.passed_over)}")
         return lines
 
     def summary(self, trainer: L.Trainer) -> dict[str, Any]:

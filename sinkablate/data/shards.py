@@ -84,7 +84,7 @@ def write_shards(
               for name, found in splits.items()}
     for name, found in splits.items():
         if found.skipped:
-            print(f"{name}: {found.skipped.total():,} files are not packed: {said(found.skipped)}", file=sys.stderr)
+            print(f"{name}: not packed: {said(found.skipped)}", file=sys.stderr)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
