@@ -3,18 +3,23 @@
 import contextlib
 import hashlib
 import json
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
-from rich.console import Console
-from rich.status import Status
 
-from sinkablate import __version__
+from sinkablate import __version__, streams
 from sinkablate.cells import CONFIG, arguments
 from sinkablate.errors import UserError
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of
 
+if TYPE_CHECKING:
+    from sinkablate.sweep.parsing import CellParser
+
+EVERY = 0.5
+"""Seconds between two lines that say how far the check is."""
 CHECKED, CONFIGS = "checked.txt", "configs.json"
 """In the directory of a sweep: a hash of what was checked last, so that it is checked once, and one of each config."""
 
@@ -26,27 +31,30 @@ def check(sweep: Sweep, root: Path) -> None:
         UserError: `fit` refuses one of them, two of them are the same run, or a config of cells that have begun says
             something else now.
     """
-    with Console(stderr=True).status("checking the sweep") as status:  # on a terminal alone
-        configs = _unchanged_configs(sweep, root)
-        stamp = _hash(sweep)
-        with contextlib.suppress(OSError, ValueError):
-            if (root / CHECKED).read_text() == stamp:
-                return
-        _parse(sweep, status)
+    configs = _unchanged_configs(sweep, root)
+    stamp = _hash(sweep)
+    with contextlib.suppress(OSError, ValueError):
+        if (root / CHECKED).read_text() == stamp:
+            return
+    with streams.announced("loading PyTorch and Lightning ..."):
+        from sinkablate.sweep.parsing import CellParser
+
+    with streams.announced("checking the cells ..."):
+        _parse(sweep, CellParser())
     if root.is_dir():
         (root / CHECKED).write_text(stamp)
         (root / CONFIGS).write_text(json.dumps(configs, indent=1) + "\n")
 
 
-def _parse(sweep: Sweep, status: Status) -> None:
-    """See that `fit` takes every cell."""
-    from sinkablate.sweep.parsing import CellParser  # seconds
-
-    parser = CellParser()
-    for number, (cell, error) in enumerate(parser.cells(sweep)):
+def _parse(sweep: Sweep, parser: "CellParser") -> None:
+    """See that `fit` takes every cell, and that no two are the same run."""
+    shown = time.monotonic()
+    for number, (cell, error) in enumerate(parser.cells(sweep), start=1):
         if error is not None:
             raise UserError(f"{sweep.path}: {cell.label}: {error}") from error
-        status.update(f"checking {len(sweep.cells):,} cells: {number + 1:,} combinations are right")
+        if time.monotonic() > shown + EVERY:
+            shown = time.monotonic()
+            streams.announce(f"checking the {len(sweep.cells):,} cells: {number:,} combinations so far ...")
     same = parser.same_values(sweep)
     if same is not None:
         key, one, other = same
