@@ -139,7 +139,7 @@ def test_hidden_and_empty_files_are_not_packed_and_counted(tmp_path: Path) -> No
     (src / "elk").symlink_to(two_classes(tmp_path / "linked") / "bird")
     outcome = run("shards", src, tmp_path / "out").succeeded()
     assert "6 images in 1 shards" in outcome.out
-    for words in ("not packed: 1 empty file", "1 unreadable file", "(.txt)"):
+    for words in ("train: not packed: ", "1 empty file", "1 unreadable file", "(.txt)"):
         assert words in outcome.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == {"shards": {"train-0000.tar": 6}, "classes": ["bird", "cat", "elk"]}
