@@ -105,7 +105,9 @@ def _run(verb: str, argv: list[str]) -> int:
 def _train(verb: str, argv: list[str]) -> int:
     """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
     from sinkablate import early_checks, preemption
+    from sinkablate.located import located
 
+    argv = located(verb, argv)
     if not HELP & set(argv):
         early_checks.check(verb, argv)
     if verb == "fit":

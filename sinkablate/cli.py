@@ -42,7 +42,7 @@ from sinkablate.results import print_results, print_scores, write_predictions
 from sinkablate.run_arguments import add_run_arguments
 from sinkablate.run_directory import close, naming, require_final_weights, require_writable, write_json
 from sinkablate.slurm import require_all_tasks, slurm_plugins
-from sinkablate.starting import located, starting_point
+from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
 from sinkablate.threads import considerate_threads
 from sinkablate.trainer_options import check_options, check_trainer, refused_by_lightning
@@ -250,7 +250,6 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     """Run a Lightning verb; a user's mistake becomes one `UserError`."""
     silence_libraries()
     register()
-    args = located(verb, args)
     argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
     try:
         cli(verb, args)

@@ -51,8 +51,8 @@ MOST_USED = {
 SINGLE = ("config", "print_config", "help", "seed_everything", "task", "variant", "run_dir", "sweep", "overwrite",
           "on_checkpoint_failure", "ckpt_path", "weights_only")
 """Keys without a group."""
-OF_ONE_COMMAND = {"validate": ("verbose", "trust"), "test": ("verbose", "trust"),
-                  "predict": ("return_predictions", "trust"),
+OF_ONE_COMMAND = {"validate": ("verbose", "run", "trust"), "test": ("verbose", "run", "trust"),
+                  "predict": ("return_predictions", "run", "trust"),
                   "plan": ("images", "json")}
 
 

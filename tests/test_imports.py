@@ -51,6 +51,7 @@ MAY_IMPORT = {
               "fsdp2", "library_messages", "programs", "errors"},
     "slurm": {"errors"},
     "starting": {"run_directory", "errors"},
+    "located": {"run_directory", "errors"},
     "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",
                   "streams", "config", "errors"},
     "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "threads",
