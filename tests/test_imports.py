@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "memory": set(),
     "cpus": set(),
     "threads": {"cpus"},
-    "compare": {"errors"},
+    "compare": {"run_directory", "errors"},
     "report": {"run_directory", "compare", "config", "errors"},
     "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
     "results": {"run_directory"},

@@ -10,17 +10,21 @@ import polars as pl
 
 from sinkablate.compare.baseline import choose_baseline
 from sinkablate.compare.comparison import Cell, Combination, Comparison, Difference, Omnibus, Primary
-from sinkablate.compare.contrasts import DIFFERENCE, Contrast, contrast, infer
+from sinkablate.compare.contrasts import DIFFERENCE, Contrast, Estimates, contrast, infer
 from sinkablate.compare.correction import corrected
 from sinkablate.compare.factorial import INTERACTION, omnibus_paired, omnibus_unpaired
 from sinkablate.compare.power import detectable, seeds_needed
 from sinkablate.compare.runs import CellRuns, Levels, Runs, listed, tidy
 from sinkablate.compare.statistics import correlation, hedges, sign_flip
-from sinkablate.compare.table import nearest
+from sinkablate.compare.table import in_order, levels, nearest
 from sinkablate.errors import UserError
 
 MOST_CONTRASTS = 50
 """With more interaction contrasts no omnibus test is made."""
+THREADS = "threads"
+"""Column of the number of threads that a run was computed with."""
+LEAST_FREEDOM = 2
+"""With fewer degrees of freedom a spread does not say how many seeds an effect needs."""
 
 
 def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
@@ -59,6 +63,7 @@ def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
     if primary == "paired" and pair_by is not None and pair_by not in frame.columns:
         raise UserError(f"pair_by={pair_by}: no such column; {nearest(pair_by, frame.columns)}; without pairs, use "
                         "--primary welch")
+    notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
     base, assumed = choose_baseline(runs, baseline or {})
     asked = Asked(runs, base, primary, detect)
@@ -69,6 +74,15 @@ def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
         differences=_differences(asked, cells), combinations=_combinations(asked), omnibus=omnibus, notes=(),
         sentences=())
     return corrected([replace(draft, notes=(*assumed, *notes, *runs.notes, *_lonely(draft), *untested))])[0]
+
+
+def _unequal_threads(frame: pl.DataFrame, asked: Sequence[str]) -> list[str]:
+    """A note where the runs were computed with different numbers of threads, on which their last digits depend."""
+    if THREADS not in frame.columns or THREADS in asked:
+        return []
+    counts = in_order(levels(frame, THREADS).unique().sort().to_list())
+    return [f"the runs were computed with different numbers of threads ({listed(counts)}), on which their last digits "
+            "depend"] if len(counts) > 1 else []
 
 
 def _check(primary: str, margin: float | None, detect: float | None) -> None:
@@ -97,11 +111,16 @@ class Asked:
         """Their levels."""
         return tuple(changed.get(place, value) for place, value in enumerate(self.base))
 
-    def seeds(self, contrasts: Sequence[Contrast]) -> list[int | None]:
-        """How many would find the effect the user named; None without one, and where the spread is unknown."""
+    def seeds(self, found: Estimates) -> list[int | None]:
+        """How many would find the effect the user named; None without one, and where the spread is not known.
+
+        Of two pairs it is not: their standard deviation says next to nothing about that of more.
+        """
+        contrasts = found.contrasts
         if self.detect is None:
             return [None] * len(contrasts)
-        needed = seeds_needed(self.detect, [each.scale for each in contrasts], [each.freedom for each in contrasts])
+        scales = np.where(found.primary.df < LEAST_FREEDOM, nan, [each.scale for each in contrasts])
+        needed = seeds_needed(self.detect, scales.tolist(), [each.freedom for each in contrasts])
         return [None if isnan(seeds) else int(seeds) for seeds in needed]
 
 
@@ -125,12 +144,12 @@ def _differences(asked: Asked, of: Sequence[Cell]) -> tuple[Difference, ...]:
     names = [cell.levels for cell in of if cell.levels != asked.base]
     cells = [asked.runs.cells[levels] for levels in names]
     found = infer([contrast([cell, base], DIFFERENCE, asked.primary) for cell in cells], asked.primary)
-    least, needed = detectable(found.primary), asked.seeds(found.contrasts)
+    least, needed = detectable(found.primary), asked.seeds(found)
     differences, base_seeds = [], set(base.seeds)
-    for place, (levels, cell, each) in enumerate(zip(names, cells, found.contrasts, strict=True)):
+    for place, (at, cell, each) in enumerate(zip(names, cells, found.contrasts, strict=True)):
         common = [seed for seed in cell.seeds if seed in base_seeds]
         differences.append(Difference(
-            cell=asked.runs.name(levels), baseline=asked.runs.name(asked.base), estimate=found.primary[place],
+            cell=asked.runs.name(at), baseline=asked.runs.name(asked.base), estimate=found.primary[place],
             paired=found.paired[place], welch=found.welch[place], pairs=each.pairs,
             correlation=correlation(cell.at(common).values, base.at(common).values),
             hedges_g=hedges(cell.values, base.values), p_holm=nan,
@@ -163,7 +182,7 @@ def _combinations(asked: Asked) -> tuple[Combination, ...]:
     over = [infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary).primary
             for alone in (1, 2)]
     found = infer([contrast(cells, INTERACTION, primary) for cells in corners], primary)
-    least, needed = detectable(found.primary), asked.seeds(found.contrasts)
+    least, needed = detectable(found.primary), asked.seeds(found)
     factors = asked.runs.factors
     return tuple(Combination(
         first=f"{factors[i]}={a}", second=f"{factors[j]}={b}", cell=asked.runs.name(asked.levels({i: a, j: b})),

@@ -11,6 +11,7 @@ from sinkablate.compare.correction import corrected
 from sinkablate.compare.formats import Format, render
 from sinkablate.compare.table import in_order, level, levels, nearest, read_table
 from sinkablate.errors import UserError
+from sinkablate.run_directory import write_whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,12 +81,10 @@ def compare(
                            primary=primary, lower_is_better=smaller is None or name in smaller,
                            margin=margins.get(name), detect=effects.get(name), nested=nested, image=image,
                            diverged=diverged) for name in metrics]
-    text = render(corrected(found) if family == "all" else found, format,
-                  shutil.get_terminal_size((UNSEEN_WIDTH, 24)).columns)
+    seen = shutil.get_terminal_size((0, 0)).columns
+    text = render(corrected(found) if family == "all" else found, format, seen or UNSEEN_WIDTH, wrap=seen > 0)
     if target is not None:
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(text + "\n")
-        partial.replace(target)
+        write_whole(target, lambda path: path.write_text(text + "\n", encoding="utf-8"))
     return text
 
 

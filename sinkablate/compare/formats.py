@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,8 +19,8 @@ from sinkablate.compare.statistics import Inference
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"
-MOST_ROWS, WIDEST = 100, 10_000
-"""Of a table in a terminal; wider than any."""
+MOST_ROWS, WIDEST, NARROWEST = 100, 10_000, 30
+"""Of a table in a terminal; wider than any; no sentence is made narrower than this."""
 NEEDS = r"% needs \usepackage{booktabs}"
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
@@ -42,18 +43,19 @@ def sheets(comparison: Comparison) -> list[Sheet]:
     return [*made, _combinations(comparison)] if comparison.combinations else made
 
 
-def render(comparisons: Sequence[Comparison], form: Format, width: int = 160) -> str:
+def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *, wrap: bool = False) -> str:
     """Comparisons of one family as text.
 
     Args:
         comparisons: As `corrected` leaves them.
         form: What it is for.
         width: Of the terminal.
+        wrap: Break the sentences below the tables between words to this width.
     """
     if form == "json":
         content = {"level": 0.95, "comparisons": [asdict(each) for each in comparisons]}
         return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
-    draw: Callable[[Comparison], str] = {"table": lambda each: _terminal(each, width), "markdown": _markdown,
+    draw: Callable[[Comparison], str] = {"table": lambda each: _terminal(each, width, wrap=wrap), "markdown": _markdown,
                                          "latex": _latex}[form]
     return "\n\n".join(draw(each) for each in comparisons)
 
@@ -120,7 +122,7 @@ def _picked(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], n
     return Sheet(title, texts[0], texts[1:], names)
 
 
-def _terminal(of: Comparison, width: int) -> str:
+def _terminal(of: Comparison, width: int, *, wrap: bool) -> str:
     """Tables, then notes and sentences."""
     console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
     for sheet in sheets(of):
@@ -134,8 +136,10 @@ def _terminal(of: Comparison, width: int) -> str:
         if len(sheet.rows) > MOST_ROWS:
             console.print(f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all")
     tables: str = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = (*tables.splitlines(), f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "",
-             *of.sentences)
+    sentences = (f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "", *of.sentences)
+    broken = ["\n".join(textwrap.wrap(line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False,
+                                      break_on_hyphens=False)) if wrap else line for line in sentences]
+    lines = (*tables.splitlines(), *broken)
     return "\n".join(line.rstrip() for line in lines)
 
 

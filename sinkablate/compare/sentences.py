@@ -96,6 +96,7 @@ def _power(of: Comparison, places: int) -> list[str]:
     """What these seeds could find, and how many would find the effect that was named."""
     lines = [_few(of)]
     for name, found in (("a difference", of.differences), ("an interaction", of.combinations)):
+        behind = [_behind(of, each) for each in found if each.seeds_needed is not None]
         least = [each.detectable for each in found if isfinite(each.detectable)]
         needed = [each.seeds_needed for each in found if each.seeds_needed is not None]
         if least:
@@ -103,15 +104,28 @@ def _power(of: Comparison, places: int) -> list[str]:
             line = f"At the spread seen here, and before Holm, 80 % power finds {name} of {span}"
             if needed:
                 seeds = _span([f"{count:,}" for count in (min(needed), max(needed))])
-                line += f"; one of {of.detect:g} needs {seeds} seeds a cell"
+                line += f"; one of {of.detect:g} needs {seeds} seeds a cell, judged by the spread of " \
+                        f"{_span([str(count) for count in (min(behind), max(behind))])} {_what(of)}"
             lines.append(line + ".")
         unknown = len(found) - len(needed)
         if of.detect is not None and unknown:
             lines.append(f"How many seeds {name} of {of.detect:g} needs cannot be said for {unknown} of {len(found)}: "
-                         f"no spread, images that vary too, or more than {MOST_SEEDS:,}.")
+                         f"no spread, fewer than three {_what(of)}, images that vary too, or more than {MOST_SEEDS:,}.")
     if of.detect is None and len(lines) > 1:
         lines.append("Name an effect with --detect to hear how many seeds it needs.")
     return lines
+
+
+def _what(of: Comparison) -> str:
+    return "pairs" if of.primary == "paired" else "seeds"
+
+
+def _behind(of: Comparison, found: Difference | Combination) -> int:
+    """Pairs that a contrast is of, or the seeds of its smallest cell."""
+    if isinstance(found, Combination):
+        return found.seeds
+    cells = {cell.name: cell.n for cell in of.cells}
+    return found.pairs if of.primary == "paired" else min(cells[found.cell], cells[found.baseline])
 
 
 def _span(ends: list[str]) -> str:
@@ -121,10 +135,7 @@ def _span(ends: list[str]) -> str:
 
 def _few(of: Comparison) -> str:
     """What so few seeds can find at all, in standard deviations of a run."""
-    cells = {cell.name: cell.n for cell in of.cells}
-    fewest = min((found.pairs if of.primary == "paired" else min(cells[found.cell], cells[found.baseline])
-                  for found in of.differences), default=0)
-    what = "pairs" if of.primary == "paired" else "seeds"
+    fewest, what = min((_behind(of, found) for found in of.differences), default=0), _what(of)
     if fewest < 2:
         return f"The fewest {what} behind a difference are {fewest}: nothing can be inferred there."
     sizes = in_single_run_sd(fewest, of.primary)

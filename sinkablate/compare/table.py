@@ -1,7 +1,10 @@
 """A tidy table, as a file and as columns: what is read, and what is refused by name."""
 
+import codecs
+import csv
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +12,14 @@ import polars as pl
 
 from sinkablate.errors import UserError
 
+SEPARATORS = (",", ";", "\t")
+"""Of columns; the one that the first line has most of."""
 NO_VALUE = ("", "nan", "na", "n/a", "none", "null")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV file (every column as text) or a parquet file.
+    """A CSV file (every column as text; commas, semicolons or tabs between them) or a parquet file.
 
     Raises:
         UserError: It is missing, neither, unreadable, empty, or two columns have one name.
@@ -25,19 +30,47 @@ def read_table(path: Path) -> pl.DataFrame:
         if path.suffix == ".parquet":
             frame = pl.read_parquet(path)
         elif path.suffix == ".csv":
-            frame = pl.read_csv(path, infer_schema=False, raise_if_empty=False)
+            frame = _read_csv(path)
         else:
             raise UserError(f"{path}: a table is a .csv or a .parquet file")
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        hint = "; a table has commas between its columns, and as many in every row as in the first" \
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        hint = "; every row has as many values as the first one has names" \
             if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv" else ""
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}{hint}") from error
-    twice = [name for name in frame.columns if "_duplicated_" in name]
-    if twice:
-        raise UserError(f"{path}: two columns are named {twice[0].split('_duplicated_')[0]}")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read: {reason}{hint}") from error
     if not len(frame):
         raise UserError(f"{path} holds no runs")
     return frame
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    """Columns of text, between commas, semicolons or tabs, under names without spaces around them."""
+    text = _decoded(path)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
+    names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise UserError(f"{path}: two columns are named {twice or 'nothing: the first line holds the names'}")
+    frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False, raise_if_empty=False)
+    return frame.rename(dict(zip(frame.columns, names, strict=True))) if len(names) == len(frame.columns) else frame
+
+
+def _decoded(path: Path) -> str:
+    """Text in UTF-8, or in UTF-16 with the mark that says so.
+
+    Raises:
+        UserError: It is in another encoding.
+    """
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{path}: not text: it holds NUL bytes; save it as CSV in UTF-8")
+    return text
 
 
 def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) -> None:
@@ -120,7 +153,8 @@ def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
         column = text.cast(pl.Float64, strict=False)
         wrong = (text.is_not_null() & column.is_null()).arg_true()
         if len(wrong):
-            raise UserError(f"metric {metric} is not a number in row {wrong[0] + 1}: {text[int(wrong[0])]!r}")
+            value = str(text[int(wrong[0])])
+            raise UserError(f"metric {metric} is not a number in row {wrong[0] + 1}: {value!r}{_remedy(value)}")
     elif not column.dtype.is_numeric() and column.dtype != pl.Null:
         raise UserError(f"metric {metric} is not a number: the column holds {column.dtype}")
     values = column.cast(pl.Float64)
@@ -128,6 +162,15 @@ def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
     if values.null_count() == len(values):
         raise UserError(f"metric {metric} has no finite value in any row")
     return values
+
+
+def _remedy(value: str) -> str:
+    """What is to be done about a number in another notation."""
+    if re.fullmatch(r"[+-]?\d+,\d+", value):
+        return f"; write decimals with a point, {value.replace(',', '.')}"
+    if re.fullmatch(r"[+-]?[\d.,]+\s*%", value):
+        return "; leave the percent sign out"
+    return ""
 
 
 def truths(frame: pl.DataFrame, name: str) -> pl.Series:

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from sinkablate.compare.analysis import compare_table
+from sinkablate.compare.analysis import THREADS, compare_table
 from sinkablate.compare.comparison import Comparison, Primary
 from sinkablate.compare.numbers import decimals, interval, number, p_is
 from sinkablate.compare.runs import tidy
@@ -63,7 +63,8 @@ def run_table(runs: Sequence[Run], factors: Sequence[str]) -> pl.DataFrame:
     trained = [run for run in runs if run.kind == "run"]
     rows = [{"run": run.name, "variant": run.variant, "seed": run.seed,
              **{name: run.variant if name == "variant" else _setting(run, name) for name in factors},
-             "diverged": run.diverged, **(scalar_metrics(run) if run.finished else {})} for run in trained]
+             "diverged": run.diverged, **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
+             **(scalar_metrics(run) if run.finished else {})} for run in trained]
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
