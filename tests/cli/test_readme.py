@@ -84,6 +84,6 @@ def test_the_default_run_reaches_what_it_promises(tmp_path: Path) -> None:
     outcome = run("fit", "--config", CONFIGS / "gate_reg.yaml", "--run_dir", tmp_path / "run", "--wandb.mode=disabled",
                   "--trainer.accelerator=cpu", "--trainer.max_epochs=3").succeeded()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["val/acc1"] >= 0.7
+    assert summary["val/acc1"] >= 0.77
     for said in ("validation accuracy", "training images/s", "sinks per image", "token norm", "run directory:"):
         assert said in outcome.out
