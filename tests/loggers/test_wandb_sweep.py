@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import CONFIGS, QUICK, ROOT, metrics, spawn
+from running import CONFIGS, LIMIT, QUICK, ROOT, forked, metrics
 from wandb_server import bucket, entries, stub
 
 from sinkablate.sweep.grid import read_sweep
@@ -52,7 +52,7 @@ def wandb(*words: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]
 def registered(path: Path, env: dict[str, str]) -> str:
     """Id of a sweep, as `wandb sweep` says it."""
     process = wandb("sweep", str(path), env=env, cwd=path.parent)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LIMIT)[0]
     found = re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[0-9;]*m", "", output))
     assert found, output
     return found.group(1)
@@ -63,7 +63,7 @@ def test_an_agent_trains_every_cell_in_its_own_directory(tmp_path: Path) -> None
     with stub(log) as (url, _):
         env = environment(url, tmp_path)
         output = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path).communicate(
-            timeout=280)[0]
+            timeout=LIMIT)[0]
     cells = read_sweep(path).cells
     for cell in cells:
         run_dir = tmp_path / "runs" / "pairs" / cell.id
@@ -84,19 +84,19 @@ def test_a_signal_to_the_agent_reaches_the_cell_which_goes_on_later(tmp_path: Pa
     with stub(log) as (url, _):
         env = environment(url, tmp_path)
         agent = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path)
-        end = time.monotonic() + 120
+        end = time.monotonic() + LIMIT
         while not list(run_dir.glob("checkpoints/*.ckpt")):
             assert agent.poll() is None, agent.communicate()[0]
             assert time.monotonic() < end
             time.sleep(0.05)
         agent.send_signal(signal.SIGTERM)
-        agent.communicate(timeout=120)
-    end = time.monotonic() + 60
+        agent.communicate(timeout=LIMIT)
+    end = time.monotonic() + LIMIT
     while state_of(run_dir) is State.RUNNING and time.monotonic() < end:
         time.sleep(0.1)
     assert state_of(run_dir) is State.PREEMPTED
     assert "SIGTERM" in (run_dir / "PREEMPTED").read_text()
-    spawn("sweep", "run", path, "--out", tmp_path / "runs" / "pairs", WANDB_MODE="offline").succeeded()
+    forked("sweep", "run", path, "--out", tmp_path / "runs" / "pairs", WANDB_MODE="offline").succeeded()
     assert state_of(run_dir) is State.DONE
     assert [int(row["step"]) for row in metrics(run_dir)] == list(range(601))
 
@@ -112,12 +112,12 @@ def test_offline_runs_of_one_cell_sync_into_one(tmp_path: Path) -> None:
         while not list(root.glob("*/checkpoints/*.ckpt")) and runner.poll() is None:
             time.sleep(0.02)
         runner.send_signal(signal.SIGINT)
-    spawn("sweep", "run", path, "--out", root, HOME=str(tmp_path)).succeeded()
+    forked("sweep", "run", path, "--out", root, HOME=str(tmp_path)).succeeded()
     records = sorted((root / cell.id / "wandb").glob("offline-run-*"))
     assert len(records) == 2
     with stub(log) as (url, _):
         output = wandb("sync", *map(str, records), env=environment(url, tmp_path), cwd=tmp_path).communicate(
-            timeout=100)[0]
+            timeout=LIMIT)[0]
     names = {entry["vars"].get("name") for entry in entries(log) if entry.get("op") == "UpsertBucket"}
     run_id = json.loads((root / cell.id / "wandb.json").read_text())["id"]
     assert (names, run_id.rpartition("-")[0]) == ({run_id}, f"pairs-{cell.id}"), output

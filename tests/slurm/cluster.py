@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NODES = ("n1", "n2")
+LIMIT = 900.0
+"""Seconds after which something counts as never happening."""
 CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -73,7 +75,7 @@ class Cluster:
         self("slurmctld", "-f", self.env["SLURM_CONF"])
         for name in NODES:
             self("slurmd", "-N", name, "-f", self.env["SLURM_CONF"])
-        self.until(lambda: self("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split() == list(NODES), 60)
+        self.until(lambda: self("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split() == list(NODES))
 
     def stop(self) -> None:
         """End the daemons that were started, by their pids."""
@@ -97,11 +99,11 @@ class Cluster:
         shown = self("scontrol", "show", "job", "-o", job)
         return next(word.split("=", 1)[1] for word in shown.split() if word.startswith(f"{name}="))
 
-    def until(self, condition, seconds: float) -> None:  # type: ignore[no-untyped-def]
+    def until(self, condition: Callable[[], object]) -> None:
         """Wait for something, and fail after a time."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + LIMIT
         while not condition():
-            assert time.monotonic() < end, f"did not happen within {seconds} s"
+            assert time.monotonic() < end, f"did not happen within {LIMIT} s"
             time.sleep(0.3)
 
 

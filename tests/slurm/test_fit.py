@@ -41,11 +41,11 @@ class Job:
         def reached() -> bool:
             metrics = self.run_dir / "metrics.csv"
             return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= least
-        self.slurm.until(reached, 300)
+        self.slurm.until(reached)
 
-    def ended(self, seconds: float = 600) -> str:
+    def ended(self) -> str:
         """Wait for the end; the final state."""
-        self.slurm.until(lambda: self.slurm.state(self.id) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), seconds)
+        self.slurm.until(lambda: self.slurm.state(self.id) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"))
         return self.slurm.state(self.id)
 
     def text(self) -> str:
@@ -92,8 +92,8 @@ def test_the_signal_before_the_time_limit(slurm: Cluster, undisturbed: Job, tmp_
     with stopped(ranks := job.ranks()):
         minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
         slurm("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes + 2}")  # under 120 s left
-        slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks), 180)
-    slurm.until(lambda: job.restarts() >= 1, 180)
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks))
+    slurm.until(lambda: job.restarts() >= 1)
     slurm("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
     same_end(job, undisturbed)
     assert job.restarts() >= 1
@@ -107,7 +107,7 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_
     with stopped(ranks := job.ranks()):
         other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2",
                       "--output=/dev/null", "--wrap", "true")
-        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks), 180)
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks))
     same_end(job, undisturbed)
     assert slurm.state(other) == "COMPLETED"
     assert job.restarts() >= 1
@@ -116,7 +116,7 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, undisturbed: Job, tmp_
 
 def test_a_signal_during_the_imports(slurm: Cluster, undisturbed: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
-    slurm.until(lambda: "m sinkablate fit" in _commands(job), 120)
+    slurm.until(lambda: "m sinkablate fit" in _commands(job))
     subprocess.run(["timeout", "1", "scancel", "--signal=USR1", job.id], env=slurm.env, check=False)
     same_end(job, undisturbed)
 
@@ -125,7 +125,7 @@ def test_a_rank_that_is_killed(slurm: Cluster, undisturbed: Job, tmp_path: Path)
     job = Job(slurm, tmp_path)
     job.until_step(45)
     os.kill(max(job.ranks()), signal.SIGKILL)
-    slurm.until(lambda: job.restarts() >= 1, 120)
+    slurm.until(lambda: job.restarts() >= 1)
     same_end(job, undisturbed)
     assert "back into the queue" in job.text()
 
@@ -135,7 +135,7 @@ def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
     log = tmp_path / "log"
     job = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={tmp_path}", f"--output={log}",
                 str(SCRIPT), str(CONFIG), "--model.nothing=1", SINKABLATE_SITE=str(tmp_path / "site.sh"))
-    slurm.until(lambda: slurm.state(job) == "FAILED", 180)
+    slurm.until(lambda: slurm.state(job) == "FAILED")
     assert "model.nothing" in log.read_text()
     assert int(slurm.field(job, "Restarts")) == 0
 

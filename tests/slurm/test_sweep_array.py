@@ -79,16 +79,16 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     assert again.endswith("code 2")
     cells = read_sweep(path).cells
     path.write_text("edited: after the submission\n")  # the arrays have lists of their own
-    slurm.until(lambda: the_one_that_has_the_id_of_its_array(slurm, jobs), 300)
+    slurm.until(lambda: the_one_that_has_the_id_of_its_array(slurm, jobs))
     place, node = the_one_that_has_the_id_of_its_array(slurm, jobs) or (0, "")
     run_dirs = [tmp_path / "cells" / cell.id for cell in cells]
-    slurm.until(lambda: rows(run_dirs[place]) > 3, 300)
+    slurm.until(lambda: rows(run_dirs[place]) > 3)
     with stopped(pids := pythons(f"run_dir={run_dirs[place]}")):
         slurm("sbatch", "--parsable", "--partition=high", f"--nodelist={node}", "--ntasks-per-node=2",
               "--output=/dev/null", "--wrap", "true")
-        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in pids), 180)
+        slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in pids))
     sweep_file(tmp_path)
-    slurm.until(lambda: states_of(path) == [State.DONE] * 3, 900)
+    slurm.until(lambda: states_of(path) == [State.DONE] * 3)
     restarts = [json.loads((run_dir / "summary.json").read_text())["restarts"] for run_dir in run_dirs]
     assert restarts == [int(number == place) for number in range(3)]
     for cell, run_dir in zip(cells, run_dirs, strict=True):
@@ -109,7 +109,7 @@ def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp
     assert "--model.optim.lr=1e+30" in shown
     assert not (tmp_path / "cells").exists()
     sweep(slurm, "submit", path)
-    slurm.until(lambda: states_of(path) == [State.FAILED], 300)
+    slurm.until(lambda: states_of(path) == [State.FAILED])
     [cell] = json.loads(sweep(slurm, "status", path, "--format", "json"))
     assert "the loss is" in cell["words"]
 
