@@ -85,12 +85,13 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 def loaded(*command: str) -> set[str]:
-    """Top-level packages in `sys.modules` after `sinkablate COMMAND`."""
+    """Top-level packages and rooms (`sinkablate.ROOM`) in `sys.modules` after `sinkablate COMMAND`."""
     code = ("import sys; from sinkablate.__main__ import main; "
             f"main({list(command)}); print(*sys.modules, file=sys.stderr)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600,
                           cwd=PACKAGE.parent)
-    return {name.split(".")[0] for name in done.stderr.split()}
+    names = done.stderr.split()
+    return {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
 
 
 HEAVY = {"torch", "lightning", "timm", "wandb", "torchvision", "polars", "matplotlib", "webdataset"}
@@ -104,6 +105,29 @@ def test_the_list_of_verbs_imports_nothing_but_python() -> None:
 def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -> None:
     sweep = PACKAGE.parent / "sweeps" / "ablation.yaml"
     assert not loaded("sweep", command, str(sweep), "--out", str(tmp_path)) & HEAVY
+
+
+@pytest.mark.parametrize("command", ["fit --help", "plan --help", "fit configs/gate.yaml",
+                                     "validate --config none.yaml", "fit --modle.backbone.name x"])
+def test_help_and_first_checks_import_no_framework(command: str) -> None:
+    assert not loaded(*command.split()) & (HEAVY | {"numpy", "jsonargparse", "rich"})
+
+
+FOR_REPORTS = {"plotly", "pandas", "statsmodels", "sklearn"}
+
+
+def test_fit_imports_nothing_of_other_tasks_and_commands() -> None:
+    modules = loaded("fit", "--trainer.no_such_key", "1")  # the parser refuses it
+    assert "torch" in modules
+    assert not modules & (FOR_REPORTS | {f"sinkablate.{room}" for room in (
+        "toys", "diagnose", "intervene", "compare", "sweep", "reporting", "plan")})
+
+
+def test_diagnose_of_a_model_from_elsewhere_imports_no_trainer(tmp_path: Path) -> None:
+    modules = loaded("diagnose", "--backbone.name", "no_such_model", "--images", str(tmp_path),
+                     "--out", str(tmp_path / "out"))
+    assert "torch" in modules
+    assert not modules & (FOR_REPORTS | {"lightning", "torchmetrics", "transformers", "sinkablate.cli"})
 
 
 def test_compare_imports_no_framework(tmp_path: Path) -> None:

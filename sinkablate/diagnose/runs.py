@@ -18,7 +18,6 @@ from sinkablate.config import (
     ViewsConfig,
     build,
 )
-from sinkablate.data.images import ImageData
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.subject import Subject, measurable, plain, require_finite
@@ -90,6 +89,8 @@ def _whole_number(value: Any, key: str) -> int:
 
 def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
     """A vision transformer and its validation images."""
+    from sinkablate.data.images import ImageData  # imports Lightning, which models from elsewhere do without
+
     config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
     shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
     model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)

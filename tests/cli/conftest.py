@@ -18,7 +18,7 @@ def write_images(root: Path) -> None:
     """Colour images of ten classes, in folders train and val of one folder per class."""
     for split, count in PER_CLASS.items():
         left = dict.fromkeys(range(10), count)
-        for sample in EmbeddedRecords(split, num_classes=10, faults=Faults("stop")).samples:
+        for sample in EmbeddedRecords(split, num_classes=10, faults=Faults("stop")):
             if left[sample.target]:
                 left[sample.target] -= 1
                 target = root / split / str(sample.target)

@@ -10,7 +10,7 @@ EMBEDDED_IMAGES = 10_000
 
 
 class EmbeddedRecords:
-    """The embedded images, decoded once: decoding a 28 x 28 PNG takes longer than all that is done to it afterwards.
+    """The embedded images, each decoded when it is first read and kept: decoding takes longer than all transforms.
 
     Args:
         split: `train` (10,000 images) or `val` (2,000).
@@ -20,12 +20,14 @@ class EmbeddedRecords:
 
     def __init__(self, split: str, *, num_classes: int, faults: Faults) -> None:
         shards = sorted(str(path) for path in Path(__file__).parent.glob(f"{split}-*.tar.gz"))
-        records = TarRecords(shards, num_classes=num_classes, faults=faults)
-        encoded = (records[index] for index in range(len(records)))
-        self.samples = [sample._replace(image=decode(sample)) for sample in encoded]
+        self._records = TarRecords(shards, num_classes=num_classes, faults=faults)
+        self._decoded: dict[int, Encoded] = {}
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self._records)
 
     def __getitem__(self, index: int) -> Encoded:
-        return self.samples[index]
+        if index not in self._decoded:
+            encoded = self._records[index]
+            self._decoded[index] = encoded._replace(image=decode(encoded))
+        return self._decoded[index]
