@@ -15,7 +15,7 @@ class SourceConfig:
     format: Literal["embedded", "shards", "folder"] = "embedded"
     """The Fashion-MNIST subset inside the package, WebDataset tar shards, or one folder per class."""
     train: str = ""
-    """shards: a path, brace list, glob, directory, URL or pipe:command; folder: a directory."""
+    """shards: a path, brace list, glob, directory, URL or pipe:command, which is executed; folder: a directory."""
     val: str = ""
     """Validation images, as `train`."""
     test: str = ""
