@@ -157,7 +157,7 @@ class Cli(LightningCLI):
         require_writable(self.run_dir)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             tell_run_dir(self.run_dir)
-        config.ckpt_path = starting_point(self.verb, self.run_dir, config)
+        config.ckpt_path = starting_point(self.verb, self.run_dir, config, lambda: self._resolved(config))
 
     def _name_cell(self, config: Namespace) -> None:
         """Directory, variant and W&B's id and group of a run of a sweep, from its arguments."""

@@ -1,25 +1,35 @@
 """What a run starts from: a named checkpoint, the latest of its directory, other weights, or nothing."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from sinkablate.cells import WHERE
 from sinkablate.errors import UserError
-from sinkablate.run_directory import DONE, check_checkpoint, last_checkpoint, refuse_to_overwrite, resumable
+from sinkablate.run_directory import CONFIG, DONE, check_checkpoint, last_checkpoint, refuse_to_overwrite, resumable
+from sinkablate.tasks.checkpoint import flat
 
 AUTO = "auto"
 """Value of `ckpt_path`: the latest whole checkpoint of the run directory, if there is one."""
 
 
-def starting_point(verb: str, run_dir: Path, config: Any) -> str | None:
+NOT_THE_RUN = (*WHERE, "on_checkpoint_failure")
+"""Keys, and below groups of keys, in which a finished run may differ from what is asked for: its numbers stay."""
+NOT_THE_RUN_GROUPS = ("wandb.", "checkpoint.", "trainer.enable_", "trainer.profiler", "trainer.plugins")
+
+
+def starting_point(verb: str, run_dir: Path, config: Any, resolved: Callable[[], str]) -> str | None:
     """The checkpoint to load, as `ckpt_path` and the directory say; None for none.
 
     Args:
         verb: fit, validate, test or predict.
         run_dir: Directory of the run.
         config: All keys.
+        resolved: Makes the text of the `config.yaml` that they would leave.
 
     Raises:
         UserError: There is no such checkpoint, or a `fit` would write over results.
@@ -27,7 +37,7 @@ def starting_point(verb: str, run_dir: Path, config: Any) -> str | None:
     """
     path = config.ckpt_path
     if path == AUTO and verb == "fit":
-        return _latest(run_dir, overwrite=config.overwrite)
+        return _latest(run_dir, resolved, overwrite=config.overwrite)
     if path == AUTO:
         path = None
     if verb == "fit":
@@ -39,9 +49,10 @@ def starting_point(verb: str, run_dir: Path, config: Any) -> str | None:
     return _used(Path(path)) if path else _trained_weights(verb, run_dir, config)
 
 
-def _latest(run_dir: Path, *, overwrite: bool) -> str | None:
+def _latest(run_dir: Path, resolved: Callable[[], str], *, overwrite: bool) -> str | None:
     """What `fit --ckpt_path auto` goes on from; None to start afresh."""
     if (run_dir / DONE).exists() and not overwrite:
+        _refuse_ignored(run_dir, resolved())
         _say(f"run_dir={run_dir} holds a finished run: nothing to do")
         raise SystemExit(0)
     found, faults = (None, []) if overwrite else resumable(run_dir)
@@ -49,6 +60,28 @@ def _latest(run_dir: Path, *, overwrite: bool) -> str | None:
         _say(f"passed over: {fault.removeprefix('ckpt_path=')}")
     _say(f"going on from {found}" if found else f"nothing to go on from in {run_dir}: a fresh start")
     return str(found) if found else None
+
+
+def _refuse_ignored(run_dir: Path, text: str) -> None:
+    """See that a finished run is the one that is asked for.
+
+    Raises:
+        UserError: Names the first key that differs, and how to train what is asked for.
+    """
+    try:
+        before = yaml.safe_load((run_dir / CONFIG).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    saved, asked = flat(before if isinstance(before, dict) else {}), flat(yaml.safe_load(text))
+    for key, value in asked.items():
+        if key in NOT_THE_RUN or key.startswith(NOT_THE_RUN_GROUPS) or saved.get(key, value) == value:
+            continue
+        longer = ""
+        if key in ("trainer.max_epochs", "trainer.max_steps"):
+            longer = ("; its learning-rate schedule has ended: --run_dir NEW --ckpt_path "
+                      f"{last_checkpoint(run_dir)} trains on as a new run")
+        raise UserError(f"{key}={value}: run_dir={run_dir} holds a finished run with {saved[key]}{longer}; choose "
+                        "another --run_dir, or start over with --overwrite true")
 
 
 def _say(line: str) -> None:

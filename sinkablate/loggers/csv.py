@@ -1,7 +1,9 @@
 """`metrics.csv`: one row per step, columns as they appear; an existing file is continued, never deleted."""
 
 import csv
+import io
 import os
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sinkablate.errors import UserError
 from sinkablate.run_directory import naming, write_whole
 
 
@@ -112,13 +115,26 @@ class MetricsCsv(Logger):
                 raise
 
     def _read(self) -> list[dict[str, str]]:
-        """Rows so far; their columns are known from here on."""
-        if not self.path.exists():
+        """Rows so far; their columns are known from here on. A last row that a kill cut off is left out.
+
+        Raises:
+            UserError: The file is not one of ours.
+        """
+        try:
+            text = self.path.read_bytes().decode()
+        except FileNotFoundError:
             return []
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or [])
-            return list(reader)
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"{self.path} cannot be read; {self._MOVE_AWAY}") from None
+        reader = csv.DictReader(io.StringIO(text[:text.rfind("\n") + 1], newline=""))
+        rows = list(reader)
+        for number, row in enumerate(rows, 2):
+            if not re.fullmatch(r"-?\d+", row.get("step") or "") or None in row:
+                raise UserError(f"{self.path}, line {number}: not a row of numbers at a step; {self._MOVE_AWAY}")
+        self._columns = list(reader.fieldnames or [])
+        return rows
+
+    _MOVE_AWAY = "mend it, or move it away: the run then goes on without the rows before"
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Write the file anew, with the columns known by now, whole or not at all."""

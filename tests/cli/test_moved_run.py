@@ -75,3 +75,16 @@ def test_a_moved_run_is_resumed_where_it_is(original: Path, tmp_path: Path) -> N
     assert metrics(moved) == metrics(original)
     assert {path.name for path in (moved / "checkpoints").iterdir()} == {
         "epoch=1-step=4.ckpt", "last.ckpt", "previous.ckpt"}
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    ("--trainer.max_epochs=3", "trainer.max_epochs=3: run_dir={} holds a finished run with 2; its learning-rate "
+                               "schedule has ended: --run_dir NEW --ckpt_path {}/checkpoints/last.ckpt trains on"),
+    ("--model.optim.lr=1e-4", "model.optim.lr=0.0001: run_dir={} holds a finished run with 0.003; choose another"),
+    ("--data.num_workers=1 --wandb.project=other --checkpoint.save_top_k=-1", "")])
+def test_what_a_finished_run_would_ignore_is_refused(words: str, says: str, original: Path) -> None:
+    before = tree(original)
+    outcome = fit(original, "--trainer.max_epochs=2", *words.split(), "--ckpt_path=auto")
+    (line,) = outcome.err.splitlines()
+    assert (outcome.code, tree(original)) == (2 if says else 0, before)
+    assert (says.format(original, original) or "holds a finished run: nothing to do") in line
