@@ -194,15 +194,20 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
 
 
 def _replace(target: Path, partial: Path) -> None:
-    """Put a finished report in its place; what else lies there stays."""
+    """Put a finished report in its place; what else lies there, and in its folders, stays."""
+    from sinkablate.run_directory import remove_files
+
     target.mkdir(parents=True, exist_ok=True)
-    for name in (MARKER, PAGE, "figures", "tables"):
-        old = target / name
-        if old.is_dir():
-            shutil.rmtree(old)
-        old.unlink(missing_ok=True)
-    for name in ("figures", "tables", PAGE, MARKER):
-        (partial / name).rename(target / name)
+    (target / MARKER).unlink(missing_ok=True)
+    names = {FIGURES.get(panel, panel) for panel in (*LACKS, "ablation", "effects")}
+    for folder, old in (("figures", names), ("tables", ("runs", "labels_by_type", "ablation"))):
+        for name in old:
+            remove_files(target / folder, f"{name}.*")
+        (target / folder).mkdir(exist_ok=True)
+        for path in (partial / folder).iterdir():
+            path.replace(target / folder / path.name)
+    for name in (PAGE, MARKER):
+        (partial / name).replace(target / name)
 
 
 def _draw(runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"], rule: str,

@@ -290,6 +290,18 @@ def naming(path: Path, hint: str = "") -> Iterator[None]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from None
 
 
+def remove_files(folder: Path, pattern: str) -> None:
+    """Remove the files that a command wrote into a folder, by a pattern of their names, and the folder if it is empty.
+
+    What somebody else put there stays.
+    """
+    for path in folder.glob(pattern):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _finite(tree: Any) -> Any:
     """The same with null for every number that JSON does not know."""
     if isinstance(tree, dict):

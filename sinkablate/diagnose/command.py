@@ -16,6 +16,7 @@ from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.subject import Subject, timm_subject
 from sinkablate.diagnose.terminal import print_summary
 from sinkablate.errors import UserError
+from sinkablate.report.files import read_json
 from sinkablate.run_directory import require_writable
 from sinkablate.vit.anatomy import blocks_of
 
@@ -84,7 +85,7 @@ def diagnose(
         print(f"model: {subject.description['model']}, weights {subject.description['weights']}\n"
               f"preprocessing: {subject.description['preprocessing']}\nimages: {where}", flush=True)
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
-    summary: dict[str, Any] = json.loads((Path(out) / "summary.json").read_text())
+    summary = read_json(Path(out) / "summary.json") or {}
     print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, out)
     return summary
 

@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -18,8 +17,12 @@ from sinkablate import run_directory
 from sinkablate.data.layout import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
+from sinkablate.report.files import read_all_arrays, read_json
+from sinkablate.run_directory import remove_files
 from sinkablate.vit.tokens import TokenLayout
 
+PARTS = "[0-9]*-[0-9]*.npz"
+"""Names of the files of finished batches."""
 GROUPS = ("heads", "mass", "tokens")
 ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
 
@@ -63,7 +66,7 @@ class Store:
         if overwrite:
             return
         if self.marker.exists():
-            refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds a diagnosis")
+            refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds a diagnosis")
         elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
             raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
 
@@ -75,7 +78,7 @@ class Store:
     @property
     def position(self) -> int:
         """Number of the first picture that no finished batch holds."""
-        ends = (int(path.stem.split("-")[1]) for path in self.parts.glob("*.npz"))
+        ends = (int(path.stem.split("-")[1]) for path in self.parts.glob(PARTS))
         return 0 if self.overwrite else max(ends, default=0)
 
     def add(self, start: int, end: int, records: Records | None, *, names: list[str], faults: Sequence[DataError],
@@ -100,7 +103,7 @@ class Store:
         if self.overwrite:
             for path in (self.marker, self.out / "summary.json"):
                 path.unlink(missing_ok=True)
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self._remove_parts()
             self.overwrite = False
         if not self.marker.exists():
             try:
@@ -113,9 +116,8 @@ class Store:
         """Everything measured so far."""
         records, names, numbers, faults, reasons = [], [], [], [], []
         seconds, rebuild_error = 0.0, 0.0
-        for path in sorted(self.parts.glob("*.npz")):
-            with np.load(path) as stored:
-                content = dict(stored.items())
+        for path in sorted(self.parts.glob(PARTS)):
+            content = read_all_arrays(path)
             names += content["names"].tolist()
             faults += content["faults"].tolist()
             reasons += content["reasons"].tolist()
@@ -134,7 +136,11 @@ class Store:
 
     def close(self) -> None:
         """Drop the batches; the results hold what is to be kept."""
-        shutil.rmtree(self.parts)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        for pattern in (PARTS, f".{PARTS}.partial"):
+            remove_files(self.parts, pattern)
 
 
 def _records(content: dict[str, NDArray[Any]]) -> Records:

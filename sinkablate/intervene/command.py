@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
@@ -27,6 +26,7 @@ from sinkablate.intervene.selection import (
 )
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.terminal import print_findings
+from sinkablate.report.files import read_all_arrays, read_json
 from sinkablate.run_directory import require_writable
 from sinkablate.vit.anatomy import block_parts, blocks_of
 
@@ -136,7 +136,7 @@ def intervene(
         with undisturbed(subject.model):
             Experiment(subject, source, rows, plan, names, target, about.thresholds, chosen,
                        selection).run(part, batch_size, control_images)
-    summary: dict[str, Any] = json.loads((Path(out) / "summary.json").read_text()) if rows.finished else {
+    summary = (read_json(Path(out) / "summary.json") or {}) if rows.finished else {
         "headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}
     print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
     return summary
@@ -150,14 +150,16 @@ def _limit_of(directory: Path) -> int | None:
     """
     if not (directory / "summary.json").is_file() or not (directory / "diagnosis.json").is_file():
         raise UserError(f"diagnosis={directory} holds no finished diagnosis: run `diagnose --out {directory}`")
-    limit: int | None = json.loads((directory / "diagnosis.json").read_text())["limit"]
+    limit = (read_json(directory / "diagnosis.json") or {}).get("limit")
+    if not isinstance(limit, int | None):
+        raise UserError(f"diagnosis={directory}: diagnosis.json is damaged (limit={str(limit)[:40]!r})")
     return limit
 
 
 def _refuse_another_diagnosis(directory: Path, about: Diagnosis) -> None:
     """See that a given diagnosis is of the same; how many events its figures ask for is its own business."""
     wanted = {key: value for key, value in about.identity().items() if key != "min_events"}
-    refuse_another(json.loads((directory / "diagnosis.json").read_text()), wanted, f"diagnosis={directory} is one",
+    refuse_another(read_json(directory / "diagnosis.json") or {}, wanted, f"diagnosis={directory} is one",
                    "diagnose the same model, images and thresholds")
 
 
@@ -165,8 +167,7 @@ def _diagnosed(about: Diagnosis, directory: Path, device: torch.device, *, made:
     """Arrays of a finished diagnosis, which is made where that is ours to do."""
     if made:
         about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
-    with np.load(directory / "per_image.npz") as stored:
-        return dict(stored)
+    return read_all_arrays(directory / "per_image.npz")
 
 
 def _plan(stored: dict[str, Any], rule: Rule, given: list[Head] | None, selection: SelectionConfig, seed: int) -> Plan:

@@ -7,7 +7,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,10 +16,20 @@ from filelock import FileLock
 
 from sinkablate.diagnose.store import refuse_another, write_whole
 from sinkablate.errors import UserError
+from sinkablate.report.files import read_json
+from sinkablate.run_directory import remove_files
 
 TABLES = ("rows", "heads", "classes", "validation")
-RESULTS = ("intervention.json", "summary.json", "diagnosis", "values.npz", "parts", "figures",
-           *(f"{name}.parquet" for name in TABLES))
+RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES))
+PARTS = "[0-9]*-[0-9]*.json"
+"""Names of the files of finished images."""
+FOLDERS = {
+    "parts": (PARTS,), "figures": ("edits_by_label.*", "effect_by_ratio.*"),
+    "diagnosis/figures": ("handoff.*", "frequency.*", "atlas.*", "token_norms.*", "sensitivity.*", "stripes.*"),
+    "diagnosis/parts": ("[0-9]*-[0-9]*.npz",),
+    "diagnosis": ("diagnosis.json", "summary.json", "heads.parquet", "blocks.parquet", "sensitivity.parquet",
+                  "per_image.npz")}
+"""What an intervention wrote, by folder."""
 
 
 class Rows:
@@ -41,7 +50,7 @@ class Rows:
         self._overwrite = overwrite and self.marker.exists()
         if self.marker.exists():
             if not overwrite:
-                refuse_another(json.loads(self.marker.read_text()), identity, f"out={out} holds an intervention")
+                refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
         elif out.is_dir() and any(path.name not in ("diagnosis", "parts", ".lock") for path in out.iterdir()):
             raise UserError(f"out={out} holds something that is no intervention; choose another --out")
 
@@ -60,7 +69,7 @@ class Rows:
             with self.alone():
                 self._clear()
             self._overwrite = False
-            self.parts.mkdir()
+            self.parts.mkdir(exist_ok=True)
 
     def mark(self) -> None:
         """Say what is edited, once there is something to keep."""
@@ -102,14 +111,19 @@ class Rows:
 
     def close(self) -> None:
         """Drop the parts and the lock, whose waiters find that nothing is left to do."""
-        shutil.rmtree(self.parts, ignore_errors=True)
+        remove_files(self.parts, PARTS)
         self._lock.unlink(missing_ok=True)
 
     def _parts(self) -> Iterator[dict[str, Any]]:
-        for path in sorted(self.parts.glob("*.json")):
-            yield json.loads(path.read_text())
+        for path in sorted(self.parts.glob(PARTS)):
+            part = read_json(path) or {}
+            if not isinstance(part.get("images"), list) or not isinstance(part.get("rows"), list):
+                raise UserError(f"{path}: damaged; remove it, and the same command makes it again")
+            yield part
 
     def _clear(self) -> None:
+        for folder, patterns in FOLDERS.items():
+            for pattern in patterns:
+                remove_files(self.out / folder, pattern)
         for name in RESULTS:
-            path = self.out / name
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            (self.out / name).unlink(missing_ok=True)

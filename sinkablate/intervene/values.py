@@ -14,6 +14,7 @@ from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.replay import Passage, Replay
 from sinkablate.intervene.selection import Plan
+from sinkablate.report.files import read_arrays
 from sinkablate.vit.anatomy import block_parts, blocks_of, final_norm
 
 Array = NDArray[np.float32]
@@ -45,8 +46,8 @@ class Values:
     @classmethod
     def load(cls, path: Path) -> "Values":
         """Read them."""
-        with np.load(path) as stored:
-            return cls(**{field.name: stored[field.name] for field in fields(cls)})
+        names = tuple(field.name for field in fields(cls))
+        return cls(**dict(zip(names, read_arrays(path, names), strict=True)))
 
 
 def pathway_blocks(model: nn.Module) -> list[int]:

@@ -81,12 +81,23 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     Raises:
         UserError: It cannot be read, or lacks one.
     """
+    found = read_all_arrays(path)
+    missing = next((name for name in names if name not in found), None)
+    if missing is not None:
+        raise UserError(f"{path}: damaged, it has no array {missing}")
+    return [found[name] for name in names]
+
+
+def read_all_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of an .npz file; pickled objects are refused.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
-    except KeyError as error:
-        raise UserError(f"{path}: damaged, it has no array {str(error).split()[0]}") from None
-    except (*DAMAGES, zipfile.BadZipFile, zlib.error) as error:
+            return dict(stored.items())
+    except (*DAMAGES, AttributeError, zipfile.BadZipFile, zlib.error) as error:  # AttributeError: a bare .npy array
         raise UserError(f"{path}: damaged ({first_line(error)})") from None
 
 

@@ -173,3 +173,35 @@ def test_of_damaged_runs_alone_there_is_no_report(finished: Path, tmp_path: Path
         ANY["half"](tmp_path / name / STEP)
     with pytest.raises(UserError, match="none of 2 runs can be read"):
         read_runs([str(tmp_path)])
+
+
+OVERWRITTEN: dict[str, tuple[str, ...]] = {
+    "diagnose": ("parts/notes.txt", "parts/mine.npz"), "report": ("figures/mine.pdf", "tables/notes.md"),
+    "intervene": ("parts/mine.json", "figures/mine.png", "diagnosis/notes.txt")}
+
+
+@pytest.mark.parametrize("verb", OVERWRITTEN)
+def test_overwrite_removes_only_what_the_command_wrote(verb: str, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    commands: dict[str, list[str | Path]] = {
+        "diagnose": ["diagnose", "--run", finished, "--limit", "2"], "report": ["report", finished, "--maps", "0"],
+        "intervene": ["intervene", "--run", finished, "--limit", "2", "--heads", "1:0", "--edits", "zero_value",
+                      "--control_images", "2"]}
+    run(*commands[verb], "--out", out).succeeded()
+    for name in OVERWRITTEN[verb]:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    run(*commands[verb], "--out", out, "--overwrite").succeeded()
+    assert [(out / name).read_text() for name in OVERWRITTEN[verb]] == ["mine"] * len(OVERWRITTEN[verb])
+
+
+@pytest.mark.parametrize("name", ["diagnosis.json", "summary.json"])
+@pytest.mark.parametrize("how", ["half", "empty"])
+def test_a_damaged_file_of_an_earlier_diagnosis_is_named(name: str, how: str, finished: Path, diagnosed: Path,
+                                                         tmp_path: Path) -> None:
+    shutil.copytree(diagnosed, tmp_path / "out")
+    ANY[how](tmp_path / "out" / name)
+    outcome = run("diagnose", "--run", finished, "--out", tmp_path / "out", "--limit", "2")
+    assert outcome.code == 2
+    assert name in outcome.err
+    assert len(outcome.err.splitlines()) == 1
