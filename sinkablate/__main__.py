@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _guarded(verb: str, argv: list[str]) -> int:
     """Run a verb, and tell in one line how it ended where it did not end well."""
     try:
-        code = _run(verb, argv)
+        code = _naming_files(verb, argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read, such as `head`, has seen enough
@@ -80,6 +80,16 @@ def _guarded(verb: str, argv: list[str]) -> int:
         resume = "; the same command resumes after what is finished" if verb in RESUMED else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _naming_files(verb: str, argv: list[str]) -> int:
+    """Run a verb; an error of the operating system about a file becomes one line with the file's name."""
+    try:
+        return _run(verb, argv)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
 def _run(verb: str, argv: list[str]) -> int:

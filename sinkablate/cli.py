@@ -27,7 +27,7 @@ from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
-from sinkablate.cells import cell_id, in_order, require_sweep_name, variant_name
+from sinkablate.cells import CONFIG, arguments, cell_id, in_order, require_sweep_name, variant_name
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
@@ -37,10 +37,18 @@ from sinkablate.job_script import tell_run_dir
 from sinkablate.library_messages import silence_libraries
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
+from sinkablate.memory import is_out_of_memory
 from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, print_scores, write_predictions
 from sinkablate.run_arguments import add_run_arguments
-from sinkablate.run_directory import close, naming, require_final_weights, require_writable, write_json
+from sinkablate.run_directory import (
+    close,
+    naming,
+    require_final_weights,
+    require_writable,
+    version_note,
+    write_json,
+)
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
@@ -71,6 +79,9 @@ class Cli(LightningCLI):
             trust.require_trusted_files(args)
         self.started = time.time()
         self.task = chosen(args)
+        if (verb, self.task) == ("predict", "toy"):
+            raise UserError("predict gives class probabilities of images, and task=toy has neither; validate gives its "
+                            "error and what its sink does")
         self.program = PROGRAMS[self.task]()
         super().__init__(
             self.program.module, self.program.data, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
@@ -255,7 +266,21 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
         cli(verb, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
-    except RuntimeError as error:
+    except UserError as error:
+        raise UserError(f"{error}{_config_notes(args, str(error))}") from error
+    except ValueError as error:
+        if "Does not validate against any of the Union subtypes" not in str(error):
+            raise
+        reason = " ".join(str(error).partition("Errors:")[2].partition("Given value type:")[0].split())
+        raise UserError(f"a class_path cannot be built: {reason[:400]}") from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
+                            "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
+                            "what a run needs") from error
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise UserError(f"trainer.callbacks: {error}") from error
         if not _lost_process(error):
             raise
         print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
@@ -266,7 +291,15 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     return 0
 
 
-def _lost_process(error: RuntimeError) -> bool:
+def _config_notes(args: list[str], message: str) -> str:
+    """Which versions of sinkablate wrote the configs of a command line, where one of their keys is unknown here."""
+    if "there is no such key" not in message or "wrote this file" in message:
+        return ""
+    paths = [value for key, value in arguments(args) if key == CONFIG]
+    return "".join(f"; {path}{note}" for path in paths if (note := version_note(Path(path))))
+
+
+def _lost_process(error: BaseException) -> bool:
     """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 

@@ -1,9 +1,14 @@
-"""Peak memory of this process."""
+"""Memory of this process: its peak, and whether an error means that there was too little."""
 
 import resource
 import sys
 
 import torch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True when Python, NumPy or PyTorch, on any device, could not have the memory that it asked for."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def peak_memory_gib() -> float:

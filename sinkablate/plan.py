@@ -66,6 +66,10 @@ def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     found = estimate(cli.model, _step(cli.task), shape, opt=config.model.optim.opt, half=half)
     images = config.images or (EMBEDDED_IMAGES if config.data.source.format == "embedded" else None)
     batch, epochs = config.data.batch_size, config.trainer.max_epochs
+    if images is not None and batch > images:
+        raise UserError(f"data.batch_size={batch} exceeds the {images} images")
+    if epochs == 0:
+        raise UserError("nothing to train: trainer.max_epochs=0")
     steps = None if images is None or epochs in (None, -1) else images // batch * epochs
     optim = cli.model.optim_config
     optimizer = make_optimizer(cli.model.backbone, optim)

@@ -136,8 +136,10 @@ def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> Non
         raise UserError(f"run_dir={run_dir} holds a finished run; choose another --run_dir or give --overwrite true")
     last = last_checkpoint(run_dir)
     if not resumes and (last.exists() or (run_dir / "metrics.csv").exists()):
-        resume = "resume it with --ckpt_path auto" if last.exists() else "it has no checkpoint to resume from"
-        raise UserError(f"run_dir={run_dir} holds an unfinished run: {resume}, or start over with --overwrite true")
+        there = (": resume it with --ckpt_path auto, or start over with --overwrite true" if last.exists() else
+                 " that stopped before its first checkpoint: start over with --overwrite true, or choose another "
+                 "--run_dir")
+        raise UserError(f"run_dir={run_dir} holds an unfinished run{there}")
 
 
 def require_writable(run_dir: Path, key: str = "run_dir") -> None:
@@ -218,10 +220,10 @@ def version_note(path: Path) -> str:
             line = file.readline(100)
     except (OSError, ValueError):
         return ""
-    version = line.removeprefix(_WRITTEN_BY).strip()
-    if not line.startswith(_WRITTEN_BY) or version == __version__:
+    writer = line.removeprefix(_WRITTEN_BY).strip()
+    if not line.startswith(_WRITTEN_BY) or writer == __version__:
         return ""
-    return f" (sinkablate {version} wrote this file; this is {__version__})"
+    return f" (sinkablate {writer} wrote this file; this is {__version__})"
 
 
 def provenance() -> dict[str, Any]:

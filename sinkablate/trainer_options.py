@@ -2,11 +2,13 @@
 
 import os
 import re
+from importlib.util import find_spec
+from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Timer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from sinkablate.config import require, require_finite, require_nonempty
@@ -38,12 +40,19 @@ def check_options(config: Namespace) -> None:
     Raises:
         UserError: Names the key.
     """
-    values = config.as_dict()
+    values = _own(config.as_dict())
     require_finite(values)
     require_nonempty(values, EMPTY)
     _check_trainer_keys(config.trainer)
     _check_checkpoint_name(config.checkpoint.filename)
     require(config.checkpoint.dirpath is None, "checkpoint.dirpath is set by the run itself; use run_dir")
+
+
+def _own(tree: Any) -> Any:
+    """Nested values without the arguments of callbacks and plugins, which have rules of their own."""
+    if isinstance(tree, dict):
+        return {key: _own(value) for key, value in tree.items() if key != "init_args"}
+    return [_own(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _check_trainer_keys(config: Namespace) -> None:
@@ -54,6 +63,8 @@ def _check_trainer_keys(config: Namespace) -> None:
     for key, least in AT_LEAST.items():
         value = config[key]
         require(value is None or value >= least, f"trainer.{key} must be at least {least}, got {value}")
+    require(config.profiler != "xla" or find_spec("torch_xla") is not None,
+            "trainer.profiler=xla needs the package torch_xla")
     interval = config.val_check_interval
     require(not isinstance(interval, int | float) or interval > 0,
             f"trainer.val_check_interval must be above 0, got {interval}; trainer.limit_val_batches=0 trains without "
@@ -87,6 +98,9 @@ def check_trainer(trainer: L.Trainer, config: Namespace) -> None:
     """
     _require_processes(trainer, config)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            raise UserError(f"trainer.callbacks: {type(callback).__name__} trains before the run, which then does not "
+                            "start as its config says; sweep model.optim.lr or data.batch_size instead")
         if isinstance(callback, Timer) and callback.time_remaining() == 0:
             raise UserError("trainer.max_time: no time to train; the form is DD:HH:MM:SS")
 

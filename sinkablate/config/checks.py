@@ -27,8 +27,9 @@ def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def require_finite(tree: Any, key: str = "") -> None:
-    """Refuse NaN, infinity and integers of more than 64 bits: every comparison with NaN is false, so that a range
-    check alone lets it through.
+    """Refuse NaN, infinity and numbers that no 32-bit float or 64-bit integer holds.
+
+    Every comparison with NaN is false, so that a check of a range alone may let it through.
 
     Args:
         tree: An instance of a config class, whose nested config classes check themselves, or nested mappings.
@@ -38,7 +39,7 @@ def require_finite(tree: Any, key: str = "") -> None:
         tree = {field.name: getattr(tree, field.name) for field in fields(tree)}
     for name, value in leaves(tree, key):
         if isinstance(value, float):
-            require(isfinite(value), f"{name} must be a finite number, got {value}")
+            require(isfinite(value) and abs(value) < 2.0**127, f"{name} must be a finite number, got {value}")
         elif isinstance(value, int):
             require(abs(value) < 2**63, f"{name} must fit into 64 bits, got {value}")
 

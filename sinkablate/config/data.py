@@ -38,8 +38,8 @@ class SourceConfig:
         require(self.reader == "indexed" or self.format == "shards",
                 f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
         require_at_most(self, key, {"num_classes": 1_000_000})
-        require(self.num_classes is None or self.num_classes > 0,
-                f"{key}.num_classes must be positive, got {self.num_classes}")
+        require(self.num_classes is None or self.num_classes > 1,
+                f"{key}.num_classes must be at least 2, got {self.num_classes}")
         require(self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
                 f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
                 "key out")
@@ -110,9 +110,14 @@ class AugmentConfig:
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             require(0 < low <= high, f"{key}.{name} must be two rising positive numbers, got [{low}, {high}]")
+        require(self.scale[1] <= 1, f"{key}.scale is a share of the area, at most 1, got {list(self.scale)}")
+        require(not (self.auto_augment or "").startswith("v0"),
+                f"{key}.auto_augment={self.auto_augment}: timm's v0 posterizes to 0 bits, which Pillow refuses; use "
+                "original or rand-*")
         for name in ("hflip", "vflip", "reprob"):
             require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
         require(self.color_jitter >= 0, f"{key}.color_jitter must be at least 0, got {self.color_jitter}")
         require(not (self.three_augment and self.auto_augment),
                 f"{key}.three_augment and {key}.auto_augment exclude each other")
+        require_at_most(self, key, {"aug_repeats": 1024})
         require(self.aug_repeats >= 1, f"{key}.aug_repeats must be at least 1, got {self.aug_repeats}")

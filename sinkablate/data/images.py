@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
@@ -67,6 +68,9 @@ class ImageData(LightningDataModule):
         most = max(64, 4 * usable_cpus())
         if num_workers > most:
             raise UserError(f"data.num_workers={num_workers}: {usable_cpus()} CPUs can be used here; at most {most}")
+        if views.count > 1 and views.blur_size // 2 >= image.size:
+            raise UserError(f"data.views.blur_size={views.blur_size} is too wide for images of {image.size} pixels "
+                            f"(data.image.size): at most {2 * image.size - 1}")
         if source.reader == "stream" and augment.aug_repeats > 1:
             raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
         self.source, self.image, self.augment, self.views = source, image, augment, views
@@ -177,6 +181,8 @@ class ImageData(LightningDataModule):
             UserError: They are of another size, a stream is split over another number of readers, or the classes have
                 other names.
         """
+        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
+            return  # an evaluation has no position
         now = self.state_dict()
         ours, theirs = now.pop("classes", None), state_dict.get("classes")
         if ours and theirs and ours != theirs:

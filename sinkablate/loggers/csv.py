@@ -6,6 +6,7 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
-        self._write(list(self._pending))
+        """Write what is left; a run that has failed has its own error to tell."""
+        with suppress(UserError) if status == "failed" else nullcontext():
+            self._write(list(self._pending))
 
     def _reopen(self, step: int) -> None:
         """Take the rows from `step` on back from the file, to be added to."""

@@ -107,7 +107,11 @@ class Classify(ImageTask):
             self.ema.update(self.backbone, step=self.global_step + 1)
 
     def check_data(self, data: Any, processes: int) -> None:
-        """Refuse a batch that cannot be mixed."""
+        """Refuse several views of an image, and a batch that cannot be mixed."""
+        views = getattr(data, "views", None)
+        if views is not None and views.count > 1:
+            raise UserError(f"data.views.count={views.count}: task=classify trains on one view of an image; "
+                            "data.augment.aug_repeats augments it several times")
         batch = getattr(data, "batch_size", 0)
         if self.mixup is not None and batch // processes % 2:
             raise UserError(f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "

@@ -17,7 +17,7 @@ from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.vit.init import draw_parameters, generator
-from sinkablate.vit.weights import read_weights, weights_classes
+from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
 
 default_cfgs = generate_default_cfgs({
     "vit_mini.untrained": {"url": "", "num_classes": 10, "input_size": (1, 28, 28), "fixed_input_size": True,
@@ -57,6 +57,8 @@ def build_backbone(config: BackboneConfig, *, num_classes: int, in_chans: int, i
 def _built(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
     """The model of `build_backbone`."""
     weights, ours = read_weights(config.checkpoint) if config.checkpoint else (None, False)
+    if config.checkpoint and weights:
+        require_finite_weights(config.checkpoint, weights)
     source = _create(config, shape, seed, weights=None if ours else weights)
     if not is_plain(source):
         return _as_timm_has_it(source, config)

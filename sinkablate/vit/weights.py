@@ -43,6 +43,18 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
     return (ours, True) if ours else (tensors, False)
 
 
+def require_finite_weights(path: str, weights: dict[str, Tensor]) -> None:
+    """Refuse weights that nothing can be trained from.
+
+    Raises:
+        UserError: A tensor holds NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"model.backbone.checkpoint={path}: {name} holds NaN or infinity; take an earlier "
+                            "checkpoint")
+
+
 def weights_classes(config: BackboneConfig, weights: dict[str, Tensor] | None = None) -> int:
     """Number of classes that the head of a configuration's weights tells apart, 0 without a head.
 

@@ -148,7 +148,7 @@ def test_an_unfinished_run_says_how_to_resume(unfinished: Path) -> None:
     assert f"run_dir={unfinished} holds an unfinished run" in line
     assert "--ckpt_path auto" in line
     shutil.rmtree(unfinished / "checkpoints")
-    assert "no checkpoint to resume from" in refusal(unfinished)
+    assert "stopped before its first checkpoint" in refusal(unfinished)
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(unfinished: Path, finished: Path) -> None:
