@@ -1,5 +1,6 @@
 """What a verb leaves behind for the reader: the short table at the end, and predictions."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -94,5 +95,7 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
             "probability": torch.cat([p for _, _, p in rows]).numpy(),
         })
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, table.sort("key").write_parquet)
+        content = io.BytesIO()  # polars itself calls a full disk a damaged file
+        table.sort("key").write_parquet(content)
+        write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
     return path

@@ -178,4 +178,6 @@ def _write(table: pl.DataFrame, step: int, path: Path) -> None:
     """Write a parquet file whole or not at all, the step in its first column."""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, table.select(pl.lit(step).alias("step"), pl.all()).write_parquet)
+    content = io.BytesIO()  # polars itself calls a full disk a damaged file
+    table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(content)
+    write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
