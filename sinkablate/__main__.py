@@ -124,14 +124,14 @@ def _train(verb: str, argv: list[str]) -> int:
         preemption.forget()
         preemption.listen()
     with streams.announced("loading PyTorch and Lightning ..."):
-        from sinkablate.cli import Cli, run_trainer
+        from sinkablate.trainer_command import run_trainer
 
         if verb == "plan":
             from sinkablate.plan import PlanCli
 
     if verb == "plan":
         return run_trainer("fit", argv, PlanCli)
-    return run_trainer(verb, argv, Cli)
+    return run_trainer(verb, argv)
 
 
 def _sweep() -> Callable[[list[str]], int]:

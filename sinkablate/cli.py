@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 import time
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -10,12 +9,9 @@ from typing import Any
 
 import lightning as L
 import polars as pl
-import torch
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from omegaconf.errors import OmegaConfBaseException
 
 from sinkablate import streams, trust
 from sinkablate.arguments import Parser, refuse_nulls, spelled_out
@@ -27,17 +23,15 @@ from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
-from sinkablate.cells import CONFIG, arguments, cell_id, in_order, require_sweep_name, variant_name
+from sinkablate.cells import cell_id, in_order, require_sweep_name, variant_name
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
-from sinkablate.fsdp2 import register, require_cuttable
+from sinkablate.fsdp2 import require_cuttable
 from sinkablate.group_help import group_help, help_group
 from sinkablate.job_script import tell_run_dir
-from sinkablate.library_messages import silence_libraries
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
-from sinkablate.memory import is_out_of_memory
 from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, print_scores, write_predictions
 from sinkablate.run_arguments import add_run_arguments
@@ -46,7 +40,6 @@ from sinkablate.run_directory import (
     naming,
     require_final_weights,
     require_writable,
-    version_note,
     write_json,
 )
 from sinkablate.slurm import require_all_tasks, slurm_plugins
@@ -255,53 +248,6 @@ class Cli(LightningCLI):
         path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
         if self.trainer.is_global_zero:
             print(f"predictions: {path}")
-
-
-def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
-    """Run a Lightning verb; a user's mistake becomes one `UserError`."""
-    silence_libraries()
-    register()
-    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
-    try:
-        cli(verb, args)
-    except (MisconfigurationException, OmegaConfBaseException) as error:
-        raise UserError(str(error)) from error
-    except UserError as error:
-        raise UserError(f"{error}{_config_notes(args, str(error))}") from error
-    except ValueError as error:
-        if "Does not validate against any of the Union subtypes" not in str(error):
-            raise
-        reason = " ".join(str(error).partition("Errors:")[2].partition("Given value type:")[0].split())
-        raise UserError(f"a class_path cannot be built: {reason[:400]}") from error
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
-                            "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
-                            "what a run needs") from error
-        if str(error).startswith("Early stopping conditioned on metric"):
-            raise UserError(f"trainer.callbacks: {error}") from error
-        if not _lost_process(error):
-            raise
-        print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
-              file=sys.stderr, flush=True)
-        raise SystemExit(1) from None
-    finally:
-        sys.argv = argv
-    return 0
-
-
-def _config_notes(args: list[str], message: str) -> str:
-    """Which versions of sinkablate wrote the configs of a command line, where one of their keys is unknown here."""
-    if "there is no such key" not in message or "wrote this file" in message:
-        return ""
-    paths = [value for key, value in arguments(args) if key == CONFIG]
-    return "".join(f"; {path}{note}" for path in paths if (note := version_note(Path(path))))
-
-
-def _lost_process(error: BaseException) -> bool:
-    """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
-    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Iterator
 
-_CLEAR_LINE = "\x1b[2K"
+_CLEAR_LINE = "\r\x1b[2K"
 _shown: list[str] = []
 
 

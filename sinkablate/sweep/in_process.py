@@ -95,8 +95,8 @@ def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
 
 def _fit(words: list[str], log: Path) -> int:
     """Exit code of `fit` in this process, which writes to a file."""
-    from sinkablate.cli import run_trainer
     from sinkablate.preemption import forget, listen
+    from sinkablate.trainer_command import run_trainer
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}

@@ -74,8 +74,8 @@ EARLY = {
 @pytest.mark.parametrize("name", EARLY)
 def test_a_mistake_is_found_before_the_imports(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, start, end = EARLY[name]
-    monkeypatch.delitem(sys.modules, "sinkablate.cli")
-    monkeypatch.setitem(sys.modules, "sinkablate.cli", None)  # to import it is an error now
+    for module in ("sinkablate.cli", "sinkablate.trainer_command"):
+        monkeypatch.setitem(sys.modules, module, None)  # to import it is an error now
     refused = run(*words.split())
     assert refused.code == 2
     assert refused.err.count("\n") == 1

@@ -53,7 +53,7 @@ def test_a_fit_on_a_terminal_shows_epochs_from_one_with_the_time_left(terminal: 
 def test_a_refused_command_leaves_one_line_on_a_terminal(terminal: Terminal) -> None:
     with contextlib.redirect_stderr(terminal):
         assert main(["fit", "--trainer.bogus", "1"]) == 2
-    assert terminal.getvalue().startswith("loading PyTorch and Lightning ...\r\x1b[2K")
+    assert terminal.getvalue().startswith("loading PyTorch and Lightning ...\r\r\x1b[2K")
     assert terminal.getvalue().partition("\x1b[2K")[2].count("\n") == 1
 
 
