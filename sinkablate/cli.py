@@ -125,14 +125,18 @@ class Cli(LightningCLI):
             UserError: A value that has the right type makes no sense, alone or next to another one.
         """
         refuse_nulls(self._parser(self.verb), config)
-        for key, owner in (("model", self.program.module), ("data", self.program.data),
-                           ("diagnostics", SinkDiagnostics)):
-            for parameter in inspect.signature(owner).parameters.values():
-                if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
-                    build(parameter.annotation, config[key][parameter.name].as_dict())
-        self._check_names(config)
+        for key, config_class in self.config_groups().items():
+            build(config_class, config[key].as_dict())
+        self.check_names(config)
 
-    def _check_names(self, config: Namespace) -> None:
+    def config_groups(self) -> dict[str, type[Any]]:
+        """The config class of every group of keys that has one."""
+        owners = {"model": self.program.module, "data": self.program.data, "diagnostics": SinkDiagnostics}
+        return {f"{key}.{parameter.name}": parameter.annotation for key, owner in owners.items()
+                for parameter in inspect.signature(owner).parameters.values()
+                if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)}
+
+    def check_names(self, config: Namespace) -> None:
         """Keys that belong to no dataclass."""
         check_options(config)
         require(0 <= config.seed_everything < 2**32,
@@ -141,9 +145,6 @@ class Cli(LightningCLI):
                 f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
         if config.sweep is not None:
             require_sweep_name(config.sweep, "sweep")
-        for key, instead in (("trainer.logger", "wandb.*"), ("trainer.default_root_dir", "run_dir"),
-                             ("checkpoint.dirpath", "run_dir")):
-            require(config[key] is None, f"{key} is set by the run itself; use {instead}")
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's: it would silently replace the user's keys by the checkpoint's."""

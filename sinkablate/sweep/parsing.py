@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -12,13 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sinkablate.cells import CONFIG, SEED, Cell
 from sinkablate.cli import Cli
+from sinkablate.config import build
 from sinkablate.errors import UserError
 from sinkablate.fsdp2 import register
 from sinkablate.library_messages import silence_libraries
 from sinkablate.programs import chosen
 from sinkablate.sweep.grid import Sweep
 
-SCALARS = (str, int, float, bool, type(None))
+SCALARS = (str, int, float, bool)
 
 
 class ParsingCli(Cli):
@@ -41,7 +43,8 @@ class CellParser:
     """Parses cells of a sweep.
 
     The words of a cell are parsed as a whole once for each combination of the values that need it: configs, and groups
-    of keys. Where only values of single keys differ, these values alone are parsed, and `Cli.check` sees them together.
+    of keys. Where only values of single keys differ, these values alone are parsed, and checked together with the
+    others of their group as `Cli.check` does.
     """
 
     def __init__(self) -> None:
@@ -107,7 +110,7 @@ class CellParser:
     def _is_scalar(self, key: str, word: str) -> bool:
         """True of a value that can be parsed by itself, or is wrong by itself."""
         try:
-            return "${" not in word and isinstance(self._value(key, word), SCALARS)
+            return "${" not in word and word != "" and isinstance(self._value(key, word), SCALARS)
         except LookupError:
             return False
         except (TypeError, ValueError):
@@ -132,9 +135,15 @@ class CellParser:
     def _fits(self, cell: Cell, whole: Sequence[str]) -> bool:
         """True if a cell that shares some values with the one that was parsed last is all right."""
         try:
-            for key in cell.factors.keys() - set(whole):
+            keys = cell.factors.keys() - set(whole)
+            for key in keys:
                 self._config[key] = self._value(key, cell.factors[key])
-            self._cli.check(self._config)
+            groups = self._cli.config_groups()
+            touched = {key: [group for group in groups if key.startswith(f"{group}.")] for key in keys}
+            for group in set(chain.from_iterable(touched.values())):
+                build(groups[group], self._config[group].as_dict())
+            if not all(touched.values()):
+                self._cli.check_names(self._config)
         except (LookupError, TypeError, ValueError, UserError):
             return False  # the parser says why
         return True
