@@ -67,8 +67,9 @@ def shards(pipe: str, split: str = "val") -> dict[str, Any]:
 def refused(outcome: Outcome, *names: str) -> None:
     """One line that names the thing."""
     assert outcome.code == 2
-    (line,) = outcome.err.strip().splitlines()
+    *said, line = outcome.err.strip().splitlines()
     assert line.startswith("error: ")
+    assert all(other.startswith("weights") for other in said), outcome.err
     for name in names:
         assert name in line
 
