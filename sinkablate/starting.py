@@ -92,8 +92,9 @@ def _say(line: str) -> None:
 def _trained_weights(verb: str, run_dir: Path, config: Any) -> str | None:
     """The run's last checkpoint, or None where the backbone brings weights of its own."""
     last = last_checkpoint(run_dir)
-    if last.exists():
-        return _used(last)
+    found = last if last.exists() else resumable(run_dir)[0]  # some ways to copy a folder leave links out
+    if found:
+        return _used(found)
     backbone = config.model.get("backbone")
     if backbone and (backbone.pretrained or backbone.checkpoint):
         _say(f"weights: {backbone.checkpoint or f'pretrained {backbone.name}'}")

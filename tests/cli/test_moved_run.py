@@ -50,6 +50,12 @@ def test_the_directory_that_holds_the_config_decides(words: str, verb: str, orig
         assert json.loads((moved / RESULTS[verb]).read_text()) != json.loads((original / "summary.json").read_text())
 
 
+def test_a_copy_without_links_has_its_weights(moved: Path) -> None:
+    (moved / "checkpoints" / "last.ckpt").unlink()
+    outcome = run("validate", "--run", moved, *LIMITS).succeeded()
+    assert f"weights: {moved}/checkpoints/epoch=1-step=4.ckpt (step 4)" in outcome.err.splitlines()
+
+
 def test_what_follows_it_wins(original: Path, moved: Path, tmp_path: Path) -> None:
     outcome = run("validate", "--run", moved, "--run_dir", original, "--data.eval_batch_size=16",
                   "--ckpt_path", moved / "checkpoints" / "previous.ckpt", "--run_dir", tmp_path / "out").succeeded()
