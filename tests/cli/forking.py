@@ -97,6 +97,7 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path,
     assert "sinkablate.cli" in sys.modules, "the process that is forked has imported nothing"
     import sinkablate.__main__ as command
 
+    atexit._clear()  # the folders of the process that is forked, such as W&B's for media, are its own to remove
     multiprocessing.set_start_method(None, force=True)  # that of a fresh interpreter
     os.environ.clear()
     os.environ |= env
