@@ -69,6 +69,8 @@ def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
 
     if not path.exists():
         raise UserError(f"config={path}: no such file")
+    if not path.is_file():  # a pipe can be read only once
+        return path, {}
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:

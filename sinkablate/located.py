@@ -14,12 +14,13 @@ def located(verb: str, words: Sequence[str]) -> list[str]:
     """The words of a command with the directory of the run spelled out that its configuration lies in.
 
     `config.yaml` of a run names the directory in which the run was trained. The run may have been copied or moved
-    since, so the directory that holds the file decides, unless `--run_dir` follows. `--run DIR` is short for both.
+    since, so the directory that holds the file decides, unless `--run_dir` is given. `--run DIR` is short for both.
 
     Raises:
         UserError: `--run` names no directory of a run.
     """
     found: list[str] = []
+    own = any(word.partition("=")[0] == "--run_dir" for word in words)
     rest = iter(words)
     for word in rest:
         key, equals, value = word.partition("=")
@@ -32,7 +33,7 @@ def located(verb: str, words: Sequence[str]) -> list[str]:
             given = [word] if equals else [word, *([following] if (following := next(rest, None)) else [])]
             found += given
             path = Path(value if equals else given[-1])
-            if path.name == CONFIG and _names_run_dir(path) and holds_run(path.parent):
+            if not own and path.name == CONFIG and _names_run_dir(path) and holds_run(path.parent):
                 found += ["--run_dir", str(path.parent)]
         else:
             found.append(word)

@@ -2,15 +2,16 @@
 
 SIGTERM, SIGUSR1, SIGHUP and SIGQUIT are only noted; a run saves itself at the next step boundary and exits with 75.
 Ctrl-C (SIGINT) does the same while a run trains, with exit code 130; everywhere else there is nothing to save, and it
-ends the command with one line. A second Ctrl-C ends the process at once. A signal that was ignored when the process
-started stays ignored, so that `nohup` works.
+ends the command with one line. A second Ctrl-C ends the process at once. SIGHUP, SIGQUIT and SIGINT stay ignored where
+they were when the process started, so that `nohup` works. SIGTERM and SIGUSR1 do not: a job script ignores them only
+until Python listens.
 """
 
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,7 @@ INTERRUPTED = 130
 STOPPED = (EXIT_CODE, INTERRUPTED)
 """Exit codes of a run that was stopped and can be resumed."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
+_STAY_IGNORED = (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT)
 
 _noted: list[int] = []
 _interrupted: list[int] = []
@@ -47,9 +49,21 @@ def listen(*, training: bool = False) -> None:
 
 
 def handle(number: int, handler: Any) -> None:
-    """Install a handler, unless the signal is ignored."""
-    if signal.getsignal(number) is not signal.SIG_IGN:
+    """Install a handler, unless the signal is one that stays ignored."""
+    if number not in _STAY_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+def after_training() -> None:
+    """Let Ctrl-C end the command at once again: no training step follows at which a run would save itself."""
+    handle(signal.SIGINT, _interrupt)
+
+
+def restore(handlers: Mapping[int, Any]) -> None:
+    """Put handlers back; None stands for one that Python did not install and cannot put back."""
+    for number, handler in handlers.items():
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -71,8 +85,7 @@ def ending_on_interrupt() -> Iterator[None]:
     finally:
         if before[signal.SIGINT] is signal.default_int_handler and signal.SIGINT in _interrupted + _noted:
             before[signal.SIGINT] = signal.SIG_DFL  # what is left is the end of the process: no traceback from there
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore(before)
 
 
 def interrupted() -> bool:

@@ -12,7 +12,7 @@ it: the number of threads that compute stays the same.
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sinkablate.cpus import OtherProcesses, allowed_cpus, usable_cpus
 
@@ -38,9 +38,8 @@ def limit_threads(processes: int = 1) -> int:
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cpus() // processes)))
-        if processes > 1:  # the processes that the trainer starts inherit it
-            os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+        share = 1 if "SLURM_CPUS_PER_TASK" in os.environ else processes  # SLURM counts the CPUs of each process
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cpus() // share)))
     return torch.get_num_threads()
 
 
@@ -49,15 +48,29 @@ def considerate_threads(processes: int = 1) -> Iterator[None]:
     """Compute with as many threads as there are CPUs to use; those that wait sleep while others need the CPUs."""
     threads = limit_threads(processes)
     others = OtherProcesses()
-    if threads == 1 or not others.measurable or any(name in os.environ for name in SETTINGS):
+    with _inherited(threads) if processes > 1 else nullcontext():
+        if threads == 1 or not others.measurable or any(name in os.environ for name in SETTINGS):
+            yield
+            return
+        watch = _Watch(others, threads)
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.end()
+
+
+@contextmanager
+def _inherited(threads: int) -> Iterator[None]:
+    """Give the processes that the trainer starts the same number of threads."""
+    if "OMP_NUM_THREADS" in os.environ:
         yield
         return
-    watch = _Watch(others, threads)
-    watch.start()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         yield
     finally:
-        watch.end()
+        os.environ.pop("OMP_NUM_THREADS", None)
 
 
 class _Watch(threading.Thread):

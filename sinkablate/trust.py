@@ -11,7 +11,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from sinkablate.data.layout import is_remote
+from sinkablate.data.layout import local_path
 from sinkablate.errors import UserError
 from sinkablate.report.files import flattened, read_yaml
 
@@ -30,6 +30,7 @@ SETTINGS = ("trust", "config", "weights_only", "trainer.model_registry")
 """Keys that change what is executed, or name another file or service."""
 MOST_LOCATIONS = 10_000
 """So many shards of one location are looked at; in the range {0000..9999} one number stands for all."""
+VARIABLE = re.compile(r"\$\{oc\.env:\w+(,[^{}:]*)?\}")
 RANGE = re.compile(r"\{(\d+)\.\.\d+(\.\.\d+)?\}")
 
 
@@ -61,11 +62,15 @@ def _executes(name: str, value: Any) -> bool:
 
 
 def runs_command(location: Any) -> bool:
-    """True for a location of which a shard is the output of a command, or depends on the environment and is remote."""
+    """True for a location of which a shard is the output of a command, or into which something is inserted.
+
+    One environment variable may be the whole location. Put together with a URL, it would be sent to that server.
+    """
     text = str(location)
+    if "${" in text:
+        return VARIABLE.fullmatch(text) is None
     shards = list(islice(_shards(text), MOST_LOCATIONS))
-    return len(shards) == MOST_LOCATIONS or any(
-        shard.startswith("pipe:") or ("${" in text and is_remote(shard)) for shard in shards)
+    return len(shards) == MOST_LOCATIONS or any(local_path(shard).startswith("pipe:") for shard in shards)
 
 
 def _shards(location: str) -> Iterator[str]:
@@ -98,8 +103,13 @@ def require_trust(config: Mapping[str, Any], where: str) -> None:
 
 def told(args: Sequence[str]) -> bool:
     """True when the command line, and not a configuration, says `--trust`."""
-    return any(word in ("--trust=true", "--trust=True") or (word == "--trust" and after.lower() != "false")
-               for word, after in pairwise([*args, "--"]))
+    said = False
+    for word, after in pairwise([*args, "--"]):
+        key, equals, value = word.partition("=")
+        if key == "--trust":
+            given = value if equals else after
+            said = given.lower() == "true" or (not equals and given.startswith("--"))
+    return said
 
 
 def require_trusted_files(args: Sequence[str]) -> None:

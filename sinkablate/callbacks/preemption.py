@@ -46,6 +46,10 @@ class Preemption(L.Callback):
         if trainer.strategy.reduce_boolean_decision(preemption.asked() is not None, all=False):
             self._stop(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing is left to be saved."""
+        preemption.after_training()
+
     def _stop(self, trainer: L.Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
         progress.is_last_batch = False  # the batch at hand was fetched and will be fetched again

@@ -139,7 +139,7 @@ class Bar(ProgressBar):
         if self._bar is not None and self._evaluating is not None:
             self._bar.remove_task(self._evaluating)
             self._evaluating = None
-        if trainer.state.fn != TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING or self._training is None:
             self._stop()
 
     def _metrics(self, trainer: L.Trainer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How a set of shards is laid out: names, suffixes, manifest. Standard library only, so that `shards` stays quick."""
 
 import glob
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 """Suffixes of shards that are decompressed into memory."""
 SHARD_SUFFIXES = (".tar", *COMPRESSED)
 MANIFEST = "manifest.json"
+MOST_SHARDS = 1_000_000
 
 Reason = Literal["empty file", "unreadable file", "cannot be decoded", "too many pixels", "unknown range of pixels",
                  "number of channels", "too small", "no image or no label", "several images", "key given twice",
@@ -60,9 +62,26 @@ def expand(location: str, key: str) -> list[str]:
 
     shards: list[str] = []
     for part in location.split("::"):
+        if _numbers(part) > MOST_SHARDS:
+            raise UserError(f"{key}={part}: names more than {MOST_SHARDS:,} shards")
         for url in braceexpand(part):
-            shards += [url] if is_remote(url) else _expand_local(url.removeprefix("file://").removeprefix("file:"), key)
+            shards += [url] if is_remote(url) else map(_local, _expand_local(local_path(url), key))
     return shards
+
+
+def local_path(location: str) -> str:
+    """A location without `file:` in front."""
+    return location.removeprefix("file://").removeprefix("file:")
+
+
+def _local(path: str) -> str:
+    """A path that nothing takes for a URL or a command, whatever the file is called."""
+    return os.path.join(".", path) if is_remote(path) else path
+
+
+def _numbers(location: str) -> int:
+    """How many shards the ranges of numbers in a location name, such as {0000..1023}."""
+    return math.prod(abs(int(last) - int(first)) + 1 for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", location))
 
 
 def require_set(location: str, key: str) -> None:

@@ -24,6 +24,8 @@ from sinkablate.vit.tokens import TokenLayout
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
 GROUPS = ("heads", "mass", "tokens")
+NO_REASON = "not stored"
+"""Why pictures were skipped, in parts that an earlier version wrote."""
 ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
 
 
@@ -120,7 +122,7 @@ class Store:
             content = read_all_arrays(path)
             names += content["names"].tolist()
             faults += content["faults"].tolist()
-            reasons += content["reasons"].tolist()
+            reasons += content["reasons"].tolist() if "reasons" in content else [NO_REASON] * len(content["faults"])
             seconds += float(content["seconds"])
             if "order" in content:
                 records.append(_records(content))

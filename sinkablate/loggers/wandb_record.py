@@ -19,7 +19,9 @@ class WandbRecord:
 
     The id is drawn when a run starts afresh, because two runs of the same name in different directories are two runs
     of W&B. A resumed run finds it here. It also finds the last step that was logged of each group of metrics: after a
-    kill it trains steps again that W&B has already, and they are not logged twice.
+    kill it trains steps again that W&B has already, and they are not logged twice; what W&B's own process had not
+    written by then is missing there, and complete in `metrics.csv`. A copy of a run that resumes next to the original
+    is another run of W&B.
 
     Args:
         run_dir: Directory of the run.
@@ -29,7 +31,10 @@ class WandbRecord:
 
     def __init__(self, run_dir: Path, name: str, given: str | None = None) -> None:
         self._path = run_dir / WANDB
+        self._run_dir = str(run_dir.resolve())
         stored = self._stored()
+        if (home := stored.get("run_dir", self._run_dir)) != self._run_dir and Path(home, WANDB).exists():
+            stored = {}
         readable = re.sub(r"[^\w.=+-]+", "_", name)[:MOST_LETTERS]
         self.id = given or stored.get("id") or f"{readable}-{secrets.token_hex(4)}"
         self._logged: dict[str, int] = stored.get("logged", {}) if stored.get("id") == self.id else {}
@@ -56,7 +61,7 @@ class WandbRecord:
         return found if isinstance(found, dict) else {}
 
     def _write(self) -> None:
-        write_json(self._path, {"id": self.id, "logged": self._logged})
+        write_json(self._path, {"id": self.id, "run_dir": self._run_dir, "logged": self._logged})
 
 
 def agents_id() -> str | None:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.preemption import SIGNALS, STOPPED
+from sinkablate.preemption import SIGNALS, STOPPED, forget, listen, restore
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
@@ -95,7 +95,6 @@ def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
 
 def _fit(words: list[str], log: Path) -> int:
     """Exit code of `fit` in this process, which writes to a file."""
-    from sinkablate.preemption import forget, listen
     from sinkablate.trainer_command import run_trainer
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -113,8 +112,7 @@ def _fit(words: list[str], log: Path) -> int:
             print(f"error: {type(error).__name__}: {error}")
             return 1
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            restore(handlers)
 
 
 @contextlib.contextmanager
@@ -123,11 +121,11 @@ def _interrupt_as_termination() -> Iterator[None]:
     def pass_on(_number: int, _frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.signal(signal.SIGINT, pass_on)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, pass_on)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore(before)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from sinkablate.cells import Cell
-from sinkablate.preemption import SIGNALS, STOPPED, handle
+from sinkablate.preemption import SIGNALS, STOPPED, handle, restore
 from sinkablate.run_directory import DONE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
@@ -48,8 +48,7 @@ class Stop:
         try:
             yield self
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore(before)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1

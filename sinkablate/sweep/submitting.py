@@ -60,7 +60,11 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
     number = next(number for number in range(10**6) if not (root / f"cells-{number}.txt").exists())
     most = _largest_array() or len(lines)
     for start in range(0, len(lines), most):
-        yield _submit_array(sweep, root, lines[start:start + most], number + start // most, dry_run=dry_run)
+        try:
+            yield _submit_array(sweep, root, lines[start:start + most], number + start // most, dry_run=dry_run)
+        except UserError as error:
+            rest = f"; {start} of {len(lines)} cells are queued, submit again when these have ended" if start else ""
+            raise UserError(f"{error}{rest}") from error
 
 
 def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dry_run: bool) -> str:

@@ -48,6 +48,15 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
         fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_job_script_that_ignores_signals_until_python_listens(number: int) -> None:
+    code = ("import signal; from sinkablate import preemption; preemption.listen()\n"
+            f"signal.raise_signal({int(number)}); print(preemption.asked())")
+    done = subprocess.run(["bash", "-c", 'trap "" USR1 TERM; exec "$@"', "_", sys.executable, "-c", code], cwd=ROOT,
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == signal.Signals(number).name
+
+
 def test_ctrl_c_before_the_first_step_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Preemption, "setup", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT), raising=False)
     stopped = fit(tmp_path / "run")

@@ -56,6 +56,13 @@ def test_a_copy_without_links_has_its_weights(moved: Path) -> None:
     assert f"weights: {moved}/checkpoints/epoch=1-step=4.ckpt (step 4)" in outcome.err.splitlines()
 
 
+def test_a_directory_that_is_named_before_it_wins_too(original: Path, tmp_path: Path) -> None:
+    before = tree(original)
+    run("fit", "--run_dir", tmp_path / "again", "--config", original / "config.yaml", "--overwrite").succeeded()
+    assert tree(original) == before
+    assert (tmp_path / "again" / "DONE").exists()
+
+
 def test_what_follows_it_wins(original: Path, moved: Path, tmp_path: Path) -> None:
     outcome = run("validate", "--run", moved, "--run_dir", original, "--data.eval_batch_size=16",
                   "--ckpt_path", moved / "checkpoints" / "previous.ckpt", "--run_dir", tmp_path / "out").succeeded()

@@ -14,6 +14,7 @@ from shard_sets import png
 from sinkablate.config import ImageConfig, SourceConfig
 from sinkablate.data import embedded
 from sinkablate.data.images import ImageData
+from sinkablate.data.layout import expand
 from sinkablate.data.shards import write_shards
 from sinkablate.errors import UserError
 
@@ -140,3 +141,15 @@ def _samples(tar: tarfile.TarFile) -> list[tuple[str, bytes]]:
     """Names with labels or pixels, not packed bytes: those depend on the version of zlib."""
     found = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
     return [(n, data if n.endswith(".cls") else Image.open(io.BytesIO(data)).tobytes()) for n, data in found]
+
+
+def test_a_file_named_like_a_command_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "pipe:touch executed #0.tar"
+    (tmp_path / name).touch()
+    assert expand("*.tar", "key") == expand(f"file:{name}", "key") == [f"./{name}"]
+
+
+def test_a_range_that_no_disk_holds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"key=.*names more than 1,000,000 shards"):
+        expand("train-{0..999999999}.tar", "key")
