@@ -33,16 +33,11 @@ def arguments(words: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def in_order(words: Sequence[str]) -> list[str]:
-    """Words of `fit` as they are parsed: those of a cell of a sweep with the configs first, others as they are.
+def configs_first(words: Sequence[str]) -> list[str]:
+    """The same words of `fit` with all configs in front, so that every other key overrides them.
 
     W&B's agents append a swept config to the command, and the identity of a cell knows no order of its keys.
     """
-    return configs_first(words) if any(key == SWEEP for key, _ in arguments(words)) else list(words)
-
-
-def configs_first(words: Sequence[str]) -> list[str]:
-    """The same words with all configs in front, so that every other key overrides them."""
     configs: list[str] = []
     others: list[str] = []
     group = others
@@ -57,7 +52,7 @@ def require_sweep_name(name: object, key: str) -> str:
     """The name of a sweep, which can name a directory.
 
     Raises:
-        UserError: It is not a word of a decent length.
+        UserError: It is not a word of at most 100 characters.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w-]{0,99}", name) is None:
         raise UserError(f"{key}={reprlib.repr(name)}: a sweep names a directory: a word of at most 100 letters, "

@@ -23,7 +23,7 @@ from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
-from sinkablate.cells import cell_id, in_order, require_sweep_name, variant_name
+from sinkablate.cells import cell_id, configs_first, require_sweep_name, variant_name
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
@@ -67,7 +67,7 @@ class Cli(LightningCLI):
 
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb = verb
-        self.words = args = in_order(args)
+        self.words = args = configs_first(args)
         if verb != "fit":
             trust.require_trusted_files(args)
         self.started = time.time()
