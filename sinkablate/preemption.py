@@ -59,7 +59,7 @@ def after_training() -> None:
     handle(signal.SIGINT, _interrupt)
 
 
-def restore(handlers: Mapping[int, Any]) -> None:
+def restore(handlers: Mapping[Any, Any]) -> None:
     """Put handlers back; None stands for one that Python did not install and cannot put back."""
     for number, handler in handlers.items():
         if handler is not None:

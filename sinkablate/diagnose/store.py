@@ -116,7 +116,11 @@ class Store:
 
     def read(self) -> Finished:
         """Everything measured so far."""
-        records, names, numbers, faults, reasons = [], [], [], [], []
+        records: list[Records] = []
+        names: list[str] = []
+        numbers: list[int] = []
+        faults: list[str] = []
+        reasons: list[str] = []
         seconds, rebuild_error = 0.0, 0.0
         for path in sorted(self.parts.glob(PARTS)):
             content = read_all_arrays(path)
