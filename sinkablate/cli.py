@@ -24,6 +24,7 @@ from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cells import cell_id, configs_first, require_sweep_name, variant_name
+from sinkablate.checkpoint_files import require_final_weights
 from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import build, require
 from sinkablate.errors import UserError
@@ -35,18 +36,13 @@ from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.programs import PROGRAMS, chosen
 from sinkablate.results import print_results, print_scores, write_predictions
 from sinkablate.run_arguments import add_run_arguments
-from sinkablate.run_directory import (
-    close,
-    naming,
-    require_final_weights,
-    require_writable,
-    write_json,
-)
+from sinkablate.run_directory import close, require_writable
 from sinkablate.slurm import require_all_tasks, slurm_plugins
 from sinkablate.starting import starting_point
 from sinkablate.summary import fit_summary
 from sinkablate.threads import considerate_threads
 from sinkablate.trainer_options import check_options, check_trainer, refused_by_lightning
+from sinkablate.writing import naming, write_json
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,

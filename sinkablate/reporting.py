@@ -160,11 +160,12 @@ def _maps(runs: Sequence["Run"], count: int, images: int, *,
 def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: str, maps: dict[str, "Maps"], *,
            title: str, rule: str, metric: str | None, notes: Sequence[str]) -> str:
     """Everything beside its place, then all of it there."""
+    from sinkablate.provenance import provenance
     from sinkablate.report.ablation import task_metrics
     from sinkablate.report.figures import save
     from sinkablate.report.page import render_page
     from sinkablate.report.tables import write_tables
-    from sinkablate.run_directory import provenance, write_json
+    from sinkablate.writing import write_json
 
     known = task_metrics(runs)
     task = metric if metric in known else next(iter(known), None)
@@ -195,7 +196,7 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
 
 def _replace(target: Path, partial: Path) -> None:
     """Put a finished report in its place; what else lies there, and in its folders, stays."""
-    from sinkablate.run_directory import remove_files
+    from sinkablate.writing import remove_files
 
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sinkablate.run_directory import write_whole
+from sinkablate.writing import write_whole
 
 
 def print_results(run_dir: Path, summary: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from sinkablate.cells import WHERE
+from sinkablate.checkpoint_files import check_checkpoint, resumable
 from sinkablate.errors import UserError
-from sinkablate.run_directory import CONFIG, DONE, check_checkpoint, last_checkpoint, refuse_to_overwrite, resumable
+from sinkablate.run_directory import CONFIG, DONE, last_checkpoint, refuse_to_overwrite
 from sinkablate.tasks.checkpoint import flat
 
 AUTO = "auto"

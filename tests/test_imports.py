@@ -15,23 +15,26 @@ MAY_IMPORT = {
     "strict_yaml": set(),
     "trainer_options": {"config", "cpus", "errors"},
     "reading_order": set(),
-    "run_directory": {"reading_order", "errors"},
+    "run_directory": {"reading_order", "provenance", "writing", "errors"},
+    "provenance": set(),
+    "writing": {"errors"},
     "memory": set(),
     "cpus": set(),
     "threads": {"cpus"},
-    "compare": {"run_directory", "errors"},
-    "report": {"run_directory", "compare", "config", "errors"},
-    "reporting": {"report", "compare", "diagnose", "run_directory", "errors"},
-    "results": {"run_directory"},
+    "compare": {"writing", "errors"},
+    "report": {"run_directory", "compare", "errors"},
+    "reporting": {"report", "compare", "diagnose", "run_directory", "provenance", "writing", "errors"},
+    "results": {"writing"},
     "trust": {"data", "report", "errors"},
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
     "diagnostics": {"vit", "attention", "config", "errors"},
     "data": {"config", "cpus", "errors"},
-    "loggers": {"run_directory", "config", "errors"},
+    "loggers": {"run_directory", "writing", "config", "errors"},
     "programs": {"data", "tasks", "toys", "report", "vit", "errors"},
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
     "tasks": {"vit", "attention", "config", "errors"},
+    "checkpoint_files": {"run_directory", "errors"},
     "checkpoints": {"run_directory", "errors"},
     "fsdp2": {"vit", "errors"},
     "job_script": set(),
@@ -51,14 +54,14 @@ MAY_IMPORT = {
     "sweep": {"arguments", "suggestions", "streams", "cells", "cli", "preemption", "run_directory", "strict_yaml",
               "trainer_command", "fsdp2", "library_messages", "programs", "config", "errors"},
     "slurm": {"errors"},
-    "starting": {"run_directory", "cells", "tasks", "errors"},
+    "starting": {"run_directory", "checkpoint_files", "cells", "tasks", "errors"},
     "located": {"run_directory", "errors"},
-    "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "memory", "checkpoints", "preemption",
-                  "streams", "config", "errors"},
-    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory", "threads",
-                  "config", "errors"},
-    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "memory", "threads", "trust",
-                 "config", "errors"},
+    "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "writing", "checkpoint_files", "memory",
+                  "checkpoints", "preemption", "streams", "config", "errors"},
+    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory",
+                  "provenance", "writing", "threads", "config", "errors"},
+    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "checkpoint_files", "provenance",
+                 "writing", "memory", "threads", "trust", "config", "errors"},
 }
 """Room -> the other rooms it may know; `cli` and `__main__` may know all."""
 
@@ -73,6 +76,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sinkablate."):
             names.add(room(node.module))
+        elif isinstance(node, ast.ImportFrom) and node.module == "sinkablate":
+            names |= {alias.name for alias in node.names if not alias.name.startswith("__")}
         elif isinstance(node, ast.Import):
             names |= {room(alias.name) for alias in node.names if alias.name.startswith("sinkablate.")}
     return names

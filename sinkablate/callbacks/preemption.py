@@ -7,7 +7,8 @@ import lightning as L
 
 from sinkablate import preemption
 from sinkablate.checkpoints import Checkpoints
-from sinkablate.run_directory import PREEMPTED, write_json
+from sinkablate.run_directory import PREEMPTED
+from sinkablate.writing import write_json
 
 
 class Preemption(L.Callback):

@@ -21,9 +21,9 @@ from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.loggers.wandb import SteadyWandb
-from sinkablate.run_directory import naming, write_whole
 from sinkablate.vit.anatomy import backbone_of
 from sinkablate.vit.sharding import whole
+from sinkablate.writing import naming, write_whole
 
 
 class SinkDiagnostics(L.Callback):

@@ -22,11 +22,13 @@ from sinkablate.diagnostics.sensitivity import sensitivity
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
 from sinkablate.memory import peak_memory_gib
+from sinkablate.provenance import provenance
 from sinkablate.report import figures
 from sinkablate.report.maps import busiest
 from sinkablate.report.stripes import stripes
-from sinkablate.run_directory import hold, provenance, release, write_json
+from sinkablate.run_directory import hold, release
 from sinkablate.threads import considerate_threads
+from sinkablate.writing import write_json
 
 
 @dataclass(frozen=True, kw_only=True)

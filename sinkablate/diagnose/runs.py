@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sinkablate.checkpoint_files import check_checkpoint
 from sinkablate.config import (
     AugmentConfig,
     BackboneConfig,
@@ -23,7 +24,7 @@ from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.subject import Subject, measurable, plain, require_finite
 from sinkablate.errors import UserError
 from sinkablate.report.files import read_yaml
-from sinkablate.run_directory import check_checkpoint, last_checkpoint
+from sinkablate.run_directory import last_checkpoint
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens
 from sinkablate.trust import require_trust

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkablate import run_directory
+from sinkablate import writing
 from sinkablate.data.layout import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
 from sinkablate.report.files import read_all_arrays, read_json
-from sinkablate.run_directory import remove_files
 from sinkablate.vit.tokens import TokenLayout
+from sinkablate.writing import remove_files
 
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
@@ -203,4 +203,4 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         UserError: The file cannot be written, as on a full disk.
     """
-    run_directory.write_whole(path, write, "; finished batches are kept, the same command goes on")
+    writing.write_whole(path, write, "; finished batches are kept, the same command goes on")

@@ -27,9 +27,10 @@ from sinkablate.intervene.selection import Plan, head_class, nearest_heads
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.tables import class_table, head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import Values, collect, pathway_blocks
+from sinkablate.provenance import provenance
 from sinkablate.report import figures, interventions
-from sinkablate.run_directory import provenance, write_json
 from sinkablate.threads import considerate_threads
+from sinkablate.writing import write_json
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from sinkablate.diagnose.store import refuse_another, write_whole
 from sinkablate.errors import UserError
 from sinkablate.report.files import read_json
-from sinkablate.run_directory import remove_files
+from sinkablate.writing import remove_files
 
 TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES))

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sinkablate.errors import UserError
-from sinkablate.run_directory import naming, write_whole
+from sinkablate.writing import naming, write_whole
 
 
 class MetricsCsv(Logger):

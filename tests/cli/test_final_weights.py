@@ -12,7 +12,7 @@ import torch
 from running import column, fit, metrics
 
 from sinkablate.callbacks.nan_guard import NanGuard
-from sinkablate.run_directory import resumable
+from sinkablate.checkpoint_files import resumable
 
 EPOCHS = ("--trainer.max_epochs=3", "--trainer.limit_train_batches=3", "--diagnostics.every_n_steps=0")
 STEPS = 9

@@ -1,0 +1,30 @@
+"""What computed the numbers of a run: versions of packages, and the revision of this code."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sinkablate import __version__
+
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "webdataset", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what computed the numbers, and the git revision of the code where it is a checkout."""
+    versions = {"sinkablate": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"versions": versions, "git_revision": _git_revision()}
+
+
+def _git_revision() -> str | None:
+    """Commit of this source tree, `-dirty` when files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
