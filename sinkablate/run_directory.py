@@ -27,7 +27,7 @@ _LONGEST = "diagnostics/blocks/step_00000000.parquet"
 """The longest name in a directory."""
 LAST, FINAL, NONFINITE = "last.ckpt", "final.ckpt", "nonfinite.ckpt"
 """In the folder of checkpoints: a link to the latest; the final weights, where no other checkpoint holds them; weights
-before the step whose loss was no number any more."""
+before the step whose loss became NaN or infinite."""
 
 
 def holds_run(directory: Path) -> bool:
@@ -41,7 +41,7 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 
 def diverged(run_dir: Path) -> bool:
-    """True of a run that was stopped because its loss was no number any more."""
+    """True of a run that was stopped because its loss became NaN or infinite."""
     return not (run_dir / DONE).exists() and (run_dir / "checkpoints" / NONFINITE).exists()
 
 
@@ -78,7 +78,7 @@ def require_writable(run_dir: Path, key: str = "run_dir") -> None:
         raise UserError(f"{key}={_printable(run_dir)} cannot be written: {reason}") from None
     nearest = next(path for path in (run_dir, *run_dir.absolute().parents) if os.path.exists(path))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={run_dir} cannot be written: {nearest} is no directory that can be written")
+        raise UserError(f"{key}={run_dir} cannot be written: {nearest} is not a writable directory")
 
 
 def _printable(path: Path) -> str:
@@ -88,7 +88,7 @@ def _printable(path: Path) -> str:
 
 
 def hold(directory: Path, key: str) -> FileLock:
-    """Make a directory ours until this process ends or the lock is released.
+    """Lock a directory until this process ends or the lock is released.
 
     Raises:
         UserError: Another process is writing there, or the directory cannot be made.

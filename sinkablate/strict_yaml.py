@@ -44,5 +44,5 @@ def _refuse_repeated(mapping: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             continue
         if (key.tag, key.value) in keys:
-            raise ConstructorError(None, None, f"the key {key.value} is there twice", key.start_mark)
+            raise ConstructorError(None, None, f"the key {key.value} is repeated", key.start_mark)
         keys.add((key.tag, key.value))

@@ -13,6 +13,7 @@ from typing import Any
 
 from sinkablate.data.layout import local_path
 from sinkablate.errors import UserError
+from sinkablate.keys import GROUPS
 from sinkablate.report.files import flattened, read_yaml
 
 HELP = "Run the commands and import the classes that the configuration of the run names: it is yours."
@@ -21,10 +22,7 @@ OBJECTS = ("trainer.callbacks", "trainer.plugins", "trainer.logger")
 """Keys whose values are classes."""
 NAMES = ("trainer.strategy", "trainer.accelerator", "trainer.profiler")
 """Keys that take a name, or a class."""
-GROUPS = ("trainer", "model", "data", "checkpoint", "diagnostics", "diagnostics.thresholds", "stability", "wandb",
-          "data.source", "data.image", "data.augment", "data.views", "model.backbone", "model.backbone.attention",
-          "model.backbone.pathway", "model.optim", "model.loss", "model.ema", "model.common_mode", "model.lejepa",
-          "model.toy", "model.toy.attention", "model.toy.pathway")
+PATHS = {*GROUPS, "model.toy.attention", "model.toy.pathway"}
 """Groups of keys: text in place of one is the path of another configuration file."""
 SETTINGS = ("trust", "config", "weights_only", "trainer.model_registry")
 """Keys that change what is executed, or name another file or service."""
@@ -58,7 +56,7 @@ def _executes(name: str, value: Any) -> bool:
         return runs_command(value)
     if name in NAMES:
         return re.fullmatch(r"[\w-]*", str(value)) is None
-    return (name in OBJECTS and bool(value)) or (name in GROUPS and isinstance(value, str))
+    return (name in OBJECTS and bool(value)) or (name in PATHS and isinstance(value, str))
 
 
 def runs_command(location: Any) -> bool:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "report": {"run_directory", "compare", "errors"},
     "reporting": {"report", "compare", "diagnose", "run_directory", "provenance", "writing", "errors"},
     "results": {"writing"},
-    "trust": {"data", "report", "errors"},
+    "trust": {"data", "report", "keys", "errors"},
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
     "diagnostics": {"vit", "attention", "config", "errors"},

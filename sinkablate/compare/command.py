@@ -94,7 +94,7 @@ def _names(text: str, key: str) -> list[str]:
     if "" in names:
         raise UserError(f"{key}={text}: a name is empty")
     if len(set(names)) < len(names):
-        raise UserError(f"{key}={text}: a name is there twice")
+        raise UserError(f"{key}={text}: a name is repeated")
     return names
 
 

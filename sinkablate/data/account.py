@@ -17,7 +17,7 @@ class Account(NamedTuple):
     """Training images."""
     batch_size: int
     repeats: int
-    """Times an image stands in an epoch's order."""
+    """How often an image occurs in an epoch."""
     passed_over: "Counter[str]"
     """Files that were not taken for images, by reason."""
     skipped: "Counter[str]"

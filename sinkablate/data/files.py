@@ -130,7 +130,7 @@ def _other(suffix: str) -> str:
 
 
 def _leads_back(root: str, name: str) -> bool:
-    """True for a link to a folder that the walk is in: it would go round for ever."""
+    """True for a link to a folder that the walk is in: the walk would never end."""
     path = os.path.join(root, name)
     return os.path.islink(path) and f"{os.path.realpath(root)}{os.sep}".startswith(f"{os.path.realpath(path)}{os.sep}")
 

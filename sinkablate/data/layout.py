@@ -27,7 +27,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class DataError(UserError):
-    """A shard or sample that cannot be read, or holds what it must not.
+    """A shard or sample that cannot be read, or holds something it must not.
 
     torch re-raises an exception of a DataLoader worker as `type(error)("Caught … Traceback …")`. What a user should
     see is the message of the original: all that follows this class's name in that text.

@@ -50,18 +50,18 @@ def grouped(parts: Iterable[tuple[str, T]], shard: str) -> Iterator[tuple[str, d
         shard: For messages.
 
     Yields:
-        Key, what came with each name by suffix, and what is wrong: a key or a name that stands in the shard twice.
+        Key, what came with each name by suffix, and what is wrong: a key or a name that appears in the shard twice.
     """
     seen: set[str] = set()
     for key, group in groupby(parts, lambda part: split_name(part[0])[0]):
         found: dict[str, T] = {}
-        fault = DataError(f"{shard}: {key}: the key stands in the shard twice, so that the samples could be mixed up",
+        fault = DataError(f"{shard}: {key}: the key appears in the shard twice, so that the samples could be mixed up",
                           "key given twice") if key in seen else None
         seen.add(key)
         for name, value in group:
             suffix = split_name(name)[1]
             if suffix in found:
-                fault = DataError(f"{shard}: {name}: the name stands in the shard twice", "key given twice")
+                fault = DataError(f"{shard}: {name}: the name appears in the shard twice", "key given twice")
             found[suffix] = value
         yield key, found, fault
 

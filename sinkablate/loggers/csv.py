@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from sinkablate.errors import UserError
 from sinkablate.writing import naming, write_whole
 
+MOVE_AWAY = "repair it or move it away: the run then resumes without the earlier rows"
+
 
 class MetricsCsv(Logger):
     """Merges everything logged at one step into one row and writes rows as steps pass.
@@ -127,16 +129,14 @@ class MetricsCsv(Logger):
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError):
-            raise UserError(f"{self.path} cannot be read; {self._MOVE_AWAY}") from None
+            raise UserError(f"{self.path} cannot be read; {MOVE_AWAY}") from None
         reader = csv.DictReader(io.StringIO(text[:text.rfind("\n") + 1], newline=""))
         rows = list(reader)
         for number, row in enumerate(rows, 2):
             if not re.fullmatch(r"-?\d+", row.get("step") or "") or None in row:
-                raise UserError(f"{self.path}, line {number}: not a row of numbers at a step; {self._MOVE_AWAY}")
+                raise UserError(f"{self.path}, line {number}: not a row of numbers at a step; {MOVE_AWAY}")
         self._columns = list(reader.fieldnames or [])
         return rows
-
-    _MOVE_AWAY = "mend it, or move it away: the run then goes on without the rows before"
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Write the file anew, with the columns known by now, whole or not at all."""

@@ -73,7 +73,7 @@ class Run:
 
     @property
     def diverged(self) -> bool:
-        """The loss was no number any more, and the run was stopped for it."""
+        """The loss became NaN or infinite, and the run was stopped for it."""
         return diverged(self.path)
 
     @property

@@ -76,7 +76,7 @@ def check_grid(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> None:
     """One row for every combination of the values of some columns.
 
     Raises:
-        UserError: A combination is missing, or is there twice.
+        UserError: A combination is missing, or occurs twice.
     """
     whole = 1
     for name in names:

@@ -65,7 +65,7 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
     """What every config says, as a hash: a cell is known by its arguments, and what these name must stay as it was.
 
     Raises:
-        UserError: A config of cells that have begun says something else now.
+        UserError: A config of cells that have started has changed.
     """
     path = root / CONFIGS
     known = _known_configs(path)
@@ -73,7 +73,7 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
     now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
     for config in (config for config, said in now.items() if known.get(config, said) != said):
         if any(config in named[cell.id] and state_of(root / cell.id) is not State.TODO for cell in sweep.cells):
-            raise UserError(f"{config} says something else now than when cells of {root} began with it: undo the "
+            raise UserError(f"{config} has changed since cells of {root} started with it: undo the "
                             "change, or give the sweep another name")
     return known | now
 

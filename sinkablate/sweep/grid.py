@@ -163,7 +163,7 @@ def _values(where: str, spec: Any) -> tuple[str, ...]:
     words = tuple(str(value) for value in values)
     twice = next((word for word in words if words.count(word) > 1), None) if len(set(words)) < len(words) else None
     if twice is not None:
-        raise UserError(f"{where}: duplicate cells: the value {twice} is there twice")
+        raise UserError(f"{where}: duplicate cells: the value {twice} is repeated")
     return words
 
 

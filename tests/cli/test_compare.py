@@ -325,7 +325,7 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], messa
     (lambda f: f, "val/acc", "gate", "metric=val/acc: no such column; did you mean val/acc1"),
     (lambda f: f, "status", "gate,registers", "metric status is not a number in row 1: 'done'"),
     (lambda f: f, "val/acc1", "gate", "2 rows for gate=none, seed=0 (15 such)"),
-    (lambda f: f, "val/acc1", "gate,gate", "factors=gate,gate: a name is there twice"),
+    (lambda f: f, "val/acc1", "gate,gate", "factors=gate,gate: a name is repeated"),
     (lambda f: pl.concat([f, f[:1]]), "val/acc1", "gate,registers", "2 rows for gate=none, registers=0, seed=0"),
     (lambda f: f.filter(CELL), "val/acc1", "gate,registers", "one level each, nothing to compare"),
     (lambda f: f.filter(pl.col("gate") != "none"), "val/acc1", "gate,registers", "it is not plain which of them"),

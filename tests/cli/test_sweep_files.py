@@ -146,7 +146,7 @@ def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[s
     assert not list(root_of(path).glob("*"))
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("a: {b: 1, b: 2}", "the key b is there twice"),
+@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("a: {b: 1, b: 2}", "the key b is repeated"),
                                             ("- 1", "mapping"), ("\x00", "YAML"), (None, "cannot")])
 def test_a_file_that_is_no_sweep_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"

@@ -39,7 +39,7 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "one config in two spellings": (values("config", BASELINE, f"{CONFIGS}/./baseline.yaml"), "are the same value"),
     "one config seen from here": (values("config", BASELINE, os.path.relpath(BASELINE)), "are the same value"),
     "one value twice among many": (values("model.optim.lr", *(f"1e-{power}" for power in range(3, 9)), "1e-5"),
-                                   "the value 1e-5 is there twice"),
+                                   "the value 1e-5 is repeated"),
     # characters
     "a line break": (values("variant", "a\nb"), "control character"),
     "a carriage return": (values("variant", "a\rb"), "control character"),

@@ -132,7 +132,7 @@ def test_a_config_that_changes_under_a_sweep_is_refused(tmp_path: Path) -> None:
     more = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [0, 1]}}})
     for command in ("plan", "run"):
         refused = sweep(command, more)
-        assert (refused.code, f"{config} says something else now" in refused.err) == (2, True)
+        assert (refused.code, f"{config} has changed since cells" in refused.err) == (2, True)
     other = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [1]}}})  # none that has begun
     sweep("plan", other).succeeded()
 
