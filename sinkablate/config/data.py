@@ -38,8 +38,8 @@ class SourceConfig:
         require(self.reader == "indexed" or self.format == "shards",
                 f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
         require_at_most(self, key, {"num_classes": 1_000_000})
-        require(self.num_classes is None or self.num_classes > 1,
-                f"{key}.num_classes must be at least 2, got {self.num_classes}")
+        require(self.num_classes is None or self.num_classes > 0,
+                f"{key}.num_classes must be at least 1, got {self.num_classes}")
         require(self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
                 f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
                 "key out")

@@ -15,6 +15,12 @@ from sinkablate.compare.analysis import compare_table
 from sinkablate.compare.correction import corrected
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no sentence is wrapped."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: int = 5) -> pl.DataFrame:
     """As `sweep collect` writes it; both mechanisms help and add up."""
     rng = np.random.default_rng(0)

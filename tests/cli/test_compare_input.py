@@ -10,6 +10,12 @@ TABLE = "gate,seed,acc\n" + "".join(f"{gate},{seed},{0.5 + 0.1 * place + 0.01 * 
                                     for place, gate in enumerate(("none", "head")) for seed in range(4))
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no sentence is wrapped."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def compare(path: Path, *args: str) -> Outcome:
     return run("compare", path, "--metric", "acc", "--factors", "gate", *args)
 

@@ -42,7 +42,7 @@ VALUES: list[tuple[type, dict[str, Any], str]] = [
     (BackboneConfig, {"class_token": False, "global_pool": "token"}, "model.backbone.class_token=false leaves"),
     (PathwayConfig, {"kind": "global", "width": 10**9}, "model.backbone.pathway.width must be at most"),
     (SourceConfig, {"num_classes": 2**33}, "data.source.num_classes must be at most 1,000,000"),
-    (SourceConfig, {"num_classes": 1}, "data.source.num_classes must be at least 2"),
+    (SourceConfig, {"num_classes": 0}, "data.source.num_classes must be at least 1"),
     (ImageConfig, {"size": 10**6}, "data.image.size must be at most"),
     (ImageConfig, {"std": (math.inf,)}, "data.image.std must be a finite number"),
     (AugmentConfig, {"scale": (0.5, 9.0)}, "data.augment.scale is a share of the area"),
