@@ -18,8 +18,8 @@ from sinkablate.cpus import OtherProcesses, allowed_cpus, usable_cpus
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Environment variables that say how a thread waits; where one is set, nothing is changed."""
-INTERVAL = 0.5
-"""Seconds between two looks at the other processes."""
+FIRST, INTERVAL = 0.1, 0.5
+"""Seconds until the first look at the other processes, and between two looks."""
 TAKEN, FREE = 0.3, 0.15
 """CPUs that others take beyond those this process leaves: from the first on waiting threads sleep, below the second
 they spin again."""
@@ -86,7 +86,9 @@ class _Watch(threading.Thread):
         """Until `end` is called."""
         teams: IdleTeams | None = None
         free = 0
-        while not self._ended.wait(INTERVAL):
+        wait = FIRST
+        while not self._ended.wait(wait):
+            wait = INTERVAL
             taken = self._others.busy_cpus() - self._left
             free = free + 1 if taken < FREE else 0
             if taken > TAKEN and teams is None:
