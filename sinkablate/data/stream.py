@@ -93,7 +93,7 @@ class ShardStream:
         """Pick image and label out of one sample.
 
         Raises:
-            DataError: One is missing, or the label is no integer or out of range.
+            DataError: One is missing, or the label is not an integer or out of range.
         """
         shard = shard_name(self.urls[piece.shard])
         where = f"{shard}: {sample.key}"

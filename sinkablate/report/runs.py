@@ -126,7 +126,7 @@ def _found(name: str) -> list[Path]:
     """Directories of runs at or below a directory, in the order of their names."""
     root = Path(name)
     if not name or not root.is_dir():
-        raise UserError(f"runs: {name or 'an empty name'} is no directory")
+        raise UserError(f"runs: {name or 'an empty name'} is not a directory")
     found = list(_below(root, DEPTH, named=True))
     if not found:
         raise UserError(f"runs: {root} is neither a run ({CONFIG}) nor a diagnosis ({DIAGNOSIS}), and holds none")
