@@ -1,12 +1,22 @@
 import gc
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from sharing import Once, shared_by_workers
 from variants import in_pairs, mechanisms
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_arrive() -> None:
+    """A shell may start its background jobs with signals ignored, which every process of a test would inherit."""
+    for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL,
+                            signal.SIGHUP: signal.SIG_DFL}.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
