@@ -32,8 +32,8 @@ class Account(NamedTuple):
         """Lines that a user should read before training begins."""
         lines = []
         if self.dropped:
-            lines.append(f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, other "
-                         f"ones each time (batches of data.batch_size={self.batch_size})")
+            lines.append(f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, a "
+                         f"different set each time (batches of data.batch_size={self.batch_size})")
         if self.passed_over:
             lines.append(f"data: not read: {said(self.passed_over)}")
         return lines

@@ -105,7 +105,7 @@ def test_runs_of_one_name_are_told_apart_and_each_is_shown_once(ablated: Path, t
 
 CASES = {
     "no run": (["{tmp}"], ["runs", "neither a run"]),
-    "no directory": (["{tmp}/nothing"], ["nothing", "no directory"]),
+    "no directory": (["{tmp}/nothing"], ["nothing", "not a directory"]),
     "no runs at all": ([], ["runs"]),
     "negative maps": (["{run}", "--maps", "-1"], ["maps", "-1"]),
     "no images": (["{run}", "--images", "0"], ["images", "0"]),
