@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sinkablate.errors import UserError
 from sinkablate.run_directory import CONFIG, holds_run
+from sinkablate.strict_yaml import mapping_of
 
 READERS = ("validate", "test", "predict")
 """Commands that read a run; `--run DIR` names it."""
@@ -33,19 +34,8 @@ def located(verb: str, words: Sequence[str]) -> list[str]:
             given = [word] if equals else [word, *([following] if (following := next(rest, None)) else [])]
             found += given
             path = Path(value if equals else given[-1])
-            if not own and path.name == CONFIG and _names_run_dir(path) and holds_run(path.parent):
+            if not own and path.name == CONFIG and mapping_of(path).get("run_dir") and holds_run(path.parent):
                 found += ["--run_dir", str(path.parent)]
         else:
             found.append(word)
     return found
-
-
-def _names_run_dir(path: Path) -> bool:
-    """True of a configuration that says where its run is; what is wrong with the file is said by the parser."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return False
-    return isinstance(content, dict) and bool(content.get("run_dir"))

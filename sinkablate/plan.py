@@ -47,7 +47,6 @@ class PlanCli(Cli):
         content = plan(self, config)
         print(json.dumps(content, indent=2)) if config.json else _print(content)
 
-
     def _refuse_what_fit_refuses(self, config: Any) -> None:
         """The checks that `fit` makes before it trains, as far as they need no data."""
         self.model.check_data(self.datamodule, 1)

@@ -5,9 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-import yaml
-
 from sinkablate.errors import UserError
+from sinkablate.strict_yaml import mapping_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,16 +117,7 @@ def chosen(args: Sequence[str]) -> str:
         if word == "--task":
             task = value
         elif word in ("--config", "-c") and Path(value).is_file():
-            task = _of_file(Path(value)) or task
+            task = mapping_of(Path(value)).get("task") or task
     if task not in PROGRAMS:
         raise UserError(f"task={task}: there are {', '.join(get_args(Task))}")
     return task
-
-
-def _of_file(path: Path) -> str | None:
-    """`task` of a YAML file; what is wrong with the file is said by the parser."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return None
-    return content.get("task") if isinstance(content, dict) else None

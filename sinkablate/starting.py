@@ -10,9 +10,10 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from sinkablate.cells import WHERE
 from sinkablate.checkpoint_files import check_checkpoint, resumable
+from sinkablate.config import flat
 from sinkablate.errors import UserError
 from sinkablate.run_directory import CONFIG, DONE, last_checkpoint, refuse_to_overwrite
-from sinkablate.tasks.checkpoint import flat
+from sinkablate.strict_yaml import mapping_of
 
 AUTO = "auto"
 """Value of `ckpt_path`: the latest whole checkpoint of the run directory, if there is one."""
@@ -69,11 +70,7 @@ def _refuse_ignored(run_dir: Path, text: str) -> None:
     Raises:
         UserError: Names the first key that differs, and how to train what is asked for.
     """
-    try:
-        before = yaml.safe_load((run_dir / CONFIG).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return
-    saved, asked = flat(before if isinstance(before, dict) else {}), flat(yaml.safe_load(text))
+    saved, asked = flat(mapping_of(run_dir / CONFIG)), flat(yaml.safe_load(text))
     for key, value in asked.items():
         if key in NOT_THE_RUN or key.startswith(NOT_THE_RUN_GROUPS) or saved.get(key, value) == value:
             continue

@@ -1,5 +1,6 @@
 """YAML in which a key may stand once: parsers take the last of two equal keys and say nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +17,15 @@ def load_yaml(text: str) -> Any:
     """
     refuse_repeated_keys(text)
     return yaml.load(text, LOADER)
+
+
+def mapping_of(path: Path) -> dict[Any, Any]:
+    """The keys of a YAML file; empty where it has none, or is damaged, which the parser says where it matters."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except (yaml.YAMLError, OSError, ValueError, RecursionError, TypeError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def refuse_repeated_keys(text: str) -> None:

@@ -11,10 +11,11 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from sinkablate.config import flat
 from sinkablate.data.layout import local_path
 from sinkablate.errors import UserError
 from sinkablate.keys import GROUPS
-from sinkablate.report.files import flattened, read_yaml
+from sinkablate.report.files import read_yaml
 
 HELP = "Run the commands and import the classes that the configuration of the run names: it is yours."
 LOCATIONS = ("data.source.train", "data.source.val", "data.source.test")
@@ -39,7 +40,7 @@ def hazards(config: Mapping[str, Any]) -> list[str]:
         config: Nested or dotted keys, as a YAML file has them.
     """
     found = []
-    for key, value in flattened(config).items():
+    for key, value in flat(config).items():
         name = ".".join(part.rstrip("+") for part in key.split("."))
         if _executes(name, value):
             found.append(f"{name}={' '.join(str(value).split())[:80]}")

@@ -13,7 +13,7 @@ from sinkablate.errors import UserError
 
 def write_json(path: Path, content: dict[str, Any], *, sort: bool = True) -> None:
     """Write a JSON file whole or not at all; what is not finite becomes null."""
-    text = json.dumps(_finite(content), indent=2, sort_keys=sort, allow_nan=False) + "\n"
+    text = json.dumps(finite(content), indent=2, sort_keys=sort, allow_nan=False) + "\n"
     write_whole(path, lambda partial: partial.write_text(text))
 
 
@@ -69,10 +69,10 @@ def remove_files(folder: Path, pattern: str) -> None:
         folder.rmdir()
 
 
-def _finite(tree: Any) -> Any:
+def finite(tree: Any) -> Any:
     """The same with null for every number that JSON does not know."""
     if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -2,12 +2,11 @@
 
 import io
 import json
-import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +15,7 @@ from rich.text import Text
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import NA, decimals, interval, number, probability
 from sinkablate.compare.statistics import Inference
+from sinkablate.writing import finite
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"
@@ -54,7 +54,7 @@ def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *,
     """
     if form == "json":
         content = {"level": 0.95, "comparisons": [asdict(each) for each in comparisons]}
-        return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+        return json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
     draw: Callable[[Comparison], str] = {"table": lambda each: _terminal(each, width, wrap=wrap), "markdown": _markdown,
                                          "latex": _latex}[form]
     return "\n\n".join(draw(each) for each in comparisons)
@@ -203,12 +203,3 @@ def _escaped(text: str) -> str:
     words = [f"${word}$" if word.startswith(("-", "+")) and word[1:2].isdigit() else word.translate(LATEX)
              for word in text.replace("[", "[ ").replace(", ", " , ").replace("]", " ]").split(" ")]
     return " ".join(words).replace("[ ", "[").replace(" , ", ", ").replace(" ]", "]")
-
-
-def _finite(tree: Any) -> Any:
-    """What JSON can say: nothing instead of NaN."""
-    if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

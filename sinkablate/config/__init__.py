@@ -13,7 +13,7 @@ from sinkablate.config.attention import (
     Score,
     Sink,
 )
-from sinkablate.config.checks import build, require, require_finite, require_nonempty
+from sinkablate.config.checks import build, flat, require, require_finite, require_nonempty
 from sinkablate.config.data import EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
@@ -25,5 +25,5 @@ __all__ = [
     "EMBEDDED_CLASSES", "AttentionConfig", "AugmentConfig", "BackboneConfig", "CommonModeConfig", "EmaConfig", "Gate",
     "GatePosition", "ImageConfig", "LeJepaConfig", "LossConfig", "ModelChoice", "OptimConfig", "PathwayConfig",
     "PointwiseFunction", "Score", "SelectionConfig", "Sink", "SourceConfig", "ThresholdConfig", "ToyConfig",
-    "ViewsConfig", "WandbConfig", "build", "require", "require_finite", "require_nonempty",
+    "ViewsConfig", "WandbConfig", "build", "flat", "require", "require_finite", "require_nonempty",
 ]

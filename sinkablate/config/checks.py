@@ -14,6 +14,17 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys below a prefix, sequences as lists."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = list(value) if isinstance(value, (list, tuple)) else value
+    return found
+
+
 def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """(full key, value) of every value in nested mappings and sequences; an item of a sequence has the key of it."""
     if isinstance(tree, Mapping):

@@ -4,7 +4,6 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from sinkablate.errors import UserError
 from sinkablate.report.schema import check_table
+from sinkablate.strict_yaml import LOADER
 
 DAMAGES = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError)
 """What the readers of tables and arrays raise for files that are not whole; polars panics as well."""
@@ -22,6 +22,7 @@ MOST_BYTES = 256 << 20
 """Size of the largest JSON or YAML file that is read."""
 MOST_VALUES = 100_000
 """A configuration holds fewer values."""
+
 
 def read_parquet(path: Path, needs: tuple[str, ...], columns: list[str] | None = None) -> pl.DataFrame:
     """One table of ours.
@@ -132,7 +133,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: It is none.
     """
     try:
-        content = yaml.load(_text(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(_text(path), LOADER)
         size = _expanded_size(content, {})
     except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: a key that is a list
         raise UserError(f"{path}: not YAML ({first_line(error)})") from None
@@ -141,14 +142,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if size > MOST_VALUES:
         raise UserError(f"{path}: more than {MOST_VALUES:,} values: not the configuration of a run")
     return content
-
-
-def flattened(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 def _text(path: Path) -> str:

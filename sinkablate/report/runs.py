@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from sinkablate.config import flat
 from sinkablate.errors import UserError, printable
-from sinkablate.report.files import flattened, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.report.files import read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.report.schema import CHECKS, LIMITS, check_grid, check_limits, check_summary, check_table
 from sinkablate.run_directory import diverged
 
@@ -174,7 +175,7 @@ def read_run(path: Path) -> Run:
 
 
 def _fit(path: Path) -> Run:
-    config = flattened(read_yaml(path / CONFIG))
+    config = flat(read_yaml(path / CONFIG))
     metrics = read_metrics(path / "metrics.csv")
     summary = read_json(path / "summary.json")
     check_limits(path / CONFIG, "diagnostics.thresholds.", config)

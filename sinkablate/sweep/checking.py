@@ -13,7 +13,7 @@ from sinkablate import __version__, streams
 from sinkablate.cells import CONFIG, arguments
 from sinkablate.errors import UserError
 from sinkablate.sweep.grid import Sweep
-from sinkablate.sweep.state import State, state_of
+from sinkablate.sweep.state import State, read_notes, state_of
 
 if TYPE_CHECKING:
     from sinkablate.sweep.parsing import CellParser
@@ -68,7 +68,8 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
         UserError: A config of cells that have started has changed.
     """
     path = root / CONFIGS
-    known = _known_configs(path)
+    known = read_notes(path, "it holds what the configs of this sweep said when its cells began; remove it if they "
+                       "have not changed since")
     named = _configs(sweep)
     now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
     for config in (config for config, said in now.items() if known.get(config, said) != said):
@@ -76,20 +77,6 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
             raise UserError(f"{config} has changed since cells of {root} started with it: undo the "
                             "change, or give the sweep another name")
     return known | now
-
-
-def _known_configs(path: Path) -> dict[str, str]:
-    """The hashes that were written down; none where nothing was."""
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged: it holds what the configs of this sweep said when its cells began; remove "
-                        "it if they have not changed since")
-    return found
 
 
 def _configs(sweep: Sweep) -> dict[str, set[str]]:

@@ -137,6 +137,27 @@ def reset(run_dir: Path) -> None:
         last.unlink(missing_ok=True)  # it led to that one
 
 
+def read_notes(path: Path, damaged: str) -> dict[str, str]:
+    """What the commands of a sweep wrote down in a JSON file; nothing where there is none.
+
+    Args:
+        path: The file.
+        damaged: What to say, and what to do, when it holds something else.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged: {damaged}")
+    return found
+
+
 def _tail(path: Path, size: int = 4096) -> list[str]:
     """The last lines of a file, without empty ones."""
     try:

@@ -13,7 +13,7 @@ from sinkablate.cells import CONFIG, Cell, arguments
 from sinkablate.errors import UserError
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
-from sinkablate.sweep.state import State, states
+from sinkablate.sweep.state import State, read_notes, states
 
 SCRIPT = Path("slurm") / "sweep.sbatch"
 JOBS = "submitted.json"
@@ -101,16 +101,8 @@ def _script(*words: str) -> str:
 
 
 def _jobs(root: Path) -> dict[str, str]:
-    try:
-        found = json.loads((root / JOBS).read_text())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{root / JOBS}: damaged: it names the arrays that were submitted; remove it if squeue shows "
-                        "none of them any more")
-    return found
+    return read_notes(root / JOBS, "it names the arrays that were submitted; remove it if squeue shows none of them "
+                      "any more")
 
 
 def _still_queued(root: Path) -> list[str]:

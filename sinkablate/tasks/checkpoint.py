@@ -6,18 +6,8 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
+from sinkablate.config import flat
 from sinkablate.errors import UserError
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as dotted keys below a prefix, sequences as lists."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = list(value) if isinstance(value, (list, tuple)) else value
-    return found
 
 
 def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -7,10 +7,10 @@ import polars as pl
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinkablate.config import OptimConfig, ToyConfig, build
+from sinkablate.config import OptimConfig, ToyConfig, build, flat
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
-from sinkablate.tasks.checkpoint import flat, refuse_another, training_keys
+from sinkablate.tasks.checkpoint import refuse_another, training_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.toys.data import Batch
 from sinkablate.toys.measures import measures, verdict
