@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.interleave import DEVICE, settle
-from sinkablate.checkpoints import Checkpoints
 from sinkablate.config import BackboneConfig, OptimConfig
+from sinkablate.run.checkpoint_io import Checkpoints
 from sinkablate.tasks.optim import make_optimizer
 from sinkablate.vit.backbone import build_backbone
 

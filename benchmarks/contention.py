@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from sinkablate.cpus import usable_cpus
+from sinkablate.process.cpus import usable_cpus
 
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
 FIT = ["fit", "--wandb.mode=disabled", "--trainer.accelerator=cpu", "--trainer.max_epochs=1",
@@ -57,7 +57,7 @@ def seconds(job: str, env: dict[str, str]) -> float:
 
 def child(job: str) -> None:
     """Print the seconds of a job, imports done."""
-    import sinkablate.cli
+    import sinkablate.cli.lightning
     import sinkablate.diagnose.command
     import sinkablate.intervene.command  # noqa: F401
     from sinkablate.__main__ import main

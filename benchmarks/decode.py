@@ -19,7 +19,7 @@ from torchvision import transforms as T
 
 from benchmarks.interleave import interleave, ratios
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.shards import write_shards
 
 BATCH = 32

@@ -24,7 +24,7 @@ import sinkablate.vit.backbone  # noqa: F401  (registers vit_mini with timm)
 from benchmarks.interleave import DEVICE, ratios, settle
 from sinkablate.__main__ import main
 from sinkablate.config import ImageConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 
 
 def plain_loop(args: argparse.Namespace) -> float:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmarks.interleave import interleave
 from sinkablate.config import AttentionConfig, BackboneConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.vit.backbone import build_backbone
 
 

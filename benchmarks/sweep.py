@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sinkablate.cells import Cell
+from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import read_sweep
 from sinkablate.sweep.running import Runner
 from sinkablate.sweep.state import states

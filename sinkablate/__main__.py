@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sinkablate import __version__, streams
+from sinkablate import __version__
 from sinkablate.errors import UserError
-from sinkablate.job_script import tell_mistake
-from sinkablate.preemption import INTERRUPTED, ending_on_interrupt, interrupted
-from sinkablate.suggestions import did_you_mean
+from sinkablate.files.suggestions import did_you_mean
+from sinkablate.process import streams
+from sinkablate.process.job_script import tell_mistake
+from sinkablate.process.signals import INTERRUPTED, ending_on_interrupt, interrupted
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
@@ -98,7 +99,7 @@ def _run(verb: str, argv: list[str]) -> int:
         raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}{did_you_mean(verb, VERBS)}")
     if any(word.split("=")[0] in HELP for word in argv):
         if verb in TRAINER_VERBS and argv[-1] in HELP:
-            from sinkablate.keys import overview
+            from sinkablate.config.keys import overview
 
             print(overview(verb, VERBS[verb]))
             return 0
@@ -114,20 +115,21 @@ def _run(verb: str, argv: list[str]) -> int:
 
 def _train(verb: str, argv: list[str]) -> int:
     """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
-    from sinkablate import early_checks, preemption
-    from sinkablate.located import located
+    from sinkablate.cli import early_checks
+    from sinkablate.process import signals
+    from sinkablate.run.located import located
 
     argv = located(verb, argv)
     if not HELP & set(argv):
         early_checks.check(verb, argv)
     if verb == "fit":
-        preemption.forget()
-        preemption.listen()
+        signals.forget()
+        signals.listen()
     with streams.announced("loading PyTorch and Lightning ..."):
-        from sinkablate.trainer_command import run_trainer
+        from sinkablate.cli.trainer_command import run_trainer
 
         if verb == "plan":
-            from sinkablate.plan import PlanCli
+            from sinkablate.cli.plan import PlanCli
 
     if verb == "plan":
         return run_trainer("fit", argv, PlanCli)
@@ -142,7 +144,7 @@ def _sweep() -> Callable[[list[str]], int]:
 
 def _of_function(verb: str) -> Callable[[list[str]], int]:
     """What runs a verb whose options are the arguments of one function."""
-    from sinkablate.arguments import gathered, run_function
+    from sinkablate.cli.parser import gathered, run_function
 
     function, tell = FUNCTIONS[verb]()
     return lambda argv: run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
@@ -171,7 +173,7 @@ def _intervene() -> Function:
 
 
 def _report() -> Function:
-    from sinkablate.reporting import report
+    from sinkablate.report.command import report
 
     return report, str
 

@@ -9,6 +9,8 @@ import torch
 from sharing import Once, shared_by_workers
 from variants import in_pairs, mechanisms
 
+pytest_plugins = ["shared_runs"]
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _signals_arrive() -> None:

@@ -10,60 +10,31 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "sinkablate"
 MAY_IMPORT = {
     "errors": set(),
+    "files": {"errors"},
+    "process": {"errors"},
     "config": {"errors"},
-    "arguments": {"run_directory", "strict_yaml", "suggestions", "errors"},
-    "strict_yaml": set(),
-    "trainer_options": {"config", "cpus", "errors"},
-    "reading_order": set(),
-    "run_directory": {"reading_order", "provenance", "writing", "errors"},
-    "provenance": set(),
-    "writing": {"errors"},
-    "memory": set(),
-    "cpus": set(),
-    "threads": {"cpus"},
-    "compare": {"writing", "errors"},
-    "report": {"run_directory", "compare", "strict_yaml", "config", "errors"},
-    "reporting": {"report", "compare", "diagnose", "run_directory", "provenance", "writing", "errors"},
-    "results": {"writing"},
-    "trust": {"data", "report", "keys", "config", "errors"},
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
+    "distributed": {"errors"},
     "diagnostics": {"vit", "attention", "config", "errors"},
-    "data": {"config", "cpus", "errors"},
-    "loggers": {"run_directory", "writing", "config", "errors"},
-    "programs": {"data", "tasks", "toys", "report", "vit", "strict_yaml", "errors"},
+    "data": {"config", "process", "errors"},
+    "run": {"data", "config", "files", "errors"},
+    "figures": set(),
+    "compare": {"files", "errors"},
+    "loggers": {"run", "files", "config", "errors"},
+    "tasks": {"distributed", "vit", "attention", "config", "errors"},
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
-    "tasks": {"vit", "attention", "config", "errors"},
-    "checkpoint_files": {"run_directory", "errors"},
-    "checkpoints": {"run_directory", "errors"},
-    "fsdp2": {"vit", "errors"},
-    "job_script": set(),
-    "estimate": set(),
-    "run_arguments": {"callbacks", "checkpoints", "config", "programs"},
-    "library_messages": set(),
-    "trainer_command": {"cells", "cli", "fsdp2", "library_messages", "memory", "run_directory", "errors"},
-    "early_checks": {"keys", "run_directory", "strict_yaml", "suggestions", "errors"},
-    "keys": set(),
-    "suggestions": set(),
-    "streams": set(),
-    "group_help": {"suggestions", "errors"},
-    "summary": {"callbacks", "cli", "diagnostics", "memory"},
-    "plan": {"cli", "estimate", "tasks", "data", "errors"},
-    "preemption": set(),
-    "cells": {"errors"},
-    "sweep": {"arguments", "suggestions", "streams", "cells", "cli", "preemption", "run_directory", "strict_yaml",
-              "trainer_command", "fsdp2", "library_messages", "programs", "config", "errors"},
-    "slurm": {"errors"},
-    "starting": {"run_directory", "checkpoint_files", "cells", "strict_yaml", "config", "errors"},
-    "located": {"run_directory", "strict_yaml", "errors"},
-    "callbacks": {"diagnostics", "vit", "loggers", "run_directory", "writing", "checkpoint_files", "memory",
-                  "checkpoints", "preemption", "streams", "config", "errors"},
-    "intervene": {"diagnose", "diagnostics", "vit", "attention", "data", "toys", "report", "run_directory",
-                  "provenance", "writing", "threads", "config", "errors"},
-    "diagnose": {"diagnostics", "vit", "data", "toys", "report", "run_directory", "checkpoint_files", "provenance",
-                 "writing", "memory", "threads", "trust", "config", "errors"},
+    "callbacks": {"distributed", "diagnostics", "vit", "figures", "loggers", "run", "files", "process", "config",
+                  "errors"},
+    "report": {"diagnose", "figures", "compare", "run", "files", "config", "errors"},
+    "diagnose": {"toys", "diagnostics", "vit", "figures", "data", "run", "files", "process", "config", "errors"},
+    "intervene": {"diagnose", "toys", "diagnostics", "vit", "attention", "figures", "data", "run", "files", "process",
+                  "config", "errors"},
+    "cli": {"callbacks", "toys", "tasks", "distributed", "diagnostics", "vit", "figures", "loggers", "data", "run",
+            "files", "process", "config", "errors"},
+    "sweep": {"cli", "distributed", "run", "files", "process", "config", "errors"},
 }
-"""Room -> the other rooms it may know; `cli` and `__main__` may know all."""
+"""Folder -> the other folders it may import; `__init__` and `__main__` may import all."""
 
 
 def room(module: str) -> str:
@@ -86,7 +57,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
     here = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if here not in ("cli", "__main__", "__init__"):
+    if here not in ("__main__", "__init__"):
         assert imports(path) - {here} <= MAY_IMPORT[here]
 
 
@@ -133,7 +104,7 @@ def test_diagnose_of_a_model_from_elsewhere_imports_no_trainer(tmp_path: Path) -
     modules = loaded("diagnose", "--backbone.name", "no_such_model", "--images", str(tmp_path),
                      "--out", str(tmp_path / "out"))
     assert "torch" in modules
-    assert not modules & (FOR_REPORTS | {"lightning", "torchmetrics", "transformers", "sinkablate.cli"})
+    assert not modules & (FOR_REPORTS | {"lightning", "torchmetrics", "transformers", "sinkablate.cli.lightning"})
 
 
 def test_compare_imports_no_framework(tmp_path: Path) -> None:
@@ -146,6 +117,6 @@ def test_shards_imports_no_framework(tmp_path: Path) -> None:
 
 
 def test_the_help_of_report_imports_nothing_heavy() -> None:
-    code = "from sinkablate.reporting import report; import sys; print(*sys.modules)"
+    code = "from sinkablate.report.command import report; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"plotly", "pandas", "scipy"})

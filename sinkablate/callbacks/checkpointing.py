@@ -6,9 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sinkablate.checkpoint_files import saved_step
-from sinkablate.checkpoints import Checkpoints
-from sinkablate.run_directory import FINAL, LAST
+from sinkablate.run.checkpoint_files import saved_step
+from sinkablate.run.checkpoint_io import Checkpoints
+from sinkablate.run.directory import FINAL, LAST
 
 
 class RunCheckpoint(ModelCheckpoint):

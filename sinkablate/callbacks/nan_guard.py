@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
-from sinkablate.run_directory import NONFINITE
+from sinkablate.run.directory import NONFINITE
 from sinkablate.vit.anatomy import backbone_of
 
 

@@ -7,7 +7,7 @@ import yaml
 from filelock import FileLock
 
 from sinkablate.loggers.csv import MetricsCsv
-from sinkablate.run_directory import hold, prepare, release
+from sinkablate.run.directory import hold, prepare, release
 
 
 class Opening(L.Callback):

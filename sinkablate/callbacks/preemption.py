@@ -5,10 +5,10 @@ from typing import Any
 
 import lightning as L
 
-from sinkablate import preemption
-from sinkablate.checkpoints import Checkpoints
-from sinkablate.run_directory import PREEMPTED
-from sinkablate.writing import write_json
+from sinkablate.files.writing import write_json
+from sinkablate.process import signals
+from sinkablate.run.checkpoint_io import Checkpoints
+from sinkablate.run.directory import PREEMPTED
 
 
 class Preemption(L.Callback):
@@ -44,12 +44,12 @@ class Preemption(L.Callback):
             loop._batches_that_stepped = trainer.global_step  # Lightning counts one too many when it resumes
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        if trainer.strategy.reduce_boolean_decision(preemption.asked() is not None, all=False):
+        if trainer.strategy.reduce_boolean_decision(signals.asked() is not None, all=False):
             self._stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing is left to be saved."""
-        preemption.after_training()
+        signals.after_training()
 
     def _stop(self, trainer: L.Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -63,15 +63,15 @@ class Preemption(L.Callback):
         for logger in trainer.loggers:
             logger.after_save_checkpoint(None)  # type: ignore[arg-type]
         if trainer.is_global_zero:
-            why = preemption.asked() or "a signal to another rank"
+            why = signals.asked() or "a signal to another rank"
             write_json(self.run_dir / PREEMPTED, {"signal": why, "step": trainer.global_step})
             print(f"stopped by {why} and saved at step {trainer.global_step}; the same command with --ckpt_path auto "
                   "resumes it", flush=True)
         trainer.strategy.barrier()
-        raise preemption.Preempted
+        raise signals.Preempted
 
     def _own_signals(self, trainer: L.Trainer) -> None:
-        preemption.listen(training=True)
+        signals.listen(training=True)
         trainer._signal_connector.received_sigterm = False
 
     def state_dict(self) -> dict[str, Any]:

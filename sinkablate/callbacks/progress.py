@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sinkablate import streams
 from sinkablate.callbacks.throughput import Throughput
-from sinkablate.memory import peak_memory_gib
+from sinkablate.process import streams
+from sinkablate.process.memory import peak_memory_gib
 
 
 def clock(seconds: float) -> str:

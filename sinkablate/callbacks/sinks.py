@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.findings import label_counts
-from sinkablate.diagnostics.heatmap import heatmap
 from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.distributed.sharding import whole
 from sinkablate.errors import UserError
+from sinkablate.figures.heatmap import heatmap
+from sinkablate.files.writing import naming, write_whole
 from sinkablate.loggers.wandb import SteadyWandb
 from sinkablate.vit.anatomy import backbone_of
-from sinkablate.vit.sharding import whole
-from sinkablate.writing import naming, write_whole
 
 
 class SinkDiagnostics(L.Callback):

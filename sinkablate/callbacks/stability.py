@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sinkablate.distributed.sharding import full
 from sinkablate.errors import UserError
-from sinkablate.vit.sharding import full
 
 
 class Stability(L.Callback):

@@ -11,7 +11,7 @@ from sinkablate.compare.correction import corrected
 from sinkablate.compare.formats import Format, render
 from sinkablate.compare.table import in_order, level, levels, nearest, read_table
 from sinkablate.errors import UserError
-from sinkablate.writing import write_whole
+from sinkablate.files.writing import write_whole
 
 if TYPE_CHECKING:
     import polars as pl

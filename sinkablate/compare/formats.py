@@ -15,7 +15,7 @@ from rich.text import Text
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import NA, decimals, interval, number, probability
 from sinkablate.compare.statistics import Inference
-from sinkablate.writing import finite
+from sinkablate.files.writing import finite
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"

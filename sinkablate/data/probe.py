@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sinkablate.data.layout import DataError
-from sinkablate.data.order import Draw
-from sinkablate.data.plan import Piece
+from sinkablate.data.samplers import Draw
 from sinkablate.data.samples import Encoded, Faults, Preparation, Records, Sample
 from sinkablate.data.stream import ShardStream
+from sinkablate.data.stream_split import Piece
 
 _SEED = 2606_08105
 """Not the run's seed: runs are compared on the same images."""

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 from sinkablate.config import ImageConfig
 from sinkablate.data.decode import decode_image, with_channels
 from sinkablate.data.layout import REASONS, DataError
-from sinkablate.data.order import Draw, seed_everything_from
+from sinkablate.data.samplers import Draw, seed_everything_from
 
 log = logging.getLogger(__name__)
 

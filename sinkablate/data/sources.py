@@ -7,11 +7,11 @@ from sinkablate.data.classes import class_names, require_number, require_same
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.files import class_folders
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.index import TarRecords
 from sinkablate.data.layout import expand, is_remote, require_set
 from sinkablate.data.manifest import read_classes
 from sinkablate.data.samples import Faults, Records
 from sinkablate.data.stream import ShardStream
+from sinkablate.data.tar_index import TarRecords
 from sinkablate.errors import UserError
 
 

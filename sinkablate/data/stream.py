@@ -20,9 +20,9 @@ from sinkablate.data.layout import (
     shard_name,
 )
 from sinkablate.data.manifest import read_manifest
-from sinkablate.data.order import Draw, kept_random_state
-from sinkablate.data.plan import LanePlan, Piece, Ticket
+from sinkablate.data.samplers import Draw, kept_random_state
 from sinkablate.data.samples import Encoded, Faults, Preparation, Sample
+from sinkablate.data.stream_split import LanePlan, Piece, Ticket
 from sinkablate.data.tar import TarSample, stream_samples
 from sinkablate.errors import UserError
 

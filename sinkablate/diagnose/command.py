@@ -8,16 +8,16 @@ import torch
 
 from sinkablate.config import ModelChoice, ThresholdConfig
 from sinkablate.diagnose.diagnosis import Diagnosis
+from sinkablate.diagnose.from_run import run_subject
 from sinkablate.diagnose.hugging_face import hugging_face_subject
+from sinkablate.diagnose.images import Given, Pictures, Preparation
 from sinkablate.diagnose.measure import Source
-from sinkablate.diagnose.pictures import Given, Pictures, Preparation
-from sinkablate.diagnose.runs import run_subject
+from sinkablate.diagnose.model import Subject, timm_subject
 from sinkablate.diagnose.store import Store
-from sinkablate.diagnose.subject import Subject, timm_subject
 from sinkablate.diagnose.terminal import print_summary
 from sinkablate.errors import UserError
-from sinkablate.report.files import read_json
-from sinkablate.run_directory import require_writable
+from sinkablate.run.directory import require_writable
+from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import blocks_of
 
 

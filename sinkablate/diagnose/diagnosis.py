@@ -12,23 +12,23 @@ import torch
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.files import said
 from sinkablate.diagnose.measure import Source, measure_pictures
+from sinkablate.diagnose.model import Subject
 from sinkablate.diagnose.store import Store, per_image, write_whole
 from sinkablate.diagnose.stripes import attention_maps
-from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.sensitivity import sensitivity
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError
-from sinkablate.memory import peak_memory_gib
-from sinkablate.provenance import provenance
-from sinkablate.report import figures
-from sinkablate.report.maps import busiest
-from sinkablate.report.stripes import stripes
-from sinkablate.run_directory import hold, release
-from sinkablate.threads import considerate_threads
-from sinkablate.writing import write_json
+from sinkablate.figures import sinks as figures
+from sinkablate.figures.maps import busiest
+from sinkablate.figures.stripes import stripes
+from sinkablate.files.writing import write_json
+from sinkablate.process.memory import peak_memory_gib
+from sinkablate.process.threads import considerate_threads
+from sinkablate.run.directory import hold, release
+from sinkablate.run.provenance import provenance
 
 
 @dataclass(frozen=True, kw_only=True)

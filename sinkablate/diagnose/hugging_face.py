@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.subject import Subject, measurable, plain, require_finite
+from sinkablate.diagnose.model import Subject, measurable, plain, require_finite
 from sinkablate.errors import UserError
 
 

@@ -7,13 +7,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sinkablate.diagnose.runs import run_subject
-from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnose.from_run import run_subject
+from sinkablate.diagnose.model import Subject
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.report.maps import Floats, Maps, busiest, patch_grid
-from sinkablate.threads import considerate_threads
+from sinkablate.figures.maps import Floats, Maps, busiest, patch_grid
+from sinkablate.process.threads import considerate_threads
 from sinkablate.vit.tokens import TokenType
 
 

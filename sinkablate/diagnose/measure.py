@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.layout import DataError
-from sinkablate.diagnose.pictures import Picture
+from sinkablate.diagnose.images import Picture
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.records import Recorder, Records

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkablate import writing
 from sinkablate.data.layout import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
-from sinkablate.report.files import read_all_arrays, read_json
+from sinkablate.files import writing
+from sinkablate.files.writing import remove_files
+from sinkablate.run.reading import read_all_arrays, read_json
 from sinkablate.vit.tokens import TokenLayout
-from sinkablate.writing import remove_files
 
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.report.stripes import AttentionMap
+from sinkablate.figures.stripes import AttentionMap
 
 
 class _Maps:

@@ -26,8 +26,8 @@ from sinkablate.intervene.selection import (
 )
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.terminal import print_findings
-from sinkablate.report.files import read_all_arrays, read_json
-from sinkablate.run_directory import require_writable
+from sinkablate.run.directory import require_writable
+from sinkablate.run.reading import read_all_arrays, read_json
 from sinkablate.vit.anatomy import block_parts, blocks_of
 
 OWN_IMAGES = 256

@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 from sinkablate.attention.module import Attention
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
+from sinkablate.intervene.editor import Editor, updates
 from sinkablate.intervene.edits import Edit, head_weights
 from sinkablate.intervene.replay import Passage, Replay, copies
-from sinkablate.intervene.rows import Editor, updates
 from sinkablate.vit.anatomy import classify, features, final_norm
 
 MAX_ERROR = 1e-8

@@ -11,26 +11,27 @@ from torch import Tensor
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.data.layout import DataError
+from sinkablate.diagnose.images import Given
 from sinkablate.diagnose.measure import Source, progress
-from sinkablate.diagnose.pictures import Given
+from sinkablate.diagnose.model import Subject
 from sinkablate.diagnose.store import write_whole
-from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
+from sinkablate.figures import interventions
+from sinkablate.figures import sinks as figures
+from sinkablate.files.writing import write_json
 from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
+from sinkablate.intervene.editor import Editor
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.findings import headline
 from sinkablate.intervene.judging import judge_of, targets_of
 from sinkablate.intervene.random_network import events_per_image, random_network
-from sinkablate.intervene.rows import Editor
 from sinkablate.intervene.selection import Plan, head_class, nearest_heads
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.tables import class_table, head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import Values, collect, pathway_blocks
-from sinkablate.provenance import provenance
-from sinkablate.report import figures, interventions
-from sinkablate.threads import considerate_threads
-from sinkablate.writing import write_json
+from sinkablate.process.threads import considerate_threads
+from sinkablate.run.provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from sinkablate.diagnose.subject import Subject
+from sinkablate.diagnose.model import Subject
+from sinkablate.intervene.editor import Judge
 from sinkablate.intervene.effects import class_effects
-from sinkablate.intervene.rows import Judge
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.anatomy import classify
 

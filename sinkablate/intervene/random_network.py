@@ -15,7 +15,7 @@ from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule, apply
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
-from sinkablate.intervene.rows import Editor, no_judge
+from sinkablate.intervene.editor import Editor, no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
 from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import collect

@@ -16,8 +16,8 @@ from filelock import FileLock
 
 from sinkablate.diagnose.store import refuse_another, write_whole
 from sinkablate.errors import UserError
-from sinkablate.report.files import read_json
-from sinkablate.writing import remove_files
+from sinkablate.files.writing import remove_files
+from sinkablate.run.reading import read_json
 
 TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES))

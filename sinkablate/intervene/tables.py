@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 
 from sinkablate.config import SelectionConfig
+from sinkablate.figures.interventions import ORDER
 from sinkablate.intervene.selection import CLASSES
 from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
-from sinkablate.report.interventions import ORDER
 
 MEDIANS = ("effect", "common_share", "donor_cosine", "head_change", "local_size", "mass", "entropy", "token_norm",
            "ratio_out")

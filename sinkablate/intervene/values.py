@@ -14,7 +14,7 @@ from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.replay import Passage, Replay
 from sinkablate.intervene.selection import Plan
-from sinkablate.report.files import read_arrays
+from sinkablate.run.reading import read_arrays
 from sinkablate.vit.anatomy import block_parts, blocks_of, final_norm
 
 Array = NDArray[np.float32]

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sinkablate.errors import UserError
-from sinkablate.writing import naming, write_whole
+from sinkablate.files.writing import naming, write_whole
 
 MOVE_AWAY = "repair it or move it away: the run then resumes without the earlier rows"
 

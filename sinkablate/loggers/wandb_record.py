@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sinkablate.run_directory import WANDB
-from sinkablate.writing import write_json
+from sinkablate.files.writing import write_json
+from sinkablate.run.directory import WANDB
 
 MOST_LETTERS = 80
 """Of the readable part of an id; W&B makes a folder of it."""

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
+from sinkablate.figures.sinks import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say, whole_numbers
 from sinkablate.report.ablation import Ablation, Estimate
 from sinkablate.report.contents import column, sinks, sinks_by_type, types_caveat
-from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say, whole_numbers
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.runs import Run
 

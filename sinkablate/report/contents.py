@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from sinkablate.report.figures import LABEL_COLOURS, TYPE_COLOURS, moves
-from sinkablate.report.maps import Maps, data_url, map_png, picture_png
+from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
+from sinkablate.figures.sinks import LABEL_COLOURS, TYPE_COLOURS, moves
 from sinkablate.report.runs import FORMATION_RULES, Run
 
 DIGITS = 4

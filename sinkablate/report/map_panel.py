@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.report.figures import Drawn
+from sinkablate.figures.maps import Maps, busiest
+from sinkablate.figures.sinks import Drawn
 from sinkablate.report.frames import frames, keyed, some_runs
-from sinkablate.report.maps import Maps, busiest
 from sinkablate.report.runs import Run
 
 MOST_ROWS = 12

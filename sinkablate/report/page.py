@@ -9,10 +9,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sinkablate import __version__
+from sinkablate.figures.maps import Maps
+from sinkablate.figures.sinks import LABEL_COLOURS, MOVES, TYPE_COLOURS, VARIANT_COLOURS
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks, types_caveat
-from sinkablate.report.figures import LABEL_COLOURS, MOVES, TYPE_COLOURS, VARIANT_COLOURS
-from sinkablate.report.maps import Maps
 from sinkablate.report.runs import Run
 from sinkablate.report.tables import page_sheets
 

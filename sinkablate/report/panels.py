@@ -8,8 +8,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
-from sinkablate.report.contents import column, steps_of_labels
-from sinkablate.report.figures import (
+from sinkablate.figures.sinks import (
     LABEL_COLOURS,
     MOVES,
     TYPE_COLOURS,
@@ -20,6 +19,7 @@ from sinkablate.report.figures import (
     say,
     whole_numbers,
 )
+from sinkablate.report.contents import column, steps_of_labels
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
 from sinkablate.report.runs import Run
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sinkablate.compare.formats import NEEDS, Sheet, escaped_markdown, latex_table, markdown_table, render, sheets
+from sinkablate.figures.sinks import LABEL_COLOURS
 from sinkablate.report.ablation import Ablation
 from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type, types_caveat
-from sinkablate.report.figures import LABEL_COLOURS
 from sinkablate.report.runs import Run
 
 NOTHING = "NA"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from sinkablate import __version__, streams
-from sinkablate.cells import CONFIG, arguments
+from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.process import streams
+from sinkablate.run.cells import CONFIG, arguments
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, read_notes, state_of
 

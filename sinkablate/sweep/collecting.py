@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from sinkablate.cells import Cell
-from sinkablate.run_directory import diverged
+from sinkablate.run.cells import Cell
+from sinkablate.run.directory import diverged
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 from rich.console import Console
 
-from sinkablate.arguments import call
+from sinkablate.cli.parser import call
 from sinkablate.errors import UserError
-from sinkablate.suggestions import did_you_mean
+from sinkablate.files.suggestions import did_you_mean
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from sinkablate.cells import (
+from sinkablate.errors import UserError
+from sinkablate.files.strict_yaml import load_yaml
+from sinkablate.run.cells import (
     CONFIG,
     LAUNCH,
     SWEEP,
@@ -24,8 +26,6 @@ from sinkablate.cells import (
     configs_first,
     require_sweep_name,
 )
-from sinkablate.errors import UserError
-from sinkablate.strict_yaml import load_yaml
 
 ARGS = "${args}"
 KNOWN = {"program", "command", "method", "name", "description", "project", "entity", "metric", "parameters"}

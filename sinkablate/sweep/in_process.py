@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.preemption import SIGNALS, STOPPED, forget, listen, restore
+from sinkablate.process.signals import SIGNALS, STOPPED, forget, listen, restore
+from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
@@ -95,7 +95,7 @@ def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
 
 def _fit(words: list[str], log: Path) -> int:
     """Exit code of `fit` in this process, which writes to a file."""
-    from sinkablate.trainer_command import run_trainer
+    from sinkablate.cli.trainer_command import run_trainer
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}

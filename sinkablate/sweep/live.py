@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sinkablate.cells import Cell
+from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, failed_because, last_line, state_of
 

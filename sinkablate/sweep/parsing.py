@@ -11,13 +11,13 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from sinkablate.cells import CONFIG, SEED, Cell
-from sinkablate.cli import Cli
+from sinkablate.cli.library_messages import silence_libraries
+from sinkablate.cli.lightning import Cli
+from sinkablate.cli.tasks import chosen
 from sinkablate.config import build
+from sinkablate.distributed.fsdp2 import register
 from sinkablate.errors import UserError
-from sinkablate.fsdp2 import register
-from sinkablate.library_messages import silence_libraries
-from sinkablate.programs import chosen
+from sinkablate.run.cells import CONFIG, SEED, Cell
 from sinkablate.sweep.grid import Sweep
 
 SCALARS = (str, int, float, bool)

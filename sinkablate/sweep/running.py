@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sinkablate.cells import Cell
-from sinkablate.preemption import SIGNALS, STOPPED, handle, restore
-from sinkablate.run_directory import DONE
+from sinkablate.process.signals import SIGNALS, STOPPED, handle, restore
+from sinkablate.run.cells import Cell
+from sinkablate.run.directory import DONE
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 

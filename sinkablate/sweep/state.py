@@ -9,9 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sinkablate.cells import Cell
 from sinkablate.errors import UserError
-from sinkablate.run_directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
+from sinkablate.run.cells import Cell
+from sinkablate.run.directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
 """Beside the files of `fit` in the directory of a cell; the last is the one that `fit` itself holds."""

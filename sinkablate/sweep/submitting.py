@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from sinkablate.cells import CONFIG, Cell, arguments
 from sinkablate.errors import UserError
+from sinkablate.run.cells import CONFIG, Cell, arguments
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
 from sinkablate.sweep.state import State, read_notes, states

@@ -10,9 +10,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig
+from sinkablate.distributed.sharding import shard, whole
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
-from sinkablate.vit.sharding import shard, whole
 
 Batch = tuple[Tensor, Tensor, list[str]]
 """Images (B, C, H, W), labels (B,), keys."""

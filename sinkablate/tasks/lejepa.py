@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
+from sinkablate.distributed.batch_norm import BatchNormAllRanks
 from sinkablate.errors import UserError
-from sinkablate.tasks.batch_norm import BatchNormAllRanks
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.config import ToyConfig
-from sinkablate.data.order import EpochBatches
 from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet
+from sinkablate.data.samplers import EpochBatches
 from sinkablate.errors import UserError
 from sinkablate.toys.tasks import evaluation_tokens, training_batch
 

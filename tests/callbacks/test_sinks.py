@@ -18,7 +18,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.diagnostics.probe import probe, undisturbed
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import HANDOFF_RULES, block_table, head_table

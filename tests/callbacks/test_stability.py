@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from sinkablate.callbacks import throughput
 from sinkablate.callbacks.stability import Stability
 from sinkablate.callbacks.throughput import Throughput
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.errors import UserError
 from sinkablate.tasks.classify import Classify
 

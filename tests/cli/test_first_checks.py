@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from running import run
 
-from sinkablate.cli import Cli
-from sinkablate.keys import GROUPS, MOST_USED, first_names, overview
-from sinkablate.plan import PlanCli
+from sinkablate.cli.lightning import Cli
+from sinkablate.cli.plan import PlanCli
+from sinkablate.config.keys import GROUPS, MOST_USED, first_names, overview
 
 
 def keys(verb: str, task: str) -> set[str]:
@@ -74,7 +74,7 @@ EARLY = {
 @pytest.mark.parametrize("name", EARLY)
 def test_a_mistake_is_found_before_the_imports(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words, start, end = EARLY[name]
-    for module in ("sinkablate.cli", "sinkablate.trainer_command"):
+    for module in ("sinkablate.cli.lightning", "sinkablate.cli.trainer_command"):
         monkeypatch.setitem(sys.modules, module, None)  # to import it is an error now
     refused = run(*words.split())
     assert refused.code == 2

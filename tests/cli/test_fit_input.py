@@ -15,8 +15,9 @@ import pytest
 import torch
 from running import CONFIGS, Outcome, fit, run, tree
 
-from sinkablate import cli, config
+from sinkablate import config
 from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.cli import lightning
 from sinkablate.config import (
     AttentionConfig,
     AugmentConfig,
@@ -188,7 +189,7 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize(("owner", "function", "name"), [
-    (SinkDiagnostics, "_store", "diagnostics/step_00000000.parquet"), (cli, "close", "summary.json")])
+    (SinkDiagnostics, "_store", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")])
 def test_a_full_disk_is_one_line_with_the_file(owner: Any, function: str, name: str, tmp_path: Path,
                                                full_disk: Callable[[int], None],
                                                monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from running import QUICK, fit, quick_fit, run
 
 from sinkablate.__main__ import main
-from sinkablate.reading_order import reading_order
+from sinkablate.run.reading_order import reading_order
 
 
 class Terminal(io.StringIO):

@@ -11,9 +11,9 @@ from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from sinkablate.config import AugmentConfig, SourceConfig
 from sinkablate.data.classes import number_of_classes
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.files import labeled_files
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.images import ImageData
 from sinkablate.data.shards import write_shards
 from sinkablate.errors import UserError
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from shard_sets import write_set
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "data"

@@ -10,7 +10,7 @@ from shard_sets import COUNTS, GREY, members, png, write_set, write_tar
 from torch.utils.data import DataLoader
 
 from sinkablate.config import AugmentConfig, SourceConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.samples import Sample
 from sinkablate.errors import UserError
 

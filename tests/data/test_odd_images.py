@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sinkablate.config import ImageConfig, SourceConfig
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.images import ImageData
 from sinkablate.data.layout import DataError
 from sinkablate.data.samples import checked_image
-from sinkablate.diagnose.pictures import Pictures, Preparation
+from sinkablate.diagnose.images import Pictures, Preparation
 
 Pixels = NDArray[np.uint8]
 RGB: Pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)

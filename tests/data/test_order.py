@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from sinkablate.data.order import Draw, EvalBatches, TrainBatches, kept_random_state, seed_everything_from
-from sinkablate.data.plan import LanePlan, StreamBatches, Ticket
+from sinkablate.data.samplers import Draw, EvalBatches, TrainBatches, kept_random_state, seed_everything_from
+from sinkablate.data.stream_split import LanePlan, StreamBatches, Ticket
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

@@ -9,7 +9,7 @@ import torch
 from shard_sets import COUNTS, GREY, write_set
 
 from sinkablate.config import AugmentConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.samples import Sample
 
 

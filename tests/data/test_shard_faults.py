@@ -14,10 +14,10 @@ import torch
 from shard_sets import GREY, members, png, write_tar
 
 from sinkablate.config import SourceConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.layout import DataError
 from sinkablate.data.samples import Encoded
-from sinkablate.diagnose.pictures import Pictures
+from sinkablate.diagnose.images import Pictures
 from sinkablate.errors import UserError
 
 READERS = ["indexed", "stream"]

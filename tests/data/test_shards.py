@@ -13,7 +13,7 @@ from shard_sets import png
 
 from sinkablate.config import ImageConfig, SourceConfig
 from sinkablate.data import embedded
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.data.layout import expand
 from sinkablate.data.shards import write_shards
 from sinkablate.errors import UserError

@@ -6,7 +6,7 @@ from timm.data import create_transform
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from sinkablate.config import AugmentConfig, ImageConfig
-from sinkablate.data.order import Draw, kept_random_state, seed_everything_from
+from sinkablate.data.samplers import Draw, kept_random_state, seed_everything_from
 from sinkablate.data.samples import Encoded, decode
 from sinkablate.data.transforms import Normalise, eval_transform, train_transform
 from sinkablate.errors import UserError

@@ -9,8 +9,8 @@ from variants import SMALL, livelier, make
 
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
+from sinkablate.intervene.editor import Editor, no_judge
 from sinkablate.intervene.edits import EDITS
-from sinkablate.intervene.rows import Editor, no_judge
 from sinkablate.intervene.selection import Head, Plan, rule_named
 from sinkablate.intervene.values import collect
 

@@ -12,9 +12,9 @@ from variants import noise
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnose.diagnosis import Diagnosis
-from sinkablate.diagnose.pictures import Given
+from sinkablate.diagnose.images import Given
+from sinkablate.diagnose.model import Subject
 from sinkablate.diagnose.store import Store
-from sinkablate.diagnose.subject import Subject
 from sinkablate.diagnostics.probe import undisturbed
 from sinkablate.intervene.edits import EDITS
 from sinkablate.intervene.experiment import Experiment

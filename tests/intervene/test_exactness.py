@@ -12,11 +12,11 @@ from variants import noise
 
 from sinkablate.config import AttentionConfig, PathwayConfig
 from sinkablate.errors import UserError
-from sinkablate.intervene import exactness, making
+from sinkablate.intervene import build_edits, exactness
+from sinkablate.intervene.editor import updates
 from sinkablate.intervene.edits import Edit, change_of_value
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.replay import Replay
-from sinkablate.intervene.rows import updates
 
 EXACT = exactness.MAX_ERROR
 HUGGING_FACE = ("ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT")
@@ -73,7 +73,7 @@ def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.Monkey
     if broken == "gate":
         def ungated(view: Any, *args: Any) -> Tensor:
             return change_of_value(replace(view, gate=None), *args)
-        monkeypatch.setattr(making, "change_of_value", ungated)
+        monkeypatch.setattr(build_edits, "change_of_value", ungated)
     elif broken == "map":
         def twice(*args: Any) -> Any:
             attention, pathway = updates(*args)

@@ -10,7 +10,7 @@ from planted import DEPTH, HEADS, IMAGES, PlantedTransformer, experiment, is_nop
 from variants import make
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.data.images import ImageData
+from sinkablate.data.datamodule import ImageData
 from sinkablate.diagnostics.rules import rules
 from sinkablate.intervene.random_network import random_network
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sinkablate.data.index import TarRecords
 from sinkablate.data.samples import Encoded, Faults, decode
+from sinkablate.data.tar_index import TarRecords
 
 EMBEDDED_IMAGES = 10_000
 """Of the training split."""

@@ -1,0 +1,1 @@
+"""The command line of `fit`, `validate`, `test`, `predict` and `plan`."""

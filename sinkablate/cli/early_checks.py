@@ -1,0 +1,96 @@
+"""Mistakes in a command line of `fit`, `validate`, `test`, `predict` or `plan`, found before the seconds of imports.
+
+The parser checks everything again: whatever is not certain here is left to it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sinkablate.config.keys import first_names
+from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+
+
+def check(command: str, argv: Sequence[str]) -> None:
+    """Refuse what can be refused with the words, the config files and the run directory alone.
+
+    Raises:
+        UserError: A word that belongs to no option, an unknown group of keys, a config file that cannot be read, or
+            a `fit` into a directory that holds a run.
+    """
+    from sinkablate.run.directory import version_note
+
+    options = list(_options(command, argv))
+    names = first_names(command)
+    for key, _ in options:
+        _require_known(key, names, f"--{key}")
+    contents = [_content(Path(value)) for key, value in options if key == "config" and value]
+    for path, content in contents:
+        for key in content:
+            _require_known(str(key), names, f"{path}: {key}", version_note(path))
+    if command == "fit" and _first_rank():
+        _check_run_dir(options, [content for _, content in contents])
+
+
+def _options(command: str, argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the key and value of each option; a flag has no value."""
+    position = 0
+    while position < len(argv):
+        word, following = argv[position], argv[position + 1] if position + 1 < len(argv) else "--"
+        position += 1
+        word = {"-c": "--config", "-h": "--help"}.get(word, word)
+        if not word.startswith("--"):
+            path = word.endswith((".yaml", ".yml"))
+            raise UserError(f"{command}: {word} follows no option; " + (
+                f"name a config file by --config {word}" if path else "every value needs its --KEY in front"))
+        key, equals, value = word[2:].partition("=")
+        if not equals and not following.startswith("--"):
+            value, position = following, position + 1
+        yield key.rstrip("+").replace("-", "_"), value or None
+
+
+def _require_known(key: str, names: set[str], shown: str, note: str = "") -> None:
+    first = key.partition(".")[0]
+    if first not in names:
+        near = did_you_mean(first, names)
+        raise UserError(f"{shown}: there is no such key or group of keys"
+                        + (near or "; --help lists the groups") + note)
+
+
+def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
+    """The keys of a config file; whatever else is wrong with it is told by the parser."""
+    import yaml
+
+    from sinkablate.files.strict_yaml import load_yaml
+
+    if not path.exists():
+        raise UserError(f"config={path}: no such file")
+    if not path.is_file():  # a pipe can be read only once
+        return path, {}
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"config={path}: not a YAML file ({error.problem}{line})") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return path, {}
+    return path, content if isinstance(content, dict) else {}
+
+
+def _first_rank() -> bool:
+    """True in the process that opens the run directory, of several that train together."""
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
+def _check_run_dir(options: list[tuple[str, str | None]], contents: list[dict[Any, Any]]) -> None:
+    """Refuse to write over a run, where nothing on the command line or in a config file might allow it."""
+    from sinkablate.run.directory import refuse_to_overwrite
+
+    given = {key for key, _ in options}.union(*contents)
+    named = [value for key, value in options if key == "run_dir"]
+    if named and named[-1] and not given & {"overwrite", "ckpt_path", "print_config"}:
+        refuse_to_overwrite(Path(named[-1]), resumes=False, overwrite=False)

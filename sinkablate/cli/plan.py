@@ -1,0 +1,118 @@
+"""The verb `plan`: what a `fit` would need, in seconds, without data and without a GPU."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from sinkablate.cli.estimate import estimate
+from sinkablate.cli.lightning import Cli
+from sinkablate.data.embedded import EMBEDDED_IMAGES
+from sinkablate.errors import UserError
+from sinkablate.tasks.optim import make_optimizer, make_schedule
+
+
+class PlanCli(Cli):
+    """Parses what `fit` parses, builds the task, and neither opens data nor trains."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Two keys of the plan's own."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--images", type=int | None, default=None,
+                            help="Training images; known for the embedded ones alone.")
+        parser.add_argument("--json", type=bool, default=False, help="Print the plan as JSON.")
+
+    def before_instantiate_classes(self) -> None:
+        """No directory is touched."""
+
+    def instantiate_classes(self) -> None:
+        """The task alone."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.model = self._get(self.config_init, "model")
+        self.datamodule = self._get(self.config_init, "data")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Count, then print."""
+        config = self.config["fit"]
+        if config.images is not None and config.images < 1:
+            raise UserError(f"images must be at least 1, got {config.images}")
+        if self.task == "toy":
+            raise UserError("plan counts images: a toy needs seconds, just run it")
+        self._refuse_what_fit_refuses(config)
+        content = plan(self, config)
+        print(json.dumps(content, indent=2)) if config.json else _print(content)
+
+    def _refuse_what_fit_refuses(self, config: Any) -> None:
+        """The checks that `fit` makes before it trains, as far as they need no data."""
+        self.model.check_data(self.datamodule, 1)
+        diagnostics, image = self.config_init["fit"].diagnostics, config.data.image
+        if diagnostics.every_n_steps:
+            blank = torch.zeros(1, image.in_chans, image.size, image.size)
+            diagnostics.check_model(self.model, str(config.trainer.precision), blank)
+
+
+def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
+    """The plan as plain values; what only the data could tell is None."""
+    views = config.data.views.count
+    side, channels = config.data.image.size, config.data.image.in_chans
+    shape = (channels, side, side) if cli.task == "classify" else (views, channels, side, side)
+    half = "16" in str(config.trainer.precision)
+    found = estimate(cli.model, _step(cli.task), shape, opt=config.model.optim.opt, half=half)
+    images = config.images or (EMBEDDED_IMAGES if config.data.source.format == "embedded" else None)
+    batch, epochs = config.data.batch_size, config.trainer.max_epochs
+    if images is not None and batch > images:
+        raise UserError(f"data.batch_size={batch} exceeds the {images} images")
+    if epochs == 0:
+        raise UserError("nothing to train: trainer.max_epochs=0")
+    steps = None if images is None or epochs in (None, -1) else images // batch * epochs
+    optim = cli.model.optim_config
+    optimizer = make_optimizer(cli.model.backbone, optim)
+    if steps is not None:
+        make_schedule(optimizer, optim, steps)  # which refuses a warm-up that is longer than the training
+    return {"name": cli.program.model_name(config.model) + f"-{config.variant}", **asdict(found),
+            "training_flops": None if steps is None else 3 * found.flops_per_image * steps * batch,
+            "batch_size": batch, "epochs": epochs, "images": images,
+            "steps_per_epoch": None if images is None else images // batch, "steps": steps,
+            "memory_bytes_per_step": found.state_bytes + batch * found.activation_bytes_per_image,
+            "checkpoints_bytes": 2 * found.checkpoint_bytes}
+
+
+def _step(task: str) -> Any:
+    """What a training step of a task does with a batch, up to its outputs."""
+    def classify(module: nn.Module, images: Tensor) -> object:
+        return module.backbone(images)  # type: ignore[operator]
+
+    def lejepa(module: Any, images: Tensor) -> object:
+        features = module.backbone(images.flatten(0, 1))
+        return module.projector(features), module.probe(features.detach())
+
+    return classify if task == "classify" else lejepa
+
+
+def _print(content: dict[str, Any]) -> None:
+    table = Table(title=content["name"], title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    lines = {
+        "parameters": f"{content['parameters']:,}", "trained": f"{content['trainable']:,}",
+        "forward pass, one image": f"{content['flops_per_image'] / 1e9:.3g} GFLOP",
+        "kept for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
+        "weights, gradients, optimiser": _bytes(content["state_bytes"]),
+        f"the step of a batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
+        "steps": "unknown: give --images N" if content["steps"] is None else
+        f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",
+        "whole training": "-" if content["training_flops"] is None else f"{content['training_flops']:.2e} FLOP",
+        "checkpoints on disk (the latest and the one before)": _bytes(content["checkpoints_bytes"]),
+    }
+    for name, value in lines.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

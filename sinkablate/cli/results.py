@@ -1,0 +1,101 @@
+"""What a verb leaves behind for the reader: the short table at the end, and predictions."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sinkablate.files.writing import write_whole
+
+
+def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Accuracy, speed, sinks by label and token norms, then the run directory."""
+    table = Table(title=summary["name"], title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+
+    def row(label: str, key: str, form: str = ".2f") -> None:
+        if key in summary:
+            table.add_row(label, format(summary[key], form))
+
+    row("validation accuracy", "val/acc1", ".2%")
+    for key in sorted(key for key in summary if key.startswith("toy/") and key.count("/") == 1):
+        if "label_" not in key:
+            row(key, key, ".3f" if isinstance(summary[key], float) else "")
+    if "toy/task" in summary:
+        row("validation error (mean square)", "val/loss", ".4f")
+    row("training images/s", "images_per_second", ".0f")
+    row("wall time, s", "wall_seconds", ".0f")
+    row("peak memory, GiB", "peak_memory_gib")
+    if "toy/task" not in summary:  # a toy's one or two blocks are judged together, under toy/
+        _sink_rows(table, summary)
+        row("largest mean mass on one token", "sink/mass_max")
+    for kind in ("cls", "register", "patch"):
+        if f"norm/{kind}_mean" in summary:
+            table.add_row(f"token norm, {kind}: mean / p99", f"{summary[f'norm/{kind}_mean']:.1f} / "
+                          f"{summary[f'norm/{kind}_p99']:.1f}")
+    row("mean gate openness", "gate/open")
+    row("parameters", "parameters", ",d")
+    if summary.get("match_difference"):
+        row("parameters beyond the gated model", "match_difference", "+,d")
+    if summary.get("images_dropped_per_epoch"):
+        table.add_row("training images that each epoch leaves out",
+                      f"{summary['images_dropped_per_epoch']:,} of {summary['train_images']:,}")
+    for reason, count in summary.get("skipped", {}).items():
+        table.add_row(f"skipped: {reason}", f"{count:,}")
+    console = Console()
+    console.print(table)
+    console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
+
+
+SCORES = {"acc1": "accuracy", "acc5": "accuracy, best of 5", "loss": "loss"}
+
+
+def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
+    """What `validate` and `test` measured, rounded, and where the numbers are."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, value in metrics.items():
+        name = key.rpartition("/")[2]
+        label = SCORES.get(name, key) if key.startswith(("val/", "test/")) else key
+        table.add_row(label, format(value, ".2%" if name.startswith("acc") else ".4f"))
+    console = Console()
+    console.print(table)
+    console.print(f"metrics: {path}", soft_wrap=True, highlight=False)
+
+
+def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
+    """Events per image and their labels, blocks >= 1."""
+    titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}
+    for rule, title in titles.items():
+        if f"{rule}/events" in summary:
+            parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
+            table.add_row(f"sinks per image, {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
+
+
+def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:
+    """One parquet row per image of all ranks, sorted by key: key, label, predicted, probability (a list)."""
+    mine = [(batch["key"], batch["label"].cpu(), batch["probability"].cpu()) for batch in batches]
+    parts = [mine]
+    if trainer.world_size > 1:
+        parts = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, mine)
+    if trainer.is_global_zero:
+        rows = [item for part in parts for item in part]
+        table = pl.DataFrame({
+            "key": [key for keys, _, _ in rows for key in keys],
+            "label": torch.cat([label for _, label, _ in rows]).numpy(),
+            "predicted": torch.cat([p.argmax(dim=1) for _, _, p in rows]).numpy(),
+            "probability": torch.cat([p for _, _, p in rows]).numpy(),
+        })
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()  # polars itself calls a full disk a damaged file
+        table.sort("key").write_parquet(content)
+        write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
+    return path

@@ -1,0 +1,63 @@
+"""Runs `fit`, `validate`, `test`, `predict` or `plan`; what goes wrong becomes one line."""
+
+import sys
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf.errors import OmegaConfBaseException
+
+from sinkablate.cli.library_messages import silence_libraries
+from sinkablate.cli.lightning import Cli
+from sinkablate.distributed.fsdp2 import register
+from sinkablate.errors import UserError
+from sinkablate.process.memory import is_out_of_memory
+from sinkablate.run.cells import CONFIG, arguments
+from sinkablate.run.directory import version_note
+
+
+def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
+    """Run a Lightning verb; a user's mistake becomes one `UserError`."""
+    silence_libraries()
+    register()
+    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
+    try:
+        cli(verb, args)
+    except (MisconfigurationException, OmegaConfBaseException) as error:
+        raise UserError(str(error)) from error
+    except UserError as error:
+        raise UserError(f"{error}{_config_notes(args, str(error))}") from error
+    except ValueError as error:
+        if "Does not validate against any of the Union subtypes" not in str(error):
+            raise
+        reason = " ".join(str(error).partition("Errors:")[2].partition("Given value type:")[0].split())
+        raise UserError(f"a class_path cannot be built: {reason[:400]}") from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
+                            "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
+                            "what a run needs") from error
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise UserError(f"trainer.callbacks: {error}") from error
+        if not _lost_process(error):
+            raise
+        print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
+              file=sys.stderr, flush=True)
+        raise SystemExit(1) from None
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def _config_notes(args: list[str], message: str) -> str:
+    """Which versions of sinkablate wrote the configs of a command line, where one of their keys is unknown here."""
+    if "there is no such key" not in message or "wrote this file" in message:
+        return ""
+    paths = [value for key, value in arguments(args) if key == CONFIG]
+    return "".join(f"; {path}{note}" for path in paths if (note := version_note(Path(path))))
+
+
+def _lost_process(error: BaseException) -> bool:
+    """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -1,0 +1,141 @@
+"""The last checkpoint of a run of ours, with the run's own images or sequences."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkablate.config import (
+    AugmentConfig,
+    BackboneConfig,
+    ImageConfig,
+    SourceConfig,
+    ThresholdConfig,
+    ToyConfig,
+    ViewsConfig,
+    build,
+)
+from sinkablate.data.probe import ProbeSet
+from sinkablate.data.transforms import eval_transform
+from sinkablate.diagnose.model import Subject, measurable, plain, require_finite
+from sinkablate.errors import UserError
+from sinkablate.run.checkpoint_files import check_checkpoint
+from sinkablate.run.directory import last_checkpoint
+from sinkablate.run.reading import read_yaml
+from sinkablate.run.trust import require_trust
+from sinkablate.toys.model import build_toy
+from sinkablate.toys.tasks import ToyTask, evaluation_tokens
+from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.weights import read_weights
+
+
+def run_subject(run: str, *, trust: bool = False) -> Subject:
+    """The last checkpoint of a run of ours, with the run's own data.
+
+    Args:
+        run: Directory of the run.
+        trust: Read shards through the commands that the run's configuration names.
+
+    Raises:
+        UserError: The directory holds no run, its configuration would execute something, or its checkpoint is
+            truncated or of another model.
+    """
+    directory = Path(run)
+    if not run or not (directory / "config.yaml").is_file():
+        raise UserError(f"run={run} holds no config.yaml: not the directory of a run")
+    path = last_checkpoint(directory)
+    if not path.is_file():
+        raise UserError(f"run={run} has no checkpoint ({path})")
+    try:
+        stored = read_yaml(directory / "config.yaml")
+    except UserError as error:
+        raise UserError(f"run={run}: {error}") from None
+    if not trust:
+        require_trust(stored, f"run={run}: config.yaml")
+    check_checkpoint(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    saved, state = checkpoint["hyper_parameters"], read_weights(str(path))[0]
+    make = _toy if "toy" in saved else _backbone
+    try:
+        thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+        images = _whole_number(stored["diagnostics"]["images"], "diagnostics.images")
+        subject = make(saved, stored, state)
+    except KeyError as error:
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run (no key {error})") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
+    require_finite(subject.model, f"run={run}: {path}")
+    known = {"weights": str(path), "step": int(checkpoint["global_step"])}
+    return replace(subject, description=plain(subject.description | known), thresholds=thresholds,
+                   probe_images=images)
+
+
+def _whole_number(value: Any, key: str) -> int:
+    """A value of a configuration that nobody has checked.
+
+    Raises:
+        ValueError: It is not a whole number above 0.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value} is not a whole number above 0")
+    return value
+
+
+def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+    """A vision transformer and its validation images."""
+    from sinkablate.data.datamodule import ImageData  # imports Lightning, which models from elsewhere do without
+
+    config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
+    shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
+    model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)
+    kinds = {"source": SourceConfig, "image": ImageConfig, "augment": AugmentConfig, "views": ViewsConfig}
+    data = stored["data"] | {name: build(kind, _tuples(stored["data"].get(name, {}))) for name, kind in kinds.items()}
+    images: ImageConfig = data["image"]
+    module = ImageData(**data)
+
+    def own(count: int) -> ProbeSet:
+        module.setup("validate")
+        return module.probe_images(count)
+
+    seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
+            "interpolation": images.interpolation, "crop_pct": images.crop_pct}
+    return Subject(model=model, untrained=untrained, own=own, in_chans=images.in_chans,
+                   transform=eval_transform(images),
+                   description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen})
+
+
+def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+    """A toy transformer and the sequences it is evaluated on."""
+    config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
+    size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
+    model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
+
+    def own(count: int) -> ProbeSet:
+        tokens = evaluation_tokens(config, seed, max(count, size))[:count]
+        return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
+
+    return Subject(model=model, untrained=untrained, own=own, toy=ToyTask.draw(config, seed),
+                   description={"model": f"{stored['variant']} (toy {config.task})",
+                                "preprocessing": "none: sequences as drawn"})
+
+
+def _models(make: Callable[[int], nn.Module], seed: int,
+            state: dict[str, Tensor]) -> tuple[nn.Module, Callable[[int], nn.Module]]:
+    """The trained model, and how to make untrained ones."""
+    model = make(seed)
+    model.load_state_dict(state)
+    return measurable(model), lambda seed: measurable(make(seed))
+
+
+def _tuples(tree: Any) -> Any:
+    """Lists of a YAML file or checkpoint as the tuples of a config class."""
+    if isinstance(tree, dict):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree

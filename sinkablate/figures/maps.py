@@ -1,0 +1,87 @@
+"""Where a head's attention goes on example images: what is shown, and as small pictures."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float32]
+SHOWN = 4
+"""So many heads of a diagnosis have maps."""
+LONGEST_SIDE = 128
+"""Example images are made smaller than this many pixels."""
+
+
+def busiest(heads: pl.DataFrame, count: int = SHOWN) -> list[tuple[int, int]]:
+    """(block, head) of the `count` heads with most events of rule `adaptive`, then with most mass on their column."""
+    order = heads.sort(["adaptive_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
+    return sorted(order.select("block", "head").head(count).rows())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """Attention-in of a few heads on a few images."""
+
+    heads: tuple[tuple[int, int], ...]
+    """(block, head)."""
+    names: tuple[str, ...]
+    """Of the images."""
+    pictures: tuple[Floats, ...]
+    """The images, (H, W) or (H, W, 3) in [0, 1]; none where there are none to see."""
+    kinds: tuple[str, ...]
+    """Token type of each of the M columns."""
+    received: Floats
+    """Mean of |A| over the queries, (heads, images, M)."""
+    grid: tuple[int, int]
+    """Rows and columns of the patches."""
+
+    def patches(self, head: int, image: int) -> Floats:
+        """What the patches receive, laid out as they lie in the image."""
+        chosen = np.array([kind == "patch" for kind in self.kinds])
+        return self.received[head, image][chosen].reshape(self.grid)
+
+    def shares(self, head: int, image: int) -> dict[str, float]:
+        """What each token type receives, summed over its columns."""
+        kinds, row = np.array(self.kinds), self.received[head, image]
+        return {kind: float(row[kinds == kind].sum()) for kind in dict.fromkeys(self.kinds)}
+
+    def strongest(self, head: int, image: int) -> tuple[int, str, float]:
+        """The column that receives most: its number, its type, and how much."""
+        column = int(self.received[head, image].argmax())
+        return column, self.kinds[column], float(self.received[head, image, column])
+
+
+def patch_grid(patches: int, height: int = 1, width: int = 1) -> tuple[int, int]:
+    """Rows and columns of so many patches of an image (height, width); one row if they fill no such rectangle."""
+    rows = round((patches * height / width) ** 0.5)
+    return (rows, patches // rows) if rows and patches % rows == 0 and rows * width * rows == patches * height \
+        else (1, patches)
+
+
+def map_png(patches: Floats) -> bytes:
+    """A patch map as a PNG of one pixel a patch, black to yellow from zero to its largest value."""
+    scaled = patches / max(float(patches.max()), 1e-12)
+    return _png(Image.fromarray((colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)))
+
+
+def picture_png(picture: Floats) -> bytes:
+    """An image as a small PNG."""
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return _png(image)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """A PNG as a part of a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

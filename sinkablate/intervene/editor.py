@@ -1,0 +1,157 @@
+"""One image: all its edits, block by block, and a row for each."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkablate.diagnostics.rules import Label
+from sinkablate.diagnostics.view import BlockView
+from sinkablate.intervene.build_edits import edits_of_head, pathway_donor, pathway_edits
+from sinkablate.intervene.edits import Edit, change_of_value, head_output, head_weights
+from sinkablate.intervene.effects import common_share, cosine, is_rounding, mean_change, relative_change
+from sinkablate.intervene.replay import Passage, Replay, copies
+from sinkablate.intervene.selection import Plan
+from sinkablate.intervene.values import Values, pathway_blocks, state
+from sinkablate.vit.anatomy import block_parts, final_norm
+from sinkablate.vit.tokens import TokenType
+
+Judge = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
+"""(last block's output (1 + E, N, D), the unedited copy first; image (1, ...); its number) -> numbers (E,)."""
+
+COPIED = {"mass": "mass", "entropy": "entropy", "token_norm": "sink_token_norm", "ratio_out": "ratio_out"}
+"""Column -> quantity of the diagnosis."""
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Makes and measures all edits of an image.
+
+    A row's numbers depend on its image alone: copies go through the model in groups that the image decides.
+    """
+
+    model: nn.Module
+    """In eval mode, without gradients."""
+    plan: Plan
+    values: Values
+    names: Collection[str]
+    """Which of `EDITS`."""
+    judge: Judge
+
+    @cached_property
+    def pathways(self) -> list[int]:
+        """Blocks whose pathway is edited."""
+        return pathway_blocks(self.model) if "pathway" in self.names else []
+
+    @cached_property
+    def replay(self) -> Replay:
+        """Of the blocks in which something may be edited, in rising order."""
+        return Replay(self.model, sorted({block for block, _ in self.plan.heads} | set(self.pathways)))
+
+    @torch.no_grad()
+    def rows(self, image: int, tensor: Tensor) -> list[dict[str, Any]]:
+        """The rows of one image (1, C, H, W), which is number `image` of the plan."""
+        passage = self.replay.see(tensor)
+        return [row for block in self.replay.parts for row in self._rows_of_block(passage, image, tensor, block)]
+
+    def edits(self, passage: Passage, image: int, block: int) -> list[Edit]:
+        """Everything that is changed in one block of one image."""
+        edits = [edit for place in self.plan.edited(image) if place[0] == block
+                 for edit in edits_of_head(passage.views[block], self.plan, self.values, image, place, self.names)]
+        if block in self.pathways:
+            edits += pathway_edits(state(self.model, passage, block), self.plan,
+                                   self.values.states[:, self.pathways.index(block)], image, block)
+        return edits
+
+    def _rows_of_block(self, passage: Passage, image: int, tensor: Tensor, block: int) -> Iterator[dict[str, Any]]:
+        edits, view = self.edits(passage, image, block), passage.views[block]
+        donors = {head: self._donor(head, image, block) for head in {edit.head for edit in edits}}
+        known = {head: self._of_head(view, head, image, block) for head in donors if head >= 0}
+        wrote = {head: _written(view, head, head_output(view, head, head_weights(view, head)))
+                 for head in {edit.changed_head for edit in edits if not edit.of_pathway}}
+        size = max(1, copies(view.layout.num_tokens) - 1)
+        for start in range(0, len(edits), size):
+            group = edits[start:start + size]
+            last = self.replay.from_block(passage, block, *updates(self.model, passage, block, group))
+            lenders = [donors[edit.head] for edit in group]
+            measured = self._measure(last, view, group, lenders, image, block) | self.judge(last, tensor, image)
+            for place, (edit, donor) in enumerate(zip(group, lenders, strict=True)):
+                row = {"image": self.plan.names[image], "number": self.plan.numbers[image], "block": block,
+                       "head": edit.head, "edit": edit.name, "changed_head": edit.changed_head,
+                       "donor": None if donor is None else self.plan.names[donor], **known.get(edit.head, {})}
+                if not edit.of_pathway:
+                    change = _written(view, edit.changed_head, edit.change)
+                    row["head_change"] = float(change / wrote[edit.changed_head])
+                yield row | {name: float(values[place]) for name, values in measured.items()}
+
+    def _measure(self, last: Tensor, view: BlockView, edits: list[Edit], donors: list[int | None], image: int,
+                 block: int) -> dict[str, Tensor]:
+        tokens = final_norm(self.model)(last)
+        own, edited = tokens[0], tokens[1:]
+        counted = torch.stack([self._counted(view, edit, image, block) for edit in edits])
+        here = torch.from_numpy(self.values.outputs[image])
+        towards = torch.stack([torch.full_like(here, torch.nan) if donor is None else
+                               torch.from_numpy(self.values.outputs[donor]) - here for donor in donors]).to(own)
+        effect = relative_change(own, edited, counted)
+        directions = {"common_share": common_share(own, edited, counted),
+                      "donor_cosine": cosine(mean_change(own, edited, counted), towards)}
+        return {"effect": effect, **{name: values.masked_fill(is_rounding(effect), torch.nan)
+                                     for name, values in directions.items()}}
+
+    def _counted(self, view: BlockView, edit: Edit, image: int, block: int) -> Tensor:
+        """The patch tokens without the sink, (N,) bool."""
+        counted = torch.zeros(view.layout.num_tokens, dtype=torch.bool, device=view.q.device)
+        counted[view.layout.num_prefix:] = True
+        if not edit.of_pathway:
+            sink = self.plan.sink(image, (block, edit.head))
+            counted[sink:sink + 1] = False  # nothing where it is no token
+        return counted
+
+    def _donor(self, head: int, image: int, block: int) -> int | None:
+        """Who lends to a head, or to the pathway (-1)."""
+        return pathway_donor(self.plan, image, block) if head < 0 else self.plan.donor(image, (block, head))
+
+    def _of_head(self, view: BlockView, head: int, image: int, block: int) -> dict[str, Any]:
+        """What is known of a head on an image before any edit."""
+        plan, place = self.plan, (image, block, head)
+        sink = plan.sink(image, (block, head))
+        zero = torch.zeros_like(view.v[0, head, sink])
+        handed = change_of_value(view, head, head_weights(view, head), sink, zero)
+        return {
+            "label": Label(int(plan.labels[place])).name.lower(), "event": bool(plan.events[place]), "sink_idx": sink,
+            "token_type": TokenType(int(plan.quantities["sink_type"][place])).label,
+            **{name: float(plan.quantities[quantity][place]) for name, quantity in COPIED.items()},
+            "local_size": float(_written(view, head, handed))}
+
+
+def _written(view: BlockView, head: int, output: Tensor) -> Tensor:
+    """Size of what a head's output (N, d) writes into the residual stream, scalar."""
+    return (output @ view.out_map[head].T).norm()
+
+
+def updates(model: nn.Module, passage: Passage, block: int, edits: list[Edit]) -> tuple[Tensor, Tensor | None]:
+    """What attention and pathway of a block write in an unedited copy and in each edited one, (1 + E, N, D) each.
+
+    The second is None where no edit is the pathway's.
+    """
+    view, parts = passage.views[block], block_parts(model, block)
+    assert view.update is not None
+    w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
+    changes = torch.zeros(1 + len(edits), *view.update.shape[1:]).to(view.update)
+    beside = None
+    for place, edit in enumerate(edits, 1):
+        if not edit.of_pathway:
+            changes[place] = edit.change @ w[:, edit.changed_head].T
+            continue
+        pathway: Any = parts.pathway
+        beside = passage.pathways[block].repeat(len(changes), 1, 1) if beside is None else beside
+        beside[place] += (pathway.openness(passage.pathway_inputs[block]) * pathway.proj(edit.change))[0]
+    return view.update + changes, beside
+
+
+def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
+    """The judge of a model that neither classifies nor has a task."""
+    return {}

@@ -1,0 +1,1 @@
+"""This process and the machine it runs on: CPUs, threads, memory, signals, streams, SLURM."""

@@ -1,0 +1,1 @@
+"""One run on disk: its directory, its checkpoints, and what a later command reads from it."""

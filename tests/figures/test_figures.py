@@ -1,0 +1,76 @@
+"""Every figure shows the numbers it is given, and says what its axes are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from variants import make, noise
+
+from sinkablate.config import AttentionConfig, ThresholdConfig
+from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.sensitivity import sensitivity as sensitivity_table
+from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.figures.sinks import Drawn, atlas, frequency, handoff, save, sensitivity, token_norms
+
+T = ThresholdConfig(adaptive_min=0.01, routed_min=0.2, event_min=0.05, routed_grid=(0.1, 0.3))
+"""An untrained model has events under thresholds this low."""
+
+
+@pytest.fixture(scope="module")
+def records() -> Records:
+    model = make(registers=2, attention=AttentionConfig(gate="headwise"))
+    for block in model.blocks:
+        block.attn.qkv.weight.data.mul_(8)
+    return probe(model, noise(6, 1, 28, 28), np.arange(6), T)[0]
+
+
+FIGURES: dict[str, Callable[[Records], Drawn]] = {
+    "handoff": lambda r: handoff(block_table(r, T)),
+    "frequency": lambda r: frequency(head_table(r, T)),
+    "atlas": lambda r: atlas(head_table(r, T), 2, T.nop_max, T.broadcast_min, T.rank_max),
+    "token_norms": lambda r: token_norms(block_table(r, T)),
+    "sensitivity": lambda r: sensitivity(sensitivity_table(r.heads, T)[0]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_saved_with_its_data_and_labels(name: str, records: Records, tmp_path: Path) -> None:
+    figure, data = drawn = FIGURES[name](records)
+    save(drawn, tmp_path / name)
+    assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert pl.read_csv(tmp_path / f"{name}.csv").columns == data.columns
+    axes = [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
+    assert all(axis.get_xlabel() for axis in axes)
+    assert axes[0].get_ylabel()
+    assert any(axis.lines or axis.images or axis.collections for axis in axes)
+
+
+def test_the_handoff_shows_the_types_that_occur(records: Records) -> None:
+    figure, data = handoff(block_table(records, T))
+    assert [line.get_label() for line in figure.axes[0].lines] == ["cls", "register", "patch"]
+    shown = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
+    assert shown["register"] == data["mass_register"].to_list()
+    shares = data.select(pl.sum_horizontal("mass_cls", "mass_register", "mass_patch")).to_series()
+    assert shares.to_list() == pytest.approx([1.0] * len(data), abs=1e-5)
+
+
+def test_the_atlas_leaves_no_head_out(records: Records) -> None:
+    table = head_table(records, T)
+    figure, data = atlas(table, 6, T.nop_max, T.broadcast_min, T.rank_max)
+    points = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
+    assert points == len(table) == len(data)
+    assert 0 < sum(data["events"] >= 6) < points
+
+
+def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records) -> None:
+    table, _ = sensitivity_table(records.heads, T)
+    figure, _ = sensitivity(table)
+    home = table.filter((pl.col("rule") == "causal") & (pl.col("steps") == 0))["events"][0]
+    for axis in figure.axes:
+        at = axis.lines[-1].get_xdata()[0]
+        events = dict(zip(axis.lines[0].get_xdata().tolist(), axis.lines[0].get_ydata().tolist(), strict=True))
+        assert events[at] == home

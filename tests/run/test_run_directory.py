@@ -1,0 +1,244 @@
+"""The contract of a run directory: what a run leaves, what may be written over, how a run goes on or is repeated."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from running import CONFIGS, QUICK, column, fit, metrics, run, tree
+
+from sinkablate.config import AttentionConfig, BackboneConfig
+from sinkablate.run.directory import hold, release
+from sinkablate.vit.backbone import build_backbone
+
+COLUMNS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/nop", "sink/broadcast",
+           "sink/mass_max", "norm/patch_p99", "norm/cls_mean", "gate/open", "stability/grad_norm"}
+"""Names in people's dashboards."""
+
+
+def summary(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The finished run at another place, to be changed."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture
+def unfinished(copy: Path) -> Path:
+    """The same run as if it had been killed before it was closed."""
+    for name in ("DONE", "summary.json"):
+        (copy / name).unlink()
+    return copy
+
+
+def test_nothing_but_the_contract_is_in_it(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml", "metrics.csv", "diagnostics", "checkpoints", "summary.json", "DONE"}
+    assert not list(finished.rglob("*.partial"))
+
+
+def test_config_is_resolved(finished: Path) -> None:
+    text = (finished / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert "${" not in text
+    assert config["run_dir"] == str(finished)
+    assert config["variant"] == "gate_reg"
+    assert config["model"]["backbone"]["attention"]["gate"] == "headwise"
+    assert config["model"]["optim"]["lr"] > 0
+
+
+def test_metrics_have_one_row_per_step_and_the_known_columns(finished: Path) -> None:
+    rows = metrics(finished)
+    steps = [int(row["step"]) for row in rows]
+    assert steps == list(range(7))
+    assert rows[0].keys() >= COLUMNS
+    assert list(column(finished, "train/loss")) == list("012345")
+    assert list(column(finished, "val/acc1")) == list("25")
+    assert list(column(finished, "sink/events")) == list("0246")
+
+
+def test_diagnostics_have_one_row_per_step_block_and_head(finished: Path) -> None:
+    files = sorted((finished / "diagnostics").glob("*.parquet"))
+    assert [path.name for path in files] == [f"step_{step:08d}.parquet" for step in (0, 2, 4, 6)]
+    table = pl.concat([pl.read_parquet(path) for path in files])
+    rows = table.select("step", "block", "head").rows()
+    assert sorted(rows) == [(s, b, h) for s in (0, 2, 4, 6) for b in range(4) for h in range(4)]
+    blocks = pl.read_parquet(finished / "diagnostics" / "blocks" / "step_00000006.parquet")
+    assert blocks.select("step", "block").rows() == [(6, b) for b in range(4)]
+
+
+def test_the_checkpoint_is_safe_to_load_and_whole(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    assert {other.name for other in path.parent.iterdir()} == {"last.ckpt", "previous.ckpt", path.resolve().name}
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"backbone"}
+    config = BackboneConfig(registers=4, attention=AttentionConfig(gate="headwise"), checkpoint=str(path))
+    model = build_backbone(config, num_classes=10, in_chans=1, img_size=28, seed=1)
+    for name, p in model.state_dict().items():
+        assert torch.equal(p, checkpoint["state_dict"][f"backbone.{name}"])
+
+
+def test_the_summary_has_the_known_keys(finished: Path) -> None:
+    found = summary(finished)
+    assert {"val/acc1", "images_per_second", "wall_seconds", "sink/events", "sink/nop", "sink/broadcast",
+            "sink/mass_max", "norm/patch_p99", "versions", "git_revision", "rules"} <= found.keys()
+    last = metrics(finished)
+    assert found["val/acc1"] == pytest.approx(float(last[5]["val/acc1"]))
+    assert found["sink/mass_max"] == pytest.approx(float(last[6]["sink/mass_max"]))
+    assert found["images_per_second"] > 0
+    assert found["wall_seconds"] > 0
+    assert (found["steps"], found["epochs"], found["world_size"]) == (6, 2, 1)
+    assert {"sinkablate", "torch", "lightning", "timm"} <= found["versions"].keys()
+    assert found["git_revision"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found["git_revision"])
+
+
+def test_done_comes_last(finished: Path) -> None:
+    done = (finished / "DONE").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= done for path in finished.rglob("*") if path.is_file())
+
+
+def test_the_default_directory_names_model_variant_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("fit", "--config", CONFIGS / "gate.yaml", *QUICK, "--seed_everything", "3").succeeded()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")] == ["runs/vit_mini-gate-s3"]
+    assert (tmp_path / "runs" / "vit_mini-gate-s3" / "DONE").exists()
+
+
+def refusal(run_dir: Path, *args: str | Path) -> str:
+    """What a `fit` into a directory says when it refuses; nothing in it may have changed."""
+    before = tree(run_dir)
+    outcome = fit(run_dir, *args, configs=[CONFIGS / "gate_reg.yaml"])
+    assert outcome.code == 2
+    assert tree(run_dir) == before
+    (line,) = outcome.err.splitlines()
+    return line
+
+
+def test_a_finished_run_is_not_written_over(copy: Path) -> None:
+    line = refusal(copy)
+    assert f"run_dir={copy} holds a finished run" in line
+    assert "--overwrite true" in line
+    assert "finished run" in refusal(copy, "--ckpt_path", copy / "checkpoints" / "last.ckpt")
+
+
+def test_the_config_of_an_overwriting_run_does_not_overwrite(copy: Path) -> None:
+    (copy / "notes.txt").write_text("mine")
+    fit(copy, "--overwrite", "true", "--diagnostics.every_n_steps", "0").succeeded()
+    assert list(column(copy, "train/loss")) == ["0", "1"]
+    assert "sink/events" not in metrics(copy)[0]
+    assert {path.name for path in copy.iterdir()} == {
+        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "DONE", "notes.txt"}
+    before = tree(copy)
+    assert "holds a finished run" in run("fit", "--config", copy / "config.yaml").err
+    assert tree(copy) == before
+
+
+def test_an_unfinished_run_says_how_to_resume(unfinished: Path) -> None:
+    line = refusal(unfinished)
+    assert f"run_dir={unfinished} holds an unfinished run" in line
+    assert "--ckpt_path auto" in line
+    shutil.rmtree(unfinished / "checkpoints")
+    assert "stopped before its first checkpoint" in refusal(unfinished)
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(unfinished: Path, finished: Path) -> None:
+    words = ("--ckpt_path", unfinished / "checkpoints" / "last.ckpt", "--trainer.limit_train_batches", "3",
+             "--trainer.max_epochs", "3")
+    fit(unfinished, *words, configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
+    assert [int(row["step"]) for row in metrics(unfinished)] == list(range(10))
+    losses = column(unfinished, "train/loss")
+    assert list(losses) == list("012345678")
+    assert list(losses.items())[:6] == list(column(finished, "train/loss").items())
+    assert (unfinished / "DONE").exists()
+    assert (summary(unfinished)["steps"], summary(unfinished)["epochs"]) == (9, 3)
+    assert yaml.safe_load((unfinished / "config.yaml").read_text())["ckpt_path"] is None, "it repeats the whole run"
+
+
+def test_its_config_repeats_a_run(finished: Path, tmp_path: Path) -> None:
+    run("fit", "--config", finished / "config.yaml", "--run_dir", tmp_path / "again").succeeded()
+    again, first = metrics(tmp_path / "again"), metrics(finished)
+    assert again == first, "every number of every step is the same to the last digit"
+    assert (tmp_path / "again" / "DONE").exists()
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    losses = []
+    for number, seed in enumerate("112"):
+        fit(tmp_path / str(number), "--seed_everything", seed, "--diagnostics.every_n_steps", "0").succeeded()
+        losses.append(column(tmp_path / str(number), "train/loss"))
+    assert losses[0] == losses[1] != losses[2]
+    assert list(losses[0]) == ["0", "1"]
+
+
+@pytest.mark.parametrize(("verb", "split"), [("validate", "val"), ("test", "test")])
+def test_validate_and_test_give_the_accuracy_of_the_run(verb: str, split: str, copy: Path) -> None:
+    before = tree(copy)
+    words = ("--trainer.limit_test_batches", "2", "--model.optim.opt", "sgd")  # the optimiser plays no part
+    run(verb, "--config", copy / "config.yaml", "--run_dir", copy, *words).succeeded()
+    found = json.loads((copy / f"{verb}.json").read_text())
+    assert found[f"{split}/acc1"] == summary(copy)["val/acc1"]
+    assert found[f"{split}/loss"] == pytest.approx(summary(copy)["val/loss"])
+    after = tree(copy)
+    assert after.pop(f"{verb}.json")
+    assert after == before
+
+
+def test_predict_gives_the_accuracy_of_the_run(copy: Path) -> None:
+    before = tree(copy)
+    run("predict", "--config", copy / "config.yaml", "--run_dir", copy,
+        "--trainer.limit_predict_batches", "2").succeeded()
+    table = pl.read_parquet(copy / "predictions.parquet")
+    assert len(table) == table["key"].n_unique() == 64
+    assert (table["label"] == table["predicted"]).mean() == pytest.approx(summary(copy)["val/acc1"])
+    assert torch.tensor(table["probability"].to_list()).sum(dim=1) == pytest.approx(1)
+    after = tree(copy)
+    assert after.pop("predictions.parquet")
+    assert after == before
+
+
+def test_shards_are_written_with_a_manifest(shards: Path) -> None:
+    assert json.loads((shards / "manifest.json").read_text())["shards"] == {
+        **{f"train-{n:04d}.tar": 10 for n in range(4)}, **{f"val-{n:04d}.tar": 10 for n in range(2)}}
+    assert {path.name for path in shards.glob("*.tar")} == {f"train-{n:04d}.tar" for n in range(4)} | {
+        f"val-{n:04d}.tar" for n in range(2)}
+
+
+@pytest.mark.parametrize(("src", "words", "says"), [
+    ("{images}", ["{shards}"], "{shards} exists and is not an empty directory"),
+    ("{shards}/nothing", ["{new}"], "nothing: no such directory"),
+    ("{shards}", ["{new}"], "neither IDX files nor one folder"),
+    ("{images}", ["{shards}/manifest.json/new"], "cannot be written"),
+    ("{images}", ["{new}", "--samples", "3"], "--samples"),
+    ("{images}", ["{new}", "--samples_per_shard", "0"], "samples_per_shard"),
+    ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has 4 images"),
+    ("{images}", [], "dst")], ids=str)
+def test_what_shards_refuses(src: str, words: list[str], says: str, shards: Path, image_folder: Path,
+                             tmp_path: Path) -> None:
+    places = {"images": image_folder, "shards": shards, "new": tmp_path / "new"}
+    before = tree(shards)
+    outcome = run("shards", *(word.format(**places) for word in (src, *words)))
+    assert outcome.code == 2
+    (line,) = outcome.err.splitlines()
+    assert says.format(**places) in line
+    assert tree(shards) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_directory(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    lock = hold(run_dir, "run_dir")
+    assert "another process" in fit(run_dir).err
+    assert [path.name for path in run_dir.iterdir()] == [".lock"], "nothing is written"
+    release(lock)
+    fit(run_dir).succeeded()
+    assert not (run_dir / ".lock").exists()

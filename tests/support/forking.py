@@ -1,0 +1,134 @@
+"""Commands as processes of their own, forked from one that has imported everything already.
+
+A fresh interpreter spends several seconds of processor time on imports. Where a test is about what a process does
+(its streams, its exit code, a signal that ends it) and not about how an interpreter starts, it forks one instead.
+"""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 600.0
+"""Seconds after which a process counts as hanging; no test is meant to come near it."""
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["forking", "sinkablate.cli.lightning", "sinkablate.sweep.in_process",
+                              "sinkablate.diagnose.command",
+                              "sinkablate.intervene.command", "sinkablate.figures.sinks", "wandb",
+                              "sinkablate.callbacks.sinks"])
+
+def environment(**env: str) -> dict[str, str]:
+    """One thread, and nothing of W&B or of a distributed launch but what is given."""
+    foreign = ("WANDB_", "MASTER_", "TORCHELASTIC_")
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(foreign) and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return clean | {"OMP_NUM_THREADS": "1"} | env
+
+
+class Command:
+    """`python -m sinkablate WORDS` as a forked process.
+
+    Args:
+        words: Arguments of the command.
+        env: Its whole environment.
+        before: What the process does first, such as to arrange its own end.
+    """
+
+    def __init__(self, words: Sequence[str], env: Mapping[str, str], before: Callable[[], None] | None = None) -> None:
+        _warm()
+        self._streams = tempfile.TemporaryDirectory()
+        self.out, self.err = (Path(self._streams.name) / name for name in ("out", "err"))
+        self._process = FORKS.Process(target=_main, args=(list(words), dict(env), self.out, self.err, before))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._streams.cleanup()
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, minus the number of the signal that ended it, or None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, limit: float = LIMIT) -> int:
+        """Wait for the end; returns the exit code."""
+        self._process.join(limit)
+        assert self.code is not None, f"still running after {limit} s: {self.said()}"
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def said(self) -> tuple[str, str]:
+        """What it wrote to stdout and stderr so far."""
+        return self.out.read_text() if self.out.exists() else "", self.err.read_text() if self.err.exists() else ""
+
+
+def _warm() -> None:
+    """Start the process that is forked, where ours are importable and nothing computes on several threads."""
+    before = dict(os.environ)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _main(words: list[str], env: dict[str, str], out: Path, err: Path,
+          before: Callable[[], None] | None) -> None:
+    """Be `python -m sinkablate WORDS`."""
+    assert "sinkablate.cli.lightning" in sys.modules, "the process that is forked has imported nothing"
+    import sinkablate.__main__ as command
+
+    atexit._clear()  # the folders of the process that is forked, such as W&B's for media, are its own to remove
+    multiprocessing.set_start_method(None, force=True)  # that of a fresh interpreter
+    os.environ.clear()
+    os.environ |= env
+    os.chdir(ROOT)
+    for descriptor, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]  # what is started again, by Lightning
+    if before is not None:
+        before()
+    code: Any = 1
+    try:
+        code = command.main(words)
+    finally:
+        with contextlib.suppress(Exception):
+            atexit._run_exitfuncs()  # a forked process would skip them
+    sys.exit(code)
+
+
+def die_after(folder: Path, pattern: str) -> None:
+    """Kill this process at the first rename after a file of a pattern is in a folder: before the next one is whole."""
+    def look(event: str, _arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and list(folder.glob(pattern)):
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(look)
+
+
+def die_in_step(step: int) -> None:
+    """Kill this process in the middle of a training step."""
+    from sinkablate.callbacks.preemption import Preemption
+
+    def die(_self: Any, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    Preemption.on_before_backward = die  # type: ignore[method-assign]

@@ -1,0 +1,31 @@
+"""Signals that reach this process at a known moment of a training."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import pytest
+
+from sinkablate.callbacks.preemption import Preemption
+from sinkablate.process import signals
+
+
+@contextmanager
+def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
+    """Sends a signal to this process in the middle of the training step with a number."""
+    def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), number)
+
+    handlers = {each: signal.getsignal(each) for each in signals.SIGNALS}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Preemption, "on_before_backward", send)
+            yield
+    finally:
+        signals.forget()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
