@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks.interleave import DEVICE, interleave, ratios, report
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
@@ -83,7 +83,7 @@ def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
 
 def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
     recorder, direct = Recorder(THRESHOLDS), Direct()
-    with undisturbed(model):
+    with measurement_mode(model):
         def ours() -> None:
             recorder.reset()
             with Tap(model, recorder) as tap:
@@ -107,7 +107,7 @@ def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
 def peak(args: argparse.Namespace, measured: bool) -> None:
     """Run one batch twice and print this process's peak memory in MiB."""
     model, images = make(args)
-    with undisturbed(model):
+    with measurement_mode(model):
         for _ in range(2):
             if measured:
                 recorder = Recorder(THRESHOLDS)

@@ -20,7 +20,7 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.probe import probe
 from sinkablate.intervene.editor import Editor, no_judge, updates
 from sinkablate.intervene.edits import SINK_EDITS, Edit
-from sinkablate.intervene.replay import Passage, Replay
+from sinkablate.intervene.replay import ActivationCache, Replay
 from sinkablate.intervene.selection import Plan, rule_named
 from sinkablate.intervene.values import collect
 from sinkablate.vit.anatomy import block_parts
@@ -41,9 +41,9 @@ def plain(model: Any, image: Tensor, block: int, edits: list[Edit]) -> Tensor:
     return torch.cat(found)
 
 
-def replayed(model: Any, replay: Replay, passage: Passage, block: int, edits: list[Edit]) -> Tensor:
+def replayed(model: Any, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]) -> Tensor:
     """The same from the block on, an unedited copy with it."""
-    return model.norm(replay.from_block(passage, block, *updates(model, passage, block, edits)))
+    return model.norm(replay.from_block(cache, block, *updates(model, cache, block, edits)))
 
 
 def main() -> None:
@@ -62,18 +62,18 @@ def main() -> None:
         editor = Editor(model, plan, collect(model, plan, [image[None] for image in images]),
                         (*SINK_EDITS, "random_value", "random_head"), no_judge)
         replay = Replay(model, range(depth))
-        passage = replay.see(images[:1])
+        cache = replay.run_with_cache(images[:1])
         gains = []
         print(f"{args.model}, one image, {torch.get_num_threads()} threads, median of {args.rounds} interleaved rounds")
         for block in range(depth):
-            edits = editor.edits(passage, 0, block)
-            ours, theirs = (replayed(model, replay, passage, block, edits), plain(model, images[:1], block, edits))
+            edits = editor.edits(cache, 0, block)
+            ours, theirs = (replayed(model, replay, cache, block, edits), plain(model, images[:1], block, edits))
             worst = float((ours[1:] - theirs).abs().max())
             sides: dict[str, Callable[[], object]] = {
                 "plain": lambda b=block, e=edits: plain(model, images[:1], b, e),
-                "replay": lambda b=block, e=edits: replayed(model, replay, passage, b, e),
+                "replay": lambda b=block, e=edits: replayed(model, replay, cache, b, e),
                 "one replay": lambda b=block, e=edits: replay.from_block(
-                    passage, b, passage.views[b].update.expand(1, -1, -1))}
+                    cache, b, cache.views[b].update.expand(1, -1, -1))}
             times = interleave(sides, args.rounds)
             gain, per_edit = (statistics.median(a / b for a, b in zip(times[x], times[y], strict=True))
                               for x, y in (("plain", "replay"), ("replay", "one replay")))

@@ -17,7 +17,7 @@ from torch import nn
 from variants import livelier, make, mechanisms, noise
 
 from sinkablate.config import BackboneConfig, ThresholdConfig
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder
 from sinkablate.diagnostics.tap import Tap
 
@@ -116,7 +116,7 @@ def test_a_run_is_measured_and_edited_as_on_the_cpu(verb: str, gpu: Path, tmp_pa
 
 def recorded(model: nn.Module, images: torch.Tensor) -> dict[str, Any]:
     recorder = Recorder(ThresholdConfig())
-    with undisturbed(model), Tap(model, recorder) as tap:
+    with measurement_mode(model), Tap(model, recorder) as tap:
         tap.run(images)
         assert max(tap.rebuild_errors.values()) < 1e-4
     return recorder.take(np.arange(len(images))).heads

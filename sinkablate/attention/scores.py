@@ -1,7 +1,7 @@
 """Logits to weights, as pure functions.
 
 Axis letters: B images, H heads, N queries, M key columns (N, or N + 1 with a null or k/v-bias column last).
-Rows sum to one for softmax only; nothing here normalises the others.
+Rows sum to one for softmax only; nothing here normalizes the others.
 """
 
 import math

@@ -18,11 +18,11 @@ from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
-from sinkablate.distributed.sharding import whole
+from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
 from sinkablate.figures.heatmap import heatmap
 from sinkablate.files.writing import naming, write_whole
-from sinkablate.loggers.wandb import SteadyWandb
+from sinkablate.loggers.wandb import FaultTolerantWandbLogger
 from sinkablate.vit.anatomy import backbone_of
 
 
@@ -33,7 +33,7 @@ class SinkDiagnostics(L.Callback):
     `diagnostics/blocks/step_*.parquet`, a heat-map per evaluation to `figures/` and W&B. All ranks take part.
 
     Args:
-        every_n_steps: Optimiser steps between two measurements; 0 switches them off. The first comes before the
+        every_n_steps: Optimizer steps between two measurements; 0 switches them off. The first comes before the
             first step, the last after the last.
         images: Number of probe images, of the validation set, the same for every run.
         batch_size: Probe images per forward pass.
@@ -103,7 +103,7 @@ class SinkDiagnostics(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        """Measure when the step is due; once per optimiser step, however many micro-batches it has."""
+        """Measure when the step is due; once per optimizer step, however many micro-batches it has."""
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at and step > 0:
             self._measure(trainer, pl_module)
@@ -130,7 +130,7 @@ class SinkDiagnostics(L.Callback):
         assert self._probe is not None
         assert backbone is not None
         images, order = self._probe
-        part, backbone = None, whole(backbone)
+        part, backbone = None, unshard(backbone)
         if len(images):
             part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
         records = _gather(part, trainer)
@@ -161,7 +161,7 @@ class SinkDiagnostics(L.Callback):
             target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, lambda partial: partial.write_bytes(png))
         for logger in trainer.loggers:
-            if isinstance(logger, SteadyWandb):
+            if isinstance(logger, FaultTolerantWandbLogger):
                 logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
 
 

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 MOMENTS = {"sgd": 1, "lion": 1, "nadam": 2, "adan": 3}
-"""Tensors an optimiser keeps per parameter; the Adam family, LAMB among it, keeps two."""
+"""Tensors an optimizer keeps per parameter; the Adam family, LAMB among it, keeps two."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Estimate:
     activation_bytes_per_image: int
     """Kept for the backward pass."""
     state_bytes: int
-    """Weights, gradients and the optimiser's moments."""
+    """Weights, gradients and the optimizer's moments."""
     checkpoint_bytes: int
-    """Weights (and averages) and the optimiser's moments."""
+    """Weights (and averages) and the optimizer's moments."""
 
 
 def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str,
@@ -37,7 +37,7 @@ def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape
         model: The task, on any device; it is copied without content.
         run: What a training step does with the model and a batch, up to the loss.
         shape: Shape of one image, (C, H, W), or of its views (V, C, H, W).
-        opt: timm's name of the optimiser.
+        opt: timm's name of the optimizer.
         half: Activations are of 16 bits (bf16-mixed, 16-mixed).
     """
     bare = copy.deepcopy(model).to("meta").train()

@@ -15,10 +15,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from sinkablate.callbacks.finishing import FinalValidation, close_completed
 from sinkablate.callbacks.nan_guard import NanGuard
-from sinkablate.callbacks.opening import Opening
 from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
+from sinkablate.callbacks.run_directory import RunDirectory
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cli.group_help import group_help, help_group
@@ -182,7 +182,7 @@ class Cli(LightningCLI):
             wandb = wandb_logger(self.config_init[self.verb].wandb, config.run_dir, self.name, tags, self.cell)
             loggers = [MetricsCsv(config.run_dir), *([wandb] if wandb else [])]
             callbacks += [Preemption(self.run_dir), FinalValidation()]
-            callbacks.insert(0, Opening(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
+            callbacks.insert(0, RunDirectory(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
         trainer["plugins"] = [*_listed(trainer.get("plugins")), Checkpoints(config.on_checkpoint_failure),

@@ -102,7 +102,7 @@ def _print(content: dict[str, Any]) -> None:
         "parameters": f"{content['parameters']:,}", "trained": f"{content['trainable']:,}",
         "forward pass, one image": f"{content['flops_per_image'] / 1e9:.3g} GFLOP",
         "kept for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
-        "weights, gradients, optimiser": _bytes(content["state_bytes"]),
+        "weights, gradients, optimizer": _bytes(content["state_bytes"]),
         f"the step of a batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
         "steps": "unknown: give --images N" if content["steps"] is None else
         f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",

@@ -53,9 +53,9 @@ class ImageConfig:
     size: int = 28
     """Side in pixels."""
     in_chans: int = 1
-    """1 for grey, 3 for colour; a file with another number of channels is an error."""
+    """1 for gray, 3 for color; a file with another number of channels is an error."""
     convert: bool = False
-    """Convert such files instead of refusing them (ImageNet holds a few grey and CMYK ones)."""
+    """Convert such files instead of refusing them (ImageNet holds a few gray and CMYK ones)."""
     mean: tuple[float, ...] = (0.286,)
     """Mean per channel after scaling to [0, 1]."""
     std: tuple[float, ...] = (0.353,)
@@ -63,7 +63,7 @@ class ImageConfig:
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     """Resampling; `random` picks one per training image."""
     crop_pct: float = 1.0
-    """Evaluation: the centre crop's side over the resized image's shorter side."""
+    """Evaluation: the center crop's side over the resized image's shorter side."""
 
     def __post_init__(self) -> None:
         key = "data.image"
@@ -96,7 +96,7 @@ class AugmentConfig:
     auto_augment: str | None = None
     """timm's policy string, such as rand-m10-n2; null is none."""
     three_augment: bool = False
-    """DeiT III's choice of grey, solarise or blur."""
+    """DeiT III's choice of gray, solarise or blur."""
     reprob: float = 0.0
     """Probability of random erasing."""
     remode: Literal["const", "rand", "pixel"] = "pixel"

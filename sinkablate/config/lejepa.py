@@ -1,4 +1,4 @@
-"""Self-supervised training by LeJEPA (arXiv 2511.08544): views, projector, regulariser, probe."""
+"""Self-supervised training by LeJEPA (arXiv 2511.08544): views, projector, regularizer, probe."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,9 @@ class ViewsConfig:
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
     """Strength of brightness, contrast, saturation and hue jitter."""
     jitter_prob: float = 0.8
-    """Colour jitter."""
+    """Color jitter."""
     grey_prob: float = 0.2
-    """Conversion to grey."""
+    """Conversion to gray."""
     blur_prob: float = 0.5
     """Gaussian blur, sigma .1 to 2."""
     blur_size: int = 7
@@ -47,11 +47,11 @@ class LeJepaConfig:
     """The objective, lambda SIGReg(z) + (1 - lambda) mean((mean_v z - z)^2), and the probe beside it."""
 
     lamb: float = 0.02
-    """lambda, the weight of the regulariser."""
+    """lambda, the weight of the regularizer."""
     directions: int = 256
     """Random unit directions of every step."""
     all_ranks: bool = False
-    """Take the averages of the regulariser and of the projector's batch norm over all processes, so that any number of
+    """Take the averages of the regularizer and of the projector's batch norm over all processes, so that any number of
     them computes the same; the published runs take each process's own."""
     hidden: int = 2048
     """Width of the projector's two hidden layers."""

@@ -8,10 +8,10 @@ from sinkablate.config.checks import refuse_idle, require, require_finite
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimiser and learning-rate schedule, with timm's names."""
+    """Optimizer and learning-rate schedule, with timm's names."""
 
     opt: str = "adamw"
-    """timm's optimiser name (adamw, lamb, sgd, …); adamw and sgd run fused where precision is not mixed."""
+    """timm's optimizer name (adamw, lamb, sgd, …); adamw and sgd run fused where precision is not mixed."""
     lr: float = 3e-3
     """Peak learning rate."""
     weight_decay: float = 0.05
@@ -21,7 +21,7 @@ class OptimConfig:
     layer_decay: float | None = None
     """Factor on the learning rate per block from the last to the first; null is none."""
     warmup_steps: int | None = None
-    """Optimiser steps of linear warm-up; null is 8 % of the training."""
+    """Optimizer steps of linear warm-up; null is 8 % of the training."""
     min_lr: float = 0.0
     """Learning rate at the end of the cosine."""
 
@@ -79,7 +79,7 @@ class CommonModeConfig:
     weight: float = 0.0
     """Factor of the penalty in the loss; 0 is off. Published: .1 on a ViT-L, with LayerScale starting at 1."""
     skip: int = 1
-    """First blocks that are not penalised."""
+    """First blocks that are not penalized."""
     before_gate: bool = False
     """Take the update of gated attention before the gate (G1)."""
 
@@ -96,7 +96,7 @@ class EmaConfig:
     """Exponential moving average of the weights, with timm's names."""
 
     decay: float = 0.0
-    """Decay per optimiser step; 0 is off. Validation then uses the average."""
+    """Decay per optimizer step; 0 is off. Validation then uses the average."""
     warmup: bool = False
     """Ramp the decay up from 0 at the start."""
 

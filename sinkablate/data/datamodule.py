@@ -20,7 +20,7 @@ from sinkablate.data.layout import DataError
 from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet, probe
 from sinkablate.data.samplers import EpochBatches, EvalBatches, TrainBatches
-from sinkablate.data.samples import Faults, Preparation, Records, Sample, checked_image, collate
+from sinkablate.data.samples import ErrorPolicy, Preparation, Records, Sample, checked_image, collate
 from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream, StreamImages
 from sinkablate.data.stream_split import LanePlan, StreamBatches
@@ -80,7 +80,7 @@ class ImageData(LightningDataModule):
         transform = Views(image, views) if views.count > 1 else train_transform(image, augment)
         self._train = Preparation(image, transform, seed)
         self._eval = Preparation(image, eval_transform(image))
-        self._faults = Faults(source.on_error)
+        self._faults = ErrorPolicy(source.on_error)
         self._opened: dict[str, Records | ShardStream] = {}
 
     @cached_property

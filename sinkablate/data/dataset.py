@@ -4,7 +4,7 @@ from torch.utils.data import Dataset
 
 from sinkablate.data.layout import DataError
 from sinkablate.data.samplers import Draw, kept_random_state
-from sinkablate.data.samples import Faults, Preparation, Records, Sample
+from sinkablate.data.samples import ErrorPolicy, Preparation, Records, Sample
 
 _TRIES = 100
 
@@ -22,7 +22,7 @@ class IndexedImages(Dataset[Sample]):
         replace: Training's way of skipping, not evaluation's.
     """
 
-    def __init__(self, records: Records, prepare: Preparation, faults: Faults, *, replace: bool) -> None:
+    def __init__(self, records: Records, prepare: Preparation, faults: ErrorPolicy, *, replace: bool) -> None:
         self.records, self.prepare, self.faults = records, prepare, faults
         self.tries = _TRIES if replace else 1
 

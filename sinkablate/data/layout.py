@@ -164,7 +164,7 @@ def image_suffix(suffixes: Sequence[str], where: str) -> str | None:
     return _one_of(suffixes, IMAGE_SUFFIXES, where)
 
 
-def labelled_image(suffixes: Sequence[str], where: str) -> tuple[str, str]:
+def labeled_image(suffixes: Sequence[str], where: str) -> tuple[str, str]:
     """Those of a sample's suffixes that are its image and its label.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkablate.data.layout import DataError
 from sinkablate.data.samplers import Draw
-from sinkablate.data.samples import Encoded, Faults, Preparation, Records, Sample
+from sinkablate.data.samples import Encoded, ErrorPolicy, Preparation, Records, Sample
 from sinkablate.data.stream import ShardStream
 from sinkablate.data.stream_split import Piece
 
@@ -28,7 +28,7 @@ class ProbeSet(NamedTuple):
     """Class of each image, (n,) int64; None where there are no classes."""
 
 
-def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, count: int) -> ProbeSet:
+def probe(source: Records | ShardStream, prepare: Preparation, faults: ErrorPolicy, count: int) -> ProbeSet:
     """Read the first `count` readable samples in a fixed order.
 
     Args:
@@ -50,7 +50,7 @@ def probe(source: Records | ShardStream, prepare: Preparation, faults: Faults, c
                     torch.tensor([sample.target for sample in samples]))
 
 
-def _prepared(source: Records | ShardStream, prepare: Preparation, faults: Faults) -> Iterator[Sample]:
+def _prepared(source: Records | ShardStream, prepare: Preparation, faults: ErrorPolicy) -> Iterator[Sample]:
     encoded = _streamed(source, faults) if isinstance(source, ShardStream) else _indexed(source, faults)
     for sample in encoded:
         try:
@@ -59,7 +59,7 @@ def _prepared(source: Records | ShardStream, prepare: Preparation, faults: Fault
             faults.report(error)
 
 
-def _indexed(records: Records, faults: Faults) -> Iterator[Encoded]:
+def _indexed(records: Records, faults: ErrorPolicy) -> Iterator[Encoded]:
     for index in np.random.default_rng(_SEED).permutation(len(records)).tolist():
         try:
             yield records[index]
@@ -67,7 +67,7 @@ def _indexed(records: Records, faults: Faults) -> Iterator[Encoded]:
             faults.report(error)
 
 
-def _streamed(shards: ShardStream, faults: Faults) -> Iterator[Encoded]:
+def _streamed(shards: ShardStream, faults: ErrorPolicy) -> Iterator[Encoded]:
     rng = np.random.default_rng(_SEED)
     for shard in rng.permutation(len(shards.urls)).tolist():
         piece = Piece(shard, 0, shards.counts[shard])

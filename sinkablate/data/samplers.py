@@ -66,7 +66,7 @@ class TrainBatches(EpochBatches[Draw]):
 
     The last incomplete global batch is dropped, so every rank has the same number of batches, and their union is the
     same for any number of ranks. With repeated augmentation (DeiT; timm's `RepeatAugSampler`) each image of the
-    permutation stands `repeats` times in a row, so neighbouring ranks get the copies; the epoch keeps its length.
+    permutation stands `repeats` times in a row, so neighboring ranks get the copies; the epoch keeps its length.
 
     Args:
         size: Samples in the set.

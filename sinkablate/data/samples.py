@@ -22,7 +22,7 @@ class Sample(NamedTuple):
     """An image with its label; a batch is the same tuple of stacked fields."""
 
     image: Tensor
-    """(C, H, W) fp32, normalised; in a batch (B, C, H, W)."""
+    """(C, H, W) fp32, normalized; in a batch (B, C, H, W)."""
     target: int
     """The label; in a batch (B,) int64."""
     key: str
@@ -103,7 +103,7 @@ def checked_image(encoded: Encoded, config: ImageConfig) -> Image.Image:
     return with_channels(decode(encoded), config, f"{encoded.origin}: {encoded.key}")
 
 
-class Faults:
+class ErrorPolicy:
     """What an unreadable shard or sample does, as `data.source.on_error` says; counts over all worker processes."""
 
     def __init__(self, mode: Literal["stop", "skip"]) -> None:

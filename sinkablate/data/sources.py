@@ -9,13 +9,13 @@ from sinkablate.data.files import class_folders
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.layout import expand, is_remote, require_set
 from sinkablate.data.manifest import read_classes
-from sinkablate.data.samples import Faults, Records
+from sinkablate.data.samples import ErrorPolicy, Records
 from sinkablate.data.stream import ShardStream
 from sinkablate.data.tar_index import TarRecords
 from sinkablate.errors import UserError
 
 
-def open_split(source: SourceConfig, split: str, num_classes: int, faults: Faults) -> Records | ShardStream:
+def open_split(source: SourceConfig, split: str, num_classes: int, faults: ErrorPolicy) -> Records | ShardStream:
     """Open the training, validation or test images; validation and test labels follow the training classes.
 
     Args:
@@ -36,7 +36,7 @@ def open_split(source: SourceConfig, split: str, num_classes: int, faults: Fault
 
 
 def _open_shards(source: SourceConfig, location: str, key: str, num_classes: int,
-                 faults: Faults) -> TarRecords | ShardStream:
+                 faults: ErrorPolicy) -> TarRecords | ShardStream:
     shards = expand(location, key)
     remote = next((shard for shard in shards if is_remote(shard)), None)
     if remote and source.reader == "indexed":

@@ -15,13 +15,13 @@ from sinkablate.data.layout import (
     DataError,
     beside,
     is_remote,
-    labelled_image,
+    labeled_image,
     parse_label,
     shard_name,
 )
 from sinkablate.data.manifest import read_manifest
 from sinkablate.data.samplers import Draw, kept_random_state
-from sinkablate.data.samples import Encoded, Faults, Preparation, Sample
+from sinkablate.data.samples import Encoded, ErrorPolicy, Preparation, Sample
 from sinkablate.data.stream_split import LanePlan, Piece, Ticket
 from sinkablate.data.tar import TarSample, stream_samples
 from sinkablate.errors import UserError
@@ -99,7 +99,7 @@ class ShardStream:
         where = f"{shard}: {sample.key}"
         if sample.fault:
             raise sample.fault
-        image, label = labelled_image(list(sample.parts), where)
+        image, label = labeled_image(list(sample.parts), where)
         target = parse_label(sample.parts[label], self.num_classes, where)
         return Encoded(sample.parts[image], target, sample.key, shard)
 
@@ -120,7 +120,7 @@ class StreamImages(Dataset[Sample]):
     """
 
     def __init__(
-        self, shards: ShardStream, plan: LanePlan, prepare: Preparation, faults: Faults, *, block: int
+        self, shards: ShardStream, plan: LanePlan, prepare: Preparation, faults: ErrorPolicy, *, block: int
     ) -> None:
         self.shards, self.plan, self.prepare, self.faults = shards, plan, prepare, faults
         self.shuffled = plan.seed is not None

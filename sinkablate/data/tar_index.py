@@ -16,11 +16,11 @@ from sinkablate.data.layout import (
     DataError,
     check_label,
     is_compressed,
-    labelled_image,
+    labeled_image,
     parse_label,
     shard_name,
 )
-from sinkablate.data.samples import Encoded, Faults
+from sinkablate.data.samples import Encoded, ErrorPolicy
 from sinkablate.data.tar import grouped, members
 
 _LARGEST_LABEL = 2**31 - 1
@@ -70,7 +70,7 @@ class TarRecords:
         DataError: A shard is unreadable (and not to be skipped), or a label out of range.
     """
 
-    def __init__(self, shards: Sequence[str], *, num_classes: int, faults: Faults) -> None:
+    def __init__(self, shards: Sequence[str], *, num_classes: int, faults: ErrorPolicy) -> None:
         self.shards = list(shards)
         self._names = [shard_name(shard) for shard in self.shards]
         self._memory: dict[int, bytes] = {}
@@ -117,7 +117,7 @@ class TarRecords:
         """Shard and key of a sample, for messages."""
         return f"{self._names[self.index.shard[index]]}: {self.index.key[index].decode()}"
 
-    def _scan(self, faults: Faults) -> tuple[Index, bool]:
+    def _scan(self, faults: ErrorPolicy) -> tuple[Index, bool]:
         rows: list[tuple[int, int, int, int, bytes]] = []
         complete = True
         for number, path in enumerate(self.shards):
@@ -175,7 +175,7 @@ def scan(file: IO[bytes], path: str) -> Iterator[Row | DataError]:
 
 def _row(tar: tarfile.TarFile, key: str, parts: dict[str, tarfile.TarInfo], where: str) -> Row | DataError:
     try:
-        image, label = (parts[suffix] for suffix in labelled_image(list(parts), where))
+        image, label = (parts[suffix] for suffix in labeled_image(list(parts), where))
         file = tar.extractfile(label)
         target = parse_label(file.read() if file else b"", _LARGEST_LABEL, where)
     except DataError as error:

@@ -27,7 +27,7 @@ from sinkablate.errors import UserError
 
 
 def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
-    """timm's ImageNet training transform, from a PIL image to a normalised (C, H, W) fp32 tensor.
+    """timm's ImageNet training transform, from a PIL image to a normalized (C, H, W) fp32 tensor.
 
     Differences from timm's: a crop scale of (1, 1) is no crop at all; `color_jitter` set beside `auto_augment` is
     applied, not dropped.
@@ -37,7 +37,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
     """
     policy = "3a" if augment.three_augment else augment.auto_augment
     try:
-        crop_and_flip, colour, _ = transforms_imagenet_train(
+        crop_and_flip, color, _ = transforms_imagenet_train(
             image.size,
             scale=augment.scale,
             ratio=augment.ratio,
@@ -53,7 +53,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
         )
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"data.augment.auto_augment={policy}: not a policy of timm ({error})") from None
-    steps = [*crop_and_flip.transforms, *colour.transforms, Normalise(image.mean, image.std)]
+    steps = [*crop_and_flip.transforms, *color.transforms, ToNormalizedTensor(image.mean, image.std)]
     if tuple(augment.scale) == (1.0, 1.0):
         steps[0] = FitSquare(image.size, image.interpolation)
     if augment.reprob > 0:
@@ -65,7 +65,7 @@ class Views:
     """Several random views of an image, stacked: (V, C, H, W).
 
     Args:
-        image: Size and normalisation.
+        image: Size and normalization.
         views: What is done to each.
     """
 
@@ -78,7 +78,7 @@ class Views:
             RandomGrayscale(views.grey_prob),
             RandomApply([GaussianBlur(views.blur_size, (0.1, 2.0))], views.blur_prob),
             RandomSolarize(128, views.solarise_prob), RandomHorizontalFlip(views.hflip),
-            Normalise(image.mean, image.std)])
+            ToNormalizedTensor(image.mean, image.std)])
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Draws from the global random states."""
@@ -86,16 +86,16 @@ class Views:
 
 
 def eval_transform(image: ImageConfig) -> Compose:
-    """timm's ImageNet evaluation transform: resize the shorter side to size / crop_pct, centre crop, normalise."""
+    """timm's ImageNet evaluation transform: resize the shorter side to size / crop_pct, center crop, normalize."""
     interpolation = "bicubic" if image.interpolation == "random" else image.interpolation
     resize_and_crop = transforms_imagenet_eval(
         image.size, crop_pct=image.crop_pct, interpolation=interpolation, mean=image.mean, std=image.std
     ).transforms[:2]
-    return Compose([*resize_and_crop, Normalise(image.mean, image.std)])
+    return Compose([*resize_and_crop, ToNormalizedTensor(image.mean, image.std)])
 
 
 class FitSquare:
-    """Resize the shorter side and crop the centre; an image of the right size passes untouched.
+    """Resize the shorter side and crop the center; an image of the right size passes untouched.
 
     Args:
         size: Side in pixels.
@@ -116,7 +116,7 @@ class FitSquare:
         return cropped
 
 
-class Normalise:
+class ToNormalizedTensor:
     """`ToTensor` and `Normalize` of torchvision in one step: a third of their time on a small image.
 
     Args:

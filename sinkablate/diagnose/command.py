@@ -8,11 +8,11 @@ import torch
 
 from sinkablate.config import ModelChoice, ThresholdConfig
 from sinkablate.diagnose.diagnosis import Diagnosis
-from sinkablate.diagnose.from_run import run_subject
-from sinkablate.diagnose.hugging_face import hugging_face_subject
-from sinkablate.diagnose.images import Given, Pictures, Preparation
+from sinkablate.diagnose.from_run import load_from_run
+from sinkablate.diagnose.hugging_face import load_hugging_face
+from sinkablate.diagnose.images import ImageSource, InMemoryImages, Preparation
 from sinkablate.diagnose.measure import Source
-from sinkablate.diagnose.model import Subject, timm_subject
+from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
 from sinkablate.errors import UserError
@@ -72,25 +72,25 @@ def diagnose(
             raise UserError(f"{key} must be at least 1, got {value}")
     if not out:
         raise UserError("out is empty: name a directory to write")
-    subject = subject_of("diagnose", backbone, run, hf, trust=trust)
-    source, where = pictures_of(subject, images, limit, min_side)
+    loaded = subject_of("diagnose", backbone, run, hf, trust=trust)
+    source, where = pictures_of(loaded, images, limit, min_side)
     target = device_of(device)
     diagnosis = Diagnosis(
-        subject=subject, source=source, where=where, thresholds=thresholds or subject.thresholds,
-        blocks=_blocks(subject, blocks), limit=limit, min_side=min_side, min_events=min_events)
+        loaded=loaded, source=source, where=where, thresholds=thresholds or loaded.thresholds,
+        blocks=_blocks(loaded, blocks), limit=limit, min_side=min_side, min_events=min_events)
     require_writable(Path(out), "out")
     store = Store(Path(out), diagnosis.identity(), overwrite=overwrite)
     quiet = format == "json"
     if not quiet:
-        print(f"model: {subject.description['model']}, weights {subject.description['weights']}\n"
-              f"preprocessing: {subject.description['preprocessing']}\nimages: {where}", flush=True)
+        print(f"model: {loaded.description['model']}, weights {loaded.description['weights']}\n"
+              f"preprocessing: {loaded.description['preprocessing']}\nimages: {where}", flush=True)
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
     summary = read_json(Path(out) / "summary.json") or {}
     print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, out)
     return summary
 
 
-def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> Subject:
+def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> LoadedModel:
     """The one model that was named.
 
     Raises:
@@ -99,12 +99,12 @@ def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None
     if sum(x is not None for x in (backbone.name, run, hf)) != 1:
         raise UserError(f"{verb} needs one model: --backbone.name NAME, --run DIR or --hf FOLDER")
     if run is not None:
-        return run_subject(run, trust=trust)
-    return timm_subject(backbone) if hf is None else hugging_face_subject(hf)
+        return load_from_run(run, trust=trust)
+    return load_timm(backbone) if hf is None else load_hugging_face(hf)
 
 
-def _blocks(subject: Subject, blocks: list[int] | None) -> list[int]:
-    depth = len(blocks_of(subject.model))
+def _blocks(loaded: LoadedModel, blocks: list[int] | None) -> list[int]:
+    depth = len(blocks_of(loaded.model))
     if blocks == []:
         raise UserError("blocks: name at least one, or leave the key out to measure all")
     for block in blocks or ():
@@ -113,19 +113,19 @@ def _blocks(subject: Subject, blocks: list[int] | None) -> list[int]:
     return sorted({block % depth for block in blocks}) if blocks else list(range(depth))
 
 
-def pictures_of(subject: Subject, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:
+def pictures_of(loaded: LoadedModel, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:
     """The pictures, and what to call them.
 
     Raises:
         UserError: There are none of that name, or the model takes others.
     """
     if images is not None:
-        if subject.transform is None:
+        if loaded.transform is None:
             raise UserError(f"images={images}: a toy takes its own sequences only, leave the key out")
-        return Pictures(images, Preparation(subject.transform, subject.in_chans, min_side)), images
-    if subject.own is None:
+        return ImageSource(images, Preparation(loaded.transform, loaded.in_chans, min_side)), images
+    if loaded.own is None:
         raise UserError("images: say what to measure on, a folder, a list, shards, or `builtin`")
-    return Given(subject.own(limit or subject.probe_images)), "the run's probe images"
+    return InMemoryImages(loaded.own(limit or loaded.probe_images)), "the run's probe images"
 
 
 def device_of(device: str) -> torch.device:

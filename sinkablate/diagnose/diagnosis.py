@@ -12,7 +12,7 @@ import torch
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.files import said
 from sinkablate.diagnose.measure import Source, measure_pictures
-from sinkablate.diagnose.model import Subject
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image, write_whole
 from sinkablate.diagnose.stripes import attention_maps
 from sinkablate.diagnostics.findings import findings
@@ -27,7 +27,7 @@ from sinkablate.figures.stripes import stripes
 from sinkablate.files.writing import write_json
 from sinkablate.process.memory import peak_memory_gib
 from sinkablate.process.threads import considerate_threads
-from sinkablate.run.directory import hold, release
+from sinkablate.run.directory import lock_directory, unlock_directory
 from sinkablate.run.provenance import provenance
 
 
@@ -35,7 +35,7 @@ from sinkablate.run.provenance import provenance
 class Diagnosis:
     """What is measured, on what, and how it is judged: everything that decides the results."""
 
-    subject: Subject
+    loaded: LoadedModel
     source: Source
     where: str
     """What the pictures are called."""
@@ -48,18 +48,18 @@ class Diagnosis:
     def identity(self) -> dict[str, Any]:
         """The same as plain values."""
         identity: dict[str, Any] = json.loads(json.dumps({
-            **self.subject.description, "images": self.where, "limit": self.limit, "min_side": self.min_side,
+            **self.loaded.description, "images": self.where, "limit": self.limit, "min_side": self.min_side,
             "blocks": self.blocks, "min_events": self.min_events, "thresholds": asdict(self.thresholds)}))
         return identity
 
     @considerate_threads()
     def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
-        """Measure what the store does not hold yet and summarise it; nothing is done where that was done before.
+        """Measure what the store does not hold yet and summarize it; nothing is done where that was done before.
 
         Args:
             store: Of this diagnosis.
             device: Where the model runs.
-            batch_size: Pictures per forward pass.
+            batch_size: ImageSource per forward pass.
             strict: A picture that cannot be read stops the run instead of being skipped.
 
         Raises:
@@ -67,17 +67,17 @@ class Diagnosis:
         """
         if store.finished:
             return
-        lock = hold(store.out, "out")
+        lock = lock_directory(store.out, "out")
         try:
-            measure_pictures(self.subject.model.to(device), self.source, store, self.thresholds, blocks=self.blocks,
+            measure_pictures(self.loaded.model.to(device), self.source, store, self.thresholds, blocks=self.blocks,
                              batch_size=batch_size, limit=self.limit, strict=strict)
-            self._summarise(store, device)
+            self._summarize(store, device)
         finally:
-            release(lock)
+            unlock_directory(lock)
             with suppress(OSError):  # what is refused before the first batch leaves nothing behind
                 store.out.rmdir()
 
-    def _summarise(self, store: Store, device: torch.device) -> None:
+    def _summarize(self, store: Store, device: torch.device) -> None:
         """Write everything that is derived from the finished batches; `summary.json` last."""
         records, names, numbers, faults, reasons, seconds, rebuild_error = store.read()
         skipped = Counter(reasons) + self.source.skipped
@@ -86,7 +86,7 @@ class Diagnosis:
             raise UserError(f"images={self.where}: none could be read ({said(skipped) or 'it holds no image'}; "
                             f"min_side={self.min_side})")
         out, thresholds = store.out, self.thresholds
-        heads, blocks_, grid, survival = _tables(records, self.subject, thresholds, self.blocks)
+        heads, blocks_, grid, survival = _tables(records, self.loaded, thresholds, self.blocks)
         per_image(out / "per_image.npz", records, names, numbers)
         for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
             write_whole(out / f"{name}.parquet", table.write_parquet)
@@ -112,12 +112,12 @@ class Diagnosis:
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:
         """Attention maps of the busiest heads on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
-        return stripes(attention_maps(self.subject.model, image, busiest(heads)), name)
+        return stripes(attention_maps(self.loaded.model, image, busiest(heads)), name)
 
 
-def _tables(records: Records, subject: Subject, thresholds: ThresholdConfig,
+def _tables(records: Records, loaded: LoadedModel, thresholds: ThresholdConfig,
             blocks: list[int]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, dict[str, float | None]]]:
-    largest, spike = spectral_spikes(subject.model, blocks)
+    largest, spike = spectral_spikes(loaded.model, blocks)
     heads = head_table(records, thresholds, blocks).with_columns(
         pl.Series("query_key_sigma1", largest.flatten().numpy()), pl.Series("spectral_spike", spike.flatten().numpy()),
     ).with_columns((pl.col("query_key_sigma1") * pl.col("median_sink_token_norm")).alias("sigma1_sink_norm"))

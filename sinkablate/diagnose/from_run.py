@@ -20,7 +20,7 @@ from sinkablate.config import (
 )
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import Subject, measurable, plain, require_finite
+from sinkablate.diagnose.model import LoadedModel, measurable, plain, require_finite
 from sinkablate.errors import UserError
 from sinkablate.run.checkpoint_files import check_checkpoint
 from sinkablate.run.directory import last_checkpoint
@@ -32,7 +32,7 @@ from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.weights import read_weights
 
 
-def run_subject(run: str, *, trust: bool = False) -> Subject:
+def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
     """The last checkpoint of a run of ours, with the run's own data.
 
     Args:
@@ -62,7 +62,7 @@ def run_subject(run: str, *, trust: bool = False) -> Subject:
     try:
         thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
         images = _whole_number(stored["diagnostics"]["images"], "diagnostics.images")
-        subject = make(saved, stored, state)
+        loaded = make(saved, stored, state)
     except KeyError as error:
         raise UserError(f"run={run}: config.yaml is not the configuration of a run (no key {error})") from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -71,9 +71,9 @@ def run_subject(run: str, *, trust: bool = False) -> Subject:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
-    require_finite(subject.model, f"run={run}: {path}")
+    require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
-    return replace(subject, description=plain(subject.description | known), thresholds=thresholds,
+    return replace(loaded, description=plain(loaded.description | known), thresholds=thresholds,
                    probe_images=images)
 
 
@@ -88,7 +88,7 @@ def _whole_number(value: Any, key: str) -> int:
     return value
 
 
-def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
     """A vision transformer and its validation images."""
     from sinkablate.data.datamodule import ImageData  # imports Lightning, which models from elsewhere do without
 
@@ -106,12 +106,12 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
 
     seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
             "interpolation": images.interpolation, "crop_pct": images.crop_pct}
-    return Subject(model=model, untrained=untrained, own=own, in_chans=images.in_chans,
+    return LoadedModel(model=model, untrained=untrained, own=own, in_chans=images.in_chans,
                    transform=eval_transform(images),
                    description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen})
 
 
-def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> Subject:
+def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
     """A toy transformer and the sequences it is evaluated on."""
     config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
     size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
@@ -121,7 +121,7 @@ def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]
         tokens = evaluation_tokens(config, seed, max(count, size))[:count]
         return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
 
-    return Subject(model=model, untrained=untrained, own=own, toy=ToyTask.draw(config, seed),
+    return LoadedModel(model=model, untrained=untrained, own=own, toy=ToyTask.draw(config, seed),
                    description={"model": f"{stored['variant']} (toy {config.task})",
                                 "preprocessing": "none: sequences as drawn"})
 

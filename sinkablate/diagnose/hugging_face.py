@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import Subject, measurable, plain, require_finite
+from sinkablate.diagnose.model import LoadedModel, measurable, plain, require_finite
 from sinkablate.errors import UserError
 
 
-def hugging_face_subject(location: str) -> Subject:
+def load_hugging_face(location: str) -> LoadedModel:
     """A vision model of transformers from a local folder, or untrained from a `config.json`.
 
     Raises:
@@ -56,7 +56,7 @@ def hugging_face_subject(location: str) -> Subject:
     weights = location if path.is_dir() else "random"
     if seen["input_size"][-1] != side:
         _require_other_size(model, seen["input_size"], side, location)
-    return Subject(model=model, untrained=untrained, in_chans=channels, transform=transform, description=plain(
+    return LoadedModel(model=model, untrained=untrained, in_chans=channels, transform=transform, description=plain(
         {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}))
 
 

@@ -30,7 +30,7 @@ from sinkablate.errors import UserError
 BUILTIN = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png",
            "motorcycle_right.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg",
            "moon.png", "retina.jpg", "clock_motion.png")
-"""Pictures that scikit-image ships."""
+"""ImageSource that scikit-image ships."""
 LIST_SUFFIXES = (".txt", ".lst")
 
 
@@ -71,7 +71,7 @@ class Preparation:
         return self.transform(image)
 
 
-class Pictures:
+class ImageSource:
     """A set of images in a fixed order.
 
     Args:
@@ -166,7 +166,7 @@ def _require_shard(path: str) -> None:
                         f"({', '.join(LIST_SUFFIXES)}) nor a shard ({', '.join(SHARD_SUFFIXES)})")
 
 
-class Given:
+class InMemoryImages:
     """Images, or sequences, that a run has ready."""
 
     def __init__(self, given: ProbeSet) -> None:

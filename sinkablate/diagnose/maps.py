@@ -7,9 +7,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sinkablate.diagnose.from_run import run_subject
-from sinkablate.diagnose.model import Subject
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnose.from_run import load_from_run
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.figures.maps import Floats, Maps, busiest, patch_grid
@@ -51,21 +51,21 @@ def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, tru
     Raises:
         UserError: There is no checkpoint, or its data cannot be had.
     """
-    subject = run_subject(str(run), trust=trust)
-    assert subject.own is not None
-    probe, received = subject.own(images), _Received(busiest(heads, count))
-    with undisturbed(subject.model), Tap(subject.model, received, sorted({block for block, _ in received.rows})) as tap:
+    loaded = load_from_run(str(run), trust=trust)
+    assert loaded.own is not None
+    probe, received = loaded.own(images), _Received(busiest(heads, count))
+    with measurement_mode(loaded.model), Tap(loaded.model, received, sorted({block for block, _ in received.rows})) as tap:
         tap.run(probe.images)
-    pictures = () if subject.toy is not None else tuple(_picture(subject, image) for image in probe.images)
+    pictures = () if loaded.toy is not None else tuple(_picture(loaded, image) for image in probe.images)
     patches = received.kinds.count("patch")
     return Maps(heads=tuple(received.rows), names=tuple(map(str, probe.names)), pictures=pictures,
                 kinds=received.kinds, received=np.stack(list(received.rows.values())),
                 grid=patch_grid(patches, *pictures[0].shape[:2]) if pictures else (1, patches))
 
 
-def _picture(subject: Subject, image: Tensor) -> Floats:
-    """An image (C, H, W) as it was before it was normalised, (H, W) or (H, W, 3)."""
-    seen = subject.description["preprocessing"]
+def _picture(loaded: LoadedModel, image: Tensor) -> Floats:
+    """An image (C, H, W) as it was before it was normalized, (H, W) or (H, W, 3)."""
+    seen = loaded.description["preprocessing"]
     mean, std = (torch.tensor(seen[name]).view(-1, 1, 1) for name in ("mean", "std"))
     plain = (image.cpu() * std + mean).clamp(0, 1).movedim(0, -1).float().numpy()
     return plain[..., 0] if plain.shape[-1] == 1 else plain[..., :3]

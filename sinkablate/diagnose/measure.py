@@ -19,7 +19,7 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.data.layout import DataError
 from sinkablate.diagnose.images import Picture
 from sinkablate.diagnose.store import Store
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.errors import UserError
@@ -53,7 +53,7 @@ def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds:
         store: Receives each finished batch.
         thresholds: Of the quantities.
         blocks: Numbers of the blocks to measure.
-        batch_size: Pictures per forward pass.
+        batch_size: ImageSource per forward pass.
         limit: Measure the first so many pictures; None is all.
         strict: A picture that cannot be read stops the run instead of being skipped.
 
@@ -62,7 +62,7 @@ def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds:
     """
     total = min(x for x in (limit, len(source) or None, sys.maxsize) if x is not None)
     recorder, begun = Recorder(thresholds), time.perf_counter()
-    with undisturbed(model), Tap(model, recorder, blocks) as tap, progress(store.position, total) as advance:
+    with measurement_mode(model), Tap(model, recorder, blocks) as tap, progress(store.position, total) as advance:
         for start, end, (names, numbers, tensors, faults) in _batches(source, store.position, total, batch_size):
             if faults and strict:
                 raise UserError(f"{faults[0]} (without --strict such images are skipped and counted)")

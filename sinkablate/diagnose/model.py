@@ -19,7 +19,7 @@ from sinkablate.vit.weights import weights_classes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class LoadedModel:
     """A model to be measured."""
 
     model: nn.Module
@@ -74,7 +74,7 @@ def plain(description: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def timm_subject(choice: ModelChoice) -> Subject:
+def load_timm(choice: ModelChoice) -> LoadedModel:
     """A timm model with the preprocessing of its own pretrained configuration.
 
     Raises:
@@ -95,7 +95,7 @@ def timm_subject(choice: ModelChoice) -> Subject:
     data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
     seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}
     bare = replace(config, pretrained=False, checkpoint=None)
-    return Subject(
+    return LoadedModel(
         model=measurable(model), in_chans=channels, transform=create_transform(**data, is_training=False),
         description=plain({"model": choice.name, "weights": weights, "preprocessing": seen}),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)))

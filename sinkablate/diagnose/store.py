@@ -1,7 +1,7 @@
 """What a diagnosis has measured so far, on disk: one file per finished batch, so that a rerun goes on after the last.
 
     OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
-    OUT/parts/*.npz      finished batches, gone when all is summarised
+    OUT/parts/*.npz      finished batches, gone when all is summarized
 """
 
 import json
@@ -74,7 +74,7 @@ class Store:
 
     @property
     def finished(self) -> bool:
-        """True when everything has been summarised."""
+        """True when everything has been summarized."""
         return not self.overwrite and (self.out / "summary.json").exists()
 
     @property

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.figures.stripes import AttentionMap
@@ -31,6 +31,6 @@ class _Maps:
 def attention_maps(model: nn.Module, image: Tensor, heads: list[tuple[int, int]]) -> list[AttentionMap]:
     """Maps of some heads on one image (1, C, H, W), by block and head."""
     maps = _Maps(heads)
-    with undisturbed(model), Tap(model, maps, sorted({block for block, _ in heads})) as tap:
+    with measurement_mode(model), Tap(model, maps, sorted({block for block, _ in heads})) as tap:
         tap.run(image)
     return maps.found

@@ -32,7 +32,7 @@ def print_summary(summary: dict[str, Any], out: str) -> None:
     spelled = {text.split(":")[0]: text for text in summary["rules"]}
     for rule in EXPLAINED:
         kept = summary["label_survival"][rule]["all"]
-        worth = "" if kept is None else f"; {kept:.0%} of the labels survive every neighbouring threshold"
+        worth = "" if kept is None else f"; {kept:.0%} of the labels survive every neighboring threshold"
         console.print(f"{spelled[rule]}\n  on {_places(summary['counts'][rule]) or 'no token'}{worth}", soft_wrap=True)
     console.print(f"rebuilt blocks differ from the model's by at most {summary['rebuild_error']:.1e}; "
                   f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "

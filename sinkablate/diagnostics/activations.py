@@ -1,4 +1,4 @@
-"""How hard a block's tensors are to quantise: range, tails, massive activations. Axis letters as in `view.py`."""
+"""How hard a block's tensors are to quantize: range, tails, massive activations. Axis letters as in `view.py`."""
 
 import torch
 from torch import Tensor

@@ -57,7 +57,7 @@ def norm_summary(norms: Tensor, layout: TokenLayout, outlier_sd: float,
                  absolute: float | None = None) -> dict[str, dict[str, Tensor]]:
     """Mean, median, p99, max and outlier share of token norms, over the images and tokens of each type.
 
-    A median does not add up over batches: gather the norms (B, N) of all images, then summarise once.
+    A median does not add up over batches: gather the norms (B, N) of all images, then summarize once.
 
     Args:
         norms: Token norms (B, N) of one block's output, before the final norm.
@@ -84,8 +84,8 @@ def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
 
 def token_variance(x: Tensor) -> Tensor:
     """Variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
-    centred = x - x.mean(1, keepdim=True)
-    spread: Tensor = torch.linalg.vector_norm(centred, dim=(1, 2))
+    centered = x - x.mean(1, keepdim=True)
+    spread: Tensor = torch.linalg.vector_norm(centered, dim=(1, 2))
     return spread.square() / x[0].numel()
 
 

@@ -15,7 +15,7 @@ from sinkablate.diagnostics.tap import Tap
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def measurement_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode, fp32 without TF32, no autocast, no graph; modes, random states and settings come back, always."""
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
@@ -44,7 +44,7 @@ def check(model: nn.Module, image: Tensor) -> None:
         UserError: The model cannot be measured; the message names its family.
     """
     recorder = Recorder(ThresholdConfig())
-    with undisturbed(model), Tap(model, recorder) as tap:
+    with measurement_mode(model), Tap(model, recorder) as tap:
         tap.run(image)
         recorder.take(np.zeros(1, np.int64))
 
@@ -66,7 +66,7 @@ def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds
     device = next(model.parameters()).device
     recorder = Recorder(thresholds)
     parts = []
-    with undisturbed(model), Tap(model, recorder) as tap:
+    with measurement_mode(model), Tap(model, recorder) as tap:
         for start in range(0, len(images), batch_size):
             tap.run(images[start:start + batch_size].to(device))
             parts.append(recorder.take(order[start:start + batch_size]))

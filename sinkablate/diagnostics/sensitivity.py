@@ -51,7 +51,7 @@ class Grid:
             nop_max=self.rule.nop_max * nop, broadcast_min=self.rule.broadcast_min * broadcast,
             rank_max=self.values["rank_max"][place["rank_max"]])
 
-    def neighbours(self) -> dict[str, list[dict[str, int]]]:
+    def neighbors(self) -> dict[str, list[dict[str, int]]]:
         """Points one step from home, by axis."""
         found = {}
         for axis in AXES:
@@ -70,7 +70,7 @@ def sensitivity(heads: Mapping[str, NDArray[np.float32]],
 
     Returns:
         A table with one row per rule and grid point: the thresholds, events, nop, broadcast, other per image; and for
-        each rule the share of events that keep their label under every neighbouring value of each axis, and of `all`
+        each rule the share of events that keep their label under every neighboring value of each axis, and of `all`
         axes (one at a time); None without events.
     """
     tables, survival = [], {}
@@ -109,6 +109,6 @@ def _survival(grid: Grid, heads: Mapping[str, NDArray[np.float32]],
     home = labels_at(grid.home)
     event = is_event(home)
     kept = {axis: np.all([labels_at(place)[event] == home[event] for place in places], axis=0)
-            for axis, places in grid.neighbours().items() if places}
+            for axis, places in grid.neighbors().items() if places}
     kept["all"] = np.all(list(kept.values()), axis=0)
     return {axis: float(same.mean()) if event.any() else None for axis, same in kept.items()}

@@ -51,14 +51,14 @@ class BlockView:
     raw_v: Tensor | None = None
     """G2 only: the values before the gate, (B, H, M, d)."""
     rows_sum_to_one: bool = True
-    """False for relu, pointwise, polynomial and sigmoid, whose weights are normalised by sum |A| for events."""
+    """False for relu, pointwise, polynomial and sigmoid, whose weights are normalized by sum |A| for events."""
     rows_at_most_one: bool = True
     """False where a row may exceed one, so that 1 - row mass is not what a null sink took."""
     takes_null: bool = False
     """True for zero and learned sinks and clipping: part of a row may go to no token."""
 
     def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
-        """Attention weights A (b, h, N, M) of some images and heads; signed, not renormalised."""
+        """Attention weights A (b, h, N, M) of some images and heads; signed, not renormalized."""
         return self.weights_and_logits(images, heads)[0]
 
     def weights_and_logits(self, images: slice, heads: slice) -> tuple[Tensor, Tensor | None]:

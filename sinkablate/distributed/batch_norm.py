@@ -5,20 +5,20 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defined]
 
 
-class BatchNormAllRanks(nn.BatchNorm1d):
+class SyncBatchNorm1d(nn.BatchNorm1d):
     """As `nn.BatchNorm1d` on the embeddings (N, D) of all processes together, which have equally many each."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised embeddings (N, D); the gradient passes through the mean and variance of all processes."""
+        """Normalized embeddings (N, D); the gradient passes through the mean and variance of all processes."""
         if not (self.training and distributed.is_available() and distributed.is_initialized()):
             return super().forward(x)
         world = distributed.get_world_size()
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = all_reduce(wide.mean(0)) / world
-        centred = wide - mean
-        variance = all_reduce(centred.square().mean(0)) / world
+        centered = wide - mean
+        variance = all_reduce(centered.square().mean(0)) / world
         self._track(mean.detach(), variance.detach(), len(x) * world)
-        return (centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(x.dtype)
+        return (centered * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

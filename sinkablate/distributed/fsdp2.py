@@ -1,4 +1,4 @@
-"""`--trainer.strategy fsdp2`: weights, gradients, optimiser cut over the processes, checkpoints as of one process."""
+"""`--trainer.strategy fsdp2`: weights, gradients, optimizer cut over the processes, checkpoints as of one process."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +32,7 @@ class FullySharded(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """The optimiser's state comes from the checkpoint that Lightning has read."""
+        """The optimizer's state comes from the checkpoint that Lightning has read."""
         return True
 
     def setup_environment(self) -> None:
@@ -52,7 +52,7 @@ class FullySharded(ModelParallelStrategy):
 
     @torch.no_grad()
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole tensors, numbered as the optimiser does; empty on all processes but the first."""
+        """Whole tensors, numbered as the optimizer does; empty on all processes but the first."""
         state = optimizer.state_dict()
         tensors = {number: {name: self._kept(value) for name, value in values.items()}
                    for number, values in state["state"].items()}

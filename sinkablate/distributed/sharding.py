@@ -39,7 +39,7 @@ def like(tensor: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def whole(module: nn.Module) -> nn.Module:
+def unshard(module: nn.Module) -> nn.Module:
     """The module, or of one that is cut over processes a plain copy with all its weights; each of them must ask."""
     twin: nn.Module | None = vars(module).get(_TWIN)
     if twin is None:

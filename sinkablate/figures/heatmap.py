@@ -15,7 +15,7 @@ PANELS = {
 
 
 def heatmap(table: pl.DataFrame, title: str) -> bytes:
-    """PNG of three panels over blocks and heads, from a table of `head_table`; all colours run from 0 to 1."""
+    """PNG of three panels over blocks and heads, from a table of `head_table`; all colors run from 0 to 1."""
     blocks, heads = table["block"].n_unique(), table["head"].n_unique()
     width, height = 1.2 + 0.32 * heads, 1.1 + 0.32 * blocks
     figure = Figure(figsize=(max(9.0, 3 * width), max(2.6, height)), dpi=110, layout="constrained")

@@ -4,12 +4,12 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from sinkablate.figures.sinks import LABEL_COLOURS, Drawn, say
+from sinkablate.figures.sinks import LABEL_COLORS, Drawn, say
 
 ORDER = ("zero_value", "mean_value", "donor_value", "rotated_value", "ordinary_value", "redirect", "random_value",
          "random_head", "register_zero", "register_mean", "register_donor", "pathway_zero", "pathway_mean",
          "pathway_donor")
-COLOURS = {**LABEL_COLOURS, "pathway": "#009E73", "none": "#555555"}
+COLORS = {**LABEL_COLORS, "pathway": "#009E73", "none": "#555555"}
 MARKERS = {"nop": "o", "broadcast": "s", "other": "^", "pathway": "D", "none": "v"}
 SMALLEST = 1e-6
 """Smaller effects, zero among them, are drawn here, at the axis's edge: below is rounding."""
@@ -19,7 +19,7 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
     """Final effect of every edit by class: heads as small dots, the class median with its interval over blocks."""
     shown = heads.select("block", "head", "edit", "class", "effect", "effect_low", "effect_high", "counts")
     edits = [edit for edit in ORDER if edit in set(shown["edit"])]
-    names = [name for name in COLOURS if name in set(shown["class"])]
+    names = [name for name in COLORS if name in set(shown["class"])]
     figure = Figure(figsize=(7.2, max(2.4, 1.1 + 0.36 * len(edits))), layout="constrained")
     axis = figure.subplots()
     for place, name in enumerate(names):
@@ -27,12 +27,12 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
         for row, edit in enumerate(edits):
             some = shown.filter((pl.col("class") == name) & (pl.col("edit") == edit))
             effects = _shown(some["effect"])
-            axis.scatter(effects, np.full(len(effects), row + offset), s=7, alpha=0.35, color=COLOURS[name])
+            axis.scatter(effects, np.full(len(effects), row + offset), s=7, alpha=0.35, color=COLORS[name])
             median = classes.filter((pl.col("class") == name) & (pl.col("edit") == edit))
             if len(median):
                 value, low, high = (float(_shown(median[f"effect{end}"])[0]) for end in ("", "_low", "_high"))
-                axis.plot([low, high], [row + offset] * 2, color=COLOURS[name], linewidth=1.6)
-                axis.plot(value, row + offset, color=COLOURS[name], marker=MARKERS[name], markersize=6,
+                axis.plot([low, high], [row + offset] * 2, color=COLORS[name], linewidth=1.6)
+                axis.plot(value, row + offset, color=COLORS[name], marker=MARKERS[name], markersize=6,
                           label=f"{name}, {median['heads'][0]} heads" if row == 0 else None)
     axis.set_yticks(range(len(edits)), edits)
     axis.set_xscale("log" if np.isfinite(_shown(shown["effect"])).any() else "linear")
@@ -54,11 +54,11 @@ def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, e
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size")
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axis = figure.subplots()
-    for name in (name for name in COLOURS if name in set(shown["class"])):
+    for name in (name for name in COLORS if name in set(shown["class"])):
         some = shown.filter(pl.col("class") == name)
         x, y = some["ratio_out"].to_numpy(), _shown(some["effect"])
         spread = [np.clip(y - _shown(some["effect_low"]), 0, None), np.clip(_shown(some["effect_high"]) - y, 0, None)]
-        axis.errorbar(x, y, yerr=np.nan_to_num(spread), fmt=MARKERS[name], color=COLOURS[name], markersize=5,
+        axis.errorbar(x, y, yerr=np.nan_to_num(spread), fmt=MARKERS[name], color=COLORS[name], markersize=5,
                       linewidth=0.8, label=name)
     for limit in (nop_max, broadcast_min):
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-TYPE_COLOURS = {"cls": "#0072B2", "register": "#E69F00", "patch": "#009E73", "null": "#999999", "kv_bias": "#CC79A7"}
-"""Okabe and Ito's colours, which differ for colour-blind readers too."""
-LABEL_COLOURS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
-VARIANT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513")
+TYPE_COLORS = {"cls": "#0072B2", "register": "#E69F00", "patch": "#009E73", "null": "#999999", "kv_bias": "#CC79A7"}
+"""Okabe and Ito's colors, which differ for color-blind readers too."""
+LABEL_COLORS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
+VARIANT_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513")
 TYPE_MARKERS = {"cls": "o", "register": "s", "patch": "^", "null": "x", "kv_bias": "D"}
 
 Drawn = tuple[Figure, pl.DataFrame]
@@ -36,13 +36,13 @@ def whole_numbers(axis: Axes, which: Literal["x", "y"] = "x") -> None:
 
 def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
     """Which tokens take the attention, block by block: share of mass, and share of the events of a rule."""
-    kinds = [kind for kind in TYPE_COLOURS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
+    kinds = [kind for kind in TYPE_COLORS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
     data = blocks.select("block", *(f"mass_{kind}" for kind in kinds), *(f"events_{rule}_{kind}" for kind in kinds))
     figure, axes = _axes(1, 2, (8.4, 3.2))
     for axis, prefix, label in zip(axes, ("mass_", f"events_{rule}_"),
                                    ("share of the attention mass", f"share of events, rule {rule}"), strict=True):
         for kind in kinds:
-            axis.plot(data["block"], data[f"{prefix}{kind}"], color=TYPE_COLOURS[kind], marker=TYPE_MARKERS[kind],
+            axis.plot(data["block"], data[f"{prefix}{kind}"], color=TYPE_COLORS[kind], marker=TYPE_MARKERS[kind],
                       markersize=4, label=kind)
         axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, ylim=(-0.03, 1.03))
         whole_numbers(axis)
@@ -63,7 +63,7 @@ def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive
         axis.set_yticks(range(len(numbers)), [str(number) for number in numbers], fontsize=7)
         whole_numbers(axis)
         if not (values > 0).any():
-            say(axis, "no event in any head", colour="white")
+            say(axis, "no event in any head", color="white")
     figure.colorbar(image, ax=axes, label="share of images with an event")
     return figure, data
 
@@ -71,10 +71,10 @@ def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive
 def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: float, rank_max: float) -> Drawn:
     """Value ratio against stable rank of every head.
 
-    Heads with enough `causal` events: medians over those, coloured by the commonest label, marked by token type. The
-    others: medians over all images, small and grey.
+    Heads with enough `causal` events: medians over those, colored by the commonest label, marked by token type. The
+    others: medians over all images, small and gray.
     """
-    labels = list(LABEL_COLOURS)
+    labels = list(LABEL_COLORS)
     data = heads.with_columns(
         events=pl.sum_horizontal(f"causal_{label}" for label in labels),
         label=pl.concat_list(f"causal_{label}" for label in labels).list.arg_max().map_elements(
@@ -94,7 +94,7 @@ def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: f
     for label, kind in sorted(set(zip(shown["label"], shown["token_type"], strict=True))):
         some = shown.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
         axis.scatter(some["event_median_ratio_out"], some["event_median_stable_rank"], s=26, alpha=0.8,
-                     color=LABEL_COLOURS[label], marker=TYPE_MARKERS[kind], label=f"{label}, {kind}")
+                     color=LABEL_COLORS[label], marker=TYPE_MARKERS[kind], label=f"{label}, {kind}")
     axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median", ylabel="stable rank of the update, median", yscale="log",
              title=f"heads with at least {min_events} causal events: {len(shown)} of {len(data)}")
     axis.yaxis.set_major_formatter("{x:g}")
@@ -111,10 +111,10 @@ def token_norms(blocks: pl.DataFrame) -> Drawn:
     data = blocks.select("block", *(f"norm_{kind}_{name}" for kind in kinds for name in names))
     figure, (axis,) = _axes(1, 1, (5.6, 3.6))
     for kind in kinds:
-        colour = TYPE_COLOURS[kind]
-        axis.plot(data["block"], data[f"norm_{kind}_median"], color=colour, marker=TYPE_MARKERS[kind], markersize=4,
+        color = TYPE_COLORS[kind]
+        axis.plot(data["block"], data[f"norm_{kind}_median"], color=color, marker=TYPE_MARKERS[kind], markersize=4,
                   label=f"{kind}, median")
-        axis.plot(data["block"], data[f"norm_{kind}_p99"], color=colour, linestyle=":", label=f"{kind}, p99")
+        axis.plot(data["block"], data[f"norm_{kind}_p99"], color=color, linestyle=":", label=f"{kind}, p99")
     axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm", yscale="log")
     whole_numbers(axis)
     axis.legend(fontsize=8)
@@ -154,8 +154,8 @@ def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
     for axis, (name, label) in zip(axes, MOVES.items(), strict=True):
         line = data.filter(pl.col("axis") == name)
         axis.plot(line[name], line["events"], color="black", linewidth=0.8, marker=".", label="events")
-        for kind, colour in LABEL_COLOURS.items():
-            axis.plot(line[name], line[kind], color=colour, marker=".", label=kind)
+        for kind, color in LABEL_COLORS.items():
+            axis.plot(line[name], line[kind], color=color, marker=".", label=kind)
         axis.axvline(home[name][0], color="#555555", linestyle="--", linewidth=0.8)
         axis.set(xlabel=label)
         axis.set_ylim(bottom=0)
@@ -177,19 +177,19 @@ def formation(metrics: pl.DataFrame) -> Drawn:
                                "toy/inflow_source": "source token"},
         "ratio to the other tokens' value, rank": {"toy/value_ratio": "value ratio",
                                                    "toy/stable_rank": "stable rank of the update"},
-        "share of sequences, rule adaptive": {f"toy/label_{name}": name for name in LABEL_COLOURS},
+        "share of sequences, rule adaptive": {f"toy/label_{name}": name for name in LABEL_COLORS},
         "spectral spike of W_Q and W_K": {"toy/spectral_spike": "sink's block"},
     }
     figure, axes = _axes(1, len(panels), (2.9 * len(panels), 3.6))
-    colours = list(TYPE_COLOURS.values())
+    colors = list(TYPE_COLORS.values())
     shown = ["step"]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         present = {name: text for name, text in lines.items() if name in data.columns}
         shown += present
         for place, (name, text) in enumerate(present.items()):
             axis.plot(data["step"], data[name], label=text, marker=".", markersize=3,
-                      color=LABEL_COLOURS.get(text, colours[place]))
-        axis.set(xlabel="optimiser step", ylabel=title)
+                      color=LABEL_COLORS.get(text, colors[place]))
+        axis.set(xlabel="optimizer step", ylabel=title)
         axis.legend(fontsize=7)
     axes[0].set_yscale("log")
     return figure, data.select(shown)
@@ -201,9 +201,9 @@ def _axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def say(axis: Axes, text: str, colour: str = "black") -> None:
+def say(axis: Axes, text: str, color: str = "black") -> None:
     """A word in the middle of axes that would otherwise be empty without a reason."""
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=colour)
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=color)
 
 
 def _column(table: pl.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]

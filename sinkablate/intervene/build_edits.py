@@ -1,4 +1,4 @@
-"""The edits of one image in one block: what `edits.py` defines, filled with this image's and its lenders' values."""
+"""The edits of one image in one block: what `edits.py` defines, filled with values of this image and of its donors."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -27,8 +27,8 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
 
     Args:
         view: The head's block on this image.
-        plan: Sinks, lenders and draws.
-        values: What lenders lend.
+        plan: Sinks, donor_candidates and draws.
+        values: What donor_candidates lend.
         image: Number of the image in the plan.
         place: Block and head.
         names: Which of `EDITS`.
@@ -36,8 +36,8 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
     _, head = place
     weights, sink = head_weights(view, head), plan.sink(image, place)
     found = []
-    column, lenders, donor = plan.heads.index(place), plan.lenders(image, place), plan.donor(image, place)
-    own, others = view.v[0, head, sink], lent(values.sink[:, column], lenders, donor)
+    column, donor_candidates, donor = plan.heads.index(place), plan.donor_candidates(image, place), plan.donor(image, place)
+    own, others = view.v[0, head, sink], donor_values(values.sink[:, column], donor_candidates, donor)
     if donor is not None:
         others["ordinary"] = torch.from_numpy(values.ordinary[donor, column])
     for name in SINK_EDITS[:-1]:
@@ -49,14 +49,14 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
     if "random_value" in names and view.layout.num_tokens > 1:
         other = plan.other_token(image, place, view.layout.num_tokens, "random_value")
         found.append(_value_edit("random_value", view, head, weights, other, torch.zeros_like(own)))
-    calm = plan.calm_head(image, place) if "random_head" in names else None
+    calm = plan.non_sink_head(image, place) if "random_head" in names else None
     if calm is not None:
         zero = _value_edit("random_head", view, calm, head_weights(view, calm), plan.sink(image, (place[0], calm)),
                            torch.zeros_like(own))
         found.append(replace(zero, head=head))
     if "register" in names and view.layout.num_registers:
         found += _register_edits(view, head, sink, weights,
-                                 lambda register: lent(values.registers[:, column, register], lenders, donor))
+                                 lambda register: donor_values(values.registers[:, column, register], donor_candidates, donor))
     return found
 
 
@@ -105,15 +105,15 @@ def pathway_donor(plan: Plan, image: int, block: int) -> int | None:
     return drawn + (drawn >= image)
 
 
-def lent(values: Array, lenders: list[int], donor: int | None) -> dict[str, Tensor]:
-    """`mean` over the lenders, in float64, and `donor`, (d,) each; nothing without a lender.
+def donor_values(values: Array, donor_candidates: list[int], donor: int | None) -> dict[str, Tensor]:
+    """`mean` over the donor_candidates, in float64, and `donor`, (d,) each; nothing without a lender.
 
     Args:
         values: Of every image (n, d).
-        lenders: Who may lend.
+        donor_candidates: Who may lend.
         donor: The one of them that was drawn.
     """
     if donor is None:
         return {}
-    return {"mean": torch.from_numpy(values[lenders].astype(np.float64).mean(axis=0)),
+    return {"mean": torch.from_numpy(values[donor_candidates].astype(np.float64).mean(axis=0)),
             "donor": torch.from_numpy(values[donor])}

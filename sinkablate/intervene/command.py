@@ -12,7 +12,7 @@ from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import device_of, pictures_of, subject_of
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.store import Store, refuse_another
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
@@ -100,21 +100,21 @@ def intervene(
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite: shards would wipe out each other's rows; remove the directory first")
-    subject = subject_of("intervene", backbone, run, hf, trust=trust)
-    shape = (len(blocks_of(subject.model)), block_parts(subject.model, 0).num_heads)
+    loaded = subject_of("intervene", backbone, run, hf, trust=trust)
+    shape = (len(blocks_of(loaded.model)), block_parts(loaded.model, 0).num_heads)
     given = None if heads == "auto" else parse_heads(heads, shape)
     if diagnosis is not None:
         known = _limit_of(Path(diagnosis))
         limit = limit or known
     elif images is None and limit is None:
-        limit = max(OWN_IMAGES, subject.probe_images)
-    source, where = pictures_of(subject, images, limit, min_side)
+        limit = max(OWN_IMAGES, loaded.probe_images)
+    source, where = pictures_of(loaded, images, limit, min_side)
     refuse_lonely(1 if limit == 1 else len(source), names)
     target = device_of(device)
-    about = Diagnosis(subject=subject, source=source, where=where, thresholds=thresholds or subject.thresholds,
+    about = Diagnosis(loaded=loaded, source=source, where=where, thresholds=thresholds or loaded.thresholds,
                       blocks=list(range(shape[0])), limit=limit, min_side=min_side)
-    rule = rule or subject.rule
-    gated = any(block_parts(subject.model, block).gate is not None for block in range(shape[0]))
+    rule = rule or loaded.rule
+    gated = any(block_parts(loaded.model, block).gate is not None for block in range(shape[0]))
     chosen = rule_named(rule, about.thresholds, gated=gated)
     identity = json.loads(json.dumps({**about.identity(), "heads": heads, "edits": names, "rule": rule, "seed": seed,
                                       "selection": asdict(selection), "control_images": control_images}))
@@ -133,8 +133,8 @@ def intervene(
         except UserError:
             rows.leave()
             raise
-        with undisturbed(subject.model):
-            Experiment(subject, source, rows, plan, names, target, about.thresholds, chosen,
+        with measurement_mode(loaded.model):
+            Experiment(loaded, source, rows, plan, names, target, about.thresholds, chosen,
                        selection).run(part, batch_size, control_images)
     summary = (read_json(Path(out) / "summary.json") or {}) if rows.finished else {
         "headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}

@@ -2,7 +2,7 @@
 
     permuted values    NOP labels vanish, broadcast labels survive: that label alone is no evidence of content
     random network     every event is broadcast, none NOP; the donor's direction and the gain over local size are null
-    donor              moves outputs towards the donor more than a random direction does, else there is no content
+    donor              moves outputs toward the donor more than a random direction does, else there is no content
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule, apply
 from sinkablate.diagnostics.tap import Tap
@@ -75,7 +75,7 @@ class _Permuted(Recorder):
 def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -> Records:
     """Measure images (1, C, H, W), one at a time."""
     parts = []
-    with undisturbed(model), Tap(model, recorder) as tap:
+    with measurement_mode(model), Tap(model, recorder) as tap:
         for number, image in enumerate(images):
             tap.run(image)
             parts.append(recorder.take(np.array([number])))

@@ -13,7 +13,7 @@ from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.build_edits import edits_of_head, pathway_donor, pathway_edits
 from sinkablate.intervene.edits import Edit, change_of_value, head_output, head_weights
 from sinkablate.intervene.effects import common_share, cosine, is_rounding, mean_change, relative_change
-from sinkablate.intervene.replay import Passage, Replay, copies
+from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.intervene.selection import Plan
 from sinkablate.intervene.values import Values, pathway_blocks, state
 from sinkablate.vit.anatomy import block_parts, final_norm
@@ -54,20 +54,20 @@ class Editor:
     @torch.no_grad()
     def rows(self, image: int, tensor: Tensor) -> list[dict[str, Any]]:
         """The rows of one image (1, C, H, W), which is number `image` of the plan."""
-        passage = self.replay.see(tensor)
-        return [row for block in self.replay.parts for row in self._rows_of_block(passage, image, tensor, block)]
+        cache = self.replay.run_with_cache(tensor)
+        return [row for block in self.replay.parts for row in self._rows_of_block(cache, image, tensor, block)]
 
-    def edits(self, passage: Passage, image: int, block: int) -> list[Edit]:
+    def edits(self, cache: ActivationCache, image: int, block: int) -> list[Edit]:
         """Everything that is changed in one block of one image."""
         edits = [edit for place in self.plan.edited(image) if place[0] == block
-                 for edit in edits_of_head(passage.views[block], self.plan, self.values, image, place, self.names)]
+                 for edit in edits_of_head(cache.views[block], self.plan, self.values, image, place, self.names)]
         if block in self.pathways:
-            edits += pathway_edits(state(self.model, passage, block), self.plan,
+            edits += pathway_edits(state(self.model, cache, block), self.plan,
                                    self.values.states[:, self.pathways.index(block)], image, block)
         return edits
 
-    def _rows_of_block(self, passage: Passage, image: int, tensor: Tensor, block: int) -> Iterator[dict[str, Any]]:
-        edits, view = self.edits(passage, image, block), passage.views[block]
+    def _rows_of_block(self, cache: ActivationCache, image: int, tensor: Tensor, block: int) -> Iterator[dict[str, Any]]:
+        edits, view = self.edits(cache, image, block), cache.views[block]
         donors = {head: self._donor(head, image, block) for head in {edit.head for edit in edits}}
         known = {head: self._of_head(view, head, image, block) for head in donors if head >= 0}
         wrote = {head: _written(view, head, head_output(view, head, head_weights(view, head)))
@@ -75,10 +75,10 @@ class Editor:
         size = max(1, copies(view.layout.num_tokens) - 1)
         for start in range(0, len(edits), size):
             group = edits[start:start + size]
-            last = self.replay.from_block(passage, block, *updates(self.model, passage, block, group))
-            lenders = [donors[edit.head] for edit in group]
-            measured = self._measure(last, view, group, lenders, image, block) | self.judge(last, tensor, image)
-            for place, (edit, donor) in enumerate(zip(group, lenders, strict=True)):
+            last = self.replay.from_block(cache, block, *updates(self.model, cache, block, group))
+            donor_candidates = [donors[edit.head] for edit in group]
+            measured = self._measure(last, view, group, donor_candidates, image, block) | self.judge(last, tensor, image)
+            for place, (edit, donor) in enumerate(zip(group, donor_candidates, strict=True)):
                 row = {"image": self.plan.names[image], "number": self.plan.numbers[image], "block": block,
                        "head": edit.head, "edit": edit.name, "changed_head": edit.changed_head,
                        "donor": None if donor is None else self.plan.names[donor], **known.get(edit.head, {})}
@@ -93,11 +93,11 @@ class Editor:
         own, edited = tokens[0], tokens[1:]
         counted = torch.stack([self._counted(view, edit, image, block) for edit in edits])
         here = torch.from_numpy(self.values.outputs[image])
-        towards = torch.stack([torch.full_like(here, torch.nan) if donor is None else
+        toward = torch.stack([torch.full_like(here, torch.nan) if donor is None else
                                torch.from_numpy(self.values.outputs[donor]) - here for donor in donors]).to(own)
         effect = relative_change(own, edited, counted)
         directions = {"common_share": common_share(own, edited, counted),
-                      "donor_cosine": cosine(mean_change(own, edited, counted), towards)}
+                      "donor_cosine": cosine(mean_change(own, edited, counted), toward)}
         return {"effect": effect, **{name: values.masked_fill(is_rounding(effect), torch.nan)
                                      for name, values in directions.items()}}
 
@@ -132,12 +132,12 @@ def _written(view: BlockView, head: int, output: Tensor) -> Tensor:
     return (output @ view.out_map[head].T).norm()
 
 
-def updates(model: nn.Module, passage: Passage, block: int, edits: list[Edit]) -> tuple[Tensor, Tensor | None]:
+def updates(model: nn.Module, cache: ActivationCache, block: int, edits: list[Edit]) -> tuple[Tensor, Tensor | None]:
     """What attention and pathway of a block write in an unedited copy and in each edited one, (1 + E, N, D) each.
 
     The second is None where no edit is the pathway's.
     """
-    view, parts = passage.views[block], block_parts(model, block)
+    view, parts = cache.views[block], block_parts(model, block)
     assert view.update is not None
     w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
     changes = torch.zeros(1 + len(edits), *view.update.shape[1:]).to(view.update)
@@ -147,8 +147,8 @@ def updates(model: nn.Module, passage: Passage, block: int, edits: list[Edit]) -
             changes[place] = edit.change @ w[:, edit.changed_head].T
             continue
         pathway: Any = parts.pathway
-        beside = passage.pathways[block].repeat(len(changes), 1, 1) if beside is None else beside
-        beside[place] += (pathway.openness(passage.pathway_inputs[block]) * pathway.proj(edit.change))[0]
+        beside = cache.pathways[block].repeat(len(changes), 1, 1) if beside is None else beside
+        beside[place] += (pathway.openness(cache.pathway_inputs[block]) * pathway.proj(edit.change))[0]
     return view.update + changes, beside
 
 

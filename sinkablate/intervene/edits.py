@@ -89,7 +89,7 @@ def change_of_redirect(view: BlockView, head: int, weights: Tensor, column: int)
 
 
 def redirected(view: BlockView, head: int, weights: Tensor, column: int) -> Tensor:
-    """A without column s, its rows renormalised, (N, M); what remains is never divided by 1 - A_is.
+    """A without column s, its rows renormalized, (N, M); what remains is never divided by 1 - A_is.
 
     A softmax over the remaining logits. Where a zero or learned sink takes part of the row, tokens keep their share of
     it; without that sink, if it is the column that goes, they share all. Scores that are no softmax keep the row's

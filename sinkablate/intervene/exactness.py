@@ -17,7 +17,7 @@ from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.intervene.editor import Editor, updates
 from sinkablate.intervene.edits import Edit, head_weights
-from sinkablate.intervene.replay import Passage, Replay, copies
+from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.vit.anatomy import classify, features, final_norm
 
 MAX_ERROR = 1e-8
@@ -42,14 +42,14 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
     """
     exact = replace(editor, model=copy.deepcopy(editor.model).double(), plan=replace(editor.plan, everywhere=True))
     tensor, replay = tensor.double(), exact.replay
-    passage = replay.see(tensor)
-    errors = {"unedited output": _output_error(exact.model, tensor, passage)}
+    cache = replay.run_with_cache(tensor)
+    errors = {"unedited output": _output_error(exact.model, tensor, cache)}
     for block in replay.parts:
-        edits = exact.edits(passage, image, block)
-        last = replay.from_block(passage, block, *updates(exact.model, passage, block, []))
-        errors[f"unedited replay of block {block}"] = _error(last, passage.last)
+        edits = exact.edits(cache, image, block)
+        last = replay.from_block(cache, block, *updates(exact.model, cache, block, []))
+        errors[f"unedited replay of block {block}"] = _error(last, cache.last)
         valued = [edit for edit in edits if edit.column is not None]
-        for edit, error in zip(valued, _value_errors(exact.model, replay, passage, block, valued), strict=True):
+        for edit, error in zip(valued, _value_errors(exact.model, replay, cache, block, valued), strict=True):
             errors[f"block {block} head {edit.changed_head} {edit.name}"] = error
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] < MAX_ERROR:
@@ -58,29 +58,29 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
     return errors[worst]
 
 
-def _output_error(model: nn.Module, tensor: Tensor, passage: Passage) -> float:
+def _output_error(model: nn.Module, tensor: Tensor, cache: ActivationCache) -> float:
     """What is made of the last block's output against the model's own features, and its classifier's answer."""
     own = features(model, tensor)
-    error = min(_error(tokens, own) for tokens in (final_norm(model)(passage.last), passage.last))
-    logits = classify(model, passage.last)
+    error = min(_error(tokens, own) for tokens in (final_norm(model)(cache.last), cache.last))
+    logits = classify(model, cache.last)
     return error if logits is None else max(error, _error(logits, model(tensor)))
 
 
-def _value_errors(model: nn.Module, replay: Replay, passage: Passage, block: int, edits: list[Edit]) -> list[float]:
+def _value_errors(model: nn.Module, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]) -> list[float]:
     """Error of every value edit of a block: closed form against the model's own attention, and against the replay."""
-    view, stream = passage.views[block], passage.streams[block]
+    view, stream = cache.views[block], cache.streams[block]
     size, found = copies(view.layout.num_tokens), []
-    own = _stream_after(replay, block, lambda: replay.from_block(passage, block, *updates(model, passage, block, [])))
+    own = _stream_after(replay, block, lambda: replay.from_block(cache, block, *updates(model, cache, block, [])))
     forgiven = 64 * torch.finfo(stream.dtype).eps * float(own.abs().max())
     for start in range(0, len(edits), size):
         group = edits[start:start + size]
         expected = torch.stack([closed_form(view, edit) for edit in group])
         replayed = _stream_after(replay, block, lambda group=group: replay.from_block(  # type: ignore[misc]
-            passage, block, *updates(model, passage, block, group)))[1:] - own
+            cache, block, *updates(model, cache, block, group)))[1:] - own
         errors = [_error(ours, closed, forgiven) for ours, closed in zip(replayed, expected, strict=True)]
         inside = [place for place, edit in enumerate(group) if (edit.column or 0) < view.layout.num_tokens]
         if inside:  # a null or k/v-bias column has no value that could be exchanged in the call
-            direct = _with_values(replay, passage, block, [group[place] for place in inside]) - own
+            direct = _with_values(replay, cache, block, [group[place] for place in inside]) - own
             for place, change in zip(inside, direct, strict=True):
                 errors[place] = max(errors[place], _error(change, expected[place], forgiven))
         found += errors
@@ -119,9 +119,9 @@ def _stream_after(replay: Replay, block: int, run: Callable[[], object]) -> Tens
     return seen[0]
 
 
-def _with_values(replay: Replay, passage: Passage, block: int, edits: Sequence[Edit]) -> Tensor:
+def _with_values(replay: Replay, cache: ActivationCache, block: int, edits: Sequence[Edit]) -> Tensor:
     """The stream after a block's own attention, which runs with other values, (E, N, D)."""
-    args, kwargs = passage.calls[block]
+    args, kwargs = cache.calls[block]
     parts = replay.parts[block]
 
     def exchanged(v: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _with_values(replay: Replay, passage: Passage, block: int, edits: Sequence[E
             stack.callback(hook.remove)
         else:
             stack.enter_context(_Exchange(exchanged))
-        stream = passage.streams[block].expand(len(edits), -1, -1)
+        stream = cache.streams[block].expand(len(edits), -1, -1)
         return _stream_after(replay, block, lambda: parts.block(stream, *args, **kwargs))
 
 

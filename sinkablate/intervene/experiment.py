@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.data.layout import DataError
-from sinkablate.diagnose.images import Given
+from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.measure import Source, progress
-from sinkablate.diagnose.model import Subject
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
@@ -38,7 +38,7 @@ from sinkablate.run.provenance import provenance
 class Experiment:
     """Everything that decides the results, and where they go."""
 
-    subject: Subject
+    loaded: LoadedModel
     source: Source
     rows: Rows
     plan: Plan
@@ -56,7 +56,7 @@ class Experiment:
 
     @considerate_threads()
     def run(self, shard: tuple[int, int], together: int, control_images: int) -> None:
-        """Edit the shard's images that are not done, and summarise once every image is.
+        """Edit the shard's images that are not done, and summarize once every image is.
 
         Args:
             shard: k and n: the images k, k + n, ...
@@ -66,7 +66,7 @@ class Experiment:
         Raises:
             UserError: A check in float64 fails, or the disk is full.
         """
-        self.subject.model.to(self.device)
+        self.loaded.model.to(self.device)
         todo = self._edited()
         if todo:
             with self.rows.alone():
@@ -76,23 +76,23 @@ class Experiment:
             self._edit([image for image in todo if image % shard[1] == shard[0]], values, together)
         with self.rows.alone():
             if not self.rows.finished and set(todo) <= self.rows.done():
-                self._summarise(control_images)
+                self._summarize(control_images)
 
     def _edited(self) -> list[int]:
         """Images on which there is something to edit."""
-        pathways = "pathway" in self.names and pathway_blocks(self.subject.model)
+        pathways = "pathway" in self.names and pathway_blocks(self.loaded.model)
         return [image for image in range(len(self.plan.names)) if pathways or self.plan.edited(image)]
 
     def _values(self) -> Values:
         path = self.rows.out / "values.npz"
         if not path.exists():
             images = (tensor for _, tensor in self._load(list(range(len(self.plan.names)))))
-            collect(self.subject.model, self.plan, images).save(path)
+            collect(self.loaded.model, self.plan, images).save(path)
         return Values.load(path)
 
     def _edit(self, images: list[int], values: Values, together: int) -> None:
-        targets = targets_of(self.source.targets if isinstance(self.source, Given) else None, self.plan.numbers)
-        editor = Editor(self.subject.model, self.plan, values, self.names, judge_of(self.subject, targets))
+        targets = targets_of(self.source.targets if isinstance(self.source, InMemoryImages) else None, self.plan.numbers)
+        editor = Editor(self.loaded.model, self.plan, values, self.names, judge_of(self.loaded, targets))
         done = self.rows.done()
         left = [image for image in images if image not in done]
         finished: list[int] = []
@@ -121,7 +121,7 @@ class Experiment:
                 return
         raise UserError(f"images: {len(wanted)} of those diagnosed are gone")
 
-    def _summarise(self, control_images: int) -> None:
+    def _summarize(self, control_images: int) -> None:
         """Write everything that is derived from the finished images; `summary.json` last."""
         out, plan = self.rows.out, self.plan
         rows = row_table(self.rows.read())
@@ -157,6 +157,6 @@ class Experiment:
         busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]
         images = [tensor for _, tensor in self._load(sorted(busiest.tolist()))]
         print(f"controls on {len(images)} images", file=sys.stderr, flush=True)
-        untrained = self.subject.untrained(seed + 1).to(self.device)
-        return [permuted_values(self.subject.model, images, self.rule, self.thresholds, seed),
+        untrained = self.loaded.untrained(seed + 1).to(self.device)
+        return [permuted_values(self.loaded.model, images, self.rule, self.thresholds, seed),
                 random_network(untrained, images, self.rule, self.thresholds, events_per_image(plan.labels), seed)]

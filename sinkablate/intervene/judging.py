@@ -3,25 +3,25 @@
 import torch
 from torch import Tensor
 
-from sinkablate.diagnose.model import Subject
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.intervene.editor import Judge
 from sinkablate.intervene.effects import class_effects
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.anatomy import classify
 
 
-def judge_of(subject: Subject, targets: list[int] | None) -> Judge:
+def judge_of(loaded: LoadedModel, targets: list[int] | None) -> Judge:
     """The judge of a model; one that neither classifies nor has a task adds nothing.
 
     Args:
-        subject: The model.
+        loaded: The model.
         targets: Class of each image of the plan, where they are known.
     """
-    if subject.toy is not None:
-        return toy_judge(subject.toy)
+    if loaded.toy is not None:
+        return toy_judge(loaded.toy)
 
     def classifier(last: Tensor, _image: Tensor, number: int) -> dict[str, Tensor]:
-        logits = classify(subject.model, last)
+        logits = classify(loaded.model, last)
         return {} if logits is None else class_effects(logits, None if targets is None else targets[number])
 
     return classifier

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.labels import Labels, is_event
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule, apply
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
@@ -134,7 +134,7 @@ def _edit(model: nn.Module, images: Sequence[Tensor], records: Records, labels: 
     classes = {(block, head): head_class(labels[:, block, head]) for block, head in plan.heads}
     rows: list[dict[str, Any]] = []
     if plan.heads:
-        with undisturbed(model):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
+        with measurement_mode(model):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
             model, images = model.double(), [image.double() for image in images]
             editor = Editor(model, plan, collect(model, plan, images),
                             ("zero_value", "mean_value", "donor_value", "rotated_value"), no_judge)

@@ -21,7 +21,7 @@ TOKENS = 8192
 
 
 @dataclass
-class Passage:
+class ActivationCache:
     """What one image left behind in a model."""
 
     views: dict[int, BlockView] = field(default_factory=dict)
@@ -60,20 +60,20 @@ class Replay:
         self.blocks = list(blocks_of(model))
         self.parts = {index: block_parts(model, index) for index in blocks}
 
-    def see(self, image: Tensor) -> Passage:
+    def run_with_cache(self, image: Tensor) -> ActivationCache:
         """Send one image (1, ...) through the model.
 
         Raises:
             UserError: A chosen block cannot be tapped, or is not what the tap makes of it.
         """
-        passage = Passage()
+        cache = ActivationCache()
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            passage.streams.append(args[0])
-            passage.calls.append((args[1:], kwargs))
+            cache.streams.append(args[0])
+            cache.calls.append((args[1:], kwargs))
 
         def leave(_: nn.Module, _args: Any, output: Any) -> None:
-            passage.last = _first(output)
+            cache.last = _first(output)
 
         with ExitStack() as stack:
             for block in self.blocks:
@@ -81,46 +81,46 @@ class Replay:
                 stack.callback(handle.remove)
             stack.callback(self.blocks[-1].register_forward_hook(leave).remove)
             for index, parts in self.parts.items():
-                self._note(passage, index, parts, stack)
-            with Tap(self.model, passage, list(self.parts)) as tap:
+                self._note(cache, index, parts, stack)
+            with Tap(self.model, cache, list(self.parts)) as tap:
                 tap.run(image)
-        return passage
+        return cache
 
-    def _note(self, passage: Passage, index: int, parts: BlockParts, stack: ExitStack) -> None:
+    def _note(self, cache: ActivationCache, index: int, parts: BlockParts, stack: ExitStack) -> None:
         def attention(_: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, tuple):
-                passage.beside[index] = output[1:]
+                cache.beside[index] = output[1:]
 
         def pathway(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            passage.pathway_inputs[index], passage.pathways[index] = args[0], output
+            cache.pathway_inputs[index], cache.pathways[index] = args[0], output
 
         stack.callback(parts.attn.register_forward_hook(attention).remove)
         if parts.pathway is not None:
             stack.callback(parts.pathway.register_forward_hook(pathway).remove)
 
-    def from_block(self, passage: Passage, index: int, update: Tensor, pathway: Tensor | None = None) -> Tensor:
+    def from_block(self, cache: ActivationCache, index: int, update: Tensor, pathway: Tensor | None = None) -> Tensor:
         """Outputs of the last block (E, N, D) where the attention of block `index` writes something else.
 
         Args:
-            passage: Of the image.
+            cache: Of the image.
             index: The edited block.
             update: What its attention writes instead, before LayerScale, (E, N, D).
             pathway: What its pathway writes instead, (E, N, D); None: what it wrote.
         """
         parts = self.parts[index]
-        given: Any = (update, *passage.beside[index]) if index in passage.beside else update
+        given: Any = (update, *cache.beside[index]) if index in cache.beside else update
         with ExitStack() as stack:
             stack.enter_context(_stand_in(parts.block, parts.attn, given))
             if parts.pathway is not None:
-                wrote = passage.pathways[index] if pathway is None else pathway
+                wrote = cache.pathways[index] if pathway is None else pathway
                 stack.enter_context(_stand_in(parts.block, parts.pathway, wrote))
-            x = self._call(passage, index, passage.streams[index].expand(len(update), -1, -1))
+            x = self._call(cache, index, cache.streams[index].expand(len(update), -1, -1))
         for later in range(index + 1, len(self.blocks)):
-            x = self._call(passage, later, x)
+            x = self._call(cache, later, x)
         return x
 
-    def _call(self, passage: Passage, index: int, x: Tensor) -> Tensor:
-        args, kwargs = passage.calls[index]
+    def _call(self, cache: ActivationCache, index: int, x: Tensor) -> Tensor:
+        args, kwargs = cache.calls[index]
         return _first(self.blocks[index](x, *args, **kwargs))
 
 

@@ -136,7 +136,7 @@ class Plan:
         """Dominant column."""
         return int(self.quantities["sink_idx"][image, *place])
 
-    def lenders(self, image: int, place: Head) -> list[int]:
+    def donor_candidates(self, image: int, place: Head) -> list[int]:
         """Images that may lend, in their order."""
         kinds, events = self.quantities["sink_type"][:, *place], self.events[:, *place]
         fits = (kinds == kinds[image]) & (events == events[image])
@@ -145,10 +145,10 @@ class Plan:
 
     def donor(self, image: int, place: Head) -> int | None:
         """The image whose value an image gets; None where no other fits."""
-        lenders = self.lenders(image, place)
-        return lenders[self.draw(image, f"donor {place}", len(lenders))] if lenders else None
+        donor_candidates = self.donor_candidates(image, place)
+        return donor_candidates[self.draw(image, f"donor {place}", len(donor_candidates))] if donor_candidates else None
 
-    def calm_head(self, image: int, place: Head) -> int | None:
+    def non_sink_head(self, image: int, place: Head) -> int | None:
         """Another head of the same block that is no sink on this image; None where all are."""
         block, head = place
         calm = [other for other, sinks in enumerate(self.events[image, block]) if other != head and not sinks]

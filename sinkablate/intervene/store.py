@@ -3,7 +3,7 @@
     OUT/intervention.json   what is edited: a rerun with anything else is refused
     OUT/diagnosis/          which heads are sinks, where (unless a diagnosis was given)
     OUT/values.npz          what every image's heads hand out
-    OUT/parts/*.json        rows of finished images, gone when all is summarised
+    OUT/parts/*.json        rows of finished images, gone when all is summarized
 """
 
 import json
@@ -56,7 +56,7 @@ class Rows:
 
     @property
     def finished(self) -> bool:
-        """True when everything has been summarised."""
+        """True when everything has been summarized."""
         return not self._overwrite and (self.out / "summary.json").exists()
 
     def open(self) -> None:

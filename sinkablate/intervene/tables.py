@@ -45,16 +45,16 @@ def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: 
     found = []
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
         name = classes.get((block, head), "none") if head is not None else "pathway"
-        labelled = group.filter(pl.col("label") == name)
-        of_class = labelled if name in NAMES and not everywhere else group
+        labeled = group.filter(pl.col("label") == name)
+        of_class = labeled if name in NAMES and not everywhere else group
         if not len(of_class):  # an edit that could be made on no event of the head's class
             continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
         found.append({
             "block": block, "head": head, "edit": edit, "class": name, "images": len(group),
-            "class_events": len(labelled) if name in NAMES else 0,
-            "counts": name in NAMES and len(labelled) >= config.min_class_events,
+            "class_events": len(labeled) if name in NAMES else 0,
+            "counts": name in NAMES and len(labeled) >= config.min_class_events,
             **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
             "effect_low": low, "effect_high": high,
             **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns}})

@@ -1,4 +1,4 @@
-"""Are labels worth anything? Heads labelled broadcast should matter more than heads labelled NOP.
+"""Are labels worth anything? Heads labeled broadcast should matter more than heads labeled NOP.
 
 The unit is the head, its score the median effect of an edit over its events. Positive: broadcast; negative: NOP.
 Blocks are what is resampled: heads of one block share their depth, and an interval over heads is far too narrow.

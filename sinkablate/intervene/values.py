@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.diagnose.store import write_whole
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.intervene.replay import Passage, Replay
+from sinkablate.intervene.replay import ActivationCache, Replay
 from sinkablate.intervene.selection import Plan
 from sinkablate.run.reading import read_arrays
 from sinkablate.vit.anatomy import block_parts, blocks_of, final_norm
@@ -68,35 +68,35 @@ def collect(model: nn.Module, plan: Plan, images: Iterable[Tensor]) -> Values:
     replay = Replay(model, sorted({block for block, _ in plan.heads} | set(states)))
     found: dict[str, list[Array]] = {field.name: [] for field in fields(Values)}
     for image, tensor in enumerate(images):
-        passage = replay.see(tensor)
-        for name, value in _of_image(model, plan, image, passage, states).items():
+        cache = replay.run_with_cache(tensor)
+        for name, value in _of_image(model, plan, image, cache, states).items():
             found[name].append(value.float().cpu().numpy())
     return Values(**{name: np.stack(arrays) for name, arrays in found.items()})
 
 
-def _of_image(model: nn.Module, plan: Plan, image: int, passage: Passage, states: list[int]) -> dict[str, Tensor]:
+def _of_image(model: nn.Module, plan: Plan, image: int, cache: ActivationCache, states: list[int]) -> dict[str, Tensor]:
     heads: dict[str, list[Tensor]] = {"sink": [], "ordinary": [], "registers": []}
     for block, head in plan.heads:
-        view, place = passage.views[block], (block, head)
+        view, place = cache.views[block], (block, head)
         v, layout = view.v[0, head], view.layout
         heads["sink"].append(v[plan.sink(image, place)])
         heads["ordinary"].append(v[plan.other_token(image, place, layout.num_tokens, "ordinary")])
         heads["registers"].append(v[layout.num_cls:layout.num_prefix])
     found = {name: torch.stack(values) if values else torch.empty(0) for name, values in heads.items()}
-    found["states"] = torch.stack([state(model, passage, index) for index in states]) if states else torch.empty(0)
-    return found | {"outputs": mean_patch(final_norm(model)(passage.last)[0], any_view(passage))}
+    found["states"] = torch.stack([state(model, cache, index) for index in states]) if states else torch.empty(0)
+    return found | {"outputs": mean_patch(final_norm(model)(cache.last)[0], any_view(cache))}
 
 
-def state(model: nn.Module, passage: Passage, index: int) -> Tensor:
+def state(model: nn.Module, cache: ActivationCache, index: int) -> Tensor:
     """Global state g (K,) of a block's pathway."""
     pathway: Any = block_parts(model, index).pathway
-    found: Tensor = pathway.state(passage.pathway_inputs[index])[0, 0]
+    found: Tensor = pathway.state(cache.pathway_inputs[index])[0, 0]
     return found
 
 
-def any_view(passage: Passage) -> BlockView:
+def any_view(cache: ActivationCache) -> BlockView:
     """A view, for the layout that all share."""
-    return next(iter(passage.views.values()))
+    return next(iter(cache.views.values()))
 
 
 def mean_patch(tokens: Tensor, view: BlockView) -> Tensor:

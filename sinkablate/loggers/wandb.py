@@ -19,7 +19,7 @@ from sinkablate.config import WandbConfig
 from sinkablate.loggers.wandb_record import WandbRecord, agents_id
 
 
-class SteadyWandb(WandbLogger):
+class FaultTolerantWandbLogger(WandbLogger):
     """A `WandbLogger` that steps aside when the server, the key or the network fails: said once, training goes on.
 
     Args:
@@ -153,7 +153,7 @@ def wandb_mode(config: WandbConfig) -> str:
 
 
 def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...],
-                 cell: str | None = None) -> SteadyWandb | None:
+                 cell: str | None = None) -> FaultTolerantWandbLogger | None:
     """The logger of one run, or None when W&B is disabled.
 
     Args:
@@ -166,7 +166,7 @@ def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, 
     mode = wandb_mode(config)
     if mode == "disabled":
         return None
-    return SteadyWandb(
+    return FaultTolerantWandbLogger(
         record=lambda: WandbRecord(Path(run_dir), cell or name, agents_id() or config.id),
         name=name, save_dir=run_dir, mode=mode, project=config.project,
         entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,

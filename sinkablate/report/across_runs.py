@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import LABEL_COLOURS, TYPE_COLOURS, VARIANT_COLOURS, Drawn, say, whole_numbers
+from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, VARIANT_COLORS, Drawn, say, whole_numbers
 from sinkablate.report.ablation import Ablation, Estimate
 from sinkablate.report.contents import column, sinks, sinks_by_type, types_caveat
 from sinkablate.report.frames import frames, keyed, label_axes
@@ -26,14 +26,14 @@ def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
     data = pl.DataFrame(rows).group_by("variant", "label", "token_type", maintain_order=True).agg(
         pl.col("events").mean(), pl.len().alias("runs"))
     names = data["variant"].unique(maintain_order=True).to_list()
-    figure, axes = frames(list(LABEL_COLOURS), size=(max(2.6, 0.5 + 0.3 * len(names)),
+    figure, axes = frames(list(LABEL_COLORS), size=(max(2.6, 0.5 + 0.3 * len(names)),
                                                      2.4 + 0.055 * max(map(len, names))))  # for the slanted names
-    for axis, label in zip(axes, LABEL_COLOURS, strict=True):
+    for axis, label in zip(axes, LABEL_COLORS, strict=True):
         below = np.zeros(len(names))
-        for kind, colour in TYPE_COLOURS.items():
+        for kind, color in TYPE_COLORS.items():
             height = column(data.filter((pl.col("label") == label) & (pl.col("token_type") == kind)), "events")
             if height.any():
-                axis.bar(range(len(names)), height, bottom=below, color=colour, label=kind, width=0.75)
+                axis.bar(range(len(names)), height, bottom=below, color=color, label=kind, width=0.75)
             below += height
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
     label_axes(figure, "", f"events per image, rule {rule}")
@@ -67,9 +67,9 @@ def stability(runs: Lines) -> Drawn | None:
 
 
 def scatter(runs: Lines, rule: str, metric: str) -> Drawn | None:
-    """Panel 6: task metric against events per image, one point a run, coloured by variant."""
+    """Panel 6: task metric against events per image, one point a run, colored by variant."""
     rows = [{"run": run.name, "variant": run.variant, "finished": run.finished,
-             "events": sum(value for name, value in sinks(run, rule).items() if name in LABEL_COLOURS),
+             "events": sum(value for name, value in sinks(run, rule).items() if name in LABEL_COLORS),
              metric: float(run.summary[metric])}
             for run in runs if rule in run.rules and isinstance(run.summary.get(metric), int | float)]
     if not rows:
@@ -80,9 +80,9 @@ def scatter(runs: Lines, rule: str, metric: str) -> Drawn | None:
     for place, name in enumerate(names):
         for finished in (True, False):
             some = data.filter((pl.col("variant") == name) & (pl.col("finished") == finished))
-            colour = VARIANT_COLOURS[place % len(VARIANT_COLOURS)]
-            axis.scatter(some["events"], some[metric], color=colour, facecolor=colour if finished else "none", s=28,
-                         marker="os^Dv"[place // len(VARIANT_COLOURS) % 5], label=name if finished or not len(
+            color = VARIANT_COLORS[place % len(VARIANT_COLORS)]
+            axis.scatter(some["events"], some[metric], color=color, facecolor=color if finished else "none", s=28,
+                         marker="os^Dv"[place // len(VARIANT_COLORS) % 5], label=name if finished or not len(
                              data.filter((pl.col("variant") == name) & pl.col("finished"))) else None)
     axis.set(xlabel=f"events per image, rule {rule}", ylabel=metric)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=ceil(len(names) / 14))
@@ -115,11 +115,11 @@ def effects(made: Ablation) -> Drawn:
     return figure, _table(rows)
 
 
-def _intervals(axis: Axes, rows: Sequence[Estimate], first: int, colour: str, marker: str) -> None:
+def _intervals(axis: Axes, rows: Sequence[Estimate], first: int, color: str, marker: str) -> None:
     for place, each in enumerate(rows, first):
         if isfinite(each.low):
-            axis.plot([each.low, each.high], [place, place], color=colour, linewidth=1.5)
-        axis.plot([each.value], [place], marker, color=colour, markersize=5)
+            axis.plot([each.low, each.high], [place, place], color=color, linewidth=1.5)
+        axis.plot([each.value], [place], marker, color=color, markersize=5)
 
 
 def _table(rows: Sequence[Estimate]) -> pl.DataFrame:

@@ -8,12 +8,12 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
-from sinkablate.figures.sinks import LABEL_COLOURS, TYPE_COLOURS, moves
+from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, moves
 from sinkablate.report.runs import FORMATION_RULES, Run
 
 DIGITS = 4
-KINDS = tuple(TYPE_COLOURS)
-VERDICTS = (*LABEL_COLOURS, "undefined")
+KINDS = tuple(TYPE_COLORS)
+VERDICTS = (*LABEL_COLORS, "undefined")
 QUANTITIES = {
     "median_mass": "attention mass on the sink",
     "median_routed_frac": "share of queries routed to it",
@@ -80,11 +80,11 @@ def sinks_by_type(run: Run, rule: str) -> dict[str, dict[str, float]]:
     """
     stored = counted_by_type(run, rule)
     if stored is not None:
-        return {label: {kind: float(stored[label].get(kind, 0)) for kind in KINDS} for label in LABEL_COLOURS}
+        return {label: {kind: float(stored[label].get(kind, 0)) for kind in KINDS} for label in LABEL_COLORS}
     assert run.heads is not None
     table = from_block_one(run.heads)
     return {label: {kind: float((some[f"{rule}_{label}"] / some["images"]).sum()) for kind in KINDS
-                    for some in [table.filter(pl.col("token_type") == kind)]} for label in LABEL_COLOURS}
+                    for some in [table.filter(pl.col("token_type") == kind)]} for label in LABEL_COLORS}
 
 
 def types_caveat(runs: Sequence[Run], rule: str | None = None) -> str:
@@ -104,7 +104,7 @@ def steps_of_labels(run: Run, rule: str) -> pl.DataFrame | None:
     """Events per image of each label over training steps: columns step, nop, broadcast, other."""
     single = run.heads is not None and not run.heads["block"].max()
     prefix = ("sink" if rule == "causal" else f"sink/{rule}") + ("/first_block" if single else "")
-    names = {f"{prefix}/{label}": label for label in LABEL_COLOURS}
+    names = {f"{prefix}/{label}": label for label in LABEL_COLORS}
     if run.metrics is None or not set(names) <= set(run.metrics.columns):
         return None
     table = run.metrics.select("step", *names).rename(names).drop_nulls()
@@ -161,7 +161,7 @@ def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
 
 def _labels_by_step(run: Run) -> dict[str, dict[str, list[Any]]]:
     found = {rule: steps_of_labels(run, rule) for rule in run.rules or FORMATION_RULES}
-    return {rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLOURS}}
+    return {rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLORS}}
             for rule, table in found.items() if table is not None}
 
 

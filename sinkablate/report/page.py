@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sinkablate import __version__
 from sinkablate.figures.maps import Maps
-from sinkablate.figures.sinks import LABEL_COLOURS, MOVES, TYPE_COLOURS, VARIANT_COLOURS
+from sinkablate.figures.sinks import LABEL_COLORS, MOVES, TYPE_COLORS, VARIANT_COLORS
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks, types_caveat
 from sinkablate.report.runs import Run
@@ -53,7 +53,7 @@ def page_data(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation 
     first = max(runs, key=lambda run: (run.kind == "run", run.name in maps,
                                        sum(sinks(run, rule).values()) if rule in run.rules else 0))
     return {"runs": shown, "pictures": list(pictures), "kinds": KINDS, "quantities": QUANTITIES, "moves": MOVES,
-            "label_colours": LABEL_COLOURS, "type_colours": TYPE_COLOURS, "variant_colours": VARIANT_COLOURS,
+            "label_colors": LABEL_COLORS, "type_colors": TYPE_COLORS, "variant_colors": VARIANT_COLORS,
             "metrics": task_metrics(runs),
             "ablation": None if ablation is None else page_ablation(ablation),
             "start": {"run": first.name, "rule": rule, "metric": metric}}

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from sinkablate.figures.sinks import (
-    LABEL_COLOURS,
+    LABEL_COLORS,
     MOVES,
-    TYPE_COLOURS,
+    TYPE_COLORS,
     TYPE_MARKERS,
     Drawn,
     draw_moves,
@@ -37,12 +37,12 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
         assert run.blocks is not None
         table = run.blocks.sort("block")
         shown = ["block"]
-        kinds = [kind for kind in TYPE_COLOURS if _there(table, f"mass_{kind}")]
+        kinds = [kind for kind in TYPE_COLORS if _there(table, f"mass_{kind}")]
         for prefix, style, text in (("mass_", "-", "mass"), (f"events_{rule}_", ":", "events")):
             for kind in kinds:
                 name = f"{prefix}{kind}"
                 if _there(table, name):
-                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1.2,
+                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLORS[kind], linewidth=1.2,
                               marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
                     shown.append(name)
         axis.set_ylim(-0.03, 1.03)
@@ -70,7 +70,7 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
         axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
         whole_numbers(axis)
         if not (values > 0).any():
-            say(axis, "no event in any head", colour="white")
+            say(axis, "no event in any head", color="white")
         rows.append(named(table, run))
     assert image is not None
     figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"share of images with an event, rule {rule}", fontsize=8)
@@ -80,7 +80,7 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
 
 
 def atlas(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 3: value ratio against stable rank of every head, medians over all images; grey heads have no event."""
+    """Panel 3: value ratio against stable rank of every head, medians over all images; gray heads have no event."""
     some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules
                             and "median_ratio_out" in run.heads.columns])
     if not some:
@@ -91,16 +91,16 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
         "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
     rows = []
     for axis, run, (nop_max, broadcast_min, rank_max) in zip(axes, some, judged, strict=True):
-        table = labelled(run, rule)
+        table = labeled(run, rule)
         for edge in (nop_max, broadcast_min):
             axis.axvline(edge, color="#777777", linewidth=0.7, linestyle="--", label=edges)
         axis.axhline(rank_max, color="#777777", linewidth=0.7, linestyle="--")
         for label, kind in sorted(set(table.select("label", "token_type").rows()), key=lambda pair: pair[0] != "none"):
             points = table.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
-            grey = label == "none"
-            axis.scatter(points["median_ratio_out"], points["median_stable_rank"], s=5 if grey else 18, alpha=0.8,
-                         color="#BBBBBB" if grey else LABEL_COLOURS[label],
-                         marker="." if grey else TYPE_MARKERS[kind], label="no event" if grey else f"{label}, {kind}")
+            gray = label == "none"
+            axis.scatter(points["median_ratio_out"], points["median_stable_rank"], s=5 if gray else 18, alpha=0.8,
+                         color="#BBBBBB" if gray else LABEL_COLORS[label],
+                         marker="." if gray else TYPE_MARKERS[kind], label="no event" if gray else f"{label}, {kind}")
         rows.append(named(table, run))
     axes[0].set_xlim(left=0)  # once all points are there: the frames share their axes
     _plain_log(axes)
@@ -124,10 +124,10 @@ def _plain_log(axes: Sequence[Axes]) -> None:
         axis.yaxis.set_minor_locator(NullLocator())
 
 
-def labelled(run: Run, rule: str) -> pl.DataFrame:
+def labeled(run: Run, rule: str) -> pl.DataFrame:
     """Every head with its events and its commonest label, `none` without an event."""
     assert run.heads is not None
-    labels = list(LABEL_COLOURS)
+    labels = list(LABEL_COLORS)
     counts = [pl.col(f"{rule}_{label}") for label in labels]
     best = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(labels)), return_dtype=pl.String)
     return run.heads.select("block", "head", "token_type", "median_ratio_out", "median_stable_rank",
@@ -151,7 +151,7 @@ def token_norms(runs: Lines) -> Drawn | None:
             for stat, style in (("median", "-"), ("p99", ":")):
                 name = f"norm_{kind}_{stat}"
                 if _there(table, name):
-                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLOURS[kind], linewidth=1,
+                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLORS[kind], linewidth=1,
                               label=f"{kind}, {stat}")
                     shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
         whole_numbers(axis)
@@ -171,12 +171,12 @@ def formation(runs: Lines, rule: str) -> Drawn | None:
     tables = [(run, of_run[run.name]) for run in some]
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
-        for label, colour in LABEL_COLOURS.items():
-            axis.plot(table["step"], table[label], color=colour, linewidth=1.3, marker=".", markersize=5, label=label)
-        if not any(column(table, label).any() for label in LABEL_COLOURS):
+        for label, color in LABEL_COLORS.items():
+            axis.plot(table["step"], table[label], color=color, linewidth=1.3, marker=".", markersize=5, label=label)
+        if not any(column(table, label).any() for label in LABEL_COLORS):
             say(axis, "no event")
     axes[0].set_ylim(bottom=0)
-    label_axes(figure, "optimiser step", f"events per image, rule {rule}")
+    label_axes(figure, "optimizer step", f"events per image, rule {rule}")
     keyed(figure, axes, part)
     return figure, pl.concat([named(table, run) for run, table in tables], how="vertical_relaxed")
 

@@ -79,7 +79,7 @@ class Run:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The numbers of `LIMITS` by which the run's events were labelled."""
+        """The numbers of `LIMITS` by which the run's events were labeled."""
         of_diagnosis = self.summary.get("thresholds") or {}
         said = {name: (self.config.get(f"diagnostics.thresholds.{name}"), of_diagnosis.get(name), default)
                 for name, default in LIMITS.items()}

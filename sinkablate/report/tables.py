@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sinkablate.compare.formats import NEEDS, Sheet, escaped_markdown, latex_table, markdown_table, render, sheets
-from sinkablate.figures.sinks import LABEL_COLOURS
+from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.ablation import Ablation
 from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type, types_caveat
 from sinkablate.report.runs import Run
@@ -18,7 +18,7 @@ def runs_sheet(runs: Sequence[Run], metric: str | None, rule: str) -> Sheet:
     for run in runs:
         numbers, state = scalar_metrics(run), "diverged" if run.diverged else "" if run.finished else "unfinished"
         labels = sinks(run, rule) if rule in run.rules else {}
-        events = [sum(labels[name] for name in LABEL_COLOURS), *(labels[name] for name in VERDICTS)] if labels else []
+        events = [sum(labels[name] for name in LABEL_COLORS), *(labels[name] for name in VERDICTS)] if labels else []
         rows.append((run.name, run.variant, run.seed or NOTHING, state or "finished",
                      shown(numbers.get(metric or "")), *([shown(value) for value in events] or [NOTHING] * 5),
                      *(shown(numbers.get(f"stability/{name}")) for name in STABILITY)))

@@ -87,7 +87,7 @@ def _printable(path: Path) -> str:
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
-def hold(directory: Path, key: str) -> FileLock:
+def lock_directory(directory: Path, key: str) -> FileLock:
     """Lock a directory until this process ends or the lock is released.
 
     Raises:
@@ -104,7 +104,7 @@ def hold(directory: Path, key: str) -> FileLock:
     return lock
 
 
-def release(lock: FileLock) -> None:
+def unlock_directory(lock: FileLock) -> None:
     """Give a directory back, and leave no trace."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()

@@ -13,7 +13,7 @@ from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, failed_because, last_line, state_of
 
-COLOURS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red",
+COLORS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red",
            State.DONE: "green"}
 EVERY = 0.5
 """Seconds between two looks at the directories."""
@@ -45,7 +45,7 @@ def table(sweep: Sweep, root: Path, states: dict[str, State], limit: int | None 
     made.add_column("words", no_wrap=True, overflow="ellipsis", ratio=1)  # what is cut where all does not fit
     for cell in shown:
         state = states[cell.id]
-        made.add_row(cell.id, cell.label, Text(state, style=COLOURS[state]), Text(say_of(cell, state, root)))
+        made.add_row(cell.id, cell.label, Text(state, style=COLORS[state]), Text(say_of(cell, state, root)))
     return made
 
 

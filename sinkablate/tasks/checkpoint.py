@@ -56,7 +56,7 @@ def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str
 
 
 def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training goes on with as it began, by the key a user sets: the optimiser, its schedule, the loss.
+    """What a training goes on with as it began, by the key a user sets: the optimizer, its schedule, the loss.
 
     Their state comes from the checkpoint, so that another value would stand in `config.yaml` and do nothing.
     """

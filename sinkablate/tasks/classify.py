@@ -23,7 +23,7 @@ class Classify(ImageTask):
 
     Args:
         backbone: The model and what is changed in it.
-        optim: Optimiser and schedule.
+        optim: Optimizer and schedule.
         loss: Loss and label mixing.
         ema: Moving average of the weights; validation uses it when it is on.
         common_mode: Penalty on what attention writes to all tokens alike.
@@ -122,7 +122,7 @@ class Classify(ImageTask):
         return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or, to train on from, optimiser, by the first key that differs."""
+        """Refuse a checkpoint of another model or, to train on from, optimizer, by the first key that differs."""
         refuse_another_run(self, checkpoint, ("ema",))
 
 

@@ -22,7 +22,7 @@ class CommonModePenalty:
         config: Which blocks, and before or after the gate.
 
     Raises:
-        UserError: No block is left to penalise, or the blocks are not timm's plain ones.
+        UserError: No block is left to penalize, or the blocks are not timm's plain ones.
     """
 
     def __init__(self, backbone: nn.Module, config: CommonModeConfig) -> None:
@@ -31,7 +31,7 @@ class CommonModePenalty:
         self._looked = False
         blocks: list[Any] = list(blocks_of(backbone))[config.skip:]
         if not blocks:
-            raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalise")
+            raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize")
         for block in blocks:
             if not isinstance(getattr(block, "ls1", None), nn.Module):
                 raise UserError(f"model.common_mode needs timm's plain blocks, not {type(block).__name__}")
@@ -53,7 +53,7 @@ class CommonModePenalty:
         return hook
 
     def take(self) -> Tensor:
-        """Mean share over the penalised blocks of the pass just made, scalar; ready for the next pass."""
+        """Mean share over the penalized blocks of the pass just made, scalar; ready for the next pass."""
         updates, self._updates[:] = list(self._updates), []
         if not self._looked:
             self._looked = True

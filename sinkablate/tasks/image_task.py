@@ -1,4 +1,4 @@
-"""What every task on labelled images does outside of training: evaluate, predict, refuse another model's checkpoint."""
+"""What every task on labeled images does outside of training: evaluate, predict, refuse another model's checkpoint."""
 
 from abc import abstractmethod
 from typing import Any
@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sinkablate.config import BackboneConfig
-from sinkablate.distributed.sharding import shard, whole
+from sinkablate.distributed.sharding import shard, unshard
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
 
@@ -70,7 +70,7 @@ class ImageTask(MeanOverGroup):
 
     def on_validation_start(self) -> None:
         """Gather what is cut once: processes may have different numbers of batches, and must not wait for another."""
-        self._copies = {part: copy.eval() for part in self.parts() if (copy := whole(part)) is not part}
+        self._copies = {part: copy.eval() for part in self.parts() if (copy := unshard(part)) is not part}
 
     def on_validation_end(self) -> None:
         """Let the copies go."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
-from sinkablate.distributed.batch_norm import BatchNormAllRanks
+from sinkablate.distributed.batch_norm import SyncBatchNorm1d
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.image_task import Batch, ImageTask
@@ -24,7 +24,7 @@ class LeJepa(ImageTask):
     Args:
         backbone: The model and what is changed in it.
         lejepa: Objective, projector and probe.
-        optim: Optimiser and schedule.
+        optim: Optimizer and schedule.
         compile: Train through `torch.compile`; measurements and checkpoints are those of the plain model.
         num_classes: Of the probe; follows data.source.num_classes.
         in_chans: Follows data.image.in_chans.
@@ -146,7 +146,7 @@ class Moments(Metric):
 
 def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
     """D -> hidden -> hidden -> out with batch norm, of each process or of all, and ReLU between."""
-    norm = BatchNormAllRanks if config.all_ranks else nn.BatchNorm1d
+    norm = SyncBatchNorm1d if config.all_ranks else nn.BatchNorm1d
     layers: list[nn.Module] = []
     for before in (width, config.hidden):
         layers += [nn.Linear(before, config.hidden), norm(config.hidden), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""Optimiser, parameter groups and schedule: timm's optimisers, with the sinks' parameters kept from weight decay."""
+"""Optimizer, parameter groups and schedule: timm's optimizers, with the sinks' parameters kept from weight decay."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 
 def make_optimizer(model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *,
                    fused: bool = True) -> Optimizer:
-    """timm's optimiser of that name over `parameter_groups`.
+    """timm's optimizer of that name over `parameter_groups`.
 
     Args:
         model: What it trains.
@@ -47,7 +47,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, more: Sequence[dict[st
         fused: Use torch's fused kernel where it has one; Lightning refuses to clip gradients for it under AMP.
 
     Raises:
-        UserError: timm has no such optimiser.
+        UserError: timm has no such optimizer.
     """
     arguments: dict[str, Any] = {"fused": True} if fused and config.opt in FUSED else {}
     if any(name in config.opt for name in WITH_BETAS):
@@ -68,7 +68,7 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
 
 
 def total_steps(trainer: L.Trainer) -> int:
-    """Optimiser steps of a whole training.
+    """Optimizer steps of a whole training.
 
     Counted from the loader's length. Lightning's `estimated_stepping_batches` would start the loader, and that before
     a resumed run knows where it stands: the run would go on from the first batch.
@@ -87,7 +87,7 @@ def total_steps(trainer: L.Trainer) -> int:
     if trainer.max_epochs in (None, -1):
         steps = trainer.max_steps
         if steps == -1:
-            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls towards the end")
+            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls toward the end")
         return steps
     epochs = trainer.max_epochs or 0
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
@@ -99,7 +99,7 @@ def total_steps(trainer: L.Trainer) -> int:
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
-    """Warm-up and cosine over `total_steps` optimiser steps.
+    """Warm-up and cosine over `total_steps` optimizer steps.
 
     Raises:
         UserError: The warm-up is longer than the training.
@@ -113,11 +113,11 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
 
 def optimizer_and_schedule(model: nn.Module, config: OptimConfig, trainer: L.Trainer,
                            more: Sequence[dict[str, Any]] = ()) -> Any:
-    """What a task's `configure_optimizers` returns: timm's optimiser, and a schedule that moves every step.
+    """What a task's `configure_optimizers` returns: timm's optimizer, and a schedule that moves every step.
 
     Args:
         model: The backbone.
-        config: Optimiser and schedule.
+        config: Optimizer and schedule.
         trainer: For the number of steps.
         more: Groups of parameters beside the backbone's.
     """

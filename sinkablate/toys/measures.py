@@ -7,7 +7,7 @@ from torch import Tensor
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.labels import VERDICTS, label_all
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
@@ -58,7 +58,7 @@ def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, 
     toy's one head is judged by.
     """
     watcher = _Watcher(task, tokens)
-    with undisturbed(model), Tap(model, watcher) as tap:
+    with measurement_mode(model), Tap(model, watcher) as tap:
         tap.run(tokens)
     records = watcher.take(np.arange(len(tokens)))
     labels = label_all(records, ThresholdConfig())["adaptive"]

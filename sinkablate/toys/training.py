@@ -23,7 +23,7 @@ class ToyTraining(MeanOverGroup):
 
     Args:
         toy: The task and the mechanism.
-        optim: Optimiser and schedule.
+        optim: Optimizer and schedule.
         seed: Follows seed_everything.
     """
 

@@ -27,7 +27,7 @@ default_cfgs = generate_default_cfgs({
 
 @register_model  # type: ignore[untyped-decorator]
 def vit_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
-    """ViT for 28-pixel grey images: width 64, depth 4, 4 heads, patch 7, no LayerScale; 0.2 M parameters."""
+    """ViT for 28-pixel gray images: width 64, depth 4, 4 heads, patch 7, no LayerScale; 0.2 M parameters."""
     shape = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 64, "depth": 4, "num_heads": 4}
     return timm.models.build_model_with_cfg(VisionTransformer, "vit_mini", pretrained, **{**shape, **kwargs})
 

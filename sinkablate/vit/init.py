@@ -83,7 +83,7 @@ def _draw(module: nn.Module, leaf: str, p: Tensor, config: BackboneConfig, seed:
         case _, ("weight" | "bias") if "Norm" in type(module).__name__:
             p.fill_(1.0 if leaf == "weight" else 0.0)
         case _:
-            raise UserError(f"model.backbone.name={config.name}: no initialisation rule for {name} "
+            raise UserError(f"model.backbone.name={config.name}: no initialization rule for {name} "
                             f"of {type(module).__name__}")
 
 

@@ -96,7 +96,7 @@ def test_numbers_without_a_pathway_are_refused() -> None:
 
 # ---- the penalty
 
-def test_a_common_update_scores_one_and_a_centred_one_zero() -> None:
+def test_a_common_update_scores_one_and_a_centered_one_zero() -> None:
     common = noise(4, 1, 6, dtype=torch.float64).expand(4, 9, 6)
     assert common_mode(common) == pytest.approx(1, abs=1e-11)
     assert common_mode(X - X.mean(1, keepdim=True)) == pytest.approx(0, abs=1e-15)
@@ -150,7 +150,7 @@ def updates(model: torch.nn.Module, *, gated: bool) -> list[Tensor]:
 
 @pytest.mark.parametrize("before_gate", [False, True])
 @pytest.mark.parametrize("skip", [0, 1])
-def test_it_is_the_mean_over_the_penalised_blocks(skip: int, before_gate: bool) -> None:
+def test_it_is_the_mean_over_the_penalized_blocks(skip: int, before_gate: bool) -> None:
     attention = AttentionConfig(gate="headwise")
     model = livelier(make(attention=attention, init_values=1.0, pathway=PathwayConfig(kind="global")))
     expected = torch.stack([common_mode(o) for o in updates(model, gated=not before_gate)[skip:]]).mean()

@@ -95,6 +95,6 @@ def test_odd_powers_keep_signs(power: int) -> None:
 
 
 @pytest.mark.parametrize("score", ["relu", "pointwise", "polynomial", "sigmoid"])
-def test_nothing_normalises_the_rows(score: str) -> None:
+def test_nothing_normalizes_the_rows(score: str) -> None:
     rows = weights_from_logits(S, AttentionConfig(score=score)).sum(-1)
     assert (rows - 1).abs().max() > 0.1

@@ -19,7 +19,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.data.datamodule import ImageData
-from sinkablate.diagnostics.probe import probe, undisturbed
+from sinkablate.diagnostics.probe import measurement_mode, probe
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import HANDOFF_RULES, block_table, head_table
 from sinkablate.tasks.classify import Classify
@@ -105,7 +105,7 @@ def train(root: Path, data: ImageData, task: Classify, batches: int, every: int,
     (4, 1, 1, [0, 1, 2, 3, 4]), (5, 1, 2, [0, 2, 4, 5]), (4, 1, 2, [0, 2, 4]), (2, 1, 50, [0, 2]),
     (5, 2, 1, [0, 1, 2, 3]), (9, 3, 2, [0, 2, 3]),
 ])
-def test_measures_each_due_optimiser_step_once(batches: int, accumulate: int, every: int, steps: list[int],
+def test_measures_each_due_optimizer_step_once(batches: int, accumulate: int, every: int, steps: list[int],
                                                data: ImageData, tmp_path: Path) -> None:
     assert train(tmp_path, data, Classify(), batches, every, accumulate_grad_batches=accumulate) == steps
     files = sorted((tmp_path / "diagnostics").glob("*.parquet"))
@@ -211,7 +211,7 @@ def test_undisturbed_puts_everything_back(breaks: bool, precision: str) -> None:
         before = global_state()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             try:
-                with undisturbed(model):
+                with measurement_mode(model):
                     inside = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
                               torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
                     evaluates = not any(module.training for module in model.modules())

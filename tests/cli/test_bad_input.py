@@ -14,7 +14,7 @@ from sinkablate.data.shards import write_shards
 
 ATTENTION = "--model.backbone.attention"
 SOURCE = "--data.source"
-COLOUR = "--data.image.in_chans 3 --data.image.mean [.5,.5,.5] --data.image.std [.5,.5,.5]"
+COLOR = "--data.image.in_chans 3 --data.image.mean [.5,.5,.5] --data.image.std [.5,.5,.5]"
 FOLDER = f"{SOURCE}.format folder {SOURCE}.train {{folder}}/train {SOURCE}.val {{folder}}/val"
 STREAM = f"{SOURCE}.reader stream"
 PLAIN = "--diagnostics.every_n_steps 0"
@@ -23,7 +23,7 @@ TINY = "--model.backbone.depth 1 --model.backbone.embed_dim 48 --model.backbone.
 
 def shards(name: str) -> str:
     """Words that read the set of shards in a folder of `places`."""
-    return (f"{COLOUR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
+    return (f"{COLOR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
             f"{SOURCE}.val {{{name}}}/val-{{{{0000..0001}}}}.tar")
 
 
@@ -50,7 +50,7 @@ VALUES = {
     "type of max_epochs": ("--trainer.max_epochs soon", ["trainer.max_epochs", "soon"]),
     "type of batch_size": ("--data.batch_size 1.5", ["data.batch_size", "1.5"]),
     "lr": ("--model.optim.lr -1", ["model.optim.lr"]),
-    "optimiser": ("--model.optim.opt adamm", ["model.optim.opt=adamm"]),
+    "optimizer": ("--model.optim.opt adamm", ["model.optim.opt=adamm"]),
     "warm-up": ("--model.optim.warmup_steps 99", ["model.optim.warmup_steps=99"]),
     "size": ("--model.backbone.patch_size 5", ["model.backbone.patch_size", "28"]),
     "seed": ("--seed_everything -1", ["seed_everything", "-1"]),
@@ -72,7 +72,7 @@ KEYS = {
 }
 MODELS = {
     "unknown": ("--model.backbone.name vit_smal_patch16_224", ["model.backbone.name", "vit_small_patch16_224"]),
-    "swin": (f"--model.backbone.name swin_tiny_patch4_window7_224 --data.image.size 224 {COLOUR} {FOLDER}", ["Swin"]),
+    "swin": (f"--model.backbone.name swin_tiny_patch4_window7_224 --data.image.size 224 {COLOR} {FOLDER}", ["Swin"]),
     "convnext": (f"--model.backbone.name convnext_atto {PLAIN}", ["model.backbone.name=convnext_atto", "ConvNeXt"]),
     "resnet": ("--model.backbone.name resnet18", ["model.backbone.name=resnet18", "ResNet"]),
     "cait": ("--model.backbone.name cait_xxs24_224 --data.image.size 32", ["TalkingHeadAttn", "diagnostics"]),
@@ -94,7 +94,7 @@ WEIGHTS = {
     "resume, truncated": ("--ckpt_path {files}/cut.ckpt", ["ckpt_path", "cut.ckpt", "truncated"]),
     "resume, weights alone": ("--ckpt_path {files}/other.pt", ["ckpt_path", "other.pt"]),
     "resume, another variant": ("--ckpt_path {run}/checkpoints/last.ckpt", ["model.backbone.", "checkpoint"]),
-    "resume, another optimiser": (f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt "
+    "resume, another optimizer": (f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt "
                                   "--model.optim.layer_decay 0.5", ["model.optim.layer_decay", "checkpoint"]),
 }
 DATA = {
@@ -111,12 +111,12 @@ DATA = {
     "no folder": (f"{SOURCE}.format folder {SOURCE}.train {{nothing}}", ["data.source.train", "nothing"]),
     "label": (f"{SOURCE}.num_classes 5", ["data.source.num_classes=5", "10 classes"]),
     "label, shards": (f"{shards('set')} {SOURCE}.num_classes 5", ["train-0000.tar", "data.source.num_classes"]),
-    "label, folder": (f"{COLOUR} {FOLDER} {SOURCE}.num_classes 9", ["data.source.num_classes=9", "has 10 classes"]),
+    "label, folder": (f"{COLOR} {FOLDER} {SOURCE}.num_classes 9", ["data.source.num_classes=9", "has 10 classes"]),
     "channels": (FOLDER, ["train: 0/", "3 channels", "data.image.in_chans"]),
-    "channels, shards": (shards("set").replace(COLOUR, ""), ["train-0000.tar", "data.image.in_chans"]),
-    "channels of one probe image": (f"{COLOUR} {FOLDER} {SOURCE}.val {{files}}/mixed", ["odd", "data.image.in_chans"]),
+    "channels, shards": (shards("set").replace(COLOR, ""), ["train-0000.tar", "data.image.in_chans"]),
+    "channels of one probe image": (f"{COLOR} {FOLDER} {SOURCE}.val {{files}}/mixed", ["odd", "data.image.in_chans"]),
     "mean": ("--data.image.in_chans 3", ["data.image.mean", "data.image.in_chans"]),
-    "batch": (f"{COLOUR} {FOLDER} --data.batch_size 41", ["data.batch_size=41", "40"]),
+    "batch": (f"{COLOR} {FOLDER} --data.batch_size 41", ["data.batch_size=41", "40"]),
 }
 CASES = {f"{group}: {name}": case for group, cases in (
     ("value", VALUES), ("key", KEYS), ("model", MODELS), ("weights", WEIGHTS), ("data", DATA))

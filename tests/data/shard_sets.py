@@ -13,7 +13,7 @@ from sinkablate.data.layout import MANIFEST
 
 COUNTS = (7, 5, 9, 4, 6, 8)
 """Samples per shard: unequal on purpose."""
-GREY = ImageConfig(size=8, mean=(0.5,), std=(0.5,))
+GRAY = ImageConfig(size=8, mean=(0.5,), std=(0.5,))
 
 
 def png(number: int, mode: str = "L", size: int = 8) -> bytes:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from shard_sets import GREY, png, write_set
+from shard_sets import GRAY, png, write_set
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
 from sinkablate.config import AugmentConfig, SourceConfig
@@ -32,7 +32,7 @@ def labels(records: FolderRecords) -> dict[str, int]:
 
 def opened(train: Path, val: Path, num_classes: int | None = None, **more: object) -> ImageData:
     source = SourceConfig(format="folder", train=str(train), val=str(val), num_classes=num_classes)
-    data = ImageData(source, GREY, batch_size=2, **more)  # type: ignore[arg-type]
+    data = ImageData(source, GRAY, batch_size=2, **more)  # type: ignore[arg-type]
     data.setup("fit")
     return data
 
@@ -112,11 +112,11 @@ def test_the_order_is_that_of_image_folder(tmp_path: Path) -> None:
 def test_a_run_can_be_evaluated_where_its_training_images_are_not(tmp_path: Path) -> None:
     val = folders(tmp_path / "val", "bird", "cat")
     source = SourceConfig(format="folder", train=str(tmp_path / "gone"), val=str(val), num_classes=2)
-    data = ImageData(source, GREY)
+    data = ImageData(source, GRAY)
     data.setup("validate")
     assert len(next(iter(data.val_dataloader())).target) == 4
     with pytest.raises(UserError, match=r"gone: no such directory; .*val does not have all 3 classes"):
-        ImageData(dataclasses.replace(source, num_classes=3), GREY).setup("validate")
+        ImageData(dataclasses.replace(source, num_classes=3), GRAY).setup("validate")
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
@@ -137,20 +137,20 @@ def test_shards_say_their_classes(tmp_path: Path, reader: str) -> None:
     write_shards(str(tmp_path / "src"), str(tmp_path / "out"))
     source = SourceConfig(format="shards", train=f"{tmp_path}/out/train-0000.tar", val=f"{tmp_path}/out/val-0000.tar",
                           reader=reader)  # type: ignore[arg-type]
-    data = ImageData(source, GREY, batch_size=2)
+    data = ImageData(source, GRAY, batch_size=2)
     data.setup("fit")
     assert data.num_classes == 3
     assert sorted(label for batch in data.val_dataloader() for label in batch.target.tolist()) == [1, 1, 2, 2]
     with pytest.raises(UserError, match=r"num_classes=1000, but .*train-0000.tar has 3 classes \(bird, cat, dog\)"):
-        ImageData(dataclasses.replace(source, num_classes=1000), GREY, batch_size=2).setup("fit")
+        ImageData(dataclasses.replace(source, num_classes=1000), GRAY, batch_size=2).setup("fit")
     write_shards(str(tmp_path / "src" / "val"), str(tmp_path / "alone"), split="val")
     alone = dataclasses.replace(source, val=str(tmp_path / "alone"), num_classes=None)
     with pytest.raises(UserError, match=r"num_classes=3, but data.source.val=.*alone has 2 classes \(cat, dog\)"):
-        ImageData(alone, GREY, batch_size=2).setup("fit")
+        ImageData(alone, GRAY, batch_size=2).setup("fit")
     write_shards(str(folders(tmp_path / "other", "ant", "cat", "dog")), str(tmp_path / "ants"), split="val")
     ants = dataclasses.replace(alone, val=str(tmp_path / "ants"))
     with pytest.raises(UserError, match=r"ants: class 0 is ant here and bird in the training shards"):
-        ImageData(ants, GREY, batch_size=2).setup("fit")
+        ImageData(ants, GRAY, batch_size=2).setup("fit")
 
 
 def test_packing_refuses_and_maps_classes_as_training_does(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_shards_of_another_writer_have_to_be_told(tmp_path: Path) -> None:
         (tmp_path / "manifest.json").write_text(content, "latin-1")
         with pytest.raises(UserError, match=r"num_classes is not set"):
             number_of_classes(source)
-        ImageData(dataclasses.replace(source, num_classes=4), GREY, batch_size=2).setup("fit")
+        ImageData(dataclasses.replace(source, num_classes=4), GRAY, batch_size=2).setup("fit")
 
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2**33, 5])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shard_sets import COUNTS, GREY, members, png, write_set, write_tar
+from shard_sets import COUNTS, GRAY, members, png, write_set, write_tar
 from torch.utils.data import DataLoader
 
 from sinkablate.config import AugmentConfig, SourceConfig
@@ -30,7 +30,7 @@ class Ranked(ImageData):
 def ranks(source: SourceConfig, world: int, workers: int = 0, batch: int = 12, **options: object) -> list[Ranked]:
     out = []
     for rank in range(world):
-        data = Ranked(source, GREY, AUGMENT, batch_size=batch, eval_batch_size=5, num_workers=workers, **options)
+        data = Ranked(source, GRAY, AUGMENT, batch_size=batch, eval_batch_size=5, num_workers=workers, **options)
         data.place = (rank, world)
         data.setup("fit")
         out.append(data)
@@ -99,7 +99,7 @@ def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
     source = write_set(tmp_path, (2,))
     loaders = [data.val_dataloader() for data in ranks(source, 2, batch=2)]
     assert len(by_key([batch for loader in loaders for batch in loader])) == 2
-    lone = Ranked(source, GREY, AUGMENT, batch_size=2)
+    lone = Ranked(source, GRAY, AUGMENT, batch_size=2)
     lone.place = (2, 3)
     assert len(lone.val_dataloader()) == 0
     assert list(lone.val_dataloader()) == []
@@ -128,7 +128,7 @@ def test_a_pass_may_start_anywhere(source: SourceConfig, reader: str, workers: i
             return self.at
 
     data = Placed(
-        dataclasses.replace(source, reader=reader, shuffle_shards=2), GREY, AUGMENT, batch_size=6, num_workers=workers
+        dataclasses.replace(source, reader=reader, shuffle_shards=2), GRAY, AUGMENT, batch_size=6, num_workers=workers
     )
     data.setup("fit")
     loader = data.train_dataloader()
@@ -202,7 +202,7 @@ def _wrong_label(root: Path) -> None:
     write_tar(root / "set-0001.tar", [*members(7, 4), ("s011.png", png(11)), ("s011.cls", b"4")])
 
 
-def _colour(root: Path) -> None:
+def _color(root: Path) -> None:
     write_tar(root / "set-0001.tar", [*members(7, 4), *members(11, 1, "RGB")])
 
 
@@ -212,7 +212,7 @@ FAULTS = [
     (_cut_inside, ""),
     (_remove, ""),
     (_wrong_label, "s011"),
-    (_colour, "s011"),
+    (_color, "s011"),
 ]
 
 
@@ -233,7 +233,7 @@ def test_a_fault_is_named_in_one_line(tmp_path: Path, reader: str, fault, key: s
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
-@pytest.mark.parametrize(("fault", "lost"), [(_break_image, 1), (_remove, 5), (_colour, 1)])
+@pytest.mark.parametrize(("fault", "lost"), [(_break_image, 1), (_remove, 5), (_color, 1)])
 def test_a_fault_can_be_skipped_and_is_counted(tmp_path: Path, reader: str, fault, lost: int, workers: int) -> None:  # type: ignore[no-untyped-def]
     source = dataclasses.replace(write_set(tmp_path), reader=reader, on_error="skip")
     fault(tmp_path)
@@ -254,7 +254,7 @@ def test_another_number_of_channels_is_found_before_training(tmp_path: Path, rea
     source = dataclasses.replace(write_set(tmp_path, (8, 8), "RGB"), reader=reader)
     with pytest.raises(UserError, match=r"3 channels .*data.image.in_chans is 1"):
         ranks(source, 1)
-    converting = ImageData(source, dataclasses.replace(GREY, convert=True), batch_size=4)
+    converting = ImageData(source, dataclasses.replace(GRAY, convert=True), batch_size=4)
     converting.setup("fit")
     assert next(iter(converting.train_dataloader())).image.shape == (4, 1, 8, 8)
 

@@ -20,7 +20,7 @@ from sinkablate.data.datamodule import ImageData
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.layout import DataError
 from sinkablate.data.samples import checked_image
-from sinkablate.diagnose.images import Pictures, Preparation
+from sinkablate.diagnose.images import ImageSource, Preparation
 
 Pixels = NDArray[np.uint8]
 RGB: Pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -212,7 +212,7 @@ def test_diagnose_reads_each_file_right_or_says_why_not(corpus: Path) -> None:
     def pixels(image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.array(image))
 
-    pictures = Pictures(str(corpus / "odd"), Preparation(pixels, 3, 1))
+    pictures = ImageSource(str(corpus / "odd"), Preparation(pixels, 3, 1))
     seen: dict[str, Any] = {}
     for picture in pictures.start(0):
         try:
@@ -229,7 +229,7 @@ def test_diagnose_reads_each_file_right_or_says_why_not(corpus: Path) -> None:
 
 def test_a_small_image_has_a_reason_of_its_own(corpus: Path) -> None:
     prepare = Preparation(lambda image: torch.zeros(1), in_chans=3, min_side=2)
-    (picture,) = Pictures(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
+    (picture,) = ImageSource(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
     with pytest.raises(DataError, match=r"1 x 1 pixels are too small") as caught:
         picture.load()
     assert caught.value.reason == "too small"
@@ -259,7 +259,7 @@ def test_training_stops_at_the_first_one_by_name(name: str, corpus: Path, tmp_pa
 def test_a_list_names_what_is_missing(corpus: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.TXT"
     listed.write_text(f"# pictures\n{corpus}/odd/rgb.png\nmissing.png\n{corpus}/odd\n\n{corpus}/odd/upper.JPG\n")
-    pictures = Pictures(str(listed), Preparation(lambda image: torch.zeros(1), 3, 1))
+    pictures = ImageSource(str(listed), Preparation(lambda image: torch.zeros(1), 3, 1))
     said = []
     for picture in pictures.start(0):
         try:

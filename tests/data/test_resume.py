@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from shard_sets import COUNTS, GREY, write_set
+from shard_sets import COUNTS, GRAY, write_set
 
 from sinkablate.config import AugmentConfig
 from sinkablate.data.datamodule import ImageData
@@ -46,7 +46,7 @@ class SaveAt(lightning.Callback):
 
 def fit(root: Path, limit: float | int, callback: SaveAt | None = None, resume: Path | None = None) -> list[Any]:
     module = Recorder()
-    data = ImageData(write_set(root), GREY, AugmentConfig(scale=(0.3, 1.0)), batch_size=9, seed=3)
+    data = ImageData(write_set(root), GRAY, AugmentConfig(scale=(0.3, 1.0)), batch_size=9, seed=3)
     trainer = lightning.Trainer(
         max_epochs=3,
         accelerator="cpu",

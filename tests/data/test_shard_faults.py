@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from shard_sets import GREY, members, png, write_tar
+from shard_sets import GRAY, members, png, write_tar
 
 from sinkablate.config import SourceConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.data.layout import DataError
 from sinkablate.data.samples import Encoded
-from sinkablate.diagnose.images import Pictures
+from sinkablate.diagnose.images import ImageSource
 from sinkablate.errors import UserError
 
 READERS = ["indexed", "stream"]
@@ -35,7 +35,7 @@ def source_of(root: Path, reader: str, count: int, name: str = "set.tar") -> Sou
 
 
 def keys(source: SourceConfig) -> dict[str, int]:
-    data = ImageData(source, GREY, batch_size=1)
+    data = ImageData(source, GRAY, batch_size=1)
     data.setup("fit")
     return {key: int(label) for batch in data.val_dataloader()
             for key, label in zip(batch.key, batch.target, strict=True)}
@@ -51,7 +51,7 @@ def diagnosed(path: Path) -> dict[str, bytes | str]:
         return torch.zeros(1)
 
     found: dict[str, bytes | str] = {}
-    for picture in Pictures(str(path), prepare).start(0):
+    for picture in ImageSource(str(path), prepare).start(0):
         try:
             picture.load()
             found[picture.name] = read.pop()
@@ -117,7 +117,7 @@ def test_a_wrong_sample_is_named_or_skipped_and_counted(case: str, reader: str, 
     assert "set.tar" in str(caught.value)
     assert said in str(caught.value)
     assert str(caught.value).count("on_error=skip") == 1
-    data = ImageData(dataclasses.replace(source, on_error="skip"), GREY, batch_size=1)
+    data = ImageData(dataclasses.replace(source, on_error="skip"), GRAY, batch_size=1)
     data.setup("fit")
     found = [key for batch in data.val_dataloader() for key in batch.key]
     assert "z" in found
@@ -135,7 +135,7 @@ def test_diagnose_refuses_several_images_of_one_sample(case: str, tmp_path: Path
 
 def test_diagnose_counts_samples_without_an_image_and_keys_given_twice(tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", [("a.json", b"{}"), *sample("b", 2), *sample("c", 3), *sample("b", 4)])
-    pictures = list(Pictures(str(tmp_path / "set.tar"), lambda _: torch.zeros(1)).start(0))
+    pictures = list(ImageSource(str(tmp_path / "set.tar"), lambda _: torch.zeros(1)).start(0))
     reasons = []
     for picture in pictures:
         try:

@@ -8,32 +8,32 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from sinkablate.config import AugmentConfig, ImageConfig
 from sinkablate.data.samplers import Draw, kept_random_state, seed_everything_from
 from sinkablate.data.samples import Encoded, decode
-from sinkablate.data.transforms import Normalise, eval_transform, train_transform
+from sinkablate.data.transforms import ToNormalizedTensor, eval_transform, train_transform
 from sinkablate.errors import UserError
 
-COLOUR = ImageConfig(
+COLOR = ImageConfig(
     size=32, in_chans=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear", crop_pct=0.8
 )
-GREY = ImageConfig(size=28)
+GRAY = ImageConfig(size=28)
 
 
 def picture(mode: str, size: int) -> Image.Image:
     return decode(Encoded(png(3, mode, size), 0, "", ""))
 
 
-@pytest.mark.parametrize(("mode", "image"), [("L", GREY), ("RGB", COLOUR)])
-def test_normalise_is_torchvisions(mode: str, image: ImageConfig) -> None:
+@pytest.mark.parametrize(("mode", "image"), [("L", GRAY), ("RGB", COLOR)])
+def test_normalize_is_torchvisions(mode: str, image: ImageConfig) -> None:
     reference = Compose([ToTensor(), Normalize(image.mean, image.std)])(picture(mode, 20))
-    ours = Normalise(image.mean, image.std)(picture(mode, 20))
+    ours = Normalize(image.mean, image.std)(picture(mode, 20))
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, reference)
 
 
 def test_evaluation_is_timms() -> None:
     reference = create_transform(
-        (3, 32, 32), interpolation="bilinear", mean=COLOUR.mean, std=COLOUR.std, crop_pct=COLOUR.crop_pct
+        (3, 32, 32), interpolation="bilinear", mean=COLOR.mean, std=COLOR.std, crop_pct=COLOR.crop_pct
     )
-    torch.testing.assert_close(eval_transform(COLOUR)(picture("RGB", 50)), reference(picture("RGB", 50)))
+    torch.testing.assert_close(eval_transform(COLOR)(picture("RGB", 50)), reference(picture("RGB", 50)))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_training_is_timms(augment: AugmentConfig) -> None:
         (3, 32, 32),
         is_training=True,
         interpolation="bilinear",
-        mean=COLOUR.mean,
-        std=COLOUR.std,
+        mean=COLOR.mean,
+        std=COLOR.std,
         scale=augment.scale,
         ratio=augment.ratio,
         hflip=augment.hflip,
@@ -60,7 +60,7 @@ def test_training_is_timms(augment: AugmentConfig) -> None:
         re_mode=augment.remode,
     )
     results = []
-    for transform in (train_transform(COLOUR, augment), reference):
+    for transform in (train_transform(COLOR, augment), reference):
         with kept_random_state():
             seed_everything_from(0, Draw(0, 5))
             results.append(transform(picture("RGB", 50)))
@@ -70,12 +70,12 @@ def test_training_is_timms(augment: AugmentConfig) -> None:
 @pytest.mark.parametrize("size", [28, 40, 20])
 def test_no_crop_means_no_change_but_the_size(size: int) -> None:
     image = picture("L", size)
-    plain = train_transform(GREY, AugmentConfig(hflip=0.0))(image)
+    plain = train_transform(GRAY, AugmentConfig(hflip=0.0))(image)
     assert plain.shape == (1, 28, 28)
-    torch.testing.assert_close(plain, eval_transform(GREY)(image))
+    torch.testing.assert_close(plain, eval_transform(GRAY)(image))
 
 
-@pytest.mark.parametrize(("mode", "config"), [("L", GREY), ("RGB", COLOUR)])
+@pytest.mark.parametrize(("mode", "config"), [("L", GRAY), ("RGB", COLOR)])
 @pytest.mark.parametrize(
     "augment",
     [
@@ -85,7 +85,7 @@ def test_no_crop_means_no_change_but_the_size(size: int) -> None:
         AugmentConfig(scale=(0.3, 1.0), vflip=0.5, color_jitter=0.4, reprob=1.0, remode="const"),
     ],
 )
-def test_every_policy_serves_grey_and_colour(mode: str, config: ImageConfig, augment: AugmentConfig) -> None:
+def test_every_policy_serves_gray_and_color(mode: str, config: ImageConfig, augment: AugmentConfig) -> None:
     transform = train_transform(config, augment)
     results = []
     for number in range(30):
@@ -99,4 +99,4 @@ def test_every_policy_serves_grey_and_colour(mode: str, config: ImageConfig, aug
 @pytest.mark.parametrize("policy", ["nonsense", "rand-q9"])
 def test_an_unknown_policy_is_refused(policy: str) -> None:
     with pytest.raises(UserError, match=r"data.augment.auto_augment"):
-        train_transform(COLOUR, AugmentConfig(auto_augment=policy))
+        train_transform(COLOR, AugmentConfig(auto_augment=policy))

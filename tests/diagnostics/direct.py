@@ -34,7 +34,7 @@ def view_of(weights: Tensor, v: Tensor, *, registers: int = 0, extra: tuple[Toke
 
 def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: int = 17, d: int = 6,
                 dtype: torch.dtype = torch.float64, registers: int = 2) -> BlockView:
-    """Random tensors of one mechanism; from the first head to the last, logits favour one column more and more."""
+    """Random tensors of one mechanism; from the first head to the last, logits favor one column more and more."""
     g = torch.Generator().manual_seed(seed)
     width = heads * d
     m = n + (kind in ("null", "kv_bias"))
@@ -43,9 +43,9 @@ def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: 
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
     logits = draw(batch, heads, n, m)
-    favoured = torch.randint(m, (batch, heads, 1, 1), generator=g).expand(batch, heads, n, 1)
-    favour = (draw(batch, heads, n, 1) + torch.linspace(0, 7, heads, dtype=torch.float64).view(-1, 1, 1))
-    logits = logits.scatter_add(-1, favoured, favour)
+    favored = torch.randint(m, (batch, heads, 1, 1), generator=g).expand(batch, heads, n, 1)
+    favor = (draw(batch, heads, n, 1) + torch.linspace(0, 7, heads, dtype=torch.float64).view(-1, 1, 1))
+    logits = logits.scatter_add(-1, favored, favor)
     v = draw(batch, heads, m, d) * draw(batch, heads, m, 1).exp()
     fields: dict[str, Any] = {}
     weights = logits.softmax(-1)

@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 from hugging_face import MODELS, SIZE, pour, untrained  # noqa: E402
 
 from sinkablate.config import ThresholdConfig  # noqa: E402
-from sinkablate.diagnose.hugging_face import hugging_face_subject  # noqa: E402
+from sinkablate.diagnose.hugging_face import load_hugging_face  # noqa: E402
 from sinkablate.diagnostics.probe import probe  # noqa: E402
 from sinkablate.diagnostics.records import Records  # noqa: E402
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR  # noqa: E402
@@ -143,7 +143,7 @@ def test_preprocessing_is_the_folders_own(tmp_path):
         size={"shortest_edge": 40}, crop_size={"height": 28, "width": 28}, resample=2,
         image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
     processor.save_pretrained(tmp_path)
-    subject = hugging_face_subject(str(tmp_path))
+    subject = load_hugging_face(str(tmp_path))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
     torch.testing.assert_close(subject.transform(picture),
                                processor(images=picture, return_tensors="pt")["pixel_values"][0], atol=0.02, rtol=0)
@@ -155,4 +155,4 @@ def test_preprocessing_is_the_folders_own(tmp_path):
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_center_crop": False}))
     with pytest.raises(UserError, match=r"preprocessor_config\.json makes images of shape"):
-        hugging_face_subject(str(tmp_path))
+        load_hugging_face(str(tmp_path))

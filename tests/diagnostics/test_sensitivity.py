@@ -49,9 +49,9 @@ def test_the_grid_stands_around_the_rule(name: str) -> None:
     grid = Grid.around(RULES[name], T)
     assert grid.at(grid.home, T) == RULES[name]
     assert all(tuple(sorted(values)) == values for values in grid.values.values())
-    assert set(grid.neighbours()) == set(AXES)
-    for axis, places in grid.neighbours().items():
-        assert len(places) == 2, f"{name} has a neighbour on both sides along {axis}"
+    assert set(grid.neighbors()) == set(AXES)
+    for axis, places in grid.neighbors().items():
+        assert len(places) == 2, f"{name} has a neighbor on both sides along {axis}"
         assert all(sum(place[a] != grid.home[a] for a in AXES) == 1 for place in places)
 
 
@@ -120,7 +120,7 @@ def test_events_far_from_every_threshold_survive(rule: str) -> None:
     ("rank_max", {"stable_rank": 2.01}, {"stable_rank": 1.99}),  # other, broadcast next door
     ("routed_min", {"routed_frac_at_0.6": 0.91}, {"routed_frac_at_0.6": 0.89}),
 ])
-def test_only_the_event_beyond_a_neighbour_is_lost(axis: str, inside: dict[str, float],
+def test_only_the_event_beyond_a_neighbor_is_lost(axis: str, inside: dict[str, float],
                                                    outside: dict[str, float]) -> None:
     worth = survival(events({}, inside, outside, {}))
     assert worth == {**dict.fromkeys(AXES, 1.0), axis: 0.75, "all": 0.75}

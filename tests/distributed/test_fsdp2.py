@@ -39,7 +39,7 @@ def checkpoint(run_dir: Path, name: str = "last") -> dict[str, Any]:
 
 
 def assert_same_state(one: dict[str, Any], other: dict[str, Any], tolerance: float) -> None:
-    """Weights, averages and the optimiser's moments under the same names and numbers, as plain tensors."""
+    """Weights, averages and the optimizer's moments under the same names and numbers, as plain tensors."""
     assert other["state_dict"].keys() == one["state_dict"].keys()
     pairs = [(one["state_dict"], other["state_dict"])]
     (first,), (second,) = one["optimizer_states"], other["optimizer_states"]

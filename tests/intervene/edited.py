@@ -44,6 +44,6 @@ def lenient(plan: Plan) -> Plan:
 
 @torch.no_grad()
 def editor_of(model: Any, images: Tensor, heads: list[Head], names: tuple[str, ...] = EDITS) -> Editor:
-    """An editor whose lenders are all other images."""
+    """An editor whose donor_candidates are all other images."""
     plan = lenient(plan_of(model, images, heads))
     return Editor(model, plan, collect(model, plan, [image[None] for image in images]), names, no_judge)

@@ -12,10 +12,10 @@ from variants import noise
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnose.diagnosis import Diagnosis
-from sinkablate.diagnose.images import Given
-from sinkablate.diagnose.model import Subject
+from sinkablate.diagnose.images import InMemoryImages
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
-from sinkablate.diagnostics.probe import undisturbed
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.intervene.edits import EDITS
 from sinkablate.intervene.experiment import Experiment
 from sinkablate.intervene.selection import Plan, choose_heads, rule_named
@@ -92,10 +92,10 @@ def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[st
                **selection: int) -> Experiment:
     """Everything up to the first edit, on a planted or random model."""
     untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
-    subject = Subject(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})
-    given = Given(ProbeSet(tokens(count), [f"sequence {number}" for number in range(count)]))
+    loaded = LoadedModel(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})
+    given = InMemoryImages(ProbeSet(tokens(count), [f"sequence {number}" for number in range(count)]))
     thresholds, chosen = ThresholdConfig(), SelectionConfig(**selection)
-    about = Diagnosis(subject=subject, source=given, where="tokens", thresholds=thresholds, blocks=list(range(DEPTH)))
+    about = Diagnosis(loaded=loaded, source=given, where="tokens", thresholds=thresholds, blocks=list(range(DEPTH)))
     about.finish(Store(out / "diagnosis", about.identity(), overwrite=False), CPU, batch_size=16, strict=True)
     with np.load(out / "diagnosis" / "per_image.npz") as arrays:
         stored = dict(arrays)
@@ -104,10 +104,10 @@ def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[st
     plan = Plan.of(stored, rule, choose_heads(labels, chosen), everywhere=False, seed=0)
     rows = Rows(out, {"model": "planted"}, overwrite=False)
     rows.open()
-    return Experiment(subject, given, rows, plan, list(edits), CPU, thresholds, rule, chosen)
+    return Experiment(loaded, given, rows, plan, list(edits), CPU, thresholds, rule, chosen)
 
 
 def run(experiment_: Experiment, controls: int = 16) -> None:
     """All images in one go."""
-    with undisturbed(experiment_.subject.model):
+    with measurement_mode(experiment_.loaded.model):
         experiment_.run((0, 1), 16, controls)

@@ -55,12 +55,12 @@ def test_a_global_state_is_replaced_where_the_model_computes_it() -> None:
     editor = editor_of(model, images, [(0, 0)], ("pathway",))
     replay = Replay(model, [0, 1])
     with torch.no_grad():
-        passage = replay.see(images[:1])
-        edits = editor.edits(passage, 0, 1)
+        cache = replay.run_with_cache(images[:1])
+        edits = editor.edits(cache, 0, 1)
         assert [edit.name for edit in edits] == ["pathway_zero", "pathway_mean", "pathway_donor"]
-        replayed = replay.from_block(passage, 1, *updates(model, passage, 1, edits))
+        replayed = replay.from_block(cache, 1, *updates(model, cache, 1, edits))
         pathway = model.blocks[1].pathway
-        given = pathway.state(passage.pathway_inputs[1])
+        given = pathway.state(cache.pathway_inputs[1])
         for edit, found in zip(edits, replayed[1:], strict=True):
             pathway.state = lambda x, g=given + edit.change: g
             torch.testing.assert_close(model.norm(found[None]), model.forward_features(images[:1]))
@@ -81,7 +81,7 @@ def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(exactness, "updates", twice)
     else:
         run = Replay._call
-        monkeypatch.setattr(Replay, "_call", lambda self, passage, index, x: run(self, passage, index, x) * (1 + 1e-7))
+        monkeypatch.setattr(Replay, "_call", lambda self, cache, index, x: run(self, cache, index, x) * (1 + 1e-7))
     with pytest.raises(UserError, match="would measure something else"):
         check_exactness(editor, 0, images[:1])
 
@@ -90,5 +90,5 @@ def test_an_edit_that_exchanges_no_value_has_no_column() -> None:
     model, images = own(AttentionConfig()), noise(3, 1, 28, 28)
     editor = editor_of(model, images, [(1, 1)])
     with torch.no_grad():
-        edits: list[Edit] = editor.edits(Replay(model, [1]).see(images[:1]), 0, 1)
+        edits: list[Edit] = editor.edits(Replay(model, [1]).run_with_cache(images[:1]), 0, 1)
     assert {edit.name for edit in edits if edit.column is None} == {"redirect"}

@@ -15,7 +15,7 @@ from sinkablate.intervene.replay import Replay
 def view_of(name: str) -> BlockView:
     model: Any = own(MECHANISMS[name]).double()
     with torch.no_grad():
-        return Replay(model, [1]).see(noise(1, 1, 28, 28, dtype=torch.float64)).views[1]
+        return Replay(model, [1]).run_with_cache(noise(1, 1, 28, 28, dtype=torch.float64)).views[1]
 
 
 @pytest.mark.parametrize("column", [0, 5])

@@ -30,13 +30,13 @@ def plan(everywhere: bool = True, seed: int = 0, names: Any = None) -> Plan:
 def test_lenders_are_other_images_with_a_sink_of_the_same_kind() -> None:
     here = plan()
     for image in range(N):
-        lenders = here.lenders(image, PLACE)
-        assert image not in lenders
+        donor_candidates = here.donor_candidates(image, PLACE)
+        assert image not in donor_candidates
         for other in range(N):
             alike = (KINDS[other, *PLACE], here.events[other, *PLACE]) == (
                 KINDS[image, *PLACE], here.events[image, *PLACE])
-            assert (other in lenders) == (alike and other != image)
-        assert here.donor(image, PLACE) in lenders
+            assert (other in donor_candidates) == (alike and other != image)
+        assert here.donor(image, PLACE) in donor_candidates
 
 
 def test_draws_follow_the_image_and_the_seed() -> None:

@@ -50,7 +50,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same_run(one: Path, other: Path) -> None:
-    """The same weights, averages, optimiser, metrics and per-head tables, to the last bit."""
+    """The same weights, averages, optimizer, metrics and per-head tables, to the last bit."""
     first, second = state(one), state(other)
     for name, tensor in first["state_dict"].items():
         assert torch.equal(second["state_dict"][name], tensor), name

@@ -115,7 +115,7 @@ CASES = {
     "table alone": (["{run}", "--results", "{tmp}/x.csv"], ["results", "--metric", "--factors"]),
     "no table": (["{run}", "--results", "{tmp}/x.csv", "--metric", "m", "--factors", "f"], ["x.csv"]),
     "baseline": (["{run}", "--baseline", "gate"], ["baseline", "NAME=VALUE"]),
-    "unknown option": (["{run}", "--colour", "red"], ["--colour"]),
+    "unknown option": (["{run}", "--color", "red"], ["--color"]),
 }
 
 

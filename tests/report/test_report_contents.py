@@ -11,7 +11,7 @@ import pytest
 
 from sinkablate.diagnose.maps import example_maps
 from sinkablate.figures.maps import patch_grid
-from sinkablate.figures.sinks import LABEL_COLOURS
+from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.across_runs import labels_by_type
 from sinkablate.report.contents import (
     VERDICTS,
@@ -69,7 +69,7 @@ def test_sinks_per_image_are_those_that_fit_logged(rule: str, gated: Run) -> Non
     assert sinks(gated, rule) == pytest.approx({name: logged[f"{prefix}/{name}"] for name in VERDICTS})
     last = steps_of_labels(gated, rule)
     assert last is not None
-    assert {name: last[name][-1] for name in LABEL_COLOURS} == pytest.approx(
+    assert {name: last[name][-1] for name in LABEL_COLORS} == pytest.approx(
         {name: value for name, value in sinks(gated, rule).items() if name != "undefined"})
 
 
@@ -79,7 +79,7 @@ def test_token_types_share_out_the_events(rule: str, gated: Run, diagnosed: Run)
     for run in (gated, diagnosed):
         by_type = sinks_by_type(run, rule)
         assert {label: sum(shares.values()) for label, shares in by_type.items()} == pytest.approx(
-            {label: value for label, value in sinks(run, rule).items() if label in LABEL_COLOURS})
+            {label: value for label, value in sinks(run, rule).items() if label in LABEL_COLORS})
     assert sum(sinks(gated, rule).values()) > 0
     assert sinks(gated, rule) == pytest.approx(sinks(diagnosed, rule))  # the same checkpoint on the same images
 

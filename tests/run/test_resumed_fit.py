@@ -16,7 +16,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """An undisturbed run with a checkpoint of every third step."""
+    """An measurement_mode run with a checkpoint of every third step."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     fit(run_dir, *LONGER, *MIXED, "--checkpoint.every_n_train_steps=3", "--checkpoint.save_top_k=-1",
         "--checkpoint.filename=s{step}").succeeded()

@@ -13,7 +13,7 @@ import yaml
 from running import CONFIGS, QUICK, column, fit, metrics, run, tree
 
 from sinkablate.config import AttentionConfig, BackboneConfig
-from sinkablate.run.directory import hold, release
+from sinkablate.run.directory import lock_directory, unlock_directory
 from sinkablate.vit.backbone import build_backbone
 
 COLUMNS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/nop", "sink/broadcast",
@@ -183,7 +183,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("verb", "split"), [("validate", "val"), ("test", "test")])
 def test_validate_and_test_give_the_accuracy_of_the_run(verb: str, split: str, copy: Path) -> None:
     before = tree(copy)
-    words = ("--trainer.limit_test_batches", "2", "--model.optim.opt", "sgd")  # the optimiser plays no part
+    words = ("--trainer.limit_test_batches", "2", "--model.optim.opt", "sgd")  # the optimizer plays no part
     run(verb, "--config", copy / "config.yaml", "--run_dir", copy, *words).succeeded()
     found = json.loads((copy / f"{verb}.json").read_text())
     assert found[f"{split}/acc1"] == summary(copy)["val/acc1"]
@@ -236,9 +236,9 @@ def test_what_shards_refuses(src: str, words: list[str], says: str, shards: Path
 
 def test_two_writers_of_one_directory(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    lock = hold(run_dir, "run_dir")
+    lock = lock_directory(run_dir, "run_dir")
     assert "another process" in fit(run_dir).err
     assert [path.name for path in run_dir.iterdir()] == [".lock"], "nothing is written"
-    release(lock)
+    unlock_directory(lock)
     fit(run_dir).succeeded()
     assert not (run_dir / ".lock").exists()

@@ -59,8 +59,8 @@ def photographs(root: Path) -> list[Path]:
     """Nine pictures of several sizes and modes in two folders, in the order of their names."""
     generator = np.random.default_rng(0)
     for index in range(9):
-        colours = generator.integers(0, 256, (70 + index, 80, 3), np.uint8)
+        colors = generator.integers(0, 256, (70 + index, 80, 3), np.uint8)
         path = root / f"part{index % 2}" / f"{index}.{'png' if index % 3 else 'jpg'}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(colours).convert("L" if index == 4 else "RGB").save(path)
+        Image.fromarray(colors).convert("L" if index == 4 else "RGB").save(path)
     return sorted(root.rglob("*.*"))

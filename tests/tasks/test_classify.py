@@ -8,7 +8,7 @@ from running import fit
 
 
 @pytest.mark.parametrize(("batches", "accumulate", "steps"), [(5, 2, 3), (3, 8, 1), (4, 1, 4)])
-def test_the_average_moves_with_every_optimiser_step(batches: int, accumulate: int, steps: int, tmp_path: Path) -> None:
+def test_the_average_moves_with_every_optimizer_step(batches: int, accumulate: int, steps: int, tmp_path: Path) -> None:
     fit(tmp_path / "run", "--model.ema.decay=0.5", f"--trainer.limit_train_batches={batches}",
         f"--trainer.accumulate_grad_batches={accumulate}", "--model.optim.warmup_steps=0",
         "--diagnostics.every_n_steps=0").succeeded()

@@ -32,7 +32,7 @@ def spread(x: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", WIDE)
 def test_draws_follow_timms_distributions(name: str) -> None:
-    """Mean and standard deviation of each parameter, timm's own initialisation of the same model beside it."""
+    """Mean and standard deviation of each parameter, timm's own initialization of the same model beside it."""
     torch.manual_seed(0)
     timms = dict(timm.create_model(name, num_classes=100, img_size=112, **WIDE[name]).named_parameters())
     ours = dict(build_backbone(BackboneConfig(name=name, **WIDE[name]), num_classes=100, in_chans=3, img_size=112,

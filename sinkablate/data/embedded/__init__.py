@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sinkablate.data.samples import Encoded, Faults, decode
+from sinkablate.data.samples import Encoded, ErrorPolicy, decode
 from sinkablate.data.tar_index import TarRecords
 
 EMBEDDED_IMAGES = 10_000
@@ -18,7 +18,7 @@ class EmbeddedRecords:
         faults: What an unreadable shard does.
     """
 
-    def __init__(self, split: str, *, num_classes: int, faults: Faults) -> None:
+    def __init__(self, split: str, *, num_classes: int, faults: ErrorPolicy) -> None:
         shards = sorted(str(path) for path in Path(__file__).parent.glob(f"{split}-*.tar.gz"))
         self._records = TarRecords(shards, num_classes=num_classes, faults=faults)
         self._decoded: dict[int, Encoded] = {}

@@ -15,7 +15,7 @@ const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(v
   : String(Number(value.toPrecision(digits)));
 const sum = values => values.reduce((a, b) => a + b, 0);
 const variants = runs => [...new Set(runs.map(run => run.variant))];
-const variantColour = (report, variant) => report.variant_colours[variants(report.runs).indexOf(variant) % report.variant_colours.length];
+const variantColor = (report, variant) => report.variant_colors[variants(report.runs).indexOf(variant) % report.variant_colors.length];
 const unended = run => run.diverged ? " (diverged)" : run.finished ? "" : " (unfinished)";
 const defined = values => values !== undefined && values.some(value => value != null);
 
@@ -54,7 +54,7 @@ const PANELS = {
     if (!table) return {missing: "This run holds no table of blocks."};
     const kinds = report.kinds.filter(kind => defined(table[`mass_${kind}`]));
     const line = (kind, name, values, style) => ({x: table.block, y: values, name, mode: "lines+markers", connectgaps: false,
-      line: {color: report.type_colours[kind], dash: style}, marker: {symbol: SYMBOLS[kind], size: 7}, customdata: table.block.map(b => ({block: b})),
+      line: {color: report.type_colors[kind], dash: style}, marker: {symbol: SYMBOLS[kind], size: 7}, customdata: table.block.map(b => ({block: b})),
       hovertemplate: `block %{x}<br>${name}: %{y:.3f}<extra></extra>`});
     const traces = kinds.map(kind => line(kind, `${kind}, mass`, table[`mass_${kind}`], "solid"));
     for (const kind of kinds) if (defined(table[`events_${rule}_${kind}`]))
@@ -97,7 +97,7 @@ const PANELS = {
     });
     const traces = [...groups].sort().map(([key, points]) => { const [label, kind] = key.split("|"), none = label === "no event";
       return {...points, mode: "markers", name: none ? "no event" : `${LABEL_NAMES[label]}, ${kind}`,
-        marker: {color: none ? "#BBBBBB" : report.label_colours[label], symbol: SYMBOLS[kind] ?? "circle", size: none ? 6 : 10, opacity: .85},
+        marker: {color: none ? "#BBBBBB" : report.label_colors[label], symbol: SYMBOLS[kind] ?? "circle", size: none ? 6 : 10, opacity: .85},
         hovertemplate: "%{text}<br>value ratio %{x:.3f}, stable rank %{y:.3f}<extra></extra>"}; });
     if (chosen) traces.push({x: [chosen[0]], y: [chosen[1]], mode: "markers", name: "chosen head", hoverinfo: "skip",
       marker: {symbol: "circle-open", size: 18, color: "#1d2329", line: {width: 2}}});
@@ -117,7 +117,7 @@ const PANELS = {
       const values = run.blocks[`norm_${kind}_${stat}`], name = `${kind}, ${stat}`;
       if (!defined(values)) continue;
       traces.push({x: run.blocks.block, y: values, mode: "lines", name, legendgroup: name, showlegend: !seen.has(name),
-        line: {color: report.type_colours[kind], dash, width: run === state.run ? 2.6 : 1.2}, opacity: run === state.run ? 1 : .6,
+        line: {color: report.type_colors[kind], dash, width: run === state.run ? 2.6 : 1.2}, opacity: run === state.run ? 1 : .6,
         customdata: run.blocks.block.map(b => ({run: run.name, block: b})), ...at(names.indexOf(run.variant)),
         hovertemplate: `${run.name}<br>block %{x}, ${name}: %{y:.4g}<extra></extra>`});
       seen.add(name);
@@ -128,11 +128,11 @@ const PANELS = {
   formation(report, {run, rule, block, head}, width) {
     const labels = run.labels_by_step[rule], single = run.frequency_by_step;
     if (!labels && !single) return {missing: `${run.name} holds no measurements during training (a diagnosis looks at one checkpoint).`};
-    const {layout, at} = facets(2, Math.min(width, 400), {least: 400, row: 190, x: {title: "optimiser step"}, shared: false});
+    const {layout, at} = facets(2, Math.min(width, 400), {least: 400, row: 190, x: {title: "optimizer step"}, shared: false});
     layout.yaxis.title = {text: "events per image"}; layout.yaxis2.title = {text: "frequency"};
     layout.yaxis2.range = [-.03, 1.03]; layout.xaxis2.matches = "x"; layout.yaxis.rangemode = "tozero";
     const traces = labels ? LABELS.map(label => ({x: labels.step, y: labels[label], name: LABEL_NAMES[label], mode: "lines+markers",
-      marker: {size: 4}, line: {color: report.label_colours[label]}, ...at(0), hovertemplate: `step %{x}<br>${LABEL_NAMES[label]}: %{y:.3f} per image<extra></extra>`})) : [];
+      marker: {size: 4}, line: {color: report.label_colors[label]}, ...at(0), hovertemplate: `step %{x}<br>${LABEL_NAMES[label]}: %{y:.3f} per image<extra></extra>`})) : [];
     const shown = single && single[rule] ? rule : "adaptive";
     if (single) run.heads.block.forEach((b, p) => { const mine = run.heads.head[p] === head;
       if (b === block) traces.push({x: single.step, y: single[shown][p], mode: mine ? "lines+markers" : "lines", showlegend: mine,
@@ -149,7 +149,7 @@ const PANELS = {
     const traces = variants(runs).map(variant => { const some = runs.filter(run => run.variant === variant);
       return {x: some.map(events), y: some.map(run => run.metrics[metric]), name: variant, mode: "markers", cliponaxis: false, customdata: some.map(run => ({run: run.name})),
         text: some.map(run => `${run.name}${unended(run)}`),
-        marker: {size: 11, opacity: .85, color: variantColour(report, variant), symbol: some.map(run => run.finished ? "circle" : "circle-open")},
+        marker: {size: 11, opacity: .85, color: variantColor(report, variant), symbol: some.map(run => run.finished ? "circle" : "circle-open")},
         hovertemplate: `%{text}<br>%{x:.3f} events per image<br>${metric} %{y:.4g}<extra></extra>`}; });
     const most = Math.max(...runs.map(events), 1e-3);
     if (runs.includes(chosen)) traces.push({x: [events(chosen)], y: [chosen.metrics[metric]], mode: "markers", name: "chosen run", hoverinfo: "skip", cliponaxis: false,
@@ -170,8 +170,8 @@ const PANELS = {
 
   effects(report) {
     const {differences, interactions} = report.ablation, rows = [...differences, ...interactions];
-    const part = (some, name, colour, symbol) => ({x: some.map(r => r.value), y: some.map(r => r.name), mode: "markers", name, text: some.map(r => r.text),
-      marker: {color: colour, size: 9, symbol}, hovertemplate: "%{text}<extra></extra>", error_x: {type: "data", symmetric: false, color: colour,
+    const part = (some, name, color, symbol) => ({x: some.map(r => r.value), y: some.map(r => r.name), mode: "markers", name, text: some.map(r => r.text),
+      marker: {color: color, size: 9, symbol}, hovertemplate: "%{text}<extra></extra>", error_x: {type: "data", symmetric: false, color: color,
         array: some.map(r => r.high == null ? 0 : r.high - r.value), arrayminus: some.map(r => r.low == null ? 0 : r.value - r.low)}});
     return {traces: [part(differences, "less the baseline", "#0072B2", "circle"), part(interactions, "interaction", "#D55E00", "diamond")],
       layout: base(120 + 34 * rows.length, {xaxis: axis(`difference in ${report.ablation.metric}`, {zeroline: true, zerolinecolor: "#1d2329"}),
@@ -186,7 +186,7 @@ const PANELS = {
     LABELS.forEach((label, i) => report.kinds.forEach(kind => {
       const y = names.map(name => { const some = runs.filter(run => run.variant === name); return sum(some.map(run => run.heads.by_type[rule][label][kind])) / some.length; });
       if (y.some(v => v > 0) || (!i && kind === "patch")) traces.push({type: "bar", x: names, y, name: kind, legendgroup: kind, showlegend: !traces.some(t => t.name === kind), ...at(i),
-        marker: {color: report.type_colours[kind]}, hovertemplate: `%{x}<br>${LABEL_NAMES[label]} on ${kind}: %{y:.3f} per image<extra></extra>`});
+        marker: {color: report.type_colors[kind]}, hovertemplate: `%{x}<br>${LABEL_NAMES[label]} on ${kind}: %{y:.3f} per image<extra></extra>`});
     }));
     return {traces, layout: {...layout, barmode: "stack"}};
   },
@@ -198,7 +198,7 @@ const PANELS = {
     const {layout, at} = facets(3, width, {titles: Object.values(names), row: Math.max(110, 22 * runs.length + 40), y: {autorange: "reversed", type: "category"}, x: {rangemode: "tozero"}});
     return {traces: Object.entries(names).map(([name, title], i) => ({type: "bar", orientation: "h", showlegend: false, x: runs.map(run => run.metrics[name] ?? 0),
       y: runs.map(run => run.name + unended(run)), customdata: runs.map(run => ({run: run.name})), ...at(i),
-      marker: {color: runs.map(run => variantColour(report, run.variant))}, hovertemplate: `%{y}<br>${title}: %{x}<extra></extra>`})), layout};
+      marker: {color: runs.map(run => variantColor(report, run.variant))}, hovertemplate: `%{y}<br>${title}: %{x}<extra></extra>`})), layout};
   },
 
   sensitivity(report, {run, rule}, width) {
@@ -210,7 +210,7 @@ const PANELS = {
       const home = table[name][table.steps.indexOf(0)];
       layout.shapes.push({type: "line", xref: xaxis, yref: `${yaxis} domain`, x0: home, x1: home, y0: 0, y1: 1, line: {color: "#59636e", width: 1, dash: "dash"}});
       return ["events", ...LABELS].map(label => ({x: rows.map(r => table[name][r]), y: rows.map(r => table[label][r]), mode: "lines+markers", name: LABEL_NAMES[label] ?? label,
-        legendgroup: label, showlegend: !i, xaxis, yaxis, line: {color: report.label_colours[label] ?? "#1d2329", width: label === "events" ? 1 : 2},
+        legendgroup: label, showlegend: !i, xaxis, yaxis, line: {color: report.label_colors[label] ?? "#1d2329", width: label === "events" ? 1 : 2},
         hovertemplate: `${report.moves[name]} %{x}<br>${LABEL_NAMES[label] ?? label}: %{y:.3f} per image<extra></extra>`})); });
     return {traces, layout};
   },

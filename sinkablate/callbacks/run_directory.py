@@ -7,13 +7,13 @@ import yaml
 from filelock import FileLock
 
 from sinkablate.loggers.csv import MetricsCsv
-from sinkablate.run.directory import hold, prepare, release
+from sinkablate.run.directory import lock_directory, prepare, unlock_directory
 
 
-class Opening(L.Callback):
+class RunDirectory(L.Callback):
     """Writes `config.yaml`, and clears what an earlier run left, once all that can be refused has been checked.
 
-    Data, model, checkpoint and optimiser are ready at this hook, so that a `fit` that is refused writes nothing.
+    Data, model, checkpoint and optimizer are ready at this hook, so that a `fit` that is refused writes nothing.
 
     Args:
         run_dir: Directory of the run.
@@ -30,7 +30,7 @@ class Opening(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the directory, then tell the loggers the configuration."""
         if trainer.is_global_zero:
-            self._lock = hold(self.run_dir, "run_dir")
+            self._lock = lock_directory(self.run_dir, "run_dir")
             prepare(self.run_dir, self.config, resumes=self.resumes)
             account = getattr(trainer.datamodule, "account", None)  # type: ignore[attr-defined]  # a toy has none
             for note in account.notes() if account else ():
@@ -48,7 +48,7 @@ class Opening(L.Callback):
 
     def _release(self) -> None:
         if self._lock is not None:
-            release(self._lock)
+            unlock_directory(self._lock)
             self._lock = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
