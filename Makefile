@@ -17,6 +17,7 @@ test-heavy: $(STAMP)  # toys on three seeds; whatever happens to a job, on a SLU
 
 check: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 install: $(STAMP)

@@ -51,8 +51,9 @@ def main() -> None:
         for turn in range(args.rounds):
             plain += [step() for _ in range(3)]
             start = time.perf_counter()
-            io.save_checkpoint({"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()},
-                               Path(folder) / f"{turn}.ckpt")
+            io.save_checkpoint(
+                {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / f"{turn}.ckpt"
+            )
             copies.append(time.perf_counter() - start)
             while any(not future.done() for future in io._pending):
                 beside.append(step())
@@ -63,9 +64,11 @@ def main() -> None:
     usual, slowed, copy = (statistics.median(times) for times in (plain, beside, copies))
     during = len(beside) / args.rounds
     cost = (copy + during * max(0.0, slowed - usual)) / (EVERY * usual)
-    print(f"ViT-B/16, batch {args.batch}, {DEVICE}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
-          f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
-          f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each")
+    print(
+        f"ViT-B/16, batch {args.batch}, {DEVICE}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
+        f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
+        f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each"
+    )
     print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (asked: <= 2 %)")
 
 

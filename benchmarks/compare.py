@@ -1,6 +1,6 @@
 """Seconds of `compare` on 10,000 rows as a process of its own, against importing the libraries it stands on.
 
-    python -m benchmarks.compare [--rounds 5]
+python -m benchmarks.compare [--rounds 5]
 """
 
 import argparse
@@ -23,8 +23,12 @@ LIBRARIES = "import polars, scipy.stats, statsmodels.stats.multitest, jsonargpar
 def table(gates: int, registers: int, seeds: int) -> pl.DataFrame:
     """Random runs of a full design."""
     rng = np.random.default_rng(0)
-    rows = [(f"g{gate}" if gate else "none", r, seed, rng.normal()) for gate in range(gates) for r in range(registers)
-            for seed in range(seeds)]
+    rows = [
+        (f"g{gate}" if gate else "none", r, seed, rng.normal())
+        for gate in range(gates)
+        for r in range(registers)
+        for seed in range(seeds)
+    ]
     return pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
 
 
@@ -40,14 +44,29 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     quiet = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     with tempfile.TemporaryDirectory() as folder:
-        made = {"6 cells": (table(3, 2, ROWS // 6), ()), "100 cells": (table(50, 2, ROWS // 100), ()),
-                "2,000 cells": (table(1000, 2, 5), ("--detect=1",)), "images": (images(), ("--image=image",))}
+        made = {
+            "6 cells": (table(3, 2, ROWS // 6), ()),
+            "100 cells": (table(50, 2, ROWS // 100), ()),
+            "2,000 cells": (table(1000, 2, 5), ("--detect=1",)),
+            "images": (images(), ("--image=image",)),
+        }
         sides = {"imports": partial(quiet, [sys.executable, "-c", LIBRARIES])}
         for name, (frame, more) in made.items():
             path = Path(folder) / f"{name}.csv"
             frame.write_csv(path)
-            sides[name] = partial(quiet, [sys.executable, "-m", "sinkablate", "compare", str(path), "--metric=acc",
-                                          "--factors=gate,registers", *more])
+            sides[name] = partial(
+                quiet,
+                [
+                    sys.executable,
+                    "-m",
+                    "sinkablate",
+                    "compare",
+                    str(path),
+                    "--metric=acc",
+                    "--factors=gate,registers",
+                    *more,
+                ],
+            )
         report(f"compare, {ROWS:,} rows (asked: < 2 s)", interleave(sides, rounds), "imports")
 
 

@@ -21,13 +21,25 @@ from collections.abc import Iterator
 from sinkablate.process.cpus import usable_cpus
 
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
-FIT = ["fit", "--wandb.mode=disabled", "--trainer.accelerator=cpu", "--trainer.max_epochs=1",
-       "--trainer.limit_val_batches=0", "--run_dir={folder}/run"]
+FIT = [
+    "fit",
+    "--wandb.mode=disabled",
+    "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_val_batches=0",
+    "--run_dir={folder}/run",
+]
 RANDOM = ["--backbone.pretrained=false", "--images=builtin", "--device=cpu", "--out={folder}/out"]
 JOBS = {
     "fit": [*FIT, "--config=configs/gate_reg.yaml"],
-    "larger": [*FIT, "--model.backbone.name=vit_tiny_patch16_224", "--data.image.size=224", "--data.batch_size=8",
-               "--trainer.limit_train_batches=12", "--diagnostics.every_n_steps=0"],
+    "larger": [
+        *FIT,
+        "--model.backbone.name=vit_tiny_patch16_224",
+        "--data.image.size=224",
+        "--data.batch_size=8",
+        "--trainer.limit_train_batches=12",
+        "--diagnostics.every_n_steps=0",
+    ],
     "diagnose": ["diagnose", "--backbone.name=vit_small_patch16_224", *RANDOM, "--limit=16"],
     "intervene": ["intervene", "--backbone.name=vit_tiny_patch16_224", *RANDOM, "--limit=8", "--heads=6:0,9:1"],
 }
@@ -50,8 +62,13 @@ def hogs(count: int) -> Iterator[None]:
 def seconds(job: str, env: dict[str, str]) -> float:
     """Time of a job in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.contention", "--child", job],
-                          env=clean | env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.contention", "--child", job],
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(done.stdout.splitlines()[-1])
 
 
@@ -91,14 +108,19 @@ def compare() -> None:
                     with hogs(count):
                         times.setdefault((side, count), []).append(seconds(job, env))
         idle = {side: statistics.median(times[side, 0]) for side in ("shipped", "spinning")}
-        print(f"\n{job}: idle {idle['shipped']:.1f} s, {idle['shipped'] / idle['spinning']:.3f} of the spinning time "
-              "(asked: <= 1.03)")
+        print(
+            f"\n{job}: idle {idle['shipped']:.1f} s, {idle['shipped'] / idle['spinning']:.3f} of the spinning time "
+            "(asked: <= 1.03)"
+        )
         for count in counts[1:]:
             ours, theirs = (statistics.median(times[side, count]) for side in ("shipped", "spinning"))
             limit = LIMITS[job].get(count)
-            print(f"  {count} of {cpus} CPUs taken: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
-                  f"{f' (asked: <= {limit:.2f})' if limit else ''}; "
-                  f"spinning {theirs:6.1f} s, {theirs / idle['spinning']:.2f} times", flush=True)
+            print(
+                f"  {count} of {cpus} CPUs taken: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
+                f"{f' (asked: <= {limit:.2f})' if limit else ''}; "
+                f"spinning {theirs:6.1f} s, {theirs / idle['spinning']:.2f} times",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

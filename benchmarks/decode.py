@@ -43,7 +43,8 @@ def write_folder(root: Path, count: int) -> list[Path]:
 def bare(paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> Callable[[], object]:
     def loop() -> None:
         for start in range(0, len(paths), BATCH):
-            torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start:start + BATCH]])
+            torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]])
+
     return loop
 
 
@@ -61,16 +62,38 @@ def main() -> None:
         data = ImageData(
             SourceConfig(format="shards", train=shards, val=shards, num_classes=4),
             ImageConfig(size=224, in_chans=3, mean=MEAN, std=STD),
-            AugmentConfig(scale=(0.08, 1.0), auto_augment="rand-m10-n2"), batch_size=BATCH)
+            AugmentConfig(scale=(0.08, 1.0), auto_augment="rand-m10-n2"),
+            batch_size=BATCH,
+        )
         data.setup("fit")
         loader = data.train_dataloader()
-        policy = transforms_imagenet_train(224, scale=(0.08, 1.0), color_jitter=None, auto_augment="rand-m10-n2",
-                                           interpolation="bicubic", mean=MEAN, std=STD, normalize=True)
-        torchvisions = T.Compose([
-            T.RandomResizedCrop(224, interpolation=T.InterpolationMode.BICUBIC), T.RandomHorizontalFlip(),
-            T.RandAugment(2, 10), T.ToTensor(), T.Normalize(MEAN, STD)])
-        times = interleave({"loader": lambda: sum(1 for _ in loader), "bare, timm's policy": bare(paths, policy),
-                            "bare, torchvision": bare(paths, torchvisions)}, args.rounds)
+        policy = transforms_imagenet_train(
+            224,
+            scale=(0.08, 1.0),
+            color_jitter=None,
+            auto_augment="rand-m10-n2",
+            interpolation="bicubic",
+            mean=MEAN,
+            std=STD,
+            normalize=True,
+        )
+        torchvisions = T.Compose(
+            [
+                T.RandomResizedCrop(224, interpolation=T.InterpolationMode.BICUBIC),
+                T.RandomHorizontalFlip(),
+                T.RandAugment(2, 10),
+                T.ToTensor(),
+                T.Normalize(MEAN, STD),
+            ]
+        )
+        times = interleave(
+            {
+                "loader": lambda: sum(1 for _ in loader),
+                "bare, timm's policy": bare(paths, policy),
+                "bare, torchvision": bare(paths, torchvisions),
+            },
+            args.rounds,
+        )
     print(f"loader {args.images / statistics.median(times['loader']):.0f} images/s")
     for name, ratio in ratios(times, "loader").items():
         if name != "loader":

@@ -47,16 +47,25 @@ class Direct:
         residual = view.residual.norm(dim=-1).mean(-1)[:, None]
         wide = update.double()
         energy = torch.linalg.eigvalsh(wide @ wide.mT)
-        self.blocks.append({
-            "sink_idx": sink, "mass": columns.amax(-1), "routed_frac": routed.float().mean(-1),
-            "min_a": at_sink.amin(-1), "cond_mass": (at_sink * routed).sum(-1) / routed.sum(-1),
-            "row_mass": weights.sum(-1).mean(-1),
-            "entropy": torch.special.entr(weights).sum(-1).mean(-1) / math.log(weights.shape[-1]),
-            "ratio_out": ratio(norms, sink), "ratio_head": ratio(raw, sink),
-            "sink_value_norm": norms.gather(-1, sink[..., None]).squeeze(-1),
-            "stable_rank": energy.sum(-1) / energy[..., -1], "rank1_energy": energy[..., -1] / energy.sum(-1),
-            "update_norm": sizes.mean(-1), "rel_update": sizes.mean(-1) / residual,
-            "quiet_frac": (sizes <= THRESHOLDS.quiet_max * norms.mean(-1)[..., None]).float().mean(-1)})
+        self.blocks.append(
+            {
+                "sink_idx": sink,
+                "mass": columns.amax(-1),
+                "routed_frac": routed.float().mean(-1),
+                "min_a": at_sink.amin(-1),
+                "cond_mass": (at_sink * routed).sum(-1) / routed.sum(-1),
+                "row_mass": weights.sum(-1).mean(-1),
+                "entropy": torch.special.entr(weights).sum(-1).mean(-1) / math.log(weights.shape[-1]),
+                "ratio_out": ratio(norms, sink),
+                "ratio_head": ratio(raw, sink),
+                "sink_value_norm": norms.gather(-1, sink[..., None]).squeeze(-1),
+                "stable_rank": energy.sum(-1) / energy[..., -1],
+                "rank1_energy": energy[..., -1] / energy.sum(-1),
+                "update_norm": sizes.mean(-1),
+                "rel_update": sizes.mean(-1) / residual,
+                "quiet_frac": (sizes <= THRESHOLDS.quiet_max * norms.mean(-1)[..., None]).float().mean(-1),
+            }
+        )
 
     def output(self, index: int, x: Tensor) -> None:
         """Nothing."""
@@ -77,13 +86,17 @@ def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
         relative = (ours - theirs).abs() / theirs.abs().clamp_min(1e-9)
         return float(relative.masked_fill(undefined, 0).nan_to_num(torch.inf).max())
 
-    return max(difference(torch.from_numpy(heads[name][:, place]), block[name].cpu())
-               for place, block in enumerate(direct.blocks) for name in block)
+    return max(
+        difference(torch.from_numpy(heads[name][:, place]), block[name].cpu())
+        for place, block in enumerate(direct.blocks)
+        for name in block
+    )
 
 
 def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
     recorder, direct = Recorder(THRESHOLDS), Direct()
     with measurement_mode(model):
+
         def ours() -> None:
             recorder.reset()
             with Tap(model, recorder) as tap:
@@ -96,12 +109,15 @@ def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
                 tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)
                 tap.run(images)
 
-        times = interleave({"ours": ours, "direct": directly,
-                            "forward": lambda: model.forward_features(images)}, rounds)  # type: ignore[operator]
+        times = interleave(
+            {"ours": ours, "direct": directly, "forward": lambda: model.forward_features(images)}, rounds
+        )  # type: ignore[operator]
     report(title, times, "ours")
     faster, slower = ratios(times, "ours")["direct"], ratios(times, "forward")["ours"]
-    print(f"  {faster:.1f} times as fast as the direct method, {slower:.2f} times a plain forward; values "
-          f"differ by {largest_difference(direct, recorder, len(images)):.1e}")
+    print(
+        f"  {faster:.1f} times as fast as the direct method, {slower:.2f} times a plain forward; values "
+        f"differ by {largest_difference(direct, recorder, len(images)):.1e}"
+    )
 
 
 def peak(args: argparse.Namespace, measured: bool) -> None:
@@ -121,10 +137,18 @@ def peak(args: argparse.Namespace, measured: bool) -> None:
 def memory(args: argparse.Namespace) -> None:
     base = [sys.executable, "-m", "benchmarks.diagnose", "--model", args.model, "--img_size", str(args.img_size)]
     for batch in (args.batch, 2 * args.batch):
-        forward, ours = (float(subprocess.run([*base, "--batch", str(batch), "--peak", kind], check=True, text=True,
-                                              capture_output=True).stdout) for kind in ("forward", "ours"))
-        print(f"{args.model}, {args.img_size} px, batch {batch}: forward {forward:.0f} MiB, measured {ours:.0f} MiB, "
-              f"{ours - forward:+.0f} MiB (asked: <= 1024)")
+        forward, ours = (
+            float(
+                subprocess.run(
+                    [*base, "--batch", str(batch), "--peak", kind], check=True, text=True, capture_output=True
+                ).stdout
+            )
+            for kind in ("forward", "ours")
+        )
+        print(
+            f"{args.model}, {args.img_size} px, batch {batch}: forward {forward:.0f} MiB, measured {ours:.0f} MiB, "
+            f"{ours - forward:+.0f} MiB (asked: <= 1024)"
+        )
 
 
 def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
@@ -151,8 +175,11 @@ def main() -> None:
     elif args.memory:
         memory(args)
     else:
-        compare(*make(args), args.rounds, f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}, "
-                f"{torch.get_num_threads()} threads")
+        compare(
+            *make(args),
+            args.rounds,
+            f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}, {torch.get_num_threads()} threads",
+        )
 
 
 if __name__ == "__main__":

@@ -51,10 +51,27 @@ def fit(args: argparse.Namespace) -> float:
     """Images per second of `fit`, everything on as by default but W&B's own process."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run_dir = Path(folder) / "run"
-        command = ["fit", "--run_dir", str(run_dir), "--wandb.mode", "disabled", "--trainer.devices", "1",
-                   "--trainer.max_epochs", str(args.epochs), "--trainer.precision",
-                   "bf16-mixed" if args.bf16 else "32-true", "--model.backbone.name", args.model, "--data.image.size",
-                   str(args.size), "--data.batch_size", str(args.batch), "--data.num_workers", str(args.workers)]
+        command = [
+            "fit",
+            "--run_dir",
+            str(run_dir),
+            "--wandb.mode",
+            "disabled",
+            "--trainer.devices",
+            "1",
+            "--trainer.max_epochs",
+            str(args.epochs),
+            "--trainer.precision",
+            "bf16-mixed" if args.bf16 else "32-true",
+            "--model.backbone.name",
+            args.model,
+            "--data.image.size",
+            str(args.size),
+            "--data.batch_size",
+            str(args.batch),
+            "--data.num_workers",
+            str(args.workers),
+        ]
         if main(command):
             raise SystemExit(1)
         return float(json.loads((run_dir / "summary.json").read_text())["images_per_second"])
@@ -78,8 +95,10 @@ def compare() -> None:
                 speeds[name].append(speed)
     ratio = ratios(speeds, "plain loop")["fit"]
     medians = ", ".join(f"{name} {statistics.median(side):.0f} images/s" for name, side in speeds.items())
-    print(f"\n{args.model}, {args.size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}: {medians}: {ratio:.3f} "
-          f"times (asked: >= 0.95; median of {args.rounds} rounds, {torch.get_num_threads()} threads)")
+    print(
+        f"\n{args.model}, {args.size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}: {medians}: {ratio:.3f} "
+        f"times (asked: >= 0.95; median of {args.rounds} rounds, {torch.get_num_threads()} threads)"
+    )
 
 
 if __name__ == "__main__":

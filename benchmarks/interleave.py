@@ -30,8 +30,9 @@ def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int 
 
 def ratios(times: dict[str, list[float]], base: str) -> dict[str, float]:
     """Median over rounds of each side's time over the base's in the same round."""
-    return {name: statistics.median(a / b for a, b in zip(side, times[base], strict=True))
-            for name, side in times.items()}
+    return {
+        name: statistics.median(a / b for a, b in zip(side, times[base], strict=True)) for name, side in times.items()
+    }
 
 
 def report(title: str, times: dict[str, list[float]], base: str, limits: dict[str, float] | None = None) -> None:

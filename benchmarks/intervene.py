@@ -57,10 +57,16 @@ def main() -> None:
     depth = len(model.blocks)
     with torch.no_grad():
         records, _ = probe(model, images, np.arange(2), ThresholdConfig())
-        plan = Plan.of_records(records, rule_named("causal", ThresholdConfig()), [(b, HEAD) for b in range(depth)],
-                               everywhere=True, seed=0)
-        editor = Editor(model, plan, collect(model, plan, [image[None] for image in images]),
-                        (*SINK_EDITS, "random_value", "random_head"), no_judge)
+        plan = Plan.of_records(
+            records, rule_named("causal", ThresholdConfig()), [(b, HEAD) for b in range(depth)], everywhere=True, seed=0
+        )
+        editor = Editor(
+            model,
+            plan,
+            collect(model, plan, [image[None] for image in images]),
+            (*SINK_EDITS, "random_value", "random_head"),
+            no_judge,
+        )
         replay = Replay(model, range(depth))
         cache = replay.run_with_cache(images[:1])
         gains = []
@@ -73,13 +79,19 @@ def main() -> None:
                 "plain": lambda b=block, e=edits: plain(model, images[:1], b, e),
                 "replay": lambda b=block, e=edits: replayed(model, replay, cache, b, e),
                 "one replay": lambda b=block, e=edits: replay.from_block(
-                    cache, b, cache.views[b].update.expand(1, -1, -1))}
+                    cache, b, cache.views[b].update.expand(1, -1, -1)
+                ),
+            }
             times = interleave(sides, args.rounds)
-            gain, per_edit = (statistics.median(a / b for a, b in zip(times[x], times[y], strict=True))
-                              for x, y in (("plain", "replay"), ("replay", "one replay")))
+            gain, per_edit = (
+                statistics.median(a / b for a, b in zip(times[x], times[y], strict=True))
+                for x, y in (("plain", "replay"), ("replay", "one replay"))
+            )
             gains.append(gain)
-            print(f"  block {block:2d}: {len(edits)} edits {gain:5.2f} times as fast; {per_edit / len(edits):.2f} of a "
-                  f"replay per edit; largest difference {worst:.0e}")
+            print(
+                f"  block {block:2d}: {len(edits)} edits {gain:5.2f} times as fast; {per_edit / len(edits):.2f} of a "
+                f"replay per edit; largest difference {worst:.0e}"
+            )
     print(f"mean over blocks {statistics.mean(gains):.2f} (asked: >= 2)")
 
 

@@ -1,6 +1,6 @@
 """Images per second of the embedded loader against what the default model consumes.
 
-    python -m benchmarks.loader [--rounds 5]
+python -m benchmarks.loader [--rounds 5]
 """
 
 import argparse
@@ -22,8 +22,13 @@ def main() -> None:
     data = ImageData()
     data.setup("fit")
     loader = data.train_dataloader()
-    model = build_backbone(BackboneConfig(registers=4, attention=AttentionConfig(gate="headwise")),
-                           num_classes=10, in_chans=1, img_size=28, seed=0)
+    model = build_backbone(
+        BackboneConfig(registers=4, attention=AttentionConfig(gate="headwise")),
+        num_classes=10,
+        in_chans=1,
+        img_size=28,
+        seed=0,
+    )
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     batch = next(iter(loader))
     count = 40

@@ -1,6 +1,6 @@
 """Forward and backward of a ViT with each mechanism against timm's own.
 
-    python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15] [--bf16]
+python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15] [--bf16]
 """
 
 import argparse
@@ -51,11 +51,17 @@ def main() -> None:
             with torch.autocast(DEVICE, torch.bfloat16, enabled=args.bf16):
                 loss = F.cross_entropy(model(images), labels)
             loss.backward()
+
         return run
 
     times = interleave({name: step(model.to(DEVICE).train()) for name, model in models.items()}, args.rounds)
-    report(f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}, "
-           f"{torch.get_num_threads()} threads", times, "timm", ASKED)
+    report(
+        f"{args.model}, {args.img_size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}, "
+        f"{torch.get_num_threads()} threads",
+        times,
+        "timm",
+        ASKED,
+    )
 
 
 if __name__ == "__main__":

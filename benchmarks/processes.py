@@ -21,12 +21,27 @@ def speed(processes: int, steps: int, strategy: str) -> float:
     """`images_per_second` of a run."""
     with tempfile.TemporaryDirectory() as folder:
         many = [f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"] if processes > 1 else []
-        command = ["fit", "--run_dir", f"{folder}/run", "--model.backbone.name=vit_tiny_patch16_224",
-                   "--data.image.size=224", f"--data.batch_size={LOCAL_BATCH * processes}", "--trainer.max_epochs=1",
-                   f"--trainer.limit_train_batches={steps}", "--trainer.limit_val_batches=0", "--wandb.mode=disabled",
-                   "--diagnostics.every_n_steps=0", "--trainer.accelerator=cpu", *many]
-        subprocess.run([sys.executable, "-W", "ignore", "-m", "sinkablate", *command], check=True, capture_output=True,
-                       env=os.environ | {"OMP_NUM_THREADS": "1"})
+        command = [
+            "fit",
+            "--run_dir",
+            f"{folder}/run",
+            "--model.backbone.name=vit_tiny_patch16_224",
+            "--data.image.size=224",
+            f"--data.batch_size={LOCAL_BATCH * processes}",
+            "--trainer.max_epochs=1",
+            f"--trainer.limit_train_batches={steps}",
+            "--trainer.limit_val_batches=0",
+            "--wandb.mode=disabled",
+            "--diagnostics.every_n_steps=0",
+            "--trainer.accelerator=cpu",
+            *many,
+        ]
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "sinkablate", *command],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         return float(json.loads((Path(folder) / "run" / "summary.json").read_text())["images_per_second"])
 
 
@@ -39,8 +54,10 @@ def main() -> None:
     pairs = [(speed(1, args.steps, args.strategy), speed(2, args.steps, args.strategy)) for _ in range(args.rounds)]
     one, two = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(two / one for one, two in pairs)
-    print(f"one process {one:.1f}, two ({args.strategy}) {two:.1f} images/s: {ratio:.2f} times, {ratio / 2:.3f} x 2 "
-          f"(asked: >= 0.85 x 2; median of {args.rounds} rounds)")
+    print(
+        f"one process {one:.1f}, two ({args.strategy}) {two:.1f} images/s: {ratio:.2f} times, {ratio / 2:.3f} x 2 "
+        f"(asked: >= 0.85 x 2; median of {args.rounds} rounds)"
+    )
 
 
 if __name__ == "__main__":

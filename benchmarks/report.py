@@ -19,8 +19,14 @@ from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.vit.backbone import build_backbone
 
-VARIANTS = {"baseline": ("none", 0), "reg": ("none", 4), "gate": ("headwise", 0), "gate_reg": ("headwise", 4),
-            "gate_elementwise": ("elementwise", 0), "gate_elementwise_reg": ("elementwise", 4)}
+VARIANTS = {
+    "baseline": ("none", 0),
+    "reg": ("none", 4),
+    "gate": ("headwise", 0),
+    "gate_reg": ("headwise", 4),
+    "gate_elementwise": ("elementwise", 0),
+    "gate_elementwise_reg": ("elementwise", 4),
+}
 BLOCKS, HEADS, IMAGES = 24, 16, 16
 LIMITS = {"seconds": 60, "page_mb": 20, "interactive_s": 3}
 
@@ -28,30 +34,48 @@ LIMITS = {"seconds": 60, "page_mb": 20, "interactive_s": 3}
 def write_run(path: Path, variant: str, seed: int, measurements: int, rows: int) -> None:
     """Files of a finished run, measured on a narrow untrained model with as many blocks and heads, scores sharpened."""
     gate, registers = VARIANTS[variant]
-    config = BackboneConfig(name="vit_mini", depth=BLOCKS, num_heads=HEADS, embed_dim=128, registers=registers,
-                            attention=AttentionConfig(gate=gate))
+    config = BackboneConfig(
+        name="vit_mini",
+        depth=BLOCKS,
+        num_heads=HEADS,
+        embed_dim=128,
+        registers=registers,
+        attention=AttentionConfig(gate=gate),
+    )
     model = build_backbone(config, num_classes=10, in_chans=1, img_size=28, seed=seed).eval()
     for block in model.blocks:
         block.attn.qkv.weight.data.mul_(12)
     images = torch.randn(IMAGES, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
     thresholds = ThresholdConfig()
     records, _ = probe(model, images, np.arange(IMAGES), thresholds)
-    heads, blocks, values = head_table(records, thresholds), block_table(records, thresholds), \
-        scalars(records, thresholds)
+    heads, blocks, values = (
+        head_table(records, thresholds),
+        block_table(records, thresholds),
+        scalars(records, thresholds),
+    )
     (path / "diagnostics" / "blocks").mkdir(parents=True)
     steps = np.linspace(0, rows * 10, measurements).astype(int).tolist()
     for step in steps:
         for table, folder in ((heads, "."), (blocks, "blocks")):
             table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(
-                path / "diagnostics" / folder / f"step_{step:08d}.parquet")
+                path / "diagnostics" / folder / f"step_{step:08d}.parquet"
+            )
     rng = np.random.default_rng(seed)
-    values |= {"val/acc1": 0.7 + 0.01 * registers + 0.01 * rng.standard_normal(), "val/loss": 1.2,
-               "stability/loss_spikes": float(rng.poisson(3)), "stability/grad_spikes": float(rng.poisson(20)),
-               "stability/nonfinite_steps": 0.0}
+    values |= {
+        "val/acc1": 0.7 + 0.01 * registers + 0.01 * rng.standard_normal(),
+        "val/loss": 1.2,
+        "stability/loss_spikes": float(rng.poisson(3)),
+        "stability/grad_spikes": float(rng.poisson(20)),
+        "stability/nonfinite_steps": 0.0,
+    }
     drawn = {name: value * np.linspace(0.2, 1, rows) * rng.uniform(0.9, 1.1, rows) for name, value in values.items()}
     pl.DataFrame({"step": np.arange(rows) * 10, **drawn}).write_csv(path / "metrics.csv")
-    config_text = {"seed_everything": seed, "variant": variant, "model": {"backbone": {
-        "registers": registers, "attention": {"gate": gate}}}, "diagnostics": {"thresholds": {"nop_max": 0.2}}}
+    config_text = {
+        "seed_everything": seed,
+        "variant": variant,
+        "model": {"backbone": {"registers": registers, "attention": {"gate": gate}}},
+        "diagnostics": {"thresholds": {"nop_max": 0.2}},
+    }
     (path / "config.yaml").write_text(json.dumps(config_text))
     (path / "summary.json").write_text(json.dumps(values | {"rules": [str(rule) for rule in rules(thresholds)]}))
     (path / "DONE").touch()

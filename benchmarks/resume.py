@@ -34,6 +34,7 @@ def note_first_step(done: Callable[..., None]) -> Callable[..., None]:
     def noted(*args: Any) -> None:
         done(*args)
         first_step.append(time.perf_counter())
+
     return noted
 
 
@@ -41,6 +42,7 @@ def note_tars(read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
     def noted(sources: list[dict[str, str]]) -> Iterator[Any]:
         tars_opened.extend(Path(source["url"]).name for source in sources)
         return read(sources)
+
     return noted
 
 
@@ -49,6 +51,7 @@ def note_bytes(read: Callable[..., bytes]) -> Callable[..., bytes]:
         data = read(*args)
         bytes_read.append(len(data))
         return data
+
     return noted
 
 
@@ -63,12 +66,27 @@ def write_images(root: Path, count: int) -> None:
 
 def fit(run_dir: Path, shards: Path, count: int, reader: str, *args: str) -> None:
     stream = ["--data.source.shuffle_shards=1"] if reader == "stream" else []
-    words = ["fit", "--run_dir", str(run_dir), "--model.backbone.name=vit_tiny_patch16_224", "--data.image.size=224",
-             "--data.source.format=shards", f"--data.source.reader={reader}", "--data.source.num_classes=4", *stream,
-             f"--data.source.train={shards}/train-{{0000..{count - 1:04d}}}.tar",
-             f"--data.source.val={shards}/val-0000.tar", f"--data.batch_size={BATCH}", "--trainer.max_epochs=1",
-             "--trainer.limit_val_batches=0", "--wandb.mode=disabled", "--diagnostics.images=8",
-             "--diagnostics.every_n_steps=1000", "--trainer.accelerator=cpu", *args]
+    words = [
+        "fit",
+        "--run_dir",
+        str(run_dir),
+        "--model.backbone.name=vit_tiny_patch16_224",
+        "--data.image.size=224",
+        "--data.source.format=shards",
+        f"--data.source.reader={reader}",
+        "--data.source.num_classes=4",
+        *stream,
+        f"--data.source.train={shards}/train-{{0000..{count - 1:04d}}}.tar",
+        f"--data.source.val={shards}/val-0000.tar",
+        f"--data.batch_size={BATCH}",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_val_batches=0",
+        "--wandb.mode=disabled",
+        "--diagnostics.images=8",
+        "--diagnostics.every_n_steps=1000",
+        "--trainer.accelerator=cpu",
+        *args,
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         if command(words):
             raise SystemExit(1)
@@ -89,8 +107,12 @@ def main() -> None:
         for reader in ("indexed", "stream"):
             found = []
             at = root / reader / "whole" / "checkpoints" / f"s{stop}.ckpt"
-            keep = (f"--checkpoint.every_n_train_steps={stop}", "--checkpoint.save_top_k=-1",
-                    "--checkpoint.filename=s{step}", "--checkpoint.auto_insert_metric_name=false")
+            keep = (
+                f"--checkpoint.every_n_train_steps={stop}",
+                "--checkpoint.save_top_k=-1",
+                "--checkpoint.filename=s{step}",
+                "--checkpoint.auto_insert_metric_name=false",
+            )
             for name, more in (("whole", keep), ("resumed", ("--ckpt_path", str(at)))):
                 for noted in (first_step, tars_opened, bytes_read):
                     noted.clear()
@@ -100,8 +122,10 @@ def main() -> None:
                 found.append((first_step[0] - start, len(train), sum(bytes_read)))
             (_, tars, size), (seconds, tars_again, size_again) = found
             read = f"{size_again / size:.0%} of the bytes" if reader == "indexed" else f"{tars_again} of {tars} shards"
-            print(f"{reader}: first step {seconds:.1f} s after the start (asked: <= 20); for the last quarter of the "
-                  f"epoch it reads {read} of the whole run, its checks included")
+            print(
+                f"{reader}: first step {seconds:.1f} s after the start (asked: <= 20); for the last quarter of the "
+                f"epoch it reads {read} of the whole run, its checks included"
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a sweep costs beside its trainings: planning, claims, directories and states, without a training process.
 
-    python -m benchmarks.sweep [--cells 1000]
+python -m benchmarks.sweep [--cells 1000]
 """
 
 import argparse
@@ -30,9 +30,16 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path, root = Path(folder) / "sweep.json", Path(folder) / "cells"
-        path.write_text(json.dumps({
-            "name": "many", "method": "grid", "parameters": {"seed_everything": {"values": list(range(args.cells))}},
-            "command": ["python", "-m", "sinkablate", "fit", "--sweep", "many", "${args}"]}))
+        path.write_text(
+            json.dumps(
+                {
+                    "name": "many",
+                    "method": "grid",
+                    "parameters": {"seed_everything": {"values": list(range(args.cells))}},
+                    "command": ["python", "-m", "sinkablate", "fit", "--sweep", "many", "${args}"],
+                }
+            )
+        )
         start = time.perf_counter()
         sweep = read_sweep(path)
         planned = time.perf_counter() - start
@@ -50,8 +57,10 @@ def main() -> None:
         command = [sys.executable, "-m", "sinkablate", "sweep", "status", str(path), "--out", str(root)]
         subprocess.run(command, check=True, capture_output=True)
         status = time.perf_counter() - start
-    print(f"{args.cells} cells: planned in {planned:.2f} s; run in {ran:.2f} s, {1000 * ran / args.cells:.1f} ms "
-          f"a cell, where the same processes alone take {1000 * alone / args.cells:.1f} ms (asked: at most 50 ms more)")
+    print(
+        f"{args.cells} cells: planned in {planned:.2f} s; run in {ran:.2f} s, {1000 * ran / args.cells:.1f} ms "
+        f"a cell, where the same processes alone take {1000 * alone / args.cells:.1f} ms (asked: at most 50 ms more)"
+    )
     print(f"states of all in {looked:.3f} s; `sweep status` with its imports {status:.2f} s (asked: under 1 s)")
 
 

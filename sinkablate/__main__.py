@@ -30,9 +30,11 @@ VERBS = {
 def help_text() -> str:
     """Every verb with one line."""
     lines = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
-    return (f"sinkablate {__version__}: train vision transformers and measure what their attention sinks compute\n\n"
-            f"usage: python -m sinkablate VERB [options]\n\n{lines}\n\n"
-            "`python -m sinkablate VERB --help` lists the options of a verb.")
+    return (
+        f"sinkablate {__version__}: train vision transformers and measure what their attention sinks compute\n\n"
+        f"usage: python -m sinkablate VERB [options]\n\n{lines}\n\n"
+        "`python -m sinkablate VERB --help` lists the options of a verb."
+    )
 
 
 HELP = {"-h", "--help"}
@@ -184,8 +186,7 @@ def _shards() -> Function:
     return write_shards, lambda counts: f"{sum(counts.values())} images in {len(counts)} shards"
 
 
-FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report,
-             "shards": _shards}
+FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report, "shards": _shards}
 """Verbs whose options are the arguments of one function."""
 
 

@@ -15,8 +15,11 @@ pytest_plugins = ["shared_runs"]
 @pytest.fixture(autouse=True, scope="session")
 def _signals_arrive() -> None:
     """A shell may start its background jobs with signals ignored, which every process of a test would inherit."""
-    for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL,
-                            signal.SIGHUP: signal.SIG_DFL}.items():
+    for number, handler in {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 

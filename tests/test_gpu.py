@@ -69,9 +69,16 @@ def test_a_model_is_measured_as_on_the_cpu_whatever_the_precision(precision: str
     assert losses(tmp_path / "run") == pytest.approx(losses(cpu), rel=1e-4 if precision == "32-true" else 2e-2)
 
 
-@pytest.mark.parametrize("extra", [
-    ("--model.compile=true",), ("--model.backbone.grad_checkpointing=true",), ("--trainer.strategy=fsdp2",),
-    ("--trainer.strategy=ddp",)], ids=lambda extra: extra[0].lstrip("-"))
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--model.compile=true",),
+        ("--model.backbone.grad_checkpointing=true",),
+        ("--trainer.strategy=fsdp2",),
+        ("--trainer.strategy=ddp",),
+    ],
+    ids=lambda extra: extra[0].lstrip("-"),
+)
 def test_other_ways_to_train_end_in_the_same_losses(extra: tuple[str, ...], gpu: Path, tmp_path: Path) -> None:
     spawn(*quick_fit(tmp_path / "run", *STEPS, *ON_GPU, *extra, configs=GATE_REG)).succeeded()
     assert losses(tmp_path / "run") == pytest.approx(losses(gpu), rel=1e-4)
@@ -79,26 +86,55 @@ def test_other_ways_to_train_end_in_the_same_losses(extra: tuple[str, ...], gpu:
 
 
 def test_a_resumed_run_goes_on_to_the_last_bit(tmp_path: Path) -> None:
-    args = (*ON_GPU, "--trainer.deterministic=true", "--trainer.limit_train_batches=4", "--trainer.max_epochs=2",
-            "--model.loss.mixup=0.5", "--model.ema.decay=0.9", "--model.backbone.drop_path_rate=0.2")
-    fit(tmp_path / "whole", *args, "--checkpoint.every_n_train_steps=2", "--checkpoint.save_top_k=-1",
-        "--checkpoint.filename=s{step}", configs=GATE_REG).succeeded()
-    fit(tmp_path / "rest", *args, "--ckpt_path", tmp_path / "whole" / "checkpoints" / "sstep=2.ckpt",
-        configs=GATE_REG).succeeded()
+    args = (
+        *ON_GPU,
+        "--trainer.deterministic=true",
+        "--trainer.limit_train_batches=4",
+        "--trainer.max_epochs=2",
+        "--model.loss.mixup=0.5",
+        "--model.ema.decay=0.9",
+        "--model.backbone.drop_path_rate=0.2",
+    )
+    fit(
+        tmp_path / "whole",
+        *args,
+        "--checkpoint.every_n_train_steps=2",
+        "--checkpoint.save_top_k=-1",
+        "--checkpoint.filename=s{step}",
+        configs=GATE_REG,
+    ).succeeded()
+    fit(
+        tmp_path / "rest", *args, "--ckpt_path", tmp_path / "whole" / "checkpoints" / "sstep=2.ckpt", configs=GATE_REG
+    ).succeeded()
     assert losses(tmp_path / "rest") == losses(tmp_path / "whole")[2:]
-    one, other = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-                  for name in ("whole", "rest"))
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "rest")
+    )
     assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize("config", ["lejepa_small.yaml", "pathway_penalty.yaml", "toy/nop.yaml", "toy/broadcast.yaml"])
 def test_other_tasks_train(config: str, tmp_path: Path) -> None:
-    args = ("--data.batch_size=16", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2",
-            "--trainer.limit_val_batches=1", "--wandb.mode=disabled", "--trainer.log_every_n_steps=1")
+    args = (
+        "--data.batch_size=16",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--trainer.limit_val_batches=1",
+        "--wandb.mode=disabled",
+        "--trainer.log_every_n_steps=1",
+    )
     both = {}
     for device in ("cpu", "gpu"):
-        run("fit", "--config", CONFIGS / config, *args, f"--trainer.accelerator={device}",
-            "--run_dir", tmp_path / device).succeeded()
+        run(
+            "fit",
+            "--config",
+            CONFIGS / config,
+            *args,
+            f"--trainer.accelerator={device}",
+            "--run_dir",
+            tmp_path / device,
+        ).succeeded()
         both[device] = losses(tmp_path / device)
     assert both["gpu"] == pytest.approx(both["cpu"], rel=1e-3)
 
@@ -144,8 +180,10 @@ def test_a_mechanism_trains_in_bfloat16(name: str) -> None:
     F.cross_entropy(logits.float(), targets.cuda()).backward()
     for (parameter, one), other in zip(exact.named_parameters(), mixed.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None), parameter
-    one, other = (torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
-                  for model in (exact, mixed))
+    one, other = (
+        torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
+        for model in (exact, mixed)
+    )
     assert F.cosine_similarity(one, other, dim=0) > 0.98
     assert 0.8 < other.norm() / one.norm() < 1.25
 
@@ -167,7 +205,8 @@ def test_a_sweep_takes_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "command: ['${env}', '${interpreter}', -m, sinkablate, fit, --config, configs/baseline.yaml, "
         "--trainer.max_epochs, 1, --trainer.limit_train_batches, 2, --trainer.limit_val_batches, 1, --wandb.mode, "
         "disabled, --sweep, two, --ckpt_path, auto, '${args}']\n"
-        "parameters:\n  seed_everything: {values: [0, 1]}\n")
+        "parameters:\n  seed_everything: {values: [0, 1]}\n"
+    )
     run("sweep", "run", file).succeeded()
     summaries = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "two").glob("*/summary.json")]
     assert len(summaries) == 2

@@ -24,14 +24,50 @@ MAY_IMPORT = {
     "loggers": {"run", "files", "config", "errors"},
     "tasks": {"distributed", "vit", "attention", "config", "errors"},
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},
-    "callbacks": {"distributed", "diagnostics", "vit", "figures", "loggers", "run", "files", "process", "config",
-                  "errors"},
+    "callbacks": {
+        "distributed",
+        "diagnostics",
+        "vit",
+        "figures",
+        "loggers",
+        "run",
+        "files",
+        "process",
+        "config",
+        "errors",
+    },
     "report": {"diagnose", "figures", "compare", "run", "files", "config", "errors"},
     "diagnose": {"toys", "diagnostics", "vit", "figures", "data", "run", "files", "process", "config", "errors"},
-    "intervene": {"diagnose", "toys", "diagnostics", "vit", "attention", "figures", "data", "run", "files", "process",
-                  "config", "errors"},
-    "cli": {"callbacks", "toys", "tasks", "distributed", "diagnostics", "vit", "figures", "loggers", "data", "run",
-            "files", "process", "config", "errors"},
+    "intervene": {
+        "diagnose",
+        "toys",
+        "diagnostics",
+        "vit",
+        "attention",
+        "figures",
+        "data",
+        "run",
+        "files",
+        "process",
+        "config",
+        "errors",
+    },
+    "cli": {
+        "callbacks",
+        "toys",
+        "tasks",
+        "distributed",
+        "diagnostics",
+        "vit",
+        "figures",
+        "loggers",
+        "data",
+        "run",
+        "files",
+        "process",
+        "config",
+        "errors",
+    },
     "sweep": {"cli", "distributed", "run", "files", "process", "config", "errors"},
 }
 """Folder -> the other folders it may import; `__init__` and `__main__` may import all."""
@@ -63,10 +99,12 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def loaded(*command: str) -> set[str]:
     """Top-level packages and rooms (`sinkablate.ROOM`) in `sys.modules` after `sinkablate COMMAND`."""
-    code = ("import sys; from sinkablate.__main__ import main; "
-            f"main({list(command)}); print(*sys.modules, file=sys.stderr)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600,
-                          cwd=PACKAGE.parent)
+    code = (
+        f"import sys; from sinkablate.__main__ import main; main({list(command)}); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600, cwd=PACKAGE.parent
+    )
     names = done.stderr.split()
     return {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
 
@@ -84,8 +122,16 @@ def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -
     assert not loaded("sweep", command, str(sweep), "--out", str(tmp_path)) & HEAVY
 
 
-@pytest.mark.parametrize("command", ["fit --help", "plan --help", "fit configs/gate.yaml",
-                                     "validate --config none.yaml", "fit --modle.backbone.name x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit --help",
+        "plan --help",
+        "fit configs/gate.yaml",
+        "validate --config none.yaml",
+        "fit --modle.backbone.name x",
+    ],
+)
 def test_help_and_first_checks_import_no_framework(command: str) -> None:
     assert not loaded(*command.split()) & (HEAVY | {"numpy", "jsonargparse", "rich"})
 
@@ -96,13 +142,16 @@ FOR_REPORTS = {"plotly", "pandas", "statsmodels", "sklearn"}
 def test_fit_imports_nothing_of_other_tasks_and_commands() -> None:
     modules = loaded("fit", "--trainer.no_such_key", "1")  # the parser refuses it
     assert "torch" in modules
-    assert not modules & (FOR_REPORTS | {f"sinkablate.{room}" for room in (
-        "toys", "diagnose", "intervene", "compare", "sweep", "reporting", "plan")})
+    assert not modules & (
+        FOR_REPORTS
+        | {f"sinkablate.{room}" for room in ("toys", "diagnose", "intervene", "compare", "sweep", "reporting", "plan")}
+    )
 
 
 def test_diagnose_of_a_model_from_elsewhere_imports_no_trainer(tmp_path: Path) -> None:
-    modules = loaded("diagnose", "--backbone.name", "no_such_model", "--images", str(tmp_path),
-                     "--out", str(tmp_path / "out"))
+    modules = loaded(
+        "diagnose", "--backbone.name", "no_such_model", "--images", str(tmp_path), "--out", str(tmp_path / "out")
+    )
     assert "torch" in modules
     assert not modules & (FOR_REPORTS | {"lightning", "torchmetrics", "transformers", "sinkablate.cli.lightning"})
 

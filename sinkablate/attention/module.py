@@ -134,8 +134,10 @@ class Attention(nn.Module):
             UserError: `attn` is not timm's plain attention, or already has a gate.
         """
         if type(attn) is not TimmAttention:
-            raise UserError(f"model.backbone.attention: {type(attn).__module__}.{type(attn).__name__} "
-                            "is not timm's plain attention and cannot be changed")
+            raise UserError(
+                f"model.backbone.attention: {type(attn).__module__}.{type(attn).__name__} "
+                "is not timm's plain attention and cannot be changed"
+            )
         if attn.gate is not None:
             raise UserError("model.backbone.attention: the model already has an attention gate")
         return cls(attn, config)
@@ -186,8 +188,12 @@ def widen_mlp(mlp: nn.Module, extra: int) -> int:
         Parameters added minus `extra`.
     """
     fc1, fc2 = getattr(mlp, "fc1", None), getattr(mlp, "fc2", None)
-    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear) and fc1.out_features == fc2.in_features
-            and isinstance(getattr(mlp, "norm", None), nn.Identity)):
+    if not (
+        isinstance(fc1, nn.Linear)
+        and isinstance(fc2, nn.Linear)
+        and fc1.out_features == fc2.in_features
+        and isinstance(getattr(mlp, "norm", None), nn.Identity)
+    ):
         raise UserError(f"model.backbone.match_parameters: {type(mlp).__name__} is not a plain two-layer MLP")
     unit = fc1.in_features + fc2.out_features + (fc1.bias is not None)
     units = math.floor(extra / unit + 0.5)

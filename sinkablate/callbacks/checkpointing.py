@@ -29,18 +29,22 @@ class RunCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None
         folder, best = Path(self.dirpath), state_dict["best_model_path"]
         if best and (folder / Path(best).name).exists():
+
             def here(path: str) -> str:
                 return str(folder / Path(path).name) if path else path
 
             state_dict = state_dict | {
-                "dirpath": self.dirpath, "best_model_path": here(best),
+                "dirpath": self.dirpath,
+                "best_model_path": here(best),
                 "kth_best_model_path": here(state_dict["kth_best_model_path"]),
                 "last_model_path": here(state_dict["last_model_path"]),
-                "best_k_models": {here(path): score for path, score in state_dict["best_k_models"].items()}}
+                "best_k_models": {here(path): score for path, score in state_dict["best_k_models"].items()},
+            }
         super().load_state_dict(state_dict)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save a step that is due once its gradient is whole; the epoch's last step waits for the validation."""
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if whole and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -57,8 +61,12 @@ class RunCheckpoint(ModelCheckpoint):
         adds = self._every_n_train_steps > 0 or self._train_time_interval is not None
         every = 1 if adds else self._every_n_epochs
         fresh = self.monitor is None or self._should_save_on_train_epoch_end(trainer)  # else the metric is an old one
-        if (every and (trainer.current_epoch + 1) % every == 0 and fresh
-                and not self._should_skip_saving_checkpoint(trainer)):
+        if (
+            every
+            and (trainer.current_epoch + 1) % every == 0
+            and fresh
+            and not self._should_skip_saving_checkpoint(trainer)
+        ):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
             if self._last_global_step_saved == trainer.global_step:

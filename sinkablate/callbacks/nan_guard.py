@@ -18,8 +18,9 @@ class NanGuard(L.Callback):
     def __init__(self) -> None:
         self._images: Tensor | None = None
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
-                             batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Keep the images in reach, to find the module at fault."""
         self._images = batch[0]
 
@@ -33,8 +34,10 @@ class NanGuard(L.Callback):
         culprit = _first_nonfinite(pl_module, self._images)
         path = Path(trainer.default_root_dir) / "checkpoints" / NONFINITE
         trainer.save_checkpoint(path)
-        raise UserError(f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
-                        f"weights before the step are in {path}")
+        raise UserError(
+            f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
+            f"weights before the step are in {path}"
+        )
 
 
 def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str:
@@ -51,6 +54,7 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
         def hook(_: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not torch.isfinite(output).all():
                 found.append(name)
+
         return hook
 
     handles = [m.register_forward_hook(look(n)) for n, m in backbone.named_modules(prefix="backbone")]

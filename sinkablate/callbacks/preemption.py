@@ -36,8 +36,9 @@ class Preemption(L.Callback):
         if trainer.is_global_zero:
             (self.run_dir / PREEMPTED).unlink(missing_ok=True)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
-                             batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Save and leave, if it was asked for."""
         loop = trainer.fit_loop.epoch_loop
         if self.restarts and not loop.automatic_optimization.optim_progress.optimizer.step.current.completed:
@@ -65,8 +66,11 @@ class Preemption(L.Callback):
         if trainer.is_global_zero:
             why = signals.asked() or "a signal to another rank"
             write_json(self.run_dir / PREEMPTED, {"signal": why, "step": trainer.global_step})
-            print(f"stopped by {why} and saved at step {trainer.global_step}; the same command with --ckpt_path auto "
-                  "resumes it", flush=True)
+            print(
+                f"stopped by {why} and saved at step {trainer.global_step}; the same command with --ckpt_path auto "
+                "resumes it",
+                flush=True,
+            )
         trainer.strategy.barrier()
         raise signals.Preempted
 

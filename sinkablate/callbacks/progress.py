@@ -51,11 +51,13 @@ class Bar(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the bar."""
         if self._enabled:
-            self._training = self._add(f"epoch {_epoch(trainer)}", trainer.estimated_stepping_batches,
-                                       done=trainer.global_step)
+            self._training = self._add(
+                f"epoch {_epoch(trainer)}", trainer.estimated_stepping_batches, done=trainer.global_step
+            )
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Move on by a step."""
         self._show_training(trainer)
 
@@ -112,8 +114,14 @@ class Bar(ProgressBar):
     def _add(self, doing: str, total: float, done: int = 0) -> TaskID:
         if self._bar is None:
             streams.clear()
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                       TextColumn("{task.fields[speed]}"), TimeRemainingColumn(), TextColumn("{task.fields[left]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
+            )
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
         known = None if math.isinf(total) or total < 0 else total
@@ -123,9 +131,14 @@ class Bar(ProgressBar):
         if self._bar is not None and self._training is not None:
             loss = trainer.callback_metrics.get("train/loss")
             self._bar.update(
-                self._training, description=f"epoch {_epoch(trainer)}", completed=trainer.global_step,
-                speed=f"{self.throughput.images_per_second:.0f} images/s" + (
-                    "" if loss is None else f"  loss {float(loss):.3f}") if self.throughput.images else "")
+                self._training,
+                description=f"epoch {_epoch(trainer)}",
+                completed=trainer.global_step,
+                speed=f"{self.throughput.images_per_second:.0f} images/s"
+                + ("" if loss is None else f"  loss {float(loss):.3f}")
+                if self.throughput.images
+                else "",
+            )
 
     def _evaluate(self, doing: str, total: float) -> None:
         if self._enabled:
@@ -144,8 +157,11 @@ class Bar(ProgressBar):
 
     def _metrics(self, trainer: L.Trainer) -> dict[str, Any]:
         """Losses and accuracies; the sinks are in the tables."""
-        return {name: value for name, value in trainer.callback_metrics.items()
-                if name.startswith(("train/", "val/")) or name == "lr"}
+        return {
+            name: value
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/")) or name == "lr"
+        }
 
     def _stop(self) -> None:
         if self._bar is not None:
@@ -176,8 +192,9 @@ class Lines(ProgressBar):
         """Nothing to switch on."""
 
     @rank_zero_only
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Print when the interval has passed."""
         now = time.monotonic()
         if self._first is None:
@@ -190,9 +207,12 @@ class Lines(ProgressBar):
         rate = (trainer.global_step - step) / (now - begun) if now > begun else 0.0
         left = clock((total - trainer.global_step) / rate) if rate > 0 else "?"
         loss = trainer.callback_metrics.get("train/loss", float("nan"))
-        print(f"epoch {_epoch(trainer)}  step {trainer.global_step}/{total:.0f}  "
-              f"loss {float(loss):.3f}  {self.throughput.images_per_second:.0f} images/s  {left} left  "
-              f"{peak_memory_gib():.1f} GiB", flush=True)
+        print(
+            f"epoch {_epoch(trainer)}  step {trainer.global_step}/{total:.0f}  "
+            f"loss {float(loss):.3f}  {self.throughput.images_per_second:.0f} images/s  {left} left  "
+            f"{peak_memory_gib():.1f} GiB",
+            flush=True,
+        )
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

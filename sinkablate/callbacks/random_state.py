@@ -41,15 +41,20 @@ class RandomState(L.Callback):
         if len(ranks) == trainer.world_size:
             _restore(ranks[trainer.global_rank])
         else:
-            rank_zero_warn(f"the checkpoint is of {len(ranks)} processes, not {trainer.world_size}: batches go on as "
-                           "they were, dropout and drop-path are drawn anew")
+            rank_zero_warn(
+                f"the checkpoint is of {len(ranks)} processes, not {trainer.world_size}: batches go on as "
+                "they were, dropout and drop-path are drawn anew"
+            )
 
 
 def _state() -> dict[str, Any]:
     _, keys, *rest = np.random.get_state(legacy=True)
-    return {"python": random.getstate(), "torch": torch.get_rng_state(),
-            "numpy": ("MT19937", torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []}
+    return {
+        "python": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "numpy": ("MT19937", torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
 
 
 def _restore(state: dict[str, Any]) -> None:

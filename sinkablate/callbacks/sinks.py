@@ -41,10 +41,19 @@ class SinkDiagnostics(L.Callback):
         thresholds: The numbers behind quantities and rules.
     """
 
-    def __init__(self, every_n_steps: int = 50, images: int = 64, batch_size: int = 64, heatmap: bool = True,
-                 thresholds: ThresholdConfig = ThresholdConfig()) -> None:
-        for name, value, least in (("every_n_steps", every_n_steps, 0), ("images", images, 1),
-                                   ("batch_size", batch_size, 1)):
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        images: int = 64,
+        batch_size: int = 64,
+        heatmap: bool = True,
+        thresholds: ThresholdConfig = ThresholdConfig(),
+    ) -> None:
+        for name, value, least in (
+            ("every_n_steps", every_n_steps, 0),
+            ("images", images, 1),
+            ("batch_size", batch_size, 1),
+        ):
             if value < least:
                 raise UserError(f"diagnostics.{name} must be at least {least}, got {value}")
         self.every_n_steps = every_n_steps
@@ -64,7 +73,7 @@ class SinkDiagnostics(L.Callback):
             return
         images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
         self.check_model(pl_module, trainer.precision, images[:1])
-        mine = np.arange(len(images))[trainer.global_rank::trainer.world_size]
+        mine = np.arange(len(images))[trainer.global_rank :: trainer.world_size]
         self._probe = (images[torch.from_numpy(mine)], mine)
 
     def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
@@ -80,11 +89,15 @@ class SinkDiagnostics(L.Callback):
         """
         backbone = backbone_of(pl_module)
         if backbone is None:
-            raise UserError(f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
-                            "set diagnostics.every_n_steps=0")
+            raise UserError(
+                f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
+                "set diagnostics.every_n_steps=0"
+            )
         if precision in ("16-true", "bf16-true"):
-            raise UserError(f"trainer.precision={precision}: diagnostics need fp32 weights; "
-                            "use bf16-mixed, or set diagnostics.every_n_steps=0")
+            raise UserError(
+                f"trainer.precision={precision}: diagnostics need fp32 weights; "
+                "use bf16-mixed, or set diagnostics.every_n_steps=0"
+            )
         try:
             check(backbone, image)
         except UserError as error:
@@ -101,8 +114,9 @@ class SinkDiagnostics(L.Callback):
         if self.every_n_steps and trainer.global_step == 0:
             self._measure(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Measure when the step is due; once per optimizer step, however many micro-batches it has."""
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at and step > 0:

@@ -41,8 +41,9 @@ class Stability(L.Callback):
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._waiting["grad"].append(full(torch.nn.utils.get_total_norm(grads).detach()))
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Note the loss; read and log everything noted at logging steps."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting["loss"].append(loss.detach())
@@ -83,8 +84,11 @@ class Stability(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, safe for weights-only loading."""
-        return {"history": {k: list(v) for k, v in self.history.items()}, "counts": dict(self.counts),
-                "waiting": {k: [float(x) for x in v] for k, v in self._waiting.items()}}
+        return {
+            "history": {k: list(v) for k, v in self.history.items()},
+            "counts": dict(self.counts),
+            "waiting": {k: [float(x) for x in v] for k, v in self._waiting.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue as if never stopped."""

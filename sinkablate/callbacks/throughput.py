@@ -19,8 +19,9 @@ class Throughput(L.Callback):
         """Start the clock."""
         self._since = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Count the global batch."""
         self.images += len(batch[0]) * trainer.world_size
 

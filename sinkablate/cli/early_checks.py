@@ -45,8 +45,10 @@ def _options(command: str, argv: Sequence[str]) -> Iterator[tuple[str, str | Non
         word = {"-c": "--config", "-h": "--help"}.get(word, word)
         if not word.startswith("--"):
             path = word.endswith((".yaml", ".yml"))
-            raise UserError(f"{command}: {word} follows no option; " + (
-                f"name a config file by --config {word}" if path else "every value needs its --KEY in front"))
+            raise UserError(
+                f"{command}: {word} follows no option; "
+                + (f"name a config file by --config {word}" if path else "every value needs its --KEY in front")
+            )
         key, equals, value = word[2:].partition("=")
         if not equals and not following.startswith("--"):
             value, position = following, position + 1
@@ -57,8 +59,9 @@ def _require_known(key: str, names: set[str], shown: str, note: str = "") -> Non
     first = key.partition(".")[0]
     if first not in names:
         near = did_you_mean(first, names)
-        raise UserError(f"{shown}: there is no such key or group of keys"
-                        + (near or "; --help lists the groups") + note)
+        raise UserError(
+            f"{shown}: there is no such key or group of keys" + (near or "; --help lists the groups") + note
+        )
 
 
 def _content(path: Path) -> tuple[Path, dict[Any, Any]]:

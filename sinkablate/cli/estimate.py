@@ -29,8 +29,9 @@ class Estimate:
     """Weights (and averages) and the optimizer's moments."""
 
 
-def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str,
-             half: bool) -> Estimate:
+def estimate(
+    model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str, half: bool
+) -> Estimate:
     """Count what a task needs.
 
     Args:
@@ -51,9 +52,13 @@ def estimate(model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape
     moments = next((count for name, count in MOMENTS.items() if name in opt), 2) * trained
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())
     return Estimate(
-        parameters=sum(p.numel() for p in model.parameters()), trainable=sum(p.numel() for p in trainable),
-        flops_per_image=counter.get_total_flops(), activation_bytes_per_image=(two - one) // 2 // (2 if half else 1),
-        state_bytes=sum(sizes) + trained + moments, checkpoint_bytes=sum(sizes) + buffers + moments)
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in trainable),
+        flops_per_image=counter.get_total_flops(),
+        activation_bytes_per_image=(two - one) // 2 // (2 if half else 1),
+        state_bytes=sum(sizes) + trained + moments,
+        checkpoint_bytes=sum(sizes) + buffers + moments,
+    )
 
 
 def _activations(model: nn.Module, run: Callable[[nn.Module, Tensor], object], images: Tensor) -> int:

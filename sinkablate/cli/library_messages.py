@@ -10,9 +10,17 @@ def silence_libraries() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # five retries of a host that cannot be reached
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # W&B's own telemetry, when its server refuses
-    for text in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*",
-                 ".*isinstance.treespec.*", ".*litlogger.*", ".*custom batch sampler.*",
-                 ".*intended to run from within Python.*", ".*srun. command is available.*",
-                 r"Be aware that when using .ckpt_path.*callbacks: \['Preemption'\]",  # which only `fit` has
-                 "Checkpoint directory .* is not empty", "The dirpath has changed from"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+        ".*LeafSpec.*",
+        ".*isinstance.treespec.*",
+        ".*litlogger.*",
+        ".*custom batch sampler.*",
+        ".*intended to run from within Python.*",
+        ".*srun. command is available.*",
+        r"Be aware that when using .ckpt_path.*callbacks: \['Preemption'\]",  # which only `fit` has
+        "Checkpoint directory .* is not empty",
+        "The dirpath has changed from",
+    ):
         warnings.filterwarnings("ignore", text)

@@ -70,14 +70,23 @@ class Cli(LightningCLI):
         self.started = time.time()
         self.task = chosen(args)
         if (verb, self.task) == ("predict", "toy"):
-            raise UserError("predict gives class probabilities of images, and task=toy has neither; validate gives its "
-                            "error and what its sink does")
+            raise UserError(
+                "predict gives class probabilities of images, and task=toy has neither; validate gives its "
+                "error and what its sink does"
+            )
         self.program = PROGRAMS[self.task]()
         super().__init__(
-            self.program.module, self.program.data, save_config_callback=None, trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0, parser_class=LightningParser, args=[verb, *args],
-            auto_configure_optimizers=False, load_from_checkpoint_support=False,
-            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False})
+            self.program.module,
+            self.program.data,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_class=LightningParser,
+            args=[verb, *args],
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+        )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the verb at hand: each one costs a second to build."""
@@ -85,15 +94,23 @@ class Cli(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed, always a number: a run without one cannot be paired."""
-        parser.add_argument("--seed_everything", type=int, default=0,
-                            help="Seed of parameters, data order, augmentation and everything else.")
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=0,
+            help="Seed of parameters, data order, augmentation and everything else.",
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The keys of the run, in addition to Lightning's."""
         add_run_arguments(parser, self.task, self.program.follows)
         if self.verb != "fit":
-            parser.add_argument("--run", type=str | None, default=None,
-                                help="Directory of the run: short for --config DIR/config.yaml --run_dir DIR.")
+            parser.add_argument(
+                "--run",
+                type=str | None,
+                default=None,
+                help="Directory of the run: short for --config DIR/config.yaml --run_dir DIR.",
+            )
             parser.add_argument("--trust", type=bool, default=False, help=trust.HELP)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -129,17 +146,23 @@ class Cli(LightningCLI):
     def config_groups(self) -> dict[str, type[Any]]:
         """The config class of every group of keys that has one."""
         owners = {"model": self.program.module, "data": self.program.data, "diagnostics": SinkDiagnostics}
-        return {f"{key}.{parameter.name}": parameter.annotation for key, owner in owners.items()
-                for parameter in inspect.signature(owner).parameters.values()
-                if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)}
+        return {
+            f"{key}.{parameter.name}": parameter.annotation
+            for key, owner in owners.items()
+            for parameter in inspect.signature(owner).parameters.values()
+            if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
+        }
 
     def check_names(self, config: Namespace) -> None:
         """Keys that belong to no dataclass."""
         check_options(config)
-        require(0 <= config.seed_everything < 2**32,
-                f"seed_everything must lie in [0, 2^32), got {config.seed_everything}")
-        require(re.fullmatch(r"\w[\w.+=-]*", config.variant) is not None,
-                f"variant={config.variant} names a directory: use letters, digits and . _ + = - only")
+        require(
+            0 <= config.seed_everything < 2**32, f"seed_everything must lie in [0, 2^32), got {config.seed_everything}"
+        )
+        require(
+            re.fullmatch(r"\w[\w.+=-]*", config.variant) is not None,
+            f"variant={config.variant} names a directory: use letters, digits and . _ + = - only",
+        )
         if config.sweep is not None:
             require_sweep_name(config.sweep, "sweep")
 
@@ -185,8 +208,11 @@ class Cli(LightningCLI):
             callbacks.insert(0, RunDirectory(self.run_dir, self._resolved(config), resumes=bool(config.ckpt_path)))
         self._get(self.config_init, "checkpoint").dirpath = str(self.run_dir.absolute() / "checkpoints")
         trainer = self._get(self.config_init, "trainer")
-        trainer["plugins"] = [*_listed(trainer.get("plugins")), Checkpoints(config.on_checkpoint_failure),
-                              *slurm_plugins()]
+        trainer["plugins"] = [
+            *_listed(trainer.get("plugins")),
+            Checkpoints(config.on_checkpoint_failure),
+            *slurm_plugins(),
+        ]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
         try:
             made = super().instantiate_trainer(logger=loggers or False, default_root_dir=config.run_dir, **kwargs)

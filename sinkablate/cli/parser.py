@@ -76,13 +76,21 @@ def _unknown_name(parser: ArgumentParser, message: str) -> str | None:
 
 def _options(parser: ArgumentParser) -> list[str]:
     """The options of a parser and of its subcommands."""
-    return [option for action in parser._actions for option in (
-        *action.option_strings, *(name for sub in (getattr(action, "_name_parser_map", None) or {}).values()
-                                  for name in _options(sub)))]
+    return [
+        option
+        for action in parser._actions
+        for option in (
+            *action.option_strings,
+            *(name for sub in (getattr(action, "_name_parser_map", None) or {}).values() for name in _options(sub)),
+        )
+    ]
 
 
-UNION = re.compile(r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'
-                   r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*InMemoryImages value: (?P<value>.*)", re.DOTALL)
+UNION = re.compile(
+    r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'
+    r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*InMemoryImages value: (?P<value>.*)",
+    re.DOTALL,
+)
 
 
 def plain(message: str) -> str:
@@ -126,20 +134,27 @@ def refuse_nulls(parser: ArgumentParser, config: Any) -> None:
     """
     for action in parser._actions:
         kind = getattr(action, "_typehint", None) or action.type
-        if kind is not None and type(None) not in get_args(kind) and action.default is not None \
-                and config.get(action.dest, action.default) is None:
+        if (
+            kind is not None
+            and type(None) not in get_args(kind)
+            and action.default is not None
+            and config.get(action.dest, action.default) is None
+        ):
             raise UserError(f"{action.dest}=null: the key has no such value; leave it out for {action.default}")
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
     """A bare `--flag` of a yes-or-no key means `--flag=true`, and `--pair-by` means `--pair_by`."""
-    options = {option: getattr(action, "_typehint", None) for action in parser._actions
-               for option in action.option_strings}
+    options = {
+        option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
+    }
     flags = {option for option, hint in options.items() if hint is bool or bool in get_args(hint)}
     args = [_underlined(word, options) for word in args]
     following = [*args, "--"][1:]
-    return [f"{word}=true" if word in flags and after.startswith("--") else word
-            for word, after in zip(args, following, strict=True)]
+    return [
+        f"{word}=true" if word in flags and after.startswith("--") else word
+        for word, after in zip(args, following, strict=True)
+    ]
 
 
 def _underlined(word: str, options: Container[str]) -> str:
@@ -151,8 +166,11 @@ def _underlined(word: str, options: Container[str]) -> str:
 
 def gathered(argv: list[str]) -> list[str]:
     """Words that belong to no option, wherever they stand, as one list in front: for a verb that takes several."""
-    places = [place for place, word in enumerate(argv) if not word.startswith("-")
-              and not (place and argv[place - 1].startswith("--") and "=" not in argv[place - 1])]
+    places = [
+        place
+        for place, word in enumerate(argv)
+        if not word.startswith("-") and not (place and argv[place - 1].startswith("--") and "=" not in argv[place - 1])
+    ]
     words = [argv[place] for place in places]
     rest = [word for place, word in enumerate(argv) if place not in set(places)]
     return [json.dumps(words), *rest] if words else rest
@@ -162,8 +180,9 @@ SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "threshold
 """Keys of `fit` that `diagnose` and `intervene` have under a shorter name."""
 
 
-def run_function(function: Callable[..., Any], verb: str, argv: list[str],
-                 tell: Callable[[Any], str] | None = None) -> int:
+def run_function(
+    function: Callable[..., Any], verb: str, argv: list[str], tell: Callable[[Any], str] | None = None
+) -> int:
     """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
     result = call(function, verb, argv, SPELLED)
     if tell is not None:
@@ -181,8 +200,14 @@ def call(function: Callable[..., Any], verb: str, argv: list[str], spelled: Mapp
         spelled: Beginnings of keys of `fit` that the function has under other names: errors name what can be set.
     """
     try:
-        return auto_cli(function, args=argv, as_positional=True, parser_class=Parser, allow_abbrev=False,
-                        prog=f"python -m sinkablate {verb}")
+        return auto_cli(
+            function,
+            args=argv,
+            as_positional=True,
+            parser_class=Parser,
+            allow_abbrev=False,
+            prog=f"python -m sinkablate {verb}",
+        )
     except (UserError, ValueError) as error:  # jsonargparse wraps what an optional group refuses
         mistake = _mistake_behind(error)
         if mistake is None:

@@ -23,8 +23,9 @@ class PlanCli(Cli):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Two keys of the plan's own."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--images", type=int | None, default=None,
-                            help="Training images; known for the embedded ones alone.")
+        parser.add_argument(
+            "--images", type=int | None, default=None, help="Training images; known for the embedded ones alone."
+        )
         parser.add_argument("--json", type=bool, default=False, help="Print the plan as JSON.")
 
     def before_instantiate_classes(self) -> None:
@@ -74,16 +75,23 @@ def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     optimizer = make_optimizer(cli.model.backbone, optim)
     if steps is not None:
         make_schedule(optimizer, optim, steps)  # which refuses a warm-up that is longer than the training
-    return {"name": cli.program.model_name(config.model) + f"-{config.variant}", **asdict(found),
-            "training_flops": None if steps is None else 3 * found.flops_per_image * steps * batch,
-            "batch_size": batch, "epochs": epochs, "images": images,
-            "steps_per_epoch": None if images is None else images // batch, "steps": steps,
-            "memory_bytes_per_step": found.state_bytes + batch * found.activation_bytes_per_image,
-            "checkpoints_bytes": 2 * found.checkpoint_bytes}
+    return {
+        "name": cli.program.model_name(config.model) + f"-{config.variant}",
+        **asdict(found),
+        "training_flops": None if steps is None else 3 * found.flops_per_image * steps * batch,
+        "batch_size": batch,
+        "epochs": epochs,
+        "images": images,
+        "steps_per_epoch": None if images is None else images // batch,
+        "steps": steps,
+        "memory_bytes_per_step": found.state_bytes + batch * found.activation_bytes_per_image,
+        "checkpoints_bytes": 2 * found.checkpoint_bytes,
+    }
 
 
 def _step(task: str) -> Any:
     """What a training step of a task does with a batch, up to its outputs."""
+
     def classify(module: nn.Module, images: Tensor) -> object:
         return module.backbone(images)  # type: ignore[operator]
 
@@ -99,13 +107,15 @@ def _print(content: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right")
     lines = {
-        "parameters": f"{content['parameters']:,}", "trained": f"{content['trainable']:,}",
+        "parameters": f"{content['parameters']:,}",
+        "trained": f"{content['trainable']:,}",
         "forward pass, one image": f"{content['flops_per_image'] / 1e9:.3g} GFLOP",
         "kept for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
         "weights, gradients, optimizer": _bytes(content["state_bytes"]),
         f"the step of a batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
-        "steps": "unknown: give --images N" if content["steps"] is None else
-        f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",
+        "steps": "unknown: give --images N"
+        if content["steps"] is None
+        else f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",
         "whole training": "-" if content["training_flops"] is None else f"{content['training_flops']:.2e} FLOP",
         "checkpoints on disk (the latest and the one before)": _bytes(content["checkpoints_bytes"]),
     }

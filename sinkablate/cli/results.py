@@ -37,15 +37,19 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
         row("largest mean mass on one token", "sink/mass_max")
     for kind in ("cls", "register", "patch"):
         if f"norm/{kind}_mean" in summary:
-            table.add_row(f"token norm, {kind}: mean / p99", f"{summary[f'norm/{kind}_mean']:.1f} / "
-                          f"{summary[f'norm/{kind}_p99']:.1f}")
+            table.add_row(
+                f"token norm, {kind}: mean / p99",
+                f"{summary[f'norm/{kind}_mean']:.1f} / {summary[f'norm/{kind}_p99']:.1f}",
+            )
     row("mean gate openness", "gate/open")
     row("parameters", "parameters", ",d")
     if summary.get("match_difference"):
         row("parameters beyond the gated model", "match_difference", "+,d")
     if summary.get("images_dropped_per_epoch"):
-        table.add_row("training images that each epoch leaves out",
-                      f"{summary['images_dropped_per_epoch']:,} of {summary['train_images']:,}")
+        table.add_row(
+            "training images that each epoch leaves out",
+            f"{summary['images_dropped_per_epoch']:,} of {summary['train_images']:,}",
+        )
     for reason, count in summary.get("skipped", {}).items():
         table.add_row(f"skipped: {reason}", f"{count:,}")
     console = Console()
@@ -88,12 +92,14 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
         torch.distributed.all_gather_object(parts, mine)
     if trainer.is_global_zero:
         rows = [item for part in parts for item in part]
-        table = pl.DataFrame({
-            "key": [key for keys, _, _ in rows for key in keys],
-            "label": torch.cat([label for _, label, _ in rows]).numpy(),
-            "predicted": torch.cat([p.argmax(dim=1) for _, _, p in rows]).numpy(),
-            "probability": torch.cat([p for _, _, p in rows]).numpy(),
-        })
+        table = pl.DataFrame(
+            {
+                "key": [key for keys, _, _ in rows for key in keys],
+                "label": torch.cat([label for _, label, _ in rows]).numpy(),
+                "predicted": torch.cat([p.argmax(dim=1) for _, _, p in rows]).numpy(),
+                "probability": torch.cat([p for _, _, p in rows]).numpy(),
+            }
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # polars itself calls a full disk a damaged file
         table.sort("key").write_parquet(content)

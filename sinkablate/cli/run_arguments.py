@@ -20,20 +20,33 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
     """
     parser.add_argument("--task", type=Task, default=task, help="What is trained.")
     parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
-    parser.add_argument("--run_dir", type=str | None, default=None,
-                        help="Directory of the run (default: runs/<model>-<variant>-s<seed>).")
-    parser.add_argument("--sweep", type=str | None, default=None,
-                        help="Sweep that this run is a cell of: run_dir is runs/<sweep>/<hash of the arguments>, "
-                             "and names and W&B's id and group follow.")
+    parser.add_argument(
+        "--run_dir",
+        type=str | None,
+        default=None,
+        help="Directory of the run (default: runs/<model>-<variant>-s<seed>).",
+    )
+    parser.add_argument(
+        "--sweep",
+        type=str | None,
+        default=None,
+        help="Sweep that this run is a cell of: run_dir is runs/<sweep>/<hash of the arguments>, "
+        "and names and W&B's id and group follow.",
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="Start over in a directory that holds a run.")
     parser.add_class_arguments(WandbConfig, "wandb")
     parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
     parser.add_lightning_class_args(Stability, "stability")
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-    parser.add_argument("--on_checkpoint_failure", type=OnFailure, default="stop",
-                        help="What a checkpoint that cannot be written does to the run: stop or continue.")
-    parser.set_defaults({"checkpoint.save_last": None, "checkpoint.save_top_k": 1,
-                         "checkpoint.enable_version_counter": False})
+    parser.add_argument(
+        "--on_checkpoint_failure",
+        type=OnFailure,
+        default="stop",
+        help="What a checkpoint that cannot be written does to the run: stop or continue.",
+    )
+    parser.set_defaults(
+        {"checkpoint.save_last": None, "checkpoint.save_top_k": 1, "checkpoint.enable_version_counter": False}
+    )
     for target in ("model", "data"):
         parser.link_arguments("seed_everything", f"{target}.seed")
     for follow in follows:

@@ -21,15 +21,24 @@ def fit_summary(cli: "Cli") -> dict[str, Any]:
     backbone = cli.model.backbone
     account = getattr(cli.datamodule, "account", None)  # a toy draws its data
     data = account.summary(trainer) if account else {}
-    return metrics | init.stability.totals() | sinks | data | {
-        "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
-        "images_per_second": cli.throughput.images_per_second,
-        "wall_seconds": time.time() - cli.started,
-        "peak_memory_gib": peak_memory_gib(),
-        "parameters": sum(p.numel() for p in backbone.parameters()),
-        "match_difference": getattr(backbone, "match_difference", 0),
-        "restarts": next(c.restarts for c in trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
-        "steps": trainer.global_step, "epochs": trainer.current_epoch, "name": cli.name,
-        "device": trainer.strategy.root_device.type, "world_size": trainer.world_size,
-        "threads": torch.get_num_threads(),
-    }
+    return (
+        metrics
+        | init.stability.totals()
+        | sinks
+        | data
+        | {
+            "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
+            "images_per_second": cli.throughput.images_per_second,
+            "wall_seconds": time.time() - cli.started,
+            "peak_memory_gib": peak_memory_gib(),
+            "parameters": sum(p.numel() for p in backbone.parameters()),
+            "match_difference": getattr(backbone, "match_difference", 0),
+            "restarts": next(c.restarts for c in trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+            "name": cli.name,
+            "device": trainer.strategy.root_device.type,
+            "world_size": trainer.world_size,
+            "threads": torch.get_num_threads(),
+        }
+    )

@@ -53,8 +53,13 @@ class Program(NamedTuple):
         """The axes of a variant, as W&B tags."""
         group = model[self.group]
         attention = group.attention
-        return {"score": attention.score, "sink": attention.sink, "gate": attention.gate,
-                "registers": group.registers or 0, "pathway": group.pathway.kind}
+        return {
+            "score": attention.score,
+            "sink": attention.sink,
+            "gate": attention.gate,
+            "registers": group.registers or 0,
+            "pathway": group.pathway.kind,
+        }
 
 
 def _number_of_classes(source: "Namespace") -> int:
@@ -66,8 +71,11 @@ def _number_of_classes(source: "Namespace") -> int:
     return number_of_classes(source_of(values))
 
 
-_IMAGES = (Follows("source.num_classes", "num_classes", _number_of_classes), Follows("image.in_chans", "in_chans"),
-           Follows("image.size", "img_size"))
+_IMAGES = (
+    Follows("source.num_classes", "num_classes", _number_of_classes),
+    Follows("image.in_chans", "in_chans"),
+    Follows("image.size", "img_size"),
+)
 
 
 def _classify() -> Program:

@@ -35,15 +35,20 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
-                            "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
-                            "what a run needs") from error
+            raise UserError(
+                f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
+                "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
+                "what a run needs"
+            ) from error
         if str(error).startswith("Early stopping conditioned on metric"):
             raise UserError(f"trainer.callbacks: {error}") from error
         if not _lost_process(error):
             raise
-        print("error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
-              file=sys.stderr, flush=True)
+        print(
+            "error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
         raise SystemExit(1) from None
     finally:
         sys.argv = argv

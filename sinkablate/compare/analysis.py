@@ -27,10 +27,21 @@ LEAST_FREEDOM = 2
 """With fewer degrees of freedom a spread does not say how many seeds an effect needs."""
 
 
-def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
-                  baseline: Mapping[str, str] | None = None, pair_by: str | None = "seed", primary: Primary = "paired",
-                  lower_is_better: bool = False, margin: float | None = None, detect: float | None = None,
-                  nested: str | None = None, image: str | None = None, diverged: str | None = None) -> Comparison:
+def compare_table(
+    frame: pl.DataFrame,
+    *,
+    metric: str,
+    factors: Sequence[str],
+    baseline: Mapping[str, str] | None = None,
+    pair_by: str | None = "seed",
+    primary: Primary = "paired",
+    lower_is_better: bool = False,
+    margin: float | None = None,
+    detect: float | None = None,
+    nested: str | None = None,
+    image: str | None = None,
+    diverged: str | None = None,
+) -> Comparison:
     """Compare the cells of a table of runs with a baseline on one metric.
 
     Args:
@@ -61,18 +72,31 @@ def compare_table(frame: pl.DataFrame, *, metric: str, factors: Sequence[str],
     if primary == "paired" and pair_by is None:
         raise UserError("primary=paired needs pair_by, the column that pairs runs")
     if primary == "paired" and pair_by is not None and pair_by not in frame.columns:
-        raise UserError(f"pair_by={pair_by}: no such column; {nearest(pair_by, frame.columns)}; without pairs, use "
-                        "--primary welch")
+        raise UserError(
+            f"pair_by={pair_by}: no such column; {nearest(pair_by, frame.columns)}; without pairs, use --primary welch"
+        )
     notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
     base, assumed = choose_baseline(runs, baseline or {})
     asked = Asked(runs, base, primary, detect)
     cells, (omnibus, untested) = _cells(asked), _omnibus(asked)
     draft = Comparison(
-        metric=metric, factors=tuple(factors), baseline=runs.name(base), pair_by=pair_by, primary=primary,
-        lower_is_better=lower_is_better, family="", margin=margin, detect=detect, cells=cells,
-        differences=_differences(asked, cells), combinations=_combinations(asked), omnibus=omnibus, notes=(),
-        sentences=())
+        metric=metric,
+        factors=tuple(factors),
+        baseline=runs.name(base),
+        pair_by=pair_by,
+        primary=primary,
+        lower_is_better=lower_is_better,
+        family="",
+        margin=margin,
+        detect=detect,
+        cells=cells,
+        differences=_differences(asked, cells),
+        combinations=_combinations(asked),
+        omnibus=omnibus,
+        notes=(),
+        sentences=(),
+    )
     return corrected([replace(draft, notes=(*assumed, *notes, *runs.notes, *_lonely(draft), *untested))])[0]
 
 
@@ -81,8 +105,14 @@ def _unequal_threads(frame: pl.DataFrame, asked: Sequence[str]) -> list[str]:
     if THREADS not in frame.columns or THREADS in asked:
         return []
     counts = in_order(levels(frame, THREADS).unique().sort().to_list())
-    return [f"the runs were computed with different numbers of threads ({listed(counts)}), on which their last digits "
-            "depend"] if len(counts) > 1 else []
+    return (
+        [
+            f"the runs were computed with different numbers of threads ({listed(counts)}), on which their last digits "
+            "depend"
+        ]
+        if len(counts) > 1
+        else []
+    )
 
 
 def _check(primary: str, margin: float | None, detect: float | None) -> None:
@@ -126,16 +156,30 @@ class Asked:
 
 def _cells(asked: Asked) -> tuple[Cell, ...]:
     """Every cell, the baseline first."""
-    known = [{value: rank for rank, value in enumerate((base, *_others(asked, place)))}
-             for place, base in enumerate(asked.base)]
-    order = sorted(asked.runs.cells, key=lambda levels: [places[value] for places, value
-                                                         in zip(known, levels, strict=True)])
+    known = [
+        {value: rank for rank, value in enumerate((base, *_others(asked, place)))}
+        for place, base in enumerate(asked.base)
+    ]
+    order = sorted(
+        asked.runs.cells, key=lambda levels: [places[value] for places, value in zip(known, levels, strict=True)]
+    )
     cells = [asked.runs.cells[levels] for levels in order]
     means = infer([contrast([cell], [1.0], "welch") for cell in cells], "welch").primary
-    return tuple(Cell(name=asked.runs.name(levels), levels=levels, runs=cell.runs, diverged=cell.diverged,
-                      missing=cell.missing, n=len(cell.seeds), seeds=cell.seeds, mean=means[place],
-                      sd=cell.sd, nested=cell.nested)
-                 for place, (levels, cell) in enumerate(zip(order, cells, strict=True)))
+    return tuple(
+        Cell(
+            name=asked.runs.name(levels),
+            levels=levels,
+            runs=cell.runs,
+            diverged=cell.diverged,
+            missing=cell.missing,
+            n=len(cell.seeds),
+            seeds=cell.seeds,
+            mean=means[place],
+            sd=cell.sd,
+            nested=cell.nested,
+        )
+        for place, (levels, cell) in enumerate(zip(order, cells, strict=True))
+    )
 
 
 def _differences(asked: Asked, of: Sequence[Cell]) -> tuple[Difference, ...]:
@@ -148,14 +192,25 @@ def _differences(asked: Asked, of: Sequence[Cell]) -> tuple[Difference, ...]:
     differences, base_seeds = [], set(base.seeds)
     for place, (at, cell, each) in enumerate(zip(names, cells, found.contrasts, strict=True)):
         common = [seed for seed in cell.seeds if seed in base_seeds]
-        differences.append(Difference(
-            cell=asked.runs.name(at), baseline=asked.runs.name(asked.base), estimate=found.primary[place],
-            paired=found.paired[place], welch=found.welch[place], pairs=each.pairs,
-            correlation=correlation(cell.at(common).values, base.at(common).values),
-            hedges_g=hedges(cell.values, base.values), p_holm=nan,
-            p_sign_flip=nan if cell.drawn is not None or isnan(found.paired.p[place]) else sign_flip(each.by_seed),
-            p_equivalent=nan, p_diverged=nan, detectable=float(least[place]),
-            seeds_needed=needed[place], better=None))
+        differences.append(
+            Difference(
+                cell=asked.runs.name(at),
+                baseline=asked.runs.name(asked.base),
+                estimate=found.primary[place],
+                paired=found.paired[place],
+                welch=found.welch[place],
+                pairs=each.pairs,
+                correlation=correlation(cell.at(common).values, base.at(common).values),
+                hedges_g=hedges(cell.values, base.values),
+                p_holm=nan,
+                p_sign_flip=nan if cell.drawn is not None or isnan(found.paired.p[place]) else sign_flip(each.by_seed),
+                p_equivalent=nan,
+                p_diverged=nan,
+                detectable=float(least[place]),
+                seeds_needed=needed[place],
+                better=None,
+            )
+        )
     return tuple(differences)
 
 
@@ -179,19 +234,34 @@ def _combinations(asked: Asked) -> tuple[Combination, ...]:
     names = [(i, a, j, b) for i, j in _pairs_of_factors(asked) for a in _others(asked, i) for b in _others(asked, j)]
     corners = [_corners(asked, *name) for name in names]
     primary = asked.primary
-    over = [infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary).primary
-            for alone in (1, 2)]
+    over = [
+        infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary).primary
+        for alone in (1, 2)
+    ]
     found = infer([contrast(cells, INTERACTION, primary) for cells in corners], primary)
     least, needed = detectable(found.primary), asked.seeds(found)
     factors = asked.runs.factors
-    return tuple(Combination(
-        first=f"{factors[i]}={a}", second=f"{factors[j]}={b}", cell=asked.runs.name(asked.levels({i: a, j: b})),
-        over_first=over[0][place], over_second=over[1][place], p_complementary=nan,
-        complementary="not estimable", interaction=found.primary[place], interaction_paired=found.paired[place],
-        interaction_welch=found.welch[place], seeds=_seeds(corners[place], each, primary),
-        p_holm=nan, p_additive=nan, kind="not estimable", detectable=float(least[place]),
-        seeds_needed=needed[place])
-        for place, ((i, a, j, b), each) in enumerate(zip(names, found.contrasts, strict=True)))
+    return tuple(
+        Combination(
+            first=f"{factors[i]}={a}",
+            second=f"{factors[j]}={b}",
+            cell=asked.runs.name(asked.levels({i: a, j: b})),
+            over_first=over[0][place],
+            over_second=over[1][place],
+            p_complementary=nan,
+            complementary="not estimable",
+            interaction=found.primary[place],
+            interaction_paired=found.paired[place],
+            interaction_welch=found.welch[place],
+            seeds=_seeds(corners[place], each, primary),
+            p_holm=nan,
+            p_additive=nan,
+            kind="not estimable",
+            detectable=float(least[place]),
+            seeds_needed=needed[place],
+        )
+        for place, ((i, a, j, b), each) in enumerate(zip(names, found.contrasts, strict=True))
+    )
 
 
 def _seeds(corners: Sequence[CellRuns | None], found: Contrast, primary: Primary) -> int:
@@ -223,9 +293,17 @@ def _f_test(asked: Asked, i: int, j: int, names: Sequence[tuple[str, str]]) -> O
         return "a cell has no runs"
     if asked.primary == "paired":
         common = [seed for seed in cells[0].seeds if all(seed in cell.seeds for cell in cells)]
-        columns = [np.sum([w * cell.at(common).values for w, cell in
-                           zip(INTERACTION, _corners(asked, i, a, j, b), strict=True) if cell], axis=0)
-                   for a, b in names]
+        columns = [
+            np.sum(
+                [
+                    w * cell.at(common).values
+                    for w, cell in zip(INTERACTION, _corners(asked, i, a, j, b), strict=True)
+                    if cell
+                ],
+                axis=0,
+            )
+            for a, b in names
+        ]
         found = omnibus_paired(np.stack(columns, axis=1), max(cell.size for cell in cells))
         test, needs = "Hotelling's T², paired", f"more seeds, {len(names) + 1} in every cell"
     else:

@@ -32,8 +32,10 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
             found = plain[0]
             assumed.append(f"{factor}={found}")
         else:
-            raise UserError(f"baseline: {factor} has the levels {', '.join(levels[:20])}, and it is not plain which of "
-                            f"them is the baseline; say --baseline {factor}=LEVEL")
+            raise UserError(
+                f"baseline: {factor} has the levels {', '.join(levels[:20])}, and it is not plain which of "
+                f"them is the baseline; say --baseline {factor}=LEVEL"
+            )
         cell.append(found)
     chosen = tuple(cell)
     if chosen not in runs.cells:

@@ -76,11 +76,23 @@ def compare(
     target = None if out is None else _target(out, results, overwrite)
     frame = _rows(read_table(Path(results)), named_levels(where, "where"))
     unpaired = pair_by == "none" and "none" not in frame.columns
-    found = [compare_table(frame, metric=name, factors=_names(factors, "factors"),
-                           baseline=named_levels(baseline, "baseline"), pair_by=None if unpaired else pair_by,
-                           primary=primary, lower_is_better=smaller is None or name in smaller,
-                           margin=margins.get(name), detect=effects.get(name), nested=nested, image=image,
-                           diverged=diverged) for name in metrics]
+    found = [
+        compare_table(
+            frame,
+            metric=name,
+            factors=_names(factors, "factors"),
+            baseline=named_levels(baseline, "baseline"),
+            pair_by=None if unpaired else pair_by,
+            primary=primary,
+            lower_is_better=smaller is None or name in smaller,
+            margin=margins.get(name),
+            detect=effects.get(name),
+            nested=nested,
+            image=image,
+            diverged=diverged,
+        )
+        for name in metrics
+    ]
     seen = shutil.get_terminal_size((0, 0)).columns
     text = render(corrected(found) if family == "all" else found, format, seen or UNSEEN_WIDTH, wrap=seen > 0)
     if target is not None:

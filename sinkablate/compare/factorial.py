@@ -43,8 +43,11 @@ def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
         sign: 1 if larger is better, -1 if smaller is.
     """
     value, p = sign * np.asarray(interaction), np.asarray(p_holm)
-    return np.select([np.isnan(p), (p < ALPHA) & (value > 0), p < ALPHA, np.asarray(p_additive) < ALPHA],
-                     ["not estimable", "synergistic", "sub-additive", "additive"], "undetermined")
+    return np.select(
+        [np.isnan(p), (p < ALPHA) & (value > 0), p < ALPHA, np.asarray(p_additive) < ALPHA],
+        ["not estimable", "synergistic", "sub-additive", "additive"],
+        "undetermined",
+    )
 
 
 def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, float, float] | None:
@@ -56,15 +59,19 @@ def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, 
     from statsmodels.stats.multivariate import test_mvmean
 
     n, count = contrasts.shape
-    if n <= count or not (spread(contrasts.T, size) > 0).all() or \
-            np.linalg.matrix_rank(contrasts - contrasts.mean(axis=0)) < count:
+    if (
+        n <= count
+        or not (spread(contrasts.T, size) > 0).all()
+        or np.linalg.matrix_rank(contrasts - contrasts.mean(axis=0)) < count
+    ):
         return None
     found = test_mvmean(contrasts)
     return float(found.statistic), float(found.df[0]), float(found.df[1]), float(found.pvalue)
 
 
-def omnibus_unpaired(values: Sequence[Floats], first: Sequence[str], second: Sequence[str]) \
-        -> tuple[float, float, float, float] | None:
+def omnibus_unpaired(
+    values: Sequence[Floats], first: Sequence[str], second: Sequence[str]
+) -> tuple[float, float, float, float] | None:
     """F of the interaction in the two-way analysis of variance: F, its df, p; one variance for all cells is assumed.
 
     Args:
@@ -76,8 +83,10 @@ def omnibus_unpaired(values: Sequence[Floats], first: Sequence[str], second: Seq
     from statsmodels.formula.api import ols
     from statsmodels.stats.anova import anova_lm
 
-    rows = pd.DataFrame([(float(value), a, b) for cell, a, b in zip(values, first, second, strict=True)
-                         for value in cell], columns=["value", "first", "second"])
+    rows = pd.DataFrame(
+        [(float(value), a, b) for cell, a, b in zip(values, first, second, strict=True) for value in cell],
+        columns=["value", "first", "second"],
+    )
     fit = ols("value ~ C(first) * C(second)", rows).fit()
     if fit.df_resid < 1 or not any(spread(cell) > 0 for cell in values):
         return None

@@ -22,9 +22,24 @@ FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are 
 MOST_ROWS, WIDEST, NARROWEST = 100, 10_000, 30
 """Of a table in a terminal; wider than any; no sentence is made narrower than this."""
 NEEDS = r"% needs \usepackage{booktabs}"
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-                       "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$",
-                       ">": r"$>$", "±": r"$\pm$", "²": r"$^2$"})
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+        ">": r"$>$",
+        "±": r"$\pm$",
+        "²": r"$^2$",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -55,16 +70,29 @@ def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *,
     if form == "json":
         content = {"level": 0.95, "comparisons": [asdict(each) for each in comparisons]}
         return json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
-    draw: Callable[[Comparison], str] = {"table": lambda each: _terminal(each, width, wrap=wrap), "markdown": _markdown,
-                                         "latex": _latex}[form]
+    draw: Callable[[Comparison], str] = {
+        "table": lambda each: _terminal(each, width, wrap=wrap),
+        "markdown": _markdown,
+        "latex": _latex,
+    }[form]
     return "\n\n".join(draw(each) for each in comparisons)
 
 
 def _cells(of: Comparison) -> Sheet:
     places = decimals(of)
     direction = "smaller" if of.lower_is_better else "larger"
-    rows = [(*cell.levels, str(cell.n), number(cell.mean.value, places), number(cell.sd, places),
-             interval(cell.mean, places), f"{cell.diverged} of {cell.ended}", str(cell.missing)) for cell in of.cells]
+    rows = [
+        (
+            *cell.levels,
+            str(cell.n),
+            number(cell.mean.value, places),
+            number(cell.sd, places),
+            interval(cell.mean, places),
+            f"{cell.diverged} of {cell.ended}",
+            str(cell.missing),
+        )
+        for cell in of.cells
+    ]
     columns = (*of.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
     lost = [any(cell.diverged for cell in of.cells), any(cell.missing for cell in of.cells)]
     wanted = [True] * (len(columns) - 2) + lost
@@ -102,20 +130,46 @@ def _differences(of: Comparison) -> Sheet:
 
 def _combinations(of: Comparison) -> Sheet:
     places = decimals(of)
-    rows = [(each.first, each.second, number(each.interaction.value, places, sign=True),
-             interval(each.interaction, places, sign=True), probability(each.p_holm), each.kind,
-             probability(each.p_additive), probability(each.p_complementary), each.complementary, str(each.seeds),
-             number(each.detectable, places), NA if each.seeds_needed is None else str(each.seeds_needed))
-            for each in of.combinations]
-    columns = ("first", "second", "interaction*", "95 % interval", "p* Holm", "reading", "p TOST", "p complementary",
-               "complementary", "n", "80 % power", "seeds")
-    wanted = [name not in ("p TOST", "seeds") or any(row[place] != NA for row in rows)
-              for place, name in enumerate(columns)]
+    rows = [
+        (
+            each.first,
+            each.second,
+            number(each.interaction.value, places, sign=True),
+            interval(each.interaction, places, sign=True),
+            probability(each.p_holm),
+            each.kind,
+            probability(each.p_additive),
+            probability(each.p_complementary),
+            each.complementary,
+            str(each.seeds),
+            number(each.detectable, places),
+            NA if each.seeds_needed is None else str(each.seeds_needed),
+        )
+        for each in of.combinations
+    ]
+    columns = (
+        "first",
+        "second",
+        "interaction*",
+        "95 % interval",
+        "p* Holm",
+        "reading",
+        "p TOST",
+        "p complementary",
+        "complementary",
+        "n",
+        "80 % power",
+        "seeds",
+    )
+    wanted = [
+        name not in ("p TOST", "seeds") or any(row[place] != NA for row in rows) for place, name in enumerate(columns)
+    ]
     return _picked(f"{of.metric}: two together", columns, rows, 2, wanted)
 
 
-def _picked(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], names: int,
-            wanted: Sequence[bool]) -> Sheet:
+def _picked(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], names: int, wanted: Sequence[bool]
+) -> Sheet:
     """The wanted columns."""
     kept = [place for place, keep in enumerate(wanted) if keep]
     texts = tuple(tuple(row[place] for place in kept) for row in (columns, *rows))
@@ -137,8 +191,16 @@ def _terminal(of: Comparison, width: int, *, wrap: bool) -> str:
             console.print(f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; json, markdown and latex hold all")
     tables: str = console.file.getvalue()  # type: ignore[attr-defined]
     sentences = (f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "", *of.sentences)
-    broken = ["\n".join(textwrap.wrap(line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False,
-                                      break_on_hyphens=False)) if wrap else line for line in sentences]
+    broken = [
+        "\n".join(
+            textwrap.wrap(
+                line, max(width, NARROWEST), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+        )
+        if wrap
+        else line
+        for line in sentences
+    ]
     lines = (*tables.splitlines(), *broken)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -148,8 +210,8 @@ def _listed(sheet: Sheet) -> Text:
     wide = max(map(len, sheet.columns))
     blocks = []
     for row in sheet.rows[:MOST_ROWS]:
-        names = ", ".join(f"{column} {value}" for column, value in zip(sheet.columns, row[:sheet.names], strict=False))
-        numbers = zip(sheet.columns[sheet.names:], row[sheet.names:], strict=True)
+        names = ", ".join(f"{column} {value}" for column, value in zip(sheet.columns, row[: sheet.names], strict=False))
+        numbers = zip(sheet.columns[sheet.names :], row[sheet.names :], strict=True)
         blocks.append("\n".join([f"  {names}", *(f"    {column:<{wide}}  {value}" for column, value in numbers)]))
     return Text("\n".join([sheet.title, *blocks]))
 
@@ -160,8 +222,11 @@ def _markdown(of: Comparison) -> str:
     for sheet in sheets(of):
         parts += [f"**{escaped_markdown(sheet.title)}**", markdown_table(sheet)]
     parts.append(escaped_markdown(f"{FOOTNOTE}. {of.family}."))
-    parts += ["\n".join(f"- {escaped_markdown(line)}" for line in lines) for lines in
-              ([f"Note: {note}." for note in of.notes], of.sentences) if lines]
+    parts += [
+        "\n".join(f"- {escaped_markdown(line)}" for line in lines)
+        for lines in ([f"Note: {note}." for note in of.notes], of.sentences)
+        if lines
+    ]
     return "\n\n".join(parts)
 
 
@@ -173,16 +238,18 @@ def escaped_markdown(text: str) -> str:
 def markdown_table(sheet: Sheet) -> str:
     """A table as GitHub reads it."""
     head = [sheet.columns, tuple("---" if place < sheet.names else "---:" for place in range(len(sheet.columns)))]
-    return "\n".join("| " + " | ".join(map(escaped_markdown, row)) + " |"
-                     for row in (*head, *sheet.rows))
+    return "\n".join("| " + " | ".join(map(escaped_markdown, row)) + " |" for row in (*head, *sheet.rows))
 
 
 def _latex(of: Comparison) -> str:
     """One `table` per sheet for booktabs; what was corrected, and the notes, are in the captions."""
     parts = [NEEDS]
     for sheet in sheets(of):
-        about = [sheet.title, f"{FOOTNOTE}. {of.family}"] if sheet.columns[0] in ("cell", "first") else \
-            [sheet.title, *of.notes]
+        about = (
+            [sheet.title, f"{FOOTNOTE}. {of.family}"]
+            if sheet.columns[0] in ("cell", "first")
+            else [sheet.title, *of.notes]
+        )
         parts.append(latex_table(sheet, ". ".join(about) + "."))
     parts.append("\n".join(f"% {' '.join(line.split())}" for line in of.sentences))
     return "\n\n".join(parts)
@@ -191,15 +258,28 @@ def _latex(of: Comparison) -> str:
 def latex_table(sheet: Sheet, caption: str) -> str:
     """A `table` for booktabs."""
     rows = [" & ".join(map(_escaped, row)) + r" \\" for row in (sheet.columns, *sheet.rows)]
-    return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}",
-        rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.columns) - sheet.names)}}}",
-        r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escaped(caption)}}}",
+            rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.columns) - sheet.names)}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
 
 
 def _escaped(text: str) -> str:
     """For LaTeX; a number's sign becomes a minus."""
     text = " ".join(text.split())
-    words = [f"${word}$" if word.startswith(("-", "+")) and word[1:2].isdigit() else word.translate(LATEX)
-             for word in text.replace("[", "[ ").replace(", ", " , ").replace("]", " ]").split(" ")]
+    words = [
+        f"${word}$" if word.startswith(("-", "+")) and word[1:2].isdigit() else word.translate(LATEX)
+        for word in text.replace("[", "[ ").replace(", ", " , ").replace("]", " ]").split(" ")
+    ]
     return " ".join(words).replace("[ ", "[").replace(" , ", ", ").replace(" ]", "]")

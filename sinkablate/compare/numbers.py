@@ -12,8 +12,11 @@ MOST_DECIMALS = 8
 def decimals(comparison: Comparison) -> int:
     """Two digits of the median sample sd of the cells; of the largest mean where no cell has any."""
     spreads = sorted(cell.sd for cell in comparison.cells if cell.sd > 0)
-    scale = spreads[len(spreads) // 2] if spreads else max((abs(cell.mean.value) for cell in comparison.cells
-                                                            if isfinite(cell.mean.value)), default=nan) / 100
+    scale = (
+        spreads[len(spreads) // 2]
+        if spreads
+        else max((abs(cell.mean.value) for cell in comparison.cells if isfinite(cell.mean.value)), default=nan) / 100
+    )
     if not (isfinite(scale) and scale > 0):
         return 4
     return min(MOST_DECIMALS, max(0, 1 - floor(log10(scale))))

@@ -14,7 +14,8 @@ POWER = 0.8
 MOST_SEEDS = 10_000_000
 SINGLE_RUN: dict[Primary, dict[str, tuple[float, float]]] = {
     "paired": {"pairs without correlation": (2**0.5, 1), "correlation .5": (1, 1), "an interaction": (2, 1)},
-    "welch": {"a difference": (2**0.5, 2), "an interaction": (2, 4)}}
+    "welch": {"a difference": (2**0.5, 2), "an interaction": (2, 4)},
+}
 """`scale` of a contrast in standard deviations of a single run, and `freedom`, as `seeds_needed` takes them."""
 
 
@@ -29,8 +30,9 @@ def noncentrality(df: ArrayLike) -> Any:
     freedom = np.asarray(df, dtype=np.float64)
     freedom = np.where(freedom > 0, freedom, np.nan)
     known_spread = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)
-    return np.where(np.isinf(freedom), known_spread,
-                    special.nctdtrinc(freedom, 1 - POWER, stats.t.ppf(1 - ALPHA / 2, freedom)))
+    return np.where(
+        np.isinf(freedom), known_spread, special.nctdtrinc(freedom, 1 - POWER, stats.t.ppf(1 - ALPHA / 2, freedom))
+    )
 
 
 def detectable(estimate: Inference) -> Any:
@@ -61,5 +63,7 @@ def seeds_needed(effect: float, scales: Sequence[float], freedoms: Sequence[floa
 
 def in_single_run_sd(n: int, primary: Primary) -> dict[str, float]:
     """Detectable effects of n seeds in standard deviations of a single run, for each of `SINGLE_RUN`; NaN for one."""
-    return {name: scale / n**0.5 * float(noncentrality(freedom * (n - 1)))
-            for name, (scale, freedom) in SINGLE_RUN[primary].items()}
+    return {
+        name: scale / n**0.5 * float(noncentrality(freedom * (n - 1)))
+        for name, (scale, freedom) in SINGLE_RUN[primary].items()
+    }

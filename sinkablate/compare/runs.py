@@ -73,8 +73,15 @@ class Runs:
         return ", ".join(f"{factor}={value}" for factor, value in zip(self.factors, cell, strict=True))
 
 
-def tidy(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str | None, nested: str | None = None,
-         image: str | None = None, diverged: str | None = None) -> Runs:
+def tidy(
+    frame: pl.DataFrame,
+    metric: str,
+    factors: Sequence[str],
+    pair_by: str | None,
+    nested: str | None = None,
+    image: str | None = None,
+    diverged: str | None = None,
+) -> Runs:
     """Read a table's columns into runs; arguments as those of `compare_table`.
 
     Raises:
@@ -83,12 +90,15 @@ def tidy(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str 
     if pair_by is None and (nested or image):
         raise UserError(f"{'nested' if nested else 'image'} needs pair_by, the column that tells runs apart")
     rows, notes = _rows(frame, metric, factors, pair_by, nested, image, diverged)
-    keys = rows.columns[:len(factors)]
+    keys = rows.columns[: len(factors)]
     all_levels = tuple(in_order(rows[key].to_list()) for key in keys)
     if prod(map(len, all_levels)) == 1:
         raise UserError(f"factors={','.join(factors)}: one level each, nothing to compare")
-    notes += [f"{name} has one level, {found[0]}: it plays no part"
-              for name, found in zip(factors, all_levels, strict=True) if len(found) == 1]
+    notes += [
+        f"{name} has one level, {found[0]}: it plays no part"
+        for name, found in zip(factors, all_levels, strict=True)
+        if len(found) == 1
+    ]
     runs = rows.with_columns(pl.col("diverged").any().over([*keys, "seed"]))
     runs = runs.with_columns(pl.when("diverged").then(None).otherwise("value").alias("value"))
     runs = runs.with_columns(nested=pl.lit(1)) if nested is None else _average_nested(runs, keys, nested, notes)
@@ -100,14 +110,28 @@ def tidy(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str 
     return replace(design, notes=(*notes, *_left_out(design, runs, metric, keys, pair_by)))
 
 
-def _rows(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str | None, nested: str | None,
-          image: str | None, diverged: str | None) -> tuple[pl.DataFrame, list[str]]:
+def _rows(
+    frame: pl.DataFrame,
+    metric: str,
+    factors: Sequence[str],
+    pair_by: str | None,
+    nested: str | None,
+    image: str | None,
+    diverged: str | None,
+) -> tuple[pl.DataFrame, list[str]]:
     """The columns that count, factors first, under names of ours, and notes."""
     named = {"seed": pair_by, "nested": nested, "image": image}
     columns = {f"factor {place}": name for place, name in enumerate(factors)}
     columns |= {key: name for key, name in named.items() if name is not None}
-    require_columns(frame, {"metric": [metric], "factors": list(factors), "diverged": [diverged] if diverged else None,
-                            **{key.replace("seed", "pair_by"): [name] for key, name in named.items() if name}})
+    require_columns(
+        frame,
+        {
+            "metric": [metric],
+            "factors": list(factors),
+            "diverged": [diverged] if diverged else None,
+            **{key.replace("seed", "pair_by"): [name] for key, name in named.items() if name},
+        },
+    )
     data = {key: levels(frame, name).alias(key) for key, name in columns.items()}
     if pair_by is None:
         data["seed"] = pl.arange(len(frame), eager=True).cast(pl.String)
@@ -121,8 +145,11 @@ def _rows(frame: pl.DataFrame, metric: str, factors: Sequence[str], pair_by: str
         _refuse_doubles(rows, columns)
     elif frame.is_duplicated().any():
         notes.append(f"{frame.is_duplicated().sum()} rows are the same in every column as others; each counts as a run")
-    return rows, notes + [f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
-                  for name in factors if frame[name].null_count()]
+    return rows, notes + [
+        f"{name} has no value in {frame[name].null_count()} rows; they are taken as level none"
+        for name in factors
+        if frame[name].null_count()
+    ]
 
 
 def _refuse_doubles(rows: pl.DataFrame, names: dict[str, str]) -> None:
@@ -131,32 +158,41 @@ def _refuse_doubles(rows: pl.DataFrame, names: dict[str, str]) -> None:
         first = twice.row(0, named=True)
         where = ", ".join(f"{name}={first[key]}" for key, name in names.items())
         more = f" ({len(twice)} such)" if len(twice) > 1 else ""
-        raise UserError(f"{first['len']} rows for {where}{more}; name the column that tells them apart: a factor, "
-                        "--nested for seeds within a run, --image for images")
+        raise UserError(
+            f"{first['len']} rows for {where}{more}; name the column that tells them apart: a factor, "
+            "--nested for seeds within a run, --image for images"
+        )
 
 
 def _average_nested(rows: pl.DataFrame, keys: list[str], nested: str, notes: list[str]) -> pl.DataFrame:
     """One row a run (and image): its mean over nested seeds, which are no runs of their own."""
     by = [*keys, "seed", *(["image"] if "image" in rows.columns else [])]
     runs = rows.group_by(by, maintain_order=True).agg(
-        pl.col("value").mean(), pl.col("diverged").any(), pl.col("value").std().alias("within"),
-        pl.col("value").count().cast(pl.Int64).alias("nested"), pl.len().alias("rows"))
+        pl.col("value").mean(),
+        pl.col("diverged").any(),
+        pl.col("value").std().alias("within"),
+        pl.col("value").count().cast(pl.Int64).alias("nested"),
+        pl.len().alias("rows"),
+    )
     counts = runs.filter(~pl.col("diverged"))["nested"]
     least, most = min(counts, default=0), max(counts, default=0)
     within = runs["within"].mean()
     spread_within = f", sd {within:.3g} within a run" if isinstance(within, float) else ""
     if least < most:
         notes.append(f"runs do not have the same values of {nested}: their means can differ for that alone")
-    notes.append(f"{nested}: {least if least == most else f'{least} to {most}'} values a run are averaged"
-                 f"{spread_within}; n counts runs")
+    notes.append(
+        f"{nested}: {least if least == most else f'{least} to {most}'} values a run are averaged"
+        f"{spread_within}; n counts runs"
+    )
     lost = (runs["rows"].cast(pl.Int64) - runs["nested"]).filter(~runs["diverged"]).sum()
     if lost:
         notes.append(f"{nested}: {lost} values are missing or not finite; their runs are means of the others")
     return runs
 
 
-def _average_images(rows: pl.DataFrame, keys: list[str], image: str,
-                    notes: list[str]) -> tuple[pl.DataFrame, dict[Any, Floats]]:
+def _average_images(
+    rows: pl.DataFrame, keys: list[str], image: str, notes: list[str]
+) -> tuple[pl.DataFrame, dict[Any, Floats]]:
     """One row a run: its mean over the images that all runs have; and its means over resampled images."""
     by = [*keys, "seed"]
     kept = rows.filter(pl.col("value").is_not_null())
@@ -165,12 +201,17 @@ def _average_images(rows: pl.DataFrame, keys: list[str], image: str,
     total = rows["image"].n_unique()
     if len(common) < 2:
         raise UserError(f"image={image}: {len(common)} of {total} images have a finite value in every run")
-    notes.append(f"intervals are over seeds and {len(common)} images, both resampled" +
-                 (f"; {total - len(common)} of {total} images lack a finite value in some run and are left out"
-                  if len(common) < total else ""))
+    notes.append(
+        f"intervals are over seeds and {len(common)} images, both resampled"
+        + (
+            f"; {total - len(common)} of {total} images lack a finite value in some run and are left out"
+            if len(common) < total
+            else ""
+        )
+    )
     ordered = kept.filter(pl.col("image").is_in(common.to_list())).sort([*by, "image"])
     values = ordered["value"].to_numpy().reshape(count, len(common))
-    names = ordered.select(by)[::len(common)].rows()
+    names = ordered.select(by)[:: len(common)].rows()
     drawn = resample_images(values)
     runs = rows.group_by(by, maintain_order=True).agg(pl.col("diverged").any(), pl.col("nested").max())
     means = dict(zip(names, values.mean(axis=1).tolist(), strict=True))
@@ -188,9 +229,14 @@ def _cells(runs: pl.DataFrame, keys: list[str], drawn: dict[Any, Floats] | None)
         seeds = tuple(there["seed"].to_list())
         diverged = int(group["diverged"].sum())
         cells[cell] = CellRuns(
-            seeds=seeds, values=there["value"].to_numpy(), runs=len(group), diverged=diverged,
-            missing=len(group) - diverged - len(there), nested=int(there["nested"].max() or 1),  # type: ignore[arg-type]
-            drawn=None if drawn is None else np.array([drawn[(*cell, seed)] for seed in seeds]).T)
+            seeds=seeds,
+            values=there["value"].to_numpy(),
+            runs=len(group),
+            diverged=diverged,
+            missing=len(group) - diverged - len(there),
+            nested=int(there["nested"].max() or 1),  # type: ignore[arg-type]
+            drawn=None if drawn is None else np.array([drawn[(*cell, seed)] for seed in seeds]).T,
+        )
     return cells
 
 
@@ -199,24 +245,34 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
     notes = []
     missing = runs.filter(pl.col("value").is_null() & ~pl.col("diverged"))
     if len(missing):
-        named = [f"{design.name(row[:-1])}{f', {pair_by}={row[-1]}' if pair_by else ''}"
-                 for row in missing.select([*keys, "seed"]).rows()]
-        notes.append(f"{metric} is missing or not finite in {len(named)} runs that are not marked diverged; "
-                     f"they are left out: {listed(named)}")
+        named = [
+            f"{design.name(row[:-1])}{f', {pair_by}={row[-1]}' if pair_by else ''}"
+            for row in missing.select([*keys, "seed"]).rows()
+        ]
+        notes.append(
+            f"{metric} is missing or not finite in {len(named)} runs that are not marked diverged; "
+            f"they are left out: {listed(named)}"
+        )
     if runs["diverged"].any():
-        named = [f"{cell.diverged} of {cell.runs - cell.missing} with {design.name(levels)}"
-                 for levels, cell in design.cells.items() if cell.diverged]
-        notes.append(f"diverged runs ({listed(named)}) are counted as an outcome; means are of the runs that did not "
-                     "diverge")
+        named = [
+            f"{cell.diverged} of {cell.runs - cell.missing} with {design.name(levels)}"
+            for levels, cell in design.cells.items()
+            if cell.diverged
+        ]
+        notes.append(
+            f"diverged runs ({listed(named)}) are counted as an outcome; means are of the runs that did not diverge"
+        )
     holes = prod(map(len, design.levels)) - len(design.cells)
     if holes:
-        named = [design.name(cell) for cell in _crossed(design.levels) if cell not in design.cells][:MANY + 1]
+        named = [design.name(cell) for cell in _crossed(design.levels) if cell not in design.cells][: MANY + 1]
         notes.append(f"{holes} cells have no runs: {listed(named, holes)}")
     if pair_by and len({cell.seeds for cell in design.cells.values()}) > 1:
         sizes = [len(cell.seeds) for cell in design.cells.values()]
         common = set.intersection(*(set(cell.seeds) for cell in design.cells.values()))
-        notes.append(f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each, "
-                     f"{len(common)} in all of them): a pair needs both")
+        notes.append(
+            f"cells do not have the same values of {pair_by} ({min(sizes)} to {max(sizes)} each, "
+            f"{len(common)} in all of them): a pair needs both"
+        )
     everything = np.concatenate([cell.values for cell in design.cells.values()])
     if len(everything) > 1 and not spread(everything) > 0:
         notes.append(f"{metric} is constant ({everything[0]:g}): there is nothing to infer")

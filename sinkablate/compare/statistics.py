@@ -45,8 +45,12 @@ class Inference:
 
 def gather(parts: Sequence[Inference]) -> Inference:
     """Many as one, of arrays."""
-    return Inference(*(np.array([getattr(part, name) for part in parts], dtype=np.float64)
-                       for name in ("value", "se", "df", "low", "high", "p")))
+    return Inference(
+        *(
+            np.array([getattr(part, name) for part in parts], dtype=np.float64)
+            for name in ("value", "se", "df", "low", "high", "p")
+        )
+    )
 
 
 def inference(value: ArrayLike, se: ArrayLike, df: ArrayLike) -> Inference:
@@ -145,8 +149,14 @@ def sign_flip(contrasts: Floats) -> float:
     if not FEWEST_SIGN_FLIPS <= len(contrasts) <= MOST_SIGN_FLIPS:
         return nan
     resamples = 2**13 if len(contrasts) <= 13 else 999
-    found = stats.permutation_test((contrasts,), np.mean, permutation_type="samples", vectorized=True,
-                                   n_resamples=resamples, rng=np.random.default_rng(0))
+    found = stats.permutation_test(
+        (contrasts,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=np.random.default_rng(0),
+    )
     return float(found.pvalue)
 
 
@@ -175,8 +185,9 @@ def resample_images(values: Floats, draws: int = 1000) -> Floats:
     return np.stack([values @ count / images for count in counts])
 
 
-def bootstrap(cells: Sequence[Floats], drawn: Sequence[Floats], weights: Sequence[float], *,
-              same_seeds: bool) -> tuple[float, float, float]:
+def bootstrap(
+    cells: Sequence[Floats], drawn: Sequence[Floats], weights: Sequence[float], *, same_seeds: bool
+) -> tuple[float, float, float]:
     """A weighted sum of cells' means where seeds and images are both resampled: estimate, error, freedom.
 
     The bootstrap's standard error is scaled by sqrt(n / (n - 1)) for the fewest seeds n of a cell, and t's quantile has

@@ -34,8 +34,11 @@ def read_table(path: Path) -> pl.DataFrame:
         else:
             raise UserError(f"{path}: a table is a .csv or a .parquet file")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        hint = "; every row has as many values as the first one has names" \
-            if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv" else ""
+        hint = (
+            "; every row has as many values as the first one has names"
+            if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv"
+            else ""
+        )
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read: {reason}{hint}") from error
     if not len(frame):
@@ -99,8 +102,11 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """What may have been meant, or all there is."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     shown = [*known][:20]
-    return f"did you mean {' or '.join(near)}?" if near else \
-        f"there are {', '.join(shown)}{', …' if len(known) > len(shown) else ''}"
+    return (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"there are {', '.join(shown)}{', …' if len(known) > len(shown) else ''}"
+    )
 
 
 def level(text: str | None) -> str:

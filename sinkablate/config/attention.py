@@ -46,30 +46,39 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         key = "model.backbone.attention"
         require_finite(self, key)
-        require(self.sink == "none" or self.score == "softmax",
-                f"{key}.sink={self.sink} needs {key}.score=softmax, got {self.score}")
-        require(self.gate != "none" or not self.gate_frozen,
-                f"{key}.gate_frozen=true needs a gate, got {key}.gate=none")
-        require(self.gate != "none" or self.gate_position == "output",
-                f"{key}.gate_position={self.gate_position} needs a gate, got {key}.gate=none")
+        require(
+            self.sink == "none" or self.score == "softmax",
+            f"{key}.sink={self.sink} needs {key}.score=softmax, got {self.score}",
+        )
+        require(
+            self.gate != "none" or not self.gate_frozen, f"{key}.gate_frozen=true needs a gate, got {key}.gate=none"
+        )
+        require(
+            self.gate != "none" or self.gate_position == "output",
+            f"{key}.gate_position={self.gate_position} needs a gate, got {key}.gate=none",
+        )
         require(self.gate_init_std >= 0, f"{key}.gate_init_std must be at least 0, got {self.gate_init_std}")
         require(self.clip_zeta >= 1, f"{key}.clip_zeta must be at least 1, got {self.clip_zeta}")
         require(self.clip_alpha >= 0, f"{key}.clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
-        require(0 <= self.pointwise_alpha <= 1,
-                f"{key}.pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
-        require(self.polynomial_power > 0,
-                f"{key}.polynomial_power must be a positive integer, got {self.polynomial_power}")
+        require(0 <= self.pointwise_alpha <= 1, f"{key}.pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
+        require(
+            self.polynomial_power > 0, f"{key}.polynomial_power must be a positive integer, got {self.polynomial_power}"
+        )
         pick = {axis: f"{axis}={getattr(self, axis)}" for axis in ("gate", "score")}
-        refuse_idle(self, key, {
-            "gate_init_std": (self.gate != "none", pick["gate"]),
-            "gate_init_bias": (self.gate != "none", pick["gate"]),
-            "clip_zeta": (self.score == "clipped_softmax", pick["score"]),
-            "clip_alpha": (self.score == "clipped_softmax", pick["score"]),
-            "pointwise_function": (self.score == "pointwise", pick["score"]),
-            "pointwise_alpha": (self.score == "pointwise", pick["score"]),
-            "polynomial_power": (self.score == "polynomial", pick["score"]),
-            "sigmoid_bias": (self.score == "sigmoid", pick["score"]),
-        })
+        refuse_idle(
+            self,
+            key,
+            {
+                "gate_init_std": (self.gate != "none", pick["gate"]),
+                "gate_init_bias": (self.gate != "none", pick["gate"]),
+                "clip_zeta": (self.score == "clipped_softmax", pick["score"]),
+                "clip_alpha": (self.score == "clipped_softmax", pick["score"]),
+                "pointwise_function": (self.score == "pointwise", pick["score"]),
+                "pointwise_alpha": (self.score == "pointwise", pick["score"]),
+                "polynomial_power": (self.score == "polynomial", pick["score"]),
+                "sigmoid_bias": (self.score == "sigmoid", pick["score"]),
+            },
+        )
 
     @property
     def is_identity(self) -> bool:

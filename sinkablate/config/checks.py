@@ -98,6 +98,12 @@ def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
 
     A value that is not there keeps its default: what an older version stored knows no newer key.
     """
-    return cls(**{field.name: build(field.type, values[field.name])  # type: ignore[arg-type]
-                  if is_dataclass(field.type) else values[field.name]
-                  for field in fields(cls) if field.name in values})
+    return cls(
+        **{
+            field.name: build(field.type, values[field.name])  # type: ignore[arg-type]
+            if is_dataclass(field.type)
+            else values[field.name]
+            for field in fields(cls)
+            if field.name in values
+        }
+    )

@@ -33,16 +33,24 @@ class SourceConfig:
         key = "data.source"
         paths = {"train": self.train, "val": self.val, "test": self.test}
         for name, value in paths.items():
-            require(self.format != "embedded" or not value,
-                    f"{key}.{name}={value} has no effect with {key}.format=embedded (shards and folder have paths)")
-        require(self.reader == "indexed" or self.format == "shards",
-                f"{key}.reader=stream needs {key}.format=shards, got {self.format}")
+            require(
+                self.format != "embedded" or not value,
+                f"{key}.{name}={value} has no effect with {key}.format=embedded (shards and folder have paths)",
+            )
+        require(
+            self.reader == "indexed" or self.format == "shards",
+            f"{key}.reader=stream needs {key}.format=shards, got {self.format}",
+        )
         require_at_most(self, key, {"num_classes": 1_000_000})
-        require(self.num_classes is None or self.num_classes > 0,
-                f"{key}.num_classes must be at least 1, got {self.num_classes}")
-        require(self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
-                f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
-                "key out")
+        require(
+            self.num_classes is None or self.num_classes > 0,
+            f"{key}.num_classes must be at least 1, got {self.num_classes}",
+        )
+        require(
+            self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
+            f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
+            "key out",
+        )
         require(self.shuffle_shards > 0, f"{key}.shuffle_shards must be positive, got {self.shuffle_shards}")
 
 
@@ -73,8 +81,10 @@ class ImageConfig:
         require(self.in_chans in (1, 3), f"{key}.in_chans must be 1 or 3, got {self.in_chans}")
         for name in ("mean", "std"):
             value = getattr(self, name)
-            require(len(value) == self.in_chans,
-                    f"{key}.{name} needs {self.in_chans} numbers ({key}.in_chans), got {list(value)}")
+            require(
+                len(value) == self.in_chans,
+                f"{key}.{name} needs {self.in_chans} numbers ({key}.in_chans), got {list(value)}",
+            )
         require(all(s > 0 for s in self.std), f"{key}.std must be positive, got {list(self.std)}")
         require(0 < self.crop_pct <= 1, f"{key}.crop_pct must lie in (0, 1], got {self.crop_pct}")
 
@@ -111,13 +121,17 @@ class AugmentConfig:
             low, high = getattr(self, name)
             require(0 < low <= high, f"{key}.{name} must be two rising positive numbers, got [{low}, {high}]")
         require(self.scale[1] <= 1, f"{key}.scale is a share of the area, at most 1, got {list(self.scale)}")
-        require(not (self.auto_augment or "").startswith("v0"),
-                f"{key}.auto_augment={self.auto_augment}: timm's v0 posterizes to 0 bits, which Pillow refuses; use "
-                "original or rand-*")
+        require(
+            not (self.auto_augment or "").startswith("v0"),
+            f"{key}.auto_augment={self.auto_augment}: timm's v0 posterizes to 0 bits, which Pillow refuses; use "
+            "original or rand-*",
+        )
         for name in ("hflip", "vflip", "reprob"):
             require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
         require(self.color_jitter >= 0, f"{key}.color_jitter must be at least 0, got {self.color_jitter}")
-        require(not (self.three_augment and self.auto_augment),
-                f"{key}.three_augment and {key}.auto_augment exclude each other")
+        require(
+            not (self.three_augment and self.auto_augment),
+            f"{key}.three_augment and {key}.auto_augment exclude each other",
+        )
         require_at_most(self, key, {"aug_repeats": 1024})
         require(self.aug_repeats >= 1, f"{key}.aug_repeats must be at least 1, got {self.aug_repeats}")

@@ -48,12 +48,27 @@ MOST_USED = {
 }
 """Keys that most command lines need, with a placeholder for their value."""
 
-SINGLE = ("config", "print_config", "help", "seed_everything", "task", "variant", "run_dir", "sweep", "overwrite",
-          "on_checkpoint_failure", "ckpt_path", "weights_only")
+SINGLE = (
+    "config",
+    "print_config",
+    "help",
+    "seed_everything",
+    "task",
+    "variant",
+    "run_dir",
+    "sweep",
+    "overwrite",
+    "on_checkpoint_failure",
+    "ckpt_path",
+    "weights_only",
+)
 """Keys without a group."""
-OF_ONE_COMMAND = {"validate": ("verbose", "run", "trust"), "test": ("verbose", "run", "trust"),
-                  "predict": ("return_predictions", "run", "trust"),
-                  "plan": ("images", "json")}
+OF_ONE_COMMAND = {
+    "validate": ("verbose", "run", "trust"),
+    "test": ("verbose", "run", "trust"),
+    "predict": ("return_predictions", "run", "trust"),
+    "plan": ("images", "json"),
+}
 
 
 def first_names(command: str) -> set[str]:
@@ -65,7 +80,9 @@ def overview(command: str, purpose: str) -> str:
     """What `--help` prints: the most used keys and the groups of all others."""
     used = "\n".join(f"  --{key:<26} {line}" for key, line in MOST_USED.items())
     groups = "\n".join(f"  {group:<28} {line}" for group, line in GROUPS.items())
-    return (f"usage: python -m sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
-            f"the most used keys:\n{used}\n\n"
-            f"all keys, by group:\n{groups}\n\n"
-            f"`python -m sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key.")
+    return (
+        f"usage: python -m sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
+        f"the most used keys:\n{used}\n\n"
+        f"all keys, by group:\n{groups}\n\n"
+        f"`python -m sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key."
+    )

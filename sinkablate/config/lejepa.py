@@ -36,10 +36,14 @@ class ViewsConfig:
         require(0 < self.scale[0] <= self.scale[1] <= 1, f"{key}.scale must rise within (0, 1], got {list(self.scale)}")
         for name in ("hflip", "jitter_prob", "grey_prob", "blur_prob", "solarise_prob"):
             require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
-        require(all(strength >= 0 for strength in self.jitter) and self.jitter[3] <= 0.5,
-                f"{key}.jitter must be four numbers of at least 0, the hue's at most .5, got {list(self.jitter)}")
-        require(self.blur_size >= 1 and self.blur_size % 2 == 1,
-                f"{key}.blur_size must be odd and positive, got {self.blur_size}")
+        require(
+            all(strength >= 0 for strength in self.jitter) and self.jitter[3] <= 0.5,
+            f"{key}.jitter must be four numbers of at least 0, the hue's at most .5, got {list(self.jitter)}",
+        )
+        require(
+            self.blur_size >= 1 and self.blur_size % 2 == 1,
+            f"{key}.blur_size must be odd and positive, got {self.blur_size}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,5 +76,6 @@ class LeJepaConfig:
         for name in ("directions", "hidden", "out"):
             require(getattr(self, name) >= 1, f"{key}.{name} must be at least 1, got {getattr(self, name)}")
         require(self.probe_lr > 0, f"{key}.probe_lr must be positive, got {self.probe_lr}")
-        require(self.probe_weight_decay >= 0,
-                f"{key}.probe_weight_decay must be at least 0, got {self.probe_weight_decay}")
+        require(
+            self.probe_weight_decay >= 0, f"{key}.probe_weight_decay must be at least 0, got {self.probe_weight_decay}"
+        )

@@ -31,10 +31,14 @@ class OptimConfig:
         require(self.lr > 0, f"{key}.lr must be positive, got {self.lr}")
         require(self.weight_decay >= 0, f"{key}.weight_decay must be at least 0, got {self.weight_decay}")
         require(all(0 <= b < 1 for b in self.betas), f"{key}.betas must lie in [0, 1), got {list(self.betas)}")
-        require(self.layer_decay is None or 0 < self.layer_decay <= 1,
-                f"{key}.layer_decay must lie in (0, 1], got {self.layer_decay}")
-        require(self.warmup_steps is None or self.warmup_steps >= 0,
-                f"{key}.warmup_steps must be at least 0, got {self.warmup_steps}")
+        require(
+            self.layer_decay is None or 0 < self.layer_decay <= 1,
+            f"{key}.layer_decay must lie in (0, 1], got {self.layer_decay}",
+        )
+        require(
+            self.warmup_steps is None or self.warmup_steps >= 0,
+            f"{key}.warmup_steps must be at least 0, got {self.warmup_steps}",
+        )
         require(0 <= self.min_lr <= self.lr, f"{key}.min_lr must lie in [0, lr], got {self.min_lr}")
 
 

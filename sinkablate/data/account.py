@@ -32,8 +32,10 @@ class Account(NamedTuple):
         """Lines that a user should read before training begins."""
         lines = []
         if self.dropped:
-            lines.append(f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, a "
-                         f"different set each time (batches of data.batch_size={self.batch_size})")
+            lines.append(
+                f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, a "
+                f"different set each time (batches of data.batch_size={self.batch_size})"
+            )
         if self.passed_over:
             lines.append(f"data: not read: {said(self.passed_over)}")
         return lines
@@ -43,5 +45,8 @@ class Account(NamedTuple):
         mine = torch.tensor([self.skipped[reason] for reason in REASONS], device=trainer.strategy.root_device)
         counts: Any = trainer.strategy.reduce(mine, reduce_op="sum")
         skipped = Counter(dict(zip(REASONS, counts.tolist(), strict=True)))
-        return {"train_images": self.size, "images_dropped_per_epoch": self.dropped,
-                "skipped": dict(+(self.passed_over + skipped))}
+        return {
+            "train_images": self.size,
+            "images_dropped_per_epoch": self.dropped,
+            "skipped": dict(+(self.passed_over + skipped)),
+        }

@@ -45,11 +45,15 @@ def number_of_classes(source: SourceConfig) -> int:
         return EMBEDDED_CLASSES
     names = class_names(source)
     if not names:
-        raise UserError("data.source.num_classes is not set, and the shards do not say how many classes there are "
-                        "(manifest.json lists them next to the shards that `python -m sinkablate shards` writes)")
+        raise UserError(
+            "data.source.num_classes is not set, and the shards do not say how many classes there are "
+            "(manifest.json lists them next to the shards that `python -m sinkablate shards` writes)"
+        )
     if len(names) == 1:
-        raise UserError(f"data.source.train={source.train}: holds one class only, {names[0]}; name the folder of the "
-                        "class folders, or set data.source.num_classes=1 if that is meant")
+        raise UserError(
+            f"data.source.train={source.train}: holds one class only, {names[0]}; name the folder of the "
+            "class folders, or set data.source.num_classes=1 if that is meant"
+        )
     return len(names)
 
 
@@ -61,8 +65,10 @@ def require_number(names: list[str], num_classes: int, where: str) -> None:
     """
     if names and len(names) != num_classes:
         listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        raise UserError(f"data.source.num_classes={num_classes}, but {where} has {len(names)} classes ({listed}); "
-                        "leave data.source.num_classes out (or null) to take their number")
+        raise UserError(
+            f"data.source.num_classes={num_classes}, but {where} has {len(names)} classes ({listed}); "
+            "leave data.source.num_classes out (or null) to take their number"
+        )
 
 
 def require_same(names: list[str], training: list[str], where: str) -> None:
@@ -72,8 +78,12 @@ def require_same(names: list[str], training: list[str], where: str) -> None:
         UserError: They do not, so that labels would be shifted.
     """
     if names and training and names != training:
-        place = next((i for i, pair in enumerate(zip(names, training, strict=False)) if pair[0] != pair[1]),
-                     min(len(names), len(training)))
+        place = next(
+            (i for i, pair in enumerate(zip(names, training, strict=False)) if pair[0] != pair[1]),
+            min(len(names), len(training)),
+        )
         ours, theirs = (listed[place] if place < len(listed) else "missing" for listed in (names, training))
-        raise UserError(f"{where}: class {place} is {ours} here and {theirs} in the training shards; write both with "
-                        "one `python -m sinkablate shards`")
+        raise UserError(
+            f"{where}: class {place} is {ours} here and {theirs} in the training shards; write both with "
+            "one `python -m sinkablate shards`"
+        )

@@ -69,8 +69,10 @@ class ImageData(LightningDataModule):
         if num_workers > most:
             raise UserError(f"data.num_workers={num_workers}: {usable_cpus()} CPUs can be used here; at most {most}")
         if views.count > 1 and views.blur_size // 2 >= image.size:
-            raise UserError(f"data.views.blur_size={views.blur_size} is too wide for images of {image.size} pixels "
-                            f"(data.image.size): at most {2 * image.size - 1}")
+            raise UserError(
+                f"data.views.blur_size={views.blur_size} is too wide for images of {image.size} pixels "
+                f"(data.image.size): at most {2 * image.size - 1}"
+            )
         if source.reader == "stream" and augment.aug_repeats > 1:
             raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
         self.source, self.image, self.augment, self.views = source, image, augment, views
@@ -93,8 +95,13 @@ class ImageData(LightningDataModule):
         """What training does not see of the data, and what this process and its workers skipped so far."""
         folders = [source for source in self._opened.values() if isinstance(source, FolderRecords)]
         passed_over = sum((source.skipped for source in folders), Counter[str]())
-        return Account(len(self._open("train")), self.batch_size, self.augment.aug_repeats, passed_over,
-                       Counter(self._faults.counts))
+        return Account(
+            len(self._open("train")),
+            self.batch_size,
+            self.augment.aug_repeats,
+            passed_over,
+            Counter(self._faults.counts),
+        )
 
     def prepare_data(self) -> None:
         """Index the shards once per node, so that the other processes find the index beside them."""
@@ -170,9 +177,13 @@ class ImageData(LightningDataModule):
         _, world = self._rank_and_world()
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
         folders = [source.classes for source in self._opened.values() if isinstance(source, FolderRecords)]
-        return {"data.batch_size": self.batch_size, "trainer.accumulate_grad_batches": accumulated,
-                "data.source.reader": self.source.reader, "readers": world * self._lanes,
-                **({"classes": folders[0]} if folders else {})}
+        return {
+            "data.batch_size": self.batch_size,
+            "trainer.accumulate_grad_batches": accumulated,
+            "data.source.reader": self.source.reader,
+            "readers": world * self._lanes,
+            **({"classes": folders[0]} if folders else {}),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See that the position means the same here: global batches are those of any number of processes.
@@ -187,15 +198,19 @@ class ImageData(LightningDataModule):
         ours, theirs = now.pop("classes", None), state_dict.get("classes")
         if ours and theirs and ours != theirs:
             differ = sorted(set(ours) ^ set(theirs))[:3]
-            raise UserError(f"data.source.train={self.source.train}: its class folders are not those of the checkpoint "
-                            f"({', '.join(differ)}): labels would be shifted")
+            raise UserError(
+                f"data.source.train={self.source.train}: its class folders are not those of the checkpoint "
+                f"({', '.join(differ)}): labels would be shifted"
+            )
         if now["data.source.reader"] == "indexed" == state_dict["data.source.reader"]:
             now["readers"] = state_dict["readers"]
         for key, value in now.items():
             if state_dict[key] != value:
                 hint = " (processes times data.num_workers)" if key == "readers" else ""
-                raise UserError(f"{key}={value} differs from the checkpoint's {state_dict[key]}{hint}: what was seen "
-                                "of the epoch cannot be told from the rest")
+                raise UserError(
+                    f"{key}={value} differs from the checkpoint's {state_dict[key]}{hint}: what was seen "
+                    "of the epoch cannot be told from the rest"
+                )
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         source = self._open(split)

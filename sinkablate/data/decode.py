@@ -20,9 +20,15 @@ _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "A
 _NATIVE_MODES = {1: ("L", "1"), 3: ("RGB", "P")}
 """PIL modes that already have this number of channels (a palette stands for colors)."""
 
-_UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_90}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 """What undoes each value of the EXIF orientation."""
 
 _ORIENTATION = 0x0112
@@ -53,8 +59,9 @@ def decode_image(data: bytes, where: str) -> Image.Image:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
         image.load()
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: the image is too large ({error}; at most {MAX_PIXELS:,} pixels are read)",
-                        "too many pixels") from None
+        raise DataError(
+            f"{where}: the image is too large ({error}; at most {MAX_PIXELS:,} pixels are read)", "too many pixels"
+        ) from None
     except Exception as error:  # PIL's decoders raise many kinds, SyntaxError and struct.error among them
         reason = re.sub(r" ?<_io.BytesIO object at 0x\w+>", "", str(error))
         raise DataError(f"{where}: the image cannot be decoded ({reason})", "cannot be decoded") from None
@@ -78,8 +85,10 @@ def _eight_bits(image: Image.Image, where: str) -> Image.Image:
         return scaled
     if image.mode in ("I", "F"):
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
-        raise DataError(f"{where}: the pixels are {kind}, whose range is not known; convert the file to 8 or 16 bits",
-                        "unknown range of pixels")
+        raise DataError(
+            f"{where}: the pixels are {kind}, whose range is not known; convert the file to 8 or 16 bits",
+            "unknown range of pixels",
+        )
     return image
 
 
@@ -106,7 +115,9 @@ def with_channels(image: Image.Image, config: ImageConfig, where: str) -> Image.
     if image.mode not in others and not config.convert:
         raise DataError(
             f"{where}: the image has {len(image.getbands())} channels (mode {image.mode}), "
-            f"data.image.in_chans is {config.in_chans}; data.image.convert=true converts", "number of channels")
+            f"data.image.in_chans is {config.in_chans}; data.image.convert=true converts",
+            "number of channels",
+        )
     image.info.pop("transparency", None)  # Pillow warns where it would be dropped
     try:
         return image.convert(native)

@@ -70,8 +70,10 @@ def class_folders(root: str | Path, where: str) -> list[str]:
     if not classes:
         raise UserError(f"{where}: needs one folder of images per class, and holds no folder")
     if {name.lower() for name in classes} <= _SPLITS:
-        raise UserError(f"{where}: holds the folders {', '.join(classes)}, which are splits and not classes; name one "
-                        f"of them, such as {os.path.join(root, classes[0])}")
+        raise UserError(
+            f"{where}: holds the folders {', '.join(classes)}, which are splits and not classes; name one "
+            f"of them, such as {os.path.join(root, classes[0])}"
+        )
     return classes
 
 
@@ -91,8 +93,10 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     known = {name: label for label, name in enumerate(own if classes is None else classes)}
     unknown = [name for name in own if name not in known]
     if unknown:
-        raise UserError(f"{where}: {_some(unknown)} not among the {len(known)} classes of the training set "
-                        f"({_some(list(known), verb=False)}); labels follow the names of its folders")
+        raise UserError(
+            f"{where}: {_some(unknown)} not among the {len(known)} classes of the training set "
+            f"({_some(list(known), verb=False)}); labels follow the names of its folders"
+        )
     files: list[str] = []
     labels: list[int] = []
     skipped: Counter[str] = Counter()
@@ -103,8 +107,10 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     for name in own:
         found = image_files(os.path.join(root, name))
         if classes is None and not found.files:
-            raise UserError(f"{where}: the class folder {name} holds no image"
-                            + (f" (skipped: {said(found.skipped)})" if found.skipped else ""))
+            raise UserError(
+                f"{where}: the class folder {name} holds no image"
+                + (f" (skipped: {said(found.skipped)})" if found.skipped else "")
+            )
         files += found.files
         labels += [known[name]] * len(found.files)
         skipped += found.skipped

@@ -9,8 +9,25 @@ from typing import Literal, get_args
 
 from sinkablate.errors import UserError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif", "bmp", "dib", "ppm", "pgm", "pbm", "pnm",
-                  "tif", "tiff", "jp2")
+IMAGE_SUFFIXES = (
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "png",
+    "webp",
+    "gif",
+    "avif",
+    "bmp",
+    "dib",
+    "ppm",
+    "pgm",
+    "pbm",
+    "pnm",
+    "tif",
+    "tiff",
+    "jp2",
+)
 """Of files that are read as images, in lower case; what a file holds is decided by its content."""
 LABEL_SUFFIX = "cls"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -19,9 +36,20 @@ SHARD_SUFFIXES = (".tar", *COMPRESSED)
 MANIFEST = "manifest.json"
 MOST_SHARDS = 1_000_000
 
-Reason = Literal["empty file", "unreadable file", "cannot be decoded", "too many pixels", "unknown range of pixels",
-                 "number of channels", "too small", "no image or no label", "several images", "key given twice",
-                 "wrong label", "unreadable shard"]
+Reason = Literal[
+    "empty file",
+    "unreadable file",
+    "cannot be decoded",
+    "too many pixels",
+    "unknown range of pixels",
+    "number of channels",
+    "too small",
+    "no image or no label",
+    "several images",
+    "key given twice",
+    "wrong label",
+    "unreadable shard",
+]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why a sample or a shard is skipped: the keys of `skipped` in `summary.json`."""
 
@@ -107,15 +135,17 @@ def _expand_local(path: str, key: str) -> list[str]:
         raise UserError(f"{key}={path}: no file matches")
     zst = next((name for name in found if name.endswith((".zst", ".zstd"))), None)
     if zst:
-        raise UserError(f"{key}={zst}: Zstandard is not read; decompress the shard (zstd -d) or use "
-                        f"{', '.join(SHARD_SUFFIXES)}")
+        raise UserError(
+            f"{key}={zst}: Zstandard is not read; decompress the shard (zstd -d) or use {', '.join(SHARD_SUFFIXES)}"
+        )
     return found
 
 
 def shards_in(folder: str) -> list[str]:
     """Paths of the shards that a folder holds, sorted."""
-    return sorted(entry.path for entry in os.scandir(folder)
-                  if entry.name.endswith(SHARD_SUFFIXES) and not is_hidden(entry.name))
+    return sorted(
+        entry.path for entry in os.scandir(folder) if entry.name.endswith(SHARD_SUFFIXES) and not is_hidden(entry.name)
+    )
 
 
 def is_hidden(name: str) -> bool:
@@ -172,19 +202,23 @@ def labeled_image(suffixes: Sequence[str], where: str) -> tuple[str, str]:
     """
     image, label = image_suffix(suffixes, where), _one_of(suffixes, (LABEL_SUFFIX,), where)
     if image is None or label is None:
-        raise DataError(f"{where}: needs an image and a .{LABEL_SUFFIX} file, has {sorted(suffixes)}",
-                        "no image or no label")
+        raise DataError(
+            f"{where}: needs an image and a .{LABEL_SUFFIX} file, has {sorted(suffixes)}", "no image or no label"
+        )
     return image, label
 
 
 def _one_of(suffixes: Sequence[str], kinds: Sequence[str], where: str) -> str | None:
     found = [suffix for suffix in suffixes if suffix in kinds] or [
-        suffix for suffix in suffixes if suffix.rpartition(".")[2] in kinds]
+        suffix for suffix in suffixes if suffix.rpartition(".")[2] in kinds
+    ]
     if len(found) > 1:
         names = ", ".join(f".{suffix}" for suffix in found)
-        raise DataError(f"{where}: one sample holds {names}, and which is meant is not clear; the key of a sample ends "
-                        "at the first dot of a name, so rename what are samples of their own (22.05.png to 22_05.png)",
-                        "several images")
+        raise DataError(
+            f"{where}: one sample holds {names}, and which is meant is not clear; the key of a sample ends "
+            "at the first dot of a name, so rename what are samples of their own (22.05.png to 22_05.png)",
+            "several images",
+        )
     return found[0] if found else None
 
 
@@ -208,6 +242,7 @@ def check_label(label: int, num_classes: int, where: str) -> int:
         DataError: It is not in [0, num_classes).
     """
     if not 0 <= label < num_classes:
-        raise DataError(f"{where}: the label {label} is outside [0, {num_classes}), see data.source.num_classes",
-                        "wrong label")
+        raise DataError(
+            f"{where}: the label {label} is outside [0, {num_classes}), see data.source.num_classes", "wrong label"
+        )
     return label

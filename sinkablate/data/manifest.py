@@ -34,8 +34,10 @@ def read_manifest(shard: str) -> Manifest:
         try:
             found = parse(json.loads(content))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not a list of the samples in each shard ({type(error).__name__}: {error}); "
-                            "`python -m sinkablate shards` writes it") from None
+            raise UserError(
+                f"{where}: not a list of the samples in each shard ({type(error).__name__}: {error}); "
+                "`python -m sinkablate shards` writes it"
+            ) from None
         for listed, count in found.counts.items():
             _require_count(count, listed, where, shard)
         return found
@@ -69,14 +71,21 @@ def _content(url: str) -> bytes | None:
 
 
 def _ours(content: Any) -> Manifest:
-    return Manifest({str(name): count for name, count in _mapping(content["shards"]).items()},
-                    _names(content.get("classes")))
+    return Manifest(
+        {str(name): count for name, count in _mapping(content["shards"]).items()}, _names(content.get("classes"))
+    )
 
 
 def _timms(content: Any) -> Manifest:
     splits = _mapping(content["splits"]).values()
-    return Manifest({str(name): count for split in splits
-                     for name, count in zip(split["filenames"], split["shard_lengths"], strict=True)}, [])
+    return Manifest(
+        {
+            str(name): count
+            for split in splits
+            for name, count in zip(split["filenames"], split["shard_lengths"], strict=True)
+        },
+        [],
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -96,10 +105,17 @@ def _names(value: Any) -> list[str]:
 def _require_count(count: Any, listed: str, where: str, shard: str) -> None:
     """See that a count is a whole number, and not larger than the file has room for."""
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _LARGEST_COUNT:
-        raise UserError(f"{where}: {listed}: {str(count)[:40]} is not a number of samples; "
-                        "`python -m sinkablate shards` writes it")
+        raise UserError(
+            f"{where}: {listed}: {str(count)[:40]} is not a number of samples; `python -m sinkablate shards` writes it"
+        )
     path = beside(shard, listed)
-    if count and not is_remote(path) and not is_compressed(path) and os.path.isfile(path) \
-            and count * _SMALLEST_SAMPLE > os.path.getsize(path):
-        raise UserError(f"{where}: {shard_name(path)}: {count} samples do not fit into its {os.path.getsize(path):,} "
-                        "bytes")
+    if (
+        count
+        and not is_remote(path)
+        and not is_compressed(path)
+        and os.path.isfile(path)
+        and count * _SMALLEST_SAMPLE > os.path.getsize(path)
+    ):
+        raise UserError(
+            f"{where}: {shard_name(path)}: {count} samples do not fit into its {os.path.getsize(path):,} bytes"
+        )

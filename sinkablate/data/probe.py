@@ -46,8 +46,11 @@ def probe(source: Records | ShardStream, prepare: Preparation, faults: ErrorPoli
     samples = list(islice(_prepared(source, prepare, faults), count))
     if not samples:
         raise DataError("no probe image can be read from the validation set")
-    return ProbeSet(torch.stack([sample.image for sample in samples]), [sample.key for sample in samples],
-                    torch.tensor([sample.target for sample in samples]))
+    return ProbeSet(
+        torch.stack([sample.image for sample in samples]),
+        [sample.key for sample in samples],
+        torch.tensor([sample.target for sample in samples]),
+    )
 
 
 def _prepared(source: Records | ShardStream, prepare: Preparation, faults: ErrorPolicy) -> Iterator[Sample]:

@@ -73,15 +73,21 @@ def write_shards(
             is not empty or cannot be written.
     """
     target = Path(dst)
-    for key, value, least in (("samples_per_shard", samples_per_shard, 1), ("train_per_class", train_per_class, 1),
-                              ("val_per_class", val_per_class, 1), ("seed", seed, 0)):
+    for key, value, least in (
+        ("samples_per_shard", samples_per_shard, 1),
+        ("train_per_class", train_per_class, 1),
+        ("val_per_class", val_per_class, 1),
+        ("seed", seed, 0),
+    ):
         if value is not None and value < least:
             raise UserError(f"{key} must be at least {least}, got {value}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{dst} exists and is not an empty directory: nothing is overwritten")
     splits = _open_splits(Path(src), split)
-    orders = {name: _choose(found, train_per_class if name == "train" else val_per_class, seed, name)
-              for name, found in splits.items()}
+    orders = {
+        name: _choose(found, train_per_class if name == "train" else val_per_class, seed, name)
+        for name, found in splits.items()
+    }
     for name, found in splits.items():
         if found.skipped:
             print(f"{name}: not packed: {said(found.skipped)}", file=sys.stderr)
@@ -101,8 +107,9 @@ def write_shards(
     return counts
 
 
-def _write_splits(folder: Path, splits: dict[str, _Split], orders: dict[str, NDArray[np.int64]],
-                  samples_per_shard: int, suffix: str) -> dict[str, int]:
+def _write_splits(
+    folder: Path, splits: dict[str, _Split], orders: dict[str, NDArray[np.int64]], samples_per_shard: int, suffix: str
+) -> dict[str, int]:
     """Write the shards and the manifest; returns the samples per shard."""
     counts: dict[str, int] = {}
     advance = _progress(sum(map(len, orders.values())))
@@ -130,8 +137,11 @@ def _progress(total: int) -> Callable[[], None]:
         if now - said_at > _EVERY_SECONDS:
             said_at = now
             rate = done / (now - begun)
-            print(f"packing: {done:,} of {total:,} images, {rate:.0f} images/s, {(total - done) / rate:.0f} s left",
-                  file=sys.stderr, flush=True)
+            print(
+                f"packing: {done:,} of {total:,} images, {rate:.0f} images/s, {(total - done) / rate:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return advance
 
@@ -167,8 +177,10 @@ def _open_folder(root: Path, classes: list[str] | None = None) -> _Split:
             kept.append((label, path))
     others = skipped.total() - skipped["empty file"] - skipped["unreadable file"]
     if others > len(kept) * (1 if len(found.classes) == 1 else 2):
-        raise UserError(f"{root}: holds {len(kept)} images among {others} other files ({said(skipped)}), which does "
-                        "not look like one folder of images per class")
+        raise UserError(
+            f"{root}: holds {len(kept)} images among {others} other files ({said(skipped)}), which does "
+            "not look like one folder of images per class"
+        )
     if not kept:
         raise UserError(f"{root}: holds no image ({said(skipped) or 'its class folders are empty'})")
 
@@ -228,8 +240,9 @@ def _choose(split: _Split, per_class: int | None, seed: int, name: str) -> NDArr
     return order[np.sort(np.concatenate(chosen))]
 
 
-def _write_shard(path: Path, split: _Split, order: NDArray[np.int64], key: str, first: int,
-                 advance: Callable[[], None]) -> None:
+def _write_shard(
+    path: Path, split: _Split, order: NDArray[np.int64], key: str, first: int, advance: Callable[[], None]
+) -> None:
     with _opened(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, index in enumerate(order, first):
             image, suffix = split.read(int(index))

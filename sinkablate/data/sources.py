@@ -35,14 +35,18 @@ def open_split(source: SourceConfig, split: str, num_classes: int, faults: Error
     return _open_shards(source, location, key, num_classes, faults)
 
 
-def _open_shards(source: SourceConfig, location: str, key: str, num_classes: int,
-                 faults: ErrorPolicy) -> TarRecords | ShardStream:
+def _open_shards(
+    source: SourceConfig, location: str, key: str, num_classes: int, faults: ErrorPolicy
+) -> TarRecords | ShardStream:
     shards = expand(location, key)
     remote = next((shard for shard in shards if is_remote(shard)), None)
     if remote and source.reader == "indexed":
         raise UserError(f"{key}={remote} is not local: it needs data.source.reader=stream")
-    records = ShardStream(shards, key=key, num_classes=num_classes) if source.reader == "stream" else TarRecords(
-        shards, num_classes=num_classes, faults=faults)
+    records = (
+        ShardStream(shards, key=key, num_classes=num_classes)
+        if source.reader == "stream"
+        else TarRecords(shards, num_classes=num_classes, faults=faults)
+    )
     names, where = read_classes(shards[0]), f"{key}={location}"
     require_number(names, num_classes, where)
     if names and key != "data.source.train" and source.train:
@@ -62,6 +66,8 @@ def _open_folder(source: SourceConfig, location: str, key: str, num_classes: int
     # a finished run may be evaluated where its training images are not: all classes in number are all in name
     require_set(location, key)
     if len(class_folders(location, f"{key}={location}")) != num_classes:
-        raise UserError(f"data.source.train={source.train}: no such directory; {key}={location} does not have all "
-                        f"{num_classes} classes, so that its labels can only follow the names of the training classes")
+        raise UserError(
+            f"data.source.train={source.train}: no such directory; {key}={location} does not have all "
+            f"{num_classes} classes, so that its labels can only follow the names of the training classes"
+        )
     return FolderRecords(location, key=key)

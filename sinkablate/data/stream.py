@@ -10,15 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from webdataset.filters import shuffle
 
-from sinkablate.data.layout import (
-    MANIFEST,
-    DataError,
-    beside,
-    is_remote,
-    labeled_image,
-    parse_label,
-    shard_name,
-)
+from sinkablate.data.layout import MANIFEST, DataError, beside, is_remote, labeled_image, parse_label, shard_name
 from sinkablate.data.manifest import read_manifest
 from sinkablate.data.samplers import Draw, kept_random_state
 from sinkablate.data.samples import Encoded, ErrorPolicy, Preparation, Sample
@@ -204,5 +196,3 @@ class StreamImages(Dataset[Sample]):
             _BUFFER, initial=_BUFFER, rng=random.Random(int(rng.integers(2**63)))
         )(mixed)
         return buffered
-
-

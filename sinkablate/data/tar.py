@@ -5,14 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
-from sinkablate.data.layout import (
-    IMAGE_SUFFIXES,
-    LABEL_SUFFIX,
-    DataError,
-    is_sample,
-    shard_name,
-    split_name,
-)
+from sinkablate.data.layout import IMAGE_SUFFIXES, LABEL_SUFFIX, DataError, is_sample, shard_name, split_name
 
 T = TypeVar("T")
 
@@ -36,8 +29,9 @@ def members(tar: tarfile.TarFile, shard: str) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         if member.isreg() and is_sample(member.name):
             if member.issparse():
-                raise DataError(f"{shard}: {member.name} is stored as a sparse file; write the shard again without "
-                                "tar --sparse")
+                raise DataError(
+                    f"{shard}: {member.name} is stored as a sparse file; write the shard again without tar --sparse"
+                )
             yield member
         tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
 
@@ -55,8 +49,14 @@ def grouped(parts: Iterable[tuple[str, T]], shard: str) -> Iterator[tuple[str, d
     seen: set[str] = set()
     for key, group in groupby(parts, lambda part: split_name(part[0])[0]):
         found: dict[str, T] = {}
-        fault = DataError(f"{shard}: {key}: the key appears in the shard twice, so that the samples could be mixed up",
-                          "key given twice") if key in seen else None
+        fault = (
+            DataError(
+                f"{shard}: {key}: the key appears in the shard twice, so that the samples could be mixed up",
+                "key given twice",
+            )
+            if key in seen
+            else None
+        )
         seen.add(key)
         for name, value in group:
             suffix = split_name(name)[1]

@@ -12,14 +12,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkablate.data.layout import (
-    DataError,
-    check_label,
-    is_compressed,
-    labeled_image,
-    parse_label,
-    shard_name,
-)
+from sinkablate.data.layout import DataError, check_label, is_compressed, labeled_image, parse_label, shard_name
 from sinkablate.data.samples import Encoded, ErrorPolicy
 from sinkablate.data.tar import grouped, members
 
@@ -191,8 +184,9 @@ def _scan_compressed(path: str) -> tuple[bytes, list[Row | DataError]]:
     import lzma
     import zlib
 
-    unpack = next((unpack for ending, unpack in ((".bz2", bz2.open), (".xz", lzma.open)) if path.endswith(ending)),
-                  gzip.open)
+    unpack = next(
+        (unpack for ending, unpack in ((".bz2", bz2.open), (".xz", lzma.open)) if path.endswith(ending)), gzip.open
+    )
     try:
         with unpack(path, "rb") as file:
             tar = file.read()
@@ -241,5 +235,3 @@ class _Cache:
             with open(temporary, "wb") as file:
                 np.savez(file, state=self.state, **index._asdict())
             os.replace(temporary, self.path)
-
-

@@ -71,14 +71,23 @@ class Views:
 
     def __init__(self, image: ImageConfig, views: ViewsConfig) -> None:
         self.count = views.count
-        self.view = Compose([
-            RandomResizedCrop(image.size, views.scale, interpolation=str_to_interp_mode(
-                "bicubic" if image.interpolation == "random" else image.interpolation)),
-            RandomApply([ColorJitter(*views.jitter)], views.jitter_prob),
-            RandomGrayscale(views.grey_prob),
-            RandomApply([GaussianBlur(views.blur_size, (0.1, 2.0))], views.blur_prob),
-            RandomSolarize(128, views.solarise_prob), RandomHorizontalFlip(views.hflip),
-            ToNormalizedTensor(image.mean, image.std)])
+        self.view = Compose(
+            [
+                RandomResizedCrop(
+                    image.size,
+                    views.scale,
+                    interpolation=str_to_interp_mode(
+                        "bicubic" if image.interpolation == "random" else image.interpolation
+                    ),
+                ),
+                RandomApply([ColorJitter(*views.jitter)], views.jitter_prob),
+                RandomGrayscale(views.grey_prob),
+                RandomApply([GaussianBlur(views.blur_size, (0.1, 2.0))], views.blur_prob),
+                RandomSolarize(128, views.solarise_prob),
+                RandomHorizontalFlip(views.hflip),
+                ToNormalizedTensor(image.mean, image.std),
+            ]
+        )
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Draws from the global random states."""

@@ -66,8 +66,12 @@ def diagnose(
     Raises:
         UserError: For everything that cannot be done as asked.
     """
-    for key, value in {"limit": limit, "batch_size": batch_size, "min_events": min_events,
-                       "min_side": min_side}.items():
+    for key, value in {
+        "limit": limit,
+        "batch_size": batch_size,
+        "min_events": min_events,
+        "min_side": min_side,
+    }.items():
         if value is not None and value < 1:
             raise UserError(f"{key} must be at least 1, got {value}")
     if not out:
@@ -76,14 +80,24 @@ def diagnose(
     source, where = pictures_of(loaded, images, limit, min_side)
     target = device_of(device)
     diagnosis = Diagnosis(
-        loaded=loaded, source=source, where=where, thresholds=thresholds or loaded.thresholds,
-        blocks=_blocks(loaded, blocks), limit=limit, min_side=min_side, min_events=min_events)
+        loaded=loaded,
+        source=source,
+        where=where,
+        thresholds=thresholds or loaded.thresholds,
+        blocks=_blocks(loaded, blocks),
+        limit=limit,
+        min_side=min_side,
+        min_events=min_events,
+    )
     require_writable(Path(out), "out")
     store = Store(Path(out), diagnosis.identity(), overwrite=overwrite)
     quiet = format == "json"
     if not quiet:
-        print(f"model: {loaded.description['model']}, weights {loaded.description['weights']}\n"
-              f"preprocessing: {loaded.description['preprocessing']}\nimages: {where}", flush=True)
+        print(
+            f"model: {loaded.description['model']}, weights {loaded.description['weights']}\n"
+            f"preprocessing: {loaded.description['preprocessing']}\nimages: {where}",
+            flush=True,
+        )
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
     summary = read_json(Path(out) / "summary.json") or {}
     print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, out)
@@ -135,8 +149,9 @@ def device_of(device: str) -> torch.device:
         UserError: There is no such device.
     """
     try:
-        found = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else \
-            torch.device(device)
+        found = (
+            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+        )
         torch.zeros(1, device=found).item()  # which a meta device cannot answer
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={device}: {(str(error).splitlines() or ['not available'])[0]}") from None

@@ -47,9 +47,19 @@ class Diagnosis:
 
     def identity(self) -> dict[str, Any]:
         """The same as plain values."""
-        identity: dict[str, Any] = json.loads(json.dumps({
-            **self.loaded.description, "images": self.where, "limit": self.limit, "min_side": self.min_side,
-            "blocks": self.blocks, "min_events": self.min_events, "thresholds": asdict(self.thresholds)}))
+        identity: dict[str, Any] = json.loads(
+            json.dumps(
+                {
+                    **self.loaded.description,
+                    "images": self.where,
+                    "limit": self.limit,
+                    "min_side": self.min_side,
+                    "blocks": self.blocks,
+                    "min_events": self.min_events,
+                    "thresholds": asdict(self.thresholds),
+                }
+            )
+        )
         return identity
 
     @considerate_threads()
@@ -69,8 +79,16 @@ class Diagnosis:
             return
         lock = lock_directory(store.out, "out")
         try:
-            measure_pictures(self.loaded.model.to(device), self.source, store, self.thresholds, blocks=self.blocks,
-                             batch_size=batch_size, limit=self.limit, strict=strict)
+            measure_pictures(
+                self.loaded.model.to(device),
+                self.source,
+                store,
+                self.thresholds,
+                blocks=self.blocks,
+                batch_size=batch_size,
+                limit=self.limit,
+                strict=strict,
+            )
             self._summarize(store, device)
         finally:
             unlock_directory(lock)
@@ -83,8 +101,10 @@ class Diagnosis:
         skipped = Counter(reasons) + self.source.skipped
         if records is None:
             store.discard()  # so that the same command looks again once the images are mended
-            raise UserError(f"images={self.where}: none could be read ({said(skipped) or 'it holds no image'}; "
-                            f"min_side={self.min_side})")
+            raise UserError(
+                f"images={self.where}: none could be read ({said(skipped) or 'it holds no image'}; "
+                f"min_side={self.min_side})"
+            )
         out, thresholds = store.out, self.thresholds
         heads, blocks_, grid, survival = _tables(records, self.loaded, thresholds, self.blocks)
         per_image(out / "per_image.npz", records, names, numbers)
@@ -93,20 +113,36 @@ class Diagnosis:
         least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
         (out / "figures").mkdir(exist_ok=True)
         for name, drawn in {
-            "handoff": figures.handoff(blocks_), "frequency": figures.frequency(heads),
+            "handoff": figures.handoff(blocks_),
+            "frequency": figures.frequency(heads),
             "atlas": figures.atlas(heads, least, thresholds.nop_max, thresholds.broadcast_min, thresholds.rank_max),
-            "token_norms": figures.token_norms(blocks_), "sensitivity": figures.sensitivity(grid),
+            "token_norms": figures.token_norms(blocks_),
+            "sensitivity": figures.sensitivity(grid),
             "stripes": self._stripes(heads, names[0], numbers[0], device),
         }.items():
             figures.save(drawn, out / "figures" / name)
-        write_json(out / "summary.json", self.identity() | findings(records, thresholds, self.blocks) | {
-            "device": str(device), "image_count": len(names), "skipped": faults,
-            "skipped_by_reason": dict(skipped), "min_events": least,
-            "label_survival": survival, "spectral_spike_max": heads["spectral_spike"].max(), "seconds": seconds,
-            "images_per_second": len(names) / seconds, "rebuild_error": rebuild_error,
-            "peak_memory_gib": peak_memory_gib(),
-            "num_prefix_tokens": records.layout.num_prefix, "num_tokens": records.layout.num_tokens,
-            "threads": torch.get_num_threads(), **provenance()})
+        write_json(
+            out / "summary.json",
+            self.identity()
+            | findings(records, thresholds, self.blocks)
+            | {
+                "device": str(device),
+                "image_count": len(names),
+                "skipped": faults,
+                "skipped_by_reason": dict(skipped),
+                "min_events": least,
+                "label_survival": survival,
+                "spectral_spike_max": heads["spectral_spike"].max(),
+                "seconds": seconds,
+                "images_per_second": len(names) / seconds,
+                "rebuild_error": rebuild_error,
+                "peak_memory_gib": peak_memory_gib(),
+                "num_prefix_tokens": records.layout.num_prefix,
+                "num_tokens": records.layout.num_tokens,
+                "threads": torch.get_num_threads(),
+                **provenance(),
+            },
+        )
         store.close()
 
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:
@@ -115,14 +151,22 @@ class Diagnosis:
         return stripes(attention_maps(self.loaded.model, image, busiest(heads)), name)
 
 
-def _tables(records: Records, loaded: LoadedModel, thresholds: ThresholdConfig,
-            blocks: list[int]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, dict[str, float | None]]]:
+def _tables(
+    records: Records, loaded: LoadedModel, thresholds: ThresholdConfig, blocks: list[int]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, dict[str, float | None]]]:
     largest, spike = spectral_spikes(loaded.model, blocks)
-    heads = head_table(records, thresholds, blocks).with_columns(
-        pl.Series("query_key_sigma1", largest.flatten().numpy()), pl.Series("spectral_spike", spike.flatten().numpy()),
-    ).with_columns((pl.col("query_key_sigma1") * pl.col("median_sink_token_norm")).alias("sigma1_sink_norm"))
-    spikes = heads.group_by("block").agg(pl.col("spectral_spike").max().alias("spectral_spike_max"),
-                                         pl.col("spectral_spike").mean().alias("spectral_spike_mean"))
+    heads = (
+        head_table(records, thresholds, blocks)
+        .with_columns(
+            pl.Series("query_key_sigma1", largest.flatten().numpy()),
+            pl.Series("spectral_spike", spike.flatten().numpy()),
+        )
+        .with_columns((pl.col("query_key_sigma1") * pl.col("median_sink_token_norm")).alias("sigma1_sink_norm"))
+    )
+    spikes = heads.group_by("block").agg(
+        pl.col("spectral_spike").max().alias("spectral_spike_max"),
+        pl.col("spectral_spike").mean().alias("spectral_spike_mean"),
+    )
     table = block_table(records, thresholds, blocks).join(spikes, on="block", how="left").sort("block")
     later = [place for place, block in enumerate(blocks) if block != 0]  # block 0 stands apart everywhere
     return heads, table, *sensitivity({name: values[:, later] for name, values in records.heads.items()}, thresholds)

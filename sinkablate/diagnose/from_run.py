@@ -73,8 +73,7 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
     require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
-    return replace(loaded, description=plain(loaded.description | known), thresholds=thresholds,
-                   probe_images=images)
+    return replace(loaded, description=plain(loaded.description | known), thresholds=thresholds, probe_images=images)
 
 
 def _whole_number(value: Any, key: str) -> int:
@@ -104,11 +103,22 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         module.setup("validate")
         return module.probe_images(count)
 
-    seen = {"size": images.size, "in_chans": images.in_chans, "mean": list(images.mean), "std": list(images.std),
-            "interpolation": images.interpolation, "crop_pct": images.crop_pct}
-    return LoadedModel(model=model, untrained=untrained, own=own, in_chans=images.in_chans,
-                   transform=eval_transform(images),
-                   description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen})
+    seen = {
+        "size": images.size,
+        "in_chans": images.in_chans,
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "interpolation": images.interpolation,
+        "crop_pct": images.crop_pct,
+    }
+    return LoadedModel(
+        model=model,
+        untrained=untrained,
+        own=own,
+        in_chans=images.in_chans,
+        transform=eval_transform(images),
+        description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen},
+    )
 
 
 def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
@@ -121,13 +131,18 @@ def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]
         tokens = evaluation_tokens(config, seed, max(count, size))[:count]
         return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
 
-    return LoadedModel(model=model, untrained=untrained, own=own, toy=ToyTask.draw(config, seed),
-                   description={"model": f"{stored['variant']} (toy {config.task})",
-                                "preprocessing": "none: sequences as drawn"})
+    return LoadedModel(
+        model=model,
+        untrained=untrained,
+        own=own,
+        toy=ToyTask.draw(config, seed),
+        description={"model": f"{stored['variant']} (toy {config.task})", "preprocessing": "none: sequences as drawn"},
+    )
 
 
-def _models(make: Callable[[int], nn.Module], seed: int,
-            state: dict[str, Tensor]) -> tuple[nn.Module, Callable[[int], nn.Module]]:
+def _models(
+    make: Callable[[int], nn.Module], seed: int, state: dict[str, Tensor]
+) -> tuple[nn.Module, Callable[[int], nn.Module]]:
     """The trained model, and how to make untrained ones."""
     model = make(seed)
     model.load_state_dict(state)

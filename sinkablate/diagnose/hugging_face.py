@@ -41,8 +41,11 @@ def load_hugging_face(location: str) -> LoadedModel:
                 return measurable(family._from_config(config, attn_implementation="sdpa"))
 
         if path.is_dir():
-            model = measurable(family.from_pretrained(location, config=config, local_files_only=True,
-                                                      dtype=torch.float32, attn_implementation="sdpa"))
+            model = measurable(
+                family.from_pretrained(
+                    location, config=config, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
+                )
+            )
         else:
             model = untrained(0)
     except Exception as error:  # many kinds, from many loaders
@@ -56,8 +59,13 @@ def load_hugging_face(location: str) -> LoadedModel:
     weights = location if path.is_dir() else "random"
     if seen["input_size"][-1] != side:
         _require_other_size(model, seen["input_size"], side, location)
-    return LoadedModel(model=model, untrained=untrained, in_chans=channels, transform=transform, description=plain(
-        {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}))
+    return LoadedModel(
+        model=model,
+        untrained=untrained,
+        in_chans=channels,
+        transform=transform,
+        description=plain({"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}),
+    )
 
 
 def _image_shape(config: Any) -> tuple[int, int]:
@@ -77,8 +85,10 @@ def _require_other_size(model: nn.Module, shape: list[int], side: int, location:
         with torch.no_grad():
             model(pixel_values=torch.zeros(1, *shape))
     except (ValueError, RuntimeError):
-        raise UserError(f"hf={location}: preprocessor_config.json makes images of {shape[-1]} pixels, "
-                        f"{type(model).__name__} takes {side} only") from None
+        raise UserError(
+            f"hf={location}: preprocessor_config.json makes images of {shape[-1]} pixels, "
+            f"{type(model).__name__} takes {side} only"
+        ) from None
 
 
 def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[Any, dict[str, Any]]:
@@ -91,13 +101,19 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
     if not file.is_file():
         half = (0.5,) * channels
         return eval_transform(ImageConfig(size=side, in_chans=channels, mean=half, std=half)), {
-            "input_size": [channels, side, side], "mean": half, "std": half, "interpolation": "bicubic",
-            "crop_pct": 1.0, "source": "no preprocessor_config.json: mean and std .5"}
+            "input_size": [channels, side, side],
+            "mean": half,
+            "std": half,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "source": "no preprocessor_config.json: mean and std .5",
+        }
     from transformers import AutoImageProcessor
 
     try:
         processor: Any = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            str(path), local_files_only=True)
+            str(path), local_files_only=True
+        )
 
         def transform(image: Image.Image) -> Tensor:
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -109,9 +125,13 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"hf={path}: {file.name} makes no image processor ({reason})") from None
     if made[0] != channels or made[1] != made[2]:
-        raise UserError(f"hf={path}: {file.name} makes images of shape {made}, "
-                        f"the model takes {channels} channels and squares")
+        raise UserError(
+            f"hf={path}: {file.name} makes images of shape {made}, the model takes {channels} channels and squares"
+        )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
     stored = json.loads(file.read_text())
-    return transform, {"input_size": list(made), "source": file.name,
-                       **{name: stored[name] for name in names if name in stored}}
+    return transform, {
+        "input_size": list(made),
+        "source": file.name,
+        **{name: stored[name] for name in names if name in stored},
+    }

@@ -27,9 +27,23 @@ from sinkablate.data.samples import Encoded, checked_image
 from sinkablate.data.tar import TarSample, stream_samples
 from sinkablate.errors import UserError
 
-BUILTIN = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png",
-           "motorcycle_right.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png", "hubble_deep_field.jpg",
-           "moon.png", "retina.jpg", "clock_motion.png")
+BUILTIN = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "rocket.jpg",
+    "brick.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "moon.png",
+    "retina.jpg",
+    "clock_motion.png",
+)
 """ImageSource that scikit-image ships."""
 LIST_SUFFIXES = (".txt", ".lst")
 
@@ -62,12 +76,16 @@ class Preparation:
         Raises:
             DataError: The image cannot be decoded or is too small.
         """
-        neutral = ImageConfig(in_chans=self.in_chans, convert=True, mean=(0.5,) * self.in_chans,
-                              std=(0.5,) * self.in_chans)
+        neutral = ImageConfig(
+            in_chans=self.in_chans, convert=True, mean=(0.5,) * self.in_chans, std=(0.5,) * self.in_chans
+        )
         image = checked_image(encoded, neutral)
         if min(image.size) < self.min_side:
-            raise DataError(f"{encoded.origin}: {encoded.key}: {image.width} x {image.height} pixels are too small "
-                            f"(min_side={self.min_side})", "too small")
+            raise DataError(
+                f"{encoded.origin}: {encoded.key}: {image.width} x {image.height} pixels are too small "
+                f"(min_side={self.min_side})",
+                "too small",
+            )
         return self.transform(image)
 
 
@@ -99,8 +117,10 @@ class ImageSource:
                 skipped = f"; skipped: {said(self.skipped)}" if self.skipped else ""
                 raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}){skipped}")
         elif self.root.is_dir() and image_files(location).files:
-            raise UserError(f"images={location}: the folder holds shards and images; name the shards with "
-                            f"images='{location}/*.tar', or a folder of images only")
+            raise UserError(
+                f"images={location}: the folder holds shards and images; name the shards with "
+                f"images='{location}/*.tar', or a folder of images only"
+            )
         elif self.root.suffix.lower() in LIST_SUFFIXES:
             self.files, self.root = _listed(self.root), self.root.parent
         elif self.root.is_file() and self.root.suffix.lower().lstrip(".") in IMAGE_SUFFIXES:
@@ -162,8 +182,10 @@ def _require_shard(path: str) -> None:
     if not Path(path).is_file():
         raise UserError(f"images={path}: no such file or folder")
     if not path.lower().endswith(SHARD_SUFFIXES):
-        raise UserError(f"images={path}: is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a list "
-                        f"({', '.join(LIST_SUFFIXES)}) nor a shard ({', '.join(SHARD_SUFFIXES)})")
+        raise UserError(
+            f"images={path}: is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a list "
+            f"({', '.join(LIST_SUFFIXES)}) nor a shard ({', '.join(SHARD_SUFFIXES)})"
+        )
 
 
 class InMemoryImages:

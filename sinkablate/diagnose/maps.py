@@ -29,8 +29,10 @@ class _Received:
         self.kinds = tuple(TokenType(kind).label for kind in view.column_types().tolist())
         for block, head in self.rows:
             if block == view.index:
-                each = [view.weights(slice(i, i + 1), slice(head, head + 1))[0, 0].abs().mean(dim=0)
-                        for i in range(len(view.q))]
+                each = [
+                    view.weights(slice(i, i + 1), slice(head, head + 1))[0, 0].abs().mean(dim=0)
+                    for i in range(len(view.q))
+                ]
                 self.rows[block, head] = torch.stack(each).float().cpu().numpy()
 
     def output(self, index: int, x: Tensor) -> None:
@@ -54,13 +56,21 @@ def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, tru
     loaded = load_from_run(str(run), trust=trust)
     assert loaded.own is not None
     probe, received = loaded.own(images), _Received(busiest(heads, count))
-    with measurement_mode(loaded.model), Tap(loaded.model, received, sorted({block for block, _ in received.rows})) as tap:
+    with (
+        measurement_mode(loaded.model),
+        Tap(loaded.model, received, sorted({block for block, _ in received.rows})) as tap,
+    ):
         tap.run(probe.images)
     pictures = () if loaded.toy is not None else tuple(_picture(loaded, image) for image in probe.images)
     patches = received.kinds.count("patch")
-    return Maps(heads=tuple(received.rows), names=tuple(map(str, probe.names)), pictures=pictures,
-                kinds=received.kinds, received=np.stack(list(received.rows.values())),
-                grid=patch_grid(patches, *pictures[0].shape[:2]) if pictures else (1, patches))
+    return Maps(
+        heads=tuple(received.rows),
+        names=tuple(map(str, probe.names)),
+        pictures=pictures,
+        kinds=received.kinds,
+        received=np.stack(list(received.rows.values())),
+        grid=patch_grid(patches, *pictures[0].shape[:2]) if pictures else (1, patches),
+    )
 
 
 def _picture(loaded: LoadedModel, image: Tensor) -> Floats:

@@ -43,8 +43,17 @@ class Source(Protocol):
         """Yield the pictures from number `first` on."""
 
 
-def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds: ThresholdConfig, *,
-                     blocks: list[int], batch_size: int, limit: int | None, strict: bool) -> None:
+def measure_pictures(
+    model: nn.Module,
+    source: Source,
+    store: Store,
+    thresholds: ThresholdConfig,
+    *,
+    blocks: list[int],
+    batch_size: int,
+    limit: int | None,
+    strict: bool,
+) -> None:
     """Measure what the store does not hold yet.
 
     Args:
@@ -70,8 +79,15 @@ def measure_pictures(model: nn.Module, source: Source, store: Store, thresholds:
                 print(f"skipped: {fault}", file=sys.stderr)
             records = _run(tap, recorder, tensors, numbers) if tensors else None
             now = time.perf_counter()
-            store.add(start, end, records, names=names, faults=faults, seconds=now - begun,
-                      rebuild_error=max(tap.rebuild_errors.values(), default=0.0))
+            store.add(
+                start,
+                end,
+                records,
+                names=names,
+                faults=faults,
+                seconds=now - begun,
+                rebuild_error=max(tap.rebuild_errors.values(), default=0.0),
+            )
             begun = now
             advance(end - start)
 
@@ -80,6 +96,7 @@ def _batches(source: Source, first: int, total: int, size: int) -> Iterator[tupl
     """Yield (first number, one past the last, what was read); the next batch is decoded meanwhile."""
     pictures = enumerate(islice(source.start(first), max(0, total - first)), first)
     with ThreadPoolExecutor(_READERS) as pool:
+
         def begin() -> list[tuple[int, Picture, object]]:
             return [(number, picture, pool.submit(_load, picture)) for number, picture in islice(pictures, size)]
 
@@ -88,9 +105,16 @@ def _batches(source: Source, first: int, total: int, size: int) -> Iterator[tupl
             now, waiting = waiting, begin()
             read = [(number, picture.name, future.result()) for number, picture, future in now]  # type: ignore[attr-defined]
             good = [item for item in read if isinstance(item[2], Tensor)]
-            yield now[0][0], now[-1][0] + 1, ([name for _, name, _ in good], [number for number, _, _ in good],
-                                              [tensor for _, _, tensor in good],
-                                              [result for _, _, result in read if isinstance(result, DataError)])
+            yield (
+                now[0][0],
+                now[-1][0] + 1,
+                (
+                    [name for _, name, _ in good],
+                    [number for number, _, _ in good],
+                    [tensor for _, _, tensor in good],
+                    [result for _, _, result in read if isinstance(result, DataError)],
+                ),
+            )
 
 
 def _load(picture: Picture) -> Tensor | DataError:
@@ -143,14 +167,20 @@ def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # ty
         return f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-9):.1f} images/s"
 
     if console.is_terminal:
-        columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-                   TimeRemainingColumn())
+        columns = (
+            TextColumn(doing),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=known, completed=done, speed="")
 
             def advance(count: int) -> None:
                 state["done"] += count
                 bar.update(task, advance=count, speed=speed())
+
             yield advance
         return
 
@@ -161,6 +191,8 @@ def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # ty
             state["said"] = now
             rate = (state["done"] - done) / (now - begun)
             left = f", {(known - state['done']) / rate:.0f} s left" if known else ""
-            print(f"{doing}: {state['done']:.0f} of {known or '?'} images, {speed()}{left}", file=sys.stderr,
-                  flush=True)
+            print(
+                f"{doing}: {state['done']:.0f} of {known or '?'} images, {speed()}{left}", file=sys.stderr, flush=True
+            )
+
     yield tell

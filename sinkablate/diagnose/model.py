@@ -64,8 +64,10 @@ def require_finite(model: nn.Module, what: str) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
-            raise UserError(f"{what}: {count} of the {tensor.numel()} weights in {name} are NaN or infinite: "
-                            "a model that diverged has nothing to measure")
+            raise UserError(
+                f"{what}: {count} of the {tensor.numel()} weights in {name} are NaN or infinite: "
+                "a model that diverged has nothing to measure"
+            )
 
 
 def plain(description: dict[str, Any]) -> dict[str, Any]:
@@ -84,21 +86,26 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     cfg = _pretrained_cfg(choice.name)
     channels, _, side = cfg.input_size if cfg else (3, 224, 224)
     size = choice.img_size or side
-    config = BackboneConfig(name=choice.name, checkpoint=choice.checkpoint,
-                            pretrained=choice.pretrained and not choice.checkpoint)
+    config = BackboneConfig(
+        name=choice.name, checkpoint=choice.checkpoint, pretrained=choice.pretrained and not choice.checkpoint
+    )
     known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
     shape = {"num_classes": known, "in_chans": channels, "img_size": size}
     model = build_backbone(config, **shape, seed=0)
-    require_finite(model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint
-                   else f"backbone.name={choice.name}")
+    require_finite(
+        model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
+    )
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
     seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}
     bare = replace(config, pretrained=False, checkpoint=None)
     return LoadedModel(
-        model=measurable(model), in_chans=channels, transform=create_transform(**data, is_training=False),
+        model=measurable(model),
+        in_chans=channels,
+        transform=create_transform(**data, is_training=False),
         description=plain({"model": choice.name, "weights": weights, "preprocessing": seen}),
-        untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)))
+        untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
+    )
 
 
 def _pretrained_cfg(name: str) -> Any:

@@ -1,7 +1,7 @@
 """What a diagnosis has measured so far, on disk: one file per finished batch, so that a rerun goes on after the last.
 
-    OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
-    OUT/parts/*.npz      finished batches, gone when all is summarized
+OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
+OUT/parts/*.npz      finished batches, gone when all is summarized
 """
 
 import json
@@ -62,8 +62,11 @@ class Store:
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         self.out, self.parts, self.identity, self.overwrite = out, out / "parts", identity, overwrite
         self.marker = out / "diagnosis.json"
-        if overwrite and not self.marker.exists() and any((out / name).exists() for name in (
-                "config.yaml", "checkpoints", "intervention.json")):
+        if (
+            overwrite
+            and not self.marker.exists()
+            and any((out / name).exists() for name in ("config.yaml", "checkpoints", "intervention.json"))
+        ):
             raise UserError(f"out={out} holds something that is no diagnosis; choose another --out")
         if overwrite:
             return
@@ -83,17 +86,30 @@ class Store:
         ends = (int(path.stem.split("-")[1]) for path in self.parts.glob(PARTS))
         return 0 if self.overwrite else max(ends, default=0)
 
-    def add(self, start: int, end: int, records: Records | None, *, names: list[str], faults: Sequence[DataError],
-            seconds: float, rebuild_error: float) -> None:
+    def add(
+        self,
+        start: int,
+        end: int,
+        records: Records | None,
+        *,
+        names: list[str],
+        faults: Sequence[DataError],
+        seconds: float,
+        rebuild_error: float,
+    ) -> None:
         """Keep one batch: the pictures [start, end), of which `names` could be read, and what measuring it took.
 
         Raises:
             UserError: The disk is full.
         """
         self._open()
-        content: dict[str, Any] = {"names": np.array(names), "faults": np.array([str(fault) for fault in faults], str),
-                                   "reasons": np.array([fault.reason for fault in faults], str),
-                                   "seconds": np.float64(seconds), "rebuild_error": np.float64(rebuild_error)}
+        content: dict[str, Any] = {
+            "names": np.array(names),
+            "faults": np.array([str(fault) for fault in faults], str),
+            "reasons": np.array([fault.reason for fault in faults], str),
+            "seconds": np.float64(seconds),
+            "rebuild_error": np.float64(rebuild_error),
+        }
         if records is not None:
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
             content |= {name: getattr(records, name) for name in ARRAYS}
@@ -132,8 +148,9 @@ class Store:
                 records.append(_records(content))
                 numbers += content["order"].tolist()
                 rebuild_error = max(rebuild_error, float(content["rebuild_error"]))
-        return Finished(Records.merge(records) if records else None, names, numbers, faults, reasons, seconds,
-                        rebuild_error)
+        return Finished(
+            Records.merge(records) if records else None, names, numbers, faults, reasons, seconds, rebuild_error
+        )
 
     def discard(self) -> None:
         """Drop the batches and what they were of, as if nothing had been measured."""
@@ -159,8 +176,12 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
     return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
 
 
-def refuse_another(stored: dict[str, Any], identity: dict[str, Any], what: str,
-                   hint: str = "choose another --out, or start over with --overwrite true") -> None:
+def refuse_another(
+    stored: dict[str, Any],
+    identity: dict[str, Any],
+    what: str,
+    hint: str = "choose another --out, or start over with --overwrite true",
+) -> None:
     """See that a directory holds what is asked for.
 
     Args:
@@ -186,9 +207,13 @@ def per_image(path: Path, records: Records, names: list[str], numbers: list[int]
     heads = {name: array for name, array in records.heads.items() if not name.startswith("routed_frac_at_")}
     heads["sink_idx"] = heads["sink_idx"].astype(np.int16 if heads["sink_idx"].max() < 2**15 else np.int32)
     heads["sink_type"] = heads["sink_type"].astype(np.int8)
-    content: dict[str, Any] = {**heads, "image_names": np.array(names), "image_numbers": np.array(numbers),
-                               "num_prefix_tokens": np.int64(records.layout.num_prefix),
-                               "num_register_tokens": np.int64(records.layout.num_registers)}
+    content: dict[str, Any] = {
+        **heads,
+        "image_names": np.array(names),
+        "image_numbers": np.array(numbers),
+        "num_prefix_tokens": np.int64(records.layout.num_prefix),
+        "num_register_tokens": np.int64(records.layout.num_registers),
+    }
     write_whole(path, lambda partial: _save(partial, content, compressed=True))
 
 

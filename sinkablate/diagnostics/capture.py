@@ -49,8 +49,10 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
     family = f"{type(parts.attn).__module__}.{type(parts.attn).__name__}"
     if len(capture.calls) != 1:
         off = "" if getattr(parts.attn, "fused_attn", True) else ", fused attention is off (TIMM_FUSED_ATTN=0?)"
-        raise UserError(f"{family} cannot be measured: block {index} made {len(capture.calls)} calls of "
-                        f"scaled_dot_product_attention instead of one{off}")
+        raise UserError(
+            f"{family} cannot be measured: block {index} made {len(capture.calls)} calls of "
+            f"scaled_dot_product_attention instead of one{off}"
+        )
     call = capture.calls[0]
     if call.get("is_causal") or call.get("enable_gqa"):
         raise UserError(f"{family} cannot be measured: causal or grouped-query attention")
@@ -63,10 +65,21 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
     logits, mask = _logits_of(call), call.get("attn_mask")
     finite = mask is None or (mask.dtype is not torch.bool and bool(mask.isfinite().all()))
-    return BlockView(index=index, layout=layout, extra=(), q=call["q"], k=call["k"], v=call["v"],
-                     weigh=lambda *rows: logits(*rows).softmax(dim=-1), out_map=out_map, residual=capture.x,
-                     logits=logits if finite else None,
-                     output=call["out"], update=capture.attn_out, gate=gate)
+    return BlockView(
+        index=index,
+        layout=layout,
+        extra=(),
+        q=call["q"],
+        k=call["k"],
+        v=call["v"],
+        weigh=lambda *rows: logits(*rows).softmax(dim=-1),
+        out_map=out_map,
+        residual=capture.x,
+        logits=logits if finite else None,
+        output=call["out"],
+        update=capture.attn_out,
+        gate=gate,
+    )
 
 
 def _out_map(parts: BlockParts) -> Tensor:
@@ -107,13 +120,25 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
         raw = capture.qkv.view(batch, n, 3, attn.num_heads, attn.head_dim)[:, :, 2].transpose(1, 2)
         raw_v = attn.core.columns(call["k"], raw)[1]
     return BlockView(
-        index=index, layout=layout, extra=EXTRA_COLUMN.get(config.sink, ()), q=call["q"], k=k, v=v,
-        weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads), out_map=out_map, residual=capture.x,
+        index=index,
+        layout=layout,
+        extra=EXTRA_COLUMN.get(config.sink, ()),
+        q=call["q"],
+        k=k,
+        v=v,
+        weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads),
+        out_map=out_map,
+        residual=capture.x,
         logits=(lambda q, k, _images, heads: attn.core.logits(q, k, heads)) if config.score == "softmax" else None,
-        output=call["out"], update=capture.attn_out, gate=gate, gates_values=gates_values, raw_v=raw_v,
+        output=call["out"],
+        update=capture.attn_out,
+        gate=gate,
+        gates_values=gates_values,
+        raw_v=raw_v,
         rows_sum_to_one=config.score in NORMALISED,
         rows_at_most_one=config.score in NORMALISED and config.clip_zeta == 1,
-        takes_null=config.sink in ("zero", "learned") or config.score == "clipped_softmax")
+        takes_null=config.sink in ("zero", "learned") or config.score == "clipped_softmax",
+    )
 
 
 def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float:
@@ -138,8 +163,10 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
         written = written + (bias if parts.gamma is None else bias * parts.gamma)
     rounding = torch.finfo(view.q.dtype).eps * float(capture.mid.norm())
     before = capture.x if capture.pathway is None else capture.x + capture.pathway
-    return max(_relative(update, capture.attn_out, capture.attn_out),
-               _relative(before + written, capture.mid, written, forgiven=rounding))
+    return max(
+        _relative(update, capture.attn_out, capture.attn_out),
+        _relative(before + written, capture.mid, written, forgiven=rounding),
+    )
 
 
 def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float = 0.0) -> float:

@@ -30,8 +30,12 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
     return {
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
         **label_counts(records, thresholds, blocks),
-        "group_events": {name: _per_image(records.heads[f"{name}_routed_frac"][:, ~first] >= thresholds.event_min)
-                         if exists else None for name, exists in groups.items()},
+        "group_events": {
+            name: _per_image(records.heads[f"{name}_routed_frac"][:, ~first] >= thresholds.event_min)
+            if exists
+            else None
+            for name, exists in groups.items()
+        },
         "payload_constancy_of_broadcast_heads": _constancy_of(labels["causal"][:, ~first], records, ~first),
         "handoff": _handoff(labels, records, blocks),
         "massive_activations_per_image": float(records.tokens["massive"].max(axis=1).mean()),
@@ -53,10 +57,16 @@ def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int
     worthy = qualified_all(labels, records, thresholds)
     first = np.array([block == 0 for block in blocks])
     return {
-        "counts": {rule: _counts(verdicts[:, ~first], worthy[rule][:, ~first], records, ~first)
-                   for rule, verdicts in labels.items()},
-        "first_block": {rule: _counts(verdicts[:, first], worthy[rule][:, first], records, first)
-                        for rule, verdicts in labels.items()} if first.any() else {},
+        "counts": {
+            rule: _counts(verdicts[:, ~first], worthy[rule][:, ~first], records, ~first)
+            for rule, verdicts in labels.items()
+        },
+        "first_block": {
+            rule: _counts(verdicts[:, first], worthy[rule][:, first], records, first)
+            for rule, verdicts in labels.items()
+        }
+        if first.any()
+        else {},
     }
 
 
@@ -72,8 +82,10 @@ def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict
         "events": _per_image(is_event(labels)),
         **{label.name.lower(): _per_image(labels == label) for label in VERDICTS},
         "broadcast_qualified": _per_image(worthy),
-        "by_token_type": {label.name.lower(): {kind.label: _per_image((labels == label) & (kinds == kind))
-                                               for kind in TokenType} for label in VERDICTS[:3]},
+        "by_token_type": {
+            label.name.lower(): {kind.label: _per_image((labels == label) & (kinds == kind)) for kind in TokenType}
+            for label in VERDICTS[:3]
+        },
     }
 
 
@@ -88,12 +100,17 @@ def _constancy_of(labels: Labels, records: Records, where: Mask) -> float | None
 def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:
     """The first block >= 1 where patches hold the largest share: of events, of mass, of mass per token; None: never."""
     layout = records.layout
-    counts = {TokenType.CLS: layout.num_cls, TokenType.REGISTER: layout.num_registers,
-              TokenType.PATCH: layout.num_patches}
+    counts = {
+        TokenType.CLS: layout.num_cls,
+        TokenType.REGISTER: layout.num_registers,
+        TokenType.PATCH: layout.num_patches,
+    }
     mass = {kind: records.mass[kind.label].mean(axis=0) for kind in TOKENS if counts[kind]}
     kinds = records.heads["sink_type"]
-    events = {rule: {kind: (is_event(labels[rule]) & (kinds == kind)).sum(axis=(0, 2)) for kind in mass}
-              for rule in HANDOFF_RULES}
+    events = {
+        rule: {kind: (is_event(labels[rule]) & (kinds == kind)).sum(axis=(0, 2)) for kind in mass}
+        for rule in HANDOFF_RULES
+    }
     return {
         "first_block_by_events": {rule: _first_led(shares, blocks) for rule, shares in events.items()},
         "first_block_by_mass": _first_led(mass, blocks),

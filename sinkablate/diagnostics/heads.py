@@ -15,13 +15,7 @@ from torch import Tensor
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.norms import mass_by_type
 from sinkablate.diagnostics.routing import Routing, divide, route
-from sinkablate.diagnostics.updates import (
-    correlation,
-    over_others,
-    stable_rank,
-    update_quantities,
-    value_ratio,
-)
+from sinkablate.diagnostics.updates import correlation, over_others, stable_rank, update_quantities, value_ratio
 from sinkablate.diagnostics.view import BlockView, chunks, head_factor
 
 GATED = ("stable_rank", "routed_stable_rank", "update_norm", "rel_update", "quiet_frac")
@@ -68,8 +62,9 @@ class _Chunk:
 
 
 @torch.no_grad()
-def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = None,
-            factor: Tensor | None = None) -> BlockMeasures:
+def measure(
+    view: BlockView, thresholds: ThresholdConfig, budget: int | None = None, factor: Tensor | None = None
+) -> BlockMeasures:
     """Measure one block.
 
     Args:
@@ -84,20 +79,32 @@ def measure(view: BlockView, thresholds: ThresholdConfig, budget: int | None = N
     for images, heads in chunks(view, budget):
         part = (images, heads)
         weights, logits = view.weights_and_logits(images, heads)
-        chunk = _Chunk(weights, route(weights, view, thresholds, logits), view.v[part].contiguous(),
-                       weights @ view.v[part] if view.output is None else view.output[part],
-                       None if view.raw_v is None else view.raw_v[part], None if view.gate is None else view.gate[part],
-                       factor[heads], residual_norm[images], view.layout.num_tokens, thresholds.quiet_max)
-        values = {"columns": chunk.routing.columns, **chunk.routing.quantities,
-                  **_value_quantities(chunk, view.gates_values)}
+        chunk = _Chunk(
+            weights,
+            route(weights, view, thresholds, logits),
+            view.v[part].contiguous(),
+            weights @ view.v[part] if view.output is None else view.output[part],
+            None if view.raw_v is None else view.raw_v[part],
+            None if view.gate is None else view.gate[part],
+            factor[heads],
+            residual_norm[images],
+            view.layout.num_tokens,
+            thresholds.quiet_max,
+        )
+        values = {
+            "columns": chunk.routing.columns,
+            **chunk.routing.quantities,
+            **_value_quantities(chunk, view.gates_values),
+        }
         for name, value in values.items():
             if name not in parts:
                 parts[name] = value.new_empty(*view.q.shape[:2], *value.shape[2:])
             parts[name][part] = value
     columns = parts.pop("columns")
     parts["sink_token_norm"] = _at_sink(torch.linalg.vector_norm(view.residual, dim=-1), parts["sink_idx"])
-    return BlockMeasures(parts, mass_by_type(columns, view.layout, view.extra),
-                         sink_payload(view, parts["sink_idx"], factor))
+    return BlockMeasures(
+        parts, mass_by_type(columns, view.layout, view.extra), sink_payload(view, parts["sink_idx"], factor)
+    )
 
 
 def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:
@@ -127,11 +134,16 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     """Quantities of the values, of the update, and of the gate where there is one, (b, h) each."""
     sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.output
     sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
-    value_norm = norms[..., :chunk.num_tokens].mean(-1)
+    value_norm = norms[..., : chunk.num_tokens].mean(-1)
 
     def of_update(output: Tensor) -> dict[str, Tensor]:
-        return update_quantities(_project(output, chunk.factor), chunk.routing, value_norm=value_norm,
-                                 residual_norm=chunk.residual_norm, quiet_max=chunk.quiet_max)
+        return update_quantities(
+            _project(output, chunk.factor),
+            chunk.routing,
+            value_norm=value_norm,
+            residual_norm=chunk.residual_norm,
+            quiet_max=chunk.quiet_max,
+        )
 
     quantities = {
         "ratio_head": value_ratio(torch.linalg.vector_norm(chunk.v, dim=-1), sink, chunk.num_tokens),

@@ -28,12 +28,15 @@ def is_event(labels: Labels) -> NDArray[np.bool_]:
     return np.isin(labels, (Label.NOP, Label.BROADCAST, Label.OTHER))
 
 
-def qualified_all(labels: dict[str, Labels], records: Records,
-                  thresholds: ThresholdConfig) -> dict[str, NDArray[np.bool_]]:
+def qualified_all(
+    labels: dict[str, Labels], records: Records, thresholds: ThresholdConfig
+) -> dict[str, NDArray[np.bool_]]:
     """Rule name -> broadcast events whose head changes the residual stream at all, (n, L, H).
 
     rel_update >= rel_update_min; that of the update behind the gate for an effective rule.
     """
     least = np.float32(thresholds.rel_update_min)
-    return {rule.name: (labels[rule.name] == Label.BROADCAST) & (records.heads[rule.size] >= least)
-            for rule in rules_for(records, thresholds)}
+    return {
+        rule.name: (labels[rule.name] == Label.BROADCAST) & (records.heads[rule.size] >= least)
+        for rule in rules_for(records, thresholds)
+    }

@@ -22,8 +22,12 @@ def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, .
         extra: Types of the columns beyond them.
     """
     mean = columns.mean(1)
-    counts = {TokenType.CLS: layout.num_cls, TokenType.REGISTER: layout.num_registers,
-              TokenType.PATCH: layout.num_patches, **dict.fromkeys(extra, 1)}
+    counts = {
+        TokenType.CLS: layout.num_cls,
+        TokenType.REGISTER: layout.num_registers,
+        TokenType.PATCH: layout.num_patches,
+        **dict.fromkeys(extra, 1),
+    }
     parts = torch.tensor_split(mean, list(accumulate(counts.values()))[:-1], dim=-1)
     received = {kind: part.sum(-1) for kind, part in zip(counts, parts, strict=True) if counts[kind]}
     missing = torch.full_like(mean[:, 0], nan)
@@ -53,8 +57,9 @@ def outliers(norms: Tensor, outlier_sd: float, absolute: float | None = None) ->
     return norms > norms.mean(-1, keepdim=True) + outlier_sd * norms.std(-1, correction=0, keepdim=True)
 
 
-def norm_summary(norms: Tensor, layout: TokenLayout, outlier_sd: float,
-                 absolute: float | None = None) -> dict[str, dict[str, Tensor]]:
+def norm_summary(
+    norms: Tensor, layout: TokenLayout, outlier_sd: float, absolute: float | None = None
+) -> dict[str, dict[str, Tensor]]:
     """Mean, median, p99, max and outlier share of token norms, over the images and tokens of each type.
 
     A median does not add up over batches: gather the norms (B, N) of all images, then summarize once.
@@ -69,8 +74,10 @@ def norm_summary(norms: Tensor, layout: TokenLayout, outlier_sd: float,
     """
     types = layout.types().to(norms.device)
     far = outliers(norms, outlier_sd, absolute)
-    return {kind.label: _summary(norms[:, types == kind].flatten(), far[:, types == kind].flatten())
-            for kind in (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)}
+    return {
+        kind.label: _summary(norms[:, types == kind].flatten(), far[:, types == kind].flatten())
+        for kind in (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
+    }
 
 
 def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
@@ -78,8 +85,13 @@ def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
     if norms.numel() == 0:
         return dict.fromkeys(("mean", "median", "p99", "max", "outliers"), norms.new_tensor(nan))
     median, p99 = norms.new_tensor(np.quantile(norms.cpu().numpy(), (0.5, 0.99)))  # torch's stops at 2^24 numbers
-    return {"mean": norms.mean(), "median": median, "p99": p99, "max": norms.max(),
-            "outliers": far.double().mean().to(norms.dtype)}
+    return {
+        "mean": norms.mean(),
+        "median": median,
+        "p99": p99,
+        "max": norms.max(),
+        "outliers": far.double().mean().to(norms.dtype),
+    }
 
 
 def token_variance(x: Tensor) -> Tensor:

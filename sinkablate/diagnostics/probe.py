@@ -49,8 +49,9 @@ def check(model: nn.Module, image: Tensor) -> None:
         recorder.take(np.zeros(1, np.int64))
 
 
-def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig,
-          batch_size: int = 64) -> tuple[Records, float]:
+def probe(
+    model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig, batch_size: int = 64
+) -> tuple[Records, float]:
     """Measure every block of a model on a set of images.
 
     Args:
@@ -68,6 +69,6 @@ def probe(model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds
     parts = []
     with measurement_mode(model), Tap(model, recorder) as tap:
         for start in range(0, len(images), batch_size):
-            tap.run(images[start:start + batch_size].to(device))
-            parts.append(recorder.take(order[start:start + batch_size]))
+            tap.run(images[start : start + batch_size].to(device))
+            parts.append(recorder.take(order[start : start + batch_size]))
     return Records.merge(parts), max(tap.rebuild_errors.values())

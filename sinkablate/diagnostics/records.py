@@ -60,10 +60,16 @@ class Records:
             keys = getattr(parts[0], name)
             return {key: join([getattr(part, name)[key] for part in parts]) for key in keys}
 
-        return cls(order=order[by], layout=parts[0].layout, heads=join_all("heads"), mass=join_all("mass"),
-                   tokens=join_all("tokens"), norms=join([part.norms for part in parts]),
-                   payload_sum=sum_of([part.payload_sum for part in parts]),
-                   payload_squares=sum_of([part.payload_squares for part in parts]))
+        return cls(
+            order=order[by],
+            layout=parts[0].layout,
+            heads=join_all("heads"),
+            mass=join_all("mass"),
+            tokens=join_all("tokens"),
+            norms=join([part.norms for part in parts]),
+            payload_sum=sum_of([part.payload_sum for part in parts]),
+            payload_squares=sum_of([part.payload_squares for part in parts]),
+        )
 
 
 class Recorder:
@@ -92,19 +98,28 @@ class Recorder:
         tokens = {"variance_in": token_variance(view.residual)}
         if view.update is not None:
             tokens |= {"max_abs_attn": max_abs(view.update), "kurtosis_attn": kurtosis(view.update)}
-        self._blocks.append({
-            "heads": measures.heads, "mass": measures.mass, "tokens": tokens,
-            "sums": {"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))}})
+        self._blocks.append(
+            {
+                "heads": measures.heads,
+                "mass": measures.mass,
+                "tokens": tokens,
+                "sums": {"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))},
+            }
+        )
 
     def output(self, index: int, x: Tensor) -> None:
         """Measure the tokens that a block hands on."""
         block, layout = self._blocks[-1], self._layout
         assert layout is not None
-        registers = x[:, layout.num_cls:layout.num_prefix]
+        registers = x[:, layout.num_cls : layout.num_prefix]
         block["norms"] = {"norms": token_norms(x)}
         block["tokens"] |= {
-            "variance_out": token_variance(x), "max_abs": max_abs(x), "kurtosis": kurtosis(x),
-            "massive": massive_activations(x), "register_cosine": register_cosine(registers)}
+            "variance_out": token_variance(x),
+            "max_abs": max_abs(x),
+            "kurtosis": kurtosis(x),
+            "massive": massive_activations(x),
+            "register_cosine": register_cosine(registers),
+        }
 
     def take(self, order: NDArray[np.int64]) -> Records:
         """The records of the batch just seen, whose images have these positions; ready for the next batch."""
@@ -114,13 +129,23 @@ class Recorder:
 
         def stack(group: str) -> dict[str, Array]:
             names = dict.fromkeys(name for block in blocks for name in block[group])
-            return {name: torch.stack([_of_block(block[group], name) for block in blocks], dim=1).cpu().float().numpy()
-                    for name in names}
+            return {
+                name: torch.stack([_of_block(block[group], name) for block in blocks], dim=1).cpu().float().numpy()
+                for name in names
+            }
 
-        sums = {name: torch.stack([block["sums"][name] for block in blocks]).cpu().numpy()
-                for name in blocks[0]["sums"]}
-        return Records(order=order, layout=self._layout, heads=stack("heads"), mass=stack("mass"),
-                       tokens=stack("tokens"), norms=stack("norms")["norms"], **sums)
+        sums = {
+            name: torch.stack([block["sums"][name] for block in blocks]).cpu().numpy() for name in blocks[0]["sums"]
+        }
+        return Records(
+            order=order,
+            layout=self._layout,
+            heads=stack("heads"),
+            mass=stack("mass"),
+            tokens=stack("tokens"),
+            norms=stack("norms")["norms"],
+            **sums,
+        )
 
 
 def _of_block(measured: dict[str, Tensor], name: str) -> Tensor:

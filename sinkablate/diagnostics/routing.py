@@ -137,7 +137,7 @@ def _group_events(size: Tensor, columns: Tensor, view: BlockView, thresholds: Th
     k = min(thresholds.group_top_k, columns.shape[-1])
     strongest = columns.sort(dim=-1, descending=True, stable=True).indices[..., None, :k]
     top = size.gather(-1, strongest.expand(*size.shape[:-1], k)).sum(-1)
-    registers = size[..., view.layout.num_cls:view.layout.num_prefix].sum(-1)
+    registers = size[..., view.layout.num_cls : view.layout.num_prefix].sum(-1)
     grouped = share(registers >= thresholds.routed_min, registers)
     return {
         "group_routed_frac": grouped if view.layout.num_registers else torch.full_like(grouped, nan),

@@ -51,18 +51,28 @@ class Rule:
 
     def __str__(self) -> str:
         rank = "" if self.rank is None else f" and {self.rank} <= {self.rank_max:g}"
-        return (f"{self.name}: event {self.event_quantity} >= {self.event_min:g}; "
-                f"NOP {self.ratio} <= {self.nop_max:g}; broadcast {self.ratio} >= {self.broadcast_min:g}{rank}")
+        return (
+            f"{self.name}: event {self.event_quantity} >= {self.event_min:g}; "
+            f"NOP {self.ratio} <= {self.nop_max:g}; broadcast {self.ratio} >= {self.broadcast_min:g}{rank}"
+        )
 
 
 def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
     """`causal`, `lejepa`, one `def1_<eps>` per eps, `adaptive`, in this order."""
-    causal = Rule(name="causal", event_quantity="routed_frac", event_min=thresholds.event_min,
-                  ratio="ratio_out", rank="stable_rank", nop_max=thresholds.nop_max,
-                  broadcast_min=thresholds.broadcast_min, rank_max=thresholds.rank_max)
+    causal = Rule(
+        name="causal",
+        event_quantity="routed_frac",
+        event_min=thresholds.event_min,
+        ratio="ratio_out",
+        rank="stable_rank",
+        nop_max=thresholds.nop_max,
+        broadcast_min=thresholds.broadcast_min,
+        rank_max=thresholds.rank_max,
+    )
     lejepa = replace(causal, name="lejepa", ratio="ratio_head", rank=None)
-    def1 = (replace(causal, name=f"def1_{eps:g}", event_quantity="min_a", event_min=1 - eps)
-            for eps in thresholds.def1_eps)
+    def1 = (
+        replace(causal, name=f"def1_{eps:g}", event_quantity="min_a", event_min=1 - eps) for eps in thresholds.def1_eps
+    )
     adaptive = replace(causal, name="adaptive", event_min=thresholds.adaptive_min, rank="routed_stable_rank")
     return (causal, lejepa, *def1, adaptive)
 
@@ -72,8 +82,13 @@ def effective(rule: Rule) -> Rule:
 
     Only the ratio after W_O exists behind the gate, so `lejepa` reads that one too.
     """
-    return replace(rule, name=f"effective_{rule.name}", ratio="gated_ratio_out", size="gated_rel_update",
-                   rank=None if rule.rank is None else f"gated_{rule.rank}")
+    return replace(
+        rule,
+        name=f"effective_{rule.name}",
+        ratio="gated_ratio_out",
+        size="gated_rel_update",
+        rank=None if rule.rank is None else f"gated_{rule.rank}",
+    )
 
 
 def all_rules(thresholds: ThresholdConfig, *, gated: bool) -> tuple[Rule, ...]:
@@ -96,6 +111,7 @@ def apply(rule: Rule, quantities: Mapping[str, ArrayLike]) -> NDArray[np.int8]:
     Returns:
         `Label` values of that shape.
     """
+
     def read(name: str) -> NDArray[np.float32]:
         # As measured: in float64 a stored fp32 .9 would miss a threshold of .9.
         return np.asarray(quantities[name], dtype=np.float32)
@@ -104,9 +120,26 @@ def apply(rule: Rule, quantities: Mapping[str, ArrayLike]) -> NDArray[np.int8]:
     rank = np.zeros_like(ratio) if rule.rank is None else read(rule.rank)
     null = np.asarray(quantities["sink_type"]) == TokenType.NULL
     labels = np.select(
-        [np.isnan(event), event < np.float32(rule.event_min), null, np.isnan(ratio), ratio <= np.float32(rule.nop_max),
-         ratio < np.float32(rule.broadcast_min), np.isnan(rank), rank <= np.float32(rule.rank_max)],
-        [Label.UNDEFINED, Label.NONE, Label.NOP, Label.UNDEFINED, Label.NOP, Label.OTHER, Label.UNDEFINED,
-         Label.BROADCAST],
-        default=Label.OTHER)
+        [
+            np.isnan(event),
+            event < np.float32(rule.event_min),
+            null,
+            np.isnan(ratio),
+            ratio <= np.float32(rule.nop_max),
+            ratio < np.float32(rule.broadcast_min),
+            np.isnan(rank),
+            rank <= np.float32(rule.rank_max),
+        ],
+        [
+            Label.UNDEFINED,
+            Label.NONE,
+            Label.NOP,
+            Label.UNDEFINED,
+            Label.NOP,
+            Label.OTHER,
+            Label.UNDEFINED,
+            Label.BROADCAST,
+        ],
+        default=Label.OTHER,
+    )
     return labels.astype(np.int8)

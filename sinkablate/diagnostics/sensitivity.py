@@ -46,10 +46,13 @@ class Grid:
         level = self.values["routed_min"][place["routed_min"]]
         nop, broadcast = RATIO_STEPS[place["ratio"]]
         return replace(
-            self.rule, event_min=self.values["event_min"][place["event_min"]],
+            self.rule,
+            event_min=self.values["event_min"][place["event_min"]],
             event_quantity="routed_frac" if level == thresholds.routed_min else f"routed_frac_at_{level:g}",
-            nop_max=self.rule.nop_max * nop, broadcast_min=self.rule.broadcast_min * broadcast,
-            rank_max=self.values["rank_max"][place["rank_max"]])
+            nop_max=self.rule.nop_max * nop,
+            broadcast_min=self.rule.broadcast_min * broadcast,
+            rank_max=self.values["rank_max"][place["rank_max"]],
+        )
 
     def neighbors(self) -> dict[str, list[dict[str, int]]]:
         """Points one step from home, by axis."""
@@ -60,8 +63,9 @@ class Grid:
         return found
 
 
-def sensitivity(heads: Mapping[str, NDArray[np.float32]],
-                thresholds: ThresholdConfig) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
+def sensitivity(
+    heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig
+) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
     """Labels over the whole grid, and how many survive next door, for rules `causal` and `adaptive`.
 
     Args:
@@ -92,23 +96,38 @@ def _table(grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: Thr
         place = dict(zip(AXES, point, strict=True))
         rule = grid.at(place, thresholds)
         labels = apply(rule, few)
-        counts = {label.name.lower(): float((labels == label).sum()) / images
-                  for label in (Label.NOP, Label.BROADCAST, Label.OTHER)}
-        rows.append({"rule": rule.name, "routed_min": grid.values["routed_min"][place["routed_min"]],
-                     "event_min": rule.event_min, "nop_max": rule.nop_max, "broadcast_min": rule.broadcast_min,
-                     "rank_max": rule.rank_max, "steps": sum(place[axis] != grid.home[axis] for axis in AXES),
-                     "events": sum(counts.values()), **counts})
+        counts = {
+            label.name.lower(): float((labels == label).sum()) / images
+            for label in (Label.NOP, Label.BROADCAST, Label.OTHER)
+        }
+        rows.append(
+            {
+                "rule": rule.name,
+                "routed_min": grid.values["routed_min"][place["routed_min"]],
+                "event_min": rule.event_min,
+                "nop_max": rule.nop_max,
+                "broadcast_min": rule.broadcast_min,
+                "rank_max": rule.rank_max,
+                "steps": sum(place[axis] != grid.home[axis] for axis in AXES),
+                "events": sum(counts.values()),
+                **counts,
+            }
+        )
     return pl.DataFrame(rows)
 
 
-def _survival(grid: Grid, heads: Mapping[str, NDArray[np.float32]],
-              thresholds: ThresholdConfig) -> dict[str, float | None]:
+def _survival(
+    grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig
+) -> dict[str, float | None]:
     def labels_at(place: Mapping[str, int]) -> Labels:
         return apply(grid.at(place, thresholds), heads)
 
     home = labels_at(grid.home)
     event = is_event(home)
-    kept = {axis: np.all([labels_at(place)[event] == home[event] for place in places], axis=0)
-            for axis, places in grid.neighbors().items() if places}
+    kept = {
+        axis: np.all([labels_at(place)[event] == home[event] for place in places], axis=0)
+        for axis, places in grid.neighbors().items()
+        if places
+    }
     kept["all"] = np.all(list(kept.values()), axis=0)
     return {axis: float(same.mean()) if event.any() else None for axis, same in kept.items()}

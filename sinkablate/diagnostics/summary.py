@@ -21,8 +21,17 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
     first = 1 if records.norms.shape[1] > 1 else 0
     heads = {name: values[:, first:] for name, values in records.heads.items()}
     out["sink/mass_max"] = float(heads["mass"].mean(axis=0).max())
-    for name in ("routed_frac", "entropy", "row_mass", "null_mass", "dead_rows", "group_routed_frac",
-                 "topk_routed_frac", "rel_update", "quiet_frac"):
+    for name in (
+        "routed_frac",
+        "entropy",
+        "row_mass",
+        "null_mass",
+        "dead_rows",
+        "group_routed_frac",
+        "topk_routed_frac",
+        "rel_update",
+        "quiet_frac",
+    ):
         out[f"sink/{name}"] = mean_of(heads[name])
     for name in ("ratio_out", "ratio_head", "stable_rank"):
         out[f"sink/{name}"] = _median(heads[name])

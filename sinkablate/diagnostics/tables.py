@@ -45,8 +45,10 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
     n, count, heads = records.heads["mass"].shape
     grid = np.indices((count, heads)).reshape(2, -1)
     columns: dict[str, NDArray[np.generic]] = {
-        "block": grid[0] if blocks is None else np.array(blocks)[grid[0]], "head": grid[1],
-        "images": np.full(count * heads, n)}
+        "block": grid[0] if blocks is None else np.array(blocks)[grid[0]],
+        "head": grid[1],
+        "images": np.full(count * heads, n),
+    }
     labels = label_all(records, thresholds)
     worthy = qualified_all(labels, records, thresholds)
     for rule, verdicts in labels.items():
@@ -57,7 +59,8 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
     event = is_event(labels["causal"])
     for name in ("ratio_out", "stable_rank", "rel_update"):
         columns[f"event_median_{name}"] = _median_over_images(
-            np.where(event, records.heads[name], np.float32(nan))).reshape(-1)
+            np.where(event, records.heads[name], np.float32(nan))
+        ).reshape(-1)
     places = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
     columns["sink_idx"] = _mode(places["sink_idx"])
     columns["token_type"] = np.array([kind.label for kind in TokenType])[_mode(places["sink_type"])]
@@ -70,8 +73,11 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
 def _label_columns(rule: str, verdicts: Labels, qualified_: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
     flat = verdicts.reshape(len(verdicts), -1)
     counts = {f"{rule}_{label.name.lower()}": (flat == label).sum(axis=0) for label in VERDICTS}
-    return {f"{rule}_frequency": is_event(flat).mean(axis=0), **counts,
-            f"{rule}_broadcast_qualified": qualified_.reshape(len(verdicts), -1).sum(axis=0)}
+    return {
+        f"{rule}_frequency": is_event(flat).mean(axis=0),
+        **counts,
+        f"{rule}_broadcast_qualified": qualified_.reshape(len(verdicts), -1).sum(axis=0),
+    }
 
 
 def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
@@ -89,28 +95,42 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
             event = is_event(labels[rule][:, place])
             kinds = records.heads["sink_type"][:, place][event]
             row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
-            row |= {f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
-                    for kind in TokenType}
-        row |= {f"norm_{kind}_{name}": value for kind, stats in norms_of(records, place, thresholds).items()
-                for name, value in stats.items()}
+            row |= {
+                f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
+                for kind in TokenType
+            }
+        row |= {
+            f"norm_{kind}_{name}": value
+            for kind, stats in norms_of(records, place, thresholds).items()
+            for name, value in stats.items()
+        }
         row |= {name: mean_of(values[:, place]) for name, values in records.tokens.items()}
-        row |= {f"largest_{name}": float(np.nanmax(records.tokens[name][:, place]))
-                for name in ("max_abs", "max_abs_attn") if name in records.tokens}
+        row |= {
+            f"largest_{name}": float(np.nanmax(records.tokens[name][:, place]))
+            for name in ("max_abs", "max_abs_attn")
+            if name in records.tokens
+        }
         rows.append(row)
     return pl.DataFrame(rows)
 
 
 def norms_of(records: Records, place: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
     """Summary of the token norms of one measured block by token type, see `norm_summary`."""
-    summary = norm_summary(torch.from_numpy(records.norms[:, place]), records.layout, thresholds.outlier_sd,
-                           thresholds.outlier_norm)
+    summary = norm_summary(
+        torch.from_numpy(records.norms[:, place]), records.layout, thresholds.outlier_sd, thresholds.outlier_norm
+    )
     return {kind: {name: float(value) for name, value in stats.items()} for kind, stats in summary.items()}
 
 
 def constancy(records: Records) -> Array:
     """Payload constancy of every head (L, H)."""
-    found: Array = payload_constancy(torch.from_numpy(records.payload_sum), torch.from_numpy(records.payload_squares),
-                                     len(records.order)).float().numpy()
+    found: Array = (
+        payload_constancy(
+            torch.from_numpy(records.payload_sum), torch.from_numpy(records.payload_squares), len(records.order)
+        )
+        .float()
+        .numpy()
+    )
     return found
 
 

@@ -70,8 +70,9 @@ class Tap:
     def __init__(self, model: nn.Module, consumer: Consumer, blocks: Sequence[int] | None = None) -> None:
         self.model = model
         self.consumer = consumer
-        self.parts = {index: block_parts(model, index)
-                      for index in (range(len(blocks_of(model))) if blocks is None else blocks)}
+        self.parts = {
+            index: block_parts(model, index) for index in (range(len(blocks_of(model))) if blocks is None else blocks)
+        }
         self.rebuild_errors: dict[int, float] = {}
         """Relative error of each block's rebuild on the first batch."""
         self.listening: Capture | None = None
@@ -87,8 +88,9 @@ class Tap:
             self._attach(index, parts)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -103,16 +105,20 @@ class Tap:
             features(self.model, images.to(next(self.model.parameters()).dtype))
         for index, times in self._runs.items():
             if times != 1:
-                raise UserError(f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
-                                "in one forward pass")
+                raise UserError(
+                    f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
+                    "in one forward pass"
+                )
 
     def _attach(self, index: int, parts: BlockParts) -> None:
         """Hook one block; its capture lives only while the block runs."""
 
         def note(name: str) -> Callable[..., None]:
             """A forward hook that keeps an output, or the first of several, under `name`."""
+
             def hook(_: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
                 setattr(self._open[index], name, output[0] if isinstance(output, tuple) else output)
+
             return hook
 
         def note_core(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -129,8 +135,10 @@ class Tap:
         if parts.pathway is not None:
             self._handles.append(parts.pathway.register_forward_hook(note("pathway")))
         if isinstance(parts.attn, Attention):
-            self._handles += [parts.attn.core.register_forward_hook(note_core),
-                              parts.attn.qkv.register_forward_hook(note("qkv"))]
+            self._handles += [
+                parts.attn.core.register_forward_hook(note_core),
+                parts.attn.qkv.register_forward_hook(note("qkv")),
+            ]
 
     def _open_block(self, index: int, x: Tensor) -> None:
         capture = self._open[index] = Capture(x)
@@ -148,14 +156,18 @@ class Tap:
         if index not in self.rebuild_errors:
             error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
             if not error < MAX_REBUILD_ERROR:
-                raise UserError(f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
-                                f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
-                                "the diagnostics would measure something else")
+                raise UserError(
+                    f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
+                    f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
+                    "the diagnostics would measure something else"
+                )
         self.consumer.attention(view)
 
     def _close_block(self, index: int, output: Any) -> None:
         if index in self._open:
-            raise UserError(f"{type(self.model).__name__} cannot be measured: the MLP of block {index} does not start "
-                            "at its second norm")
+            raise UserError(
+                f"{type(self.model).__name__} cannot be measured: the MLP of block {index} does not start "
+                "at its second norm"
+            )
         self._runs[index] += 1
         self.consumer.output(index, output[0] if isinstance(output, tuple) else output)

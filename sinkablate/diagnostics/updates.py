@@ -72,8 +72,9 @@ def value_ratio(norms: Tensor, sink: Tensor, num_tokens: int) -> Tensor:
     return divide(*over_others(norms, sink, num_tokens))
 
 
-def update_quantities(projected: Tensor, routing: Routing, *, value_norm: Tensor, residual_norm: Tensor,
-                      quiet_max: float) -> dict[str, Tensor]:
+def update_quantities(
+    projected: Tensor, routing: Routing, *, value_norm: Tensor, residual_norm: Tensor, quiet_max: float
+) -> dict[str, Tensor]:
     """Ranks and sizes of one update, each (b, h).
 
     Args:

@@ -85,8 +85,11 @@ def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slic
     matrix = num_queries * view.k.shape[2] * view.q.element_size()
     head_step = max(1, min(num_heads, budget // matrix))
     image_step = max(1, min(batch, budget // (matrix * head_step)))
-    return [(slice(i, min(i + image_step, batch)), slice(h, min(h + head_step, num_heads)))
-            for i in range(0, batch, image_step) for h in range(0, num_heads, head_step)]
+    return [
+        (slice(i, min(i + image_step, batch)), slice(h, min(h + head_step, num_heads)))
+        for i in range(0, batch, image_step)
+        for h in range(0, num_heads, head_step)
+    ]
 
 
 def head_factor(out_map: Tensor) -> Tensor:

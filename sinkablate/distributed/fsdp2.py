@@ -47,15 +47,20 @@ class FullySharded(ModelParallelStrategy):
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Give each process its part."""
         assert self.lightning_module is not None
-        set_model_state_dict(self.lightning_module, checkpoint["state_dict"],
-                             options=StateDictOptions(full_state_dict=True, strict=strict))
+        set_model_state_dict(
+            self.lightning_module,
+            checkpoint["state_dict"],
+            options=StateDictOptions(full_state_dict=True, strict=strict),
+        )
 
     @torch.no_grad()
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Whole tensors, numbered as the optimizer does; empty on all processes but the first."""
         state = optimizer.state_dict()
-        tensors = {number: {name: self._kept(value) for name, value in values.items()}
-                   for number, values in state["state"].items()}
+        tensors = {
+            number: {name: self._kept(value) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
         return {**state, "state": tensors} if self.is_global_zero else {}
 
     def _kept(self, value: Any) -> Any:
@@ -71,8 +76,13 @@ class FullySharded(ModelParallelStrategy):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [number for group in state["param_groups"] for number in group["params"]]
             targets = dict(zip(numbers, parameters, strict=True))
-            parts = {number: {name: like(value, targets[number]) if _is_as_large(value, targets[number]) else value
-                              for name, value in values.items()} for number, values in state["state"].items()}
+            parts = {
+                number: {
+                    name: like(value, targets[number]) if _is_as_large(value, targets[number]) else value
+                    for name, value in values.items()
+                }
+                for number, values in state["state"].items()
+            }
             optimizer.load_state_dict({**state, "state": parts})
 
 

@@ -6,9 +6,22 @@ from matplotlib.figure import Figure
 
 from sinkablate.figures.sinks import LABEL_COLORS, Drawn, say
 
-ORDER = ("zero_value", "mean_value", "donor_value", "rotated_value", "ordinary_value", "redirect", "random_value",
-         "random_head", "register_zero", "register_mean", "register_donor", "pathway_zero", "pathway_mean",
-         "pathway_donor")
+ORDER = (
+    "zero_value",
+    "mean_value",
+    "donor_value",
+    "rotated_value",
+    "ordinary_value",
+    "redirect",
+    "random_value",
+    "random_head",
+    "register_zero",
+    "register_mean",
+    "register_donor",
+    "pathway_zero",
+    "pathway_mean",
+    "pathway_donor",
+)
 COLORS = {**LABEL_COLORS, "pathway": "#009E73", "none": "#555555"}
 MARKERS = {"nop": "o", "broadcast": "s", "other": "^", "pathway": "D", "none": "v"}
 SMALLEST = 1e-6
@@ -32,12 +45,19 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
             if len(median):
                 value, low, high = (float(_shown(median[f"effect{end}"])[0]) for end in ("", "_low", "_high"))
                 axis.plot([low, high], [row + offset] * 2, color=COLORS[name], linewidth=1.6)
-                axis.plot(value, row + offset, color=COLORS[name], marker=MARKERS[name], markersize=6,
-                          label=f"{name}, {median['heads'][0]} heads" if row == 0 else None)
+                axis.plot(
+                    value,
+                    row + offset,
+                    color=COLORS[name],
+                    marker=MARKERS[name],
+                    markersize=6,
+                    label=f"{name}, {median['heads'][0]} heads" if row == 0 else None,
+                )
     axis.set_yticks(range(len(edits)), edits)
     axis.set_xscale("log" if np.isfinite(_shown(shown["effect"])).any() else "linear")
-    axis.set(xlabel="relative RMS change of the final patch tokens, without the sink", ylim=(
-        max(len(edits), 1) - 0.5, -0.5))
+    axis.set(
+        xlabel="relative RMS change of the final patch tokens, without the sink", ylim=(max(len(edits), 1) - 0.5, -0.5)
+    )
     if not edits:
         say(axis, "no head was edited")
     elif len(classes):
@@ -51,21 +71,29 @@ def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, e
     if edit not in set(defined["edit"]) and len(defined):
         edit = defined["edit"][0]
     shown = heads.filter((pl.col("edit") == edit) & pl.col("head").is_not_null()).select(
-        "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size")
+        "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size"
+    )
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
     axis = figure.subplots()
     for name in (name for name in COLORS if name in set(shown["class"])):
         some = shown.filter(pl.col("class") == name)
         x, y = some["ratio_out"].to_numpy(), _shown(some["effect"])
         spread = [np.clip(y - _shown(some["effect_low"]), 0, None), np.clip(_shown(some["effect_high"]) - y, 0, None)]
-        axis.errorbar(x, y, yerr=np.nan_to_num(spread), fmt=MARKERS[name], color=COLORS[name], markersize=5,
-                      linewidth=0.8, label=name)
+        axis.errorbar(
+            x,
+            y,
+            yerr=np.nan_to_num(spread),
+            fmt=MARKERS[name],
+            color=COLORS[name],
+            markersize=5,
+            linewidth=0.8,
+            label=name,
+        )
     for limit in (nop_max, broadcast_min):
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
     seen = _shown(shown["effect"])
     axis.set_yscale("log" if np.isfinite(seen).any() else "linear")
-    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits",
-             ylabel=f"final effect of {edit}")
+    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits", ylabel=f"final effect of {edit}")
     axis.set_xlim(left=0)
     if not len(shown):
         say(axis, "no head was edited")

@@ -59,8 +59,11 @@ class Maps:
 def patch_grid(patches: int, height: int = 1, width: int = 1) -> tuple[int, int]:
     """Rows and columns of so many patches of an image (height, width); one row if they fill no such rectangle."""
     rows = round((patches * height / width) ** 0.5)
-    return (rows, patches // rows) if rows and patches % rows == 0 and rows * width * rows == patches * height \
+    return (
+        (rows, patches // rows)
+        if rows and patches % rows == 0 and rows * width * rows == patches * height
         else (1, patches)
+    )
 
 
 def map_png(patches: Floats) -> bytes:

@@ -39,11 +39,21 @@ def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
     kinds = [kind for kind in TYPE_COLORS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
     data = blocks.select("block", *(f"mass_{kind}" for kind in kinds), *(f"events_{rule}_{kind}" for kind in kinds))
     figure, axes = _axes(1, 2, (8.4, 3.2))
-    for axis, prefix, label in zip(axes, ("mass_", f"events_{rule}_"),
-                                   ("share of the attention mass", f"share of events, rule {rule}"), strict=True):
+    for axis, prefix, label in zip(
+        axes,
+        ("mass_", f"events_{rule}_"),
+        ("share of the attention mass", f"share of events, rule {rule}"),
+        strict=True,
+    ):
         for kind in kinds:
-            axis.plot(data["block"], data[f"{prefix}{kind}"], color=TYPE_COLORS[kind], marker=TYPE_MARKERS[kind],
-                      markersize=4, label=kind)
+            axis.plot(
+                data["block"],
+                data[f"{prefix}{kind}"],
+                color=TYPE_COLORS[kind],
+                marker=TYPE_MARKERS[kind],
+                markersize=4,
+                label=kind,
+            )
         axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, ylim=(-0.03, 1.03))
         whole_numbers(axis)
     axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
@@ -77,10 +87,20 @@ def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: f
     labels = list(LABEL_COLORS)
     data = heads.with_columns(
         events=pl.sum_horizontal(f"causal_{label}" for label in labels),
-        label=pl.concat_list(f"causal_{label}" for label in labels).list.arg_max().map_elements(
-            lambda place: labels[place], return_dtype=pl.String),
-    ).select("block", "head", "events", "label", "token_type", "event_median_ratio_out", "event_median_stable_rank",
-             "median_ratio_out", "median_stable_rank")
+        label=pl.concat_list(f"causal_{label}" for label in labels)
+        .list.arg_max()
+        .map_elements(lambda place: labels[place], return_dtype=pl.String),
+    ).select(
+        "block",
+        "head",
+        "events",
+        "label",
+        "token_type",
+        "event_median_ratio_out",
+        "event_median_stable_rank",
+        "median_ratio_out",
+        "median_stable_rank",
+    )
     enough = (pl.col("events") >= min_events) & (pl.col("events") > 0)
     shown, rest = data.filter(enough), data.filter(~enough)
     figure, (axis,) = _axes(1, 1, (5.2, 4.2))
@@ -89,14 +109,32 @@ def atlas(heads: pl.DataFrame, min_events: int, nop_max: float, broadcast_min: f
     for limit, text in ((nop_max, "NOP"), (broadcast_min, "broadcast")):
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
         sign = "≤" if text == "NOP" else "≥"
-        axis.annotate(f"{text} {sign} {limit:g}", (limit, 0.98), xycoords=("data", "axes fraction"), rotation=90,
-                      va="top", ha="right", fontsize=7)
+        axis.annotate(
+            f"{text} {sign} {limit:g}",
+            (limit, 0.98),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="right",
+            fontsize=7,
+        )
     for label, kind in sorted(set(zip(shown["label"], shown["token_type"], strict=True))):
         some = shown.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
-        axis.scatter(some["event_median_ratio_out"], some["event_median_stable_rank"], s=26, alpha=0.8,
-                     color=LABEL_COLORS[label], marker=TYPE_MARKERS[kind], label=f"{label}, {kind}")
-    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median", ylabel="stable rank of the update, median", yscale="log",
-             title=f"heads with at least {min_events} causal events: {len(shown)} of {len(data)}")
+        axis.scatter(
+            some["event_median_ratio_out"],
+            some["event_median_stable_rank"],
+            s=26,
+            alpha=0.8,
+            color=LABEL_COLORS[label],
+            marker=TYPE_MARKERS[kind],
+            label=f"{label}, {kind}",
+        )
+    axis.set(
+        xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median",
+        ylabel="stable rank of the update, median",
+        yscale="log",
+        title=f"heads with at least {min_events} causal events: {len(shown)} of {len(data)}",
+    )
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_xlim(left=0)
@@ -112,8 +150,14 @@ def token_norms(blocks: pl.DataFrame) -> Drawn:
     figure, (axis,) = _axes(1, 1, (5.6, 3.6))
     for kind in kinds:
         color = TYPE_COLORS[kind]
-        axis.plot(data["block"], data[f"norm_{kind}_median"], color=color, marker=TYPE_MARKERS[kind], markersize=4,
-                  label=f"{kind}, median")
+        axis.plot(
+            data["block"],
+            data[f"norm_{kind}_median"],
+            color=color,
+            marker=TYPE_MARKERS[kind],
+            markersize=4,
+            label=f"{kind}, median",
+        )
         axis.plot(data["block"], data[f"norm_{kind}_p99"], color=color, linestyle=":", label=f"{kind}, p99")
     axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm", yscale="log")
     whole_numbers(axis)
@@ -121,8 +165,12 @@ def token_norms(blocks: pl.DataFrame) -> Drawn:
     return figure, data
 
 
-MOVES = {"routed_min": "mass that routes a query", "event_min": "share of routed queries",
-         "nop_max": "value ratio: NOP at most …", "rank_max": "largest stable rank"}
+MOVES = {
+    "routed_min": "mass that routes a query",
+    "event_min": "share of routed queries",
+    "nop_max": "value ratio: NOP at most …",
+    "rank_max": "largest stable rank",
+}
 """Thresholds that the sensitivity figure moves, one at a time."""
 
 
@@ -172,11 +220,16 @@ def formation(metrics: pl.DataFrame) -> Drawn:
     data = metrics.filter(pl.col("toy/value_ratio").is_not_null()).sort("step")
     panels = {
         "mean square error": {"val/loss": "validation"},
-        "share of attention": {"toy/attention_nop": "to null, tokens that rest",
-                               "toy/attention_active": "to null, the others", "toy/inflow_max": "strongest column",
-                               "toy/inflow_source": "source token"},
-        "ratio to the other tokens' value, rank": {"toy/value_ratio": "value ratio",
-                                                   "toy/stable_rank": "stable rank of the update"},
+        "share of attention": {
+            "toy/attention_nop": "to null, tokens that rest",
+            "toy/attention_active": "to null, the others",
+            "toy/inflow_max": "strongest column",
+            "toy/inflow_source": "source token",
+        },
+        "ratio to the other tokens' value, rank": {
+            "toy/value_ratio": "value ratio",
+            "toy/stable_rank": "stable rank of the update",
+        },
         "share of sequences, rule adaptive": {f"toy/label_{name}": name for name in LABEL_COLORS},
         "spectral spike of W_Q and W_K": {"toy/spectral_spike": "sink's block"},
     }
@@ -187,8 +240,14 @@ def formation(metrics: pl.DataFrame) -> Drawn:
         present = {name: text for name, text in lines.items() if name in data.columns}
         shown += present
         for place, (name, text) in enumerate(present.items()):
-            axis.plot(data["step"], data[name], label=text, marker=".", markersize=3,
-                      color=LABEL_COLORS.get(text, colors[place]))
+            axis.plot(
+                data["step"],
+                data[name],
+                label=text,
+                marker=".",
+                markersize=3,
+                color=LABEL_COLORS.get(text, colors[place]),
+            )
         axis.set(xlabel="optimizer step", ylabel=title)
         axis.legend(fontsize=7)
     axes[0].set_yscale("log")
@@ -208,5 +267,3 @@ def say(axis: Axes, text: str, color: str = "black") -> None:
 
 def _column(table: pl.DataFrame, name: str) -> np.ndarray:  # type: ignore[type-arg]
     return table[name].cast(pl.Float64).to_numpy()
-
-

@@ -38,21 +38,36 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
     for place, one in enumerate(maps):
         above, below = axes[:, place]
         size = np.abs(one.weights)
-        shown = above.imshow(size, vmin=0, vmax=max(1e-9, float(np.quantile(size, 0.995))), cmap="magma", aspect="auto",
-                             interpolation="nearest")
+        shown = above.imshow(
+            size,
+            vmin=0,
+            vmax=max(1e-9, float(np.quantile(size, 0.995))),
+            cmap="magma",
+            aspect="auto",
+            interpolation="nearest",
+        )
         above.set_title(f"block {one.block} head {one.head}", fontsize=8)
         below.bar(np.arange(len(one.value_norms)), one.value_norms, width=1, color="#0072B2")
         below.set_xlabel("key", fontsize=8)
         sink = int(size.mean(0).argmax())
-        below.bar([sink], one.value_norms[sink:sink + 1], width=1, color="#D55E00")
+        below.bar([sink], one.value_norms[sink : sink + 1], width=1, color="#D55E00")
         below.axvline(sink, color="#D55E00", linewidth=0.6, linestyle=":")
         for axis in (above, below):
             axis.tick_params(labelsize=7)
             whole_numbers(axis)
         whole_numbers(above, "y")
         figure.colorbar(shown, ax=above, shrink=0.8).ax.tick_params(labelsize=6)
-        rows.append(pl.DataFrame({"block": one.block, "head": one.head, "column": np.arange(size.shape[1]),
-                                  "mean_attention": size.mean(0), "value_norm": one.value_norms}))
+        rows.append(
+            pl.DataFrame(
+                {
+                    "block": one.block,
+                    "head": one.head,
+                    "column": np.arange(size.shape[1]),
+                    "mean_attention": size.mean(0),
+                    "value_norm": one.value_norms,
+                }
+            )
+        )
     axes[0, 0].set_ylabel("query", fontsize=8)
     axes[1, 0].set_ylabel("‖u_j‖", fontsize=8)
     return figure, pl.concat(rows)

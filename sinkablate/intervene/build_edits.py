@@ -21,8 +21,9 @@ from sinkablate.intervene.selection import Head, Plan
 from sinkablate.intervene.values import Array, Values
 
 
-def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place: Head,
-                  names: Collection[str]) -> list[Edit]:
+def edits_of_head(
+    view: BlockView, plan: Plan, values: Values, image: int, place: Head, names: Collection[str]
+) -> list[Edit]:
     """Every edit of one head that can be made on an image; those that lack a lender or another token are left out.
 
     Args:
@@ -36,7 +37,11 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
     _, head = place
     weights, sink = head_weights(view, head), plan.sink(image, place)
     found = []
-    column, donor_candidates, donor = plan.heads.index(place), plan.donor_candidates(image, place), plan.donor(image, place)
+    column, donor_candidates, donor = (
+        plan.heads.index(place),
+        plan.donor_candidates(image, place),
+        plan.donor(image, place),
+    )
     own, others = view.v[0, head, sink], donor_values(values.sink[:, column], donor_candidates, donor)
     if donor is not None:
         others["ordinary"] = torch.from_numpy(values.ordinary[donor, column])
@@ -51,12 +56,23 @@ def edits_of_head(view: BlockView, plan: Plan, values: Values, image: int, place
         found.append(_value_edit("random_value", view, head, weights, other, torch.zeros_like(own)))
     calm = plan.non_sink_head(image, place) if "random_head" in names else None
     if calm is not None:
-        zero = _value_edit("random_head", view, calm, head_weights(view, calm), plan.sink(image, (place[0], calm)),
-                           torch.zeros_like(own))
+        zero = _value_edit(
+            "random_head",
+            view,
+            calm,
+            head_weights(view, calm),
+            plan.sink(image, (place[0], calm)),
+            torch.zeros_like(own),
+        )
         found.append(replace(zero, head=head))
     if "register" in names and view.layout.num_registers:
-        found += _register_edits(view, head, sink, weights,
-                                 lambda register: donor_values(values.registers[:, column, register], donor_candidates, donor))
+        found += _register_edits(
+            view,
+            head,
+            sink,
+            weights,
+            lambda register: donor_values(values.registers[:, column, register], donor_candidates, donor),
+        )
     return found
 
 
@@ -64,18 +80,22 @@ def _value_edit(name: str, view: BlockView, head: int, weights: Tensor, column: 
     return Edit(name, head, head, change_of_value(view, head, weights, column, value), column, value)
 
 
-def _register_edits(view: BlockView, head: int, sink: int, weights: Tensor,
-                    lent_by: Callable[[int], dict[str, Tensor]]) -> list[Edit]:
+def _register_edits(
+    view: BlockView, head: int, sink: int, weights: Tensor, lent_by: Callable[[int], dict[str, Tensor]]
+) -> list[Edit]:
     """The register that receives most of the head's attention, its value to zero, to the mean, to the donor's."""
     layout = view.layout
-    register = int(weights[:, layout.num_cls:layout.num_prefix].abs().mean(0).argmax())
+    register = int(weights[:, layout.num_cls : layout.num_prefix].abs().mean(0).argmax())
     column = layout.num_cls + register
     if column == sink:  # what is done to it already
         return []
     own = view.v[0, head, column]
     offers = {"zero": torch.zeros_like(own), **lent_by(register)}
-    return [_value_edit(f"register_{name}", view, head, weights, column, offers[name].to(own))
-            for name in REPLACEMENTS if name in offers]
+    return [
+        _value_edit(f"register_{name}", view, head, weights, column, offers[name].to(own))
+        for name in REPLACEMENTS
+        if name in offers
+    ]
 
 
 def pathway_edits(state: Tensor, plan: Plan, states: Array, image: int, block: int) -> list[Edit]:
@@ -115,5 +135,7 @@ def donor_values(values: Array, donor_candidates: list[int], donor: int | None) 
     """
     if donor is None:
         return {}
-    return {"mean": torch.from_numpy(values[donor_candidates].astype(np.float64).mean(axis=0)),
-            "donor": torch.from_numpy(values[donor])}
+    return {
+        "mean": torch.from_numpy(values[donor_candidates].astype(np.float64).mean(axis=0)),
+        "donor": torch.from_numpy(values[donor]),
+    }

@@ -17,13 +17,7 @@ from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
 from sinkablate.intervene.experiment import Experiment
-from sinkablate.intervene.selection import (
-    Head,
-    Plan,
-    choose_heads,
-    parse_heads,
-    rule_named,
-)
+from sinkablate.intervene.selection import Head, Plan, choose_heads, parse_heads, rule_named
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import require_writable
@@ -111,13 +105,31 @@ def intervene(
     source, where = pictures_of(loaded, images, limit, min_side)
     refuse_lonely(1 if limit == 1 else len(source), names)
     target = device_of(device)
-    about = Diagnosis(loaded=loaded, source=source, where=where, thresholds=thresholds or loaded.thresholds,
-                      blocks=list(range(shape[0])), limit=limit, min_side=min_side)
+    about = Diagnosis(
+        loaded=loaded,
+        source=source,
+        where=where,
+        thresholds=thresholds or loaded.thresholds,
+        blocks=list(range(shape[0])),
+        limit=limit,
+        min_side=min_side,
+    )
     rule = rule or loaded.rule
     gated = any(block_parts(loaded.model, block).gate is not None for block in range(shape[0]))
     chosen = rule_named(rule, about.thresholds, gated=gated)
-    identity = json.loads(json.dumps({**about.identity(), "heads": heads, "edits": names, "rule": rule, "seed": seed,
-                                      "selection": asdict(selection), "control_images": control_images}))
+    identity = json.loads(
+        json.dumps(
+            {
+                **about.identity(),
+                "heads": heads,
+                "edits": names,
+                "rule": rule,
+                "seed": seed,
+                "selection": asdict(selection),
+                "control_images": control_images,
+            }
+        )
+    )
     if diagnosis is not None:
         _refuse_another_diagnosis(Path(diagnosis), about)
     require_writable(Path(out), "out")
@@ -134,10 +146,14 @@ def intervene(
             rows.leave()
             raise
         with measurement_mode(loaded.model):
-            Experiment(loaded, source, rows, plan, names, target, about.thresholds, chosen,
-                       selection).run(part, batch_size, control_images)
-    summary = (read_json(Path(out) / "summary.json") or {}) if rows.finished else {
-        "headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}
+            Experiment(loaded, source, rows, plan, names, target, about.thresholds, chosen, selection).run(
+                part, batch_size, control_images
+            )
+    summary = (
+        (read_json(Path(out) / "summary.json") or {})
+        if rows.finished
+        else {"headline": f"shard {shard} is done; the last of the {part[1]} makes the tables"}
+    )
     print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
     return summary
 
@@ -159,8 +175,12 @@ def _limit_of(directory: Path) -> int | None:
 def _refuse_another_diagnosis(directory: Path, about: Diagnosis) -> None:
     """See that a given diagnosis is of the same; how many events its figures ask for is its own business."""
     wanted = {key: value for key, value in about.identity().items() if key != "min_events"}
-    refuse_another(read_json(directory / "diagnosis.json") or {}, wanted, f"diagnosis={directory} is one",
-                   "diagnose the same model, images and thresholds")
+    refuse_another(
+        read_json(directory / "diagnosis.json") or {},
+        wanted,
+        f"diagnosis={directory} is one",
+        "diagnose the same model, images and thresholds",
+    )
 
 
 def _diagnosed(about: Diagnosis, directory: Path, device: torch.device, *, made: bool) -> dict[str, Any]:
@@ -218,5 +238,7 @@ def refuse_lonely(count: int, names: list[str]) -> None:
     """
     borrowing = [name for name in names if name in NEED_OTHERS]
     if count == 1 and borrowing:
-        raise UserError(f"edits: {', '.join(borrowing)} take values from other images, and there is one image only; "
-                        "give more, or name other edits")
+        raise UserError(
+            f"edits: {', '.join(borrowing)} take values from other images, and there is one image only; "
+            "give more, or name other edits"
+        )

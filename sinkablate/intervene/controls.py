@@ -1,8 +1,8 @@
 """The controls that must come out as stated, or the report says so in its first line.
 
-    permuted values    NOP labels vanish, broadcast labels survive: that label alone is no evidence of content
-    random network     every event is broadcast, none NOP; the donor's direction and the gain over local size are null
-    donor              moves outputs toward the donor more than a random direction does, else there is no content
+permuted values    NOP labels vanish, broadcast labels survive: that label alone is no evidence of content
+random network     every event is broadcast, none NOP; the donor's direction and the gain over local size are null
+donor              moves outputs toward the donor more than a random direction does, else there is no content
 """
 
 from collections.abc import Sequence
@@ -60,8 +60,14 @@ class _Permuted(Recorder):
     def attention(self, view: BlockView) -> None:
         """Measure one block's heads with permuted values."""
         batch, heads, n = view.q.shape[:3]
-        order = torch.stack([torch.rand(heads, n, generator=generator(
-            self.seed, f"permutation {self.seen + image} {view.index}")).argsort(-1) for image in range(batch)])
+        order = torch.stack(
+            [
+                torch.rand(
+                    heads, n, generator=generator(self.seed, f"permutation {self.seen + image} {view.index}")
+                ).argsort(-1)
+                for image in range(batch)
+            ]
+        )
         index = order.to(view.v.device)[..., None].expand(-1, -1, -1, view.v.shape[-1])
         v = torch.cat((view.v[:, :, :n].gather(2, index), view.v[:, :, n:]), dim=2)
         super().attention(replace(view, v=v, raw_v=None, output=None))
@@ -82,11 +88,13 @@ def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -
     return Records.merge(parts)
 
 
-def permuted_values(model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig,
-                    seed: int) -> Outcome:
+def permuted_values(
+    model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, seed: int
+) -> Outcome:
     """Labels before and after each head's values are permuted over tokens; columns that are no token aside."""
-    before, after = (records_of(model, images, recorder)
-                     for recorder in (Recorder(thresholds), _Permuted(thresholds, seed)))
+    before, after = (
+        records_of(model, images, recorder) for recorder in (Recorder(thresholds), _Permuted(thresholds, seed))
+    )
     valued = ~np.isin(before.heads["sink_type"], (TokenType.NULL, TokenType.KV_BIAS))
     was, now = (apply(rule, records.heads) for records in (before, after))
     kept = {}
@@ -94,11 +102,19 @@ def permuted_values(model: nn.Module, images: Sequence[Tensor], rule: Rule, thre
         events = (was == label) & valued
         kept[label] = (int(events.sum()), float((now == label)[events].mean()) if events.any() else nan)
     (nops, nop_left), (broadcasts, broadcast_kept) = kept[Label.NOP], kept[Label.BROADCAST]
-    numbers = {"images": len(images), "nop_events": nops, "nop_left": nop_left, "broadcast_events": broadcasts,
-               "broadcast_kept": broadcast_kept}
-    said = "; ".join([f"{nop_left:.0%} of {nops} NOP labels left" if nops else "no NOP label",
-                      f"{broadcast_kept:.0%} of {broadcasts} broadcast labels kept" if broadcasts else
-                      "no broadcast label"])
+    numbers = {
+        "images": len(images),
+        "nop_events": nops,
+        "nop_left": nop_left,
+        "broadcast_events": broadcasts,
+        "broadcast_kept": broadcast_kept,
+    }
+    said = "; ".join(
+        [
+            f"{nop_left:.0%} of {nops} NOP labels left" if nops else "no NOP label",
+            f"{broadcast_kept:.0%} of {broadcasts} broadcast labels kept" if broadcasts else "no broadcast label",
+        ]
+    )
     judged = [nop_left <= NOP_LEFT_MAX] * (nops >= FEWEST_EVENTS)
     judged += [broadcast_kept >= BROADCAST_KEPT_MIN] * (broadcasts >= FEWEST_EVENTS)
     unsure = "" if judged else f"; {FEWEST_EVENTS} of one kind are needed"
@@ -111,8 +127,10 @@ def donor_gain(heads: pl.DataFrame) -> Estimate:
     The difference of cosines, with an interval from a bootstrap over blocks.
     """
     some = heads.filter(pl.col("counts") & (pl.col("class") == "broadcast"))
-    donor, rotated = (some.filter(pl.col("edit") == f"{name}_value").select("block", "head", "donor_cosine")
-                      for name in ("donor", "rotated"))
+    donor, rotated = (
+        some.filter(pl.col("edit") == f"{name}_value").select("block", "head", "donor_cosine")
+        for name in ("donor", "rotated")
+    )
     both = donor.join(rotated, on=["block", "head"], suffix="_rotated").sort("block", "head")
     if not len(both):
         return Estimate(nan)

@@ -59,55 +59,88 @@ class Editor:
 
     def edits(self, cache: ActivationCache, image: int, block: int) -> list[Edit]:
         """Everything that is changed in one block of one image."""
-        edits = [edit for place in self.plan.edited(image) if place[0] == block
-                 for edit in edits_of_head(cache.views[block], self.plan, self.values, image, place, self.names)]
+        edits = [
+            edit
+            for place in self.plan.edited(image)
+            if place[0] == block
+            for edit in edits_of_head(cache.views[block], self.plan, self.values, image, place, self.names)
+        ]
         if block in self.pathways:
-            edits += pathway_edits(state(self.model, cache, block), self.plan,
-                                   self.values.states[:, self.pathways.index(block)], image, block)
+            edits += pathway_edits(
+                state(self.model, cache, block),
+                self.plan,
+                self.values.states[:, self.pathways.index(block)],
+                image,
+                block,
+            )
         return edits
 
-    def _rows_of_block(self, cache: ActivationCache, image: int, tensor: Tensor, block: int) -> Iterator[dict[str, Any]]:
+    def _rows_of_block(
+        self, cache: ActivationCache, image: int, tensor: Tensor, block: int
+    ) -> Iterator[dict[str, Any]]:
         edits, view = self.edits(cache, image, block), cache.views[block]
         donors = {head: self._donor(head, image, block) for head in {edit.head for edit in edits}}
         known = {head: self._of_head(view, head, image, block) for head in donors if head >= 0}
-        wrote = {head: _written(view, head, head_output(view, head, head_weights(view, head)))
-                 for head in {edit.changed_head for edit in edits if not edit.of_pathway}}
+        wrote = {
+            head: _written(view, head, head_output(view, head, head_weights(view, head)))
+            for head in {edit.changed_head for edit in edits if not edit.of_pathway}
+        }
         size = max(1, copies(view.layout.num_tokens) - 1)
         for start in range(0, len(edits), size):
-            group = edits[start:start + size]
+            group = edits[start : start + size]
             last = self.replay.from_block(cache, block, *updates(self.model, cache, block, group))
             donor_candidates = [donors[edit.head] for edit in group]
-            measured = self._measure(last, view, group, donor_candidates, image, block) | self.judge(last, tensor, image)
+            measured = self._measure(last, view, group, donor_candidates, image, block) | self.judge(
+                last, tensor, image
+            )
             for place, (edit, donor) in enumerate(zip(group, donor_candidates, strict=True)):
-                row = {"image": self.plan.names[image], "number": self.plan.numbers[image], "block": block,
-                       "head": edit.head, "edit": edit.name, "changed_head": edit.changed_head,
-                       "donor": None if donor is None else self.plan.names[donor], **known.get(edit.head, {})}
+                row = {
+                    "image": self.plan.names[image],
+                    "number": self.plan.numbers[image],
+                    "block": block,
+                    "head": edit.head,
+                    "edit": edit.name,
+                    "changed_head": edit.changed_head,
+                    "donor": None if donor is None else self.plan.names[donor],
+                    **known.get(edit.head, {}),
+                }
                 if not edit.of_pathway:
                     change = _written(view, edit.changed_head, edit.change)
                     row["head_change"] = float(change / wrote[edit.changed_head])
                 yield row | {name: float(values[place]) for name, values in measured.items()}
 
-    def _measure(self, last: Tensor, view: BlockView, edits: list[Edit], donors: list[int | None], image: int,
-                 block: int) -> dict[str, Tensor]:
+    def _measure(
+        self, last: Tensor, view: BlockView, edits: list[Edit], donors: list[int | None], image: int, block: int
+    ) -> dict[str, Tensor]:
         tokens = final_norm(self.model)(last)
         own, edited = tokens[0], tokens[1:]
         counted = torch.stack([self._counted(view, edit, image, block) for edit in edits])
         here = torch.from_numpy(self.values.outputs[image])
-        toward = torch.stack([torch.full_like(here, torch.nan) if donor is None else
-                               torch.from_numpy(self.values.outputs[donor]) - here for donor in donors]).to(own)
+        toward = torch.stack(
+            [
+                torch.full_like(here, torch.nan)
+                if donor is None
+                else torch.from_numpy(self.values.outputs[donor]) - here
+                for donor in donors
+            ]
+        ).to(own)
         effect = relative_change(own, edited, counted)
-        directions = {"common_share": common_share(own, edited, counted),
-                      "donor_cosine": cosine(mean_change(own, edited, counted), toward)}
-        return {"effect": effect, **{name: values.masked_fill(is_rounding(effect), torch.nan)
-                                     for name, values in directions.items()}}
+        directions = {
+            "common_share": common_share(own, edited, counted),
+            "donor_cosine": cosine(mean_change(own, edited, counted), toward),
+        }
+        return {
+            "effect": effect,
+            **{name: values.masked_fill(is_rounding(effect), torch.nan) for name, values in directions.items()},
+        }
 
     def _counted(self, view: BlockView, edit: Edit, image: int, block: int) -> Tensor:
         """The patch tokens without the sink, (N,) bool."""
         counted = torch.zeros(view.layout.num_tokens, dtype=torch.bool, device=view.q.device)
-        counted[view.layout.num_prefix:] = True
+        counted[view.layout.num_prefix :] = True
         if not edit.of_pathway:
             sink = self.plan.sink(image, (block, edit.head))
-            counted[sink:sink + 1] = False  # nothing where it is no token
+            counted[sink : sink + 1] = False  # nothing where it is no token
         return counted
 
     def _donor(self, head: int, image: int, block: int) -> int | None:
@@ -121,10 +154,13 @@ class Editor:
         zero = torch.zeros_like(view.v[0, head, sink])
         handed = change_of_value(view, head, head_weights(view, head), sink, zero)
         return {
-            "label": Label(int(plan.labels[place])).name.lower(), "event": bool(plan.events[place]), "sink_idx": sink,
+            "label": Label(int(plan.labels[place])).name.lower(),
+            "event": bool(plan.events[place]),
+            "sink_idx": sink,
             "token_type": TokenType(int(plan.quantities["sink_type"][place])).label,
             **{name: float(plan.quantities[quantity][place]) for name, quantity in COPIED.items()},
-            "local_size": float(_written(view, head, handed))}
+            "local_size": float(_written(view, head, handed)),
+        }
 
 
 def _written(view: BlockView, head: int, output: Tensor) -> Tensor:

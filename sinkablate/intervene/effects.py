@@ -58,7 +58,10 @@ def class_effects(logits: Tensor, target: int | None) -> dict[str, Tensor]:
     found = {"kl": (own.exp() * (own - edited)).sum(-1).clamp_min(0), "agreement": (winners[1:] == winners[0]).float()}
     if target is not None:
         wanted = torch.full_like(winners[1:], target)
-        found |= {"top1": (winners[0] == wanted).float(), "top1_edited": (winners[1:] == wanted).float(),
-                  "cross_entropy": F.nll_loss(own.expand_as(edited), wanted, reduction="none"),
-                  "cross_entropy_edited": F.nll_loss(edited, wanted, reduction="none")}
+        found |= {
+            "top1": (winners[0] == wanted).float(),
+            "top1_edited": (winners[1:] == wanted).float(),
+            "cross_entropy": F.nll_loss(own.expand_as(edited), wanted, reduction="none"),
+            "cross_entropy_edited": F.nll_loss(edited, wanted, reduction="none"),
+        }
     return found

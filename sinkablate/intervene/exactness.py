@@ -53,8 +53,10 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
             errors[f"block {block} head {edit.changed_head} {edit.name}"] = error
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] < MAX_ERROR:
-        raise UserError(f"{type(editor.model).__name__}: {worst} is off by {errors[worst]:.1e} in float64 (limit "
-                        f"{MAX_ERROR:.0e}): the interventions would measure something else")
+        raise UserError(
+            f"{type(editor.model).__name__}: {worst} is off by {errors[worst]:.1e} in float64 (limit "
+            f"{MAX_ERROR:.0e}): the interventions would measure something else"
+        )
     return errors[worst]
 
 
@@ -66,17 +68,27 @@ def _output_error(model: nn.Module, tensor: Tensor, cache: ActivationCache) -> f
     return error if logits is None else max(error, _error(logits, model(tensor)))
 
 
-def _value_errors(model: nn.Module, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]) -> list[float]:
+def _value_errors(
+    model: nn.Module, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]
+) -> list[float]:
     """Error of every value edit of a block: closed form against the model's own attention, and against the replay."""
     view, stream = cache.views[block], cache.streams[block]
     size, found = copies(view.layout.num_tokens), []
     own = _stream_after(replay, block, lambda: replay.from_block(cache, block, *updates(model, cache, block, [])))
     forgiven = 64 * torch.finfo(stream.dtype).eps * float(own.abs().max())
     for start in range(0, len(edits), size):
-        group = edits[start:start + size]
+        group = edits[start : start + size]
         expected = torch.stack([closed_form(view, edit) for edit in group])
-        replayed = _stream_after(replay, block, lambda group=group: replay.from_block(  # type: ignore[misc]
-            cache, block, *updates(model, cache, block, group)))[1:] - own
+        replayed = (
+            _stream_after(
+                replay,
+                block,
+                lambda group=group: replay.from_block(  # type: ignore[misc]
+                    cache, block, *updates(model, cache, block, group)
+                ),
+            )[1:]
+            - own
+        )
         errors = [_error(ours, closed, forgiven) for ours, closed in zip(replayed, expected, strict=True)]
         inside = [place for place, edit in enumerate(group) if (edit.column or 0) < view.layout.num_tokens]
         if inside:  # a null or k/v-bias column has no value that could be exchanged in the call
@@ -133,8 +145,7 @@ def _with_values(replay: Replay, cache: ActivationCache, block: int, edits: Sequ
 
     with ExitStack() as stack:
         if isinstance(parts.attn, Attention):
-            hook = parts.attn.core.register_forward_pre_hook(
-                lambda _, call: (*call[:2], exchanged(call[2]), *call[3:]))
+            hook = parts.attn.core.register_forward_pre_hook(lambda _, call: (*call[:2], exchanged(call[2]), *call[3:]))
             stack.callback(hook.remove)
         else:
             stack.enter_context(_Exchange(exchanged))

@@ -91,7 +91,9 @@ class Experiment:
         return Values.load(path)
 
     def _edit(self, images: list[int], values: Values, together: int) -> None:
-        targets = targets_of(self.source.targets if isinstance(self.source, InMemoryImages) else None, self.plan.numbers)
+        targets = targets_of(
+            self.source.targets if isinstance(self.source, InMemoryImages) else None, self.plan.numbers
+        )
         editor = Editor(self.loaded.model, self.plan, values, self.names, judge_of(self.loaded, targets))
         done = self.rows.done()
         left = [image for image in images if image not in done]
@@ -127,24 +129,38 @@ class Experiment:
         rows = row_table(self.rows.read())
         classes = {(block, head): head_class(plan.labels[:, block, head]) for block, head in plan.heads}
         heads = head_table(rows, classes, self.selection, everywhere=plan.everywhere)
-        tables = {"rows": rows, "heads": heads, "classes": class_table(heads, self.depth),
-                  "validation": validation_table(heads, self.depth)}
+        tables = {
+            "rows": rows,
+            "heads": heads,
+            "classes": class_table(heads, self.depth),
+            "validation": validation_table(heads, self.depth),
+        }
         for name, table in tables.items():
             write_whole(out / f"{name}.parquet", table.write_parquet)
         controls = self._controls(control_images)
         controls.append(donor_direction(later_heads(heads, self.depth)))
         (out / "figures").mkdir(exist_ok=True)
         figures.save(interventions.edits_by_label(heads, tables["classes"]), out / "figures" / "edits_by_label")
-        figures.save(interventions.effect_by_ratio(heads, self.thresholds.nop_max, self.thresholds.broadcast_min),
-                     out / "figures" / "effect_by_ratio")
-        write_json(out / "summary.json", {
-            **self.rows.identity, "headline": headline(len(plan.heads), tables["validation"], controls, self.selection),
-            "rule_text": str(self.rule), "image_count": len(plan.names), "rows": len(rows),
-            "events_per_image": events_per_image(plan.labels),
-            "edited_heads": [f"{block}:{head}" for block, head in plan.heads],
-            "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, self.rule, plan.labels),
-            "controls": [control.fields() for control in controls],
-            "threads": torch.get_num_threads(), **provenance()})
+        figures.save(
+            interventions.effect_by_ratio(heads, self.thresholds.nop_max, self.thresholds.broadcast_min),
+            out / "figures" / "effect_by_ratio",
+        )
+        write_json(
+            out / "summary.json",
+            {
+                **self.rows.identity,
+                "headline": headline(len(plan.heads), tables["validation"], controls, self.selection),
+                "rule_text": str(self.rule),
+                "image_count": len(plan.names),
+                "rows": len(rows),
+                "events_per_image": events_per_image(plan.labels),
+                "edited_heads": [f"{block}:{head}" for block, head in plan.heads],
+                "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, self.rule, plan.labels),
+                "controls": [control.fields() for control in controls],
+                "threads": torch.get_num_threads(),
+                **provenance(),
+            },
+        )
         self.rows.close()
 
     def _controls(self, count: int) -> list[Outcome]:
@@ -152,11 +168,14 @@ class Experiment:
         plan, seed = self.plan, self.plan.seed
         if not plan.events.any():
             none = {"images": 0}
-            return [Outcome(name, None, "the model has no event", none) for name in ("permuted values",
-                                                                                      "random network")]
+            return [
+                Outcome(name, None, "the model has no event", none) for name in ("permuted values", "random network")
+            ]
         busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]
         images = [tensor for _, tensor in self._load(sorted(busiest.tolist()))]
         print(f"controls on {len(images)} images", file=sys.stderr, flush=True)
         untrained = self.loaded.untrained(seed + 1).to(self.device)
-        return [permuted_values(self.loaded.model, images, self.rule, self.thresholds, seed),
-                random_network(untrained, images, self.rule, self.thresholds, events_per_image(plan.labels), seed)]
+        return [
+            permuted_values(self.loaded.model, images, self.rule, self.thresholds, seed),
+            random_network(untrained, images, self.rule, self.thresholds, events_per_image(plan.labels), seed),
+        ]

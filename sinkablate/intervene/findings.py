@@ -41,8 +41,10 @@ def _worth(validation: pl.DataFrame) -> str:
         supported = f"gain over local size {blocks} {gain}: the label says more than the size of what is written"
     else:
         supported = f"gain over local size {blocks} {gain}: no more than the size of what is written"
-    return (f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
-            f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}.").replace(" [nan, nan]", "")
+    return (
+        f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
+        f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}."
+    ).replace(" [nan, nan]", "")
 
 
 def _scored(validation: pl.DataFrame) -> str:

@@ -29,8 +29,9 @@ def judge_of(loaded: LoadedModel, targets: list[int] | None) -> Judge:
 
 def toy_judge(task: ToyTask) -> Judge:
     """Squared error of the edited and of the unedited copy on a sequence."""
+
     def judge(last: Tensor, tokens: Tensor, _number: int) -> dict[str, Tensor]:
-        outputs = last[:, last.shape[1] - tokens.shape[1]:]
+        outputs = last[:, last.shape[1] - tokens.shape[1] :]
         error = (task.prediction(tokens, outputs) - task.target(tokens)).square().mean((-2, -1))
         return {"loss": error[:1].expand(len(error) - 1), "loss_edited": error[1:]}
 

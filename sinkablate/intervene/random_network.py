@@ -28,15 +28,16 @@ RATE_TOLERANCE = 0.25
 """Events per image match the model's within this share of them."""
 NULL_COSINE = 0.1
 """A median difference of cosines up to this size is null, whatever its interval."""
-FACTORS = tuple(2.0 ** power for power in range(11))
+FACTORS = tuple(2.0**power for power in range(11))
 REFINED = 6
 """Halvings of the interval between the two factors around the model's event rate."""
 SEARCHED = 16
 """Images on which the factor is looked for."""
 
 
-def random_network(model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig,
-                   target: float, seed: int) -> Outcome:
+def random_network(
+    model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, target: float, seed: int
+) -> Outcome:
     """A network that has learned nothing, its logits sharpened until it has as many events as the model.
 
     Args:
@@ -53,10 +54,17 @@ def random_network(model: nn.Module, images: Sequence[Tensor], rule: Rule, thres
     records = records_of(model, images, Recorder(thresholds))
     labels = apply(rule, records.heads)
     valued = records.heads["sink_type"] != TokenType.NULL  # which is NOP by definition
-    events = {label.name.lower(): int(((labels == label) & valued).sum())
-              for label in (Label.NOP, Label.BROADCAST, Label.OTHER)}
-    numbers: dict[str, Any] = {"images": len(images), "factor": factor, "events_per_image_of_model": target,
-                               "events_per_image": events_per_image(labels), **events}
+    events = {
+        label.name.lower(): int(((labels == label) & valued).sum())
+        for label in (Label.NOP, Label.BROADCAST, Label.OTHER)
+    }
+    numbers: dict[str, Any] = {
+        "images": len(images),
+        "factor": factor,
+        "events_per_image_of_model": target,
+        "events_per_image": events_per_image(labels),
+        **events,
+    }
     found = f"logits x {factor:.3g}, {numbers['events_per_image']:.2f} events per image (the model: {target:.2f})"
     if not sum(events.values()):
         return Outcome("random network", None, f"no event at any factor up to {FACTORS[-1]:g}", numbers)
@@ -87,10 +95,12 @@ def _is_null(numbers: dict[str, Any]) -> bool | None:
 
 def _told(numbers: dict[str, Any]) -> str:
     """The rest of the sentence, without what is undefined."""
-    parts = {"donor over random direction {:+.3f} in cosine": numbers["donor_gain"],
-             "gain of effect over local size within blocks {:+.2f}": numbers["delta_auc"],
-             "effect of zeroing against local size {:+.2f} (rank correlation)": numbers["effect_by_local_size"],
-             "against depth {:+.2f}": numbers["effect_by_depth"]}
+    parts = {
+        "donor over random direction {:+.3f} in cosine": numbers["donor_gain"],
+        "gain of effect over local size within blocks {:+.2f}": numbers["delta_auc"],
+        "effect of zeroing against local size {:+.2f} (rank correlation)": numbers["effect_by_local_size"],
+        "against depth {:+.2f}": numbers["effect_by_depth"],
+    }
     return "".join(f"; {text.format(value)}" for text, value in parts.items() if not np.isnan(value))
 
 
@@ -100,8 +110,9 @@ def events_per_image(labels: Labels) -> float:
     return float(is_event(later).sum(axis=(1, 2)).mean())
 
 
-def _sharpen_to(model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig,
-                target: float) -> float:
+def _sharpen_to(
+    model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, target: float
+) -> float:
     """Sharpen a model until it has so many events per image, or as near as it gets; returns the factor."""
     rates: dict[float, float] = {}
     now = 1.0
@@ -126,20 +137,38 @@ def _sharpen_to(model: nn.Module, images: Sequence[Tensor], rule: Rule, threshol
     return best
 
 
-def _edit(model: nn.Module, images: Sequence[Tensor], records: Records, labels: Labels, rule: Rule,
-          thresholds: ThresholdConfig, seed: int) -> pl.DataFrame:
+def _edit(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    records: Records,
+    labels: Labels,
+    rule: Rule,
+    thresholds: ThresholdConfig,
+    seed: int,
+) -> pl.DataFrame:
     """The head table of a random network."""
     few = SelectionConfig(min_events=2, min_class_events=2)
     plan = Plan.of_records(records, rule, choose_heads(labels, few), everywhere=False, seed=seed, name="control")
     classes = {(block, head): head_class(labels[:, block, head]) for block, head in plan.heads}
     rows: list[dict[str, Any]] = []
     if plan.heads:
-        with measurement_mode(model):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
+        with measurement_mode(
+            model
+        ):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
             model, images = model.double(), [image.double() for image in images]
-            editor = Editor(model, plan, collect(model, plan, images),
-                            ("zero_value", "mean_value", "donor_value", "rotated_value"), no_judge)
-            rows = [{"place": number, **row} for number, image in enumerate(images) if plan.edited(number)
-                    for row in editor.rows(number, image)]
+            editor = Editor(
+                model,
+                plan,
+                collect(model, plan, images),
+                ("zero_value", "mean_value", "donor_value", "rotated_value"),
+                no_judge,
+            )
+            rows = [
+                {"place": number, **row}
+                for number, image in enumerate(images)
+                if plan.edited(number)
+                for row in editor.rows(number, image)
+            ]
     return head_table(row_table(rows), classes, few)
 
 
@@ -148,10 +177,15 @@ def _of_random(heads: pl.DataFrame, depth: int) -> dict[str, float]:
     zero = heads.filter(pl.col("edit") == "zero_value")
     gain = donor_gain(later_heads(heads, depth))
     checked = validation_table(heads, depth).filter(pl.col("edit") == "zero_value")
-    delta = {name: checked[name][0] if len(checked) else nan
-             for name in ("delta_auc", "delta_auc_low", "delta_auc_high")}
-    return {**gain.fields("donor_gain"), **delta, "effect_by_local_size": _rank(zero, "local_size"),
-            "effect_by_depth": _rank(zero, "block")}
+    delta = {
+        name: checked[name][0] if len(checked) else nan for name in ("delta_auc", "delta_auc_low", "delta_auc_high")
+    }
+    return {
+        **gain.fields("donor_gain"),
+        **delta,
+        "effect_by_local_size": _rank(zero, "local_size"),
+        "effect_by_depth": _rank(zero, "block"),
+    }
 
 
 def _rank(heads: pl.DataFrame, column: str) -> float:

@@ -54,9 +54,13 @@ def choose_heads(labels: Labels, config: SelectionConfig) -> list[Head]:
     for label in CLASSES:
         name, counts = label.name.lower(), (labels == label).sum(axis=0)
         for first, most in ((True, config.top_first_block), (False, config.top)):
-            of_class = [(block, head) for block, head in np.ndindex(*events.shape)
-                        if (block == 0) == first and events[block, head] >= config.min_events
-                        and head_class(labels[:, block, head]) == name]
+            of_class = [
+                (block, head)
+                for block, head in np.ndindex(*events.shape)
+                if (block == 0) == first
+                and events[block, head] >= config.min_events
+                and head_class(labels[:, block, head]) == name
+            ]
             chosen += sorted(of_class, key=lambda place: (-counts[place], place))[:most]
     return sorted(chosen)
 
@@ -65,8 +69,11 @@ def nearest_heads(quantities: Mapping[str, NDArray[Any]], rule: Rule, labels: La
     """A line for each of the heads that come closest to having events."""
     events, median = is_event(labels).sum(axis=0), np.nanmedian(quantities[rule.event_quantity], axis=0)
     places = sorted(np.ndindex(*events.shape), key=lambda place: (-events[place], -median[place], place))[:count]
-    return [f"block {block} head {head}: {events[block, head]} events, median {rule.event_quantity} "
-            f"{median[block, head]:.2f} (an event: {rule.event_min:g})" for block, head in places]
+    return [
+        f"block {block} head {head}: {events[block, head]} events, median {rule.event_quantity} "
+        f"{median[block, head]:.2f} (an event: {rule.event_min:g})"
+        for block, head in places
+    ]
 
 
 def parse_heads(text: str, shape: tuple[int, int]) -> list[Head]:
@@ -108,20 +115,36 @@ class Plan:
     seed: int
 
     @classmethod
-    def of(cls, stored: Mapping[str, NDArray[Any]], rule: Rule, heads: Sequence[Head], everywhere: bool,
-           seed: int) -> "Plan":
+    def of(
+        cls, stored: Mapping[str, NDArray[Any]], rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int
+    ) -> "Plan":
         """From the arrays of `per_image.npz`."""
         quantities = {name: array for name, array in stored.items() if array.ndim == 3}
-        return cls(list(heads), stored["image_names"].tolist(), stored["image_numbers"].tolist(), quantities,
-                   apply(rule, quantities), everywhere, seed)
+        return cls(
+            list(heads),
+            stored["image_names"].tolist(),
+            stored["image_numbers"].tolist(),
+            quantities,
+            apply(rule, quantities),
+            everywhere,
+            seed,
+        )
 
     @classmethod
-    def of_records(cls, records: Records, rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int,
-                   name: str = "image") -> "Plan":
+    def of_records(
+        cls, records: Records, rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int, name: str = "image"
+    ) -> "Plan":
         """From measurements that no file holds; images are named by their places."""
         numbers = records.order.tolist()
-        return cls(list(heads), [f"{name} {number}" for number in numbers], numbers, records.heads,
-                   apply(rule, records.heads), everywhere, seed)
+        return cls(
+            list(heads),
+            [f"{name} {number}" for number in numbers],
+            numbers,
+            records.heads,
+            apply(rule, records.heads),
+            everywhere,
+            seed,
+        )
 
     @cached_property
     def events(self) -> NDArray[np.bool_]:

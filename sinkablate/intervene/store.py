@@ -1,9 +1,9 @@
 """What an intervention has finished, on disk: shards add to it side by side, and a rerun goes on.
 
-    OUT/intervention.json   what is edited: a rerun with anything else is refused
-    OUT/diagnosis/          which heads are sinks, where (unless a diagnosis was given)
-    OUT/values.npz          what every image's heads hand out
-    OUT/parts/*.json        rows of finished images, gone when all is summarized
+OUT/intervention.json   what is edited: a rerun with anything else is refused
+OUT/diagnosis/          which heads are sinks, where (unless a diagnosis was given)
+OUT/values.npz          what every image's heads hand out
+OUT/parts/*.json        rows of finished images, gone when all is summarized
 """
 
 import json
@@ -24,11 +24,19 @@ RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet
 PARTS = "[0-9]*-[0-9]*.json"
 """Names of the files of finished images."""
 FOLDERS = {
-    "parts": (PARTS,), "figures": ("edits_by_label.*", "effect_by_ratio.*"),
+    "parts": (PARTS,),
+    "figures": ("edits_by_label.*", "effect_by_ratio.*"),
     "diagnosis/figures": ("handoff.*", "frequency.*", "atlas.*", "token_norms.*", "sensitivity.*", "stripes.*"),
     "diagnosis/parts": ("[0-9]*-[0-9]*.npz",),
-    "diagnosis": ("diagnosis.json", "summary.json", "heads.parquet", "blocks.parquet", "sensitivity.parquet",
-                  "per_image.npz")}
+    "diagnosis": (
+        "diagnosis.json",
+        "summary.json",
+        "heads.parquet",
+        "blocks.parquet",
+        "sensitivity.parquet",
+        "per_image.npz",
+    ),
+}
 """What an intervention wrote, by folder."""
 
 

@@ -11,13 +11,29 @@ from sinkablate.figures.interventions import ORDER
 from sinkablate.intervene.selection import CLASSES
 from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
 
-MEDIANS = ("effect", "common_share", "donor_cosine", "head_change", "local_size", "mass", "entropy", "token_norm",
-           "ratio_out")
+MEDIANS = (
+    "effect",
+    "common_share",
+    "donor_cosine",
+    "head_change",
+    "local_size",
+    "mass",
+    "entropy",
+    "token_norm",
+    "ratio_out",
+)
 JUDGED = ("kl", "agreement", "top1", "top1_edited", "cross_entropy", "cross_entropy_edited", "loss", "loss_edited")
 """What a classifier or a task adds, as means."""
 TEXTS = {"image": pl.String, "edit": pl.String, "donor": pl.String, "label": pl.String, "token_type": pl.String}
-NUMBERS = {"place": pl.Int64, "number": pl.Int64, "block": pl.Int64, "head": pl.Int64, "changed_head": pl.Int64,
-           "sink_idx": pl.Int64, "event": pl.Boolean}
+NUMBERS = {
+    "place": pl.Int64,
+    "number": pl.Int64,
+    "block": pl.Int64,
+    "head": pl.Int64,
+    "changed_head": pl.Int64,
+    "sink_idx": pl.Int64,
+    "event": pl.Boolean,
+}
 KEYS = ["block", "head", "edit"]
 NAMES = [label.name.lower() for label in CLASSES]
 
@@ -28,14 +44,24 @@ def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
     `head` is null for a pathway's edits. Columns of `JUDGED` are there where something was judged.
     """
     judged = [name for name in JUDGED if rows and name in rows[0]]
-    schema = {"place": pl.Int64, "image": pl.String, "number": pl.Int64, "block": pl.Int64, "head": pl.Int64,
-              "edit": pl.String, **TEXTS, **NUMBERS, **dict.fromkeys((*MEDIANS, *judged), pl.Float64)}
+    schema = {
+        "place": pl.Int64,
+        "image": pl.String,
+        "number": pl.Int64,
+        "block": pl.Int64,
+        "head": pl.Int64,
+        "edit": pl.String,
+        **TEXTS,
+        **NUMBERS,
+        **dict.fromkeys((*MEDIANS, *judged), pl.Float64),
+    }
     table = pl.DataFrame(rows, schema=schema, orient="row")
     return table.with_columns(pl.col("head", "changed_head").replace(-1, None)).drop("place")
 
 
-def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig, *,
-               everywhere: bool = False) -> pl.DataFrame:
+def head_table(
+    rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig, *, everywhere: bool = False
+) -> pl.DataFrame:
     """One row per block, head and edit.
 
     `class` is the head's commonest label, `class_events` how many of its events have it; `counts` says whether those
@@ -51,15 +77,30 @@ def head_table(rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: 
             continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
-        found.append({
-            "block": block, "head": head, "edit": edit, "class": name, "images": len(group),
-            "class_events": len(labeled) if name in NAMES else 0,
-            "counts": name in NAMES and len(labeled) >= config.min_class_events,
-            **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
-            "effect_low": low, "effect_high": high,
-            **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns}})
-    schema: dict[str, Any] = {"block": pl.Int64, "head": pl.Int64, "edit": pl.String, "class": pl.String,
-                              "images": pl.Int64, "class_events": pl.Int64, "counts": pl.Boolean}
+        found.append(
+            {
+                "block": block,
+                "head": head,
+                "edit": edit,
+                "class": name,
+                "images": len(group),
+                "class_events": len(labeled) if name in NAMES else 0,
+                "counts": name in NAMES and len(labeled) >= config.min_class_events,
+                **{column: _median(of_class[column].to_numpy()) for column in MEDIANS},
+                "effect_low": low,
+                "effect_high": high,
+                **{column: of_class[column].mean() for column in JUDGED if column in of_class.columns},
+            }
+        )
+    schema: dict[str, Any] = {
+        "block": pl.Int64,
+        "head": pl.Int64,
+        "edit": pl.String,
+        "class": pl.String,
+        "images": pl.Int64,
+        "class_events": pl.Int64,
+        "counts": pl.Boolean,
+    }
     numbers = [*MEDIANS, "effect_low", "effect_high", *(name for name in JUDGED if name in rows.columns)]
     return pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row")
 
@@ -80,12 +121,23 @@ def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
     columns = ("effect", "common_share", "donor_cosine", "head_change", *(c for c in JUDGED if c in heads.columns))
     found = []
     counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
-    for (name, edit), group in sorted(counted.group_by(["class", "edit"]),
-                                     key=lambda item: (item[0][0], ORDER.index(item[0][1]))):
+    for (name, edit), group in sorted(
+        counted.group_by(["class", "edit"]), key=lambda item: (item[0][0], ORDER.index(item[0][1]))
+    ):
         blocks = group["block"].to_numpy()
-        found.append({"class": name, "edit": edit, "heads": len(group), "blocks": len(np.unique(blocks)),
-                      **{key: value for column in columns
-                         for key, value in _of_blocks(blocks, group[column].to_numpy(), column).items()}})
+        found.append(
+            {
+                "class": name,
+                "edit": edit,
+                "heads": len(group),
+                "blocks": len(np.unique(blocks)),
+                **{
+                    key: value
+                    for column in columns
+                    for key, value in _of_blocks(blocks, group[column].to_numpy(), column).items()
+                },
+            }
+        )
     schema: dict[str, Any] = {"class": pl.String, "edit": pl.String, "heads": pl.Int64, "blocks": pl.Int64}
     schema |= {f"{column}{end}": pl.Float64 for column in columns for end in ("", "_low", "_high")}
     return pl.DataFrame(found, schema=schema, orient="row")
@@ -97,8 +149,10 @@ def validation_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
     edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit.startswith("pathway")]
     empty = heads.clear()
     rows = [{"edit": edit, **validate(counted.filter(pl.col("edit") == edit))} for edit in edits]
-    schema = {"edit": pl.String, **{name: pl.Int64 if isinstance(value, int) else pl.Float64
-                                    for name, value in validate(empty).items()}}
+    schema = {
+        "edit": pl.String,
+        **{name: pl.Int64 if isinstance(value, int) else pl.Float64 for name, value in validate(empty).items()},
+    }
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 

@@ -22,11 +22,20 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     if summary["heads"] != "auto":
         heads = pl.read_parquet(out / "heads.parquet").filter(pl.col("head").is_not_null())
         for (block, head), some in heads.group_by(["block", "head"], maintain_order=True):
-            console.print(_edits(some, f"block {block} head {head} ({some['class'][0]}) on {some['images'][0]} images, "
-                                 "median [95 % interval over images]"))
+            console.print(
+                _edits(
+                    some,
+                    f"block {block} head {head} ({some['class'][0]}) on {some['images'][0]} images, "
+                    "median [95 % interval over images]",
+                )
+            )
     for (name,), some in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
-        console.print(_edits(some, f"{name}: {some['heads'][0]} heads in {some['blocks'][0]} blocks, median "
-                             "[95 % interval over blocks]"))
+        console.print(
+            _edits(
+                some,
+                f"{name}: {some['heads'][0]} heads in {some['blocks'][0]} blocks, median [95 % interval over blocks]",
+            )
+        )
     outcome = {True: "as stated", False: "FAILED", None: "not applicable"}
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)
@@ -43,8 +52,9 @@ def _edits(rows: pl.DataFrame, title: str) -> Table:
     for name in ("edit", *columns.values(), *judged.values()):
         table.add_column(name, justify="left" if name == "edit" else "right")
     for row in rows.iter_rows(named=True):
-        table.add_row(row["edit"], _interval(row, "effect"),
-                      *(_number(row[name]) for name in (*list(columns)[1:], *judged)))
+        table.add_row(
+            row["edit"], _interval(row, "effect"), *(_number(row[name]) for name in (*list(columns)[1:], *judged))
+        )
     return table
 
 

@@ -119,8 +119,9 @@ def validate(heads: pl.DataFrame) -> dict[str, float | int]:
     found["informative_blocks"] = len(set(positive["block"]) & set(negative["block"]))
     if min(len(positive), len(negative)) < FEWEST:
         empty = {key: value for name in names for key, value in Estimate(nan).fields(name).items()}
-        return found | empty | {"cliffs_delta": nan, "matched_pairs": 0, "matched_silent": 0,
-                                "residual_association": nan}
+        return (
+            found | empty | {"cliffs_delta": nan, "matched_pairs": 0, "matched_silent": 0, "residual_association": nan}
+        )
     both = pl.concat([positive, negative])
     for score, name in (("effect", "auc"), ("local_size", "auc_local")):
         pairs = concordance(positive[score].to_numpy(), negative[score].to_numpy())
@@ -143,13 +144,20 @@ def _within_blocks(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, 
     positive, negative = (heads.filter(pl.col("block").is_in(shared)) for heads in (positive, negative))
     blocks = positive["block"].to_numpy()
     same = blocks[:, None] == negative["block"].to_numpy()[None]
-    pairs = {score: np.where(same, concordance(positive[score].to_numpy(), negative[score].to_numpy()), nan)
-             for score in ("effect", "local_size")}
+    pairs = {
+        score: np.where(same, concordance(positive[score].to_numpy(), negative[score].to_numpy()), nan)
+        for score in ("effect", "local_size")
+    }
     statistics: dict[str, Statistic] = {
-        "auc_within": lambda w: auc(pairs["effect"], w), "auc_local_within": lambda w: auc(pairs["local_size"], w),
-        "delta_auc": lambda w: auc(pairs["effect"], w) - auc(pairs["local_size"], w)}
-    return {key: value for name, statistic in statistics.items()
-            for key, value in over_blocks(blocks, statistic, fewest=FEWEST_BLOCKS).fields(name).items()}
+        "auc_within": lambda w: auc(pairs["effect"], w),
+        "auc_local_within": lambda w: auc(pairs["local_size"], w),
+        "delta_auc": lambda w: auc(pairs["effect"], w) - auc(pairs["local_size"], w),
+    }
+    return {
+        key: value
+        for name, statistic in statistics.items()
+        for key, value in over_blocks(blocks, statistic, fewest=FEWEST_BLOCKS).fields(name).items()
+    }
 
 
 def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float | int]:
@@ -157,7 +165,7 @@ def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float 
     both = pl.concat([positive, negative]).select(CONFOUNDERS).to_numpy()
     scale = np.nanstd(both, axis=0)
     scaled = (both - np.nanmean(both, axis=0)) / np.where(scale > 0, scale, 1)
-    mine, theirs = scaled[:len(positive)], scaled[len(positive):]
+    mine, theirs = scaled[: len(positive)], scaled[len(positive) :]
     ratios, blocks, silent = [], [], 0
     for place, row in enumerate(positive.iter_rows(named=True)):
         near = np.flatnonzero(negative["block"].to_numpy() == row["block"])

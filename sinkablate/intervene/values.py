@@ -37,6 +37,7 @@ class Values:
 
     def save(self, path: Path) -> None:
         """Write them whole."""
+
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
                 np.savez(file, **asdict(self))
@@ -81,7 +82,7 @@ def _of_image(model: nn.Module, plan: Plan, image: int, cache: ActivationCache, 
         v, layout = view.v[0, head], view.layout
         heads["sink"].append(v[plan.sink(image, place)])
         heads["ordinary"].append(v[plan.other_token(image, place, layout.num_tokens, "ordinary")])
-        heads["registers"].append(v[layout.num_cls:layout.num_prefix])
+        heads["registers"].append(v[layout.num_cls : layout.num_prefix])
     found = {name: torch.stack(values) if values else torch.empty(0) for name, values in heads.items()}
     found["states"] = torch.stack([state(model, cache, index) for index in states]) if states else torch.empty(0)
     return found | {"outputs": mean_patch(final_norm(model)(cache.last)[0], any_view(cache))}
@@ -101,4 +102,4 @@ def any_view(cache: ActivationCache) -> BlockView:
 
 def mean_patch(tokens: Tensor, view: BlockView) -> Tensor:
     """Mean of the patch tokens (..., N, D) -> (..., D)."""
-    return tokens[..., view.layout.num_prefix:, :].mean(-2)
+    return tokens[..., view.layout.num_prefix :, :].mean(-2)

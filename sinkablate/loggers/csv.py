@@ -130,7 +130,7 @@ class MetricsCsv(Logger):
             return []
         except (OSError, UnicodeDecodeError):
             raise UserError(f"{self.path} cannot be read; {MOVE_AWAY}") from None
-        reader = csv.DictReader(io.StringIO(text[:text.rfind("\n") + 1], newline=""))
+        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
         rows = list(reader)
         for number, row in enumerate(rows, 2):
             if not re.fullmatch(r"-?\d+", row.get("step") or "") or None in row:
@@ -140,6 +140,7 @@ class MetricsCsv(Logger):
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """Write the file anew, with the columns known by now, whole or not at all."""
+
         def write(partial: Path) -> None:
             with partial.open("w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)

@@ -121,8 +121,14 @@ def sync_command(run_dir: str) -> str:
     return f"wandb sync {shlex.quote(run_dir)}/wandb/offline-run-*"
 
 
-MODES = {"online": "online", "run": "online", "shared": "shared", "offline": "offline", "dryrun": "offline",
-         "disabled": "disabled"}
+MODES = {
+    "online": "online",
+    "run": "online",
+    "shared": "shared",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 """Values of WANDB_MODE."""
 
 
@@ -152,8 +158,9 @@ def wandb_mode(config: WandbConfig) -> str:
         return "offline"
 
 
-def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...],
-                 cell: str | None = None) -> FaultTolerantWandbLogger | None:
+def wandb_logger(
+    config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...], cell: str | None = None
+) -> FaultTolerantWandbLogger | None:
     """The logger of one run, or None when W&B is disabled.
 
     Args:
@@ -168,9 +175,17 @@ def wandb_logger(config: WandbConfig, run_dir: str, name: str, tags: tuple[str, 
         return None
     return FaultTolerantWandbLogger(
         record=lambda: WandbRecord(Path(run_dir), cell or name, agents_id() or config.id),
-        name=name, save_dir=run_dir, mode=mode, project=config.project,
-        entity=config.entity, group=config.group, tags=[*tags, *config.tags], resume="allow", log_model=False,
-        settings=_settings())
+        name=name,
+        save_dir=run_dir,
+        mode=mode,
+        project=config.project,
+        entity=config.entity,
+        group=config.group,
+        tags=[*tags, *config.tags],
+        resume="allow",
+        log_model=False,
+        settings=_settings(),
+    )
 
 
 def _settings() -> wandb.Settings:

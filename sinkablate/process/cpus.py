@@ -37,7 +37,7 @@ def _quotas(root: Path) -> list[float]:
         _, controllers, group = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
-        for mount in (("", "unified") if not controllers else (controllers, "cpu")):
+        for mount in ("", "unified") if not controllers else (controllers, "cpu"):
             folder = root / "sys/fs/cgroup" / mount
             parts = [part for part in group.split("/") if part not in ("", "..")]
             for depth in range(len(parts) + 1):  # inside a container the group itself is mounted at the top
@@ -47,8 +47,10 @@ def _quotas(root: Path) -> list[float]:
 
 def _quota(group: Path) -> list[float]:
     """The quota of one control group in CPUs; empty where it has none."""
-    words = _read(group / "cpu.max").split() or [_read(group / "cpu.cfs_quota_us").strip(),
-                                                 _read(group / "cpu.cfs_period_us").strip()]
+    words = _read(group / "cpu.max").split() or [
+        _read(group / "cpu.cfs_quota_us").strip(),
+        _read(group / "cpu.cfs_period_us").strip(),
+    ]
     if len(words) == 2 and all(word.isdigit() and int(word) for word in words):
         return [int(words[0]) / int(words[1])]
     return []

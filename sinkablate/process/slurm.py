@@ -22,5 +22,7 @@ def require_all_tasks(trainer: L.Trainer) -> None:
     """
     tasks = os.environ.get("SLURM_NTASKS")
     if SLURMEnvironment.detect() and tasks and int(tasks) != trainer.world_size:
-        raise UserError(f"trainer.devices times trainer.num_nodes is {trainer.world_size}, but SLURM started {tasks} "
-                        "tasks: they would train the same run side by side")
+        raise UserError(
+            f"trainer.devices times trainer.num_nodes is {trainer.world_size}, but SLURM started {tasks} "
+            "tasks: they would train the same run side by side"
+        )

@@ -61,10 +61,18 @@ def run_table(runs: Sequence[Run], factors: Sequence[str]) -> pl.DataFrame:
         UserError: A factor is no such key.
     """
     trained = [run for run in runs if run.kind == "run"]
-    rows = [{"run": run.name, "variant": run.variant, "seed": run.seed,
-             **{name: run.variant if name == "variant" else _setting(run, name) for name in factors},
-             "diverged": run.diverged, **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
-             **(scalar_metrics(run) if run.finished else {})} for run in trained]
+    rows = [
+        {
+            "run": run.name,
+            "variant": run.variant,
+            "seed": run.seed,
+            **{name: run.variant if name == "variant" else _setting(run, name) for name in factors},
+            "diverged": run.diverged,
+            **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
+            **(scalar_metrics(run) if run.finished else {}),
+        }
+        for run in trained
+    ]
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
@@ -79,8 +87,17 @@ def _setting(run: Run, name: str) -> str:
     return str(run.config[found[0]])
 
 
-def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, primary: Primary, baseline: dict[str, str],
-             lower_is_better: bool, margin: float | None, detect: float | None) -> Ablation:
+def ablation(
+    table: pl.DataFrame,
+    metric: str,
+    factors: Sequence[str],
+    *,
+    primary: Primary,
+    baseline: dict[str, str],
+    lower_is_better: bool,
+    margin: float | None,
+    detect: float | None,
+) -> Ablation:
     """Compare the cells of a table of runs; pairs are those of the column `seed`.
 
     Args:
@@ -97,13 +114,23 @@ def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, primar
         UserError: As `compare_table`.
     """
     paired = "seed" if "seed" in table.columns else None
-    found = compare_table(table, metric=metric, factors=factors, baseline=baseline, pair_by=paired,
-                          primary=primary, lower_is_better=lower_is_better, margin=margin,
-                          detect=detect)
+    found = compare_table(
+        table,
+        metric=metric,
+        factors=factors,
+        baseline=baseline,
+        pair_by=paired,
+        primary=primary,
+        lower_is_better=lower_is_better,
+        margin=margin,
+        detect=detect,
+    )
     places = decimals(found)
     diverged = "diverged" if "diverged" in table.columns else None
-    values = {cell: each.values.tolist() for cell, each in
-              tidy(table, metric, factors, paired, diverged=diverged).cells.items()}
+    values = {
+        cell: each.values.tolist()
+        for cell, each in tidy(table, metric, factors, paired, diverged=diverged).cells.items()
+    }
 
     def estimate(name: str, of: Inference, more: str, *, sign: bool = True, runs: Sequence[float] = ()) -> Estimate:
         text = f"{name}: {number(of.value, places, sign=sign)} {interval(of, places, sign=sign)}, {more}"
@@ -111,21 +138,36 @@ def ablation(table: pl.DataFrame, metric: str, factors: Sequence[str], *, primar
 
     return Ablation(
         comparison=found,
-        cells=tuple(estimate(cell.name, cell.mean, f"n = {cell.n}", sign=False, runs=values[cell.levels])
-                    for cell in found.cells),
-        differences=tuple(estimate(each.cell, each.estimate, f"{p_is(each.p_holm)} after Holm")
-                          for each in found.differences),
-        interactions=tuple(estimate(f"{each.first} with {each.second}", each.interaction,
-                                    f"{p_is(each.p_holm)} after Holm, {each.kind}") for each in found.combinations))
+        cells=tuple(
+            estimate(cell.name, cell.mean, f"n = {cell.n}", sign=False, runs=values[cell.levels])
+            for cell in found.cells
+        ),
+        differences=tuple(
+            estimate(each.cell, each.estimate, f"{p_is(each.p_holm)} after Holm") for each in found.differences
+        ),
+        interactions=tuple(
+            estimate(
+                f"{each.first} with {each.second}", each.interaction, f"{p_is(each.p_holm)} after Holm, {each.kind}"
+            )
+            for each in found.combinations
+        ),
+    )
 
 
 def page_ablation(made: Ablation) -> dict[str, Any]:
     """As plain values, NaN as null."""
+
     def lines(some: Sequence[Estimate]) -> list[dict[str, Any]]:
-        return [{"name": each.name, "text": each.text, "values": [value for value in each.values if isfinite(value)]}
-                | {key: value if isfinite(value := getattr(each, key)) else None for key in ("value", "low", "high")}
-                for each in some]
+        return [
+            {"name": each.name, "text": each.text, "values": [value for value in each.values if isfinite(value)]}
+            | {key: value if isfinite(value := getattr(each, key)) else None for key in ("value", "low", "high")}
+            for each in some
+        ]
 
     cells = [{**line, "mean": line["value"]} for line in lines(made.cells)]
-    return {"metric": made.comparison.metric, "cells": cells, "differences": lines(made.differences),
-            "interactions": lines(made.interactions)}
+    return {
+        "metric": made.comparison.metric,
+        "cells": cells,
+        "differences": lines(made.differences),
+        "interactions": lines(made.interactions),
+    }

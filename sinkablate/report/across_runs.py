@@ -18,16 +18,24 @@ Lines = Sequence[Run]
 
 def labels_by_type(runs: Lines, rule: str) -> Drawn | None:
     """Panel 8b: events per image by label and token type, mean over the runs of a variant."""
-    rows = [{"variant": run.variant, "label": label, "token_type": kind, "events": value}
-            for run in runs if rule in run.rules for label, shares in sinks_by_type(run, rule).items()
-            for kind, value in shares.items()]
+    rows = [
+        {"variant": run.variant, "label": label, "token_type": kind, "events": value}
+        for run in runs
+        if rule in run.rules
+        for label, shares in sinks_by_type(run, rule).items()
+        for kind, value in shares.items()
+    ]
     if not rows:
         return None
-    data = pl.DataFrame(rows).group_by("variant", "label", "token_type", maintain_order=True).agg(
-        pl.col("events").mean(), pl.len().alias("runs"))
+    data = (
+        pl.DataFrame(rows)
+        .group_by("variant", "label", "token_type", maintain_order=True)
+        .agg(pl.col("events").mean(), pl.len().alias("runs"))
+    )
     names = data["variant"].unique(maintain_order=True).to_list()
-    figure, axes = frames(list(LABEL_COLORS), size=(max(2.6, 0.5 + 0.3 * len(names)),
-                                                     2.4 + 0.055 * max(map(len, names))))  # for the slanted names
+    figure, axes = frames(
+        list(LABEL_COLORS), size=(max(2.6, 0.5 + 0.3 * len(names)), 2.4 + 0.055 * max(map(len, names)))
+    )  # for the slanted names
     for axis, label in zip(axes, LABEL_COLORS, strict=True):
         below = np.zeros(len(names))
         for kind, color in TYPE_COLORS.items():
@@ -47,14 +55,27 @@ def stability(runs: Lines) -> Drawn | None:
     some = [run for run in runs if f"stability/{names[0]}" in run.summary]
     if not some:
         return None
-    data = pl.DataFrame([{"run": run.name, "variant": run.variant, "finished": run.finished, "diverged": run.diverged,
-                          **{name: float(run.summary.get(f"stability/{name}") or 0) for name in names}}
-                         for run in some])
-    texts = [f"{run.name} ({'diverged' if run.diverged else 'unfinished'})" if not run.finished else run.name
-             for run in some]
+    data = pl.DataFrame(
+        [
+            {
+                "run": run.name,
+                "variant": run.variant,
+                "finished": run.finished,
+                "diverged": run.diverged,
+                **{name: float(run.summary.get(f"stability/{name}") or 0) for name in names},
+            }
+            for run in some
+        ]
+    )
+    texts = [
+        f"{run.name} ({'diverged' if run.diverged else 'unfinished'})" if not run.finished else run.name for run in some
+    ]
     beside = 0.065 * max(map(len, texts))  # inches that the names take, which the frames share
-    figure, axes = frames([name.replace("_", " ") for name in names],
-                          size=(2.2 + beside / len(names), 0.6 + 0.17 * len(some)), share=False)
+    figure, axes = frames(
+        [name.replace("_", " ") for name in names],
+        size=(2.2 + beside / len(names), 0.6 + 0.17 * len(some)),
+        share=False,
+    )
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
         axis.barh(range(len(some)), data[name], color="#0072B2", height=0.7)
         axis.set_yticks(range(len(some)), texts if not place else [""] * len(some), fontsize=7)
@@ -68,10 +89,17 @@ def stability(runs: Lines) -> Drawn | None:
 
 def scatter(runs: Lines, rule: str, metric: str) -> Drawn | None:
     """Panel 6: task metric against events per image, one point a run, colored by variant."""
-    rows = [{"run": run.name, "variant": run.variant, "finished": run.finished,
-             "events": sum(value for name, value in sinks(run, rule).items() if name in LABEL_COLORS),
-             metric: float(run.summary[metric])}
-            for run in runs if rule in run.rules and isinstance(run.summary.get(metric), int | float)]
+    rows = [
+        {
+            "run": run.name,
+            "variant": run.variant,
+            "finished": run.finished,
+            "events": sum(value for name, value in sinks(run, rule).items() if name in LABEL_COLORS),
+            metric: float(run.summary[metric]),
+        }
+        for run in runs
+        if rule in run.rules and isinstance(run.summary.get(metric), int | float)
+    ]
     if not rows:
         return None
     data = pl.DataFrame(rows)
@@ -81,9 +109,17 @@ def scatter(runs: Lines, rule: str, metric: str) -> Drawn | None:
         for finished in (True, False):
             some = data.filter((pl.col("variant") == name) & (pl.col("finished") == finished))
             color = VARIANT_COLORS[place % len(VARIANT_COLORS)]
-            axis.scatter(some["events"], some[metric], color=color, facecolor=color if finished else "none", s=28,
-                         marker="os^Dv"[place // len(VARIANT_COLORS) % 5], label=name if finished or not len(
-                             data.filter((pl.col("variant") == name) & pl.col("finished"))) else None)
+            axis.scatter(
+                some["events"],
+                some[metric],
+                color=color,
+                facecolor=color if finished else "none",
+                s=28,
+                marker="os^Dv"[place // len(VARIANT_COLORS) % 5],
+                label=name
+                if finished or not len(data.filter((pl.col("variant") == name) & pl.col("finished")))
+                else None,
+            )
     axis.set(xlabel=f"events per image, rule {rule}", ylabel=metric)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=ceil(len(names) / 14))
     return figure, data
@@ -110,8 +146,10 @@ def effects(made: Ablation) -> Drawn:
     _intervals(axis, made.interactions, len(made.differences), "#D55E00", "D")
     axis.set_yticks(range(len(rows)), [each.name for each in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel(f"difference in {made.comparison.metric} to {made.comparison.baseline}, 95 % interval\n"
-                    "(diamonds: interaction)", fontsize=8)
+    axis.set_xlabel(
+        f"difference in {made.comparison.metric} to {made.comparison.baseline}, 95 % interval\n(diamonds: interaction)",
+        fontsize=8,
+    )
     return figure, _table(rows)
 
 
@@ -123,7 +161,10 @@ def _intervals(axis: Axes, rows: Sequence[Estimate], first: int, color: str, mar
 
 
 def _table(rows: Sequence[Estimate]) -> pl.DataFrame:
-    return pl.DataFrame([{"name": each.name, "value": each.value, "low": each.low, "high": each.high,
-                          "text": each.text} for each in rows],
-                        schema={"name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64,
-                                "text": pl.String})
+    return pl.DataFrame(
+        [
+            {"name": each.name, "value": each.value, "low": each.low, "high": each.high, "text": each.text}
+            for each in rows
+        ],
+        schema={"name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64, "text": pl.String},
+    )

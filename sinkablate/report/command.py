@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 MARKER, PAGE = "report.json", "index.html"
 """By the first, written last, a report is known."""
 LACKS = {
-    "handoff": "No run holds a table of blocks.", "frequency": "No run holds a table of heads.",
-    "atlas": "No run holds value ratios.", "norms": "No run holds a table of blocks.",
-    "formation": "No run was measured while it trained.", "scatter": "No run has a task metric and labels.",
-    "labels": "No run holds labels.", "stability": "No run logged its stability.",
+    "handoff": "No run holds a table of blocks.",
+    "frequency": "No run holds a table of heads.",
+    "atlas": "No run holds value ratios.",
+    "norms": "No run holds a table of blocks.",
+    "formation": "No run was measured while it trained.",
+    "scatter": "No run has a task metric and labels.",
+    "labels": "No run holds labels.",
+    "stability": "No run logged its stability.",
     "sensitivity": "No diagnosis is among the runs: python -m sinkablate diagnose --run … measures its thresholds.",
-    "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0)."}
+    "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0).",
+}
 """Panel to what it says where nothing is there to show."""
 FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
 """Panels whose figure has another name."""
@@ -85,14 +90,24 @@ def report(
     _check_target(target, overwrite)
     require_writable(target, "out")
     found, damaged = read_runs(runs)
-    notes = [f"{run.name} {'diverged' if run.diverged else 'has not finished'}; what it holds is shown."
-             for run in found if not run.finished]
-    made, said = _ablation(found, results, metric, factors, primary, {
-        "baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect})
+    notes = [
+        f"{run.name} {'diverged' if run.diverged else 'has not finished'}; what it holds is shown."
+        for run in found
+        if not run.finished
+    ]
+    made, said = _ablation(
+        found,
+        results,
+        metric,
+        factors,
+        primary,
+        {"baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect},
+    )
     shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
     attention, faults = _maps(found, maps, images, trust=trust)
-    return _write(target, found, made, said, attention, title=title, rule=shown, metric=metric,
-                  notes=[*damaged, *notes, *faults])
+    return _write(
+        target, found, made, said, attention, title=title, rule=shown, metric=metric, notes=[*damaged, *notes, *faults]
+    )
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -112,8 +127,14 @@ def _has_events(run: "Run", rule: str) -> bool:
     return rule in run.rules and sum(sinks(run, rule).values()) > 0
 
 
-def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, factors: str | None,
-              primary: "Primary", asked: dict[str, Any]) -> tuple["Ablation | None", str]:
+def _ablation(
+    runs: Sequence["Run"],
+    results: str | None,
+    metric: str | None,
+    factors: str | None,
+    primary: "Primary",
+    asked: dict[str, Any],
+) -> tuple["Ablation | None", str]:
     """The comparison, or why there is none; what the user asked for by name and cannot be had is an error."""
     from sinkablate.compare.command import named_levels
     from sinkablate.compare.table import read_table
@@ -128,16 +149,23 @@ def _ablation(runs: Sequence["Run"], results: str | None, metric: str | None, fa
     try:
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         lower = measured.endswith("loss") if asked["lower_is_better"] is None else asked["lower_is_better"]
-        return ablation(table, measured, names, primary=primary, baseline=named_levels(asked["baseline"], "baseline"),
-                        lower_is_better=lower, margin=asked["margin"], detect=asked["detect"]), ""
+        return ablation(
+            table,
+            measured,
+            names,
+            primary=primary,
+            baseline=named_levels(asked["baseline"], "baseline"),
+            lower_is_better=lower,
+            margin=asked["margin"],
+            detect=asked["detect"],
+        ), ""
     except UserError as error:
         if any(value is not None for value in (results, metric, factors, *asked.values())):
             raise
         return None, f"Nothing to compare: {error}."
 
 
-def _maps(runs: Sequence["Run"], count: int, images: int, *,
-          trust: bool) -> tuple[dict[str, "Maps"], list[str]]:
+def _maps(runs: Sequence["Run"], count: int, images: int, *, trust: bool) -> tuple[dict[str, "Maps"], list[str]]:
     """Attention maps by name of the run, and a line for each run of which none could be made."""
     from sinkablate.report.held_maps import held_maps
 
@@ -157,8 +185,18 @@ def _maps(runs: Sequence["Run"], count: int, images: int, *,
     return made, notes
 
 
-def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: str, maps: dict[str, "Maps"], *,
-           title: str, rule: str, metric: str | None, notes: Sequence[str]) -> str:
+def _write(
+    target: Path,
+    runs: Sequence["Run"],
+    made: "Ablation | None",
+    said: str,
+    maps: dict[str, "Maps"],
+    *,
+    title: str,
+    rule: str,
+    metric: str | None,
+    notes: Sequence[str],
+) -> str:
     """Everything beside its place, then all of it there."""
     from sinkablate.figures.sinks import save
     from sinkablate.files.writing import write_json
@@ -181,8 +219,16 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
         write_tables(partial / "tables", _sheets(runs, task, rule), made)
         page = render_page(runs, maps, made, title=title, rule=rule, metric=task or "", missing=missing, notes=notes)
         (partial / PAGE).write_text(page, encoding="utf-8")
-        write_json(partial / MARKER, {"runs": {run.name: str(run.path) for run in runs}, "missing": missing,
-                                      "notes": list(notes), "rule": rule, **provenance()})
+        write_json(
+            partial / MARKER,
+            {
+                "runs": {run.name: str(run.path) for run in runs},
+                "missing": missing,
+                "notes": list(notes),
+                "rule": rule,
+                **provenance(),
+            },
+        )
         _replace(target, partial)
     except OSError as error:
         raise UserError(f"out={target} cannot be written: {error.strerror}") from error
@@ -190,8 +236,10 @@ def _write(target: Path, runs: Sequence["Run"], made: "Ablation | None", said: s
         shutil.rmtree(partial, ignore_errors=True)
     for line in (*notes, *(f"panel {panel}: {text}" for panel, text in missing.items())):
         print(line, file=sys.stderr)
-    return f"{len(runs)} runs, {len(drawn)} of 12 panels, page of {(target / PAGE).stat().st_size / 1e6:.1f} MB: " \
-           f"{target / PAGE}"
+    return (
+        f"{len(runs)} runs, {len(drawn)} of 12 panels, page of {(target / PAGE).stat().st_size / 1e6:.1f} MB: "
+        f"{target / PAGE}"
+    )
 
 
 def _replace(target: Path, partial: Path) -> None:
@@ -211,19 +259,24 @@ def _replace(target: Path, partial: Path) -> None:
         (partial / name).replace(target / name)
 
 
-def _draw(runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"], rule: str,
-          metric: str | None) -> tuple[dict[str, "Drawn"], dict[str, str]]:
+def _draw(
+    runs: Sequence["Run"], made: "Ablation | None", maps: dict[str, "Maps"], rule: str, metric: str | None
+) -> tuple[dict[str, "Drawn"], dict[str, str]]:
     """Figures by panel, and what the others lack."""
     from sinkablate.report import across_runs, map_panel, panels
 
     found = {
-        "handoff": panels.handoff(runs, rule), "frequency": panels.frequency(runs, rule),
-        "atlas": panels.atlas(runs, rule), "norms": panels.token_norms(runs),
+        "handoff": panels.handoff(runs, rule),
+        "frequency": panels.frequency(runs, rule),
+        "atlas": panels.atlas(runs, rule),
+        "norms": panels.token_norms(runs),
         "formation": panels.formation(runs, rule),
         "scatter": across_runs.scatter(runs, rule, metric) if metric else None,
-        "labels": across_runs.labels_by_type(runs, rule), "stability": across_runs.stability(runs),
+        "labels": across_runs.labels_by_type(runs, rule),
+        "stability": across_runs.stability(runs),
         "sensitivity": panels.sensitivity(runs, rule),
-        "maps": map_panel.attention([(run, maps[run.name]) for run in runs if run.name in maps])}
+        "maps": map_panel.attention([(run, maps[run.name]) for run in runs if run.name in maps]),
+    }
     missing = {panel: LACKS[panel] for panel, figure in found.items() if figure is None}
     drawn = {panel: figure for panel, figure in found.items() if figure is not None}
     if made is not None:

@@ -83,8 +83,14 @@ def sinks_by_type(run: Run, rule: str) -> dict[str, dict[str, float]]:
         return {label: {kind: float(stored[label].get(kind, 0)) for kind in KINDS} for label in LABEL_COLORS}
     assert run.heads is not None
     table = from_block_one(run.heads)
-    return {label: {kind: float((some[f"{rule}_{label}"] / some["images"]).sum()) for kind in KINDS
-                    for some in [table.filter(pl.col("token_type") == kind)]} for label in LABEL_COLORS}
+    return {
+        label: {
+            kind: float((some[f"{rule}_{label}"] / some["images"]).sum())
+            for kind in KINDS
+            for some in [table.filter(pl.col("token_type") == kind)]
+        }
+        for label in LABEL_COLORS
+    }
 
 
 def types_caveat(runs: Sequence[Run], rule: str | None = None) -> str:
@@ -114,9 +120,14 @@ def steps_of_labels(run: Run, rule: str) -> pl.DataFrame | None:
 
 def scalar_metrics(run: Run) -> dict[str, float]:
     """The numbers a run ended with, that are not of single blocks or of sinks."""
-    return {name: float(value) for name, value in run.summary.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and name.count("/") == 1
-            and name.startswith(("val/", "train/", "toy/", "probe/", "stability/", "gate/"))}
+    return {
+        name: float(value)
+        for name, value in run.summary.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and name.count("/") == 1
+        and name.startswith(("val/", "train/", "toy/", "probe/", "stability/", "gate/"))
+    }
 
 
 def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str, Any]:
@@ -128,14 +139,22 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         pictures: Example images (data URL to number) of all runs so far; those of this run are added.
     """
     content: dict[str, Any] = {
-        "name": run.name, "kind": run.kind, "variant": run.variant, "seed": run.seed, "finished": run.finished,
-        "diverged": run.diverged, "step": run.step, "metrics": {k: rounded([v])[0] for k, v in
-                                                               scalar_metrics(run).items()},
+        "name": run.name,
+        "kind": run.kind,
+        "variant": run.variant,
+        "seed": run.seed,
+        "finished": run.finished,
+        "diverged": run.diverged,
+        "step": run.step,
+        "metrics": {k: rounded([v])[0] for k, v in scalar_metrics(run).items()},
         "thresholds": run.limits,
         "heads": None if run.heads is None else _heads(run, run.heads),
         "blocks": None if run.blocks is None else _blocks(run.blocks),
-        "labels_by_step": _labels_by_step(run), "frequency_by_step": _frequency_by_step(run),
-        "sensitivity": _sensitivity(run), "maps": None if maps is None else _maps(maps, pictures)}
+        "labels_by_step": _labels_by_step(run),
+        "frequency_by_step": _frequency_by_step(run),
+        "sensitivity": _sensitivity(run),
+        "maps": None if maps is None else _maps(maps, pictures),
+    }
     if run.mass is not None and run.heads is not None:
         content["busiest_images"] = _busiest_images(run.mass, run.image_names)
     return content
@@ -145,24 +164,36 @@ def _heads(run: Run, table: pl.DataFrame) -> dict[str, Any]:
     table = table.sort("block", "head")
     counts = {rule: {verdict: table[f"{rule}_{verdict}"].to_list() for verdict in VERDICTS} for rule in run.rules}
     kinds = [KINDS.index(kind) if kind in KINDS else None for kind in table["token_type"].to_list()]
-    return {"block": table["block"].to_list(), "head": table["head"].to_list(), "images": int(table["images"][0]),
-            "token_type": kinds, "counts": counts,
-            "quantities": {name: rounded(column(table, name)) for name in QUANTITIES if name in table.columns},
-            "sinks": {rule: sinks(run, rule) for rule in run.rules},
-            "by_type": {rule: sinks_by_type(run, rule) for rule in run.rules}}
+    return {
+        "block": table["block"].to_list(),
+        "head": table["head"].to_list(),
+        "images": int(table["images"][0]),
+        "token_type": kinds,
+        "counts": counts,
+        "quantities": {name: rounded(column(table, name)) for name in QUANTITIES if name in table.columns},
+        "sinks": {rule: sinks(run, rule) for rule in run.rules},
+        "by_type": {rule: sinks_by_type(run, rule) for rule in run.rules},
+    }
 
 
 def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
     table = table.sort("block")
-    names = [name for name in table.columns if name.startswith(("mass_", "events_"))
-             or (name.startswith("norm_") and name.endswith(("_median", "_p99", "_max", "_outliers")))]
+    names = [
+        name
+        for name in table.columns
+        if name.startswith(("mass_", "events_"))
+        or (name.startswith("norm_") and name.endswith(("_median", "_p99", "_max", "_outliers")))
+    ]
     return {"block": table["block"].to_list(), **{name: rounded(column(table, name)) for name in names}}
 
 
 def _labels_by_step(run: Run) -> dict[str, dict[str, list[Any]]]:
     found = {rule: steps_of_labels(run, rule) for rule in run.rules or FORMATION_RULES}
-    return {rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLORS}}
-            for rule, table in found.items() if table is not None}
+    return {
+        rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLORS}}
+        for rule, table in found.items()
+        if table is not None
+    }
 
 
 def _frequency_by_step(run: Run) -> dict[str, Any] | None:
@@ -171,17 +202,23 @@ def _frequency_by_step(run: Run) -> dict[str, Any] | None:
         return None
     table = run.formation.sort("block", "head", "step")
     steps = table["step"].unique().sort().to_list()
-    return {"step": steps, **{rule: [rounded(row, 3) for row in
-                                     column(table, f"{rule}_frequency").reshape(-1, len(steps))]
-                              for rule in FORMATION_RULES}}
+    return {
+        "step": steps,
+        **{
+            rule: [rounded(row, 3) for row in column(table, f"{rule}_frequency").reshape(-1, len(steps))]
+            for rule in FORMATION_RULES
+        },
+    }
 
 
 def _sensitivity(run: Run) -> dict[str, dict[str, list[Any]]] | None:
     if run.sensitivity is None:
         return None
     tables = {rule: moves(run.sensitivity, rule) for rule in run.sensitivity["rule"].unique().sort().to_list()}
-    return {rule: {name: table[name].to_list() for name in table.columns if name not in ("rule", "broadcast_min")}
-            for rule, table in tables.items()}
+    return {
+        rule: {name: table[name].to_list() for name in table.columns if name not in ("rule", "broadcast_min")}
+        for rule, table in tables.items()
+    }
 
 
 def _busiest_images(mass: NDArray[np.float32], names: tuple[str, ...]) -> dict[str, Any]:
@@ -189,21 +226,28 @@ def _busiest_images(mass: NDArray[np.float32], names: tuple[str, ...]) -> dict[s
     flat = np.nan_to_num(mass.reshape(len(mass), -1), nan=-1)
     order = np.argsort(-flat, axis=0, kind="stable")[:BUSIEST_IMAGES].T
     used = np.unique(order)
-    return {"names": [names[place] for place in used], "places": np.searchsorted(used, order).tolist(),
-            "mass": [rounded(row, 3) for row in np.take_along_axis(flat.T, order, axis=1)]}
+    return {
+        "names": [names[place] for place in used],
+        "places": np.searchsorted(used, order).tolist(),
+        "mass": [rounded(row, 3) for row in np.take_along_axis(flat.T, order, axis=1)],
+    }
 
 
 def _maps(maps: Maps, pictures: dict[str, int]) -> dict[str, Any]:
     seen = [pictures.setdefault(data_url(picture_png(picture)), len(pictures)) for picture in maps.pictures]
-    heads = [{"block": block, "head": head,
-              "images": [_map(maps, place, image) for image in range(len(maps.names))]}
-             for place, (block, head) in enumerate(maps.heads)]
+    heads = [
+        {"block": block, "head": head, "images": [_map(maps, place, image) for image in range(len(maps.names))]}
+        for place, (block, head) in enumerate(maps.heads)
+    ]
     return {"names": list(maps.names), "pictures": seen, "grid": list(maps.grid), "heads": heads}
 
 
 def _map(maps: Maps, head: int, image: int) -> dict[str, Any]:
     patches, shares = maps.patches(head, image), maps.shares(head, image)
     place, kind, most = maps.strongest(head, image)
-    return {"map": data_url(map_png(patches)), "peak": rounded([patches.max()], 3)[0],
-            "shares": dict(zip(shares, rounded(list(shares.values()), 3), strict=True)),
-            "strongest": [place, kind, rounded([most], 3)[0]]}
+    return {
+        "map": data_url(map_png(patches)),
+        "peak": rounded([patches.max()], 3)[0],
+        "shares": dict(zip(shares, rounded(list(shares.values()), 3), strict=True)),
+        "strongest": [place, kind, rounded([most], 3)[0]],
+    }

@@ -37,8 +37,9 @@ def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
     return [run for run in runs if run.name in names], f"{MOST_RUNS} of {len(runs)} runs"
 
 
-def frames(titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True,
-           columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
+def frames(
+    titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True, columns: int = COLUMNS
+) -> tuple[Figure, list[Axes]]:
     """A figure of equal frames (inches), wider where a title needs it, as many a row as `columns`."""
     across = min(columns, len(titles))
     down = ceil(len(titles) / across)
@@ -52,11 +53,11 @@ def frames(titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), sha
         axis.tick_params(labelsize=7)
         axis.xaxis.label.set_size(8)
         axis.yaxis.label.set_size(8)
-    for axis in axes[len(titles):]:
+    for axis in axes[len(titles) :]:
         axis.set_visible(False)
     for place in range(len(titles), len(axes)):  # frames above an empty place have no axis below to read
         axes[place - across].tick_params(labelbottom=True)
-    return figure, axes[:len(titles)]
+    return figure, axes[: len(titles)]
 
 
 def label_axes(figure: Figure, x: str, y: str) -> None:
@@ -72,8 +73,16 @@ def keyed(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
         handles, texts = axis.get_legend_handles_labels()
         found |= dict(zip(texts, handles, strict=True))
     if found or title:
-        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=max(1, min(6, len(found))),
-                      fontsize=8, title=title or None, title_fontsize=9, frameon=bool(found))
+        figure.legend(
+            list(found.values()),
+            list(found),
+            loc="outside upper center",
+            ncols=max(1, min(6, len(found))),
+            fontsize=8,
+            title=title or None,
+            title_fontsize=9,
+            frameon=bool(found),
+        )
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:

@@ -16,12 +16,21 @@ def held_maps(run: Run) -> Maps | None:
     extra = _extra_kind(run)
     kinds = ["cls"] * (prefix - run.registers) + ["register"] * run.registers + ["patch"] * (tokens - prefix)
     kinds += [extra] * (received.shape[2] - len(kinds))
-    return Maps(heads=tuple(heads), names=run.image_names[:1] or ("first image",), pictures=(), kinds=tuple(kinds),
-                received=received, grid=patch_grid(tokens - prefix))
+    return Maps(
+        heads=tuple(heads),
+        names=run.image_names[:1] or ("first image",),
+        pictures=(),
+        kinds=tuple(kinds),
+        received=received,
+        grid=patch_grid(tokens - prefix),
+    )
 
 
 def _extra_kind(run: Run) -> str:
     """Type of a column beyond the tokens."""
-    masses = {} if run.blocks is None else {name: run.blocks[f"mass_{name}"].drop_nans().len()
-                                            for name in ("null", "kv_bias")}
+    masses = (
+        {}
+        if run.blocks is None
+        else {name: run.blocks[f"mass_{name}"].drop_nans().len() for name in ("null", "kv_bias")}
+    )
     return "kv_bias" if masses.get("kv_bias") else "null"

@@ -28,7 +28,7 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
     across = max(len(each.names) for _, each in maps)
     seen = {each.names: each.pictures for _, each in maps if each.pictures}
     (names, above), *others = seen.items() or [((), ())]
-    if others or any(each.names != names[:len(each.names)] for _, each in maps):
+    if others or any(each.names != names[: len(each.names)] for _, each in maps):
         above = ()  # not all of them look at the same images
     figure, axes = frames([""] * ((len(shown) + bool(above)) * across), size=(1.6, 1.65), share=False, columns=across)
     for axis in axes:
@@ -36,14 +36,28 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
     for axis, picture in zip(axes, above, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
     for row, (run, each, place) in enumerate(shown, 1 if above else 0):
-        _row_of_maps(axes[row * across:(row + 1) * across], run, each, place)
-    keyed(figure, (), "Attention that patches receive, mean over queries; of each run, the heads with most events\n"
-                      "(rule adaptive), then with most mass on one column" + (f"; {part}" if part else ""))
-    rows = [{"run": run.name, "block": block, "head": head, "image": name, "column": number, "token_type": kind,
-             "mean_attention": float(value)}
-            for run, each in maps for place, (block, head) in enumerate(each.heads)
-            for image, name in enumerate(each.names)
-            for number, (kind, value) in enumerate(zip(each.kinds, each.received[place, image], strict=True))]
+        _row_of_maps(axes[row * across : (row + 1) * across], run, each, place)
+    keyed(
+        figure,
+        (),
+        "Attention that patches receive, mean over queries; of each run, the heads with most events\n"
+        "(rule adaptive), then with most mass on one column" + (f"; {part}" if part else ""),
+    )
+    rows = [
+        {
+            "run": run.name,
+            "block": block,
+            "head": head,
+            "image": name,
+            "column": number,
+            "token_type": kind,
+            "mean_attention": float(value),
+        }
+        for run, each in maps
+        for place, (block, head) in enumerate(each.heads)
+        for image, name in enumerate(each.names)
+        for number, (kind, value) in enumerate(zip(each.kinds, each.received[place, image], strict=True))
+    ]
     return figure, pl.DataFrame(rows)
 
 

@@ -17,8 +17,17 @@ from sinkablate.report.runs import Run
 from sinkablate.report.tables import page_sheets
 
 
-def render_page(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation | None, *, title: str, rule: str,
-                metric: str, missing: Mapping[str, str], notes: Sequence[str]) -> str:
+def render_page(
+    runs: Sequence[Run],
+    maps: Mapping[str, Maps],
+    ablation: Ablation | None,
+    *,
+    title: str,
+    rule: str,
+    metric: str,
+    missing: Mapping[str, str],
+    notes: Sequence[str],
+) -> str:
     """The page.
 
     Args:
@@ -34,29 +43,55 @@ def render_page(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablatio
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     content = json.dumps(page_data(runs, maps, ablation, rule, metric), separators=(",", ":"), allow_nan=False)
     fits, count = sum(run.kind == "run" for run in runs), len(runs)
-    lead = f"{_several(fits, 'run')} and {_several(count - fits, 'diagnosis', 'diagnoses')}, " \
-           f"{_several(len({run.variant for run in runs}), 'variant')}. Choose what is shown, hover for numbers, " \
-           "click a point to choose what it stands for."
+    lead = (
+        f"{_several(fits, 'run')} and {_several(count - fits, 'diagnosis', 'diagnoses')}, "
+        f"{_several(len({run.variant for run in runs}), 'variant')}. Choose what is shown, hover for numbers, "
+        "click a point to choose what it stands for."
+    )
     return environment.from_string(_file("page.html")).render(
-        title=title, lead=lead, missing=missing, notes=list(notes), comparison=ablation and ablation.comparison,
-        ablation_sheets=page_sheets(ablation), types_note=_sentence(types_caveat(runs)),
+        title=title,
+        lead=lead,
+        missing=missing,
+        notes=list(notes),
+        comparison=ablation and ablation.comparison,
+        ablation_sheets=page_sheets(ablation),
+        types_note=_sentence(types_caveat(runs)),
         footer=f"Made by sinkablate {__version__}.",
-        css=Markup(_file("page.css")), data=Markup(content.replace("<", "\\u003c")), plotly=Markup(plotly()),
-        panels_js=Markup(_file("panels.js")), page_js=Markup(_file("page.js")))
+        css=Markup(_file("page.css")),
+        data=Markup(content.replace("<", "\\u003c")),
+        plotly=Markup(plotly()),
+        panels_js=Markup(_file("panels.js")),
+        page_js=Markup(_file("page.js")),
+    )
 
 
-def page_data(runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation | None, rule: str,
-              metric: str) -> dict[str, Any]:
+def page_data(
+    runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation | None, rule: str, metric: str
+) -> dict[str, Any]:
     """Everything the scripts of the page read, as plain values."""
     pictures: dict[str, int] = {}
     shown = [page_run(run, maps.get(run.name), pictures) for run in runs]
-    first = max(runs, key=lambda run: (run.kind == "run", run.name in maps,
-                                       sum(sinks(run, rule).values()) if rule in run.rules else 0))
-    return {"runs": shown, "pictures": list(pictures), "kinds": KINDS, "quantities": QUANTITIES, "moves": MOVES,
-            "label_colors": LABEL_COLORS, "type_colors": TYPE_COLORS, "variant_colors": VARIANT_COLORS,
-            "metrics": task_metrics(runs),
-            "ablation": None if ablation is None else page_ablation(ablation),
-            "start": {"run": first.name, "rule": rule, "metric": metric}}
+    first = max(
+        runs,
+        key=lambda run: (
+            run.kind == "run",
+            run.name in maps,
+            sum(sinks(run, rule).values()) if rule in run.rules else 0,
+        ),
+    )
+    return {
+        "runs": shown,
+        "pictures": list(pictures),
+        "kinds": KINDS,
+        "quantities": QUANTITIES,
+        "moves": MOVES,
+        "label_colors": LABEL_COLORS,
+        "type_colors": TYPE_COLORS,
+        "variant_colors": VARIANT_COLORS,
+        "metrics": task_metrics(runs),
+        "ablation": None if ablation is None else page_ablation(ablation),
+        "start": {"run": first.name, "rule": rule, "metric": metric},
+    }
 
 
 def plotly() -> str:

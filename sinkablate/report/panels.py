@@ -42,8 +42,16 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
             for kind in kinds:
                 name = f"{prefix}{kind}"
                 if _there(table, name):
-                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLORS[kind], linewidth=1.2,
-                              marker=TYPE_MARKERS[kind], markersize=3, label=f"{kind}, {text}")
+                    axis.plot(
+                        table["block"],
+                        column(table, name),
+                        style,
+                        color=TYPE_COLORS[kind],
+                        linewidth=1.2,
+                        marker=TYPE_MARKERS[kind],
+                        markersize=3,
+                        label=f"{kind}, {text}",
+                    )
                     shown.append(name)
         axis.set_ylim(-0.03, 1.03)
         whole_numbers(axis)
@@ -81,14 +89,18 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
 
 def atlas(runs: Lines, rule: str) -> Drawn | None:
     """Panel 3: value ratio against stable rank of every head, medians over all images; gray heads have no event."""
-    some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules
-                            and "median_ratio_out" in run.heads.columns])
+    some, part = some_runs(
+        [run for run in runs if run.heads is not None and rule in run.rules and "median_ratio_out" in run.heads.columns]
+    )
     if not some:
         return None
     figure, axes = frames([run.name for run in some])
     judged = [tuple(run.limits.values()) for run in some]
-    edges = "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0]) if len(set(judged)) == 1 else \
-        "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
+    edges = (
+        "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0])
+        if len(set(judged)) == 1
+        else "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
+    )
     rows = []
     for axis, run, (nop_max, broadcast_min, rank_max) in zip(axes, some, judged, strict=True):
         table = labeled(run, rule)
@@ -98,14 +110,19 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
         for label, kind in sorted(set(table.select("label", "token_type").rows()), key=lambda pair: pair[0] != "none"):
             points = table.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
             gray = label == "none"
-            axis.scatter(points["median_ratio_out"], points["median_stable_rank"], s=5 if gray else 18, alpha=0.8,
-                         color="#BBBBBB" if gray else LABEL_COLORS[label],
-                         marker="." if gray else TYPE_MARKERS[kind], label="no event" if gray else f"{label}, {kind}")
+            axis.scatter(
+                points["median_ratio_out"],
+                points["median_stable_rank"],
+                s=5 if gray else 18,
+                alpha=0.8,
+                color="#BBBBBB" if gray else LABEL_COLORS[label],
+                marker="." if gray else TYPE_MARKERS[kind],
+                label="no event" if gray else f"{label}, {kind}",
+            )
         rows.append(named(table, run))
     axes[0].set_xlim(left=0)  # once all points are there: the frames share their axes
     _plain_log(axes)
-    label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median",
-               f"stable rank, median (labels: rule {rule})")
+    label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median", f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows, how="vertical_relaxed")
 
@@ -130,10 +147,16 @@ def labeled(run: Run, rule: str) -> pl.DataFrame:
     labels = list(LABEL_COLORS)
     counts = [pl.col(f"{rule}_{label}") for label in labels]
     best = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(labels)), return_dtype=pl.String)
-    return run.heads.select("block", "head", "token_type", "median_ratio_out", "median_stable_rank",
-                            pl.sum_horizontal(counts).alias("events"), *(c.alias(name) for c, name in
-                                                                         zip(counts, labels, strict=True)),
-                            pl.when(pl.sum_horizontal(counts) > 0).then(best).otherwise(pl.lit("none")).alias("label"))
+    return run.heads.select(
+        "block",
+        "head",
+        "token_type",
+        "median_ratio_out",
+        "median_stable_rank",
+        pl.sum_horizontal(counts).alias("events"),
+        *(c.alias(name) for c, name in zip(counts, labels, strict=True)),
+        pl.when(pl.sum_horizontal(counts) > 0).then(best).otherwise(pl.lit("none")).alias("label"),
+    )
 
 
 def token_norms(runs: Lines) -> Drawn | None:
@@ -151,8 +174,14 @@ def token_norms(runs: Lines) -> Drawn | None:
             for stat, style in (("median", "-"), ("p99", ":")):
                 name = f"norm_{kind}_{stat}"
                 if _there(table, name):
-                    axis.plot(table["block"], column(table, name), style, color=TYPE_COLORS[kind], linewidth=1,
-                              label=f"{kind}, {stat}")
+                    axis.plot(
+                        table["block"],
+                        column(table, name),
+                        style,
+                        color=TYPE_COLORS[kind],
+                        linewidth=1,
+                        label=f"{kind}, {stat}",
+                    )
                     shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
         whole_numbers(axis)
         rows.append(named(table.select(shown), run))
@@ -186,13 +215,14 @@ def sensitivity(runs: Lines, rule: str) -> Drawn | None:
     some, part = some_runs([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
     if not some:
         return None
-    figure, axes = frames([run.name if not place else "" for run in some for place in range(len(MOVES))], share=False,
-                          columns=len(MOVES))
+    figure, axes = frames(
+        [run.name if not place else "" for run in some for place in range(len(MOVES))], share=False, columns=len(MOVES)
+    )
     rows = []
     for place, run in enumerate(some):
         assert run.sensitivity is not None
         table = moves(run.sensitivity, rule)
-        draw_moves(axes[place * len(MOVES):(place + 1) * len(MOVES)], table)
+        draw_moves(axes[place * len(MOVES) : (place + 1) * len(MOVES)], table)
         rows.append(named(table, run))
     label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
     keyed(figure, axes, part)

@@ -28,9 +28,11 @@ STEPS = 24
 """Measurements at which the formation of single heads is read: the first, the last, and some evenly between."""
 CELL = re.compile(r"[0-9a-f]{12}")
 """The directory of a sweep's cell, whose name tells a reader nothing."""
-NEEDS = {"heads": ("block", "head", "images", "token_type", "median_mass", "causal_frequency", "adaptive_frequency"),
-         "blocks": ("block", "mass_patch", "norm_patch_median"),
-         "sensitivity": ("rule", "steps", "routed_min", "events", "nop")}
+NEEDS = {
+    "heads": ("block", "head", "images", "token_type", "median_mass", "causal_frequency", "adaptive_frequency"),
+    "blocks": ("block", "mass_patch", "norm_patch_median"),
+    "sensitivity": ("rule", "steps", "routed_min", "events", "nop"),
+}
 """Columns without which a table is none of ours."""
 FORMATION_RULES = ("causal", "adaptive")
 
@@ -81,8 +83,10 @@ class Run:
     def limits(self) -> dict[str, float]:
         """The numbers of `LIMITS` by which the run's events were labeled."""
         of_diagnosis = self.summary.get("thresholds") or {}
-        said = {name: (self.config.get(f"diagnostics.thresholds.{name}"), of_diagnosis.get(name), default)
-                for name, default in LIMITS.items()}
+        said = {
+            name: (self.config.get(f"diagnostics.thresholds.{name}"), of_diagnosis.get(name), default)
+            for name, default in LIMITS.items()
+        }
         return {name: float(next(value for value in values if value is not None)) for name, values in said.items()}
 
 
@@ -114,8 +118,9 @@ def read_runs(given: Sequence[str]) -> tuple[list[Run], list[str]]:
     if len(faults) == len(first_in):
         raise UserError(faults[0] if len(faults) == 1 else f"none of {len(faults)} runs can be read: {faults[0]}")
     runs = [run for group in groups.values() for run in sorted(group, key=_by_variant_and_seed)]
-    return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)], \
-        [f"Left out, damaged: {fault}" for fault in faults]
+    return [replace(run, name=name) for run, name in zip(runs, _told_apart(runs), strict=True)], [
+        f"Left out, damaged: {fault}" for fault in faults
+    ]
 
 
 def _by_variant_and_seed(run: Run) -> tuple[str, int, str, str]:
@@ -160,8 +165,10 @@ def _told_apart(runs: Sequence[Run]) -> list[str]:
         twice = {name for name, count in Counter(names).items() if count > 1}
         if not twice:
             break
-        names = ["/".join((*run.path.resolve().parts[-parents - 1:-1], run.name)) if name in twice else name
-                 for run, name in zip(runs, names, strict=True)]
+        names = [
+            "/".join((*run.path.resolve().parts[-parents - 1 : -1], run.name)) if name in twice else name
+            for run, name in zip(runs, names, strict=True)
+        ]
     return names
 
 
@@ -186,12 +193,19 @@ def _fit(path: Path) -> Run:
     seed = printable(str(config.get("seed_everything", "")))
     return Run(
         name=printable(f"{variant}-s{seed}" if CELL.fullmatch(path.name) else path.resolve().name),
-        path=path, kind="run", variant=variant, seed=seed,
-        finished=(path / "DONE").exists(), step=last, config=config, metrics=metrics,
+        path=path,
+        kind="run",
+        variant=variant,
+        seed=seed,
+        finished=(path / "DONE").exists(),
+        step=last,
+        config=config,
+        metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
         heads=_table(steps[-1], "heads") if steps else None,
         blocks=_table(blocks[-1], "blocks") if blocks else None,
-        formation=_formation(steps))
+        formation=_formation(steps),
+    )
 
 
 def _diagnosis(path: Path) -> Run:
@@ -199,16 +213,26 @@ def _diagnosis(path: Path) -> Run:
     summary = read_json(path / "summary.json")
     check_summary(path / DIAGNOSIS, known)
     check_summary(path / "summary.json", summary or {})
-    tables: dict[str, Any] = {name: _table(path / f"{name}.parquet", name)
-                              if (path / f"{name}.parquet").exists() else None for name in NEEDS}
+    tables: dict[str, Any] = {
+        name: _table(path / f"{name}.parquet", name) if (path / f"{name}.parquet").exists() else None for name in NEEDS
+    }
     stripes = path / "figures" / "stripes.csv"
     mass, names, registers = _per_image(path / "per_image.npz", tables["heads"])
     return Run(
-        name=printable(path.resolve().name), path=path, kind="diagnosis",
-        variant=printable(str(known.get("model", path.name))), seed="",
-        finished=summary is not None, step=known.get("step"), summary=known | (summary or {}),
-        columns=_stripes(stripes, known | (summary or {})) if stripes.exists() else None, mass=mass,
-        image_names=names, registers=registers, **tables)
+        name=printable(path.resolve().name),
+        path=path,
+        kind="diagnosis",
+        variant=printable(str(known.get("model", path.name))),
+        seed="",
+        finished=summary is not None,
+        step=known.get("step"),
+        summary=known | (summary or {}),
+        columns=_stripes(stripes, known | (summary or {})) if stripes.exists() else None,
+        mass=mass,
+        image_names=names,
+        registers=registers,
+        **tables,
+    )
 
 
 def _measured(folder: Path) -> list[Path]:
@@ -243,15 +267,21 @@ def _formation(steps: list[Path]) -> pl.DataFrame | None:
     return whole
 
 
-def _per_image(path: Path,
-               heads: pl.DataFrame | None) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
+def _per_image(path: Path, heads: pl.DataFrame | None) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
     """Mass on the dominant column, names of the images, number of registers."""
     if not path.exists():
         return None, (), 0
     mass, names, registers = read_arrays(path, ("mass", "image_names", "num_register_tokens"))
-    if mass.ndim != 3 or mass.dtype.kind != "f" or names.shape != mass.shape[:1] or names.dtype.kind != "U" \
-            or registers.ndim or registers.dtype.kind != "i" or not mass.size \
-            or (heads is not None and mass[0].size != len(heads)):
+    if (
+        mass.ndim != 3
+        or mass.dtype.kind != "f"
+        or names.shape != mass.shape[:1]
+        or names.dtype.kind != "U"
+        or registers.ndim
+        or registers.dtype.kind != "i"
+        or not mass.size
+        or (heads is not None and mass[0].size != len(heads))
+    ):
         raise UserError(f"{path}: damaged, its arrays do not fit the tables")
     return mass, tuple(names.tolist()), int(registers)
 
@@ -259,6 +289,8 @@ def _per_image(path: Path,
 def _last_values(metrics: pl.DataFrame | None) -> dict[str, Any]:
     if metrics is None:
         return {}
-    last = {name: column.drop_nulls().last() if column.drop_nulls().len() else None
-            for name, column in metrics.to_dict().items()}
+    last = {
+        name: column.drop_nulls().last() if column.drop_nulls().len() else None
+        for name, column in metrics.to_dict().items()
+    }
     return {name: value for name, value in last.items() if value is not None and name != "step"}

@@ -19,12 +19,32 @@ def runs_sheet(runs: Sequence[Run], metric: str | None, rule: str) -> Sheet:
         numbers, state = scalar_metrics(run), "diverged" if run.diverged else "" if run.finished else "unfinished"
         labels = sinks(run, rule) if rule in run.rules else {}
         events = [sum(labels[name] for name in LABEL_COLORS), *(labels[name] for name in VERDICTS)] if labels else []
-        rows.append((run.name, run.variant, run.seed or NOTHING, state or "finished",
-                     shown(numbers.get(metric or "")), *([shown(value) for value in events] or [NOTHING] * 5),
-                     *(shown(numbers.get(f"stability/{name}")) for name in STABILITY)))
-    return Sheet(f"Runs; sink events per image by rule {rule}, blocks ≥ 1",
-                 ("run", "variant", "seed", "state", metric or "metric", "events", *VERDICTS,
-                  *(name.replace("_", " ") for name in STABILITY)), tuple(rows), 4)
+        rows.append(
+            (
+                run.name,
+                run.variant,
+                run.seed or NOTHING,
+                state or "finished",
+                shown(numbers.get(metric or "")),
+                *([shown(value) for value in events] or [NOTHING] * 5),
+                *(shown(numbers.get(f"stability/{name}")) for name in STABILITY),
+            )
+        )
+    return Sheet(
+        f"Runs; sink events per image by rule {rule}, blocks ≥ 1",
+        (
+            "run",
+            "variant",
+            "seed",
+            "state",
+            metric or "metric",
+            "events",
+            *VERDICTS,
+            *(name.replace("_", " ") for name in STABILITY),
+        ),
+        tuple(rows),
+        4,
+    )
 
 
 STABILITY = ("loss_spikes", "grad_spikes", "nonfinite_steps")
@@ -32,11 +52,19 @@ STABILITY = ("loss_spikes", "grad_spikes", "nonfinite_steps")
 
 def types_sheet(runs: Sequence[Run], rule: str) -> Sheet:
     """One row a run and label: events per image by the type of token that is the sink."""
-    rows = [(run.name, run.variant, label, *(shown(share[kind]) for kind in KINDS))
-            for run in runs if rule in run.rules for label, share in sinks_by_type(run, rule).items()]
+    rows = [
+        (run.name, run.variant, label, *(shown(share[kind]) for kind in KINDS))
+        for run in runs
+        if rule in run.rules
+        for label, share in sinks_by_type(run, rule).items()
+    ]
     caveat = types_caveat(runs, rule)
-    return Sheet(f"Sink events per image by label and token type, rule {rule}" + (f"; {caveat}" if caveat else ""),
-                 ("run", "variant", "label", *KINDS), tuple(rows), 3)
+    return Sheet(
+        f"Sink events per image by label and token type, rule {rule}" + (f"; {caveat}" if caveat else ""),
+        ("run", "variant", "label", *KINDS),
+        tuple(rows),
+        3,
+    )
 
 
 def shown(value: float | None) -> str:

@@ -13,9 +13,21 @@ from sinkablate.errors import UserError
 CONFIG, SEED, SWEEP = "config", "seed_everything", "sweep"
 LAUNCH = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
 """Keys of `fit` that whoever starts a cell sets."""
-WHERE = (*LAUNCH, "wandb.mode", "wandb.project", "wandb.entity",
-         "wandb.group", "wandb.id", "wandb.tags", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-         "trainer.accelerator", "trainer.enable_progress_bar", "data.num_workers")
+WHERE = (
+    *LAUNCH,
+    "wandb.mode",
+    "wandb.project",
+    "wandb.entity",
+    "wandb.group",
+    "wandb.id",
+    "wandb.tags",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "data.num_workers",
+)
 """Keys of `fit` that say where a run is computed and recorded, not what it is."""
 LONGEST = 100
 """Letters in the name of a cell: W&B takes 128 for a run, with the model in front and the seed behind."""
@@ -55,8 +67,10 @@ def require_sweep_name(name: object, key: str) -> str:
         UserError: It is not a word of at most 100 characters.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w-]{0,99}", name) is None:
-        raise UserError(f"{key}={reprlib.repr(name)}: a sweep names a directory: a word of at most 100 letters, "
-                        "digits, - and _ is needed")
+        raise UserError(
+            f"{key}={reprlib.repr(name)}: a sweep names a directory: a word of at most 100 letters, "
+            "digits, - and _ is needed"
+        )
     return name
 
 
@@ -83,8 +97,9 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     for key in keys:
         parts = key.split(".")
         endings = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
-        names[key] = next(ending for ending in endings
-                          if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1)
+        names[key] = next(
+            ending for ending in endings if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1
+        )
     return names | ({SEED: "seed"} if SEED in names else {})
 
 
@@ -104,7 +119,7 @@ def variant_name(words: Sequence[str], variant: str) -> str:
     names = short_names(model)
     parts = [f"{names[key]}={_slug(given[key])}" for key in sorted(model)]
     name = "+".join(([] if variant == "baseline" and parts else [variant]) + parts)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST - 9]}-{_hash(name)[:8]}"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_hash(name)[:8]}"
 
 
 def _slug(value: str) -> str:
@@ -135,14 +150,16 @@ class Cell:
     def tidy(self) -> dict[str, str]:
         """Factors under their short names, configs as the names of their files."""
         names = short_names(list(self.factors))
-        return {names[key]: self.config_names.get(value, PurePath(value).stem) if key == CONFIG else value
-                for key, value in self.factors.items()}
+        return {
+            names[key]: self.config_names.get(value, PurePath(value).stem) if key == CONFIG else value
+            for key, value in self.factors.items()
+        }
 
     @property
     def label(self) -> str:
         """The values of its factors, seed last."""
         tidy = self.tidy
         seed = tidy.pop("seed", None)
-        tidy = {name: value if len(value) <= LONGEST else f"{value[:LONGEST - 1]}…" for name, value in tidy.items()}
+        tidy = {name: value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…" for name, value in tidy.items()}
         parts = [value if name == CONFIG else f"{name}={value}" for name, value in tidy.items()]
         return " ".join([*parts, *([f"s{seed}"] if seed is not None else [])]) or "the only cell"

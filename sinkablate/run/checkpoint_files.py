@@ -51,8 +51,10 @@ def require_final_weights(run_dir: Path, step: int) -> None:
     found = saved_step(last_checkpoint(run_dir))
     if found != step:
         kept = "there is no checkpoint" if found is None else f"the latest checkpoint is of step {found}"
-        raise UserError(f"run_dir={run_dir}: the final weights, of step {step}, could not be written and {kept}; "
-                        "make room and go on with --ckpt_path auto")
+        raise UserError(
+            f"run_dir={run_dir}: the final weights, of step {step}, could not be written and {kept}; "
+            "make room and go on with --ckpt_path auto"
+        )
 
 
 def check_checkpoint(path: Path, *, trains: bool = False) -> dict[str, Any]:
@@ -76,6 +78,8 @@ def check_checkpoint(path: Path, *, trains: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters", "global_step"} <= content.keys():
         raise UserError(f"ckpt_path={path}: not a checkpoint of a run (weights alone go to model.backbone.checkpoint)")
     if trains and "optimizer_states" not in content:
-        raise UserError(f"ckpt_path={path}: holds the weights alone (checkpoint.save_weights_only), which a training "
-                        "cannot go on from")
+        raise UserError(
+            f"ckpt_path={path}: holds the weights alone (checkpoint.save_weights_only), which a training "
+            "cannot go on from"
+        )
     return content

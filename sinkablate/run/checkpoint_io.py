@@ -1,9 +1,9 @@
 """Checkpoints on disk: written beside the training, whole or not at all, the one before kept.
 
-    checkpoints/<name>.ckpt    as ModelCheckpoint names it; `stopped.ckpt` when a signal ended the run
-    checkpoints/last.ckpt      a link to the latest of them
-    checkpoints/previous.ckpt  the one before, in case the latest is damaged
-    checkpoints/final.ckpt     the final weights, where the last step was not due for a checkpoint
+checkpoints/<name>.ckpt    as ModelCheckpoint names it; `stopped.ckpt` when a signal ended the run
+checkpoints/last.ckpt      a link to the latest of them
+checkpoints/previous.ckpt  the one before, in case the latest is damaged
+checkpoints/final.ckpt     the final weights, where the last step was not due for a checkpoint
 """
 
 import os

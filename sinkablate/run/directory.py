@@ -1,6 +1,6 @@
 """One directory per run: what is in it, when it may be written, and how it is closed.
 
-    config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.json  DONE | PREEMPTED
+config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.json  DONE | PREEMPTED
 """
 
 import os
@@ -19,8 +19,21 @@ from sinkablate.run.reading_order import reading_order
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; it was stopped and can go on."""
 CONFIG, WANDB = "config.yaml", "wandb.json"
-OURS = (CONFIG, "metrics.csv", "diagnostics", "figures", "checkpoints", "summary.json", DONE, PREEMPTED, "wandb", WANDB,
-        "validate.json", "test.json", "predictions.parquet")
+OURS = (
+    CONFIG,
+    "metrics.csv",
+    "diagnostics",
+    "figures",
+    "checkpoints",
+    "summary.json",
+    DONE,
+    PREEMPTED,
+    "wandb",
+    WANDB,
+    "validate.json",
+    "test.json",
+    "predictions.parquet",
+)
 
 
 _LONGEST = "diagnostics/blocks/step_00000000.parquet"
@@ -57,9 +70,12 @@ def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> Non
         raise UserError(f"run_dir={run_dir} holds a finished run; choose another --run_dir or give --overwrite true")
     last = last_checkpoint(run_dir)
     if not resumes and (last.exists() or (run_dir / "metrics.csv").exists()):
-        there = (": resume it with --ckpt_path auto, or start over with --overwrite true" if last.exists() else
-                 " that stopped before its first checkpoint: start over with --overwrite true, or choose another "
-                 "--run_dir")
+        there = (
+            ": resume it with --ckpt_path auto, or start over with --overwrite true"
+            if last.exists()
+            else " that stopped before its first checkpoint: start over with --overwrite true, or choose another "
+            "--run_dir"
+        )
         raise UserError(f"run_dir={run_dir} holds an unfinished run{there}")
 
 

@@ -24,8 +24,16 @@ def provenance() -> dict[str, Any]:
 def _git_revision() -> str | None:
     """Commit of this source tree, `-dirty` when files differ from it; None outside a checkout."""
     # without its lock: a process that is killed here would leave a repository in which nothing can be committed
-    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty",
-               "--abbrev=40"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

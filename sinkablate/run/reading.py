@@ -171,8 +171,9 @@ def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
         return 1
     if id(node) not in sizes:
         sizes[id(node)] = math.inf
-        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes)
-                                  for child in (node.values() if isinstance(node, dict) else node))
+        sizes[id(node)] = 1 + sum(
+            _expanded_size(child, sizes) for child in (node.values() if isinstance(node, dict) else node)
+        )
     return sizes[id(node)]
 
 

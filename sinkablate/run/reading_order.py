@@ -4,9 +4,25 @@ from typing import Any
 
 PREFIXES = ("val/", "test/", "train/", "toy/")
 """Scores of the model come right after its name."""
-THEN = ("sink/events", "sink/nop", "sink/broadcast", "sink/other", "sink/mass_max", "images_per_second",
-        "wall_seconds", "peak_memory_gib", "parameters", "match_difference", "steps", "epochs", "restarts", "device",
-        "world_size", "threads", "git_revision")
+THEN = (
+    "sink/events",
+    "sink/nop",
+    "sink/broadcast",
+    "sink/other",
+    "sink/mass_max",
+    "images_per_second",
+    "wall_seconds",
+    "peak_memory_gib",
+    "parameters",
+    "match_difference",
+    "steps",
+    "epochs",
+    "restarts",
+    "device",
+    "world_size",
+    "threads",
+    "git_revision",
+)
 
 
 def reading_order(summary: dict[str, Any]) -> dict[str, Any]:

@@ -76,10 +76,14 @@ def _refuse_ignored(run_dir: Path, text: str) -> None:
             continue
         longer = ""
         if key in ("trainer.max_epochs", "trainer.max_steps"):
-            longer = ("; its learning-rate schedule has ended: --run_dir NEW --ckpt_path "
-                      f"{last_checkpoint(run_dir)} trains on as a new run")
-        raise UserError(f"{key}={value}: run_dir={run_dir} holds a finished run with {saved[key]}{longer}; choose "
-                        "another --run_dir, or start over with --overwrite true")
+            longer = (
+                "; its learning-rate schedule has ended: --run_dir NEW --ckpt_path "
+                f"{last_checkpoint(run_dir)} trains on as a new run"
+            )
+        raise UserError(
+            f"{key}={value}: run_dir={run_dir} holds a finished run with {saved[key]}{longer}; choose "
+            "another --run_dir, or start over with --overwrite true"
+        )
 
 
 def _say(line: str) -> None:

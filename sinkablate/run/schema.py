@@ -97,8 +97,10 @@ def check_sensitivity(path: Path, table: pl.DataFrame) -> None:
 
 
 CHECKS: dict[str, Callable[[Path, pl.DataFrame], None]] = {
-    "heads": check_heads, "blocks": lambda path, table: check_grid(path, table, ("block",)),
-    "sensitivity": check_sensitivity}
+    "heads": check_heads,
+    "blocks": lambda path, table: check_grid(path, table, ("block",)),
+    "sensitivity": check_sensitivity,
+}
 
 
 def check_summary(path: Path, summary: Mapping[str, Any]) -> None:
@@ -147,6 +149,9 @@ def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
 def _require_number(path: Path, name: str, value: Any, *, lacking: bool = True) -> None:
     if value is None and lacking:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float)
-                                                                         and not isfinite(value)):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and not isfinite(value))
+    ):
         raise UserError(f"{path}: damaged, {name}={str(value)[:40]!r} is not a number")

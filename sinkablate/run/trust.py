@@ -96,8 +96,10 @@ def require_trust(config: Mapping[str, Any], where: str) -> None:
     found = hazards(config)
     if found:
         more = f" and {len(found) - 2} more" if len(found) > 2 else ""
-        raise UserError(f"{where} names what would be executed: {'; '.join(found[:2])}{more}. Look at it, and give "
-                        "--trust if you trust where it comes from")
+        raise UserError(
+            f"{where} names what would be executed: {'; '.join(found[:2])}{more}. Look at it, and give "
+            "--trust if you trust where it comes from"
+        )
 
 
 def told(args: Sequence[str]) -> bool:
@@ -122,8 +124,9 @@ def require_trusted_files(args: Sequence[str]) -> None:
     """
     if told(args):
         return
-    for word, value in pairwise(part for arg in args for part in
-                                (arg.split("=", 1) if arg.startswith("--") else [arg])):
+    for word, value in pairwise(
+        part for arg in args for part in (arg.split("=", 1) if arg.startswith("--") else [arg])
+    ):
         if word in ("--config", "-c") and Path(value).is_file():
             require_trust(read_yaml(Path(value)), value)
 
@@ -140,5 +143,6 @@ def require_trusted_locations(args: Sequence[str], source: Mapping[str, Any]) ->
     """
     own = {word.split("=", 1)[0].removeprefix("--") for word in args if word.startswith("--")}
     if not told(args) and "data.source" not in own:
-        require_trust({key: source.get(key.rsplit(".", 1)[1]) for key in LOCATIONS if key not in own},
-                      "the configuration")
+        require_trust(
+            {key: source.get(key.rsplit(".", 1)[1]) for key in LOCATIONS if key not in own}, "the configuration"
+        )

@@ -69,14 +69,18 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
         UserError: A config of cells that have started has changed.
     """
     path = root / CONFIGS
-    known = read_notes(path, "it holds what the configs of this sweep said when its cells began; remove it if they "
-                       "have not changed since")
+    known = read_notes(
+        path,
+        "it holds what the configs of this sweep said when its cells began; remove it if they have not changed since",
+    )
     named = _configs(sweep)
     now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
     for config in (config for config, said in now.items() if known.get(config, said) != said):
         if any(config in named[cell.id] and state_of(root / cell.id) is not State.TODO for cell in sweep.cells):
-            raise UserError(f"{config} has changed since cells of {root} started with it: undo the "
-                            "change, or give the sweep another name")
+            raise UserError(
+                f"{config} has changed since cells of {root} started with it: undo the "
+                "change, or give the sweep another name"
+            )
     return known | now
 
 

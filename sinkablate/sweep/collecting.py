@@ -35,13 +35,22 @@ def _row(cell: Cell, root: Path) -> dict[str, Any]:
     run_dir = root / cell.id
     state = state_of(run_dir)
     factors = {name: _typed(value) for name, value in cell.tidy.items()}
-    row = {"run": cell.label, "cell": cell.id, "run_dir": str(run_dir), "status": str(state), **factors,
-           "diverged": diverged(run_dir)}
+    row = {
+        "run": cell.label,
+        "cell": cell.id,
+        "run_dir": str(run_dir),
+        "status": str(state),
+        **factors,
+        "diverged": diverged(run_dir),
+    }
     if state is not State.DONE:
         return row
     summary = summary_of(run_dir)
-    metrics = {key: value for key, value in summary.items()
-               if key not in NOT_METRICS and isinstance(value, int | float | str | None)}
+    metrics = {
+        key: value
+        for key, value in summary.items()
+        if key not in NOT_METRICS and isinstance(value, int | float | str | None)
+    }
     return row | {"run": summary.get("name", cell.label)} | {k: v for k, v in metrics.items() if k not in row}
 
 

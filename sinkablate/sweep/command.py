@@ -29,8 +29,16 @@ def plan(file: str, out: str | None = None, format: Format = "table") -> int:
     sweep, root = _opened(file, out)
     check(sweep, root)
     if format == "json":
-        cells = [{"id": cell.id, "label": cell.label, "factors": cell.tidy, "words": list(cell.words),
-                  "run_dir": str(root / cell.id)} for cell in sweep.cells]
+        cells = [
+            {
+                "id": cell.id,
+                "label": cell.label,
+                "factors": cell.tidy,
+                "words": list(cell.words),
+                "run_dir": str(root / cell.id),
+            }
+            for cell in sweep.cells
+        ]
         print(json.dumps({"name": sweep.name, "root": str(root), "cells": cells}, indent=1))
         return 0
     from sinkablate.sweep.live import table
@@ -39,8 +47,7 @@ def plan(file: str, out: str | None = None, format: Format = "table") -> int:
     return 0
 
 
-def run(file: str, out: str | None = None, jobs: int | None = None, in_process: bool = False,
-        restarts: int = 3) -> int:
+def run(file: str, out: str | None = None, jobs: int | None = None, in_process: bool = False, restarts: int = 3) -> int:
     """Train every cell of a sweep on this machine; the same command again goes on where it stopped.
 
     Done and failed cells are left alone, interrupted ones go on from their checkpoints, and cells that another process
@@ -115,16 +122,32 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
     now = states(sweep.cells, root)
     threads = threads_of(now, root)
     if format == "json":
-        print(json.dumps([{"id": cell.id, "label": cell.label, "state": now[cell.id], "threads": threads.get(cell.id),
-                           "words": say_of(cell, now[cell.id], root)} for cell in sweep.cells], indent=1))
+        print(
+            json.dumps(
+                [
+                    {
+                        "id": cell.id,
+                        "label": cell.label,
+                        "state": now[cell.id],
+                        "threads": threads.get(cell.id),
+                        "words": say_of(cell, now[cell.id], root),
+                    }
+                    for cell in sweep.cells
+                ],
+                indent=1,
+            )
+        )
         return 0
     console = Console(highlight=False)
     console.width = max(console.width, 160) if not console.is_terminal else console.width
     console.print(table(sweep, root, now))
     if len(counts := Counter(threads.values())) > 1:
         numbers = ", ".join(f"{cells} with {number}" for number, cells in sorted(counts.items()))
-        console.print(f"note: cells differ in their number of threads ({numbers}), and so in their last bits",
-                      markup=False, soft_wrap=True)
+        console.print(
+            f"note: cells differ in their number of threads ({numbers}), and so in their last bits",
+            markup=False,
+            soft_wrap=True,
+        )
     return 0
 
 

@@ -65,8 +65,10 @@ class Sweep:
         rows = itertools.product(*self.parameters.values())
         factors = [dict(zip(keys, row, strict=True)) for row in rows]
         names = config_names(self.parameters[CONFIG]) if CONFIG in self.parameters else {}
-        return tuple(Cell(tuple(configs_first([*self.fixed, *(f"--{key}={value}" for key, value in some.items())])),
-                          some, names) for some in factors)
+        return tuple(
+            Cell(tuple(configs_first([*self.fixed, *(f"--{key}={value}" for key, value in some.items())])), some, names)
+            for some in factors
+        )
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -113,9 +115,11 @@ def _fixed(path: Path, content: dict[str, Any], name: str) -> tuple[str, ...]:
         _require_word(f"{path}: command", word)
     words = [str(word) for word in words]
     if "fit" not in words or words[-1] != ARGS or "sinkablate" not in words:
-        raise UserError(f"{path}: command must be [..., -m, sinkablate, fit, --config, FILE, ..., --sweep, {name}, "
-                        f"{ARGS}]: configs first, {ARGS} last")
-    words = words[words.index("fit") + 1:-1]
+        raise UserError(
+            f"{path}: command must be [..., -m, sinkablate, fit, --config, FILE, ..., --sweep, {name}, "
+            f"{ARGS}]: configs first, {ARGS} last"
+        )
+    words = words[words.index("fit") + 1 : -1]
     for before, word in itertools.pairwise(["", *words]):
         if not word.startswith("-") and (not before.startswith("-") or "=" in before):
             raise UserError(f"{path}: command: {word!r} belongs to no key")

@@ -56,13 +56,28 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
         stop: Counts the signals, which are passed on.
         show: Called again and again.
     """
-    command = [sys.executable, "-m", "sinkablate", "sweep", "run", str(sweep.path), "--out", str(root), "--in_process",
-               "--jobs", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "sinkablate",
+        "sweep",
+        "run",
+        str(sweep.path),
+        "--out",
+        str(root),
+        "--in_process",
+        "--jobs",
+        "1",
+    ]
     env = os.environ | one_thread()
     with stop.listening(), ExitStack() as logs:
         files = [logs.enter_context((root / f"worker{number}.log").open("ab")) for number in range(count)]
-        workers = [subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env,
-                                    start_new_session=True) for file in files]
+        workers = [
+            subprocess.Popen(
+                command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=env, start_new_session=True
+            )
+            for file in files
+        ]
         told = 0
         while any(worker.poll() is None for worker in workers):
             if stop.count > told:
@@ -118,6 +133,7 @@ def _fit(words: list[str], log: Path) -> int:
 @contextlib.contextmanager
 def _interrupt_as_termination() -> Iterator[None]:
     """Ctrl-C as SIGTERM, which `fit` obeys by saving itself."""
+
     def pass_on(_number: int, _frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -13,8 +13,7 @@ from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, failed_because, last_line, state_of
 
-COLORS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red",
-           State.DONE: "green"}
+COLORS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red", State.DONE: "green"}
 EVERY = 0.5
 """Seconds between two looks at the directories."""
 
@@ -37,7 +36,7 @@ def table(sweep: Sweep, root: Path, states: dict[str, State], limit: int | None 
     shown = list(sweep.cells)
     if limit is not None and len(shown) > limit:
         order = [State.RUNNING, State.FAILED, State.PREEMPTED, State.TODO, State.DONE]
-        shown = sorted(shown, key=lambda cell: order.index(states[cell.id]))[:max(limit, 0)]
+        shown = sorted(shown, key=lambda cell: order.index(states[cell.id]))[: max(limit, 0)]
     title = f"{sweep.name}: {totals(states)}"
     made = Table(title=title, title_justify="left", show_header=False, box=None, expand=True)
     for name in ("id", "cell", "state"):
@@ -82,8 +81,9 @@ class View:
     def look(self) -> None:
         """Look at the directories and show what has changed."""
         settled = {key for key, state in self.states.items() if state is State.DONE}
-        now = {cell.id: State.DONE if cell.id in settled else state_of(self.root / cell.id)
-               for cell in self.sweep.cells}
+        now = {
+            cell.id: State.DONE if cell.id in settled else state_of(self.root / cell.id) for cell in self.sweep.cells
+        }
         if self._live:
             self._live.update(table(self.sweep, self.root, now, self.console.height - 3), refresh=True)
         else:
@@ -96,5 +96,9 @@ class View:
             state = now[cell.id]
             if state is not self.states.get(cell.id, State.TODO):
                 words = f": {failed_because(self.root / cell.id)}" if state is State.FAILED else ""
-                self.console.print(f"[{done}/{len(now)}] {cell.id} {cell.label}: {state}{words}", markup=False,
-                                   highlight=False, soft_wrap=True)
+                self.console.print(
+                    f"[{done}/{len(now)}] {cell.id} {cell.label}: {state}{words}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )

@@ -104,8 +104,11 @@ class CellParser:
         """Swept keys whose values have to be parsed with the rest of the words."""
         self._parse(sweep.cells[0].words)
         followed = tuple(f"data.{follow.read}." for follow in self._cli.program.follows)
-        return [key for key, words in sweep.parameters.items()
-                if f"{key}.".startswith(followed) or not all(self._is_scalar(key, word) for word in words)]
+        return [
+            key
+            for key, words in sweep.parameters.items()
+            if f"{key}.".startswith(followed) or not all(self._is_scalar(key, word) for word in words)
+        ]
 
     def _is_scalar(self, key: str, word: str) -> bool:
         """True of a value that can be parsed by itself, or is wrong by itself."""

@@ -119,9 +119,15 @@ class Runner:
         self._starts[cell.id] += 1
         env = os.environ | one_thread() | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
         with (self.root / cell.id / LOG).open("ab") as log:
-            return subprocess.Popen([sys.executable, "-m", "sinkablate", *fit_words(self.sweep, cell, self.root)],
-                                    stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env, pass_fds=[claim],
-                                    start_new_session=True)
+            return subprocess.Popen(
+                [sys.executable, "-m", "sinkablate", *fit_words(self.sweep, cell, self.root)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=env,
+                pass_fds=[claim],
+                start_new_session=True,
+            )
 
     def _ended(self) -> list[Cell]:
         """Let go of children that have ended; the cells that are to be started again."""

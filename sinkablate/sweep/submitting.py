@@ -31,8 +31,10 @@ def job_line(sweep: Sweep, cell: Cell, root: Path) -> str:
     if not configs:
         raise UserError(f"{sweep.path}: command needs a --config FILE to be submitted")
     if any("," in config for config in configs):
-        raise UserError(f"{sweep.path}: --config {', '.join(configs)}: a comma in the name of a config cannot be "
-                        "submitted; rename it")
+        raise UserError(
+            f"{sweep.path}: --config {', '.join(configs)}: a comma in the name of a config cannot be "
+            "submitted; rename it"
+        )
     words = [",".join(configs), *(f"--{key}={value}" for key, value in given if key != CONFIG)]
     return f"{shlex.quote(str(root / cell.id))} {shlex.join(words)}"
 
@@ -61,7 +63,7 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
     most = _largest_array() or len(lines)
     for start in range(0, len(lines), most):
         try:
-            yield _submit_array(sweep, root, lines[start:start + most], number + start // most, dry_run=dry_run)
+            yield _submit_array(sweep, root, lines[start : start + most], number + start // most, dry_run=dry_run)
         except UserError as error:
             rest = f"; {start} of {len(lines)} cells are queued, submit again when these have ended" if start else ""
             raise UserError(f"{error}{rest}") from error
@@ -101,8 +103,9 @@ def _script(*words: str) -> str:
 
 
 def _jobs(root: Path) -> dict[str, str]:
-    return read_notes(root / JOBS, "it names the arrays that were submitted; remove it if squeue shows none of them "
-                      "any more")
+    return read_notes(
+        root / JOBS, "it names the arrays that were submitted; remove it if squeue shows none of them any more"
+    )
 
 
 def _still_queued(root: Path) -> list[str]:
@@ -110,6 +113,7 @@ def _still_queued(root: Path) -> list[str]:
     jobs = _jobs(root)
     if not jobs or shutil.which("squeue") is None:
         return []
-    done = subprocess.run(["squeue", "-h", "-o", "%F", "-u", str(os.getuid())], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        ["squeue", "-h", "-o", "%F", "-u", str(os.getuid())], capture_output=True, text=True, check=False
+    )
     return sorted(set(done.stdout.split()) & set(jobs))

@@ -33,26 +33,37 @@ def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any],
         UserError: Names the first key, or tensor, that differs.
     """
     trains = module._trainer is not None and module._trainer.training
-    saved, now = (_model_keys(h, groups) | (training_keys(h) if trains else {})
-                  for h in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    saved, now = (
+        _model_keys(h, groups) | (training_keys(h) if trains else {})
+        for h in (checkpoint.get("hyper_parameters", {}), module.hparams)
+    )
     refuse_another(saved, now)
-    shapes, ours = ({k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
-                    for state in (checkpoint["state_dict"], module.state_dict()))
+    shapes, ours = (
+        {k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
+        for state in (checkpoint["state_dict"], module.state_dict())
+    )
     for name in ours | shapes:
         if shapes.get(name) != ours.get(name):
-            raise UserError(f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, "
-                            f"{ours.get(name)} here")
+            raise UserError(
+                f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, {ours.get(name)} here"
+            )
 
 
 def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
     """What decides the tensors of a model, by the key a user sets."""
-    followed = {"num_classes": "data.source.num_classes", "in_chans": "data.image.in_chans",
-                "img_size": "data.image.size"}
+    followed = {
+        "num_classes": "data.source.num_classes",
+        "in_chans": "data.image.in_chans",
+        "img_size": "data.image.size",
+    }
     backbone = flat(hparams.get("backbone", {}), "model.backbone.")
     for source in ("pretrained", "checkpoint"):
         backbone.pop(f"model.backbone.{source}", None)
-    return backbone | {key: hparams[name] for name, key in followed.items() if name in hparams} | {
-        f"model.{group}.{key}": value for group in groups for key, value in hparams.get(group, {}).items()}
+    return (
+        backbone
+        | {key: hparams[name] for name, key in followed.items() if name in hparams}
+        | {f"model.{group}.{key}": value for group in groups for key, value in hparams.get(group, {}).items()}
+    )
 
 
 def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:

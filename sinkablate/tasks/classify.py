@@ -49,9 +49,18 @@ class Classify(ImageTask):
     ) -> None:
         super().__init__(backbone, num_classes, img_size)
         shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
-        self.save_hyperparameters({"backbone": asdict(backbone), "optim": asdict(optim), "loss": asdict(loss),
-                                   "ema": asdict(ema), "common_mode": asdict(common_mode), **shape, "seed": seed},
-                                  logger=False)
+        self.save_hyperparameters(
+            {
+                "backbone": asdict(backbone),
+                "optim": asdict(optim),
+                "loss": asdict(loss),
+                "ema": asdict(ema),
+                "common_mode": asdict(common_mode),
+                **shape,
+                "seed": seed,
+            },
+            logger=False,
+        )
         self.optim_config = optim
         self.loss_config = loss
         self.seed = seed
@@ -110,12 +119,16 @@ class Classify(ImageTask):
         """Refuse several views of an image, and a batch that cannot be mixed."""
         views = getattr(data, "views", None)
         if views is not None and views.count > 1:
-            raise UserError(f"data.views.count={views.count}: task=classify trains on one view of an image; "
-                            "data.augment.aug_repeats augments it several times")
+            raise UserError(
+                f"data.views.count={views.count}: task=classify trains on one view of an image; "
+                "data.augment.aug_repeats augments it several times"
+            )
         batch = getattr(data, "batch_size", 0)
         if self.mixup is not None and batch // processes % 2:
-            raise UserError(f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "
-                            f"{processes} processes needs an even number of images")
+            raise UserError(
+                f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "
+                f"{processes} processes needs an even number of images"
+            )
 
     def configure_optimizers(self) -> Any:
         """As every task's."""
@@ -127,9 +140,15 @@ class Classify(ImageTask):
 
 
 def _mixup(loss: LossConfig, num_classes: int) -> Mixup:
-    return Mixup(mixup_alpha=loss.mixup, cutmix_alpha=loss.cutmix, prob=loss.mixup_prob,
-                 switch_prob=loss.mixup_switch_prob, mode=loss.mixup_mode, label_smoothing=loss.smoothing,
-                 num_classes=num_classes)
+    return Mixup(
+        mixup_alpha=loss.mixup,
+        cutmix_alpha=loss.cutmix,
+        prob=loss.mixup_prob,
+        switch_prob=loss.mixup_switch_prob,
+        mode=loss.mixup_mode,
+        label_smoothing=loss.smoothing,
+        num_classes=num_classes,
+    )
 
 
 def _criterion(loss: LossConfig) -> nn.Module:

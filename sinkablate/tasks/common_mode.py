@@ -29,7 +29,7 @@ class CommonModePenalty:
         self.weight = config.weight
         self._updates: list[Tensor] = []
         self._looked = False
-        blocks: list[Any] = list(blocks_of(backbone))[config.skip:]
+        blocks: list[Any] = list(blocks_of(backbone))[config.skip :]
         if not blocks:
             raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize")
         for block in blocks:
@@ -47,9 +47,11 @@ class CommonModePenalty:
 
     def _ungated(self, block: Any) -> Callable[..., None]:
         """A hook that carries the heads' output (B, H, N, d) past the gate: through W_O and LayerScale."""
+
         def hook(module: nn.Module, _args: Any, out: Tensor) -> None:
             if module.training:
                 self._updates.append(block.ls1(block.attn.proj(block.attn.norm(out.transpose(1, 2).flatten(2)))))
+
         return hook
 
     def take(self) -> Tensor:
@@ -59,7 +61,9 @@ class CommonModePenalty:
             self._looked = True
             least = min(float(energy(update.detach())) for update in updates)
             if least < 1e3 * FLOOR:
-                rank_zero_warn(f"model.common_mode: an attention update has a mean square of {least:.0e}, which the "
-                               f"penalty's constant {FLOOR:.0e} swamps; start LayerScale at 1 "
-                               "(model.backbone.init_values=1)")
+                rank_zero_warn(
+                    f"model.common_mode: an attention update has a mean square of {least:.0e}, which the "
+                    f"penalty's constant {FLOOR:.0e} swamps; start LayerScale at 1 "
+                    "(model.backbone.init_values=1)"
+                )
         return torch.stack([common_mode(update.float()) for update in updates]).mean()

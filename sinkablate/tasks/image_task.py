@@ -34,11 +34,16 @@ class ImageTask(MeanOverGroup):
         super().__init__()
         if backbone.img_size not in (None, img_size):
             raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
-        self.val_metrics, self.test_metrics = (nn.ModuleDict({
-            "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
-            "acc5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            "loss": MeanMetric(),
-        }) for _ in range(2))
+        self.val_metrics, self.test_metrics = (
+            nn.ModuleDict(
+                {
+                    "acc1": MulticlassAccuracy(num_classes, top_k=1, average="micro"),
+                    "acc5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+                    "loss": MeanMetric(),
+                }
+            )
+            for _ in range(2)
+        )
         self._copies: dict[nn.Module, nn.Module] = {}
 
     @abstractmethod

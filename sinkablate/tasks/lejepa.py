@@ -45,8 +45,17 @@ class LeJepa(ImageTask):
     ) -> None:
         super().__init__(backbone, num_classes, img_size)
         shape = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
-        self.save_hyperparameters({"backbone": asdict(backbone), "lejepa": asdict(lejepa), "optim": asdict(optim),
-                                   **shape, "probe_classes": num_classes, "seed": seed}, logger=False)
+        self.save_hyperparameters(
+            {
+                "backbone": asdict(backbone),
+                "lejepa": asdict(lejepa),
+                "optim": asdict(optim),
+                **shape,
+                "probe_classes": num_classes,
+                "seed": seed,
+            },
+            logger=False,
+        )
         self.config, self.optim_config, self.seed = lejepa, optim, seed
         model: Any = build_backbone(backbone, **shape, seed=seed)
         self.backbone, width = model, int(model.num_features)
@@ -79,8 +88,9 @@ class LeJepa(ImageTask):
         z = self.projector(features)
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         where = f"{self.current_epoch}/{batch_idx}"
-        regular = sigreg(z, directions(self.seed, where, self.config.directions, z.shape[-1]),
-                         all_ranks=self.config.all_ranks)
+        regular = sigreg(
+            z, directions(self.seed, where, self.config.directions, z.shape[-1]), all_ranks=self.config.all_ranks
+        )
         same = invariance(z.unflatten(0, (-1, views)))
         probe = F.cross_entropy(self.probe(features.detach()), targets.repeat_interleave(views))
         loss = self.config.lamb * regular + (1 - self.config.lamb) * same
@@ -110,9 +120,11 @@ class LeJepa(ImageTask):
         """The backbone as in every task; projector and probe in groups of their own."""
         config, probe = self.optim_config, self.config
         matrices, vectors = ([p for p in self.projector.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0},
-                  {"params": list(self.probe.parameters()), "lr": probe.probe_lr,
-                   "weight_decay": probe.probe_weight_decay}]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+            {"params": list(self.probe.parameters()), "lr": probe.probe_lr, "weight_decay": probe.probe_weight_decay},
+        ]
         return optimizer_and_schedule(self.backbone, config, self.trainer, groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -29,15 +29,17 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     exempt = own | timms
     if config.layer_decay is not None:
         groups: list[dict[str, Any]] = param_groups_layer_decay(
-            model, config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay)
+            model, config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
+        )
         for group in groups:  # our schedule multiplies each group's own lr; timm's scheduler would read lr_scale
             group["lr"] = config.lr * group["lr_scale"]
         return groups
     return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *,
-                   fused: bool = True) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *, fused: bool = True
+) -> Optimizer:
     """timm's optimizer of that name over `parameter_groups`.
 
     Args:
@@ -53,8 +55,13 @@ def make_optimizer(model: nn.Module, config: OptimConfig, more: Sequence[dict[st
     if any(name in config.opt for name in WITH_BETAS):
         arguments["betas"] = config.betas
     try:
-        return create_optimizer_v2([*parameter_groups(model, config), *more], opt=config.opt, lr=config.lr,
-                                   weight_decay=config.weight_decay, **arguments)
+        return create_optimizer_v2(
+            [*parameter_groups(model, config), *more],
+            opt=config.opt,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            **arguments,
+        )
     except (ValueError, AssertionError, TypeError) as error:
         raise UserError(f"model.optim.opt={config.opt}: {error}") from error
 
@@ -80,10 +87,16 @@ def total_steps(trainer: L.Trainer) -> int:
     limit = trainer.limit_train_batches
     batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
     interval = getattr(trainer, "val_check_interval", None)  # there is none where it is a time
-    if (isinstance(interval, int) and interval > batches and trainer.limit_val_batches
-            and trainer.check_val_every_n_epoch is not None):
-        raise UserError(f"trainer.val_check_interval={interval} exceeds the {batches} batches of an epoch; "
-                        "trainer.check_val_every_n_epoch=null counts batches over epochs")
+    if (
+        isinstance(interval, int)
+        and interval > batches
+        and trainer.limit_val_batches
+        and trainer.check_val_every_n_epoch is not None
+    ):
+        raise UserError(
+            f"trainer.val_check_interval={interval} exceeds the {batches} batches of an epoch; "
+            "trainer.check_val_every_n_epoch=null counts batches over epochs"
+        )
     if trainer.max_epochs in (None, -1):
         steps = trainer.max_steps
         if steps == -1:
@@ -93,8 +106,10 @@ def total_steps(trainer: L.Trainer) -> int:
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
     steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
     if steps < 1:
-        raise UserError(f"nothing to train: trainer.max_epochs={epochs}, trainer.max_steps={trainer.max_steps}, "
-                        f"trainer.limit_train_batches={limit} of {length} batches an epoch")
+        raise UserError(
+            f"nothing to train: trainer.max_epochs={epochs}, trainer.max_steps={trainer.max_steps}, "
+            f"trainer.limit_train_batches={limit} of {length} batches an epoch"
+        )
     return steps
 
 
@@ -111,8 +126,9 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
     return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, floor))
 
 
-def optimizer_and_schedule(model: nn.Module, config: OptimConfig, trainer: L.Trainer,
-                           more: Sequence[dict[str, Any]] = ()) -> Any:
+def optimizer_and_schedule(
+    model: nn.Module, config: OptimConfig, trainer: L.Trainer, more: Sequence[dict[str, Any]] = ()
+) -> Any:
     """What a task's `configure_optimizers` returns: timm's optimizer, and a schedule that moves every step.
 
     Args:

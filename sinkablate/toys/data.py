@@ -50,8 +50,10 @@ class ToyData(L.LightningDataModule):
             UserError: More than one process: every one of them would draw the same sequences.
         """
         if self.trainer is not None and self.trainer.world_size > 1:
-            raise UserError(f"trainer.devices: toy tasks run in one process, not {self.trainer.world_size}; "
-                            "run seeds and mechanisms side by side instead")
+            raise UserError(
+                f"trainer.devices: toy tasks run in one process, not {self.trainer.world_size}; "
+                "run seeds and mechanisms side by side instead"
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One batch a step, from the trainer's position on."""

@@ -33,21 +33,26 @@ class _Watcher(Recorder):
 def null_token(view: BlockView, task: ToyTask, tokens: Tensor) -> dict[str, float]:
     """Attention to the null token (column 0) of the tokens that rest and of the others, and its projected value norm
     over that of the drawn tokens."""
-    to_null = view.weights()[:, 0, view.layout.num_prefix:, 0]
+    to_null = view.weights()[:, 0, view.layout.num_prefix :, 0]
     rests = task.rests(tokens)
     norms = torch.linalg.vector_norm(torch.einsum("hcd,bhnd->bhnc", view.out_map, view.v), dim=-1)[:, 0]
-    drawn = norms[:, view.layout.num_prefix:view.layout.num_tokens]
-    return {"attention_nop": float(to_null[rests].mean()), "attention_active": float(to_null[~rests].mean()),
-            "value_ratio": float(norms[:, 0].mean() / drawn.mean())}
+    drawn = norms[:, view.layout.num_prefix : view.layout.num_tokens]
+    return {
+        "attention_nop": float(to_null[rests].mean()),
+        "attention_active": float(to_null[~rests].mean()),
+        "value_ratio": float(norms[:, 0].mean() / drawn.mean()),
+    }
 
 
 def source_token(view: BlockView, task: ToyTask, tokens: Tensor) -> dict[str, float]:
     """Mean attention that the strongest column and the source token receive from all queries."""
     columns = view.weights().mean(-2)[:, 0]
     at = task.source(tokens) + view.layout.num_prefix
-    return {"inflow_max": float(columns.amax(-1).mean()),
-            "inflow_source": float(columns.gather(-1, at[:, None]).mean()),
-            "inflow_is_source": float((columns.argmax(-1) == at).double().mean())}
+    return {
+        "inflow_max": float(columns.amax(-1).mean()),
+        "inflow_source": float(columns.gather(-1, at[:, None]).mean()),
+        "inflow_is_source": float((columns.argmax(-1) == at).double().mean()),
+    }
 
 
 @torch.no_grad()
@@ -69,13 +74,21 @@ def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, 
         if "value_ratio" not in found:
             quantities["value_ratio"] = float(np.nanmedian(records.heads["ratio_out"][:, index]))
         counts = {f"label_{verdict.name.lower()}": float((labels[:, index] == verdict).mean()) for verdict in VERDICTS}
-        blocks.append({**found, **quantities, **counts, "query_key_sigma1": float(largest[index, 0]),
-                       "spectral_spike": float(spike[index, 0])})
+        blocks.append(
+            {
+                **found,
+                **quantities,
+                **counts,
+                "query_key_sigma1": float(largest[index, 0]),
+                "spectral_spike": float(spike[index, 0]),
+            }
+        )
     best = max(blocks, key=lambda block: block.get("inflow_source", 0.0))
     out = {f"toy/{name}": value for name, value in best.items()}
     if len(blocks) > 1:
-        out |= {f"toy/{name}/block{index}": value
-                for index, block in enumerate(blocks) for name, value in block.items()}
+        out |= {
+            f"toy/{name}/block{index}": value for index, block in enumerate(blocks) for name, value in block.items()
+        }
     return out
 
 

@@ -21,8 +21,9 @@ class ToyBlock(nn.Module):
     def __init__(self, config: ToyConfig, *, mlp: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width)
-        self.attn = Attention.from_timm(TimmAttention(config.width, num_heads=1, qkv_bias=False, proj_bias=False),
-                                        config.attention)
+        self.attn = Attention.from_timm(
+            TimmAttention(config.width, num_heads=1, qkv_bias=False, proj_bias=False), config.attention
+        )
         self.pathway = GlobalPathway(config.pathway, config.width) if config.pathway.kind == "global" else None
         self.norm2 = nn.LayerNorm(config.width) if mlp else nn.Identity()
         self.mlp = Mlp(config.width, 4 * config.width) if mlp else None
@@ -62,8 +63,11 @@ class ToyTransformer(nn.Module):
             leaf = name.rpartition(".")[2]
             g = generator(seed, name)
             if ".gate." in name:
-                std, bias = ((0.02, config.pathway.gate_init_bias) if ".pathway." in name else
-                             (config.attention.gate_init_std, config.attention.gate_init_bias))
+                std, bias = (
+                    (0.02, config.pathway.gate_init_bias)
+                    if ".pathway." in name
+                    else (config.attention.gate_init_std, config.attention.gate_init_bias)
+                )
                 p.normal_(std=std, generator=g) if leaf == "weight" else p.fill_(bias)
             elif p.ndim == 2 and leaf == "weight":
                 p.uniform_(-(p.shape[1] ** -0.5), p.shape[1] ** -0.5, generator=g)
@@ -87,7 +91,7 @@ class ToyTransformer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Outputs of the tokens (B, N, D); those of the prefix are not part of any task."""
         out: Tensor = self.forward_features(tokens)
-        return out[:, self.num_prefix_tokens:]
+        return out[:, self.num_prefix_tokens :]
 
 
 def build_toy(config: ToyConfig, seed: int) -> ToyTransformer:

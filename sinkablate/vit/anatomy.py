@@ -75,11 +75,21 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
     if not isinstance(proj, nn.Linear) or norm1 is None or norm2 is None or num_heads is None:
         raise UserError(f"{family} cannot be measured: block {index} is not attention and MLP in sequence")
     if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
-        raise UserError(f"{family} cannot be measured: a norm between the heads and W_O mixes them, "
-                        "so that no head has an update of its own")
-    return BlockParts(block=block, attn=attn, proj=proj, gamma=_first(block, _GAMMA), norm1=norm1, norm2=norm2,
-                      gate=getattr(attn, "gate", None), num_heads=int(num_heads),
-                      pathway=getattr(block, "pathway", None))
+        raise UserError(
+            f"{family} cannot be measured: a norm between the heads and W_O mixes them, "
+            "so that no head has an update of its own"
+        )
+    return BlockParts(
+        block=block,
+        attn=attn,
+        proj=proj,
+        gamma=_first(block, _GAMMA),
+        norm1=norm1,
+        norm2=norm2,
+        gate=getattr(attn, "gate", None),
+        num_heads=int(num_heads),
+        pathway=getattr(block, "pathway", None),
+    )
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:

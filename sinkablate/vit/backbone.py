@@ -19,10 +19,20 @@ from sinkablate.errors import UserError
 from sinkablate.vit.init import draw_parameters, generator
 from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
 
-default_cfgs = generate_default_cfgs({
-    "vit_mini.untrained": {"url": "", "num_classes": 10, "input_size": (1, 28, 28), "fixed_input_size": True,
-                           "mean": (0.286,), "std": (0.353,), "first_conv": "patch_embed.proj", "classifier": "head"},
-})
+default_cfgs = generate_default_cfgs(
+    {
+        "vit_mini.untrained": {
+            "url": "",
+            "num_classes": 10,
+            "input_size": (1, 28, 28),
+            "fixed_input_size": True,
+            "mean": (0.286,),
+            "std": (0.353,),
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        }
+    }
+)
 
 
 @register_model  # type: ignore[untyped-decorator]
@@ -65,8 +75,9 @@ def _built(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
     loaded = _loaded_names(source, config, weights) if config.pretrained or (weights and not ours) else set()
     model = _with_registers(source, config, shape, seed, transfer=bool(loaded))
     _change_blocks(model, config)
-    folded = (model.no_embed_class and not source.no_embed_class and model.has_class_token
-              and not config.fixed_sincos)  # whose CLS row is zero
+    folded = (
+        model.no_embed_class and not source.no_embed_class and model.has_class_token and not config.fixed_sincos
+    )  # whose CLS row is zero
     draw_parameters(model, config, seed, keep=loaded, folded=folded)
     if config.fixed_sincos:
         _fix_sincos_positions(model)
@@ -89,22 +100,35 @@ def short_name(name: str) -> str:
     return name.replace("/", "_").replace(":", "_")
 
 
-def _create(config: BackboneConfig, shape: dict[str, int], seed: int, weights: dict[str, Tensor] | None = None,
-            **overrides: Any) -> nn.Module:
+def _create(
+    config: BackboneConfig, shape: dict[str, int], seed: int, weights: dict[str, Tensor] | None = None, **overrides: Any
+) -> nn.Module:
     """timm's model, built under its own seed so that the global random state stays as it was."""
     key = f"model.backbone.name={config.name}"
     base = config.name.split(".")[0]
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=3)
         raise UserError(f"{key}: timm has no such model" + (f"; did you mean {', '.join(near)}?" if near else ""))
-    shaped = ("embed_dim", "depth", "num_heads", "patch_size", "mlp_ratio", "qkv_bias", "init_values", "class_token",
-              "global_pool")
+    shaped = (
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "patch_size",
+        "mlp_ratio",
+        "qkv_bias",
+        "init_values",
+        "class_token",
+        "global_pool",
+    )
     rates = ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate")
     arguments = {name: getattr(config, name) for name in (*shaped, *rates)}
     arguments = {k: v for k, v in arguments.items() if v is not None and (v or k not in rates)}
     if weights is not None:
-        arguments["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False,
-                                               "num_classes": weights_classes(config, weights)}
+        arguments["pretrained_cfg_overlay"] = {
+            "state_dict": weights,
+            "custom_load": False,
+            "num_classes": weights_classes(config, weights),
+        }
     pretrained = weights is not None or (config.pretrained and not overrides)
     # with the weights' own head the load is strict: timm lets any key go astray when the classes differ
     built = shape | ({"num_classes": weights_classes(config, weights)} if pretrained else {})
@@ -138,19 +162,27 @@ def _require_whole_patches(model: nn.Module, key: str) -> None:
     sizes, patches = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
     for size, patch in zip(to_2tuple(sizes or 0), to_2tuple(patches or 1), strict=True):
         if size % patch:
-            raise UserError(f"{key}: images of {size} pixels do not divide into patches of {patch} "
-                            "(model.backbone.img_size, model.backbone.patch_size)")
+            raise UserError(
+                f"{key}: images of {size} pixels do not divide into patches of {patch} "
+                "(model.backbone.img_size, model.backbone.patch_size)"
+            )
 
 
 def _as_timm_has_it(model: nn.Module, config: BackboneConfig) -> nn.Module:
     """A family that is measured but not changed."""
-    asked = {"pathway": config.pathway.kind != "none",
-             "attention": not config.attention.is_identity, "match_parameters": config.match_parameters != "none",
-             "registers": config.registers is not None, "fixed_sincos": config.fixed_sincos}
+    asked = {
+        "pathway": config.pathway.kind != "none",
+        "attention": not config.attention.is_identity,
+        "match_parameters": config.match_parameters != "none",
+        "registers": config.registers is not None,
+        "fixed_sincos": config.fixed_sincos,
+    }
     for name, wanted in asked.items():
         if wanted:
-            raise UserError(f"model.backbone.{name} cannot change {config.name} ({type(model).__name__}): only timm's "
-                            "plain ViTs can be changed (vit_*, deit3_*, *_dinov2, CLIP, SigLIP)")
+            raise UserError(
+                f"model.backbone.{name} cannot change {config.name} ({type(model).__name__}): only timm's "
+                "plain ViTs can be changed (vit_*, deit3_*, *_dinov2, CLIP, SigLIP)"
+            )
     return model
 
 
@@ -162,8 +194,9 @@ def _loaded_names(source: VisionTransformer, config: BackboneConfig, weights: di
     return names
 
 
-def _with_registers(source: VisionTransformer, config: BackboneConfig, shape: dict[str, int], seed: int,
-                    transfer: bool) -> VisionTransformer:
+def _with_registers(
+    source: VisionTransformer, config: BackboneConfig, shape: dict[str, int], seed: int, transfer: bool
+) -> VisionTransformer:
     """The model with `config.registers` register tokens; the same object where nothing changes.
 
     Registers without a position embedding need timm's `no_embed_class`, which also drops the one of CLS. That one
@@ -174,8 +207,10 @@ def _with_registers(source: VisionTransformer, config: BackboneConfig, shape: di
     if n is None or (n == source.num_reg_tokens and (n == 0 or config.register_pos_embed == positioned)):
         return source
     if transfer and source.num_reg_tokens:
-        raise UserError(f"model.backbone.registers={n}: the weights of {config.name} come with "
-                        f"{source.num_reg_tokens} registers, which cannot be exchanged")
+        raise UserError(
+            f"model.backbone.registers={n}: the weights of {config.name} come with "
+            f"{source.num_reg_tokens} registers, which cannot be exchanged"
+        )
     no_embed_class = not config.register_pos_embed if n else source.no_embed_class
     target = _create(config, shape, seed, reg_tokens=n, no_embed_class=no_embed_class)
     if transfer:
@@ -255,5 +290,6 @@ def _load(model: VisionTransformer, weights: dict[str, Tensor], config: Backbone
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"model.backbone.checkpoint={config.checkpoint} is of another model: "
-                        f"{' '.join(str(error).split())[:300]}") from error
+        raise UserError(
+            f"model.backbone.checkpoint={config.checkpoint} is of another model: {' '.join(str(error).split())[:300]}"
+        ) from error

@@ -27,8 +27,13 @@ def generator(seed: int, name: str) -> Generator:
 
 
 @torch.no_grad()
-def draw_parameters(model: VisionTransformer, config: BackboneConfig, seed: int,
-                    keep: Container[str] = frozenset(), folded: bool = False) -> None:
+def draw_parameters(
+    model: VisionTransformer,
+    config: BackboneConfig,
+    seed: int,
+    keep: Container[str] = frozenset(),
+    folded: bool = False,
+) -> None:
     """Draw every parameter of a converted timm ViT, except those named in `keep` (they came from a checkpoint).
 
     `folded` says that the CLS position was folded into the CLS token, which is then the sum of both draws.
@@ -45,8 +50,11 @@ def draw_parameters(model: VisionTransformer, config: BackboneConfig, seed: int,
         model.cls_token += _position_rows(model.cls_token, "cls", seed)
     for prefix, module in model.named_modules():
         if isinstance(module, Attention) and module.gate is not None and f"{prefix}.gate.weight" not in keep:
-            normal_(module.gate.weight, std=config.attention.gate_init_std,
-                    generator=generator(seed, f"{prefix}.gate.weight"))
+            normal_(
+                module.gate.weight,
+                std=config.attention.gate_init_std,
+                generator=generator(seed, f"{prefix}.gate.weight"),
+            )
             module.gate.bias.fill_(config.attention.gate_init_bias)
         if isinstance(module, GlobalPathway) and f"{prefix}.gate.bias" not in keep:
             module.gate.bias.fill_(config.pathway.gate_init_bias)
@@ -83,8 +91,9 @@ def _draw(module: nn.Module, leaf: str, p: Tensor, config: BackboneConfig, seed:
         case _, ("weight" | "bias") if "Norm" in type(module).__name__:
             p.fill_(1.0 if leaf == "weight" else 0.0)
         case _:
-            raise UserError(f"model.backbone.name={config.name}: no initialization rule for {name} "
-                            f"of {type(module).__name__}")
+            raise UserError(
+                f"model.backbone.name={config.name}: no initialization rule for {name} of {type(module).__name__}"
+            )
 
 
 def _draw_pos_embed(model: VisionTransformer, p: Tensor, seed: int) -> None:

@@ -49,8 +49,11 @@ class TokenLayout:
 
     def types(self, extra: tuple[TokenType, ...] = ()) -> Tensor:
         """Token type of each column, (N + len(extra),) int64."""
-        counts = ((TokenType.CLS, self.num_cls), (TokenType.REGISTER, self.num_registers),
-                  (TokenType.PATCH, self.num_patches))
+        counts = (
+            (TokenType.CLS, self.num_cls),
+            (TokenType.REGISTER, self.num_registers),
+            (TokenType.PATCH, self.num_patches),
+        )
         return torch.tensor([int(t) for t, n in counts for _ in range(n)] + [int(t) for t in extra])
 
 
@@ -73,8 +76,10 @@ def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
         masks = getattr(getattr(model, "config", None), "mask_ratio", 0)  # ViTMAE drops patches at random
         prefix = sum(found) if isqrt(patches) ** 2 == patches and not masks else None
     if prefix != sum(found):
-        raise UserError(f"{type(model).__name__} does not say where its tokens are: {prefix or 'unknown'} prefix "
-                        f"tokens, but {found[0]} class tokens and {found[1]} registers")
+        raise UserError(
+            f"{type(model).__name__} does not say where its tokens are: {prefix or 'unknown'} prefix "
+            f"tokens, but {found[0]} class tokens and {found[1]} registers"
+        )
     return TokenLayout(*found, patches)
 
 

@@ -35,8 +35,15 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         raise UserError(f"{key}: truncated or not a checkpoint ({reason})") from error
     while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
         content = inner
-    tensors = {k: v.float() if v.is_floating_point() else v  # positions are resampled in the dtype they come in
-               for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    tensors = (
+        {
+            k: v.float() if v.is_floating_point() else v  # positions are resampled in the dtype they come in
+            for k, v in content.items()
+            if isinstance(v, Tensor)
+        }
+        if isinstance(content, dict)
+        else {}
+    )
     if not tensors:
         raise UserError(f"{key}: holds no state dict")
     ours = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
@@ -51,8 +58,9 @@ def require_finite_weights(path: str, weights: dict[str, Tensor]) -> None:
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(f"model.backbone.checkpoint={path}: {name} holds NaN or infinity; take an earlier "
-                            "checkpoint")
+            raise UserError(
+                f"model.backbone.checkpoint={path}: {name} holds NaN or infinity; take an earlier checkpoint"
+            )
 
 
 def weights_classes(config: BackboneConfig, weights: dict[str, Tensor] | None = None) -> int:

@@ -11,10 +11,20 @@ from variants import livelier, make, noise
 from sinkablate.config import AttentionConfig
 
 AXES: list[dict[str, Any]] = [
-    {}, {"sink": "zero"}, {"sink": "learned"}, {"sink": "kv_bias"}, {"score": "clipped_softmax"}, {"score": "relu"},
-    {"score": "pointwise", "pointwise_function": "gelu"}, {"score": "polynomial"}, {"score": "sigmoid"},
-    {"score": "sigmoid", "sigmoid_bias": "learned"}, {"gate": "headwise"}, {"gate": "elementwise"},
-    {"gate": "headwise", "gate_position": "value"}, {"gate": "elementwise", "gate_position": "value"},
+    {},
+    {"sink": "zero"},
+    {"sink": "learned"},
+    {"sink": "kv_bias"},
+    {"score": "clipped_softmax"},
+    {"score": "relu"},
+    {"score": "pointwise", "pointwise_function": "gelu"},
+    {"score": "polynomial"},
+    {"score": "sigmoid"},
+    {"score": "sigmoid", "sigmoid_bias": "learned"},
+    {"gate": "headwise"},
+    {"gate": "elementwise"},
+    {"gate": "headwise", "gate_position": "value"},
+    {"gate": "elementwise", "gate_position": "value"},
 ]
 
 

@@ -15,9 +15,11 @@ A, B, OPTIM, LOSS = "model.backbone.attention", "model.backbone", "model.optim",
 GATE = AttentionConfig(gate="headwise")
 
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
-    *((AttentionConfig, {"sink": sink, "score": score}, f"{A}.sink={sink}")
-      for sink in ("zero", "learned", "kv_bias")
-      for score in ("clipped_softmax", "relu", "pointwise", "polynomial", "sigmoid")),
+    *(
+        (AttentionConfig, {"sink": sink, "score": score}, f"{A}.sink={sink}")
+        for sink in ("zero", "learned", "kv_bias")
+        for score in ("clipped_softmax", "relu", "pointwise", "polynomial", "sigmoid")
+    ),
     (AttentionConfig, {"gate_frozen": True}, f"{A}.gate_frozen=true"),
     (AttentionConfig, {"gate_position": "value"}, f"{A}.gate_position=value"),
     (AttentionConfig, {"gate_init_std": 0.1}, f"{A}.gate_init_std=0.1 has no effect with {A}.gate=none"),
@@ -36,10 +38,14 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (AttentionConfig, {"score": "pointwise", "pointwise_alpha": 1.5}, f"{A}.pointwise_alpha must"),
     (AttentionConfig, {"score": "polynomial", "polynomial_power": 0}, f"{A}.polynomial_power must"),
     (BackboneConfig, {"name": ""}, f"{B}.name must"),
-    *((BackboneConfig, {name: 0}, f"{B}.{name} must")
-      for name in ("img_size", "embed_dim", "depth", "num_heads", "patch_size")),
-    *((BackboneConfig, {name: 1.0}, f"{B}.{name} must")
-      for name in ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate")),
+    *(
+        (BackboneConfig, {name: 0}, f"{B}.{name} must")
+        for name in ("img_size", "embed_dim", "depth", "num_heads", "patch_size")
+    ),
+    *(
+        (BackboneConfig, {name: 1.0}, f"{B}.{name} must")
+        for name in ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate")
+    ),
     (BackboneConfig, {"registers": -1}, f"{B}.registers must"),
     (BackboneConfig, {"register_pos_embed": True}, f"{B}.register_pos_embed=true needs {B}.registers"),
     (BackboneConfig, {"registers": 0, "register_pos_embed": True}, f"{B}.register_pos_embed=true"),

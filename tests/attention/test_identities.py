@@ -118,7 +118,7 @@ def by_hand(module: Attention, x: Tensor) -> Tensor:
     outs = []
     for h in range(H):
         part = slice(h * D, (h + 1) * D)
-        g = gate[..., h * per_head:(h + 1) * per_head]
+        g = gate[..., h * per_head : (h + 1) * per_head]
         values = v[..., part] * g if module.config.gate_position == "value" else v[..., part]
         out = (q[..., part] @ k[..., part].mT / D**0.5).softmax(-1) @ values
         outs.append(out if module.config.gate_position == "value" else out * g)

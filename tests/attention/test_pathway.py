@@ -24,6 +24,7 @@ def pathway() -> GlobalPathway:
 
 # ---- the pathway
 
+
 def test_it_is_its_formula(pathway: GlobalPathway) -> None:
     pool, value, proj, gate = pathway.pool.weight[0], pathway.value.weight, pathway.proj.weight, pathway.gate
     for b in range(3):
@@ -90,11 +91,18 @@ def test_numbers_without_a_pathway_are_refused() -> None:
     with pytest.raises(UserError, match=r"pathway\.width=8 has no effect"):
         PathwayConfig(width=8)
     with pytest.raises(UserError, match=r"model\.backbone\.pathway cannot change"):
-        make(name="eva02_tiny_patch14_224", depth=None, embed_dim=None, qkv_bias=None, patch_size=None,
-             pathway=PathwayConfig(kind="global"))
+        make(
+            name="eva02_tiny_patch14_224",
+            depth=None,
+            embed_dim=None,
+            qkv_bias=None,
+            patch_size=None,
+            pathway=PathwayConfig(kind="global"),
+        )
 
 
 # ---- the penalty
+
 
 def test_a_common_update_scores_one_and_a_centered_one_zero() -> None:
     common = noise(4, 1, 6, dtype=torch.float64).expand(4, 9, 6)

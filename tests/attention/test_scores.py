@@ -17,9 +17,14 @@ S = 3 * noise(2, 3, N, N, dtype=torch.float64)
 def plain(score: str, s: float, row: list[float], a: AttentionConfig) -> float:
     """One weight, from scalars."""
     n = len(row)
-    h = {"relu": lambda: max(s, 0.0), "relu2": lambda: max(s, 0.0) ** 2, "identity": lambda: s,
-         "gelu": lambda: s * 0.5 * (1 + math.erf(s / math.sqrt(2))), "softplus": lambda: math.log1p(math.exp(s)),
-         "sigmoid": lambda: 1 / (1 + math.exp(-s))}
+    h = {
+        "relu": lambda: max(s, 0.0),
+        "relu2": lambda: max(s, 0.0) ** 2,
+        "identity": lambda: s,
+        "gelu": lambda: s * 0.5 * (1 + math.erf(s / math.sqrt(2))),
+        "softplus": lambda: math.log1p(math.exp(s)),
+        "sigmoid": lambda: 1 / (1 + math.exp(-s)),
+    }
     softmax = math.exp(s) / sum(math.exp(r) for r in row)
     gamma = -a.clip_alpha / n
     match score:
@@ -30,20 +35,33 @@ def plain(score: str, s: float, row: list[float], a: AttentionConfig) -> float:
         case "relu":
             return max(s, 0.0) / n
         case "pointwise":
-            return n ** -a.pointwise_alpha * h[a.pointwise_function]()
+            return n**-a.pointwise_alpha * h[a.pointwise_function]()
         case "polynomial":
             return math.sqrt(1 / n) * s**a.polynomial_power
     return 1 / (1 + math.exp(-(s - math.log(n))))
 
 
-POINTWISE = [{"score": "pointwise", "pointwise_function": h, "pointwise_alpha": alpha}
-             for h in ("relu", "relu2", "gelu", "softplus", "identity", "sigmoid") for alpha in (0.0, 0.5)]
+POINTWISE = [
+    {"score": "pointwise", "pointwise_function": h, "pointwise_alpha": alpha}
+    for h in ("relu", "relu2", "gelu", "softplus", "identity", "sigmoid")
+    for alpha in (0.0, 0.5)
+]
 
 
-@pytest.mark.parametrize("fields", [
-    {}, {"score": "clipped_softmax"}, {"score": "clipped_softmax", "clip_zeta": 1.1, "clip_alpha": 2.0},
-    {"score": "relu"}, {"score": "polynomial"}, {"score": "polynomial", "polynomial_power": 2},
-    {"score": "sigmoid"}, *POINTWISE], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"score": "clipped_softmax"},
+        {"score": "clipped_softmax", "clip_zeta": 1.1, "clip_alpha": 2.0},
+        {"score": "relu"},
+        {"score": "polynomial"},
+        {"score": "polynomial", "polynomial_power": 2},
+        {"score": "sigmoid"},
+        *POINTWISE,
+    ],
+    ids=str,
+)
 def test_a_score_is_its_formula(fields: dict) -> None:
     config = AttentionConfig(**fields)
     weights = weights_from_logits(S, config)

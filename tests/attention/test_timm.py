@@ -73,9 +73,14 @@ class Rewritten(TimmAttention):
     """A subclass may compute anything."""
 
 
-@pytest.mark.parametrize(("attn", "says"), [
-    (nn.MultiheadAttention(40, 4), "MultiheadAttention"), (Rewritten(40, num_heads=4), "Rewritten"),
-    (TimmAttention(40, num_heads=4, gated=True), "already has an attention gate")])
+@pytest.mark.parametrize(
+    ("attn", "says"),
+    [
+        (nn.MultiheadAttention(40, 4), "MultiheadAttention"),
+        (Rewritten(40, num_heads=4), "Rewritten"),
+        (TimmAttention(40, num_heads=4, gated=True), "already has an attention gate"),
+    ],
+)
 def test_other_attention_is_refused_by_name(attn: nn.Module, says: str) -> None:
     with pytest.raises(UserError, match=says):
         Attention.from_timm(attn, AttentionConfig(sink="zero"))

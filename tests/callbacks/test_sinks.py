@@ -27,8 +27,12 @@ from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.tokens import TokenType
 
 TRAININGS = {
-    "dropout and drop-path": ("--model.backbone.drop_rate=0.1", "--model.backbone.proj_drop_rate=0.1",
-                              "--model.backbone.attn_drop_rate=0.1", "--model.backbone.drop_path_rate=0.2"),
+    "dropout and drop-path": (
+        "--model.backbone.drop_rate=0.1",
+        "--model.backbone.proj_drop_rate=0.1",
+        "--model.backbone.attn_drop_rate=0.1",
+        "--model.backbone.drop_path_rate=0.2",
+    ),
     "accumulation": ("--trainer.accumulate_grad_batches=2", "--trainer.limit_train_batches=5"),
     "ema": ("--model.ema.decay=0.9",),
     "mixup and cutmix": ("--model.loss.mixup=0.8", "--model.loss.cutmix=1.0"),
@@ -50,8 +54,14 @@ def assert_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("args", TRAININGS.values(), ids=TRAININGS.keys())
 def test_training_is_the_same_to_the_bit_with_and_without(args: tuple[str, ...], tmp_path: Path) -> None:
     for name, every in (("on", 1), ("off", 0)):
-        fit(tmp_path / name, "--trainer.limit_train_batches=3", "--trainer.max_epochs=2", "--diagnostics.images=4",
-            f"--diagnostics.every_n_steps={every}", *args).succeeded()
+        fit(
+            tmp_path / name,
+            "--trainer.limit_train_batches=3",
+            "--trainer.max_epochs=2",
+            "--diagnostics.images=4",
+            f"--diagnostics.every_n_steps={every}",
+            *args,
+        ).succeeded()
     assert_equal(tensors(tmp_path / "on"), tensors(tmp_path / "off"))
     for name in ("train/loss", "lr", "val/acc1", "val/loss", "stability/grad_norm"):
         assert column(tmp_path / "on", name) == column(tmp_path / "off", name), name
@@ -68,8 +78,9 @@ def test_zero_switches_it_off(tmp_path: Path) -> None:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, whose thresholds are so low that there are events."""
     run_dir = tmp_path_factory.mktemp("measured") / "run"
-    fit(run_dir, *LOW, "--model.optim.lr=0.01", "--model.optim.warmup_steps=0",
-        "--model.backbone.registers=2").succeeded()
+    fit(
+        run_dir, *LOW, "--model.optim.lr=0.01", "--model.optim.warmup_steps=0", "--model.backbone.registers=2"
+    ).succeeded()
     return run_dir
 
 
@@ -94,19 +105,35 @@ def data() -> ImageData:
 def train(root: Path, data: ImageData, task: Classify, batches: int, every: int, **trainer: Any) -> list[int | None]:
     """Train from Python for an epoch of some batches; returns the steps that were measured."""
     told = Told()
-    L.Trainer(default_root_dir=root, accelerator="cpu", max_epochs=1, limit_train_batches=batches, logger=told,
-              callbacks=[SinkDiagnostics(every, images=4, heatmap=False)], enable_checkpointing=False,
-              enable_progress_bar=False, enable_model_summary=False,
-              **{"limit_val_batches": 0} | trainer).fit(task, datamodule=data)
+    L.Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=batches,
+        logger=told,
+        callbacks=[SinkDiagnostics(every, images=4, heatmap=False)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"limit_val_batches": 0} | trainer,
+    ).fit(task, datamodule=data)
     return told.steps
 
 
-@pytest.mark.parametrize(("batches", "accumulate", "every", "steps"), [
-    (4, 1, 1, [0, 1, 2, 3, 4]), (5, 1, 2, [0, 2, 4, 5]), (4, 1, 2, [0, 2, 4]), (2, 1, 50, [0, 2]),
-    (5, 2, 1, [0, 1, 2, 3]), (9, 3, 2, [0, 2, 3]),
-])
-def test_measures_each_due_optimizer_step_once(batches: int, accumulate: int, every: int, steps: list[int],
-                                               data: ImageData, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "every", "steps"),
+    [
+        (4, 1, 1, [0, 1, 2, 3, 4]),
+        (5, 1, 2, [0, 2, 4, 5]),
+        (4, 1, 2, [0, 2, 4]),
+        (2, 1, 50, [0, 2]),
+        (5, 2, 1, [0, 1, 2, 3]),
+        (9, 3, 2, [0, 2, 3]),
+    ],
+)
+def test_measures_each_due_optimizer_step_once(
+    batches: int, accumulate: int, every: int, steps: list[int], data: ImageData, tmp_path: Path
+) -> None:
     assert train(tmp_path, data, Classify(), batches, every, accumulate_grad_batches=accumulate) == steps
     files = sorted((tmp_path / "diagnostics").glob("*.parquet"))
     assert [path.name for path in files] == [f"step_{step:08d}.parquet" for step in steps]
@@ -132,10 +159,21 @@ def test_a_compiled_model_keeps_its_graphs_and_its_weights(data: ImageData, tmp_
 
 def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    fit(run_dir, "--model.backbone.registers=2", "--model.backbone.attention.gate=headwise",
-        "--model.optim.lr=0.01", "--model.optim.warmup_steps=0", "--diagnostics.batch_size=3").succeeded()
-    model = build_backbone(BackboneConfig(registers=2, attention=AttentionConfig(gate="headwise")), num_classes=10,
-                           in_chans=1, img_size=28, seed=1)
+    fit(
+        run_dir,
+        "--model.backbone.registers=2",
+        "--model.backbone.attention.gate=headwise",
+        "--model.optim.lr=0.01",
+        "--model.optim.warmup_steps=0",
+        "--diagnostics.batch_size=3",
+    ).succeeded()
+    model = build_backbone(
+        BackboneConfig(registers=2, attention=AttentionConfig(gate="headwise")),
+        num_classes=10,
+        in_chans=1,
+        img_size=28,
+        seed=1,
+    )
     model.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in tensors(run_dir).items()})
     images = data.probe_images(8).images
     thresholds = ThresholdConfig()
@@ -161,13 +199,15 @@ def test_the_summary_counts_events_by_type_as_the_table_of_blocks(rule: str, mea
         for kind in TokenType:
             share = rows[f"events_{rule}_{kind.label}"]
             assert sum(shares[kind.label] for shares in counted.values()) == pytest.approx(
-                (rows[f"events_{rule}"] * share).sum())
+                (rows[f"events_{rule}"] * share).sum()
+            )
     assert summary["counts"]["adaptive"]["events"] > 0
 
 
 @pytest.mark.parametrize(("value", "label", "other"), [(0.0, "nop", "broadcast"), (1.0, "broadcast", "nop")])
-def test_a_planted_sink_is_seen_for_what_it_does(value: float, label: str, other: str, data: ImageData,
-                                                 tmp_path: Path) -> None:
+def test_a_planted_sink_is_seen_for_what_it_does(
+    value: float, label: str, other: str, data: ImageData, tmp_path: Path
+) -> None:
     """CLS lies far along one direction; every query of head 2 in block 1 seeks it, and its value is chosen."""
     task = Classify(BackboneConfig(qkv_bias=True))
     model: Any = task.backbone
@@ -193,9 +233,18 @@ def global_state() -> tuple[Any, ...]:
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     state = numpy["state"]
-    return (random.getstate(), state["key"].tolist(), state["pos"], numpy["has_gauss"], torch.get_rng_state().tolist(),
-            torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
-            torch.backends.cuda.matmul.allow_tf32, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+    return (
+        random.getstate(),
+        state["key"].tolist(),
+        state["pos"],
+        numpy["has_gauss"],
+        torch.get_rng_state().tolist(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+    )
 
 
 @pytest.mark.parametrize("breaks", [False, True], ids=["as planned", "by an exception"])
@@ -212,8 +261,12 @@ def test_undisturbed_puts_everything_back(breaks: bool, precision: str) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             try:
                 with measurement_mode(model):
-                    inside = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
-                              torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+                    inside = (
+                        torch.get_float32_matmul_precision(),
+                        torch.backends.cudnn.allow_tf32,
+                        torch.is_grad_enabled(),
+                        torch.is_autocast_enabled("cpu"),
+                    )
                     evaluates = not any(module.training for module in model.modules())
                     draw = random.random(), np.random.standard_normal(), torch.rand(1), model(torch.ones(4, 2))
                     assert draw[-1].dtype == torch.float32

@@ -70,23 +70,39 @@ class Rows(DummyLogger):
         self.last |= metrics
 
 
-def train(root: Path, steps: Sequence[tuple[float, float]], callback: L.Callback, task: L.LightningModule | None = None,
-          **trainer: Any) -> dict[str, float]:
+def train(
+    root: Path,
+    steps: Sequence[tuple[float, float]],
+    callback: L.Callback,
+    task: L.LightningModule | None = None,
+    **trainer: Any,
+) -> dict[str, float]:
     """Train on scripted steps; returns the last value of everything logged."""
     rows = Rows()
     loader = DataLoader(TensorDataset(torch.tensor(steps)), batch_size=1)
-    L.Trainer(default_root_dir=root, accelerator="cpu", logger=rows, callbacks=[callback], enable_checkpointing=False,
-              enable_progress_bar=False, enable_model_summary=False,
-              **{"max_epochs": 1, "log_every_n_steps": 1, "limit_val_batches": 0} | trainer,
-              ).fit(task or Scripted(), loader, loader)
+    L.Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        logger=rows,
+        callbacks=[callback],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 1, "log_every_n_steps": 1, "limit_val_batches": 0} | trainer,
+    ).fit(task or Scripted(), loader, loader)
     return {name.removeprefix("stability/"): value for name, value in rows.last.items()}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_gradient_norm_is_that_before_clipping(accumulate: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    fit(run_dir, f"--data.batch_size={16 // accumulate}", f"--trainer.accumulate_grad_batches={accumulate}",
-        "--trainer.gradient_clip_val=0.001", "--seed_everything=3").succeeded()
+    fit(
+        run_dir,
+        f"--data.batch_size={16 // accumulate}",
+        f"--trainer.accumulate_grad_batches={accumulate}",
+        "--trainer.gradient_clip_val=0.001",
+        "--seed_everything=3",
+    ).succeeded()
     task = Classify(seed=3)
     images, labels, _ = next(iter(ImageData(batch_size=16, seed=3).train_dataloader()))
     nn.functional.cross_entropy(task(images), labels).backward()
@@ -154,12 +170,20 @@ def test_the_summary_has_the_last_steps_of_a_run_too(tmp_path: Path) -> None:
 
 
 def test_throughput_counts_training_and_what_it_carries_but_not_validation(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passed: list[float] = []
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: sum(passed)))
     callback = Throughput()
-    train(tmp_path, [(1.0, 1.0)] * 4, callback, Scripted(passed.append), max_epochs=2, limit_val_batches=2,
-          num_sanity_val_steps=0)
+    train(
+        tmp_path,
+        [(1.0, 1.0)] * 4,
+        callback,
+        Scripted(passed.append),
+        max_epochs=2,
+        limit_val_batches=2,
+        num_sanity_val_steps=0,
+    )
     assert sum(passed) == 2 * (4 * (1 + 10) + 2 * 100)
     assert callback.images == 2 * 4  # one row a batch
     assert callback.seconds == 2 * 4 * (1 + 10)

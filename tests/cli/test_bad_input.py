@@ -23,8 +23,10 @@ TINY = "--model.backbone.depth 1 --model.backbone.embed_dim 48 --model.backbone.
 
 def shards(name: str) -> str:
     """Words that read the set of shards in a folder of `places`."""
-    return (f"{COLOR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
-            f"{SOURCE}.val {{{name}}}/val-{{{{0000..0001}}}}.tar")
+    return (
+        f"{COLOR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
+        f"{SOURCE}.val {{{name}}}/val-{{{{0000..0001}}}}.tar"
+    )
 
 
 VALUES = {
@@ -33,19 +35,27 @@ VALUES = {
     "gate": (f"{ATTENTION}.gate blockwise", ["model.backbone.attention.gate", "blockwise"]),
     "gate_frozen": (f"{ATTENTION}.gate_frozen true", ["model.backbone.attention.gate_frozen", "gate=none"]),
     "gate_position": (f"{ATTENTION}.gate_position value", ["model.backbone.attention.gate_position", "gate=none"]),
-    "learned sink, sigmoid": (f"{ATTENTION}.sink learned {ATTENTION}.score sigmoid",
-                              ["model.backbone.attention.sink=learned", "model.backbone.attention.score"]),
+    "learned sink, sigmoid": (
+        f"{ATTENTION}.sink learned {ATTENTION}.score sigmoid",
+        ["model.backbone.attention.sink=learned", "model.backbone.attention.score"],
+    ),
     "zero sink, relu": (f"{ATTENTION}.sink zero {ATTENTION}.score relu", ["model.backbone.attention.sink=zero"]),
     "idle number": (f"{ATTENTION}.clip_zeta 1.1", ["model.backbone.attention.clip_zeta=1.1", "score=softmax"]),
-    "alpha": (f"{ATTENTION}.score pointwise {ATTENTION}.pointwise_alpha 2",
-              ["model.backbone.attention.pointwise_alpha"]),
-    "matched and gated": (f"--model.backbone.match_parameters headwise {ATTENTION}.gate headwise",
-                          ["model.backbone.match_parameters=headwise"]),
+    "alpha": (
+        f"{ATTENTION}.score pointwise {ATTENTION}.pointwise_alpha 2",
+        ["model.backbone.attention.pointwise_alpha"],
+    ),
+    "matched and gated": (
+        f"--model.backbone.match_parameters headwise {ATTENTION}.gate headwise",
+        ["model.backbone.match_parameters=headwise"],
+    ),
     "layers of nothing": ("--model.backbone.layers [0]", ["model.backbone.layers"]),
     "layer outside": (f"--model.backbone.layers [7] {ATTENTION}.sink zero", ["model.backbone.layers", "7"]),
     "positions of no register": ("--model.backbone.register_pos_embed true", ["model.backbone.register_pos_embed"]),
-    "two sources of weights": ("--model.backbone.pretrained true --model.backbone.checkpoint x.pt",
-                               ["model.backbone.pretrained", "model.backbone.checkpoint"]),
+    "two sources of weights": (
+        "--model.backbone.pretrained true --model.backbone.checkpoint x.pt",
+        ["model.backbone.pretrained", "model.backbone.checkpoint"],
+    ),
     "type of registers": ("--model.backbone.registers many", ["model.backbone.registers", "many"]),
     "type of max_epochs": ("--trainer.max_epochs soon", ["trainer.max_epochs", "soon"]),
     "type of batch_size": ("--data.batch_size 1.5", ["data.batch_size", "1.5"]),
@@ -78,12 +88,18 @@ MODELS = {
     "cait": ("--model.backbone.name cait_xxs24_224 --data.image.size 32", ["TalkingHeadAttn", "diagnostics"]),
     "xcit": ("--model.backbone.name xcit_nano_12_p16_224 --data.image.size 32", ["XCA", "diagnostics"]),
     "mixer": ("--model.backbone.name mixer_s32_224 --data.image.size 32", ["MlpMixer", "diagnostics"]),
-    "gate in EVA": (f"--model.backbone.name eva02_tiny_patch14_224 {ATTENTION}.gate headwise",
-                    ["model.backbone.attention", "eva02_tiny_patch14_224", "Eva"]),
-    "sink in DINOv3": (f"--model.backbone.name vit_small_patch16_dinov3 {ATTENTION}.sink learned {TINY}",
-                       ["model.backbone.attention", "vit_small_patch16_dinov3"]),
-    "registers in BEiT": (f"--model.backbone.name beit_base_patch16_224 --model.backbone.registers 4 {TINY}",
-                          ["model.backbone.registers", "beit_base_patch16_224", "Beit"]),
+    "gate in EVA": (
+        f"--model.backbone.name eva02_tiny_patch14_224 {ATTENTION}.gate headwise",
+        ["model.backbone.attention", "eva02_tiny_patch14_224", "Eva"],
+    ),
+    "sink in DINOv3": (
+        f"--model.backbone.name vit_small_patch16_dinov3 {ATTENTION}.sink learned {TINY}",
+        ["model.backbone.attention", "vit_small_patch16_dinov3"],
+    ),
+    "registers in BEiT": (
+        f"--model.backbone.name beit_base_patch16_224 --model.backbone.registers 4 {TINY}",
+        ["model.backbone.registers", "beit_base_patch16_224", "Beit"],
+    ),
 }
 WEIGHTS = {
     "missing": ("--model.backbone.checkpoint {nothing}.pt", ["model.backbone.checkpoint", "nothing.pt"]),
@@ -94,8 +110,10 @@ WEIGHTS = {
     "resume, truncated": ("--ckpt_path {files}/cut.ckpt", ["ckpt_path", "cut.ckpt", "truncated"]),
     "resume, weights alone": ("--ckpt_path {files}/other.pt", ["ckpt_path", "other.pt"]),
     "resume, another variant": ("--ckpt_path {run}/checkpoints/last.ckpt", ["model.backbone.", "checkpoint"]),
-    "resume, another optimizer": (f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt "
-                                  "--model.optim.layer_decay 0.5", ["model.optim.layer_decay", "checkpoint"]),
+    "resume, another optimizer": (
+        f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt --model.optim.layer_decay 0.5",
+        ["model.optim.layer_decay", "checkpoint"],
+    ),
 }
 DATA = {
     "missing shard": (shards("missing"), ["train-0001.tar"]),
@@ -103,8 +121,10 @@ DATA = {
     "truncated shard": (shards("cut"), ["train-0001.tar", "truncated"]),
     "no tar file": (shards("garbage"), ["train-0000.tar"]),
     "no tar file, stream": (f"{shards('garbage')} {STREAM}", ["train-0000.tar"]),
-    "fewer shards than readers": (f"{shards('set')} {STREAM} --data.num_workers 3",
-                                  ["data.source.val", "data.num_workers=3"]),
+    "fewer shards than readers": (
+        f"{shards('set')} {STREAM} --data.num_workers 3",
+        ["data.source.val", "data.num_workers=3"],
+    ),
     "empty split": (f"{shards('set')} {SOURCE}.val {{files}}/empty.tar", ["data.source.val", "empty"]),
     "no location": (f"{SOURCE}.format shards", ["data.source.train"]),
     "no match": (f"{SOURCE}.format shards {SOURCE}.train {{nothing}}-*.tar", ["data.source.train", "nothing-*.tar"]),
@@ -118,11 +138,19 @@ DATA = {
     "mean": ("--data.image.in_chans 3", ["data.image.mean", "data.image.in_chans"]),
     "batch": (f"{COLOR} {FOLDER} --data.batch_size 41", ["data.batch_size=41", "40"]),
 }
-CASES = {f"{group}: {name}": case for group, cases in (
-    ("value", VALUES), ("key", KEYS), ("model", MODELS), ("weights", WEIGHTS), ("data", DATA))
-    for name, case in cases.items()}
-LATE = ["value: warm-up", "model: cait", "weights: resume, another variant", "data: truncated shard",
-        "data: missing shard, stream", "data: channels of one probe image"]
+CASES = {
+    f"{group}: {name}": case
+    for group, cases in (("value", VALUES), ("key", KEYS), ("model", MODELS), ("weights", WEIGHTS), ("data", DATA))
+    for name, case in cases.items()
+}
+LATE = [
+    "value: warm-up",
+    "model: cait",
+    "weights: resume, another variant",
+    "data: truncated shard",
+    "data: missing shard, stream",
+    "data: channels of one probe image",
+]
 """Found at the very end of the preparations."""
 
 
@@ -139,7 +167,7 @@ def refused(outcome: Outcome, *names: str) -> None:
 def cut(path: Path, target: Path) -> None:
     """Write the first two thirds of a file."""
     content = path.read_bytes()
-    target.write_bytes(content[:len(content) * 2 // 3])
+    target.write_bytes(content[: len(content) * 2 // 3])
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +193,7 @@ def places(image_folder: Path, finished: Path, tmp_path_factory: pytest.TempPath
     shutil.copytree(image_folder / "val", mixed)
     Image.new("L", (32, 32)).save(mixed / "9" / "odd.png")
     shutil.copytree(finished, root / "run", symlinks=True)  # a refused fit may have tried whether it can write
-    return {"folder": image_folder, "nothing": root / "nothing",
-            **{path.name: path for path in root.iterdir()}}
+    return {"folder": image_folder, "nothing": root / "nothing", **{path.name: path for path in root.iterdir()}}
 
 
 @pytest.fixture
@@ -195,21 +222,36 @@ def test_a_refused_fit_leaves_the_run_it_was_to_overwrite(name: str, places: dic
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
 @pytest.mark.parametrize("below", [".", "deeper/still"])
-def test_a_run_directory_that_cannot_be_written_is_named(verb: str, below: str, places: dict[str, Path],
-                                                         here: Path) -> None:
+def test_a_run_directory_that_cannot_be_written_is_named(
+    verb: str, below: str, places: dict[str, Path], here: Path
+) -> None:
     (here / "file").write_text("in the way")
     last = places["run"] / "checkpoints" / "last.ckpt"
-    outcome = run(verb, "--config", places["run"] / "config.yaml", "--run_dir", here / "file" / below,
-                  *(() if verb == "fit" else ("--ckpt_path", last)))
+    outcome = run(
+        verb,
+        "--config",
+        places["run"] / "config.yaml",
+        "--run_dir",
+        here / "file" / below,
+        *(() if verb == "fit" else ("--ckpt_path", last)),
+    )
     refused(outcome, f"run_dir={here / 'file'}")
     assert tree(here).keys() == {"file"}
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["train"], ["train", "fit, validate"]), (["Fit"], ["Fit"]), (["--verbose"], ["--verbose"]),
-    (["validate"], ["validate", "--ckpt_path"]), (["test", "--ckpt_path", "x.ckpt"], ["ckpt_path=x.ckpt"]),
-    (["predict", "--run_dir", "runs/none"], ["runs/none"]),
-    (["validate", "--model.backbone.regis", "4"], ["model.backbone.regis"])], ids=str)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train"], ["train", "fit, validate"]),
+        (["Fit"], ["Fit"]),
+        (["--verbose"], ["--verbose"]),
+        (["validate"], ["validate", "--ckpt_path"]),
+        (["test", "--ckpt_path", "x.ckpt"], ["ckpt_path=x.ckpt"]),
+        (["predict", "--run_dir", "runs/none"], ["runs/none"]),
+        (["validate", "--model.backbone.regis", "4"], ["model.backbone.regis"]),
+    ],
+    ids=str,
+)
 def test_other_verbs_are_refused_alike(words: list[str], said: list[str], here: Path) -> None:
     refused(run(*words), *said)
     assert list(here.iterdir()) == []
@@ -225,8 +267,12 @@ def test_a_gpu_that_is_not_there(accelerator: str, here: Path) -> None:
 def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "cache"))
-    outcome = fit(here / "run", "--model.backbone.name=vit_tiny_patch16_224", "--model.backbone.pretrained=true",
-                  "--data.image.size=32")
+    outcome = fit(
+        here / "run",
+        "--model.backbone.name=vit_tiny_patch16_224",
+        "--model.backbone.pretrained=true",
+        "--data.image.size=32",
+    )
     refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "model.backbone.checkpoint=FILE")
     assert not (here / "run").exists()
 

@@ -14,8 +14,18 @@ DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
 """For a GPU."""
-SMALL = ("--data.image.size", "32", "--data.num_workers", "0", "--data.batch_size", "8", "--data.eval_batch_size", "8",
-         "--data.source.num_classes", "10")  # of the images that stand in
+SMALL = (
+    "--data.image.size",
+    "32",
+    "--data.num_workers",
+    "0",
+    "--data.batch_size",
+    "8",
+    "--data.eval_batch_size",
+    "8",
+    "--data.source.num_classes",
+    "10",
+)  # of the images that stand in
 SHALLOW = {"vit_b16": "2", "vit_l16": "1", "lejepa_l16": "1"}
 """Depth of models that would take long."""
 
@@ -78,8 +88,15 @@ def test_a_variant_trains_as_it_is_shown(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("locations")
 def test_a_recipe_trains_on_the_imagenet_config(tmp_path: Path) -> None:
     configs = stack(CONFIGS / "recipe" / "deit3_s16_800ep.yaml")
-    smaller = (*SMALL, "--data.image.size", "32", "--model.backbone.depth", "2",
-               "--model.optim.warmup_steps", "1")  # longer than this run
+    smaller = (
+        *SMALL,
+        "--data.image.size",
+        "32",
+        "--model.backbone.depth",
+        "2",
+        "--model.optim.warmup_steps",
+        "1",
+    )  # longer than this run
     fit(tmp_path / "run", *smaller, configs=configs).succeeded()
     trained_two_steps(tmp_path / "run")
 
@@ -94,8 +111,9 @@ def test_a_data_config_trains(tmp_path: Path) -> None:
 def test_later_configs_and_flags_win(tmp_path: Path) -> None:
     extra = tmp_path / "extra.yaml"
     extra.write_text("variant: mine\nmodel: {backbone: {registers: 2}}\n")
-    shown = run("fit", "--config", CONFIGS / "gate_reg.yaml", "--config", extra, "--model.backbone.depth", "3",
-                "--print_config").succeeded()
+    shown = run(
+        "fit", "--config", CONFIGS / "gate_reg.yaml", "--config", extra, "--model.backbone.depth", "3", "--print_config"
+    ).succeeded()
     config = yaml.safe_load(shown.out)
     assert config["variant"] == "mine"
     assert config["model"]["backbone"]["registers"] == 2
@@ -106,8 +124,19 @@ def test_later_configs_and_flags_win(tmp_path: Path) -> None:
 def test_a_toy_trains_and_is_judged(tmp_path: Path) -> None:
     """Both end as they must in `test_two_algorithms`, which is heavy."""
     run_dir = tmp_path / "run"
-    run("fit", "--config", CONFIGS / "toy" / "nop.yaml", "--data.batch_size", "32", "--trainer.max_epochs", "4",
-        "--run_dir", run_dir, "--wandb.mode", "disabled").succeeded()
+    run(
+        "fit",
+        "--config",
+        CONFIGS / "toy" / "nop.yaml",
+        "--data.batch_size",
+        "32",
+        "--trainer.max_epochs",
+        "4",
+        "--run_dir",
+        run_dir,
+        "--wandb.mode",
+        "disabled",
+    ).succeeded()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["toy/label"] == "nop"
     assert (run_dir / "figures" / "formation.csv").is_file()
@@ -118,8 +147,23 @@ def test_a_toy_trains_and_is_judged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", TOYS, ids=ids)
 def test_a_toy_config_trains(path: Path, tmp_path: Path) -> None:
     assert path.read_text().startswith("# ")
-    run("fit", "--config", path, "--data.steps", "2", "--data.batch_size", "32", "--trainer.max_epochs", "1",
-        "--run_dir", tmp_path / "run", "--wandb.mode", "disabled", "--trainer.log_every_n_steps", "1").succeeded()
+    run(
+        "fit",
+        "--config",
+        path,
+        "--data.steps",
+        "2",
+        "--data.batch_size",
+        "32",
+        "--trainer.max_epochs",
+        "1",
+        "--run_dir",
+        tmp_path / "run",
+        "--wandb.mode",
+        "disabled",
+        "--trainer.log_every_n_steps",
+        "1",
+    ).succeeded()
     assert len(column(tmp_path / "run", "train/loss")) == 2
 
 

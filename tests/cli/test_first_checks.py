@@ -21,6 +21,7 @@ def keys(verb: str, task: str) -> set[str]:
         def parse_arguments(self, parser: Any, args: Any) -> None:
             names.update(action.dest for action in self._parser(self.verb)._actions)
             raise SystemExit
+
     with pytest.raises(SystemExit):
         Stopping("fit" if verb == "plan" else verb, ["--task", task])
     return names
@@ -38,8 +39,12 @@ def test_the_help_lists_every_group_and_no_other() -> None:
     assert {key.split()[0] for key in MOST_USED} <= known
     for task, names in tasks.items():
         for name in names:
-            assert "." not in name or name.rpartition(".")[0] in GROUPS or name.endswith(".help") \
-                or name.startswith(("model.toy.", "model.lejepa.")), (task, name)
+            assert (
+                "." not in name
+                or name.rpartition(".")[0] in GROUPS
+                or name.endswith(".help")
+                or name.startswith(("model.toy.", "model.lejepa."))
+            ), (task, name)
     assert len(overview("fit", "").splitlines()) < 60
 
 
@@ -47,8 +52,13 @@ def test_the_help_lists_every_group_and_no_other() -> None:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Config files and a run directory to go wrong with."""
     monkeypatch.chdir(tmp_path)
-    for name, text in {"good": "trainer: {max_epochs: 1}", "key": "trainer: {max_epoch: 1}", "group": "modell: {a: 1}",
-                       "syntax": "model: [1,\n", "over": "overwrite: false"}.items():
+    for name, text in {
+        "good": "trainer: {max_epochs: 1}",
+        "key": "trainer: {max_epoch: 1}",
+        "group": "modell: {a: 1}",
+        "syntax": "model: [1,\n",
+        "over": "overwrite: false",
+    }.items():
         Path(f"{name}.yaml").write_text(text)
     for name in ("done", "unfinished"):
         Path(name, "checkpoints").mkdir(parents=True)
@@ -122,7 +132,14 @@ def test_help_of_a_group_shows_its_keys_alone() -> None:
 
 def test_an_encoding_without_the_characters_of_a_name_prints_escapes() -> None:
     code = "from sinkablate.__main__ import main; import sys; sys.exit(main(['fit', '--mödel', '\u2013']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={"PYTHONIOENCODING": "ascii:strict"},
-                          timeout=600, check=False)
-    assert (done.returncode, done.stderr) == (2, b"error: --m\\xf6del: there is no such key or group of keys; did you "
-                                                 b"mean model?\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii:strict"},
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"error: --m\\xf6del: there is no such key or group of keys; did you mean model?\n",
+    )

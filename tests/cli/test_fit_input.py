@@ -33,11 +33,14 @@ from sinkablate.errors import UserError
 from sinkablate.toys.data import ToyData
 
 CLASSES = [cls for name in config.__all__ if name.endswith("Config") and isinstance(cls := getattr(config, name), type)]
-FLOATS = [(cls, field.name) for cls in CLASSES for field in fields(cls)
-          if "float" in str(get_type_hints(cls)[field.name])]
+FLOATS = [
+    (cls, field.name) for cls in CLASSES for field in fields(cls) if "float" in str(get_type_hints(cls)[field.name])
+]
 VALUES: list[tuple[type, dict[str, Any], str]] = [
-    *((BackboneConfig, {name: 10**9}, f"model.backbone.{name} must be at most")
-      for name in ("depth", "embed_dim", "num_heads", "mlp_ratio", "registers", "img_size")),
+    *(
+        (BackboneConfig, {name: 10**9}, f"model.backbone.{name} must be at most")
+        for name in ("depth", "embed_dim", "num_heads", "mlp_ratio", "registers", "img_size")
+    ),
     (BackboneConfig, {"depth": 2**63}, "model.backbone.depth must fit into 64 bits"),
     (BackboneConfig, {"mlp_ratio": -1.0}, "model.backbone.mlp_ratio must be at least 0"),
     (BackboneConfig, {"class_token": False, "global_pool": "token"}, "model.backbone.class_token=false leaves"),
@@ -52,15 +55,18 @@ VALUES: list[tuple[type, dict[str, Any], str]] = [
     (ViewsConfig, {"count": 10**9}, "data.views.count must be at most"),
     (ViewsConfig, {"jitter": (1.0, 1.0, 1.0, 0.6)}, "data.views.jitter must"),
     (ViewsConfig, {"jitter": (-1.0, 1.0, 1.0, 0.1)}, "data.views.jitter must"),
-    *((LeJepaConfig, {name: 10**9}, f"model.lejepa.{name} must be at most")
-      for name in ("directions", "hidden", "out")),
+    *(
+        (LeJepaConfig, {name: 10**9}, f"model.lejepa.{name} must be at most")
+        for name in ("directions", "hidden", "out")
+    ),
     (AttentionConfig, {"gate": "headwise", "gate_init_bias": 1e308}, "model.backbone.attention.gate_init_bias must be"),
     (ToyData, {"eval_size": 10**11}, "data.eval_size must be at most"),
     *((ToyConfig, {name: 10**9}, f"model.toy.{name} must be at most") for name in ("tokens", "width", "registers")),
 ]
 GATED = {"gate": "headwise"}
 NEEDED: dict[tuple[type, str], dict[str, Any]] = {
-    (AttentionConfig, "gate_init_std"): GATED, (AttentionConfig, "gate_init_bias"): GATED,
+    (AttentionConfig, "gate_init_std"): GATED,
+    (AttentionConfig, "gate_init_bias"): GATED,
     (AttentionConfig, "clip_zeta"): {"score": "clipped_softmax"},
     (AttentionConfig, "clip_alpha"): {"score": "clipped_softmax"},
 }
@@ -161,8 +167,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.replace("\0", "NUL")[:60])
-def test_a_command_is_refused_in_one_line_and_writes_nothing(command: str, files: Path, tmp_path: Path,
-                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_refused_in_one_line_and_writes_nothing(
+    command: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     verb, *words = command.split(" ")
     words = [word.replace("{files}", str(files)) for word in words]
@@ -188,16 +195,24 @@ def full_disk() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, before)
 
 
-@pytest.mark.parametrize(("owner", "function", "name"), [
-    (SinkDiagnostics, "_store", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")])
-def test_a_full_disk_is_one_line_with_the_file(owner: Any, function: str, name: str, tmp_path: Path,
-                                               full_disk: Callable[[int], None],
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("owner", "function", "name"),
+    [(SinkDiagnostics, "_store", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")],
+)
+def test_a_full_disk_is_one_line_with_the_file(
+    owner: Any,
+    function: str,
+    name: str,
+    tmp_path: Path,
+    full_disk: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write = getattr(owner, function)
 
     def fill(*args: Any) -> None:
         full_disk(16)
         write(*args)
+
     monkeypatch.setattr(owner, function, fill)
     outcome = fit(tmp_path / "run", "--trainer.limit_val_batches=0", "--trainer.limit_train_batches=1")
     refused(outcome, "cannot be written: File too large")
@@ -205,13 +220,23 @@ def test_a_full_disk_is_one_line_with_the_file(owner: Any, function: str, name: 
     assert not (tmp_path / "run" / "DONE").exists()
 
 
-@pytest.mark.parametrize(("verb", "name"), [
-    ("validate", "validate.json"), ("test", "test.json"), ("predict", "predictions.parquet")])
+@pytest.mark.parametrize(
+    ("verb", "name"), [("validate", "validate.json"), ("test", "test.json"), ("predict", "predictions.parquet")]
+)
 def test_results_that_cannot_be_written_are_named(verb: str, name: str, finished: Path, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()  # in the way
-    outcome = run(verb, "--config", CONFIGS / "gate_reg.yaml", "--run_dir", tmp_path, "--data.eval_batch_size=256",
-                  "--ckpt_path", finished / "checkpoints" / "last.ckpt", "--trainer.enable_progress_bar=false",
-                  f"--trainer.limit_{'val' if verb == 'validate' else verb}_batches=1")
+    outcome = run(
+        verb,
+        "--config",
+        CONFIGS / "gate_reg.yaml",
+        "--run_dir",
+        tmp_path,
+        "--data.eval_batch_size=256",
+        "--ckpt_path",
+        finished / "checkpoints" / "last.ckpt",
+        "--trainer.enable_progress_bar=false",
+        f"--trainer.limit_{'val' if verb == 'validate' else verb}_batches=1",
+    )
     assert outcome.code == 2
     assert f"{name} cannot be written" in outcome.err.splitlines()[-1]
     assert tree(tmp_path) == {}
@@ -222,12 +247,24 @@ def test_a_config_says_which_version_wrote_it_and_runs_again(finished: Path, tmp
 
     first, _ = (finished / "config.yaml").read_text().split("\n", 1)
     assert first == f"# written by sinkablate {__version__}"
-    run("fit", "--config", finished / "config.yaml", "--run_dir", tmp_path / "run", "--trainer.max_epochs=1",
-        "--trainer.limit_train_batches=1").succeeded()
+    run(
+        "fit",
+        "--config",
+        finished / "config.yaml",
+        "--run_dir",
+        tmp_path / "run",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+    ).succeeded()
 
 
-@pytest.mark.parametrize("words", [
-    ("--model.backbone.global_pool=map",),
-    ("--model.backbone.name=vit_base_patch16_siglip_224", "--data.image.size=32", "--model.backbone.depth=1")], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model.backbone.global_pool=map",),
+        ("--model.backbone.name=vit_base_patch16_siglip_224", "--data.image.size=32", "--model.backbone.depth=1"),
+    ],
+    ids=str,
+)
 def test_plan_counts_attention_pooled_models(words: tuple[str, ...]) -> None:
     assert "GFLOP" in run("plan", *words).succeeded().out

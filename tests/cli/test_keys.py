@@ -8,8 +8,21 @@ import yaml
 from running import forked, run
 
 FROZEN = Path(__file__).with_name("keys.txt")
-OURS = ("task", "model", "data", "diagnostics", "stability", "wandb", "variant", "run_dir", "sweep", "overwrite",
-        "seed_everything", "ckpt_path", "on_checkpoint_failure")
+OURS = (
+    "task",
+    "model",
+    "data",
+    "diagnostics",
+    "stability",
+    "wandb",
+    "variant",
+    "run_dir",
+    "sweep",
+    "overwrite",
+    "seed_everything",
+    "ckpt_path",
+    "on_checkpoint_failure",
+)
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
@@ -24,12 +37,13 @@ def test_the_keys_of_fit_are_the_frozen_ones() -> None:
     keys = sorted(leaves({name: shown[name] for name in OURS}))
     assert keys == FROZEN.read_text().split(), (
         f"the keys of fit changed. A renamed or removed key breaks people's sweeps; if it is meant, or one is new, "
-        f"write these lines to {FROZEN.name}:\n" + "\n".join(keys))
+        f"write these lines to {FROZEN.name}:\n" + "\n".join(keys)
+    )
 
 
 def test_help_has_a_sentence_for_every_key() -> None:
     said = forked("fit", "--help", "all").succeeded().out
-    options = re.split(r"\n  (?=-)", said[said.index("\noptions:"):])[1:]
+    options = re.split(r"\n  (?=-)", said[said.index("\noptions:") :])[1:]
     sentences = {}
     for option in options:
         names, *text = re.split(r"\s{2,}", option.strip(), maxsplit=1)

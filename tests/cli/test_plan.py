@@ -20,8 +20,9 @@ def plan(*args: str | Path) -> dict[str, Any]:
     return found
 
 
-def closed_form(tokens: int, width: int, depth: int, mlp: int, patches: int, patch: int, channels: int,
-                classes: int) -> int:
+def closed_form(
+    tokens: int, width: int, depth: int, mlp: int, patches: int, patch: int, channels: int, classes: int
+) -> int:
     """Two operations for every multiplication of a plain ViT."""
     block = 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * mlp
     return depth * block + 2 * patches * channels * patch**2 * width + 2 * width * classes
@@ -78,11 +79,14 @@ def test_without_data_the_steps_are_unknown_and_the_rest_is_there(monkeypatch: p
     assert "GFLOP" in said
 
 
-@pytest.mark.parametrize(("args", "line"), [
-    (("--images", "0"), "images must be at least 1"),
-    (("--model.backbone.nothing", "1"), "nothing"),
-    (("--config", str(CONFIGS / "toy" / "nop.yaml")), "a toy needs seconds"),
-])
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--images", "0"), "images must be at least 1"),
+        (("--model.backbone.nothing", "1"), "nothing"),
+        (("--config", str(CONFIGS / "toy" / "nop.yaml")), "a toy needs seconds"),
+    ],
+)
 def test_mistakes(args: tuple[str, ...], line: str) -> None:
     said = run("plan", *args)
     assert (said.code, line in said.err) == (2, True), said.err

@@ -14,8 +14,15 @@ from sinkablate.__main__ import VERBS
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 OURS = [line for line in COMMANDS if line.startswith("python -m sinkablate ")]
-SMALLER = ("--trainer.precision=32-true", "--trainer.devices=1", "--data.num_workers=0", "--data.batch_size=8",
-           "--data.eval_batch_size=8", "--data.image.size=32", "--data.source.num_classes=10")
+SMALLER = (
+    "--trainer.precision=32-true",
+    "--trainer.devices=1",
+    "--data.num_workers=0",
+    "--data.batch_size=8",
+    "--data.eval_batch_size=8",
+    "--data.image.size=32",
+    "--data.source.num_classes=10",
+)
 
 
 def test_the_commands_in_order(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +61,17 @@ def test_every_config_is_in_the_table_with_its_own_words() -> None:
         assert f"| `{path.stem}` | {first} |" in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/two_algorithms.md", "docs/compare.md", "docs/ablation.md",
-                                  "benchmarks/README.md", "slurm/README.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/two_algorithms.md",
+        "docs/compare.md",
+        "docs/ablation.md",
+        "benchmarks/README.md",
+        "slurm/README.md",
+    ],
+)
 def test_every_link_leads_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target
@@ -81,8 +97,16 @@ def test_help_lists_every_verb_and_answers_as_a_process() -> None:
 @pytest.mark.heavy
 def test_the_default_run_reaches_what_it_promises(tmp_path: Path) -> None:
     """In three epochs of the twelve, which end at an accuracy that only a training as it should be reaches."""
-    outcome = run("fit", "--config", CONFIGS / "gate_reg.yaml", "--run_dir", tmp_path / "run", "--wandb.mode=disabled",
-                  "--trainer.accelerator=cpu", "--trainer.max_epochs=3").succeeded()
+    outcome = run(
+        "fit",
+        "--config",
+        CONFIGS / "gate_reg.yaml",
+        "--run_dir",
+        tmp_path / "run",
+        "--wandb.mode=disabled",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_epochs=3",
+    ).succeeded()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["val/acc1"] >= 0.77
     for said in ("validation accuracy", "training images/s", "sinks per image", "token norm", "run directory:"):

@@ -43,23 +43,38 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
-    short = ("--trainer.limit_train_batches=6", "--diagnostics.every_n_steps=3", "--model.ema.decay=0.9",
-             "--model.backbone.depth=1")
+    short = (
+        "--trainer.limit_train_batches=6",
+        "--diagnostics.every_n_steps=3",
+        "--model.ema.decay=0.9",
+        "--model.backbone.depth=1",
+    )
     for name, args in {"plain": (), "compiled": ("--model.compile=true",)}.items():
         forked(*quick_fit(tmp_path / name, *short, *args, configs=CONFIG)).succeeded()
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
-    plain, compiled = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-                       for name in ("plain", "compiled"))
+    plain, compiled = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("plain", "compiled")
+    )
     assert compiled.keys() == plain.keys()
 
 
 @pytest.mark.heavy
 def test_everything_at_once_on_two_processes_is_what_one_computes(tmp_path: Path) -> None:
     """Accumulation, moving average, compile, activation checkpointing, clipping and diagnostics, in float64."""
-    everything = ("--trainer.limit_train_batches=6", "--trainer.accumulate_grad_batches=2", "--model.compile=true",
-                  "--model.ema.decay=0.9", "--model.backbone.grad_checkpointing=true", "--trainer.precision=64-true",
-                  "--trainer.gradient_clip_val=0.1", "--diagnostics.every_n_steps=2", "--trainer.limit_val_batches=1.0",
-                  "--data.eval_batch_size=500", "--model.backbone.depth=2")
+    everything = (
+        "--trainer.limit_train_batches=6",
+        "--trainer.accumulate_grad_batches=2",
+        "--model.compile=true",
+        "--model.ema.decay=0.9",
+        "--model.backbone.grad_checkpointing=true",
+        "--trainer.precision=64-true",
+        "--trainer.gradient_clip_val=0.1",
+        "--diagnostics.every_n_steps=2",
+        "--trainer.limit_val_batches=1.0",
+        "--data.eval_batch_size=500",
+        "--model.backbone.depth=2",
+    )
     for name, count, args in (("one", 1, ()), ("two", 2, ("--trainer.strategy=ddp",))):
         together(count, *quick_fit(tmp_path / name, *everything, *args, configs=CONFIG)).succeeded()
     rows, others = metrics(tmp_path / "one"), metrics(tmp_path / "two")
@@ -70,8 +85,10 @@ def test_everything_at_once_on_two_processes_is_what_one_computes(tmp_path: Path
             if value:
                 limit = 1e-9 if name.startswith("train/") else 1e-5
                 assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
-    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-                for name in ("one", "two"))
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", "two")
+    )
     assert two.keys() == one.keys()
     assert any(name.startswith("ema.") for name in one)
     for name, tensor in one.items():

@@ -65,8 +65,17 @@ def test_lines_in_a_file_tell_the_accuracy_of_each_epoch(tmp_path: Path) -> None
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_scores_are_rounded_and_no_library_gives_advice(verb: str, finished: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
-        said = run(verb, "--config", finished / "config.yaml", *QUICK[4:7], "--trainer.limit_test_batches=1",
-                   "--ckpt_path", finished / "checkpoints" / "last.ckpt", "--run_dir", tmp_path / "out").succeeded()
+        said = run(
+            verb,
+            "--config",
+            finished / "config.yaml",
+            *QUICK[4:7],
+            "--trainer.limit_test_batches=1",
+            "--ckpt_path",
+            finished / "checkpoints" / "last.ckpt",
+            "--run_dir",
+            tmp_path / "out",
+        ).succeeded()
     assert re.search(r"accuracy +\S +\d+\.\d\d% ", said.out)
     assert not re.search(r"\d\.\d{5}", said.out)
     assert f"{verb}.json" in said.out

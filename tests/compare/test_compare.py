@@ -30,9 +30,18 @@ def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: i
         for gate in gates:
             for registers in (0, 4):
                 accuracy = 0.84 + 0.02 * (gate != "none") + 0.03 * (registers > 0) + shared + rng.normal(0, 0.003)
-                rows.append({"run": f"{gate}-{registers}-{seed}", "status": "done", "gate": gate,
-                             "registers": registers, "seed": seed, "diverged": False,
-                             "val/acc1": accuracy, "val/loss": 1 - accuracy})
+                rows.append(
+                    {
+                        "run": f"{gate}-{registers}-{seed}",
+                        "status": "done",
+                        "gate": gate,
+                        "registers": registers,
+                        "seed": seed,
+                        "diverged": False,
+                        "val/acc1": accuracy,
+                        "val/loss": 1 - accuracy,
+                    }
+                )
     return pl.DataFrame(rows)
 
 
@@ -40,13 +49,18 @@ def image_table(seeds: int, images: int) -> pl.DataFrame:
     """A row an image of every run; the effect differs from image to image by far more than from seed to seed."""
     rng = np.random.default_rng(0)
     own = rng.normal(0, 1, images)
-    rows = [(gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
-            for gate in ("none", "headwise") for seed in range(seeds) for image in range(images)]
+    rows = [
+        (gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
+        for gate in ("none", "headwise")
+        for seed in range(seeds)
+        for image in range(images)
+    ]
     return pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
 
 
-def compared(path: Path, frame: pl.DataFrame, *args: str | Path, metric: str = "val/acc1",
-             factors: str = "gate,registers") -> Outcome:
+def compared(
+    path: Path, frame: pl.DataFrame, *args: str | Path, metric: str = "val/acc1", factors: str = "gate,registers"
+) -> Outcome:
     file = path / "runs.csv"
     frame.write_csv(file)
     return run("compare", file, "--metric", metric, "--factors", factors, *args)
@@ -59,10 +73,15 @@ def as_json(outcome: Outcome) -> dict:
 
 def test_the_table_and_its_sentences(tmp_path: Path) -> None:
     said = compared(tmp_path, table(), "--baseline", "gate=none,registers=0", "--pair-by", "seed", "--detect", ".01")
-    for part in ("gate=headwise and registers=4: complementary is supported", "not distinguishable from additive",
-                 r"one of 0.01 needs \d+( to \d+)? seeds", "Holm over 5 differences",
-                 "The fewest pairs behind a difference are 5, which are few", "2.4 for pairs without correlation",
-                 "All interactions of gate and registers together"):
+    for part in (
+        "gate=headwise and registers=4: complementary is supported",
+        "not distinguishable from additive",
+        r"one of 0.01 needs \d+( to \d+)? seeds",
+        "Holm over 5 differences",
+        "The fewest pairs behind a difference are 5, which are few",
+        "2.4 for pairs without correlation",
+        "All interactions of gate and registers together",
+    ):
         assert re.search(part, said.succeeded().out), part
 
 
@@ -79,7 +98,7 @@ def test_a_terminal_shows_the_first_rows_of_a_long_table_and_says_so(tmp_path: P
     said = compared(tmp_path, many).succeeded().out
     assert "the first 100 of 202 rows" in said
     assert "the first 100 of 201 rows" in said
-    assert "gate060" not in said[:said.index("two together")]
+    assert "gate060" not in said[: said.index("two together")]
     assert compared(tmp_path, many, "--format=markdown").succeeded().out.count("| gate099 |") == 2
     assert len(as_json(compared(tmp_path, many, "--format=json"))["cells"]) == 202
 
@@ -99,12 +118,18 @@ def test_latex_and_markdown_are_whole_tables(tmp_path: Path) -> None:
 def test_order_of_rows_file_format_and_units_change_nothing(tmp_path: Path) -> None:
     frame = table()
     first = as_json(compared(tmp_path, frame, "--format=json"))
-    assert as_json(compared(tmp_path, frame.sample(fraction=1, shuffle=True, seed=1).sort("gate", descending=True),
-                            "--format=json", "--baseline=gate=none"))["combinations"][0]["interaction"] == \
-        pytest.approx(first["combinations"][0]["interaction"])
+    assert as_json(
+        compared(
+            tmp_path,
+            frame.sample(fraction=1, shuffle=True, seed=1).sort("gate", descending=True),
+            "--format=json",
+            "--baseline=gate=none",
+        )
+    )["combinations"][0]["interaction"] == pytest.approx(first["combinations"][0]["interaction"])
     frame.with_columns(pl.col("registers").cast(pl.Float64)).write_parquet(tmp_path / "runs.parquet")
-    stored = as_json(run("compare", tmp_path / "runs.parquet", "--metric=val/acc1", "--factors=gate,registers",
-                         "--format=json"))
+    stored = as_json(
+        run("compare", tmp_path / "runs.parquet", "--metric=val/acc1", "--factors=gate,registers", "--format=json")
+    )
     assert stored == first
     percent = as_json(compared(tmp_path, frame.with_columns(pl.col("val/acc1") * 100), "--format=json"))
     for one, other in zip(percent["differences"], first["differences"], strict=True):
@@ -125,8 +150,12 @@ def test_a_loss_says_what_the_accuracy_says_with_lower_is_better(tmp_path: Path)
     wrong = as_json(compared(tmp_path, table(), "--format=json", metric="val/loss"))
     assert {found["complementary"] for found in wrong["combinations"]} == {"not supported"}
     bare = as_json(compared(tmp_path, table(), "--format=json", "--lower_is_better", metric="val/loss"))
-    assert bare["combinations"] == as_json(compared(
-        tmp_path, table(), "--format=json", "--lower-is-better=val/loss", metric="val/loss"))["combinations"]
+    assert (
+        bare["combinations"]
+        == as_json(compared(tmp_path, table(), "--format=json", "--lower-is-better=val/loss", metric="val/loss"))[
+            "combinations"
+        ]
+    )
 
 
 def test_where_takes_the_rows_of_a_level_alone(tmp_path: Path) -> None:
@@ -137,9 +166,12 @@ def test_where_takes_the_rows_of_a_level_alone(tmp_path: Path) -> None:
 
 
 def test_a_family_of_all_metrics_is_larger(tmp_path: Path) -> None:
-    alone, together = (json.loads(compared(tmp_path, table(), "--format=json", "--family", family,
-                                           metric="val/acc1,val/loss").succeeded().out)["comparisons"][0]
-                       for family in ("metric", "all"))
+    alone, together = (
+        json.loads(
+            compared(tmp_path, table(), "--format=json", "--family", family, metric="val/acc1,val/loss").succeeded().out
+        )["comparisons"][0]
+        for family in ("metric", "all")
+    )
     assert "Holm over 10 differences" in together["family"]
     pairs = list(zip(alone["differences"], together["differences"], strict=True))
     assert all(other["p_holm"] >= one["p_holm"] for one, other in pairs)
@@ -165,19 +197,29 @@ CELL = (pl.col("gate") == "headwise") & (pl.col("registers") == 4)
 SEED = CELL & (pl.col("seed") == 2)
 
 
-@pytest.mark.parametrize(("change", "note"), [
-    (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
-    (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
-    (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value and no inference: gate=headwise"),
-    (lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
-     "missing or not finite in 1 runs .* gate=headwise, registers=4, seed=2"),
-    (lambda f: f.with_columns(pl.when(SEED).then(float("inf")).otherwise("val/acc1").alias("val/acc1")),
-     "missing or not finite in 1 runs"),
-    (lambda f: f.with_columns(pl.lit(0.5).alias("val/acc1")), r"val/acc1 is constant \(0.5\)"),
-    (lambda f: f.with_columns(SEED.alias("diverged")), "diverged runs \\(1 of 5 with gate=headwise, registers=4\\)"),
-    (lambda f: f.filter(pl.col("registers") == 0), "registers has one level, 0"),
-    (lambda f: f.with_columns(pl.col("gate").replace("none", None)), "gate has no value in 10 rows"),
-])
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
+        (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
+        (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value and no inference: gate=headwise"),
+        (
+            lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
+            "missing or not finite in 1 runs .* gate=headwise, registers=4, seed=2",
+        ),
+        (
+            lambda f: f.with_columns(pl.when(SEED).then(float("inf")).otherwise("val/acc1").alias("val/acc1")),
+            "missing or not finite in 1 runs",
+        ),
+        (lambda f: f.with_columns(pl.lit(0.5).alias("val/acc1")), r"val/acc1 is constant \(0.5\)"),
+        (
+            lambda f: f.with_columns(SEED.alias("diverged")),
+            "diverged runs \\(1 of 5 with gate=headwise, registers=4\\)",
+        ),
+        (lambda f: f.filter(pl.col("registers") == 0), "registers has one level, 0"),
+        (lambda f: f.with_columns(pl.col("gate").replace("none", None)), "gate has no value in 10 rows"),
+    ],
+)
 def test_what_is_not_as_it_should_be_is_said(tmp_path: Path, change, note: str) -> None:
     assert re.search(f"Note: .*{note}", compared(tmp_path, change(table())).succeeded().out)
 
@@ -193,7 +235,8 @@ def test_one_run_a_cell_has_values_and_no_p(tmp_path: Path) -> None:
 def test_runs_that_diverge_in_one_cell_alone_are_an_outcome() -> None:
     lost = CELL & (pl.col("seed") < 8)
     frame = table(("none", "headwise"), seeds=10).with_columns(
-        diverged=lost, **{"val/acc1": pl.when(lost).then(None).otherwise("val/acc1")})
+        diverged=lost, **{"val/acc1": pl.when(lost).then(None).otherwise("val/acc1")}
+    )
     found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"])
     cell = found.cells[-1]
     assert (cell.runs, cell.diverged, cell.n, cell.missing) == (10, 8, 2, 0)
@@ -227,15 +270,20 @@ def test_an_effect_that_no_number_of_seeds_finds_is_not_passed_over() -> None:
 def test_rounding_is_no_spread(primary) -> None:
     """Exactly additive, the same on every seed but for the order of sums: no test of anything is made."""
     levels = {"none": 0.1, "headwise": 0.3, "elementwise": 0.7}
-    rows = [(gate, registers, seed, sum((value, 0.2 * registers, 1.3)[:: 1 if seed % 2 else -1]))
-            for gate, value in levels.items() for registers in (0, 4) for seed in range(6)]
+    rows = [
+        (gate, registers, seed, sum((value, 0.2 * registers, 1.3)[:: 1 if seed % 2 else -1]))
+        for gate, value in levels.items()
+        for registers in (0, 4)
+        for seed in range(6)
+    ]
     frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
     found = compare_table(frame, metric="acc", factors=["gate", "registers"], primary=primary)
     assert np.isnan([each.p_holm for each in (*found.differences, *found.combinations)]).all()
     assert np.isnan([each.p_sign_flip for each in found.differences]).all()
     assert found.omnibus == ()
-    assert any("no test of all interactions of gate and registers together: it needs spread" in note
-               for note in found.notes)
+    assert any(
+        "no test of all interactions of gate and registers together: it needs spread" in note for note in found.notes
+    )
 
 
 def test_the_fewest_seeds_are_those_behind_a_difference() -> None:
@@ -280,8 +328,12 @@ def test_the_family_counts_the_tests_that_were_made() -> None:
 
 def test_two_that_harm_are_not_praised() -> None:
     rng = np.random.default_rng(0)
-    rows = [(gate, registers, seed, 0.8 - 0.05 * (gate != "none" or registers > 0) + rng.normal(0, 0.001))
-            for gate in ("none", "headwise") for registers in (0, 4) for seed in range(6)]
+    rows = [
+        (gate, registers, seed, 0.8 - 0.05 * (gate != "none" or registers > 0) + rng.normal(0, 0.001))
+        for gate in ("none", "headwise")
+        for registers in (0, 4)
+        for seed in range(6)
+    ]
     frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
     found = compare_table(frame, metric="acc", factors=["gate", "registers"])
     assert found.combinations[0].kind == "synergistic"
@@ -327,24 +379,40 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], messa
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("change", "metric", "factors", "message"), [
-    (lambda f: f, "val/acc", "gate", "metric=val/acc: no such column; did you mean val/acc1"),
-    (lambda f: f, "status", "gate,registers", "metric status is not a number in row 1: 'done'"),
-    (lambda f: f, "val/acc1", "gate", "2 rows for gate=none, seed=0 (15 such)"),
-    (lambda f: f, "val/acc1", "gate,gate", "factors=gate,gate: a name is repeated"),
-    (lambda f: pl.concat([f, f[:1]]), "val/acc1", "gate,registers", "2 rows for gate=none, registers=0, seed=0"),
-    (lambda f: f.filter(CELL), "val/acc1", "gate,registers", "one level each, nothing to compare"),
-    (lambda f: f.filter(pl.col("gate") != "none"), "val/acc1", "gate,registers", "it is not plain which of them"),
-    (lambda f: f.with_columns(pl.lit(None).alias("val/acc1")), "val/acc1", "gate,registers",
-     "no finite value in any row"),
-    (lambda f: f.filter((pl.col("gate") != "none") | (pl.col("registers") == 4)), "val/acc1", "gate,registers",
-     "there are no runs with gate=none, registers=0"),
-    (lambda f: f.with_columns(pl.col("seed").replace(2, None)), "val/acc1", "gate,registers",
-     "seed has no value in row 13"),
-    (lambda f: f[:0], "val/acc1", "gate,registers", "holds no runs"),
-])
-def test_a_table_that_cannot_be_compared_is_refused(tmp_path: Path, change, metric: str, factors: str,
-                                                    message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "metric", "factors", "message"),
+    [
+        (lambda f: f, "val/acc", "gate", "metric=val/acc: no such column; did you mean val/acc1"),
+        (lambda f: f, "status", "gate,registers", "metric status is not a number in row 1: 'done'"),
+        (lambda f: f, "val/acc1", "gate", "2 rows for gate=none, seed=0 (15 such)"),
+        (lambda f: f, "val/acc1", "gate,gate", "factors=gate,gate: a name is repeated"),
+        (lambda f: pl.concat([f, f[:1]]), "val/acc1", "gate,registers", "2 rows for gate=none, registers=0, seed=0"),
+        (lambda f: f.filter(CELL), "val/acc1", "gate,registers", "one level each, nothing to compare"),
+        (lambda f: f.filter(pl.col("gate") != "none"), "val/acc1", "gate,registers", "it is not plain which of them"),
+        (
+            lambda f: f.with_columns(pl.lit(None).alias("val/acc1")),
+            "val/acc1",
+            "gate,registers",
+            "no finite value in any row",
+        ),
+        (
+            lambda f: f.filter((pl.col("gate") != "none") | (pl.col("registers") == 4)),
+            "val/acc1",
+            "gate,registers",
+            "there are no runs with gate=none, registers=0",
+        ),
+        (
+            lambda f: f.with_columns(pl.col("seed").replace(2, None)),
+            "val/acc1",
+            "gate,registers",
+            "seed has no value in row 13",
+        ),
+        (lambda f: f[:0], "val/acc1", "gate,registers", "holds no runs"),
+    ],
+)
+def test_a_table_that_cannot_be_compared_is_refused(
+    tmp_path: Path, change, metric: str, factors: str, message: str
+) -> None:
     outcome = compared(tmp_path, change(table()), metric=metric, factors=factors)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
@@ -356,7 +424,7 @@ def test_no_number_is_cut_where_the_terminal_is_narrow(tmp_path: Path, monkeypat
     monkeypatch.setenv("COLUMNS", "60")
     narrow = compared(tmp_path, table(), "--margin", ".01").succeeded().out
     assert "…" not in narrow
-    numbers = re.findall(r"[+-]0\.\d+ \[[^]]+\]", wide[:wide.index("Intervals (95")])
+    numbers = re.findall(r"[+-]0\.\d+ \[[^]]+\]", wide[: wide.index("Intervals (95")])
     assert len(numbers) == 10
     assert all(number in narrow for number in numbers)
 
@@ -374,8 +442,12 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "runs.parquet").write_text("no")
     (tmp_path / "runs.txt").write_text("no")
     (tmp_path / "twice.csv").write_text("a,a,m\n1,2,3\n")
-    for name, message in {"missing.csv": "no such file", "runs.parquet": "cannot be read",
-                          "runs.txt": "a .csv or a .parquet", "twice.csv": "two columns are named a"}.items():
+    for name, message in {
+        "missing.csv": "no such file",
+        "runs.parquet": "cannot be read",
+        "runs.txt": "a .csv or a .parquet",
+        "twice.csv": "two columns are named a",
+    }.items():
         outcome = run("compare", tmp_path / name, "--metric=m", "--factors=a")
         assert outcome.code == 2
         assert message in outcome.err

@@ -6,8 +6,11 @@ import polars as pl
 import pytest
 from running import Outcome, run
 
-TABLE = "gate,seed,acc\n" + "".join(f"{gate},{seed},{0.5 + 0.1 * place + 0.01 * seed + 0.003 * seed * place:.3f}\n"
-                                    for place, gate in enumerate(("none", "head")) for seed in range(4))
+TABLE = "gate,seed,acc\n" + "".join(
+    f"{gate},{seed},{0.5 + 0.1 * place + 0.01 * seed + 0.003 * seed * place:.3f}\n"
+    for place, gate in enumerate(("none", "head"))
+    for seed in range(4)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +30,17 @@ def csv(root: Path, content: str | bytes) -> Path:
 
 
 READ: dict[str, str | bytes] = {
-    "semicolons": TABLE.replace(",", ";"), "tabs": TABLE.replace(",", "\t"),
-    "UTF-16": TABLE.encode("utf-16"), "UTF-16 with semicolons": TABLE.replace(",", ";").encode("utf-16"),
-    "byte order mark": b"\xef\xbb\xbf" + TABLE.encode(), "Windows lines": TABLE.replace("\n", "\r\n"),
+    "semicolons": TABLE.replace(",", ";"),
+    "tabs": TABLE.replace(",", "\t"),
+    "UTF-16": TABLE.encode("utf-16"),
+    "UTF-16 with semicolons": TABLE.replace(",", ";").encode("utf-16"),
+    "byte order mark": b"\xef\xbb\xbf" + TABLE.encode(),
+    "Windows lines": TABLE.replace("\n", "\r\n"),
     "spaces in the heading": TABLE.replace("gate,seed,acc", " gate , seed, acc "),
-    "spaces before values": TABLE.replace(",", ", "), "quotes": TABLE.replace("none", '"none"'),
-    "no last newline": TABLE.rstrip()}
+    "spaces before values": TABLE.replace(",", ", "),
+    "quotes": TABLE.replace("none", '"none"'),
+    "no last newline": TABLE.rstrip(),
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -50,10 +58,16 @@ REFUSED: dict[str, tuple[str | bytes, list[str]]] = {
     "misspelt": (TABLE.replace("acc", "accc"), ["metric=acc", "did you mean accc"]),
     "Latin": (TABLE.replace("head", "tête").encode("latin1"), ["UTF-8"]),
     "UTF-16 without a mark": (TABLE.encode("utf-16-le"), ["UTF-8"]),
-    "ragged": (TABLE + "a,b,c,d,e\n", ["as many values"]), "only names": ("gate,seed,acc\n", ["no runs"]),
-    "nothing": ("", ["no runs"]), "blank": ("\n\n", ["no runs"]), "bytes": (bytes(range(256)), ["UTF-8"]),
-    "a table of parquet": (b"PAR1" + bytes(60), ["NUL"]), "words": ("hello world\n", ["no runs"]),
-    "text": (TABLE.replace(".5", ".x"), ["row 1"]), "all NaN": ("gate,seed,acc\nnone,0,nan\nhead,0,nan\n", ["finite"])}
+    "ragged": (TABLE + "a,b,c,d,e\n", ["as many values"]),
+    "only names": ("gate,seed,acc\n", ["no runs"]),
+    "nothing": ("", ["no runs"]),
+    "blank": ("\n\n", ["no runs"]),
+    "bytes": (bytes(range(256)), ["UTF-8"]),
+    "a table of parquet": (b"PAR1" + bytes(60), ["NUL"]),
+    "words": ("hello world\n", ["no runs"]),
+    "text": (TABLE.replace(".5", ".x"), ["row 1"]),
+    "all NaN": ("gate,seed,acc\nnone,0,nan\nhead,0,nan\n", ["finite"]),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -99,8 +113,9 @@ def test_how_many_seeds_it_takes_is_not_said_from_two_pairs(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
-def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(width: int, tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = csv(tmp_path, TABLE)
     whole = compare(path, "--format", "markdown").succeeded().out
     monkeypatch.setenv("COLUMNS", str(width))

@@ -52,8 +52,12 @@ def test_paired_and_welch_are_those_of_r() -> None:
 
 def test_the_published_gate_is_better_by_welch_and_not_when_paired() -> None:
     base, gate = published_seeds()
-    assert [round(float(x), 2) for x in (base.mean(), base.std(ddof=1), gate.mean(), gate.std(ddof=1))] == \
-        [69.37, 0.07, 69.52, 0.04]
+    assert [round(float(x), 2) for x in (base.mean(), base.std(ddof=1), gate.mean(), gate.std(ddof=1))] == [
+        69.37,
+        0.07,
+        69.52,
+        0.04,
+    ]
     welch, pairs = inference(*unpaired([gate, base], (1, -1))), inference(*paired(gate - base))
     assert [round(float(x), 2) for x in (welch.low, welch.high)] == [0.02, 0.28]
     assert [round(float(x), 2) for x in (pairs.low, pairs.high)] == [-0.07, 0.38]
@@ -170,10 +174,16 @@ def test_the_intersection_union_p_is_below_5_percent_exactly_where_both_interval
 
 
 def test_the_omnibus_test_is_rs_analysis_of_variance() -> None:
-    f, between, within, p = omnibus_unpaired([np.array(x, float) for x in WARPBREAKS.values()],
-                                             [wool for wool, _ in WARPBREAKS], [tension for _, tension in WARPBREAKS])
-    assert (round(f, 3), (between, within), round(p, 5)) == \
-        (WARPBREAKS_INTERACTION["f"], WARPBREAKS_INTERACTION["df"], round(WARPBREAKS_INTERACTION["p"], 5))
+    f, between, within, p = omnibus_unpaired(
+        [np.array(x, float) for x in WARPBREAKS.values()],
+        [wool for wool, _ in WARPBREAKS],
+        [tension for _, tension in WARPBREAKS],
+    )
+    assert (round(f, 3), (between, within), round(p, 5)) == (
+        WARPBREAKS_INTERACTION["f"],
+        WARPBREAKS_INTERACTION["df"],
+        round(WARPBREAKS_INTERACTION["p"], 5),
+    )
 
 
 def test_the_paired_omnibus_test_is_the_largest_t_of_any_mixture_of_the_contrasts() -> None:
@@ -199,6 +209,7 @@ def test_images_that_do_not_vary_leave_the_interval_of_the_seeds() -> None:
 def test_images_that_vary_alone_leave_the_interval_of_the_images() -> None:
     images = np.random.default_rng(0).normal(size=400)
     cells = [np.tile(images, (5, 1)), np.zeros((5, 400))]
-    _, se, _ = bootstrap([cell.mean(axis=1) for cell in cells], [resample_images(cell) for cell in cells], (1, -1),
-                         same_seeds=True)
+    _, se, _ = bootstrap(
+        [cell.mean(axis=1) for cell in cells], [resample_images(cell) for cell in cells], (1, -1), same_seeds=True
+    )
     assert se == pytest.approx(images.std() / 20 * np.sqrt(5 / 4), rel=0.08)

@@ -39,12 +39,19 @@ def contrasts(values: np.ndarray, weights: tuple[float, ...], test: str) -> Infe
 
 
 @pytest.mark.parametrize("n", SEEDS)
-@pytest.mark.parametrize(("name", "test", "weights", "correlation"), [
-    ("mean", "paired", (0, 0, 0, 1), 0.5), ("difference", "paired", (0, 1, 0, -1), 0.5),
-    ("difference", "welch", (0, 1, 0, -1), 0), ("interaction", "paired", INTERACTION, 0.5),
-    ("interaction", "welch", INTERACTION, 0)])
-def test_intervals_cover_the_truth(n: int, name: str, test: str, weights: tuple[float, ...],
-                                   correlation: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "test", "weights", "correlation"),
+    [
+        ("mean", "paired", (0, 0, 0, 1), 0.5),
+        ("difference", "paired", (0, 1, 0, -1), 0.5),
+        ("difference", "welch", (0, 1, 0, -1), 0),
+        ("interaction", "paired", INTERACTION, 0.5),
+        ("interaction", "welch", INTERACTION, 0),
+    ],
+)
+def test_intervals_cover_the_truth(
+    n: int, name: str, test: str, weights: tuple[float, ...], correlation: float
+) -> None:
     means = (0.7, 0.2, 1.1, 0.3)
     values = cells(n, means, 2000, correlation)
     if name == "difference" and test == "welch":  # the two cells alone
@@ -63,8 +70,9 @@ def complementary(values: np.ndarray, test: str) -> np.ndarray:
 @pytest.mark.parametrize("n", SEEDS)
 @pytest.mark.parametrize("effect", [0.0, 1.0, 20.0])
 @pytest.mark.parametrize(("test", "correlation"), [("paired", 0.5), ("paired", 0.0), ("welch", 0.0)])
-def test_complementary_is_not_said_where_one_effect_is_zero(n: int, effect: float, test: str,
-                                                            correlation: float) -> None:
+def test_complementary_is_not_said_where_one_effect_is_zero(
+    n: int, effect: float, test: str, correlation: float
+) -> None:
     assert complementary(cells(n, (effect, effect, 0, 0), MANY, correlation), test).mean() <= ALLOWED
     assert complementary(cells(n, (effect, 0, effect, 0), MANY, correlation), test).mean() <= ALLOWED
 
@@ -104,8 +112,13 @@ def test_each_claim_is_made_where_it_is_true_and_there_are_seeds_enough(test: st
 def test_of_two_interactions_none_is_found_after_holm(n: int) -> None:
     draws = 300
     values = cells(n, (3, 1, 2, 0, 5, 3), draws)
-    p = np.stack([contrasts(values[:, corner], INTERACTION, "paired").p
-                  for corner in ([BOTH, FIRST, SECOND, NEITHER], [4, 5, SECOND, NEITHER])], axis=1)
+    p = np.stack(
+        [
+            contrasts(values[:, corner], INTERACTION, "paired").p
+            for corner in ([BOTH, FIRST, SECOND, NEITHER], [4, 5, SECOND, NEITHER])
+        ],
+        axis=1,
+    )
     said = [pair for pair in p if pair.min() < 0.05]  # no other can be below 5 % after a correction
     found = sum(holm(pair).min() < 0.05 for pair in said)
     assert found < len(said)
@@ -114,8 +127,13 @@ def test_of_two_interactions_none_is_found_after_holm(n: int) -> None:
 
 def nested_rows(rng: np.random.Generator, backbones: int = 3, probes: int = 5) -> pl.DataFrame:
     """Two cells without any difference; probe seeds vary half as much as backbones."""
-    rows = [(gate, seed, probe, base + rng.normal(0, 0.5)) for gate in ("none", "headwise") for seed in range(backbones)
-            for base in [rng.normal()] for probe in range(probes)]
+    rows = [
+        (gate, seed, probe, base + rng.normal(0, 0.5))
+        for gate in ("none", "headwise")
+        for seed in range(backbones)
+        for base in [rng.normal()]
+        for probe in range(probes)
+    ]
     return pl.DataFrame(rows, schema=["gate", "seed", "probe", "acc"], orient="row")
 
 
@@ -132,8 +150,9 @@ def test_pooled_probe_seeds_find_what_is_not_there_and_averaged_ones_do_not() ->
 def test_the_verb_averages_probe_seeds() -> None:
     rows = nested_rows(np.random.default_rng(1))
     found = compare_table(rows, metric="acc", factors=["gate"], nested="probe", primary="welch")
-    averaged = compare_table(rows.group_by("gate", "seed").agg(pl.col("acc").mean()), metric="acc", factors=["gate"],
-                             primary="welch")
+    averaged = compare_table(
+        rows.group_by("gate", "seed").agg(pl.col("acc").mean()), metric="acc", factors=["gate"], primary="welch"
+    )
     assert found.differences[0].welch.p == pytest.approx(averaged.differences[0].welch.p)
     assert [cell.n for cell in found.cells] == [3, 3]
     assert any("5 values a run are averaged" in note for note in found.notes)
@@ -161,11 +180,15 @@ def test_the_verb_says_what_was_simulated(primary: str) -> None:
     kinds = kind(simulated.value, simulated.p, equivalence(simulated, 2.5))
     corners = [("headwise", 4), ("headwise", 0), ("none", 4), ("none", 0)]
     for place, draw in enumerate(values):
-        rows = [(gate, registers, seed, value) for (gate, registers), cell in zip(corners, draw, strict=True)
-                for seed, value in enumerate(cell)]
+        rows = [
+            (gate, registers, seed, value)
+            for (gate, registers), cell in zip(corners, draw, strict=True)
+            for seed, value in enumerate(cell)
+        ]
         table = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
-        (found,) = compare_table(table, metric="acc", factors=["gate", "registers"], primary=primary,
-                                 margin=2.5).combinations
+        (found,) = compare_table(
+            table, metric="acc", factors=["gate", "registers"], primary=primary, margin=2.5
+        ).combinations
         assert found.interaction.low == pytest.approx(simulated.low[place])
         assert (found.complementary == "supported") == spoken[place]
         assert found.kind == kinds[place]

@@ -41,13 +41,21 @@ def test_validation_labels_follow_the_names_of_the_training_classes(tmp_path: Pa
     train = folders(tmp_path / "train", "bird", "cat", "dog")
     data = opened(train, folders(tmp_path / "val", "cat", "dog"))
     assert data.num_classes == 3
-    assert {key.split("/")[0]: int(target) for batch in data.val_dataloader()
-            for key, target in zip(batch.key, batch.target, strict=True)} == {"cat": 1, "dog": 2}
+    assert {
+        key.split("/")[0]: int(target)
+        for batch in data.val_dataloader()
+        for key, target in zip(batch.key, batch.target, strict=True)
+    } == {"cat": 1, "dog": 2}
 
 
-@pytest.mark.parametrize(("classes", "named"), [(("cat", "elk"), "elk is not among"),
-                                                (("cat", "elk", "emu"), "elk, emu are not among"),
-                                                (("Cat",), "Cat is not among")])
+@pytest.mark.parametrize(
+    ("classes", "named"),
+    [
+        (("cat", "elk"), "elk is not among"),
+        (("cat", "elk", "emu"), "elk, emu are not among"),
+        (("Cat",), "Cat is not among"),
+    ],
+)
 def test_a_class_that_was_not_trained_is_refused_by_name(tmp_path: Path, classes: tuple[str, ...], named: str) -> None:
     train = folders(tmp_path / "train", "bird", "cat")
     with pytest.raises(UserError, match=rf"data.source.val=.*val: {named} the 2 classes .*bird, cat"):
@@ -135,8 +143,9 @@ def test_shards_say_their_classes(tmp_path: Path, reader: str) -> None:
     folders(tmp_path / "src" / "train", "bird", "cat", "dog")
     folders(tmp_path / "src" / "val", "dog", "cat")
     write_shards(str(tmp_path / "src"), str(tmp_path / "out"))
-    source = SourceConfig(format="shards", train=f"{tmp_path}/out/train-0000.tar", val=f"{tmp_path}/out/val-0000.tar",
-                          reader=reader)  # type: ignore[arg-type]
+    source = SourceConfig(
+        format="shards", train=f"{tmp_path}/out/train-0000.tar", val=f"{tmp_path}/out/val-0000.tar", reader=reader
+    )  # type: ignore[arg-type]
     data = ImageData(source, GRAY, batch_size=2)
     data.setup("fit")
     assert data.num_classes == 3

@@ -20,9 +20,15 @@ def test_a_fit_says_what_it_does_not_see(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat" / "photo.heic").write_bytes(b"x")
     (tmp_path / "val" / "cat" / "0.png").write_bytes(b"")
     run_dir = tmp_path / "run"
-    outcome = fit(run_dir, "--data.source.format=folder", f"--data.source.train={tmp_path}/train",
-                  f"--data.source.val={tmp_path}/val", "--data.source.on_error=skip", "--diagnostics.images=4",
-                  "--trainer.limit_train_batches=1.0").succeeded()
+    outcome = fit(
+        run_dir,
+        "--data.source.format=folder",
+        f"--data.source.train={tmp_path}/train",
+        f"--data.source.val={tmp_path}/val",
+        "--data.source.on_error=skip",
+        "--diagnostics.images=4",
+        "--trainer.limit_train_batches=1.0",
+    ).succeeded()
     assert "each epoch leaves out 5 of the 21 training images" in outcome.out
     assert "data: not read: 1 not an image that can be read (.heic)" in outcome.out
     summary = json.loads((run_dir / "summary.json").read_text())
@@ -35,5 +41,8 @@ def test_a_fit_says_what_it_does_not_see(tmp_path: Path) -> None:
     run("predict", "--config", run_dir / "config.yaml", "--run_dir", run_dir).succeeded()
     found = pl.read_parquet(run_dir / "predictions.parquet")
     assert dict(zip(found["key"], found["label"], strict=True)) == {
-        f"{name}/{number}": label for name, label in {"bird": 1, "cat": 2}.items() for number in range(7)
-        if (name, number) != ("cat", 0)}
+        f"{name}/{number}": label
+        for name, label in {"bird": 1, "cat": 2}.items()
+        for number in range(7)
+        if (name, number) != ("cat", 0)
+    }

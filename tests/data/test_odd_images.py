@@ -28,8 +28,13 @@ GRAY: Pixels = RGB[..., 0].copy()
 DEEP: NDArray[np.uint16] = np.random.default_rng(1).integers(0, 65_536, (4, 6), dtype=np.uint16)
 FLAT: Pixels = np.broadcast_to(np.array([200, 120, 40], np.uint8), (16, 16, 3)).copy()
 TURNED: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1), 6: lambda a: a.swapaxes(0, 1)[:, ::-1], 7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 """How an image is to be shown with each value of the EXIF orientation: the definition, not Pillow's methods."""
@@ -56,8 +61,10 @@ def gray(values: NDArray[Any]) -> Pixels:
 
 def png(kind: int, depth: int, width: int, height: int, rows: bytes) -> bytes:
     """A PNG written by hand: what Pillow cannot save."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
     head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -72,8 +79,9 @@ def palette(transparency: bytes | int | None = None) -> tuple[bytes, Pixels]:
 def cmyk() -> tuple[bytes, Pixels]:
     ink = np.dstack([RGB, GRAY // 2])
     black = 255.0 - ink[..., 3:]
-    return saved(Image.frombytes("CMYK", (6, 4), ink.tobytes()), "TIFF"), \
-        np.round(black * (255.0 - ink[..., :3]) / 255).astype(np.uint8)
+    return saved(Image.frombytes("CMYK", (6, 4), ink.tobytes()), "TIFF"), np.round(
+        black * (255.0 - ink[..., :3]) / 255
+    ).astype(np.uint8)
 
 
 def deep_rgb() -> tuple[bytes, Pixels]:
@@ -91,8 +99,10 @@ READ: dict[str, tuple[bytes, Pixels]] = {
     "bits.png": (saved(Image.fromarray(GRAY > 99), "PNG"), gray(GRAY > 99)),
     "gray_16.png": (saved(DEEP, "PNG"), gray(DEEP / 65_535)),
     "gray_16.tif": (saved(DEEP, "TIFF"), gray(DEEP / 65_535)),
-    "gray_16_big_endian.tif": (saved(Image.frombytes("I;16B", (6, 4), DEEP.astype(">u2").tobytes()), "TIFF"),
-                               gray(DEEP / 65_535)),
+    "gray_16_big_endian.tif": (
+        saved(Image.frombytes("I;16B", (6, 4), DEEP.astype(">u2").tobytes()), "TIFF"),
+        gray(DEEP / 65_535),
+    ),
     "gray_16.pgm": (b"P5 6 4 65535\n" + DEEP.astype(">u2").tobytes(), gray(DEEP / 65_535)),
     "gray_12.pgm": (b"P5 6 4 4095\n" + (DEEP >> 4).astype(">u2").tobytes(), gray((DEEP >> 4) / 4095)),
     "rgb_16.png": deep_rgb(),
@@ -106,11 +116,15 @@ READ: dict[str, tuple[bytes, Pixels]] = {
     "upper.JPG": (saved(FLAT, "JPEG", quality=95), FLAT),
     "upper.PnG": (saved(RGB, "PNG"), RGB),
     "still.gif": (saved(Image.fromarray(GRAY), "GIF"), gray(GRAY / 255)),
-    "moving.gif": (saved(Image.fromarray(GRAY), "GIF", save_all=True, append_images=[Image.fromarray(GRAY[::-1])]),
-                   gray(GRAY / 255)),
+    "moving.gif": (
+        saved(Image.fromarray(GRAY), "GIF", save_all=True, append_images=[Image.fromarray(GRAY[::-1])]),
+        gray(GRAY / 255),
+    ),
     "lossless.webp": (saved(RGB, "WEBP", lossless=True), RGB),
-    "moving.webp": (saved(Image.fromarray(RGB), "WEBP", lossless=True, save_all=True,
-                          append_images=[Image.fromarray(RGB[::-1])]), RGB),
+    "moving.webp": (
+        saved(Image.fromarray(RGB), "WEBP", lossless=True, save_all=True, append_images=[Image.fromarray(RGB[::-1])]),
+        RGB,
+    ),
     "flat.avif": (saved(FLAT, "AVIF", quality=95), FLAT),
     "plain.bmp": (saved(RGB, "BMP"), RGB),
     "plain.tif": (saved(RGB, "TIFF"), RGB),
@@ -146,10 +160,21 @@ SKIPPED: dict[str, tuple[bytes | None, str]] = {
     "large.png": (png(0, 8, 10_000, 9_000, b""), "too many pixels"),
     "link_to_nowhere.png": (None, "unreadable file"),
 }
-PASSED_OVER = {"photo.heic": "not an image that can be read (.heic)", "LICENSE": "not an image (no suffix)",
-               "notes.txt": "not an image that can be read (.txt)", "raw.NEF": "not an image that can be read (.nef)"}
-HIDDEN = ("._rgb.png", ".hidden.png", "Thumbs.db", ".DS_Store", "desktop.ini", ".ipynb_checkpoints/rgb-checkpoint.png",
-          "__MACOSX/rgb.png")
+PASSED_OVER = {
+    "photo.heic": "not an image that can be read (.heic)",
+    "LICENSE": "not an image (no suffix)",
+    "notes.txt": "not an image that can be read (.txt)",
+    "raw.NEF": "not an image that can be read (.nef)",
+}
+HIDDEN = (
+    "._rgb.png",
+    ".hidden.png",
+    "Thumbs.db",
+    ".DS_Store",
+    "desktop.ini",
+    ".ipynb_checkpoints/rgb-checkpoint.png",
+    "__MACOSX/rgb.png",
+)
 CONFIG = ImageConfig(size=4, in_chans=3, convert=True, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 

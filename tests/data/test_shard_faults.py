@@ -30,15 +30,15 @@ def sample(key: str, number: int, image: str = "png", label: str = "cls") -> Mem
 
 def source_of(root: Path, reader: str, count: int, name: str = "set.tar") -> SourceConfig:
     (root / "manifest.json").write_text(json.dumps({"shards": {name: count}}))
-    return SourceConfig(format="shards", train=str(root / name), val=str(root / name), num_classes=4,
-                        reader=reader)  # type: ignore[arg-type]
+    return SourceConfig(format="shards", train=str(root / name), val=str(root / name), num_classes=4, reader=reader)  # type: ignore[arg-type]
 
 
 def keys(source: SourceConfig) -> dict[str, int]:
     data = ImageData(source, GRAY, batch_size=1)
     data.setup("fit")
-    return {key: int(label) for batch in data.val_dataloader()
-            for key, label in zip(batch.key, batch.target, strict=True)}
+    return {
+        key: int(label) for batch in data.val_dataloader() for key, label in zip(batch.key, batch.target, strict=True)
+    }
 
 
 def diagnosed(path: Path) -> dict[str, bytes | str]:
@@ -62,24 +62,45 @@ def diagnosed(path: Path) -> dict[str, bytes | str]:
 
 FINE: dict[str, tuple[Members, dict[str, int]]] = {
     "dots in names": ([*sample("22", 0, "05.png", "05.cls"), *sample("23", 1, "05.png", "05.cls")], {"22": 0, "23": 1}),
-    "image beside a mask": ([*sample("a", 1), ("a.mask.png", png(9)), *sample("b", 2), ("b.depth.png", png(9))],
-                            {"a": 1, "b": 2}),
+    "image beside a mask": (
+        [*sample("a", 1), ("a.mask.png", png(9)), *sample("b", 2), ("b.depth.png", png(9))],
+        {"a": 1, "b": 2},
+    ),
     "more than images": ([("a.json", b"{}"), *sample("a", 1), *sample("b", 2), ("b.txt", b"a dog")], {"a": 1, "b": 2}),
     "upper case": ([("a.PNG", png(1)), ("a.CLS", b"1"), ("b.Jpg", png(2)), ("b.cls", b"2")], {"a": 1, "b": 2}),
     "folders and leading dots": ([*sample("./x/a", 1), *sample("./y/a", 2)], {"./x/a": 1, "./y/a": 2}),
-    "hidden files": ([("._a.png", b"x"), *sample("a", 1), ("x/._b.png", b"x"), *sample("x/b", 2),
-                      (".ipynb_checkpoints/a.png", png(3)), ("__MACOSX/._a.png", b"x"), ("x/Thumbs.db", b"x")],
-                     {"a": 1, "x/b": 2}),
-    "names without a suffix": ([("README", b"x"), *sample("a", 1), ("LICENSE", b"x"), *sample("b", 2)],
-                               {"a": 1, "b": 2}),
-    "webdataset's own": ([("__header__", b"x"), *sample("a", 1), ("__meta__/b.png", png(1)), *sample("b", 2)],
-                         {"a": 1, "b": 2}),
+    "hidden files": (
+        [
+            ("._a.png", b"x"),
+            *sample("a", 1),
+            ("x/._b.png", b"x"),
+            *sample("x/b", 2),
+            (".ipynb_checkpoints/a.png", png(3)),
+            ("__MACOSX/._a.png", b"x"),
+            ("x/Thumbs.db", b"x"),
+        ],
+        {"a": 1, "x/b": 2},
+    ),
+    "names without a suffix": (
+        [("README", b"x"), *sample("a", 1), ("LICENSE", b"x"), *sample("b", 2)],
+        {"a": 1, "b": 2},
+    ),
+    "webdataset's own": (
+        [("__header__", b"x"), *sample("a", 1), ("__meta__/b.png", png(1)), *sample("b", 2)],
+        {"a": 1, "b": 2},
+    ),
 }
 WRONG: dict[str, tuple[Members, str, str]] = {
-    "several images of one kind": ([("22.05.png", png(0)), ("22.06.png", png(1)), ("22.cls", b"1")], "several images",
-                                   "22: one sample holds .05.png, .06.png"),
-    "left and right": ([("a.left.png", png(0)), ("a.right.png", png(1)), ("a.cls", b"1")], "several images",
-                       "a: one sample holds .left.png, .right.png"),
+    "several images of one kind": (
+        [("22.05.png", png(0)), ("22.06.png", png(1)), ("22.cls", b"1")],
+        "several images",
+        "22: one sample holds .05.png, .06.png",
+    ),
+    "left and right": (
+        [("a.left.png", png(0)), ("a.right.png", png(1)), ("a.cls", b"1")],
+        "several images",
+        "a: one sample holds .left.png, .right.png",
+    ),
     "two formats": ([("a.png", png(0)), ("a.jpg", png(1)), ("a.cls", b"1")], "several images", ".png, .jpg"),
     "the same names again": ([*sample("a", 1), *sample("a", 2)], "key given twice", "a.cls"),
     "the same key later": ([*sample("a", 1), *sample("b", 2), *sample("a", 3)], "key given twice", "a: the key"),
@@ -146,8 +167,12 @@ def test_diagnose_counts_samples_without_an_image_and_keys_given_twice(tmp_path:
     assert reasons == ["no image or no label", "key given twice"]
 
 
-PACKERS = {"set.tar.gz": gzip.compress, "set.tgz": gzip.compress, "set.tar.bz2": bz2.compress,
-           "set.tar.xz": lzma.compress}
+PACKERS = {
+    "set.tar.gz": gzip.compress,
+    "set.tgz": gzip.compress,
+    "set.tar.bz2": bz2.compress,
+    "set.tar.xz": lzma.compress,
+}
 
 
 @pytest.mark.parametrize("name", PACKERS)
@@ -162,7 +187,7 @@ def test_compressed_shards_are_read(name: str, tmp_path: Path) -> None:
         assert keys(source) == expected
         assert keys(dataclasses.replace(source, train=str(tmp_path), val=str(tmp_path))) == expected
     assert diagnosed(tmp_path / name) == {key: png(number) for key, number in expected.items()}
-    (tmp_path / name).write_bytes(packed[:len(packed) // 2])
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
     with pytest.raises(DataError, match=rf"{name}: the shard is truncated or no"):
         keys(source_of(tmp_path, "indexed", 3, name))
     with pytest.raises(UserError, match=rf"images=.*{name}: the shard (cannot be read|is truncated)"):
@@ -196,8 +221,13 @@ def test_diagnose_notices_a_tar_that_is_cut_between_two_samples(tmp_path: Path) 
 
 def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
-        for name, kind in (("a.png", tarfile.SYMTYPE), ("b.png", tarfile.LNKTYPE), ("c.png", tarfile.DIRTYPE),
-                           ("d.png", tarfile.CHRTYPE), ("e.png", tarfile.FIFOTYPE)):
+        for name, kind in (
+            ("a.png", tarfile.SYMTYPE),
+            ("b.png", tarfile.LNKTYPE),
+            ("c.png", tarfile.DIRTYPE),
+            ("d.png", tarfile.CHRTYPE),
+            ("e.png", tarfile.FIFOTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/hostname"
             tar.addfile(info)
@@ -237,8 +267,9 @@ COUNTS = ["3.0", "2.5", "-1", "true", '"3"', "null", "[3]", "1e999", "NaN", "9" 
 
 
 @pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("form", ['{"shards": {"set.tar": %s}}',
-                                  '{"splits": {"train": {"filenames": ["set.tar"], "shard_lengths": [%s]}}}'])
+@pytest.mark.parametrize(
+    "form", ['{"shards": {"set.tar": %s}}', '{"splits": {"train": {"filenames": ["set.tar"], "shard_lengths": [%s]}}}']
+)
 def test_a_count_that_cannot_be_is_refused_by_name(form: str, count: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)
@@ -252,8 +283,20 @@ def test_a_count_that_cannot_be_is_refused_by_name(form: str, count: str, tmp_pa
     assert len(keys(dataclasses.replace(source, reader="indexed"))) == 3
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"shards": 3}', '{"shards": [1]}', "{}", "[" * 100_000,
-                                     '{"shards": {"set.tar": 3}, "classes": 4}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"shards": 3}',
+        '{"shards": [1]}',
+        "{}",
+        "[" * 100_000,
+        '{"shards": {"set.tar": 3}, "classes": 4}',
+    ],
+)
 def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)

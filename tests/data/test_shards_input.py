@@ -32,8 +32,9 @@ def idx(root: Path, images: int, labels: int | None = None) -> Path:
     head = bytes([0, 0, 8, 3]) + np.array([images, 3, 3], ">u4").tobytes()
     (root / "train-images-idx3-ubyte").write_bytes(head + bytes(images * 9))
     count = images if labels is None else labels
-    (root / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1]) + np.array([count], ">u4").tobytes()
-                                                   + bytes(count))
+    (root / "train-labels-idx1-ubyte").write_bytes(
+        bytes([0, 0, 8, 1]) + np.array([count], ">u4").tobytes() + bytes(count)
+    )
     return root
 
 
@@ -75,6 +76,7 @@ def damaged_idx(content: bytes) -> Callable[[Path], Path]:
         idx(root, 2)
         (root / "train-images-idx3-ubyte").write_bytes(content)
         return root
+
     return make
 
 
@@ -105,8 +107,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
     "IDX, header alone": (damaged_idx(bytes([0, 0, 8, 3])), "--split train", ["train-images-idx3-ubyte", "IDX"]),
     "IDX, cut header": (damaged_idx(bytes([0, 0, 8, 3, 0, 0, 0])), "--split train", ["train-images-idx3-ubyte"]),
     "IDX, nothing": (damaged_idx(b""), "--split train", ["train-images-idx3-ubyte"]),
-    "IDX, sizes beyond all": (damaged_idx(bytes([0, 0, 8, 3]) + b"\xff" * 12), "--split train",
-                              ["train-images-idx3-ubyte"]),
+    "IDX, sizes beyond all": (
+        damaged_idx(bytes([0, 0, 8, 3]) + b"\xff" * 12),
+        "--split train",
+        ["train-images-idx3-ubyte"],
+    ),
     "IDX, damaged gzip": (packed_idx, "--split train", ["train-images-idx3-ubyte.gz"]),
 }
 

@@ -24,7 +24,7 @@ def picture(mode: str, size: int) -> Image.Image:
 @pytest.mark.parametrize(("mode", "image"), [("L", GRAY), ("RGB", COLOR)])
 def test_normalize_is_torchvisions(mode: str, image: ImageConfig) -> None:
     reference = Compose([ToTensor(), Normalize(image.mean, image.std)])(picture(mode, 20))
-    ours = Normalize(image.mean, image.std)(picture(mode, 20))
+    ours = ToNormalizedTensor(image.mean, image.std)(picture(mode, 20))
     assert ours.is_contiguous()
     torch.testing.assert_close(ours, reference)
 

@@ -11,9 +11,25 @@ from diagnosing import FILES, arrays, diagnose, photographs, summary
 from polars.testing import assert_frame_equal
 from running import heads, run, tree
 
-PER_IMAGE = ("mass", "routed_frac", "min_a", "cond_mass", "ratio_head", "ratio_out", "stable_rank",
-             "routed_stable_rank", "rank1_energy", "update_norm", "sink_value_norm", "rel_update", "quiet_frac",
-             "entropy", "row_mass", "null_mass", "sink_idx")
+PER_IMAGE = (
+    "mass",
+    "routed_frac",
+    "min_a",
+    "cond_mass",
+    "ratio_head",
+    "ratio_out",
+    "stable_rank",
+    "routed_stable_rank",
+    "rank1_energy",
+    "update_norm",
+    "sink_value_norm",
+    "rel_update",
+    "quiet_frac",
+    "entropy",
+    "row_mass",
+    "null_mass",
+    "sink_idx",
+)
 RULES = ("causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive")
 TIMES = ("seconds", "images_per_second", "peak_memory_gib")
 RULES = ("causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive")
@@ -28,6 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---- what is written
+
 
 def test_files_and_nothing_else(done: Path) -> None:
     assert set(tree(done)) == FILES
@@ -58,10 +75,28 @@ def test_tables_are_tidy(done: Path) -> None:
     for name in ("mass", "ratio_out", "stable_rank", "rel_update"):
         expected = np.median(stored[name], axis=0).reshape(-1)
         np.testing.assert_allclose(heads_[f"median_{name}"], expected, rtol=1e-6)
-    assert {"causal_frequency", "adaptive_nop", "specialisation", "location_entropy", "token_type",
-            "payload_constancy", "spectral_spike"} <= set(heads_.columns)
-    assert {"mass_cls", "mass_patch", "events_causal_cls", "norm_patch_p99", "variance_in", "variance_out", "massive",
-            "kurtosis", "kurtosis_attn", "max_abs", "spectral_spike_max"} <= set(blocks.columns)
+    assert {
+        "causal_frequency",
+        "adaptive_nop",
+        "specialisation",
+        "location_entropy",
+        "token_type",
+        "payload_constancy",
+        "spectral_spike",
+    } <= set(heads_.columns)
+    assert {
+        "mass_cls",
+        "mass_patch",
+        "events_causal_cls",
+        "norm_patch_p99",
+        "variance_in",
+        "variance_out",
+        "massive",
+        "kurtosis",
+        "kurtosis_attn",
+        "max_abs",
+        "spectral_spike_max",
+    } <= set(blocks.columns)
 
 
 def test_the_summary_says_what_was_done(done: Path) -> None:
@@ -73,8 +108,9 @@ def test_the_summary_says_what_was_done(done: Path) -> None:
     assert [text.split(":")[0] for text in found["rules"]] == list(RULES)
     for counts in (found["counts"], found["first_block"]):
         assert set(counts) == set(RULES)
-        assert {"events", "nop", "broadcast", "other", "undefined", "broadcast_qualified",
-                "by_token_type"} <= counts["causal"].keys()
+        assert {"events", "nop", "broadcast", "other", "undefined", "broadcast_qualified", "by_token_type"} <= counts[
+            "causal"
+        ].keys()
     assert set(found["label_survival"]) == {"causal", "adaptive"}
     assert 0 <= found["rebuild_error"] < 1e-4
     assert found["seconds"] > 0
@@ -120,6 +156,7 @@ def test_chosen_blocks_keep_their_numbers(done: Path, tmp_path: Path) -> None:
 
 # ---- where the images are
 
+
 def test_folder_list_and_single_image_are_the_same_pictures(tmp_path: Path) -> None:
     root = tmp_path / "photographs"
     files = photographs(root)
@@ -150,8 +187,21 @@ def test_shards_hold_the_pictures_of_their_folder(shards: Path, image_folder: Pa
 
 def test_real_weights_see_the_sinks_of_photographs(dinov2: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run("diagnose", "--backbone.name", "vit_small_patch14_dinov2", "--backbone.img_size", "112",
-        "--backbone.checkpoint", dinov2, "--images", "builtin", "--limit", "6", "--out", out).succeeded()
+    run(
+        "diagnose",
+        "--backbone.name",
+        "vit_small_patch14_dinov2",
+        "--backbone.img_size",
+        "112",
+        "--backbone.checkpoint",
+        dinov2,
+        "--images",
+        "builtin",
+        "--limit",
+        "6",
+        "--out",
+        out,
+    ).succeeded()
     stored, found = arrays(out), summary(out)
     assert stored["mass"].shape == (6, 12, 6)
     assert found["weights"] == str(dinov2)
@@ -162,6 +212,7 @@ def test_real_weights_see_the_sinks_of_photographs(dinov2: Path, tmp_path: Path)
 
 # ---- our own runs
 
+
 def test_a_checkpoint_gives_the_numbers_logged_in_training(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("diagnose", "--run", finished, "--out", out).succeeded()
@@ -170,26 +221,38 @@ def test_a_checkpoint_gives_the_numbers_logged_in_training(finished: Path, tmp_p
     trained, now = heads(finished, step), pl.read_parquet(out / "heads.parquet")
     assert summary(out)["step"] == step
     shared = [name for name in trained.columns if name in now.columns]
-    assert {"median_mass", "median_gated_ratio_out", "causal_frequency", "effective_causal_nop", "sink_idx",
-            "payload_constancy"} <= set(shared)
+    assert {
+        "median_mass",
+        "median_gated_ratio_out",
+        "causal_frequency",
+        "effective_causal_nop",
+        "sink_idx",
+        "payload_constancy",
+    } <= set(shared)
     assert_frame_equal(now.select(shared), trained.select(shared), rel_tol=1e-5, abs_tol=1e-6)
 
 
 def test_a_run_on_other_images(finished: Path, tmp_path: Path) -> None:
     photographs(tmp_path / "photographs")
-    run("diagnose", "--run", finished, "--images", tmp_path / "photographs", "--out",
-        tmp_path / "out").succeeded()
+    run("diagnose", "--run", finished, "--images", tmp_path / "photographs", "--out", tmp_path / "out").succeeded()
     assert arrays(tmp_path / "out")["image_names"].size == 9
     assert int(arrays(tmp_path / "out")["num_register_tokens"]) == 4
 
 
 # ---- hugging face
 
+
 def test_a_local_folder_and_a_configuration(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.Dinov2WithRegistersConfig(
-        hidden_size=48, num_hidden_layers=3, num_attention_heads=3, mlp_ratio=2, image_size=32, patch_size=8,
-        num_register_tokens=2)
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        mlp_ratio=2,
+        image_size=32,
+        patch_size=8,
+        num_register_tokens=2,
+    )
     torch.manual_seed(0)
     transformers.Dinov2WithRegistersModel(config).save_pretrained(tmp_path / "model")
     for name, location in {"folder": tmp_path / "model", "config": tmp_path / "model" / "config.json"}.items():

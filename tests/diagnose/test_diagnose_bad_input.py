@@ -36,8 +36,10 @@ CASES = {
     "no transformer": (f"--backbone.name resnet18 {RANDOM} {IMAGES}", ["ResNet"]),
     "talking heads": (f"--backbone.name cait_xxs24_224 {RANDOM} {IMAGES}", ["TalkingHeadAttn"]),
     "no such checkpoint": (f"{DINOV2} --backbone.checkpoint {{nothing}} {IMAGES}", ["backbone.checkpoint", "nothing"]),
-    "checkpoint of another model": (f"{DINOV2} --backbone.checkpoint {{weights}} {IMAGES}",
-                                    ["backbone.checkpoint", "weights.pt"]),
+    "checkpoint of another model": (
+        f"{DINOV2} --backbone.checkpoint {{weights}} {IMAGES}",
+        ["backbone.checkpoint", "weights.pt"],
+    ),
     "checkpoint that is none": (f"{DINOV2} --backbone.checkpoint {{notes}} {IMAGES}", ["notes.txt"]),
     "no images": (" ".join(SMALL), ["images"]),
     "no such folder": (f"{' '.join(SMALL)} --images {{nothing}}", ["nothing"]),
@@ -85,8 +87,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found["blank"].write_text("# nothing\n")
     torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, found["weights"])
     for name, text in {
-        "nonsense": "{", "language": '{"model_type": "bert"}', "convolutions": '{"model_type": "resnet"}',
-        "windows": '{"model_type": "swin", "image_size": 224}', "packed": '{"model_type": "siglip2_vision_model"}',
+        "nonsense": "{",
+        "language": '{"model_type": "bert"}',
+        "convolutions": '{"model_type": "resnet"}',
+        "windows": '{"model_type": "swin", "image_size": 224}',
+        "packed": '{"model_type": "siglip2_vision_model"}',
     }.items():
         found[name] = root / name / "config.json"
         found[name].parent.mkdir()
@@ -103,8 +108,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def vit_folder(path: Path) -> Path:
     """A saved Hugging Face ViT for 32-pixel images."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-                                    image_size=32, patch_size=8)
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
     transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(path)
     return path
 
@@ -132,8 +138,17 @@ def test_one_line_and_nothing_written(case: str, places: dict[str, Path], tmp_pa
 
 
 def test_missing_weights_offline_name_the_key_for_a_local_file(places: dict[str, Path], tmp_path: Path) -> None:
-    outcome = spawn("diagnose", "--backbone.name", "vit_tiny_patch16_224", "--images", places["pictures"],
-                    "--out", tmp_path / "out", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "cache"))
+    outcome = spawn(
+        "diagnose",
+        "--backbone.name",
+        "vit_tiny_patch16_224",
+        "--images",
+        places["pictures"],
+        "--out",
+        tmp_path / "out",
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path / "cache"),
+    )
     assert_one_line(outcome, "vit_tiny_patch16_224", "backbone.checkpoint")
     assert not (tmp_path / "out").exists()
 

@@ -14,26 +14,59 @@ from sinkablate.vit.tokens import TokenLayout, TokenType
 
 Array = NDArray[np.float64]
 
-KINDS = ("softmax", "null", "kv_bias", "clipped", "relu", "signed", "headwise", "elementwise",
-         "value_headwise", "value_elementwise")
+KINDS = (
+    "softmax",
+    "null",
+    "kv_bias",
+    "clipped",
+    "relu",
+    "signed",
+    "headwise",
+    "elementwise",
+    "value_headwise",
+    "value_elementwise",
+)
 NULL, KV_BIAS = (TokenType.NULL,), (TokenType.KV_BIAS,)
 
 
-def view_of(weights: Tensor, v: Tensor, *, registers: int = 0, extra: tuple[TokenType, ...] = (),
-            out_map: Tensor | None = None, residual: Tensor | None = None, **fields: Any) -> BlockView:
+def view_of(
+    weights: Tensor,
+    v: Tensor,
+    *,
+    registers: int = 0,
+    extra: tuple[TokenType, ...] = (),
+    out_map: Tensor | None = None,
+    residual: Tensor | None = None,
+    **fields: Any,
+) -> BlockView:
     """A view whose attention is the given (B, H, N, M); W defaults to the identity (D = d), the residual to ones."""
     batch, heads, n, m = weights.shape
     d = v.shape[-1]
     return BlockView(
-        index=0, layout=TokenLayout(1, registers, n - 1 - registers), extra=extra,
-        q=v.new_zeros(batch, heads, n, d), k=v.new_zeros(batch, heads, m, d), v=v,
+        index=0,
+        layout=TokenLayout(1, registers, n - 1 - registers),
+        extra=extra,
+        q=v.new_zeros(batch, heads, n, d),
+        k=v.new_zeros(batch, heads, m, d),
+        v=v,
         weigh=lambda _q, _k, images, some: weights[images, some],
         out_map=torch.eye(d, dtype=v.dtype).expand(heads, d, d) if out_map is None else out_map,
-        residual=v.new_ones(batch, n, d) if residual is None else residual, **fields)
+        residual=v.new_ones(batch, n, d) if residual is None else residual,
+        **fields,
+    )
 
 
-def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: int = 17, d: int = 6,
-                dtype: torch.dtype = torch.float64, registers: int = 2) -> BlockView:
+def random_view(
+    kind: str,
+    *,
+    seed: int = 0,
+    batch: int = 3,
+    heads: int = 4,
+    n: int = 17,
+    d: int = 6,
+    dtype: torch.dtype = torch.float64,
+    registers: int = 2,
+) -> BlockView:
     """Random tensors of one mechanism; from the first head to the last, logits favor one column more and more."""
     g = torch.Generator().manual_seed(seed)
     width = heads * d
@@ -44,7 +77,7 @@ def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: 
 
     logits = draw(batch, heads, n, m)
     favored = torch.randint(m, (batch, heads, 1, 1), generator=g).expand(batch, heads, n, 1)
-    favor = (draw(batch, heads, n, 1) + torch.linspace(0, 7, heads, dtype=torch.float64).view(-1, 1, 1))
+    favor = draw(batch, heads, n, 1) + torch.linspace(0, 7, heads, dtype=torch.float64).view(-1, 1, 1)
     logits = logits.scatter_add(-1, favored, favor)
     v = draw(batch, heads, m, d) * draw(batch, heads, m, 1).exp()
     fields: dict[str, Any] = {}
@@ -70,8 +103,14 @@ def random_view(kind: str, *, seed: int = 0, batch: int = 3, heads: int = 4, n: 
     if kind not in ("clipped", "relu", "signed"):
         s = logits.to(dtype)
         fields |= {"logits": lambda _q, _k, images, some: s[images, some].clone()}
-    return view_of(weights.to(dtype), v.to(dtype), registers=registers, out_map=draw(heads, width, d).to(dtype),
-                   residual=draw(batch, n, width).to(dtype), **fields)
+    return view_of(
+        weights.to(dtype),
+        v.to(dtype),
+        registers=registers,
+        out_map=draw(heads, width, d).to(dtype),
+        residual=draw(batch, n, width).to(dtype),
+        **fields,
+    )
 
 
 def direct(view: BlockView, t: ThresholdConfig) -> dict[str, Array]:
@@ -96,12 +135,16 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     residual = np.linalg.norm(view.residual[b].double().numpy(), axis=1).mean()
     others = [j for j in range(n) if j != s]
     registers = [j for j in range(m) if types[j] == TokenType.REGISTER]
-    top = np.argsort(-columns, kind="stable")[:t.group_top_k]
+    top = np.argsort(-columns, kind="stable")[: t.group_top_k]
     live = [row / row.sum() for row in size if row.sum() > 0]
     carried = sum(size[:, j].sum() for j in range(m) if types[j] != TokenType.NULL) / n
     summed = view.rows_sum_to_one and view.rows_at_most_one
     out = {
-        "sink_idx": s, "sink_type": types[s], "mass": a.mean(), "routed_frac": routed.mean(), "min_a": a.min(),
+        "sink_idx": s,
+        "sink_type": types[s],
+        "mass": a.mean(),
+        "routed_frac": routed.mean(),
+        "min_a": a.min(),
         **{f"routed_frac_at_{level:g}": np.mean(a >= level) for level in t.routed_grid},
         "sink_token_norm": float(np.linalg.norm(view.residual[b, s].double().numpy())) if s < n else nan,
         "cond_mass": a[routed].mean() if routed.any() else nan,
@@ -111,7 +154,8 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
         "dead_rows": np.mean(size.sum(1) == 0),
         "group_routed_frac": np.mean(E[:, registers].sum(1) >= t.routed_min) if registers else nan,
         "topk_routed_frac": np.mean(E[:, top].sum(1) >= t.routed_min),
-        "ratio_head": value_ratio(v, s, others), "ratio_out": value_ratio(u, s, others),
+        "ratio_head": value_ratio(v, s, others),
+        "ratio_out": value_ratio(u, s, others),
         "sink_value_norm": float(np.linalg.norm(u[s])),
     }
     mean_u = np.linalg.norm(u[:n], axis=1).mean()
@@ -124,15 +168,22 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     if view.gates_values:
         raw = view.raw_v[b, h].double().numpy()
         behind = update(A @ raw @ W.T, routed, mean_u, residual, t)
-        return out | {"raw_ratio_head": value_ratio(raw, s, others), "raw_ratio_out": value_ratio(raw @ W.T, s, others),
-                      "raw_stable_rank": behind["stable_rank"], "raw_update_norm": behind["update_norm"]}
+        return out | {
+            "raw_ratio_head": value_ratio(raw, s, others),
+            "raw_ratio_out": value_ratio(raw @ W.T, s, others),
+            "raw_stable_rank": behind["stable_rank"],
+            "raw_update_norm": behind["update_norm"],
+        }
     gated = update((gate * (A @ v)) @ W.T, routed, mean_u, residual, t)
     del gated["rank1_energy"]
     out |= {"gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
     handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
     mean_other = np.linalg.norm(u[others], axis=1).mean() if others else nan
-    return out | {f"gated_{name}": x for name, x in gated.items()} | {
-        "gated_ratio_out": ratio(np.mean(handed), mean_other) if handed else nan}
+    return (
+        out
+        | {f"gated_{name}": x for name, x in gated.items()}
+        | {"gated_ratio_out": ratio(np.mean(handed), mean_other) if handed else nan}
+    )
 
 
 def ratio(x: float, y: float) -> float:
@@ -153,6 +204,11 @@ def rank(U: Array) -> float:
 
 def update(U: Array, routed: NDArray[np.bool_], mean_u: float, residual: float, t: ThresholdConfig) -> dict[str, float]:
     norms = np.linalg.norm(U, axis=1)
-    return {"stable_rank": rank(U), "routed_stable_rank": rank(U[routed]), "rank1_energy": 1 / rank(U),
-            "update_norm": norms.mean(), "rel_update": ratio(norms.mean(), residual),
-            "quiet_frac": np.mean(norms <= t.quiet_max * mean_u) if mean_u > 0 else nan}
+    return {
+        "stable_rank": rank(U),
+        "routed_stable_rank": rank(U[routed]),
+        "rank1_energy": 1 / rank(U),
+        "update_norm": norms.mean(),
+        "rel_update": ratio(norms.mean(), residual),
+        "quiet_frac": np.mean(norms <= t.quiet_max * mean_u) if mean_u > 0 else nan,
+    }

@@ -34,11 +34,17 @@ def _planted(found: Records) -> dict[str, np.ndarray]:
     ratio = generator.choice([0.1, 0.35, 0.8], shape)
     ratio[2, :, 0] = np.nan  # an event whose verdict is undefined
     places = generator.integers(0, found.layout.num_tokens, shape)
-    drawn = {"routed_frac": routed, "min_a": routed - 0.04, "ratio_out": ratio, "ratio_head": ratio + 0.05,
-             "stable_rank": generator.choice([1.1, 2.5], shape, p=[0.8, 0.2]),
-             "routed_stable_rank": generator.choice([1.1, 2.5], shape, p=[0.8, 0.2]),
-             "rel_update": generator.choice([0.001, 0.05], shape),
-             "sink_idx": places, "sink_type": found.layout.types().numpy()[places]}
+    drawn = {
+        "routed_frac": routed,
+        "min_a": routed - 0.04,
+        "ratio_out": ratio,
+        "ratio_head": ratio + 0.05,
+        "stable_rank": generator.choice([1.1, 2.5], shape, p=[0.8, 0.2]),
+        "routed_stable_rank": generator.choice([1.1, 2.5], shape, p=[0.8, 0.2]),
+        "rel_update": generator.choice([0.001, 0.05], shape),
+        "sink_idx": places,
+        "sink_type": found.layout.types().numpy()[places],
+    }
     if "gated_ratio_out" in found.heads:
         drawn |= {"gated_ratio_out": ratio * 0.4}
     return {name: values.astype(np.float32) for name, values in drawn.items()}
@@ -52,8 +58,15 @@ def verdicts(found: Records, rule: str = "causal") -> np.ndarray:
         share, ratio, r = (float(found.heads[name][at]) for name in ("routed_frac", "ratio_out", rank))
         if share >= fewest - 1e-6:
             null = found.heads["sink_type"][at] == TokenType.NULL
-            names[at] = "nop" if null or ratio <= 0.2 else "undefined" if np.isnan(ratio) else \
-                "broadcast" if ratio >= 0.5 and r <= 1.5 else "other"
+            names[at] = (
+                "nop"
+                if null or ratio <= 0.2
+                else "undefined"
+                if np.isnan(ratio)
+                else "broadcast"
+                if ratio >= 0.5 and r <= 1.5
+                else "other"
+            )
     return names
 
 

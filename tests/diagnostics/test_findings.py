@@ -63,9 +63,15 @@ def test_without_block_zero_nothing_is_apart() -> None:
 
 def test_block_zero_alone() -> None:
     found = records()
-    first = replace(found, heads={k: v[:, :1] for k, v in found.heads.items()}, norms=found.norms[:, :1],
-                    mass={k: v[:, :1] for k, v in found.mass.items()}, payload_sum=found.payload_sum[:1],
-                    tokens={k: v[:, :1] for k, v in found.tokens.items()}, payload_squares=found.payload_squares[:1])
+    first = replace(
+        found,
+        heads={k: v[:, :1] for k, v in found.heads.items()},
+        norms=found.norms[:, :1],
+        mass={k: v[:, :1] for k, v in found.mass.items()},
+        payload_sum=found.payload_sum[:1],
+        tokens={k: v[:, :1] for k, v in found.tokens.items()},
+        payload_squares=found.payload_squares[:1],
+    )
     alone = findings(first, T, [0])
     assert alone["counts"]["causal"]["events"] == 0
     assert alone["first_block"] == findings(found, T, ALL)["first_block"]
@@ -73,8 +79,10 @@ def test_block_zero_alone() -> None:
 
 def test_group_events() -> None:
     found = records()
-    heads = found.heads | {"group_routed_frac": np.zeros_like(found.heads["mass"]),
-                           "topk_routed_frac": np.ones_like(found.heads["mass"])}
+    heads = found.heads | {
+        "group_routed_frac": np.zeros_like(found.heads["mass"]),
+        "topk_routed_frac": np.ones_like(found.heads["mass"]),
+    }
     heads["group_routed_frac"][:, 1, :2] = 0.9
     events = findings(replace(found, heads=heads), T, ALL)["group_events"]
     assert events == {"group": 2, "topk": (BLOCKS - 1) * HEADS}
@@ -85,8 +93,12 @@ def led(*kinds: TokenType, mass: tuple[float, ...] = (0.2, 0.2, 0.6)) -> Records
     found, shape = records(), (IMAGES, BLOCKS, HEADS)
     types = np.broadcast_to(np.float32(kinds)[None, :, None], shape)
     places = np.broadcast_to(np.float32([KINDS[kind] for kind in kinds])[None, :, None], shape)
-    heads = found.heads | {"routed_frac": np.ones(shape, np.float32), "ratio_out": np.ones(shape, np.float32),
-                           "sink_type": types, "sink_idx": places}
+    heads = found.heads | {
+        "routed_frac": np.ones(shape, np.float32),
+        "ratio_out": np.ones(shape, np.float32),
+        "sink_type": types,
+        "sink_idx": places,
+    }
     shares = {kind.label: np.full((IMAGES, BLOCKS), share, np.float32) for kind, share in zip(KINDS, mass, strict=True)}
     return replace(found, heads=heads, mass=found.mass | shares)
 
@@ -94,15 +106,25 @@ def led(*kinds: TokenType, mass: tuple[float, ...] = (0.2, 0.2, 0.6)) -> Records
 C, R, P = TokenType.CLS, TokenType.REGISTER, TokenType.PATCH
 
 
-@pytest.mark.parametrize(("kinds", "blocks", "expected"), [
-    ((C, R, P), [0, 1, 2], 2), ((P, C, P), [0, 1, 2], 2), ((C, R, C), [0, 1, 2], None), ((C, P, P), [2, 5, 9], 5)])
+@pytest.mark.parametrize(
+    ("kinds", "blocks", "expected"),
+    [((C, R, P), [0, 1, 2], 2), ((P, C, P), [0, 1, 2], 2), ((C, R, C), [0, 1, 2], None), ((C, P, P), [2, 5, 9], 5)],
+)
 def test_the_first_block_that_patches_lead_by_events(kinds: Any, blocks: list[int], expected: int | None) -> None:
     for rule in ("causal", "adaptive"):
         assert findings(led(*kinds), T, blocks)["handoff"]["first_block_by_events"][rule] == expected
 
 
-@pytest.mark.parametrize(("mass", "expected"), [((0.2, 0.2, 0.6), 3), ((0.5, 0.1, 0.4), None), ((0.4, 0.2, 0.4), None),
-                                                ((0.3, 0.4, 0.3), None), ((0.3, 0.3, 0.4), 3)])
+@pytest.mark.parametrize(
+    ("mass", "expected"),
+    [
+        ((0.2, 0.2, 0.6), 3),
+        ((0.5, 0.1, 0.4), None),
+        ((0.4, 0.2, 0.4), None),
+        ((0.3, 0.4, 0.3), None),
+        ((0.3, 0.3, 0.4), 3),
+    ],
+)
 def test_the_first_block_that_patches_lead_by_mass(mass: tuple[float, ...], expected: int | None) -> None:
     found = led(C, C, C, mass=mass)
     assert findings(found, T, [3, 4, 5])["handoff"]["first_block_by_mass"] == expected
@@ -117,8 +139,11 @@ def test_payload_constancy_is_that_of_heads_that_mostly_broadcast() -> None:
     found, names = records(), verdicts(records())
     counts = np.array([(names == label).sum(axis=0) for label in LABELS])
     payload = np.random.default_rng(0).random((BLOCKS, HEADS))
-    known = replace(found, payload_squares=np.ones((BLOCKS, HEADS)),
-                    payload_sum=np.sqrt(IMAGES * payload)[..., None] * np.eye(10)[0])
+    known = replace(
+        found,
+        payload_squares=np.ones((BLOCKS, HEADS)),
+        payload_sum=np.sqrt(IMAGES * payload)[..., None] * np.eye(10)[0],
+    )
     chosen = (counts.sum(axis=0) > 0) & (counts.argmax(axis=0) == 1)
     chosen[0] = False  # block 0 stands apart
     assert 0 < chosen.sum() < chosen.size

@@ -59,8 +59,10 @@ def test_a_rotation_of_the_head_changes_nothing() -> None:
     torch.testing.assert_close(query_key_spectrum(turn @ query, turn @ key), query_key_spectrum(query, key))
 
 
-@pytest.mark.parametrize(("name", "heads"), [
-    ("vit_tiny_patch16_224", 3), ("vit_small_patch14_dinov2", 6), ("vit_base_patch16_siglip_224", 12)])
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("vit_tiny_patch16_224", 3), ("vit_small_patch14_dinov2", 6), ("vit_base_patch16_siglip_224", 12)],
+)
 def test_timm_models_with_the_gain_of_their_norm(name: str, heads: int) -> None:
     model = family(name, embed_dim=heads * 8)
     blocks = [(*block.attn.qkv.weight.chunk(3)[:2], block.norm1.weight) for block in model.blocks]
@@ -78,8 +80,9 @@ def test_chosen_blocks_come_in_the_order_given(chosen: list[int]) -> None:
         assert torch.equal(some, everything[chosen])
 
 
-@pytest.mark.parametrize("fields", [{}, {"gate": "headwise"}, {"gate": "elementwise"}, {"sink": "zero"},
-                                    {"score": "sigmoid"}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{}, {"gate": "headwise"}, {"gate": "elementwise"}, {"sink": "zero"}, {"score": "sigmoid"}], ids=str
+)
 def test_our_own_mechanisms(fields: dict[str, str]) -> None:
     model = livelier(make(attention=AttentionConfig(**fields), registers=2))  # type: ignore[arg-type]
     heads = model.blocks[0].attn.num_heads
@@ -98,11 +101,14 @@ def test_hugging_face_models(name: str) -> None:
         np.testing.assert_allclose(measured.numpy(), right, rtol=1e-6)
 
 
-@pytest.mark.parametrize("model", [
-    pytest.param(lambda: family("vit_tiny_patch16_224", qk_norm=True), id="query-key norms"),
-    pytest.param(lambda: family("eva02_tiny_patch14_224"), id="rotary, EVA-02"),
-    pytest.param(lambda: family("vit_small_patch16_dinov3"), id="rotary, DINOv3"),
-])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(lambda: family("vit_tiny_patch16_224", qk_norm=True), id="query-key norms"),
+        pytest.param(lambda: family("eva02_tiny_patch14_224"), id="rotary, EVA-02"),
+        pytest.param(lambda: family("vit_small_patch16_dinov3"), id="rotary, DINOv3"),
+    ],
+)
 def test_where_logits_are_no_bilinear_form_all_is_nan(model: Any) -> None:
     built = model()
     for found in spectral_spikes(built, [0, 1]):

@@ -51,6 +51,7 @@ def values(n: int, d: int = 5, seed: int = 0) -> Tensor:
 
 # ---- against the definitions
 
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_quantity_equals_its_definition(kind, dtype, tolerance):
@@ -74,8 +75,14 @@ def test_thresholds_are_fields():
     view = random_view("softmax")
     t = ThresholdConfig(routed_min=0.8, quiet_max=0.6, group_top_k=2)
     measured, expected = measure(view, t).heads, direct(view, t)
-    for name in ("routed_frac", "cond_mass", "routed_stable_rank", "quiet_frac", "group_routed_frac",
-                 "topk_routed_frac"):
+    for name in (
+        "routed_frac",
+        "cond_mass",
+        "routed_stable_rank",
+        "quiet_frac",
+        "group_routed_frac",
+        "topk_routed_frac",
+    ):
         np.testing.assert_allclose(measured[name].numpy(), expected[name], rtol=1e-9, err_msg=name)
 
 
@@ -89,6 +96,7 @@ def test_largest_eigenvalue_whatever_the_gaps(spectrum, dtype):
 
 
 # ---- invariances
+
 
 @pytest.mark.parametrize("kind", ["softmax", "null", "kv_bias", "signed", "elementwise", "value_elementwise"])
 def test_chunks_change_nothing(kind):
@@ -106,9 +114,14 @@ def test_permuting_patches_moves_the_sink_and_nothing_else(kind):
     shuffled = torch.randperm(n - prefix, generator=torch.Generator().manual_seed(0))
     order = torch.cat([torch.arange(prefix), prefix + shuffled])
     weights = view.weights()[:, :, order][..., order]
-    moved = replace(view, v=view.v[:, :, order], residual=view.residual[:, order],
-                    weigh=lambda _q, _k, images, heads: weights[images, heads], logits=None,
-                    gate=None if view.gate is None else view.gate[:, :, order])
+    moved = replace(
+        view,
+        v=view.v[:, :, order],
+        residual=view.residual[:, order],
+        weigh=lambda _q, _k, images, heads: weights[images, heads],
+        logits=None,
+        gate=None if view.gate is None else view.gate[:, :, order],
+    )
     before, after = measure(view, T).heads, measure(moved, T).heads
     assert torch.equal(order[after["sink_idx"]], before["sink_idx"])
     for name in before.keys() - {"sink_idx"}:
@@ -141,6 +154,7 @@ def test_signed_weights_cancel_in_the_update_but_not_in_the_events():
 
 # ---- published identities
 
+
 def eps_sink(n: int, eps: float, s: int) -> Tensor:
     """Every query gives column s at least 1 - eps, (n, n)."""
     g = torch.Generator().manual_seed(1)
@@ -158,7 +172,7 @@ def test_an_eps_sink_is_nearly_its_rank_one_part(eps, aligned):
     n, s = 12, 4
     weights, v = eps_sink(n, eps, s), values(n)
     if aligned:  # no value opposes the sink's
-        v = v * torch.where((v * v[..., s:s + 1, :]).sum(-1, keepdim=True) < 0, -1, 1)
+        v = v * torch.where((v * v[..., s : s + 1, :]).sum(-1, keepdim=True) < 0, -1, 1)
     got, out = one(view_of(weights[None, None], v)), weights @ v[0, 0]
     longest, at_sink = v[0, 0].norm(dim=-1).max(), v[0, 0, s].norm()
     assert got["min_a"] >= 1 - eps
@@ -210,6 +224,7 @@ def test_entropy_from_logits_is_that_of_their_softmax(scale):
 
 
 # ---- degenerate inputs
+
 
 def test_all_mass_on_one_token():
     got = one(view_of(sink_weights(8, 1.0, 3), values(8)))
@@ -275,8 +290,9 @@ def test_a_single_token(gate_width):
 
 
 def test_dead_rows_are_routed_nowhere():
-    got = one(view_of(torch.zeros(1, 1, 6, 6, dtype=torch.float64), values(6), rows_sum_to_one=False,
-                      rows_at_most_one=False))
+    got = one(
+        view_of(torch.zeros(1, 1, 6, 6, dtype=torch.float64), values(6), rows_sum_to_one=False, rows_at_most_one=False)
+    )
     assert (got["dead_rows"], got["mass"], got["routed_frac"], got["min_a"], got["row_mass"]) == (1, 0, 0, 0, 0)
     assert np.isnan([got["entropy"], got["stable_rank"], got["cond_mass"]]).all()
     assert got["quiet_frac"] == 1
@@ -310,21 +326,28 @@ def test_a_null_column_is_not_among_the_others():
 
 
 def test_a_constant_gate_has_no_correlation():
-    got = one(view_of(random_view("softmax", batch=1, heads=1).weights(), values(17),
-                      gate=torch.full((1, 1, 17, 5), 0.88, dtype=torch.float64)))
+    got = one(
+        view_of(
+            random_view("softmax", batch=1, heads=1).weights(),
+            values(17),
+            gate=torch.full((1, 1, 17, 5), 0.88, dtype=torch.float64),
+        )
+    )
     assert got["gate_open"] == pytest.approx(0.88)
     assert np.isnan(got["gate_corr"])
 
 
 # ---- payload and mass
 
+
 def test_payload_has_the_norms_and_angles_of_u():
     view = random_view("softmax")
     got = measure(view, T)
     u = torch.einsum("hoc,bhnc->bhno", view.out_map, view.v)
     at = u.gather(2, got.heads["sink_idx"][..., None, None].expand(-1, -1, 1, u.shape[-1])).squeeze(2)
-    torch.testing.assert_close(torch.einsum("bhc,ahc->hba", got.payload, got.payload),
-                               torch.einsum("bho,aho->hba", at, at))
+    torch.testing.assert_close(
+        torch.einsum("bhc,ahc->hba", got.payload, got.payload), torch.einsum("bho,aho->hba", at, at)
+    )
     torch.testing.assert_close(sink_payload(view, got.heads["sink_idx"]), got.payload)
     expected = at.mean(0).square().sum(-1) / at.square().sum(-1).mean(0)
     torch.testing.assert_close(constancy(got.payload), expected)

@@ -23,13 +23,23 @@ from sinkablate.diagnostics.records import Records  # noqa: E402
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR  # noqa: E402
 from sinkablate.errors import UserError  # noqa: E402
 
-SHARED = {"num_classes": 0, "depth": 2, "img_size": 32, "patch_size": 8, "embed_dim": 48, "num_heads": 3,
-          "mlp_ratio": 2}
+SHARED = {
+    "num_classes": 0,
+    "depth": 2,
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 48,
+    "num_heads": 3,
+    "mlp_ratio": 2,
+}
 PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ViT": ("vit_tiny_patch16_224", {}, {"layer_norm_eps": 1e-6}),
     "Dinov2": ("vit_small_patch14_dinov2", {"init_values": 1.0}, {"layer_norm_eps": 1e-6}),
-    "Dinov2WithRegisters": ("vit_small_patch14_reg4_dinov2", {"init_values": 1.0},
-                            {"layer_norm_eps": 1e-6, "num_register_tokens": 4}),
+    "Dinov2WithRegisters": (
+        "vit_small_patch14_reg4_dinov2",
+        {"init_values": 1.0},
+        {"layer_norm_eps": 1e-6, "num_register_tokens": 4},
+    ),
     "CLIPVision": ("vit_base_patch16_clip_224", {}, {"hidden_act": "gelu"}),
     "SiglipVision": ("vit_base_patch16_siglip_224", {}, {"hidden_act": "gelu", "layer_norm_eps": 1e-6}),
 }
@@ -42,7 +52,7 @@ def sharp(name: str, **fields: Any) -> Any:
     model = livelier(timm.create_model(name, **{**SHARED, **fields})).eval()
     with torch.no_grad():
         for block in model.blocks:
-            block.attn.qkv.weight[:2 * SHARED["embed_dim"]] *= 5
+            block.attn.qkv.weight[: 2 * SHARED["embed_dim"]] *= 5
     return model
 
 
@@ -104,14 +114,24 @@ def test_equal_to_timm_on_real_weights(dinov2: Any) -> None:
     source = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518)
     source.load_state_dict(load_file(dinov2))
     source.set_input_size((112, 112))
-    target = untrained("Dinov2", lively=False, hidden_size=384, num_hidden_layers=12, num_attention_heads=6,
-                       mlp_ratio=4, image_size=112, patch_size=14, layer_norm_eps=1e-6)
+    target = untrained(
+        "Dinov2",
+        lively=False,
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        mlp_ratio=4,
+        image_size=112,
+        patch_size=14,
+        layer_norm_eps=1e-6,
+    )
     pour(source, target)
     images = noise(2, 3, 112, 112)
     expected, found = measured(source.eval(), images), measured(target, images)
     for quantity in ("mass", "routed_frac", "ratio_out", "ratio_head", "stable_rank", "rel_update", "sink_idx"):
-        np.testing.assert_allclose(found.heads[quantity], expected.heads[quantity], rtol=1e-4, atol=1e-5,
-                                   err_msg=quantity)
+        np.testing.assert_allclose(
+            found.heads[quantity], expected.heads[quantity], rtol=1e-4, atol=1e-5, err_msg=quantity
+        )
     np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-4)
 
 
@@ -120,11 +140,14 @@ def test_eager_attention_is_refused_by_name() -> None:
         tapped(untrained("ViT", attention="eager"), noise(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize(("name", "fields", "says"), [
-    ("Swin", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}, "SwinModel"),
-    ("ConvNext", {"hidden_sizes": [8, 8], "depths": [1, 1], "num_stages": 2}, "ConvNextModel"),
-    ("ViTMAE", {}, "ViTMAEModel does not say where its tokens are"),
-])
+@pytest.mark.parametrize(
+    ("name", "fields", "says"),
+    [
+        ("Swin", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}, "SwinModel"),
+        ("ConvNext", {"hidden_sizes": [8, 8], "depths": [1, 1], "num_stages": 2}, "ConvNextModel"),
+        ("ViTMAE", {}, "ViTMAEModel does not say where its tokens are"),
+    ],
+)
 def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields: dict[str, Any], says: str) -> None:
     config = getattr(transformers, f"{name}Config")(**({"image_size": 32} if fields else SIZE), **fields)
     attention = "eager" if name == "ConvNext" else "sdpa"
@@ -136,17 +159,23 @@ def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields:
 
 def test_preprocessing_is_the_folders_own(tmp_path):
     """Size, crop, resampling and numbers of preprocessor_config.json, by the library's own processor."""
-    config = transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56,
-                                       patch_size=14)
+    config = transformers.Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
+    )
     transformers.Dinov2Model(config).save_pretrained(tmp_path)
     processor = transformers.BitImageProcessor(
-        size={"shortest_edge": 40}, crop_size={"height": 28, "width": 28}, resample=2,
-        image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+        size={"shortest_edge": 40},
+        crop_size={"height": 28, "width": 28},
+        resample=2,
+        image_mean=[0.1, 0.2, 0.3],
+        image_std=[0.4, 0.5, 0.6],
+    )
     processor.save_pretrained(tmp_path)
     subject = load_hugging_face(str(tmp_path))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
-    torch.testing.assert_close(subject.transform(picture),
-                               processor(images=picture, return_tensors="pt")["pixel_values"][0], atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        subject.transform(picture), processor(images=picture, return_tensors="pt")["pixel_values"][0], atol=0.02, rtol=0
+    )
     views, _, _ = tapped(subject.model, subject.transform(picture)[None])
     assert views[0].layout.num_patches == 4, "the model's own images would have 16 patches"
     seen = subject.description["preprocessing"]

@@ -31,8 +31,13 @@ def test_summary_by_token_type():
     far = np.array([row > row.mean() + 3 * row.std() for row in norms.numpy()])
     for name, where in (("cls", slice(0, 1)), ("register", slice(1, 5)), ("patch", slice(5, 40))):
         x = norms[:, where].numpy()
-        expected = {"mean": x.mean(), "median": np.median(x), "p99": np.quantile(x, 0.99), "max": x.max(),
-                    "outliers": far[:, where].mean()}
+        expected = {
+            "mean": x.mean(),
+            "median": np.median(x),
+            "p99": np.quantile(x, 0.99),
+            "max": x.max(),
+            "outliers": far[:, where].mean(),
+        }
         assert got[name].keys() == expected.keys()
         for key, value in expected.items():
             assert float(got[name][key]) == pytest.approx(value), (name, key)

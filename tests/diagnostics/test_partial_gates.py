@@ -17,10 +17,12 @@ SHAPE: dict[str, Any] = {"depth": 3, "layers": (0,)}
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])
-@pytest.mark.parametrize(("position", "prefix", "of"), [("output", "gated_", "stable_rank"),
-                                                        ("value", "raw_", "ratio_out")])
+@pytest.mark.parametrize(
+    ("position", "prefix", "of"), [("output", "gated_", "stable_rank"), ("value", "raw_", "ratio_out")]
+)
 def test_gated_blocks_are_measured_and_the_others_equal_their_plain_numbers(
-        layer: int, position: Any, prefix: str, of: str) -> None:
+    layer: int, position: Any, prefix: str, of: str
+) -> None:
     gate = AttentionConfig(gate="headwise", gate_position=position)
     model = livelier(make(**SHAPE | {"layers": (layer,)}, attention=gate))
     check(model, noise(1, 1, 28, 28))

@@ -42,8 +42,15 @@ def label(rule: Rule, view) -> Label:
 
 def quantities(**changes: float) -> dict[str, np.ndarray]:
     """A clear broadcast by every rule, with changes."""
-    base = {"routed_frac": 1.0, "min_a": 1.0, "ratio_head": 1.0, "ratio_out": 1.0, "stable_rank": 1.0,
-            "routed_stable_rank": 1.0, "sink_type": 0}
+    base = {
+        "routed_frac": 1.0,
+        "min_a": 1.0,
+        "ratio_head": 1.0,
+        "ratio_out": 1.0,
+        "stable_rank": 1.0,
+        "routed_stable_rank": 1.0,
+        "sink_type": 0,
+    }
     return {name: np.array([value]) for name, value in (base | changes).items()}
 
 
@@ -51,22 +58,25 @@ def test_rules_and_their_numbers():
     assert list(RULES) == ["causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive"]
     t = ThresholdConfig(event_min=0.8, adaptive_min=0.3, nop_max=0.1, broadcast_min=0.4, rank_max=2, def1_eps=(0.25,))
     causal, lejepa, def1, adaptive = rules(t)
-    assert str(causal) == ("causal: event routed_frac >= 0.8; NOP ratio_out <= 0.1; "
-                           "broadcast ratio_out >= 0.4 and stable_rank <= 2")
+    assert str(causal) == (
+        "causal: event routed_frac >= 0.8; NOP ratio_out <= 0.1; broadcast ratio_out >= 0.4 and stable_rank <= 2"
+    )
     assert str(lejepa) == "lejepa: event routed_frac >= 0.8; NOP ratio_head <= 0.1; broadcast ratio_head >= 0.4"
     assert (def1.name, def1.event_quantity, def1.event_min) == ("def1_0.25", "min_a", 0.75)
     assert (adaptive.event_min, adaptive.rank) == (0.3, "routed_stable_rank")
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize(("share", "value", "expected"), [
-    (0.99, 0.01, NOP), (0.99, 1.0, BROADCAST), (0.99, 0.35, OTHER), (0.02, 1.0, NONE)])
+@pytest.mark.parametrize(
+    ("share", "value", "expected"), [(0.99, 0.01, NOP), (0.99, 1.0, BROADCAST), (0.99, 0.35, OTHER), (0.02, 1.0, NONE)]
+)
 def test_full_sinks(name, share, value, expected):
     assert label(RULES[name], view_of(weights_to([share] * N), values(value))) is expected
 
 
-@pytest.mark.parametrize(("rule", "expected"), [
-    ("adaptive", NOP), ("causal", NONE), ("lejepa", NONE), ("def1_0.5", NONE)])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("adaptive", NOP), ("causal", NONE), ("lejepa", NONE), ("def1_0.5", NONE)]
+)
 def test_an_adaptive_nop_is_seen_by_its_own_rule_only(rule, expected):
     assert label(RULES[rule], view_of(weights_to([0.99] * 10 + [0.01] * 10), values(0.01))) is expected
 
@@ -128,15 +138,23 @@ def test_effective_reads_what_the_gate_lets_through():
     assert effective(RULES["lejepa"]).rank is None
 
 
-@pytest.mark.parametrize(("changes", "expected"), [
-    ({"routed_frac": np.nan}, UNDEFINED),
-    ({"ratio_out": np.nan}, UNDEFINED),
-    ({"stable_rank": np.nan}, UNDEFINED),
-    ({"stable_rank": np.nan, "ratio_out": 0.1}, NOP),
-    ({"stable_rank": np.nan, "ratio_out": 0.3}, OTHER),
-    ({"ratio_out": np.nan, "routed_frac": 0.5}, NONE),
-    ({"ratio_out": 0.2}, NOP), ({"ratio_out": 0.5}, BROADCAST), ({"stable_rank": 1.5}, BROADCAST),
-    ({"stable_rank": 1.6}, OTHER), ({"routed_frac": 0.9}, BROADCAST), ({"ratio_out": np.inf}, BROADCAST)])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"routed_frac": np.nan}, UNDEFINED),
+        ({"ratio_out": np.nan}, UNDEFINED),
+        ({"stable_rank": np.nan}, UNDEFINED),
+        ({"stable_rank": np.nan, "ratio_out": 0.1}, NOP),
+        ({"stable_rank": np.nan, "ratio_out": 0.3}, OTHER),
+        ({"ratio_out": np.nan, "routed_frac": 0.5}, NONE),
+        ({"ratio_out": 0.2}, NOP),
+        ({"ratio_out": 0.5}, BROADCAST),
+        ({"stable_rank": 1.5}, BROADCAST),
+        ({"stable_rank": 1.6}, OTHER),
+        ({"routed_frac": 0.9}, BROADCAST),
+        ({"ratio_out": np.inf}, BROADCAST),
+    ],
+)
 def test_what_is_undefined_and_what_is_on_the_edge(changes, expected):
     assert apply(RULES["causal"], quantities(**changes)) == expected
 

@@ -21,8 +21,11 @@ def events(*changes: dict[str, float], images: int = 1) -> dict[str, Any]:
     """One (image, block, head) per change to a safe broadcast; `routed_frac` changes at every mass level alike."""
     rows = [{"sink_type": 0.0, **SAFE, **change} for change in changes]
     for row in rows:
-        row |= {f"routed_frac_at_{level:g}": row["routed_frac"] for level in T.routed_grid
-                if f"routed_frac_at_{level:g}" not in row}
+        row |= {
+            f"routed_frac_at_{level:g}": row["routed_frac"]
+            for level in T.routed_grid
+            if f"routed_frac_at_{level:g}" not in row
+        }
     return {name: np.array([row[name] for row in rows], np.float32).reshape(images, 1, -1) for name in rows[0]}
 
 
@@ -32,11 +35,17 @@ def random_events(seed: int = 0) -> dict[str, Any]:
     shape = (40, 5, 6)
     levels = sorted((*T.routed_grid, T.routed_min))
     shares = np.sort(generator.beta(2, 0.7, (len(levels), *shape)), axis=0)[::-1]
-    found = {"mass": generator.random(shape), "ratio_out": generator.uniform(0, 1, shape),
-             "stable_rank": 1 + generator.exponential(0.5, shape),
-             "routed_stable_rank": 1 + generator.exponential(0.4, shape), "sink_type": np.zeros(shape)}
-    found |= {"routed_frac" if level == T.routed_min else f"routed_frac_at_{level:g}": share
-              for level, share in zip(levels, shares, strict=True)}
+    found = {
+        "mass": generator.random(shape),
+        "ratio_out": generator.uniform(0, 1, shape),
+        "stable_rank": 1 + generator.exponential(0.5, shape),
+        "routed_stable_rank": 1 + generator.exponential(0.4, shape),
+        "sink_type": np.zeros(shape),
+    }
+    found |= {
+        "routed_frac" if level == T.routed_min else f"routed_frac_at_{level:g}": share
+        for level, share in zip(levels, shares, strict=True)
+    }
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 
@@ -90,7 +99,8 @@ def test_every_point_counts_what_a_loop_counts(name: str) -> None:
         is_broadcast = event & (heads["ratio_out"] >= np.float32(0.5 * broadcast)) & (rank <= np.float32(most))
         row = found[level, fewest, 0.2 * nop, most]
         assert (row["events"], row["nop"], row["broadcast"]) == pytest.approx(
-            (event.sum() / 40, is_nop.sum() / 40, is_broadcast.sum() / 40))
+            (event.sum() / 40, is_nop.sum() / 40, is_broadcast.sum() / 40)
+        )
 
 
 @pytest.mark.parametrize("axis", ["event_min", "routed_min"])
@@ -110,18 +120,22 @@ def test_events_far_from_every_threshold_survive(rule: str) -> None:
     assert worth == dict.fromkeys((*AXES, "all"), 1.0)
 
 
-@pytest.mark.parametrize(("axis", "inside", "outside"), [
-    ("event_min", {"routed_frac": 0.96}, {"routed_frac": 0.94}),
-    ("ratio", {"ratio_out": 0.61}, {"ratio_out": 0.59}),  # broadcast: .5 x 1.2
-    ("ratio", {"ratio_out": 0.14}, {"ratio_out": 0.16}),  # NOP: .2 x .75
-    ("ratio", {"ratio_out": 0.26}, {"ratio_out": 0.24}),  # other: .2 x 1.25
-    ("ratio", {"ratio_out": 0.44}, {"ratio_out": 0.46}),  # other: .5 x .9
-    ("rank_max", {"stable_rank": 1.24}, {"stable_rank": 1.26}),
-    ("rank_max", {"stable_rank": 2.01}, {"stable_rank": 1.99}),  # other, broadcast next door
-    ("routed_min", {"routed_frac_at_0.6": 0.91}, {"routed_frac_at_0.6": 0.89}),
-])
-def test_only_the_event_beyond_a_neighbor_is_lost(axis: str, inside: dict[str, float],
-                                                   outside: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("axis", "inside", "outside"),
+    [
+        ("event_min", {"routed_frac": 0.96}, {"routed_frac": 0.94}),
+        ("ratio", {"ratio_out": 0.61}, {"ratio_out": 0.59}),  # broadcast: .5 x 1.2
+        ("ratio", {"ratio_out": 0.14}, {"ratio_out": 0.16}),  # NOP: .2 x .75
+        ("ratio", {"ratio_out": 0.26}, {"ratio_out": 0.24}),  # other: .2 x 1.25
+        ("ratio", {"ratio_out": 0.44}, {"ratio_out": 0.46}),  # other: .5 x .9
+        ("rank_max", {"stable_rank": 1.24}, {"stable_rank": 1.26}),
+        ("rank_max", {"stable_rank": 2.01}, {"stable_rank": 1.99}),  # other, broadcast next door
+        ("routed_min", {"routed_frac_at_0.6": 0.91}, {"routed_frac_at_0.6": 0.89}),
+    ],
+)
+def test_only_the_event_beyond_a_neighbor_is_lost(
+    axis: str, inside: dict[str, float], outside: dict[str, float]
+) -> None:
     worth = survival(events({}, inside, outside, {}))
     assert worth == {**dict.fromkeys(AXES, 1.0), axis: 0.75, "all": 0.75}
 

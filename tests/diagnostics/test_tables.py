@@ -100,9 +100,15 @@ def test_specialisation_is_the_entropy_of_the_frequency(events: int, bits: float
 
 def first_images(found: Records, count: int) -> Records:
     """The records of the first images."""
-    return replace(found, order=found.order[:count], norms=found.norms[:count], **{
-        group: {name: values[:count] for name, values in getattr(found, group).items()}
-        for group in ("heads", "mass", "tokens")})
+    return replace(
+        found,
+        order=found.order[:count],
+        norms=found.norms[:count],
+        **{
+            group: {name: values[:count] for name, values in getattr(found, group).items()}
+            for group in ("heads", "mass", "tokens")
+        },
+    )
 
 
 def test_payload_constancy_of_known_payloads() -> None:

@@ -17,8 +17,14 @@ from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR
 from sinkablate.errors import UserError
 
-SIDE = {"cait_xxs24_224": 224, "xcit_nano_12_p16_224": 224, "swin_tiny_patch4_window7_224": 224,
-        "convnext_atto": 64, "vit_base_patch16_xp_224": 48, "vit_base_patch16_rpn_224": 48}
+SIDE = {
+    "cait_xxs24_224": 224,
+    "xcit_nano_12_p16_224": 224,
+    "swin_tiny_patch4_window7_224": 224,
+    "convnext_atto": 64,
+    "vit_base_patch16_xp_224": 48,
+    "vit_base_patch16_rpn_224": 48,
+}
 
 
 def explicit_weights(model: Any, images: Tensor) -> list[Tensor]:
@@ -93,10 +99,17 @@ def test_attention_outside_the_blocks_does_not_count() -> None:
     assert [view.index for view in views] == [0, 1] == list(errors)
 
 
-@pytest.mark.parametrize(("name", "says"), [
-    ("cait_xxs24_224", "TalkingHeadAttn"), ("xcit_nano_12_p16_224", "XCA"), ("swin_tiny_patch4_window7_224", "Swin"),
-    ("convnext_atto", "ConvNeXt"), ("vit_base_patch16_xp_224", "ParallelScalingBlock"),
-    ("vit_base_patch16_rpn_224", "VisionTransformer: block 0 rebuilt")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cait_xxs24_224", "TalkingHeadAttn"),
+        ("xcit_nano_12_p16_224", "XCA"),
+        ("swin_tiny_patch4_window7_224", "Swin"),
+        ("convnext_atto", "ConvNeXt"),
+        ("vit_base_patch16_xp_224", "ParallelScalingBlock"),
+        ("vit_base_patch16_rpn_224", "VisionTransformer: block 0 rebuilt"),
+    ],
+)
 def test_families_that_cannot_be_measured_are_refused_by_name(name: str, says: str) -> None:
     smaller = {"depth": 2, "img_size": SIDE[name]} if name.startswith("vit") else {}
     model = timm.create_model(name, num_classes=0, **smaller).eval()
@@ -119,8 +132,9 @@ class _GatedTimmAttention(TimmAttention):
 
 
 def test_timms_own_gate() -> None:
-    model = livelier(timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=0,
-                                       attn_layer=_GatedTimmAttention)).eval()
+    model = livelier(
+        timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=0, attn_layer=_GatedTimmAttention)
+    ).eval()
     views, _, errors = tapped(model, noise(2, 3, 32, 32))
     assert max(errors.values()) < 1e-5
     assert views[0].gate is not None
@@ -157,7 +171,13 @@ def test_a_pathway_beside_attention_is_part_of_the_rebuild() -> None:
     block = model.blocks[0]
     block.pathway.forward = torch.zeros_like  # what the hook sees is what the block adds: still right
     assert max(tapped(model, noise(2, 1, 28, 28))[2].values()) < 1e-5
-    block.forward = lambda x: x + block.mlp(block.norm2(  # a silent pathway is an error
-        x + block.attn(block.norm1(x))))
+    block.forward = lambda x: (
+        x
+        + block.mlp(
+            block.norm2(  # a silent pathway is an error
+                x + block.attn(block.norm1(x))
+            )
+        )
+    )
     with pytest.raises(UserError, match="rebuilt"):
         tapped(model, noise(2, 1, 28, 28))

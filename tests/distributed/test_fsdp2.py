@@ -11,10 +11,18 @@ from polars.testing import assert_frame_equal, assert_series_equal
 from running import CONFIGS, Outcome, column, fit, metrics, quick_fit, run, together
 
 CONFIG = [CONFIGS / "gate_reg.yaml"]
-ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--trainer.accumulate_grad_batches=2",
-        "--trainer.gradient_clip_val=0.1", "--model.ema.decay=0.9", "--diagnostics.every_n_steps=2",
-        "--diagnostics.images=7", "--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=-1",
-        "--checkpoint.filename=s{step}")
+ARGS = (
+    "--trainer.limit_train_batches=4",
+    "--trainer.max_epochs=2",
+    "--trainer.accumulate_grad_batches=2",
+    "--trainer.gradient_clip_val=0.1",
+    "--model.ema.decay=0.9",
+    "--diagnostics.every_n_steps=2",
+    "--diagnostics.images=7",
+    "--checkpoint.every_n_train_steps=1",
+    "--checkpoint.save_top_k=-1",
+    "--checkpoint.filename=s{step}",
+)
 """Four steps of two batches each, clipped at every one, measured at 0, 2 and 4."""
 
 
@@ -62,8 +70,11 @@ def test_losses_and_accuracies_are_those_of_ddp(ddp: Path, fsdp2: Path) -> None:
                 limit = 1e-4 if name == "gate/corr" else 1e-6  # a correlation while attention is almost uniform
                 assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
     one, other = (json.loads((path / "summary.json").read_text()) for path in (ddp, fsdp2))
-    assert other["parameters"] == one["parameters"] == sum(
-        tensor.numel() for name, tensor in checkpoint(ddp)["state_dict"].items() if name.startswith("backbone."))
+    assert (
+        other["parameters"]
+        == one["parameters"]
+        == sum(tensor.numel() for name, tensor in checkpoint(ddp)["state_dict"].items() if name.startswith("backbone."))
+    )
     assert (one["world_size"], other["world_size"]) == (2, 2)
 
 
@@ -96,8 +107,13 @@ def test_a_run_goes_on_in_one_process_and_is_evaluated_there(fsdp2: Path, tmp_pa
     one = tmp_path / "run"
     fit(one, *ARGS, "--ckpt_path", fsdp2 / "checkpoints" / "sstep=1.ckpt", configs=CONFIG).succeeded()
     assert_same_state(checkpoint(fsdp2), checkpoint(one), 1e-4)
-    config = ("--config", fsdp2 / "config.yaml", "--trainer.devices=1", "--trainer.strategy=auto",
-              "--trainer.limit_val_batches=2")  # one batch of each process
+    config = (
+        "--config",
+        fsdp2 / "config.yaml",
+        "--trainer.devices=1",
+        "--trainer.strategy=auto",
+        "--trainer.limit_val_batches=2",
+    )  # one batch of each process
     last = fsdp2 / "checkpoints" / "last.ckpt"
     run("validate", *config, "--ckpt_path", last, "--run_dir", tmp_path / "v").succeeded()
     said = json.loads((tmp_path / "v" / "validate.json").read_text())
@@ -108,7 +124,15 @@ def test_a_run_goes_on_in_one_process_and_is_evaluated_there(fsdp2: Path, tmp_pa
 
 
 def test_a_toy_is_not_cut(tmp_path: Path) -> None:
-    refused: Outcome = run("fit", "--config", CONFIGS / "toy" / "nop.yaml", "--trainer.strategy=fsdp2",
-                           "--trainer.devices=1", "--trainer.accelerator=cpu", "--run_dir", tmp_path / "run")
+    refused: Outcome = run(
+        "fit",
+        "--config",
+        CONFIGS / "toy" / "nop.yaml",
+        "--trainer.strategy=fsdp2",
+        "--trainer.devices=1",
+        "--trainer.accelerator=cpu",
+        "--run_dir",
+        tmp_path / "run",
+    )
     assert (refused.code, "trainer.strategy=fsdp2: ToyTraining cannot be cut" in refused.err) == (2, True), refused.err
     assert not (tmp_path / "run").exists()

@@ -19,16 +19,29 @@ TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 def words(run_dir: Path, *args: str) -> list[str]:
     """A fit of three steps that evaluates on all 2,000 images and measures an odd number of them."""
-    return quick_fit(run_dir, "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1.0",
-                     "--wandb.mode=offline", "--data.eval_batch_size=250", "--diagnostics.images=7",
-                     "--diagnostics.every_n_steps=2", "--diagnostics.heatmap=true", *args,
-                     configs=[CONFIGS / "gate_reg.yaml"])
+    return quick_fit(
+        run_dir,
+        "--trainer.limit_train_batches=3",
+        "--trainer.limit_val_batches=1.0",
+        "--wandb.mode=offline",
+        "--data.eval_batch_size=250",
+        "--diagnostics.images=7",
+        "--diagnostics.every_n_steps=2",
+        "--diagnostics.heatmap=true",
+        *args,
+        configs=[CONFIGS / "gate_reg.yaml"],
+    )
 
 
 def torchrun() -> tuple[str, ...]:
     """The launcher of two processes, on a port that is free."""
-    return ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1",
-            f"--master_port={free_port()}")
+    return (
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_addr=127.0.0.1",
+        f"--master_port={free_port()}",
+    )
 
 
 def tolerance(name: str) -> float:
@@ -94,8 +107,9 @@ def test_the_checkpoint_is_that_of_one_process(alone: Launch, together: Launch) 
 
 
 NAMES: dict[str, Callable[[Path], Any]] = {
-    "everything": lambda run_dir: sorted(str(p.relative_to(run_dir)) for p in run_dir.rglob("*")
-                                         if "wandb" not in p.parts),
+    "everything": lambda run_dir: sorted(
+        str(p.relative_to(run_dir)) for p in run_dir.rglob("*") if "wandb" not in p.parts
+    ),
     "W&B": lambda run_dir: len(list((run_dir / "wandb").glob("offline-run-*/*.wandb"))),
 }
 
@@ -110,8 +124,13 @@ def test_everything_is_written_and_said_once(together: Launch) -> None:
     assert len(list((run_dir / "wandb").glob("offline-run-*"))) == 1
     assert not list(run_dir.rglob("*.partial"))
     lines = outcome.out.splitlines()
-    for said in ("vit_mini-gate_reg-s0", "validation accuracy", "sinks per image, causal", "run directory:",
-                 "W&B: offline"):
+    for said in (
+        "vit_mini-gate_reg-s0",
+        "validation accuracy",
+        "sinks per image, causal",
+        "run directory:",
+        "W&B: offline",
+    ):
         assert sum(said in line for line in lines) == 1, outcome.out
     steps = [int(row["step"]) for row in metrics(run_dir)]
     assert len(steps) == len(set(steps))
@@ -119,6 +138,8 @@ def test_everything_is_written_and_said_once(together: Launch) -> None:
 
 def test_one_process_and_two_say_the_same(alone: Launch, together: Launch) -> None:
     changing = ("images/s", "wall time", "memory", "run directory", "epoch ", "W&B", "─")
-    one, two = ([line for line in launch[1].out.splitlines() if not any(word in line for word in changing)]
-                for launch in (alone, together))
+    one, two = (
+        [line for line in launch[1].out.splitlines() if not any(word in line for word in changing)]
+        for launch in (alone, together)
+    )
     assert two == one

@@ -16,13 +16,21 @@ from sinkablate.intervene.values import collect
 
 T = ThresholdConfig()
 MECHANISMS = {
-    "softmax": AttentionConfig(), "zero sink": AttentionConfig(sink="zero"),
-    "learned sink": AttentionConfig(sink="learned"), "k/v bias": AttentionConfig(sink="kv_bias"),
-    "clipped": AttentionConfig(score="clipped_softmax"), "relu": AttentionConfig(score="relu"),
-    "polynomial": AttentionConfig(score="polynomial"), "sigmoid": AttentionConfig(score="sigmoid"),
-    **{f"{gate} gate of {position}s": AttentionConfig(gate=gate, gate_position=position)
-       for gate in ("headwise", "elementwise") for position in ("output", "value")},
-    "gate and sink": AttentionConfig(gate="elementwise", sink="learned")}
+    "softmax": AttentionConfig(),
+    "zero sink": AttentionConfig(sink="zero"),
+    "learned sink": AttentionConfig(sink="learned"),
+    "k/v bias": AttentionConfig(sink="kv_bias"),
+    "clipped": AttentionConfig(score="clipped_softmax"),
+    "relu": AttentionConfig(score="relu"),
+    "polynomial": AttentionConfig(score="polynomial"),
+    "sigmoid": AttentionConfig(score="sigmoid"),
+    **{
+        f"{gate} gate of {position}s": AttentionConfig(gate=gate, gate_position=position)
+        for gate in ("headwise", "elementwise")
+        for position in ("output", "value")
+    },
+    "gate and sink": AttentionConfig(gate="elementwise", sink="learned"),
+}
 
 
 def own(config: AttentionConfig, **fields: Any) -> Any:

@@ -67,11 +67,11 @@ def planted() -> Any:
         weight[2, :, :, MARK] = 0
         weight[2, ::2, :, CONTENT] = 0
         weight[2, 1::2, :, CONTENT] *= 2
-        read = weight[2, :, :, CONTENT.stop:]
+        read = weight[2, :, :, CONTENT.stop :]
         read -= read.mean(-1, keepdim=True)  # so that the mean, which the norm subtracts everywhere, is not read
         for written in (block.attn.proj.weight, block.mlp.fc2.weight):
             written[MARK] = 0
-            written[CONTENT.stop:] *= 0.02  # the sink stays without what NOP heads read
+            written[CONTENT.stop :] *= 0.02  # the sink stays without what NOP heads read
         block.attn.proj.bias.zero_()
         block.mlp.fc2.bias.zero_()
     return model
@@ -81,15 +81,16 @@ def tokens(count: int, seed: int = 0) -> Tensor:
     """Sequences (n, 1 + PATCHES, D): the sink with a mark and content of its own, patches with a common part, which
     makes a random network's queries look the same way."""
     x = noise(count, 1 + PATCHES, DIM, seed=seed)
-    x[:, 0, CONTENT.stop:] = 0
+    x[:, 0, CONTENT.stop :] = 0
     x[:, 0, MARK] = 4
-    x[:, 1:, :CONTENT.stop] = 0
+    x[:, 1:, : CONTENT.stop] = 0
     x[:, 1:, -8:] += 5
     return x
 
 
-def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = EDITS,
-               **selection: int) -> Experiment:
+def experiment(
+    out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = EDITS, **selection: int
+) -> Experiment:
     """Everything up to the first edit, on a planted or random model."""
     untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
     loaded = LoadedModel(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})

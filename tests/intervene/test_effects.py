@@ -51,6 +51,7 @@ def test_what_a_classifier_says() -> None:
     assert found["agreement"].tolist() == [1, 0]
     assert found["top1"].tolist() == [1, 1]
     assert found["top1_edited"].tolist() == [1, 0]
-    torch.testing.assert_close(found["cross_entropy_edited"],
-                               F.cross_entropy(logits[1:], torch.tensor([0, 0]), reduction="none"))
+    torch.testing.assert_close(
+        found["cross_entropy_edited"], F.cross_entropy(logits[1:], torch.tensor([0, 0]), reduction="none")
+    )
     assert set(class_effects(logits, target=None)) == {"kl", "agreement"}

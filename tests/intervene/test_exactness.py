@@ -21,6 +21,7 @@ from sinkablate.intervene.replay import Replay
 EXACT = exactness.MAX_ERROR
 HUGGING_FACE = ("ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT")
 
+
 def error_of(model: Any, images: Tensor, blocks: int = 2, heads: int = 2) -> float:
     editor = editor_of(model, images, [(block, head) for block in range(blocks) for head in range(heads)])
     return check_exactness(editor, 0, images[:1])
@@ -71,13 +72,17 @@ def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.Monkey
     model, images = own(AttentionConfig(gate="headwise")), noise(3, 1, 28, 28)
     editor = editor_of(model, images, [(0, 0), (1, 1)])
     if broken == "gate":
+
         def ungated(view: Any, *args: Any) -> Tensor:
             return change_of_value(replace(view, gate=None), *args)
+
         monkeypatch.setattr(build_edits, "change_of_value", ungated)
     elif broken == "map":
+
         def twice(*args: Any) -> Any:
             attention, pathway = updates(*args)
             return attention + (attention - attention[:1]) * 1e-6, pathway
+
         monkeypatch.setattr(exactness, "updates", twice)
     else:
         run = Replay._call

@@ -16,8 +16,13 @@ from sinkablate.intervene.edits import EDITS, KNOCK_OUTS
 HEADS = ("--heads", "1:0,2:1,2:3", "--limit", "6", "--control_images", "2")
 TABLES = ("rows", "heads", "classes", "validation")
 FIGURES = ("edits_by_label", "effect_by_ratio")
-FILES = {"intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES),
-         *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv"))}
+FILES = {
+    "intervention.json",
+    "summary.json",
+    "values.npz",
+    *(f"{name}.parquet" for name in TABLES),
+    *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
+}
 
 
 def intervene(run_dir: Path, out: Path, *args: str | Path, heads: tuple[str, ...] = HEADS) -> Outcome:
@@ -79,16 +84,18 @@ def test_a_diagnosis_can_be_given(finished: Path, whole: Path, tmp_path: Path) -
     intervene(finished, tmp_path / "out", "--diagnosis", tmp_path / "diagnosis", heads=heads).succeeded()
     same_tables(whole, tmp_path / "out")
     assert not (tmp_path / "out" / "diagnosis").exists()
-    other = intervene(finished, tmp_path / "other", "--diagnosis", tmp_path / "diagnosis", "--thresholds.nop_max",
-                      "0.1")
+    other = intervene(
+        finished, tmp_path / "other", "--diagnosis", tmp_path / "diagnosis", "--thresholds.nop_max", "0.1"
+    )
     assert other.code == 2
     assert other.err.startswith(f"error: diagnosis={tmp_path / 'diagnosis'} is one with thresholds=")
 
 
 def test_a_killed_run_goes_on(finished: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    killed("intervene", "--run", finished, "--out", out, *HEADS, "--batch_size", "1", after=out / "parts",
-           pattern="*.json")
+    killed(
+        "intervene", "--run", finished, "--out", out, *HEADS, "--batch_size", "1", after=out / "parts", pattern="*.json"
+    )
     kept = tree(out / "parts")
     assert kept, "killed before the first image, or after the last"
     intervene(finished, out, "--batch_size", "4").succeeded()
@@ -113,9 +120,27 @@ def test_a_model_without_events_ends_well(tmp_path: Path) -> None:
 
 
 def test_real_weights_have_no_label_to_validate(dinov2: Path, tmp_path: Path) -> None:
-    said = run("intervene", "--backbone.name", "vit_small_patch14_dinov2.lvd142m", "--backbone.checkpoint", dinov2,
-               "--backbone.img_size", "98", "--images", "builtin", "--limit", "4", "--out", tmp_path / "out", "--heads",
-               "0:5,10:2", "--edits", "zero_value,mean_value,donor_value,rotated_value", "--control_images", "2")
+    said = run(
+        "intervene",
+        "--backbone.name",
+        "vit_small_patch14_dinov2.lvd142m",
+        "--backbone.checkpoint",
+        dinov2,
+        "--backbone.img_size",
+        "98",
+        "--images",
+        "builtin",
+        "--limit",
+        "4",
+        "--out",
+        tmp_path / "out",
+        "--heads",
+        "0:5,10:2",
+        "--edits",
+        "zero_value,mean_value,donor_value,rotated_value",
+        "--control_images",
+        "2",
+    )
     assert "Label validation: NA" in said.succeeded().out
     assert table(tmp_path / "out", "rows")["effect"].is_not_nan().all()
 
@@ -123,24 +148,40 @@ def test_real_weights_have_no_label_to_validate(dinov2: Path, tmp_path: Path) ->
 def test_transformers_models(tmp_path: Path) -> None:
     models = pytest.importorskip("hugging_face")
     models.untrained("Dinov2WithRegisters").save_pretrained(tmp_path / "model")
-    run("intervene", "--hf", tmp_path / "model", "--images", "builtin", "--limit", "3", "--out", tmp_path / "out",
-        "--heads", "0:0,1:2", "--control_images", "2").succeeded()
+    run(
+        "intervene",
+        "--hf",
+        tmp_path / "model",
+        "--images",
+        "builtin",
+        "--limit",
+        "3",
+        "--out",
+        tmp_path / "out",
+        "--heads",
+        "0:0,1:2",
+        "--control_images",
+        "2",
+    ).succeeded()
     assert {"register_zero", "redirect"} <= set(table(tmp_path / "out", "rows")["edit"])
 
 
-@pytest.mark.parametrize(("args", "line"), [
-    (("--heads", "9:0"), "heads: 9:0 is outside the model's 4 blocks of 4 heads"),
-    (("--heads", "1"), "'1' is not BLOCK:HEAD"),
-    (("--edits", "zero_values"), "edits: there is no 'zero_values'; there are zero_value"),
-    (("--limit", "1"), "take values from other images, and there is one image only"),
-    (("--shard", "3/3"), "shard=3/3"),
-    (("--rule", "casual"), "rule=casual: there are causal"),
-    (("--diagnosis", "nowhere"), "diagnosis=nowhere holds no finished diagnosis"),
-    (("--batch_size", "0"), "batch_size must be at least 1"),
-    (("--control_images", "1"), "control_images must be at least 2"),
-    (("--selection.min_events", "0"), "selection.min_events must be at least 1"),
-    (("--shard", "0/2", "--overwrite"), "shards would wipe out"),
-])
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--heads", "9:0"), "heads: 9:0 is outside the model's 4 blocks of 4 heads"),
+        (("--heads", "1"), "'1' is not BLOCK:HEAD"),
+        (("--edits", "zero_values"), "edits: there is no 'zero_values'; there are zero_value"),
+        (("--limit", "1"), "take values from other images, and there is one image only"),
+        (("--shard", "3/3"), "shard=3/3"),
+        (("--rule", "casual"), "rule=casual: there are causal"),
+        (("--diagnosis", "nowhere"), "diagnosis=nowhere holds no finished diagnosis"),
+        (("--batch_size", "0"), "batch_size must be at least 1"),
+        (("--control_images", "1"), "control_images must be at least 2"),
+        (("--selection.min_events", "0"), "selection.min_events must be at least 1"),
+        (("--shard", "0/2", "--overwrite"), "shards would wipe out"),
+    ],
+)
 def test_mistakes_are_told_in_one_line(args: tuple[str, ...], line: str, finished: Path, tmp_path: Path) -> None:
     said = run("intervene", "--run", finished, "--out", tmp_path / "out", "--limit", "6", *args)
     assert said.code == 2
@@ -191,6 +232,17 @@ def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:
 
 
 def test_one_image_will_do_for_edits_that_borrow_nothing(finished: Path, tmp_path: Path) -> None:
-    run("intervene", "--run", finished, "--out", tmp_path / "out", "--limit", "1", "--heads", "1:0", "--edits",
-        "zero_value,redirect,random_value").succeeded()
+    run(
+        "intervene",
+        "--run",
+        finished,
+        "--out",
+        tmp_path / "out",
+        "--limit",
+        "1",
+        "--heads",
+        "1:0",
+        "--edits",
+        "zero_value,redirect,random_value",
+    ).succeeded()
     assert table(tmp_path / "out", "rows")["edit"].to_list() == ["zero_value", "redirect", "random_value"]

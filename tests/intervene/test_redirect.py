@@ -54,9 +54,18 @@ def test_a_saturated_row_is_redirected_to_what_comes_next() -> None:
     n, d = 4, 8
     logits = torch.tensor([200.0, 3.0, 2.0, 0.0]).expand(1, 1, n, n)
     view = view_of("softmax")
-    saturated = BlockView(index=0, layout=type(view.layout)(1, 0, 3), extra=(), q=torch.zeros(1, 1, n, d),
-                          k=torch.zeros(1, 1, n, d), v=torch.zeros(1, 1, n, d), weigh=lambda *_: logits.softmax(-1),
-                          logits=lambda *_: logits, out_map=torch.zeros(1, d, d), residual=torch.zeros(1, n, d))
+    saturated = BlockView(
+        index=0,
+        layout=type(view.layout)(1, 0, 3),
+        extra=(),
+        q=torch.zeros(1, 1, n, d),
+        k=torch.zeros(1, 1, n, d),
+        v=torch.zeros(1, 1, n, d),
+        weigh=lambda *_: logits.softmax(-1),
+        logits=lambda *_: logits,
+        out_map=torch.zeros(1, d, d),
+        residual=torch.zeros(1, n, d),
+    )
     weights = head_weights(saturated, 0)
     assert (1 - weights[:, 0] == 0).all()
     expected = torch.tensor([0, *torch.tensor([3.0, 2.0, 0.0]).softmax(-1)]).expand(n, n)

@@ -21,9 +21,14 @@ PLACE = (1, 2)
 def plan(everywhere: bool = True, seed: int = 0, names: Any = None) -> Plan:
     routed = RNG.random((N, L, H)).astype(np.float32) if names is not None else np.where(KINDS == 1, 0.5, 1.0)
     stored: dict[str, Any] = {
-        "routed_frac": routed.astype(np.float32), "ratio_out": np.ones((N, L, H), np.float32),
-        "stable_rank": np.ones((N, L, H), np.float32), "sink_type": KINDS, "sink_idx": np.full((N, L, H), 3),
-        "image_names": np.array([f"image {n}" for n in range(N)]), "image_numbers": np.arange(N)}
+        "routed_frac": routed.astype(np.float32),
+        "ratio_out": np.ones((N, L, H), np.float32),
+        "stable_rank": np.ones((N, L, H), np.float32),
+        "sink_type": KINDS,
+        "sink_idx": np.full((N, L, H), 3),
+        "image_names": np.array([f"image {n}" for n in range(N)]),
+        "image_numbers": np.arange(N),
+    }
     return Plan.of(stored, rule_named("causal", ThresholdConfig()), [PLACE], everywhere, seed)
 
 
@@ -34,7 +39,9 @@ def test_lenders_are_other_images_with_a_sink_of_the_same_kind() -> None:
         assert image not in donor_candidates
         for other in range(N):
             alike = (KINDS[other, *PLACE], here.events[other, *PLACE]) == (
-                KINDS[image, *PLACE], here.events[image, *PLACE])
+                KINDS[image, *PLACE],
+                here.events[image, *PLACE],
+            )
             assert (other in donor_candidates) == (alike and other != image)
         assert here.donor(image, PLACE) in donor_candidates
 
@@ -65,13 +72,22 @@ def labels(counts: dict[tuple[int, int], tuple[int, int]]) -> Any:
     found = np.zeros((100, L, H), np.int8)
     for (block, head), (nop, broadcast) in counts.items():
         found[:nop, block, head] = Label.NOP
-        found[nop:nop + broadcast, block, head] = Label.BROADCAST
+        found[nop : nop + broadcast, block, head] = Label.BROADCAST
     return found
 
 
 def test_heads_with_most_events_of_their_class_are_chosen() -> None:
-    table = labels({(0, 0): (60, 0), (0, 1): (70, 0), (1, 0): (30, 21), (1, 1): (0, 90), (1, 2): (0, 80),
-                    (2, 0): (0, 49), (2, 1): (0, 60)})
+    table = labels(
+        {
+            (0, 0): (60, 0),
+            (0, 1): (70, 0),
+            (1, 0): (30, 21),
+            (1, 1): (0, 90),
+            (1, 2): (0, 80),
+            (2, 0): (0, 49),
+            (2, 1): (0, 60),
+        }
+    )
     every = SelectionConfig()
     assert choose_heads(table, every) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1)]
     few = SelectionConfig(top=2, top_first_block=1)

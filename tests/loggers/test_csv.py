@@ -47,10 +47,14 @@ def test_numbers_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_a_training_step_that_is_logged_late_still_finds_its_row(tmp_path: Path) -> None:
     """Lightning logs step 0 after what was measured once it was done, at step 1."""
-    found = written(tmp_path, ({"sink": 0.0}, 0), ({"sink": 1.0}, 1), ({"loss": 5.0}, 0), ({"sink": 2.0}, 2),
-                    ({"loss": 4.0}, 1))
-    assert found == [{"step": "0", "sink": "0.0", "loss": "5.0"}, {"step": "1", "sink": "1.0", "loss": "4.0"},
-                     {"step": "2", "sink": "2.0"}]
+    found = written(
+        tmp_path, ({"sink": 0.0}, 0), ({"sink": 1.0}, 1), ({"loss": 5.0}, 0), ({"sink": 2.0}, 2), ({"loss": 4.0}, 1)
+    )
+    assert found == [
+        {"step": "0", "sink": "0.0", "loss": "5.0"},
+        {"step": "1", "sink": "1.0", "loss": "4.0"},
+        {"step": "2", "sink": "2.0"},
+    ]
 
 
 def test_complete_rows_are_on_disk_at_once(tmp_path: Path) -> None:
@@ -138,5 +142,9 @@ def test_a_checkpoint_finds_every_row_on_disk_and_rows_stay_open(tmp_path: Path)
     logger.log_metrics({"b": 6.0}, 2)
     logger.log_metrics({"a": 3.0}, 3)
     logger.finalize("success")
-    assert rows(tmp_path) == [{"step": "0", "a": "0.0"}, {"step": "1", "a": "1.0", "b": "5.0"},
-                              {"step": "2", "a": "2.0", "b": "6.0"}, {"step": "3", "a": "3.0"}]
+    assert rows(tmp_path) == [
+        {"step": "0", "a": "0.0"},
+        {"step": "1", "a": "1.0", "b": "5.0"},
+        {"step": "2", "a": "2.0", "b": "6.0"},
+        {"step": "3", "a": "3.0"},
+    ]

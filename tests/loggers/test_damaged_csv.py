@@ -17,23 +17,28 @@ def resumed(root: Path, step: int) -> list[str]:
     return (root / "metrics.csv").read_text().splitlines()
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    ("step,a\r\n0,1.0\r\n1,2.0\r\n", ["step,a", "0,1.0", "1,2.0", "2,9.0"]),
-    ("step,a\r\n0,1.0\r\n1,2", ["step,a", "0,1.0", "2,9.0"]),
-    ("step,a,b\r\n0,1.0,3.0\r\n1", ["step,a,b", "0,1.0,3.0", "2,9.0,"]),
-    ("step,a\r\n0,1.0\r\n5,2.0\r\n", ["step,a", "0,1.0", "2,9.0"]),
-    ("step,a", ["step,a", "2,9.0"]),
-    ("", ["step,a", "2,9.0"]),
-    (None, ["step,a", "2,9.0"]),
-])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("step,a\r\n0,1.0\r\n1,2.0\r\n", ["step,a", "0,1.0", "1,2.0", "2,9.0"]),
+        ("step,a\r\n0,1.0\r\n1,2", ["step,a", "0,1.0", "2,9.0"]),
+        ("step,a,b\r\n0,1.0,3.0\r\n1", ["step,a,b", "0,1.0,3.0", "2,9.0,"]),
+        ("step,a\r\n0,1.0\r\n5,2.0\r\n", ["step,a", "0,1.0", "2,9.0"]),
+        ("step,a", ["step,a", "2,9.0"]),
+        ("", ["step,a", "2,9.0"]),
+        (None, ["step,a", "2,9.0"]),
+    ],
+)
 def test_what_was_cut_off_is_left_out(before: str | None, after: list[str], tmp_path: Path) -> None:
     if before is not None:
         (tmp_path / "metrics.csv").write_bytes(before.encode())
     assert resumed(tmp_path, 2) == after
 
 
-@pytest.mark.parametrize("content", [b"step,a\n0,1.0\nnot,a row\n", b"a,b\n1,2\n", b"step,a\n\xff\xfe,1\n",
-                                     b"step,a\n0,1.0,2.0\n", b"step,a\n,1.0\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"step,a\n0,1.0\nnot,a row\n", b"a,b\n1,2\n", b"step,a\n\xff\xfe,1\n", b"step,a\n0,1.0,2.0\n", b"step,a\n,1.0\n"],
+)
 def test_a_damaged_file_is_named_and_kept(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)

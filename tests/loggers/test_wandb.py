@@ -20,8 +20,20 @@ from wandb_server import bucket, entries, stub
 pytestmark = pytest.mark.slow
 
 NAME = "vit_mini-gate_reg-s3"
-KEYS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/mass_max", "norm/cls_mean",
-        "norm/patch_p99", "gate/open", "stability/grad_norm", "trainer/global_step"}
+KEYS = {
+    "train/loss",
+    "lr",
+    "val/acc1",
+    "val/acc5",
+    "val/loss",
+    "sink/events",
+    "sink/mass_max",
+    "norm/cls_mean",
+    "norm/patch_p99",
+    "gate/open",
+    "stability/grad_norm",
+    "trainer/global_step",
+}
 """Names in people's dashboards."""
 
 
@@ -35,8 +47,14 @@ def fit(run_dir: Path, *args: str, **env: str) -> Outcome:
 
 def online(run_dir: Path, url: str, *args: str, patience: int = 120) -> Outcome:
     """The same with a key for a server, on which so many seconds may be spent before it counts as lost."""
-    return fit(run_dir, *args, WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40, WANDB_INIT_TIMEOUT=str(patience),
-               WANDB_FINISH_TIMEOUT=str(patience))
+    return fit(
+        run_dir,
+        *args,
+        WANDB_BASE_URL=url,
+        WANDB_API_KEY="0" * 40,
+        WANDB_INIT_TIMEOUT=str(patience),
+        WANDB_FINISH_TIMEOUT=str(patience),
+    )
 
 
 def offline_runs(run_dir: Path) -> list[Path]:
@@ -68,7 +86,8 @@ def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> 
     outcome = fit(run_dir)
     assert_complete(run_dir)
     assert [line for line in outcome.out.splitlines() if "W&B" in line or "wandb:" in line] == [
-        f"W&B: offline; upload later with: wandb sync {run_dir}/wandb/offline-run-*"]
+        f"W&B: offline; upload later with: wandb sync {run_dir}/wandb/offline-run-*"
+    ]
     assert "wandb" not in outcome.err.lower()
     [record] = offline_runs(run_dir)
     assert re.search(rf"-{NAME}-[0-9a-f]{{8}}$", record.name)
@@ -80,13 +99,18 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, P
     """An online run: its directory, what it said, and what the server was told."""
     root = tmp_path_factory.mktemp("online")
     with stub(root / "log.jsonl") as (url, _):
-        outcome = online(root / "run", url, "--wandb.tags=[mine]", "--wandb.group=pair", "--wandb.project=sinks",
-                         "--diagnostics.heatmap=true")
+        outcome = online(
+            root / "run",
+            url,
+            "--wandb.tags=[mine]",
+            "--wandb.group=pair",
+            "--wandb.project=sinks",
+            "--diagnostics.heatmap=true",
+        )
     return root / "run", outcome, root / "log.jsonl"
 
 
-def test_online_nothing_is_left_offline_and_nothing_is_warned_of(
-        recorded: tuple[Path, Outcome, Path]) -> None:
+def test_online_nothing_is_left_offline_and_nothing_is_warned_of(recorded: tuple[Path, Outcome, Path]) -> None:
     run_dir, outcome, _ = recorded
     assert_complete(run_dir)
     assert not offline_runs(run_dir)
@@ -109,7 +133,15 @@ def test_the_server_gets_numbers_and_the_heat_map(recorded: tuple[Path, Outcome,
     keys = set(re.findall(r'\\"([\w./]+)\\":', bodies))
     assert keys & KEYS
     assert {key.split("/")[0] for key in keys if "/" in key and not key.startswith("system.")} <= {
-        "train", "val", "sink", "norm", "gate", "stability", "trainer", "media"}
+        "train",
+        "val",
+        "sink",
+        "norm",
+        "gate",
+        "stability",
+        "trainer",
+        "media",
+    }
     assert any("heads" in entry.get("put", "") for entry in entries(recorded[2]))
     assert_holds_every_key(next((recorded[0] / "wandb").glob("run-*")))
 
@@ -189,6 +221,7 @@ def test_a_server_that_is_not_there_costs_one_warning(server: Callable[[], Any],
 def test_a_server_that_goes_away_costs_one_warning(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with stub(log) as (url, process):
+
         def leave() -> None:
             while process.poll() is None and not (log.exists() and "UpsertBucket" in log.read_text()):
                 time.sleep(0.02)

@@ -45,8 +45,8 @@ def records(content: bytes, block: int = 32768) -> Iterator[bytes]:
         if block - at % block < 7:  # no room for a header: the block ends
             at += block - at % block
             continue
-        _, size, kind = struct.unpack("<IHB", content[at:at + 7])
-        pieces += content[at + 7:at + 7 + size]
+        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
+        pieces += content[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):  # whole, or the last piece
             yield pieces
@@ -79,6 +79,7 @@ def test_a_resumed_run_is_the_same_run_and_logs_no_step_twice(tmp_path: Path, mo
     def die(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == 5:
             raise RuntimeError("died")
+
     monkeypatch.setattr(Preemption, "on_before_backward", die)
     with pytest.raises(RuntimeError, match="died"):
         fit(run_dir, "--diagnostics.every_n_steps=1")
@@ -133,6 +134,7 @@ def test_the_id_of_an_agent_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         logger = wandb_logger(WandbConfig(mode="offline", id="mine"), str(tmp_path), "name", (), "pairs-0123")
         assert logger is not None
         return logger._make_record().id
+
     assert opened() == "mine"
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
@@ -143,26 +145,34 @@ def test_the_id_of_an_agent_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 KEY = "0" * 40
 
 
-@pytest.mark.parametrize(("env", "mode", "said"), [
-    ({}, "offline", ""),
-    ({"WANDB_API_KEY": KEY}, "online", ""),
-    ({"WANDB_API_KEY": "short"}, "offline", "WANDB_API_KEY invalid: API key must have 40+ characters, has 5"),
-    ({"WANDB_API_KEY": "a" * 20 + " " + "a" * 20}, "offline", "API key may only contain the letters"),
-    ({"WANDB_API_KEY": f"{KEY}\n"}, "disabled", "API key cannot start or end with whitespace"),
-    ({"WANDB_API_KEY": ""}, "offline", ""),
-    ({"WANDB_MODE": ""}, "offline", ""),
-    ({"WANDB_MODE": " ", "WANDB_API_KEY": KEY}, "online", ""),
-    ({"WANDB_MODE": "dryrun"}, "offline", ""),
-    ({"WANDB_MODE": "bogus"}, "disabled", "WANDB_MODE: Input should be 'online', 'offline'"),
-    ({"WANDB_DISABLED": "true"}, "disabled", ""),
-    ({"WANDB_DISABLED": "false"}, "offline", ""),
-    ({"WANDB_BASE_URL": "bogus"}, "disabled", "WANDB_BASE_URL: Input should be a valid URL"),
-    ({"WANDB_BASE_URL": "http://", "WANDB_API_KEY": KEY}, "disabled", "WANDB_BASE_URL: Input should be a valid URL"),
-    ({"WANDB_INIT_TIMEOUT": "soon"}, "disabled", "WANDB_INIT_TIMEOUT: Input should be a valid number"),
-], ids=str)
-def test_what_is_wrong_in_the_environment_costs_one_line(env: dict[str, str], mode: str, said: str,
-                                                         monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("env", "mode", "said"),
+    [
+        ({}, "offline", ""),
+        ({"WANDB_API_KEY": KEY}, "online", ""),
+        ({"WANDB_API_KEY": "short"}, "offline", "WANDB_API_KEY invalid: API key must have 40+ characters, has 5"),
+        ({"WANDB_API_KEY": "a" * 20 + " " + "a" * 20}, "offline", "API key may only contain the letters"),
+        ({"WANDB_API_KEY": f"{KEY}\n"}, "disabled", "API key cannot start or end with whitespace"),
+        ({"WANDB_API_KEY": ""}, "offline", ""),
+        ({"WANDB_MODE": ""}, "offline", ""),
+        ({"WANDB_MODE": " ", "WANDB_API_KEY": KEY}, "online", ""),
+        ({"WANDB_MODE": "dryrun"}, "offline", ""),
+        ({"WANDB_MODE": "bogus"}, "disabled", "WANDB_MODE: Input should be 'online', 'offline'"),
+        ({"WANDB_DISABLED": "true"}, "disabled", ""),
+        ({"WANDB_DISABLED": "false"}, "offline", ""),
+        ({"WANDB_BASE_URL": "bogus"}, "disabled", "WANDB_BASE_URL: Input should be a valid URL"),
+        (
+            {"WANDB_BASE_URL": "http://", "WANDB_API_KEY": KEY},
+            "disabled",
+            "WANDB_BASE_URL: Input should be a valid URL",
+        ),
+        ({"WANDB_INIT_TIMEOUT": "soon"}, "disabled", "WANDB_INIT_TIMEOUT: Input should be a valid number"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_the_environment_costs_one_line(
+    env: dict[str, str], mode: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(WandbConfig()) == mode
@@ -172,12 +182,18 @@ def test_what_is_wrong_in_the_environment_costs_one_line(env: dict[str, str], mo
 
 def test_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "a/b")
-    done = fit(tmp_path / "run", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--wandb.mode=auto",
-               "--diagnostics.every_n_steps=0").succeeded()
+    done = fit(
+        tmp_path / "run",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+        "--wandb.mode=auto",
+        "--diagnostics.every_n_steps=0",
+    ).succeeded()
     assert (tmp_path / "run" / "DONE").exists()
     assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == [
         "warning: W&B: Run ID cannot contain the characters: :;,#?/'; training goes on without it, the local record is "
-        "complete"]
+        "complete"
+    ]
 
 
 def test_the_printed_command_is_one_that_a_shell_takes() -> None:

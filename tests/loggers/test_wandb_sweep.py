@@ -27,26 +27,65 @@ SLOW = ("--trainer.limit_train_batches=600", "--checkpoint.every_n_train_steps=5
 def sweep_file(folder: Path, *words: str, gates: tuple[str, ...] = ("none", "headwise")) -> Path:
     """Cells of one seed, in the directory where the agent is."""
     quick = [word for word in QUICK if not word.startswith("--wandb")]
-    command = ["${env}", sys.executable, "-m", "sinkablate", "fit", "--config", str(CONFIGS / "baseline.yaml"), *quick,
-               *words, "--sweep", "pairs", "--ckpt_path", "auto", "${args}"]
+    command = [
+        "${env}",
+        sys.executable,
+        "-m",
+        "sinkablate",
+        "fit",
+        "--config",
+        str(CONFIGS / "baseline.yaml"),
+        *quick,
+        *words,
+        "--sweep",
+        "pairs",
+        "--ckpt_path",
+        "auto",
+        "${args}",
+    ]
     path = folder / "pairs.yaml"
-    path.write_text(yaml.safe_dump({
-        "program": "sinkablate", "name": "pairs", "project": "sinks", "method": "grid", "command": command,
-        "parameters": {"model.backbone.attention.gate": {"values": list(gates)}, "seed_everything": {"value": 3}}}))
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "program": "sinkablate",
+                "name": "pairs",
+                "project": "sinks",
+                "method": "grid",
+                "command": command,
+                "parameters": {
+                    "model.backbone.attention.gate": {"values": list(gates)},
+                    "seed_everything": {"value": 3},
+                },
+            }
+        )
+    )
     return path
 
 
 def environment(url: str, folder: Path) -> dict[str, str]:
     """A user with a key for that server."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    return clean | {"WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40, "HOME": str(folder), "OMP_NUM_THREADS": "1",
-                    "PYTHONPATH": str(ROOT), "WANDB_INIT_TIMEOUT": "10", "WANDB_FINISH_TIMEOUT": "10"}
+    return clean | {
+        "WANDB_BASE_URL": url,
+        "WANDB_API_KEY": "0" * 40,
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "WANDB_INIT_TIMEOUT": "10",
+        "WANDB_FINISH_TIMEOUT": "10",
+    }
 
 
 def wandb(*words: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]":
     """W&B's own command line."""
-    return subprocess.Popen([sys.executable, "-m", "wandb", *words], env=env, cwd=cwd, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, "-m", "wandb", *words],
+        env=env,
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def registered(path: Path, env: dict[str, str]) -> str:
@@ -63,7 +102,8 @@ def test_an_agent_trains_every_cell_in_its_own_directory(tmp_path: Path) -> None
     with stub(log) as (url, _):
         env = environment(url, tmp_path)
         output = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path).communicate(
-            timeout=LIMIT)[0]
+            timeout=LIMIT
+        )[0]
     cells = read_sweep(path).cells
     for cell in cells:
         run_dir = tmp_path / "runs" / "pairs" / cell.id
@@ -117,7 +157,8 @@ def test_offline_runs_of_one_cell_sync_into_one(tmp_path: Path) -> None:
     assert len(records) == 2
     with stub(log) as (url, _):
         output = wandb("sync", *map(str, records), env=environment(url, tmp_path), cwd=tmp_path).communicate(
-            timeout=LIMIT)[0]
+            timeout=LIMIT
+        )[0]
     names = {entry["vars"].get("name") for entry in entries(log) if entry.get("op") == "UpsertBucket"}
     run_id = json.loads((root / cell.id / "wandb.json").read_text())["id"]
     assert (names, run_id.rpartition("-")[0]) == ({run_id}, f"pairs-{cell.id}"), output

@@ -50,10 +50,17 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_job_script_that_ignores_signals_until_python_listens(number: int) -> None:
-    code = ("import signal; from sinkablate.process import signals; signals.listen()\n"
-            f"signal.raise_signal({int(number)}); print(signals.asked())")
-    done = subprocess.run(["bash", "-c", 'trap "" USR1 TERM; exec "$@"', "_", sys.executable, "-c", code], cwd=ROOT,
-                          capture_output=True, text=True, check=True)
+    code = (
+        "import signal; from sinkablate.process import signals; signals.listen()\n"
+        f"signal.raise_signal({int(number)}); print(signals.asked())"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'trap "" USR1 TERM; exec "$@"', "_", sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == signal.Signals(number).name
 
 
@@ -88,30 +95,38 @@ def test_a_library_that_turns_ctrl_c_into_an_exit_code_does_not_hide_it(monkeypa
 
 def process(body: str) -> subprocess.CompletedProcess[str]:
     """A process that runs `compare` with a function made of these lines."""
-    code = ("import os, signal, sys\nfrom sinkablate import __main__ as command\n"
-            "from sinkablate.process import signals\n"
-            f"def work():\n{body}\n"
-            "command.FUNCTIONS['compare'] = lambda: (work, None)\n"
-            "sys.exit(command.main(['compare']))")
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
-                          check=False)
+    code = (
+        "import os, signal, sys\nfrom sinkablate import __main__ as command\n"
+        "from sinkablate.process import signals\n"
+        f"def work():\n{body}\n"
+        "command.FUNCTIONS['compare'] = lambda: (work, None)\n"
+        "sys.exit(command.main(['compare']))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
 
 
 def test_a_second_ctrl_c_ends_the_process_at_once() -> None:
-    done = process("    try: os.kill(os.getpid(), signal.SIGINT)\n"
-                   "    except KeyboardInterrupt: pass  # a library that goes on\n"
-                   "    os.kill(os.getpid(), signal.SIGINT)\n"
-                   "    print('still here')")
+    done = process(
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: pass  # a library that goes on\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('still here')"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted again: quitting at once\n")
 
 
 def test_ctrl_c_during_the_imports_of_fit_ends_with_one_line(tmp_path: Path) -> None:
-    code = ("import builtins, os, signal, sys; import sinkablate.__main__ as main; real = builtins.__import__\n"
-            "def load(name, *rest, **more):\n"
-            "    if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
-            "    return real(name, *rest, **more)\n"
-            "builtins.__import__ = load\n"
-            f"sys.exit(main.main(['fit', '--run_dir', {str(tmp_path / 'run')!r}]))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
-                          check=False)
+    code = (
+        "import builtins, os, signal, sys; import sinkablate.__main__ as main; real = builtins.__import__\n"
+        "def load(name, *rest, **more):\n"
+        "    if name == 'torch': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = load\n"
+        f"sys.exit(main.main(['fit', '--run_dir', {str(tmp_path / 'run')!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -22,8 +22,14 @@ from signalling import signal_at
 from sinkablate.callbacks.preemption import Preemption
 
 STEPS = 8
-ARGS = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.loss.mixup=0.5", "--model.ema.decay=0.9",
-        "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
+ARGS = (
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=4",
+    "--model.loss.mixup=0.5",
+    "--model.ema.decay=0.9",
+    "--model.backbone.drop_path_rate=0.2",
+    "--diagnostics.every_n_steps=3",
+)
 CONFIG = [CONFIGS / "gate_reg.yaml"]
 
 
@@ -66,8 +72,9 @@ def resumed(run_dir: Path, *args: str) -> Outcome:
     return fit(run_dir, *ARGS, "--ckpt_path=auto", *args, configs=CONFIG)
 
 
-@pytest.mark.parametrize(("step", "number"), [
-    (0, signal.SIGTERM), (3, signal.SIGUSR1), (3, signal.SIGTERM), (6, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1), (3, signal.SIGTERM), (6, signal.SIGTERM)]
+)
 def test_a_signal_at_any_step_changes_nothing(step: int, number: int, whole: Path, tmp_path: Path) -> None:
     """The first step, the last of an epoch, which is measured and validated too, and one within an epoch."""
     run_dir = tmp_path / "run"
@@ -113,14 +120,23 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
 def test_a_signal_during_the_imports_stops_the_run_at_its_first_step(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     words = quick_fit(run_dir, *ARGS, configs=CONFIG)
-    code = ("import os, signal, sys; import sinkablate.__main__ as main; import builtins; real = builtins.__import__\n"
-            "def load(name, *rest, **more):\n"
-            "    if name == 'torch' and 'torch' not in sys.modules: os.kill(os.getpid(), signal.SIGUSR1)\n"
-            "    return real(name, *rest, **more)\n"
-            "builtins.__import__ = load\n"
-            f"sys.exit(main.main({words!r}))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, timeout=LIMIT, check=False)
+    code = (
+        "import os, signal, sys; import sinkablate.__main__ as main; import builtins; real = builtins.__import__\n"
+        "def load(name, *rest, **more):\n"
+        "    if name == 'torch' and 'torch' not in sys.modules: os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = load\n"
+        f"sys.exit(main.main({words!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
     assert done.returncode == 75, done.stderr
     assert json.loads((run_dir / "PREEMPTED").read_text()) == {"signal": "SIGUSR1", "step": 0}
 
@@ -143,13 +159,16 @@ def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path) -> None:
     assert "a fresh start" in begun.err
 
 
-@pytest.mark.parametrize(("args", "line"), [
-    (("--model.backbone.registers=2",), "model.backbone.registers=2 differs from the checkpoint's 4"),
-    (("--data.batch_size=8",), "data.batch_size=8 differs from the checkpoint's 16"),
-    (("--model.optim.lr=5e-3",), "model.optim.lr=0.005 differs from the checkpoint's 0.003"),
-    (("--model.loss.smoothing=0.1",), "model.loss.smoothing=0.1 differs from the checkpoint's 0.0"),
-    (("--trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2 differs from the checkpoint's 1"),
-])
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--model.backbone.registers=2",), "model.backbone.registers=2 differs from the checkpoint's 4"),
+        (("--data.batch_size=8",), "data.batch_size=8 differs from the checkpoint's 16"),
+        (("--model.optim.lr=5e-3",), "model.optim.lr=0.005 differs from the checkpoint's 0.003"),
+        (("--model.loss.smoothing=0.1",), "model.loss.smoothing=0.1 differs from the checkpoint's 0.0"),
+        (("--trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2 differs from the checkpoint's 1"),
+    ],
+)
 def test_another_run_does_not_go_on_from_it(args: tuple[str, ...], line: str, interrupted: Path) -> None:
     refused = resumed(interrupted, *args)
     assert (refused.code, line in refused.err) == (2, True), refused.err
@@ -166,14 +185,16 @@ def full_disk() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_a_full_disk_leaves_the_checkpoint_before(policy: str, tmp_path: Path, full_disk: Any,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(
+    policy: str, tmp_path: Path, full_disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = tmp_path / "run"
 
     def fill(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.current_epoch == 1:
             trainer.strategy.checkpoint_io.wait()
             full_disk(100_000)
+
     monkeypatch.setattr(Preemption, "on_train_epoch_start", fill)
     done = fit(run_dir, *ARGS, f"--on_checkpoint_failure={policy}", "--diagnostics.every_n_steps=100", configs=CONFIG)
     assert not list((run_dir / "checkpoints").glob(".*"))

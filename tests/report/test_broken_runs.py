@@ -22,7 +22,7 @@ EARLIER = "diagnostics/step_00000002.parquet"
 
 
 def cut(share: float) -> Break:
-    return lambda path: path.write_bytes(path.read_bytes()[:int(len(path.read_bytes()) * share)])
+    return lambda path: path.write_bytes(path.read_bytes()[: int(len(path.read_bytes()) * share)])
 
 
 def folder(path: Path) -> None:
@@ -32,13 +32,19 @@ def folder(path: Path) -> None:
 
 def flipped(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 3::97] = bytes(255 - byte for byte in data[len(data) // 3::97])
+    data[len(data) // 3 :: 97] = bytes(255 - byte for byte in data[len(data) // 3 :: 97])
     path.write_bytes(bytes(data))
 
 
 ANY: dict[str, Break] = {
-    "empty": lambda path: path.write_bytes(b""), "a tenth": cut(0.1), "half": cut(0.5), "all but the end": cut(0.97),
-    "flipped bytes": flipped, "a folder": folder, "something else": lambda path: path.write_bytes(bytes(range(256)))}
+    "empty": lambda path: path.write_bytes(b""),
+    "a tenth": cut(0.1),
+    "half": cut(0.5),
+    "all but the end": cut(0.97),
+    "flipped bytes": flipped,
+    "a folder": folder,
+    "something else": lambda path: path.write_bytes(bytes(range(256))),
+}
 
 
 def column(name: str, value: Any) -> Break:
@@ -52,12 +58,19 @@ def rows(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Break:
 TABLE: dict[str, Break] = {
     **{f"{name} is text": column(name, "x") for name in ("block", "step", "median_mass", "causal_nop")},
     **{f"{name} is a list": column(name, [1]) for name in ("head", "causal_frequency")},
-    "blocks are NaN": column("block", float("nan")), "blocks are null": column("block", None),
-    "blocks are huge": column("block", 2**62), "heads are negative": column("head", -1),
-    "counts are NaN": column("causal_nop", float("nan")), "no images": column("images", 0),
-    "another token type": column("token_type", "x"), "token types are numbers": column("token_type", 1),
-    "no column": rows(lambda table: table.drop("causal_other")), "no rows": rows(pl.DataFrame.clear),
-    "a row is missing": rows(lambda table: table.head(-1)), "twice": rows(lambda table: pl.concat([table, table]))}
+    "blocks are NaN": column("block", float("nan")),
+    "blocks are null": column("block", None),
+    "blocks are huge": column("block", 2**62),
+    "heads are negative": column("head", -1),
+    "counts are NaN": column("causal_nop", float("nan")),
+    "no images": column("images", 0),
+    "another token type": column("token_type", "x"),
+    "token types are numbers": column("token_type", 1),
+    "no column": rows(lambda table: table.drop("causal_other")),
+    "no rows": rows(pl.DataFrame.clear),
+    "a row is missing": rows(lambda table: table.head(-1)),
+    "twice": rows(lambda table: pl.concat([table, table])),
+}
 
 
 def member(key: str, value: Any) -> Break:
@@ -69,6 +82,7 @@ def member(key: str, value: Any) -> Break:
             group = group[name]
         group[last] = value
         path.write_text(json.dumps(tree) if path.suffix == ".json" else yaml.safe_dump(tree))
+
     return change
 
 
@@ -77,25 +91,39 @@ def text(content: str) -> Break:
 
 
 JSON: dict[str, Break] = {
-    "deep": text("[" * 200_000), "deep groups": text('{"a":' * 5000 + "1" + "}" * 5000), "a list": text("[]"),
-    "a huge number": text('{"a": ' + "9" * 5000 + "}"), "UTF-16": lambda path: path.write_bytes("{}".encode("utf-16")),
-    "a metric is text": member("val/acc1", "high"), "a metric is a list": member("val/acc1", [1]),
-    "a metric is infinite": member("val/acc1", float("inf")), "stability is text": member("stability/loss_spikes", "x"),
-    "counts are text": member("counts", "x"), "counts lack a label": member("counts>causal>by_token_type>nop", None),
-    "a count is text": member("counts>causal>by_token_type>nop", {"cls": "x"})}
+    "deep": text("[" * 200_000),
+    "deep groups": text('{"a":' * 5000 + "1" + "}" * 5000),
+    "a list": text("[]"),
+    "a huge number": text('{"a": ' + "9" * 5000 + "}"),
+    "UTF-16": lambda path: path.write_bytes("{}".encode("utf-16")),
+    "a metric is text": member("val/acc1", "high"),
+    "a metric is a list": member("val/acc1", [1]),
+    "a metric is infinite": member("val/acc1", float("inf")),
+    "stability is text": member("stability/loss_spikes", "x"),
+    "counts are text": member("counts", "x"),
+    "counts lack a label": member("counts>causal>by_token_type>nop", None),
+    "a count is text": member("counts>causal>by_token_type>nop", {"cls": "x"}),
+}
 CONFIG: dict[str, Break] = {
-    "a threshold is text": member("diagnostics>thresholds>nop_max", "x"), "a list": text("- 1"),
-    "a threshold is NaN": member("diagnostics>thresholds>rank_max", float("nan")), "deep": text("a: " + "[" * 100_000),
-    "a tag": text("a: !!python/object/apply:os.getcwd []"), "it holds itself": text("a: &a [*a]"),
-    "billions of values": text("a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n"
-                                                            for i in range(1, 12))),
-    "Latin": lambda path: path.write_bytes("variant: é".encode("latin1")), "a NUL": text("a: \0")}
+    "a threshold is text": member("diagnostics>thresholds>nop_max", "x"),
+    "a list": text("- 1"),
+    "a threshold is NaN": member("diagnostics>thresholds>rank_max", float("nan")),
+    "deep": text("a: " + "[" * 100_000),
+    "a tag": text("a: !!python/object/apply:os.getcwd []"),
+    "it holds itself": text("a: &a [*a]"),
+    "billions of values": text(
+        "a0: &a0 [1, 1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    ),
+    "Latin": lambda path: path.write_bytes("variant: é".encode("latin1")),
+    "a NUL": text("a: \0"),
+}
 CSV: dict[str, Break] = {
     "a step is text": lambda path: path.write_text(path.read_text() + "x,1\n"),
     "a step is no whole number": lambda path: path.write_text(path.read_text() + "1.5,1\n"),
     "semicolons": lambda path: path.write_text(path.read_text().replace(",", ";")),
     "no step": lambda path: path.write_text(path.read_text().replace("step,", "stp,", 1)),
-    "text among numbers": lambda path: path.write_text(path.read_text() + "7,x\n")}
+    "text among numbers": lambda path: path.write_text(path.read_text() + "7,x\n"),
+}
 
 
 def array(name: str, value: Any) -> Break:
@@ -104,27 +132,52 @@ def array(name: str, value: Any) -> Break:
             content = dict(stored) | {name: value}
         with path.open("wb") as file:
             np.savez(file, **content)
+
     return change
 
 
 ARRAYS: dict[str, Break] = {
-    "mass is of other heads": array("mass", np.zeros((2, 9, 9), np.float32)), "mass is text": array("mass", ["x"]),
-    "mass is flat": array("mass", np.zeros(3, np.float32)), "names are numbers": array("image_names", np.arange(2)),
+    "mass is of other heads": array("mass", np.zeros((2, 9, 9), np.float32)),
+    "mass is text": array("mass", ["x"]),
+    "mass is flat": array("mass", np.zeros(3, np.float32)),
+    "names are numbers": array("image_names", np.arange(2)),
     "names are objects": array("image_names", np.array([{}], dtype=object)),
-    "registers are several": array("num_register_tokens", np.arange(3))}
+    "registers are several": array("num_register_tokens", np.arange(3)),
+}
 DIAGNOSIS: dict[str, Break] = {
-    "a threshold is text": member("thresholds>nop_max", "x"), "thresholds are text": member("thresholds", "x"),
-    "the step is text": member("step", "x"), "the tokens are text": member("num_tokens", "x")}
-RUN = [(name, how) for name, kinds in {
-    STEP: ANY | TABLE, EARLIER: ANY | {"another step": column("step", 6)}, BLOCKS: ANY, "summary.json": ANY | JSON,
-    "config.yaml": CONFIG, "metrics.csv": CSV | {"a folder": folder}}.items() for how in kinds.items()]
-OF_DIAGNOSIS = [(name, how) for name, kinds in {
-    "heads.parquet": ANY | TABLE, "blocks.parquet": ANY, "per_image.npz": ANY | ARRAYS,
-    "sensitivity.parquet": ANY | {"the rule is a number": column("rule", 3), "no own row": column("steps", 1)},
-    "summary.json": ANY | JSON | DIAGNOSIS, "diagnosis.json": DIAGNOSIS,
-    "figures/stripes.csv": {"text": lambda path: path.write_text(path.read_text() + "0,0,99,x,x\n"),
-                            "a row is missing": lambda path: path.write_text(path.read_text().rpartition("\n0")[0])},
-}.items() for how in kinds.items()]
+    "a threshold is text": member("thresholds>nop_max", "x"),
+    "thresholds are text": member("thresholds", "x"),
+    "the step is text": member("step", "x"),
+    "the tokens are text": member("num_tokens", "x"),
+}
+RUN = [
+    (name, how)
+    for name, kinds in {
+        STEP: ANY | TABLE,
+        EARLIER: ANY | {"another step": column("step", 6)},
+        BLOCKS: ANY,
+        "summary.json": ANY | JSON,
+        "config.yaml": CONFIG,
+        "metrics.csv": CSV | {"a folder": folder},
+    }.items()
+    for how in kinds.items()
+]
+OF_DIAGNOSIS = [
+    (name, how)
+    for name, kinds in {
+        "heads.parquet": ANY | TABLE,
+        "blocks.parquet": ANY,
+        "per_image.npz": ANY | ARRAYS,
+        "sensitivity.parquet": ANY | {"the rule is a number": column("rule", 3), "no own row": column("steps", 1)},
+        "summary.json": ANY | JSON | DIAGNOSIS,
+        "diagnosis.json": DIAGNOSIS,
+        "figures/stripes.csv": {
+            "text": lambda path: path.write_text(path.read_text() + "0,0,99,x,x\n"),
+            "a row is missing": lambda path: path.write_text(path.read_text().rpartition("\n0")[0]),
+        },
+    }.items()
+    for how in kinds.items()
+]
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +203,9 @@ def test_a_damaged_file_of_a_run_is_named(name: str, how: tuple[str, Break], fin
 
 
 @pytest.mark.parametrize(("name", "how"), OF_DIAGNOSIS, ids=lambda value: value if isinstance(value, str) else value[0])
-def test_a_damaged_file_of_a_diagnosis_is_named(name: str, how: tuple[str, Break], diagnosed: Path,
-                                                tmp_path: Path) -> None:
+def test_a_damaged_file_of_a_diagnosis_is_named(
+    name: str, how: tuple[str, Break], diagnosed: Path, tmp_path: Path
+) -> None:
     refused_by_name(diagnosed, tmp_path, name, how[1])
 
 
@@ -176,17 +230,32 @@ def test_of_damaged_runs_alone_there_is_no_report(finished: Path, tmp_path: Path
 
 
 OVERWRITTEN: dict[str, tuple[str, ...]] = {
-    "diagnose": ("parts/notes.txt", "parts/mine.npz"), "report": ("figures/mine.pdf", "tables/notes.md"),
-    "intervene": ("parts/mine.json", "figures/mine.png", "diagnosis/notes.txt")}
+    "diagnose": ("parts/notes.txt", "parts/mine.npz"),
+    "report": ("figures/mine.pdf", "tables/notes.md"),
+    "intervene": ("parts/mine.json", "figures/mine.png", "diagnosis/notes.txt"),
+}
 
 
 @pytest.mark.parametrize("verb", OVERWRITTEN)
 def test_overwrite_removes_only_what_the_command_wrote(verb: str, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     commands: dict[str, list[str | Path]] = {
-        "diagnose": ["diagnose", "--run", finished, "--limit", "2"], "report": ["report", finished, "--maps", "0"],
-        "intervene": ["intervene", "--run", finished, "--limit", "2", "--heads", "1:0", "--edits", "zero_value",
-                      "--control_images", "2"]}
+        "diagnose": ["diagnose", "--run", finished, "--limit", "2"],
+        "report": ["report", finished, "--maps", "0"],
+        "intervene": [
+            "intervene",
+            "--run",
+            finished,
+            "--limit",
+            "2",
+            "--heads",
+            "1:0",
+            "--edits",
+            "zero_value",
+            "--control_images",
+            "2",
+        ],
+    }
     run(*commands[verb], "--out", out).succeeded()
     for name in OVERWRITTEN[verb]:
         (out / name).parent.mkdir(exist_ok=True)
@@ -197,8 +266,9 @@ def test_overwrite_removes_only_what_the_command_wrote(verb: str, finished: Path
 
 @pytest.mark.parametrize("name", ["diagnosis.json", "summary.json"])
 @pytest.mark.parametrize("how", ["half", "empty"])
-def test_a_damaged_file_of_an_earlier_diagnosis_is_named(name: str, how: str, finished: Path, diagnosed: Path,
-                                                         tmp_path: Path) -> None:
+def test_a_damaged_file_of_an_earlier_diagnosis_is_named(
+    name: str, how: str, finished: Path, diagnosed: Path, tmp_path: Path
+) -> None:
     shutil.copytree(diagnosed, tmp_path / "out")
     ANY[how](tmp_path / "out" / name)
     outcome = run("diagnose", "--run", finished, "--out", tmp_path / "out", "--limit", "2")

@@ -15,22 +15,26 @@ from running import run, tree
 
 def page_data(out: Path) -> dict:  # type: ignore[type-arg]
     """What the page's scripts read."""
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', (out / "index.html").read_text(),
-                         re.DOTALL)
+    (text,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', (out / "index.html").read_text(), re.DOTALL
+    )
     return json.loads(text)
 
 
 @pytest.mark.slow
 def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path) -> None:
     assert {path.name for path in (reported / "figures").iterdir()} == {
-        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")}
+        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")
+    }
     assert all(len(pl.read_csv(path)) for path in (reported / "figures").glob("*.csv"))
     assert {path.name for path in (reported / "tables").iterdir()} == {
-        f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation") for kind in ("md", "tex")}
+        f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation") for kind in ("md", "tex")
+    }
     assert json.loads((reported / "report.json").read_text())["missing"] == {}
     names = [one["name"] for one in page_data(reported)["runs"]]
     assert [name for name in names if name != "first"] == sorted(
-        f"{variant}-s{seed}" for variant in sorted(VARIANTS) for seed in (0, 1))
+        f"{variant}-s{seed}" for variant in sorted(VARIANTS) for seed in (0, 1)
+    )
 
 
 @pytest.mark.slow
@@ -45,8 +49,9 @@ def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path
     asked = ("--metric", "val/acc1", "--factors", "gate,registers", "--detect", "0.05")
     said = run("compare", tmp_path / "results.csv", *asked, "--format", "markdown").succeeded().out
     assert sorted((reported / "tables" / "ablation.md").read_text().splitlines()) == sorted(said.splitlines())
-    report(tmp_path / "from_table", ablated / "runs", "--results", tmp_path / "results.csv", *asked,
-           "--maps", "0").succeeded()
+    report(
+        tmp_path / "from_table", ablated / "runs", "--results", tmp_path / "results.csv", *asked, "--maps", "0"
+    ).succeeded()
     assert (tmp_path / "from_table" / "tables" / "ablation.md").read_text() == said
 
 
@@ -56,8 +61,18 @@ def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: P
     shutil.copytree(ablated / "runs" / "gate-s0", bare, ignore=shutil.ignore_patterns("diagnostics", "checkpoints"))
     outcome = report(tmp_path / "out", bare).succeeded()
     missing = json.loads((tmp_path / "out" / "report.json").read_text())["missing"]
-    assert set(missing) == {"handoff", "frequency", "atlas", "norms", "scatter", "labels", "sensitivity", "maps",
-                            "ablation", "effects"}
+    assert set(missing) == {
+        "handoff",
+        "frequency",
+        "atlas",
+        "norms",
+        "scatter",
+        "labels",
+        "sensitivity",
+        "maps",
+        "ablation",
+        "effects",
+    }
     assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"stability", "formation"}
     page = (tmp_path / "out" / "index.html").read_text()
     for panel, text in missing.items():
@@ -98,8 +113,9 @@ def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> 
 def test_runs_of_one_name_are_told_apart_and_each_is_shown_once(ablated: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "gate-s0"
     shutil.copytree(ablated / "runs" / "gate-s0", other)
-    report(tmp_path / "out", ablated / "runs" / "gate-s0", other, ablated / "runs" / "gate-s0" / "", "--maps",
-           "0").succeeded()
+    report(
+        tmp_path / "out", ablated / "runs" / "gate-s0", other, ablated / "runs" / "gate-s0" / "", "--maps", "0"
+    ).succeeded()
     assert [one["name"] for one in page_data(tmp_path / "out")["runs"]] == ["runs/gate-s0", "other/gate-s0"]
 
 
@@ -128,9 +144,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(case: str, finished: Path, tmp
 
 
 DAMAGE = {
-    "diagnostics/step_00000006.parquet": b"PAR1 no parquet", "diagnostics/blocks/step_00000006.parquet": b"",
-    "diagnostics/step_00000000.parquet": b"PAR1", "summary.json": b"{", "config.yaml": b"a: [",
-    "metrics.csv": b"x,y\n1,2\n"}
+    "diagnostics/step_00000006.parquet": b"PAR1 no parquet",
+    "diagnostics/blocks/step_00000006.parquet": b"",
+    "diagnostics/step_00000000.parquet": b"PAR1",
+    "summary.json": b"{",
+    "config.yaml": b"a: [",
+    "metrics.csv": b"x,y\n1,2\n",
+}
 
 
 @pytest.mark.parametrize("name", DAMAGE)
@@ -181,9 +201,11 @@ def test_only_a_report_is_replaced_and_only_when_told(finished: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_without_maps_no_framework_is_imported(finished: Path, tmp_path: Path) -> None:
-    code = ("import sys; from sinkablate.__main__ import main; "
-            f"main(['report', '{finished}', '--out', '{tmp_path / 'out'}', '--maps', '0']); "
-            "print(*sys.modules, file=sys.stderr)")
+    code = (
+        "import sys; from sinkablate.__main__ import main; "
+        f"main(['report', '{finished}', '--out', '{tmp_path / 'out'}', '--maps', '0']); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert (tmp_path / "out" / "index.html").exists()
     assert not {name.split(".")[0] for name in done.stderr.split()} & {"torch", "lightning", "timm", "wandb"}

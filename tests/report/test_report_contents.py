@@ -13,15 +13,7 @@ from sinkablate.diagnose.maps import example_maps
 from sinkablate.figures.maps import patch_grid
 from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.across_runs import labels_by_type
-from sinkablate.report.contents import (
-    VERDICTS,
-    page_run,
-    rounded,
-    sinks,
-    sinks_by_type,
-    steps_of_labels,
-    types_caveat,
-)
+from sinkablate.report.contents import VERDICTS, page_run, rounded, sinks, sinks_by_type, steps_of_labels, types_caveat
 from sinkablate.report.frames import some_runs
 from sinkablate.report.held_maps import held_maps
 from sinkablate.report.runs import Run, read_run, read_runs
@@ -40,9 +32,19 @@ def diagnosed(ablated: Path) -> Run:
     return read_run(ablated / "diagnoses" / "first")
 
 
-@pytest.mark.parametrize(("value", "short"), [
-    (0.123456, 0.1235), (123456.0, 123500.0), (-9.99951, -10.0), (0.0, 0.0), (1e-30, 1e-30), (float("nan"), None),
-    (float("inf"), None), (0.1 + 0.2, 0.3)])
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        (0.123456, 0.1235),
+        (123456.0, 123500.0),
+        (-9.99951, -10.0),
+        (0.0, 0.0),
+        (1e-30, 1e-30),
+        (float("nan"), None),
+        (float("inf"), None),
+        (0.1 + 0.2, 0.3),
+    ],
+)
 def test_numbers_keep_four_digits(value: float, short: float | None) -> None:
     assert rounded([value]) == [short]
 
@@ -54,8 +56,10 @@ def test_rounding_moves_a_number_by_half_a_digit_at_most() -> None:
     assert max(len(repr(value)) for value in found.tolist()) <= 11  # 485200000.0
 
 
-@pytest.mark.parametrize(("patches", "height", "width", "grid"), [
-    (16, 28, 28, (4, 4)), (256, 224, 224, (16, 16)), (8, 28, 56, (2, 4)), (7, 28, 28, (1, 7)), (31, 1, 1, (1, 31))])
+@pytest.mark.parametrize(
+    ("patches", "height", "width", "grid"),
+    [(16, 28, 28, (4, 4)), (256, 224, 224, (16, 16)), (8, 28, 56, (2, 4)), (7, 28, 28, (1, 7)), (31, 1, 1, (1, 31))],
+)
 def test_patches_lie_as_in_their_image(patches: int, height: int, width: int, grid: tuple[int, int]) -> None:
     assert patch_grid(patches, height, width) == grid
 
@@ -65,12 +69,14 @@ def test_patches_lie_as_in_their_image(patches: int, height: int, width: int, gr
 def test_sinks_per_image_are_those_that_fit_logged(rule: str, gated: Run) -> None:
     prefix = "sink" if rule == "causal" else f"sink/{rule}"
     logged = json.loads((gated.path / "summary.json").read_text()) | dict(
-        gated.metrics.filter(pl.col("sink/events").is_not_null())[-1].rows(named=True)[0])  # type: ignore[union-attr]
+        gated.metrics.filter(pl.col("sink/events").is_not_null())[-1].rows(named=True)[0]
+    )  # type: ignore[union-attr]
     assert sinks(gated, rule) == pytest.approx({name: logged[f"{prefix}/{name}"] for name in VERDICTS})
     last = steps_of_labels(gated, rule)
     assert last is not None
     assert {name: last[name][-1] for name in LABEL_COLORS} == pytest.approx(
-        {name: value for name, value in sinks(gated, rule).items() if name != "undefined"})
+        {name: value for name, value in sinks(gated, rule).items() if name != "undefined"}
+    )
 
 
 @pytest.mark.slow
@@ -79,7 +85,8 @@ def test_token_types_share_out_the_events(rule: str, gated: Run, diagnosed: Run)
     for run in (gated, diagnosed):
         by_type = sinks_by_type(run, rule)
         assert {label: sum(shares.values()) for label, shares in by_type.items()} == pytest.approx(
-            {label: value for label, value in sinks(run, rule).items() if label in LABEL_COLORS})
+            {label: value for label, value in sinks(run, rule).items() if label in LABEL_COLORS}
+        )
     assert sum(sinks(gated, rule).values()) > 0
     assert sinks(gated, rule) == pytest.approx(sinks(diagnosed, rule))  # the same checkpoint on the same images
 
@@ -133,8 +140,11 @@ def configured(folder: Path, variant: str, seed: int) -> Path:
 
 
 def test_runs_of_a_folder_are_sorted_and_those_given_one_by_one_are_not(tmp_path: Path) -> None:
-    made = {(variant, seed): configured(tmp_path / "cells", variant, seed)
-            for variant in ("gate", "baseline") for seed in (10, 2, 0)}
+    made = {
+        (variant, seed): configured(tmp_path / "cells", variant, seed)
+        for variant in ("gate", "baseline")
+        for seed in (10, 2, 0)
+    }
     ordered = [f"{variant}-s{seed}" for variant in ("baseline", "gate") for seed in (0, 2, 10)]
     assert [run.name for run in read_runs([str(tmp_path)])[0]] == ordered
     given = [("gate", 10), ("baseline", 2), ("gate", 0)]
@@ -152,11 +162,13 @@ def test_many_runs_are_announced(count: int, said: str, tmp_path: Path, capsys: 
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize(("variants", "seeds", "kept"), [
-    (2, 15, 30), (40, 1, 30), (36, 5, 30), (4, 10, 30), (3, 2, 6)])
+@pytest.mark.parametrize(("variants", "seeds", "kept"), [(2, 15, 30), (40, 1, 30), (36, 5, 30), (4, 10, 30), (3, 2, 6)])
 def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, kept: int) -> None:
-    runs = [Run(name=f"{variant}-s{seed}", path=Path(), kind="run", variant=str(variant), seed=str(seed), finished=True)
-            for variant in range(variants) for seed in range(seeds)]
+    runs = [
+        Run(name=f"{variant}-s{seed}", path=Path(), kind="run", variant=str(variant), seed=str(seed), finished=True)
+        for variant in range(variants)
+        for seed in range(seeds)
+    ]
     shown, said = some_runs(runs)
     assert said == ("" if len(runs) <= 30 else f"30 of {len(runs)} runs")
     assert len(shown) == len({run.name for run in shown}) == kept

@@ -46,8 +46,12 @@ class Browsed:
         """Click one square of the panel of frequencies, of `of` blocks and heads."""
         self.shown("frequency")
         box = self.tab.locator("#frequency-plot .nsewdrag").bounding_box()
-        self.click(box["x"] + (head + 0.5) / of * box["width"], box["y"] + (of - block - 0.5) / of * box["height"],
-                   "frequency", f"block {block}, head {head}")
+        self.click(
+            box["x"] + (head + 0.5) / of * box["width"],
+            box["y"] + (of - block - 0.5) / of * box["height"],
+            "frequency",
+            f"block {block}, head {head}",
+        )
 
     def click(self, x: float, y: float, panel: str, says: str) -> None:
         """Point at something, read what hovering says of it, and click."""
@@ -59,7 +63,8 @@ class Browsed:
     def card(self) -> dict[str, str]:
         """Numbers of the card of the chosen head."""
         rows: list[list[str]] = self.tab.eval_on_selector_all(
-            "#card tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+            "#card tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+        )
         return dict(rows)
 
 
@@ -91,8 +96,18 @@ def frequencies(run: Path, rule: str) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def test_every_panel_is_drawn_when_it_comes_into_sight(page: Browsed) -> None:
-    for panel in ("handoff", "frequency", "atlas", "norms", "formation", "scatter", "ablation", "effects", "labels",
-                  "stability"):
+    for panel in (
+        "handoff",
+        "frequency",
+        "atlas",
+        "norms",
+        "formation",
+        "scatter",
+        "ablation",
+        "effects",
+        "labels",
+        "stability",
+    ):
         assert page.shown(panel), panel
     assert page.tab.locator("section").count() == 13
     assert page.tab.locator(".what").count() == 12
@@ -112,7 +127,7 @@ def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Pat
             np.testing.assert_allclose(mass["y"], blocks["mass_patch"], rtol=1e-3)
     assert any((one > 0).any() for one in shown)
     assert not np.array_equal(shown[0], shown[2])
-    assert ("register, mass" in [trace["name"] for trace in page.shown("handoff")])
+    assert "register, mass" in [trace["name"] for trace in page.shown("handoff")]
 
 
 def test_the_chosen_head_is_the_one_that_is_told_of(page: Browsed, ablated: Path) -> None:
@@ -127,8 +142,12 @@ def test_the_chosen_head_is_the_one_that_is_told_of(page: Browsed, ablated: Path
         assert said["events, rule adaptive"] == f"{events} of 8"
         traces = [trace for trace in page.shown("formation") if trace["name"].startswith("block")]
         mine = next(trace for trace in traces if f"head {head}" in trace["name"])
-        stored = [heads(ablated / "runs" / "gate-s0", step).filter(
-            (pl.col("block") == block) & (pl.col("head") == head))["adaptive_frequency"][0] for step in mine["x"]]
+        stored = [
+            heads(ablated / "runs" / "gate-s0", step).filter((pl.col("block") == block) & (pl.col("head") == head))[
+                "adaptive_frequency"
+            ][0]
+            for step in mine["x"]
+        ]
         np.testing.assert_allclose(mine["y"], stored, atol=1e-3)
         assert len(traces) == 4
         assert f"block {block}, head {head}" in mine["name"]

@@ -21,13 +21,25 @@ from sinkablate.callbacks.preemption import Preemption
 
 CONFIG = [CONFIGS / "gate_reg.yaml"]
 EVERY_STEP = ("--checkpoint.every_n_train_steps=1",)
-ON_SHARDS = ("--data.image.in_chans=3", "--data.image.mean=[.5,.5,.5]", "--data.image.std=[.5,.5,.5]",
-             "--data.image.size=28", "--data.source.format=shards", "--data.batch_size=8", "--trainer.max_epochs=2",
-             "--trainer.limit_train_batches=1.0", "--diagnostics.every_n_steps=4", *EVERY_STEP)
+ON_SHARDS = (
+    "--data.image.in_chans=3",
+    "--data.image.mean=[.5,.5,.5]",
+    "--data.image.std=[.5,.5,.5]",
+    "--data.image.size=28",
+    "--data.source.format=shards",
+    "--data.batch_size=8",
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=1.0",
+    "--diagnostics.every_n_steps=4",
+    *EVERY_STEP,
+)
 STEPS = 10
 """Two epochs of forty images in batches of eight."""
-READERS = {"indexed": (), "stream": ("--data.source.reader=stream", "--data.source.shuffle_shards=1"),
-           "stream, workers": ("--data.source.reader=stream", "--data.num_workers=2")}
+READERS = {
+    "indexed": (),
+    "stream": ("--data.source.reader=stream", "--data.source.shuffle_shards=1"),
+    "stream, workers": ("--data.source.reader=stream", "--data.num_workers=2"),
+}
 
 
 @pytest.fixture
@@ -37,8 +49,11 @@ def copied(shards: Path, tmp_path: Path) -> Path:
 
 
 def on(shards: Path) -> tuple[str, ...]:
-    return (*ON_SHARDS, f"--data.source.train={shards}/train-{{0000..0003}}.tar",
-            f"--data.source.val={shards}/val-{{0000..0001}}.tar")
+    return (
+        *ON_SHARDS,
+        f"--data.source.train={shards}/train-{{0000..0003}}.tar",
+        f"--data.source.val={shards}/val-{{0000..0001}}.tar",
+    )
 
 
 def train(run_dir: Path, shards: Path, *args: str) -> Outcome:
@@ -61,9 +76,11 @@ def same_end(one: Path, other: Path) -> None:
 
 def during(step: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do something in the middle of a training step."""
+
     def hook(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == step:
             do()
+
     monkeypatch.setattr(Preemption, "on_before_backward", hook)
 
 
@@ -73,8 +90,13 @@ def truncate(shard: Path) -> None:
 
 @pytest.mark.parametrize(("reader", "damage"), [("indexed", truncate), ("stream", truncate), ("stream", Path.unlink)])
 def test_a_shard_that_breaks_stops_the_run_which_goes_on_when_it_is_back(
-        reader: str, damage: Callable[[Path], None], shards: Path, copied: Path, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    reader: str,
+    damage: Callable[[Path], None],
+    shards: Path,
+    copied: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     train(tmp_path / "whole", copied, *READERS[reader]).succeeded()
     run_dir = tmp_path / "run"
     during(2, lambda: damage(copied / "train-0002.tar"), monkeypatch)
@@ -95,8 +117,8 @@ def test_a_shard_that_breaks_stops_the_run_which_goes_on_when_it_is_back(
 
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
 def test_a_shard_that_breaks_is_passed_over_where_that_is_asked(
-        reader: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture) -> None:
+    reader: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     during(2, lambda: truncate(copied / "train-0002.tar"), monkeypatch)
     train(tmp_path / "run", copied, *READERS[reader], "--data.source.on_error=skip").succeeded()
     assert "skipped: train-0002.tar" in caplog.text
@@ -134,8 +156,14 @@ def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shard
         assert got == pytest.approx(expected, rel=1e-4)
 
 
-EIGHT = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=4", "--model.loss.mixup=0.5", "--model.ema.decay=0.9",
-         "--model.backbone.drop_path_rate=0.2", "--diagnostics.every_n_steps=3")
+EIGHT = (
+    "--trainer.max_epochs=2",
+    "--trainer.limit_train_batches=4",
+    "--model.loss.mixup=0.5",
+    "--model.ema.decay=0.9",
+    "--model.backbone.drop_path_rate=0.2",
+    "--diagnostics.every_n_steps=3",
+)
 
 
 @pytest.mark.heavy
@@ -158,8 +186,18 @@ def test_a_run_killed_in_a_step_loses_what_came_after_its_last_checkpoint(cadenc
 
 def two(run_dir: Path, *args: str) -> Command:
     """A long run of two processes, which the trainer starts."""
-    return started(*quick_fit(run_dir, "--trainer.max_epochs=500", "--trainer.devices=2", "--trainer.strategy=ddp",
-                              "--diagnostics.every_n_steps=0", *EVERY_STEP, *args, configs=CONFIG))
+    return started(
+        *quick_fit(
+            run_dir,
+            "--trainer.max_epochs=500",
+            "--trainer.devices=2",
+            "--trainer.strategy=ddp",
+            "--diagnostics.every_n_steps=0",
+            *EVERY_STEP,
+            *args,
+            configs=CONFIG,
+        )
+    )
 
 
 def child_of(pid: int) -> int:
@@ -198,7 +236,13 @@ def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None
         assert "error: another process of this run has died" in err
         assert "Traceback" not in err
     begun = state(run_dir)["global_step"]
-    fit(run_dir, f"--trainer.max_epochs={begun // 2 + 1}", "--diagnostics.every_n_steps=0", "--ckpt_path=auto",
-        *EVERY_STEP, configs=CONFIG).succeeded()
+    fit(
+        run_dir,
+        f"--trainer.max_epochs={begun // 2 + 1}",
+        "--diagnostics.every_n_steps=0",
+        "--ckpt_path=auto",
+        *EVERY_STEP,
+        configs=CONFIG,
+    ).succeeded()
     there = set(map(int, column(run_dir, "train/loss")))  # a loss is logged just after its step's checkpoint
     assert there | {begun - 1} == set(range(begun // 2 * 2 + 2))

@@ -39,17 +39,23 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize(("words", "saved"), [
-    ("--checkpoint.every_n_train_steps=2", {8, 9}),
-    ("--checkpoint.every_n_train_steps=1000", {6, 9}),
-    ("--checkpoint.train_time_interval=01:00:00", {6, 9}),
-    ("--checkpoint.every_n_epochs=2", {6, 9}),
-    ("--checkpoint.save_top_k=0", {9}),
-    ("--checkpoint.save_last=true", {6, 9}),
-    ("--checkpoint.monitor=val/loss --checkpoint.mode=max", None),  # the best is the first: what is random is worst
-    ("--trainer.check_val_every_n_epoch=2 --checkpoint.every_n_train_steps=2", {8, 9})], ids=str)
-def test_the_final_weights_are_saved_whatever_the_cadence(words: str, saved: set[int] | None, plain: Path,
-                                                          tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "saved"),
+    [
+        ("--checkpoint.every_n_train_steps=2", {8, 9}),
+        ("--checkpoint.every_n_train_steps=1000", {6, 9}),
+        ("--checkpoint.train_time_interval=01:00:00", {6, 9}),
+        ("--checkpoint.every_n_epochs=2", {6, 9}),
+        ("--checkpoint.save_top_k=0", {9}),
+        ("--checkpoint.save_last=true", {6, 9}),
+        ("--checkpoint.monitor=val/loss --checkpoint.mode=max", None),  # the best is the first: what is random is worst
+        ("--trainer.check_val_every_n_epoch=2 --checkpoint.every_n_train_steps=2", {8, 9}),
+    ],
+    ids=str,
+)
+def test_the_final_weights_are_saved_whatever_the_cadence(
+    words: str, saved: set[int] | None, plain: Path, tmp_path: Path
+) -> None:
     run_dir = tmp_path / "run"
     fit(run_dir, *EPOCHS, *words.split()).succeeded()
     assert (run_dir / "DONE").exists()
@@ -68,13 +74,15 @@ def test_a_training_that_ends_within_an_epoch_is_saved_and_validated(tmp_path: P
 
 
 def test_final_weights_that_cannot_be_written_leave_the_run_unfinished(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir, real = tmp_path / "run", torch.save
 
     def full(content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
         if content["global_step"] == STEPS:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(content, file, *args, **kwargs)
+
     monkeypatch.setattr(torch, "save", full)
     done = fit(run_dir, *EPOCHS, "--on_checkpoint_failure=continue")
     assert (done.code, done.err.count("error: ")) == (2, 1)
@@ -99,8 +107,12 @@ def test_a_run_that_died_before_it_was_closed_is_closed(tmp_path: Path) -> None:
     of_a_step = {"train/loss", "lr", "stability/grad_norm"}  # none was trained
     differing = {key for key in before if summary(run_dir).get(key) != before[key]}
     assert differing <= of_this_process | of_a_step, differing
-    changed = [(was["step"], key) for was, now in zip(rows, metrics(run_dir), strict=True) for key in was
-               if was[key] != now[key] and key != "epoch"]  # which is over by now
+    changed = [
+        (was["step"], key)
+        for was, now in zip(rows, metrics(run_dir), strict=True)
+        for key in was
+        if was[key] != now[key] and key != "epoch"
+    ]  # which is over by now
     assert changed == []
 
 
@@ -120,8 +132,17 @@ def checkpoint(run_dir: Path, name: str, step: int, *epoch: int, **more: Any) ->
     path = run_dir / "checkpoints" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     progress = dict(zip(("ready", "started", "processed", "completed"), epoch, strict=True))
-    torch.save({"state_dict": {}, "hyper_parameters": {}, "optimizer_states": [], "global_step": step,
-                "loops": {"fit_loop": {"epoch_progress": {"current": progress}}}} | more, path)
+    torch.save(
+        {
+            "state_dict": {},
+            "hyper_parameters": {},
+            "optimizer_states": [],
+            "global_step": step,
+            "loops": {"fit_loop": {"epoch_progress": {"current": progress}}},
+        }
+        | more,
+        path,
+    )
     time = 1_000_000_000 - len(list(path.parent.iterdir()))
     os.utime(path, (time, time))
     return path
@@ -147,12 +168,14 @@ def test_the_step_of_a_checkpoint_decides_not_its_time(tmp_path: Path) -> None:
     assert [("alone.ckpt" in fault, "last.ckpt" in fault) for fault in faults] == [(True, False), (False, True)]
 
 
-def test_a_loss_that_is_not_a_number_is_gone_on_from_before_its_step(plain: Path, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_a_number_is_gone_on_from_before_its_step(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = tmp_path / "run"
 
     def spoil(self: NanGuard, trainer: L.Trainer, module: L.LightningModule, loss: torch.Tensor) -> None:
         real(self, trainer, module, loss * float("nan") if trainer.global_step == 4 else loss)
+
     real = NanGuard.on_before_backward
     monkeypatch.setattr(NanGuard, "on_before_backward", spoil)
     assert fit(run_dir, *EPOCHS).code == 2

@@ -31,7 +31,8 @@ class Hostile:
         shutil.copytree(source, self.path, symlinks=True)
         (root / "hostile_module.py").write_text(
             f"open({str(self.made)!r}, 'w')\nfrom lightning.pytorch.callbacks import Callback\n\n\n"
-            "class Hostile(Callback):\n    pass\n")
+            "class Hostile(Callback):\n    pass\n"
+        )
         (root / "hostile.yaml").write_text("callbacks:\n- class_path: hostile_module.Hostile\n")
         self.pipe = f"pipe:touch {self.made}; cat nothing"
 
@@ -60,8 +61,12 @@ def hostile(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def shards(pipe: str, split: str = "val") -> dict[str, Any]:
     """Keys of shards that a command makes."""
-    return {"data.source.format": "shards", "data.source.reader": "stream", "data.source.train": "nowhere",
-            f"data.source.{split}": pipe}
+    return {
+        "data.source.format": "shards",
+        "data.source.reader": "stream",
+        "data.source.train": "nowhere",
+        f"data.source.{split}": pipe,
+    }
 
 
 def refused(outcome: Outcome, *names: str) -> None:
@@ -127,8 +132,12 @@ EXECUTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", EXECUTED)
 def test_what_a_configuration_would_execute_is_refused_before_it_is_parsed(name: str, hostile: Hostile) -> None:
-    hostile.configure({key: value.replace("{root}", str(hostile.root)) if isinstance(value, str) else value
-                       for key, value in EXECUTED[name].items()})
+    hostile.configure(
+        {
+            key: value.replace("{root}", str(hostile.root)) if isinstance(value, str) else value
+            for key, value in EXECUTED[name].items()
+        }
+    )
     before = tree(hostile.path)
     refused(hostile.read("validate"), "config.yaml", next(reversed(EXECUTED[name])), "--trust")
     assert not hostile.made.exists()
@@ -145,8 +154,13 @@ def test_what_the_command_line_says_itself_needs_no_trust(hostile: Hostile) -> N
     refused(hostile.read("validate", *(f"--{key}={value}" for key, value in shards(hostile.pipe).items())), "manifest")
 
 
-OUTSIDE = {"sweep": "../../outside", "checkpoint.filename": "../../outside", "variant": "../outside",
-           "checkpoint.dirpath": "/tmp/outside", "trainer.default_root_dir": "/tmp/outside"}
+OUTSIDE = {
+    "sweep": "../../outside",
+    "checkpoint.filename": "../../outside",
+    "variant": "../outside",
+    "checkpoint.dirpath": "/tmp/outside",
+    "trainer.default_root_dir": "/tmp/outside",
+}
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate"])

@@ -64,8 +64,18 @@ def test_a_directory_that_is_named_before_it_wins_too(original: Path, tmp_path: 
 
 
 def test_what_follows_it_wins(original: Path, moved: Path, tmp_path: Path) -> None:
-    outcome = run("validate", "--run", moved, "--run_dir", original, "--data.eval_batch_size=16",
-                  "--ckpt_path", moved / "checkpoints" / "previous.ckpt", "--run_dir", tmp_path / "out").succeeded()
+    outcome = run(
+        "validate",
+        "--run",
+        moved,
+        "--run_dir",
+        original,
+        "--data.eval_batch_size=16",
+        "--ckpt_path",
+        moved / "checkpoints" / "previous.ckpt",
+        "--run_dir",
+        tmp_path / "out",
+    ).succeeded()
     assert f"weights: {moved}/checkpoints/previous.ckpt (step 2)" in outcome.err.splitlines()
     assert (tmp_path / "out" / "validate.json").exists()
 
@@ -87,14 +97,24 @@ def test_a_moved_run_is_resumed_where_it_is(original: Path, tmp_path: Path) -> N
     assert tree(original) == before
     assert metrics(moved) == metrics(original)
     assert {path.name for path in (moved / "checkpoints").iterdir()} == {
-        "epoch=1-step=4.ckpt", "last.ckpt", "previous.ckpt"}
+        "epoch=1-step=4.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    }
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    ("--trainer.max_epochs=3", "trainer.max_epochs=3: run_dir={} holds a finished run with 2; its learning-rate "
-                               "schedule has ended: --run_dir NEW --ckpt_path {}/checkpoints/last.ckpt trains on"),
-    ("--model.optim.lr=1e-4", "model.optim.lr=0.0001: run_dir={} holds a finished run with 0.003; choose another"),
-    ("--data.num_workers=1 --wandb.project=other --checkpoint.save_top_k=-1", "")])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "--trainer.max_epochs=3",
+            "trainer.max_epochs=3: run_dir={} holds a finished run with 2; its learning-rate "
+            "schedule has ended: --run_dir NEW --ckpt_path {}/checkpoints/last.ckpt trains on",
+        ),
+        ("--model.optim.lr=1e-4", "model.optim.lr=0.0001: run_dir={} holds a finished run with 0.003; choose another"),
+        ("--data.num_workers=1 --wandb.project=other --checkpoint.save_top_k=-1", ""),
+    ],
+)
 def test_what_a_finished_run_would_ignore_is_refused(words: str, says: str, original: Path) -> None:
     before = tree(original)
     outcome = fit(original, "--trainer.max_epochs=2", *words.split(), "--ckpt_path=auto")

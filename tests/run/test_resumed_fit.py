@@ -18,8 +18,14 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 def whole(tmp_path_factory) -> Path:
     """An measurement_mode run with a checkpoint of every third step."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    fit(run_dir, *LONGER, *MIXED, "--checkpoint.every_n_train_steps=3", "--checkpoint.save_top_k=-1",
-        "--checkpoint.filename=s{step}").succeeded()
+    fit(
+        run_dir,
+        *LONGER,
+        *MIXED,
+        "--checkpoint.every_n_train_steps=3",
+        "--checkpoint.save_top_k=-1",
+        "--checkpoint.filename=s{step}",
+    ).succeeded()
     return run_dir
 
 

@@ -16,8 +16,21 @@ from sinkablate.config import AttentionConfig, BackboneConfig
 from sinkablate.run.directory import lock_directory, unlock_directory
 from sinkablate.vit.backbone import build_backbone
 
-COLUMNS = {"train/loss", "lr", "val/acc1", "val/acc5", "val/loss", "sink/events", "sink/nop", "sink/broadcast",
-           "sink/mass_max", "norm/patch_p99", "norm/cls_mean", "gate/open", "stability/grad_norm"}
+COLUMNS = {
+    "train/loss",
+    "lr",
+    "val/acc1",
+    "val/acc5",
+    "val/loss",
+    "sink/events",
+    "sink/nop",
+    "sink/broadcast",
+    "sink/mass_max",
+    "norm/patch_p99",
+    "norm/cls_mean",
+    "gate/open",
+    "stability/grad_norm",
+}
 """Names in people's dashboards."""
 
 
@@ -42,7 +55,13 @@ def unfinished(copy: Path) -> Path:
 
 def test_nothing_but_the_contract_is_in_it(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        "config.yaml", "metrics.csv", "diagnostics", "checkpoints", "summary.json", "DONE"}
+        "config.yaml",
+        "metrics.csv",
+        "diagnostics",
+        "checkpoints",
+        "summary.json",
+        "DONE",
+    }
     assert not list(finished.rglob("*.partial"))
 
 
@@ -90,8 +109,19 @@ def test_the_checkpoint_is_safe_to_load_and_whole(finished: Path) -> None:
 
 def test_the_summary_has_the_known_keys(finished: Path) -> None:
     found = summary(finished)
-    assert {"val/acc1", "images_per_second", "wall_seconds", "sink/events", "sink/nop", "sink/broadcast",
-            "sink/mass_max", "norm/patch_p99", "versions", "git_revision", "rules"} <= found.keys()
+    assert {
+        "val/acc1",
+        "images_per_second",
+        "wall_seconds",
+        "sink/events",
+        "sink/nop",
+        "sink/broadcast",
+        "sink/mass_max",
+        "norm/patch_p99",
+        "versions",
+        "git_revision",
+        "rules",
+    } <= found.keys()
     last = metrics(finished)
     assert found["val/acc1"] == pytest.approx(float(last[5]["val/acc1"]))
     assert found["sink/mass_max"] == pytest.approx(float(last[6]["sink/mass_max"]))
@@ -137,7 +167,13 @@ def test_the_config_of_an_overwriting_run_does_not_overwrite(copy: Path) -> None
     assert list(column(copy, "train/loss")) == ["0", "1"]
     assert "sink/events" not in metrics(copy)[0]
     assert {path.name for path in copy.iterdir()} == {
-        "config.yaml", "metrics.csv", "checkpoints", "summary.json", "DONE", "notes.txt"}
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints",
+        "summary.json",
+        "DONE",
+        "notes.txt",
+    }
     before = tree(copy)
     assert "holds a finished run" in run("fit", "--config", copy / "config.yaml").err
     assert tree(copy) == before
@@ -152,8 +188,14 @@ def test_an_unfinished_run_says_how_to_resume(unfinished: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(unfinished: Path, finished: Path) -> None:
-    words = ("--ckpt_path", unfinished / "checkpoints" / "last.ckpt", "--trainer.limit_train_batches", "3",
-             "--trainer.max_epochs", "3")
+    words = (
+        "--ckpt_path",
+        unfinished / "checkpoints" / "last.ckpt",
+        "--trainer.limit_train_batches",
+        "3",
+        "--trainer.max_epochs",
+        "3",
+    )
     fit(unfinished, *words, configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
     assert [int(row["step"]) for row in metrics(unfinished)] == list(range(10))
     losses = column(unfinished, "train/loss")
@@ -195,8 +237,9 @@ def test_validate_and_test_give_the_accuracy_of_the_run(verb: str, split: str, c
 
 def test_predict_gives_the_accuracy_of_the_run(copy: Path) -> None:
     before = tree(copy)
-    run("predict", "--config", copy / "config.yaml", "--run_dir", copy,
-        "--trainer.limit_predict_batches", "2").succeeded()
+    run(
+        "predict", "--config", copy / "config.yaml", "--run_dir", copy, "--trainer.limit_predict_batches", "2"
+    ).succeeded()
     table = pl.read_parquet(copy / "predictions.parquet")
     assert len(table) == table["key"].n_unique() == 64
     assert (table["label"] == table["predicted"]).mean() == pytest.approx(summary(copy)["val/acc1"])
@@ -208,22 +251,31 @@ def test_predict_gives_the_accuracy_of_the_run(copy: Path) -> None:
 
 def test_shards_are_written_with_a_manifest(shards: Path) -> None:
     assert json.loads((shards / "manifest.json").read_text())["shards"] == {
-        **{f"train-{n:04d}.tar": 10 for n in range(4)}, **{f"val-{n:04d}.tar": 10 for n in range(2)}}
+        **{f"train-{n:04d}.tar": 10 for n in range(4)},
+        **{f"val-{n:04d}.tar": 10 for n in range(2)},
+    }
     assert {path.name for path in shards.glob("*.tar")} == {f"train-{n:04d}.tar" for n in range(4)} | {
-        f"val-{n:04d}.tar" for n in range(2)}
+        f"val-{n:04d}.tar" for n in range(2)
+    }
 
 
-@pytest.mark.parametrize(("src", "words", "says"), [
-    ("{images}", ["{shards}"], "{shards} exists and is not an empty directory"),
-    ("{shards}/nothing", ["{new}"], "nothing: no such directory"),
-    ("{shards}", ["{new}"], "neither IDX files nor one folder"),
-    ("{images}", ["{shards}/manifest.json/new"], "cannot be written"),
-    ("{images}", ["{new}", "--samples", "3"], "--samples"),
-    ("{images}", ["{new}", "--samples_per_shard", "0"], "samples_per_shard"),
-    ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has 4 images"),
-    ("{images}", [], "dst")], ids=str)
-def test_what_shards_refuses(src: str, words: list[str], says: str, shards: Path, image_folder: Path,
-                             tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("src", "words", "says"),
+    [
+        ("{images}", ["{shards}"], "{shards} exists and is not an empty directory"),
+        ("{shards}/nothing", ["{new}"], "nothing: no such directory"),
+        ("{shards}", ["{new}"], "neither IDX files nor one folder"),
+        ("{images}", ["{shards}/manifest.json/new"], "cannot be written"),
+        ("{images}", ["{new}", "--samples", "3"], "--samples"),
+        ("{images}", ["{new}", "--samples_per_shard", "0"], "samples_per_shard"),
+        ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has 4 images"),
+        ("{images}", [], "dst"),
+    ],
+    ids=str,
+)
+def test_what_shards_refuses(
+    src: str, words: list[str], says: str, shards: Path, image_folder: Path, tmp_path: Path
+) -> None:
     places = {"images": image_folder, "shards": shards, "new": tmp_path / "new"}
     before = tree(shards)
     outcome = run("shards", *(word.format(**places) for word in (src, *words)))

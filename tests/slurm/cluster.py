@@ -63,8 +63,11 @@ class Cluster:
         self.root = root
         (root / "state").mkdir(parents=True)
         port, host = _free_ports(3), socket.gethostname().split(".")[0]
-        nodes = "\n".join(f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + at} CPUs=2 "
-                          "RealMemory=4000 State=UNKNOWN" for at, name in enumerate(NODES))
+        nodes = "\n".join(
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + at} CPUs=2 "
+            "RealMemory=4000 State=UNKNOWN"
+            for at, name in enumerate(NODES)
+        )
         conf = root / "slurm.conf"
         conf.write_text(CONF.format(host=host, user=getpass.getuser(), port=port, root=root, nodes=nodes))
         self.env = {**os.environ, "SLURM_CONF": str(conf)}

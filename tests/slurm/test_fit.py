@@ -14,10 +14,21 @@ from cluster import Cluster, pythons, stopped, was_signalled
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, CONFIG = ROOT / "slurm" / "fit.sbatch", ROOT / "configs" / "gate_reg.yaml"
-ARGS = ("--data.batch_size=32", "--data.eval_batch_size=100", "--trainer.limit_train_batches=200",
-        "--trainer.limit_val_batches=1", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--wandb.mode=disabled",
-        "--diagnostics.images=8", "--diagnostics.every_n_steps=100", "--diagnostics.heatmap=false",
-        "--checkpoint.every_n_train_steps=20", "--model.backbone.drop_path_rate=0.1", "--trainer.log_every_n_steps=5")
+ARGS = (
+    "--data.batch_size=32",
+    "--data.eval_batch_size=100",
+    "--trainer.limit_train_batches=200",
+    "--trainer.limit_val_batches=1",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--wandb.mode=disabled",
+    "--diagnostics.images=8",
+    "--diagnostics.every_n_steps=100",
+    "--diagnostics.heatmap=false",
+    "--checkpoint.every_n_train_steps=20",
+    "--model.backbone.drop_path_rate=0.1",
+    "--trainer.log_every_n_steps=5",
+)
 SITE = f"""PYTHON={sys.executable}
 export MASTER_ADDR=127.0.0.1 GLOO_SOCKET_IFNAME=lo OMP_NUM_THREADS=1
 PARTITION= ACCOUNT= GPU_OPTIONS= SETUP= CONTAINER= STAGE= MAX_REQUEUES=20
@@ -32,15 +43,28 @@ class Job:
     def __init__(self, slurm: Cluster, root: Path, *options: str) -> None:
         self.slurm, self.log, self.run_dir = slurm, root / "log", root / "run"
         (root / "site.sh").write_text(SITE)
-        self.id = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={root}",
-                        f"--output={self.log}", *options, str(SCRIPT), str(CONFIG), *ARGS, f"--run_dir={self.run_dir}",
-                        SINKABLATE_SITE=str(root / "site.sh"))
+        self.id = slurm(
+            "sbatch",
+            "--parsable",
+            "--nodes=2",
+            "--ntasks-per-node=1",
+            f"--chdir={root}",
+            f"--output={self.log}",
+            *options,
+            str(SCRIPT),
+            str(CONFIG),
+            *ARGS,
+            f"--run_dir={self.run_dir}",
+            SINKABLATE_SITE=str(root / "site.sh"),
+        )
 
     def until_step(self, least: int) -> None:
         """Wait until so many steps are logged."""
+
         def reached() -> bool:
             metrics = self.run_dir / "metrics.csv"
             return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= least
+
         self.slurm.until(reached)
 
     def ended(self) -> str:
@@ -105,8 +129,16 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, measurement_mode: Job,
     job = Job(slurm, tmp_path)
     job.until_step(20)
     with stopped(ranks := job.ranks()):
-        other = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--ntasks-per-node=2",
-                      "--output=/dev/null", "--wrap", "true")
+        other = slurm(
+            "sbatch",
+            "--parsable",
+            "--partition=high",
+            "--nodes=2",
+            "--ntasks-per-node=2",
+            "--output=/dev/null",
+            "--wrap",
+            "true",
+        )
         slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks))
     same_end(job, measurement_mode)
     assert slurm.state(other) == "COMPLETED"
@@ -133,13 +165,24 @@ def test_a_rank_that_is_killed(slurm: Cluster, measurement_mode: Job, tmp_path: 
 def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "site.sh").write_text(SITE)
     log = tmp_path / "log"
-    job = slurm("sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--chdir={tmp_path}", f"--output={log}",
-                str(SCRIPT), str(CONFIG), "--model.nothing=1", SINKABLATE_SITE=str(tmp_path / "site.sh"))
+    job = slurm(
+        "sbatch",
+        "--parsable",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        f"--chdir={tmp_path}",
+        f"--output={log}",
+        str(SCRIPT),
+        str(CONFIG),
+        "--model.nothing=1",
+        SINKABLATE_SITE=str(tmp_path / "site.sh"),
+    )
     slurm.until(lambda: slurm.state(job) == "FAILED")
     assert "model.nothing" in log.read_text()
     assert int(slurm.field(job, "Restarts")) == 0
 
 
 def _commands(job: Job) -> str:
-    return subprocess.run(["pgrep", "-af", f"run_dir={job.run_dir}"], capture_output=True, text=True,
-                          check=False).stdout
+    return subprocess.run(
+        ["pgrep", "-af", f"run_dir={job.run_dir}"], capture_output=True, text=True, check=False
+    ).stdout

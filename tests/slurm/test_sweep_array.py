@@ -17,17 +17,31 @@ from sinkablate.sweep.state import State, states
 
 pytestmark = pytest.mark.heavy
 
-PARAMETERS = {"model.backbone.attention.gate": {"value": "headwise"}, "seed_everything": {"values": [0, 1, 2]},
-              "model.optim.lr": {"value": 0.003}}
+PARAMETERS = {
+    "model.backbone.attention.gate": {"value": "headwise"},
+    "seed_everything": {"values": [0, 1, 2]},
+    "model.optim.lr": {"value": 0.003},
+}
 
 
 def sweep_file(folder: Path, **parameters: object) -> Path:
     """Three cells of 200 steps, one array more than fits."""
-    command = ["python", "-m", "sinkablate", "fit", "--config", str(CONFIG.with_name("baseline.yaml")), *ARGS,
-               "--sweep", "array", "${args}"]
+    command = [
+        "python",
+        "-m",
+        "sinkablate",
+        "fit",
+        "--config",
+        str(CONFIG.with_name("baseline.yaml")),
+        *ARGS,
+        "--sweep",
+        "array",
+        "${args}",
+    ]
     path = folder / "array.yaml"
-    path.write_text(yaml.safe_dump({"name": "array", "method": "grid", "command": command,
-                                    "parameters": PARAMETERS | parameters}))
+    path.write_text(
+        yaml.safe_dump({"name": "array", "method": "grid", "command": command, "parameters": PARAMETERS | parameters})
+    )
     return path
 
 
@@ -35,9 +49,15 @@ def sweep(slurm: Cluster, command: str, path: Path, *args: str) -> str:
     """`sweep COMMAND` on the login node, which is this machine."""
     site = path.parent / "site.sh"
     site.write_text(SITE)
-    return slurm("bash", "-c", f"cd {ROOT} && {sys.executable} -W ignore -m sinkablate sweep {command} {path} "
-                 f"--out {path.parent / 'cells'} {' '.join(args)}", SINKABLATE_SITE=str(site), OMP_NUM_THREADS="1",
-                 SBATCH_OPTIONS=f"--output={path.parent / 'log'} --cpus-per-task=2")
+    return slurm(
+        "bash",
+        "-c",
+        f"cd {ROOT} && {sys.executable} -W ignore -m sinkablate sweep {command} {path} "
+        f"--out {path.parent / 'cells'} {' '.join(args)}",
+        SINKABLATE_SITE=str(site),
+        OMP_NUM_THREADS="1",
+        SBATCH_OPTIONS=f"--output={path.parent / 'log'} --cpus-per-task=2",
+    )
 
 
 def states_of(path: Path) -> list[State]:
@@ -73,8 +93,12 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     jobs = [line.split()[1].rstrip(":") for line in said.splitlines()]
     assert [line.split(": ")[1].split(" of")[0] for line in said.splitlines()] == ["2 cells", "1 cells"]
     assert list(json.loads((tmp_path / "cells" / "submitted.json").read_text())) == jobs
-    again = slurm("bash", "-c", f"cd {ROOT}; {sys.executable} -m sinkablate sweep submit {path} --out "
-                  f"{tmp_path / 'cells'} 2>&1; echo code $?", SINKABLATE_SITE=str(tmp_path / "site.sh"))
+    again = slurm(
+        "bash",
+        "-c",
+        f"cd {ROOT}; {sys.executable} -m sinkablate sweep submit {path} --out {tmp_path / 'cells'} 2>&1; echo code $?",
+        SINKABLATE_SITE=str(tmp_path / "site.sh"),
+    )
     assert f"already submitted as job {', '.join(jobs)}" in again
     assert again.endswith("code 2")
     cells = read_sweep(path).cells
@@ -84,8 +108,16 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     run_dirs = [tmp_path / "cells" / cell.id for cell in cells]
     slurm.until(lambda: rows(run_dirs[place]) > 3)
     with stopped(pids := pythons(f"run_dir={run_dirs[place]}")):
-        slurm("sbatch", "--parsable", "--partition=high", f"--nodelist={node}", "--ntasks-per-node=2",
-              "--output=/dev/null", "--wrap", "true")
+        slurm(
+            "sbatch",
+            "--parsable",
+            "--partition=high",
+            f"--nodelist={node}",
+            "--ntasks-per-node=2",
+            "--output=/dev/null",
+            "--wrap",
+            "true",
+        )
         slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in pids))
     sweep_file(tmp_path)
     slurm.until(lambda: states_of(path) == [State.DONE] * 3)
@@ -95,15 +127,23 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
         log = (run_dir / "log.txt").read_text()
         assert log.count("run directory:") == 1
         assert log.count("back into the queue") == int(run_dir == run_dirs[place])
-        one, other = (torch.load(root / "cells" / cell.id / "checkpoints" / "last.ckpt", weights_only=True)
-                      for root in (local.parent, tmp_path))
+        one, other = (
+            torch.load(root / "cells" / cell.id / "checkpoints" / "last.ckpt", weights_only=True)
+            for root in (local.parent, tmp_path)
+        )
         assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
     assert (tmp_path / "cells" / "sweep-0.yaml").read_text() == path.read_text()
 
 
 def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
-    path = sweep_file(tmp_path, **{"model.optim.lr": {"values": [1e30]}, "seed_everything": {"value": 0},
-                                   "model.backbone.attention.gate": {"value": "none"}})
+    path = sweep_file(
+        tmp_path,
+        **{
+            "model.optim.lr": {"values": [1e30]},
+            "seed_everything": {"value": 0},
+            "model.backbone.attention.gate": {"value": "none"},
+        },
+    )
     shown = sweep(slurm, "submit", path, "--dry_run")
     assert shown.splitlines()[0].startswith("sbatch --parsable --array=0-0")
     assert "--model.optim.lr=1e+30" in shown
@@ -112,4 +152,3 @@ def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp
     slurm.until(lambda: states_of(path) == [State.FAILED])
     [cell] = json.loads(sweep(slurm, "status", path, "--format", "json"))
     assert "the loss is" in cell["words"]
-

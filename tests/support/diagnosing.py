@@ -12,8 +12,15 @@ from running import Outcome, run
 
 SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
 FIGURES = ("handoff", "frequency", "atlas", "token_norms", "sensitivity", "stripes")
-FILES = {"diagnosis.json", "per_image.npz", "heads.parquet", "blocks.parquet", "sensitivity.parquet", "summary.json",
-         *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv"))}
+FILES = {
+    "diagnosis.json",
+    "per_image.npz",
+    "heads.parquet",
+    "blocks.parquet",
+    "sensitivity.parquet",
+    "summary.json",
+    *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
+}
 PROCESS = ("seconds", "images_per_second", "peak_memory_gib", "rebuild_error")
 """What depends on the process: its times, its memory, the first batch it saw."""
 
@@ -31,6 +38,7 @@ def arrays(out: Path) -> dict[str, Any]:
 
 def summary(out: Path) -> dict[str, Any]:
     """Content of `summary.json`, which is JSON without NaN."""
+
     def refuse(constant: str) -> float:
         raise ValueError(constant)
 

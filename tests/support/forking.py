@@ -21,16 +21,28 @@ LIMIT = 600.0
 """Seconds after which a process counts as hanging; no test is meant to come near it."""
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["forking", "sinkablate.cli.lightning", "sinkablate.sweep.in_process",
-                              "sinkablate.diagnose.command",
-                              "sinkablate.intervene.command", "sinkablate.figures.sinks", "wandb",
-                              "sinkablate.callbacks.sinks"])
+FORKS.set_forkserver_preload(
+    [
+        "forking",
+        "sinkablate.cli.lightning",
+        "sinkablate.sweep.in_process",
+        "sinkablate.diagnose.command",
+        "sinkablate.intervene.command",
+        "sinkablate.figures.sinks",
+        "wandb",
+        "sinkablate.callbacks.sinks",
+    ]
+)
+
 
 def environment(**env: str) -> dict[str, str]:
     """One thread, and nothing of W&B or of a distributed launch but what is given."""
     foreign = ("WANDB_", "MASTER_", "TORCHELASTIC_")
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith(foreign) and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    }
     return clean | {"OMP_NUM_THREADS": "1"} | env
 
 
@@ -91,8 +103,7 @@ def _warm() -> None:
         os.environ |= before
 
 
-def _main(words: list[str], env: dict[str, str], out: Path, err: Path,
-          before: Callable[[], None] | None) -> None:
+def _main(words: list[str], env: dict[str, str], out: Path, err: Path, before: Callable[[], None] | None) -> None:
     """Be `python -m sinkablate WORDS`."""
     assert "sinkablate.cli.lightning" in sys.modules, "the process that is forked has imported nothing"
     import sinkablate.__main__ as command
@@ -118,9 +129,11 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path,
 
 def die_after(folder: Path, pattern: str) -> None:
     """Kill this process at the first rename after a file of a pattern is in a folder: before the next one is whole."""
+
     def look(event: str, _arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and list(folder.glob(pattern)):
             os.kill(os.getpid(), signal.SIGKILL)
+
     sys.addaudithook(look)
 
 
@@ -131,4 +144,5 @@ def die_in_step(step: int) -> None:
     def die(_self: Any, trainer: Any, *_: Any) -> None:
         if trainer.global_step == step:
             os.kill(os.getpid(), signal.SIGKILL)
+
     Preemption.on_before_backward = die  # type: ignore[method-assign]

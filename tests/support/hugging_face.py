@@ -10,8 +10,14 @@ from variants import livelier
 from sinkablate.vit.anatomy import block_parts, blocks_of
 from sinkablate.vit.tokens import TokenLayout
 
-SIZE = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96,
-        "image_size": 32, "patch_size": 8}
+SIZE = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 96,
+    "image_size": 32,
+    "patch_size": 8,
+}
 MODELS: dict[str, tuple[dict[str, Any], TokenLayout]] = {
     "ViT": ({}, TokenLayout(1, 0, 16)),
     "DeiT": ({}, TokenLayout(2, 0, 16)),
@@ -49,11 +55,17 @@ def pour(source: Any, target: Any) -> None:
         target.pre_layrnorm.load_state_dict(source.norm_pre.state_dict())
     for index, block in enumerate(source.blocks):
         parts: Any = block_parts(target, index)
-        for name, weight, bias in zip(("q_proj", "k_proj", "v_proj"), block.attn.qkv.weight.chunk(3),
-                                      block.attn.qkv.bias.chunk(3), strict=True):
+        for name, weight, bias in zip(
+            ("q_proj", "k_proj", "v_proj"), block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3), strict=True
+        ):
             getattr(parts.attn, name).load_state_dict({"weight": weight, "bias": bias})
-        for mine, theirs in ((parts.proj, block.attn.proj), (parts.norm1, block.norm1), (parts.norm2, block.norm2),
-                             (parts.block.mlp.fc1, block.mlp.fc1), (parts.block.mlp.fc2, block.mlp.fc2)):
+        for mine, theirs in (
+            (parts.proj, block.attn.proj),
+            (parts.norm1, block.norm1),
+            (parts.norm2, block.norm2),
+            (parts.block.mlp.fc1, block.mlp.fc1),
+            (parts.block.mlp.fc2, block.mlp.fc2),
+        ):
             mine.load_state_dict(theirs.state_dict())
         for number in (1, 2):
             if hasattr(parts.block, f"layer_scale{number}"):

@@ -4,22 +4,56 @@ from pathlib import Path
 
 from running import CONFIGS, Outcome, fit, run
 
-LOW = ("--diagnostics.thresholds.routed_min", "0.06", "--diagnostics.thresholds.routed_grid", "[0.05,0.07]",
-       "--diagnostics.thresholds.event_min", "0.4", "--diagnostics.thresholds.adaptive_min", "0.01")
-VARIANTS = {"baseline": ("none", "None"), "gate": ("headwise", "None"), "reg": ("none", "4"),
-            "gate_reg": ("headwise", "4")}
+LOW = (
+    "--diagnostics.thresholds.routed_min",
+    "0.06",
+    "--diagnostics.thresholds.routed_grid",
+    "[0.05,0.07]",
+    "--diagnostics.thresholds.event_min",
+    "0.4",
+    "--diagnostics.thresholds.adaptive_min",
+    "0.01",
+)
+VARIANTS = {
+    "baseline": ("none", "None"),
+    "gate": ("headwise", "None"),
+    "reg": ("none", "4"),
+    "gate_reg": ("headwise", "4"),
+}
 """Variant to its gate and registers, as its configuration has them."""
-FIGURES = {"handoff", "frequency", "atlas", "token_norms", "formation", "scatter", "ablation", "effects",
-           "labels_by_type", "stability", "sensitivity", "maps"}
+FIGURES = {
+    "handoff",
+    "frequency",
+    "atlas",
+    "token_norms",
+    "formation",
+    "scatter",
+    "ablation",
+    "effects",
+    "labels_by_type",
+    "stability",
+    "sensitivity",
+    "maps",
+}
 
 
 def trained(root: Path) -> Path:
     """A gate x registers design on two seeds, and a diagnosis of one of the runs."""
     for variant in VARIANTS:
         for seed in ("0", "1"):
-            fit(root / "runs" / f"{variant}-s{seed}", "--seed_everything", seed, *LOW, "--diagnostics.every_n_steps",
-                "1", "--model.optim.lr", "0.01", "--trainer.limit_train_batches", "4",
-                configs=[CONFIGS / f"{variant}.yaml"]).succeeded()
+            fit(
+                root / "runs" / f"{variant}-s{seed}",
+                "--seed_everything",
+                seed,
+                *LOW,
+                "--diagnostics.every_n_steps",
+                "1",
+                "--model.optim.lr",
+                "0.01",
+                "--trainer.limit_train_batches",
+                "4",
+                configs=[CONFIGS / f"{variant}.yaml"],
+            ).succeeded()
     run("diagnose", "--run", root / "runs" / "gate_reg-s0", "--out", root / "diagnoses" / "first").succeeded()
     return root
 

@@ -21,9 +21,16 @@ from sinkablate.__main__ import main
 
 CONFIGS = ROOT / "configs"
 QUICK = (
-    "--data.batch_size=16", "--data.eval_batch_size=32", "--diagnostics.images=8", "--diagnostics.heatmap=false",
-    "--wandb.mode=disabled", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1",
-    "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu",
+    "--data.batch_size=16",
+    "--data.eval_batch_size=32",
+    "--diagnostics.images=8",
+    "--diagnostics.heatmap=false",
+    "--wandb.mode=disabled",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.max_epochs=1",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.accelerator=cpu",
 )
 """A fit of two steps."""
 
@@ -68,8 +75,9 @@ def fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) ->
 def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outcome:
     """`python [LAUNCHER] -m sinkablate ARGS` in an interpreter of its own, where no W&B account is to be found."""
     command = [sys.executable, *launcher, "-m", "sinkablate", *map(str, args)]
-    done = subprocess.run(command, env=environment(**env), capture_output=True, text=True, timeout=LIMIT, check=False,
-                          cwd=ROOT)
+    done = subprocess.run(
+        command, env=environment(**env), capture_output=True, text=True, timeout=LIMIT, check=False, cwd=ROOT
+    )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -89,10 +97,20 @@ def together(count: int, *args: str | Path) -> Outcome:
     if count == 1:
         return forked(*args)
     with contextlib.ExitStack() as stack:
-        rank = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count),
-                "LOCAL_WORLD_SIZE": str(count), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
-        commands = [stack.enter_context(started(*args, "--trainer.devices", str(count), **rank, RANK=str(at),
-                                                LOCAL_RANK=str(at))) for at in range(count)]
+        rank = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "GROUP_RANK": "0",
+            "TORCHELASTIC_RUN_ID": "none",
+        }
+        commands = [
+            stack.enter_context(
+                started(*args, "--trainer.devices", str(count), **rank, RANK=str(at), LOCAL_RANK=str(at))
+            )
+            for at in range(count)
+        ]
         codes = [command.wait() for command in commands]
         assert codes == [codes[0]] * count, [command.said() for command in commands]
         return Outcome(codes[0], *commands[0].said())
@@ -140,5 +158,8 @@ def heads(run_dir: Path, step: int) -> pl.DataFrame:
 
 def tree(root: Path) -> dict[str, str]:
     """Hash of every file under a directory."""
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

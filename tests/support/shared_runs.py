@@ -29,8 +29,18 @@ def write_images(root: Path) -> None:
 
 def write_run(root: Path) -> None:
     """A run of two epochs of three steps, measured every two steps."""
-    fit(root / "run", "--trainer.limit_train_batches", "3", "--trainer.max_epochs", "2", "--diagnostics.every_n_steps",
-        "2", "--trainer.limit_val_batches", "2", configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
+    fit(
+        root / "run",
+        "--trainer.limit_train_batches",
+        "3",
+        "--trainer.max_epochs",
+        "2",
+        "--diagnostics.every_n_steps",
+        "2",
+        "--trainer.limit_val_batches",
+        "2",
+        configs=[CONFIGS / "gate_reg.yaml"],
+    ).succeeded()
 
 
 @pytest.fixture(scope="session")

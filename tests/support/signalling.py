@@ -16,6 +16,7 @@ from sinkablate.process import signals
 @contextmanager
 def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
     """Sends a signal to this process in the middle of the training step with a number."""
+
     def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == step:
             os.kill(os.getpid(), number)

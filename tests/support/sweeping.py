@@ -15,10 +15,29 @@ SMALL: dict[str, Any] = {"model.backbone.registers": {"values": [0, 2]}, "seed_e
 
 def content(parameters: dict[str, Any] | None = None, *words: str) -> dict[str, Any]:
     """A sweep file whose cells take two steps each, unless words say otherwise."""
-    command = ["${env}", "${interpreter}", "-m", "sinkablate", "fit", "--config", str(CONFIGS / "baseline.yaml"),
-               *QUICK, *words, "--sweep", "small", "--ckpt_path", "auto", "${args}"]
-    return {"program": "sinkablate", "name": "small", "method": "grid", "command": command,
-            "parameters": SMALL if parameters is None else parameters}
+    command = [
+        "${env}",
+        "${interpreter}",
+        "-m",
+        "sinkablate",
+        "fit",
+        "--config",
+        str(CONFIGS / "baseline.yaml"),
+        *QUICK,
+        *words,
+        "--sweep",
+        "small",
+        "--ckpt_path",
+        "auto",
+        "${args}",
+    ]
+    return {
+        "program": "sinkablate",
+        "name": "small",
+        "method": "grid",
+        "command": command,
+        "parameters": SMALL if parameters is None else parameters,
+    }
 
 
 def written(folder: Path, made: dict[str, Any]) -> Path:

@@ -56,8 +56,9 @@ def in_pairs(found: dict[str, BackboneConfig]) -> dict[str, BackboneConfig]:
     return chosen
 
 
-def make(config: BackboneConfig | dict[str, Any] | None = None, *, seed: int = 0, num_classes: int = 10,
-         **fields: Any) -> Any:
+def make(
+    config: BackboneConfig | dict[str, Any] | None = None, *, seed: int = 0, num_classes: int = 10, **fields: Any
+) -> Any:
     """A small model at 28 pixels of one channel."""
     if not isinstance(config, BackboneConfig):
         config = BackboneConfig(**{**SMALL, **(config or {}), **fields})

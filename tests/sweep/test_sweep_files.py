@@ -24,10 +24,20 @@ SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
 def test_cells_are_the_full_grid(tmp_path: Path) -> None:
     found = opened(written(tmp_path, content()))
     assert [tuple(cell.factors.values()) for cell in found.cells] == list(itertools.product("02", "01"))
-    assert [cell.label for cell in found.cells] == ["registers=0 s0", "registers=0 s1", "registers=2 s0",
-                                                    "registers=2 s1"]
-    assert all(cell.words[-2:] == (f"--model.backbone.registers={cell.factors['model.backbone.registers']}",
-                                   f"--seed_everything={cell.factors['seed_everything']}") for cell in found.cells)
+    assert [cell.label for cell in found.cells] == [
+        "registers=0 s0",
+        "registers=0 s1",
+        "registers=2 s0",
+        "registers=2 s1",
+    ]
+    assert all(
+        cell.words[-2:]
+        == (
+            f"--model.backbone.registers={cell.factors['model.backbone.registers']}",
+            f"--seed_everything={cell.factors['seed_everything']}",
+        )
+        for cell in found.cells
+    )
 
 
 def ids(made: dict[str, Any], folder: Path) -> set[str]:
@@ -77,16 +87,25 @@ def test_identities_of_many_cells_differ() -> None:
 
 def test_short_names_tell_keys_apart() -> None:
     assert short_names(["model.backbone.gate", "model.toy.gate", "data.size", "seed_everything"]) == {
-        "model.backbone.gate": "backbone.gate", "model.toy.gate": "toy.gate", "data.size": "size",
-        "seed_everything": "seed"}
+        "model.backbone.gate": "backbone.gate",
+        "model.toy.gate": "toy.gate",
+        "data.size": "size",
+        "seed_everything": "seed",
+    }
 
 
-@pytest.mark.parametrize(("words", "variant", "name"), [
-    (["--model.backbone.registers=4", "--model.backbone.attention.gate=headwise"], "baseline",
-     "gate=headwise+registers=4"),
-    (["--model.toy.attention={score: relu}", "--seed_everything=3"], "nop", "nop+attention=score_relu"),
-    (["--trainer.max_epochs=2"], "gate_reg", "gate_reg"),
-])
+@pytest.mark.parametrize(
+    ("words", "variant", "name"),
+    [
+        (
+            ["--model.backbone.registers=4", "--model.backbone.attention.gate=headwise"],
+            "baseline",
+            "gate=headwise+registers=4",
+        ),
+        (["--model.toy.attention={score: relu}", "--seed_everything=3"], "nop", "nop+attention=score_relu"),
+        (["--trainer.max_epochs=2"], "gate_reg", "gate_reg"),
+    ],
+)
 def test_a_cell_has_a_name_that_can_be_read(words: list[str], variant: str, name: str) -> None:
     assert variant_name(words, variant) == name
 
@@ -124,16 +143,16 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an unknown parameter": (parameter("model.backbone.sinks", {"values": [1]}), "sinks"),
     "an abbreviated parameter": (parameter("model.backbone.regist", {"values": [1]}), "regist"),
     "a value that is none": (parameter("model.backbone.attention.gate", {"values": ["wide"]}), "gate"),
-    "an illegal combination": (parameter("model.backbone.register_pos_embed", {"value": True}),
-                               "registers=0"),
+    "an illegal combination": (parameter("model.backbone.register_pos_embed", {"value": True}), "registers=0"),
     "a seed that is none": (parameter("seed_everything", {"values": [0, -1]}), "seed"),
 }
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[str, Any]], Any], said: str,
-                                                        command: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_refused_before_anything_starts(
+    change: Callable[[dict[str, Any]], Any], said: str, command: str, tmp_path: Path
+) -> None:
     made = content()
     made["parameters"] = dict(made["parameters"])
     change(made)
@@ -146,8 +165,16 @@ def test_a_wrong_file_is_refused_before_anything_starts(change: Callable[[dict[s
     assert not list(root_of(path).glob("*"))
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("a: {b: 1, b: 2}", "the key b is repeated"),
-                                            ("- 1", "mapping"), ("\x00", "YAML"), (None, "cannot")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "not YAML"),
+        ("a: {b: 1, b: 2}", "the key b is repeated"),
+        ("- 1", "mapping"),
+        ("\x00", "YAML"),
+        (None, "cannot"),
+    ],
+)
 def test_a_file_that_is_no_sweep_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     if text is not None:
@@ -179,8 +206,12 @@ def test_the_plan_lists_cells_and_ids(tmp_path: Path) -> None:
 def schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """W&B's own schema of sweep files, from its package `sweeps`, which needs an older numpy and is not imported."""
     folder = tmp_path_factory.mktemp("sweeps")
-    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "sweeps", "--no-deps", "-d", str(folder)],
-                   check=True, capture_output=True, timeout=600)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "sweeps", "--no-deps", "-d", str(folder)],
+        check=True,
+        capture_output=True,
+        timeout=600,
+    )
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         found: dict[str, Any] = json.loads(wheel.read("sweeps/config/schema.json"))
     return found
@@ -192,8 +223,9 @@ def test_the_schema_notices_what_is_wrong(schema: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_a_shipped_sweep_is_valid_for_wandb_and_for_fit(path: Path, schema: dict[str, Any],
-                                                         monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_shipped_sweep_is_valid_for_wandb_and_for_fit(
+    path: Path, schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     monkeypatch.chdir(ROOT)
     shown = json.loads(run("sweep", "plan", path, "--out", tmp_path, "--format", "json").succeeded().out)

@@ -38,8 +38,10 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "one group in two spellings": (values("model.backbone.attention", "{gate: none}", "{gate: 'none'}"), "same value"),
     "one config in two spellings": (values("config", BASELINE, f"{CONFIGS}/./baseline.yaml"), "are the same value"),
     "one config seen from here": (values("config", BASELINE, os.path.relpath(BASELINE)), "are the same value"),
-    "one value twice among many": (values("model.optim.lr", *(f"1e-{power}" for power in range(3, 9)), "1e-5"),
-                                   "the value 1e-5 is repeated"),
+    "one value twice among many": (
+        values("model.optim.lr", *(f"1e-{power}" for power in range(3, 9)), "1e-5"),
+        "the value 1e-5 is repeated",
+    ),
     # characters
     "a line break": (values("variant", "a\nb"), "control character"),
     "a carriage return": (values("variant", "a\rb"), "control character"),
@@ -67,8 +69,15 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "dashes before a key": (values("--model.optim.lr", 1), "not a key"),
     "a number as a key": (f"{HEAD}parameters: {{1: {{values: [1]}}}}", "not a key"),
     "yes as a key": (f"{HEAD}parameters: {{yes: {{values: [1]}}}}", "not a key"),
-    "a group and one of its keys": (content({"model.backbone.attention": {"values": ["{gate: none}"]},
-                                             "model.backbone.attention.gate": {"values": ["none"]}}), "only one of"),
+    "a group and one of its keys": (
+        content(
+            {
+                "model.backbone.attention": {"values": ["{gate: none}"]},
+                "model.backbone.attention.gate": {"values": ["none"]},
+            }
+        ),
+        "only one of",
+    ),
     "the short form of config": (values("c", BASELINE), "--c"),
     "help as a key": (values("help", 1), "help"),
     "a key that the run sets": (values("trainer.logger", "false"), "trainer.logger is set by the run itself"),
@@ -78,9 +87,10 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "an empty value": (values("model.optim.lr", ""), "model.optim.lr"),
     "a wrong value among many": (values("model.optim.lr", *(0.001 * k for k in range(1, 40)), "fast"), "lr=fast"),
     "a senseless value among many": (values("model.optim.lr", *(0.001 * k for k in range(1, 40)), -1), "lr=-1"),
-    "a senseless pair among many": (content({"model.optim.lr": {"values": [1e-3, 1e-2]},
-                                             "model.optim.min_lr": {"values": [0, 1e-4, 5e-3]}}),
-                                    "lr=0.001 min_lr=0.005"),
+    "a senseless pair among many": (
+        content({"model.optim.lr": {"values": [1e-3, 1e-2]}, "model.optim.min_lr": {"values": [0, 1e-4, 5e-3]}}),
+        "lr=0.001 min_lr=0.005",
+    ),
     "half a seed": (values("seed_everything", 0, 1.5), "s1.5"),
     "a seed too large": (values("seed_everything", 0, 2**32), "seed_everything must lie in"),
     "a task that is not there": (values("task", "classify", "segment"), "task=segment"),
@@ -89,9 +99,15 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "a set": (f"{HEAD}parameters: {{variant: {{values: !!set {{a}}}}}}", "must be a list"),
     "a date that is none": (f"{HEAD}parameters: {{variant: {{values: [2024-13-45]}}}}", "not YAML: month"),
     "a number of 5,000 digits": (f"{HEAD}parameters: {{variant: {{values: [{'9' * 5000}]}}}}", "not YAML"),
-    "a million cells": (content({"seed_everything": {"values": list(range(1000))},
-                                 "model.optim.lr": {"values": [k * 1e-6 for k in range(1, 1001)]}}),
-                        "1,000,000 cells: a sweep has at most 50,000"),
+    "a million cells": (
+        content(
+            {
+                "seed_everything": {"values": list(range(1000))},
+                "model.optim.lr": {"values": [k * 1e-6 for k in range(1, 1001)]},
+            }
+        ),
+        "1,000,000 cells: a sweep has at most 50,000",
+    ),
     # configs
     "a folder as a config": (values("config", str(CONFIGS)), "no such file"),
     "a config with a long name": (values("config", "x" * 3000), "name too long"),
@@ -137,9 +153,16 @@ RIGHT: dict[str, tuple[dict[str, Any] | str, int]] = {
     "a long value": (values("model.backbone.checkpoint", "/x" * 1000), 1),
     "keys by a merge": (f"{HEAD}metric: &more {{values: [a, b]}}\nparameters: {{variant: {{<<: *more}}}}", 2),
     "a date": (f"{HEAD}parameters: {{variant: {{values: [2024-01-01]}}}}", 1),
-    "configs and groups": (content({"config": {"values": [BASELINE, RELU]},
-                                    "model.optim": {"values": ["{lr: 1e-3}", "{lr: 2e-3}"]},
-                                    "seed_everything": {"values": [0, 1]}}), 8),
+    "configs and groups": (
+        content(
+            {
+                "config": {"values": [BASELINE, RELU]},
+                "model.optim": {"values": ["{lr: 1e-3}", "{lr: 2e-3}"]},
+                "seed_everything": {"values": [0, 1]},
+            }
+        ),
+        8,
+    ),
 }
 
 
@@ -151,8 +174,11 @@ def test_an_unusual_file_is_read(made: dict[str, Any] | str, count: int, tmp_pat
 
 def test_every_combination_of_two_thousand_cells_is_checked(tmp_path: Path) -> None:
     rates = [round(k * 1e-5, 6) for k in range(1, 201)]
-    axes = {"model.optim.lr": {"values": rates}, "model.optim.min_lr": {"values": [0, 1e-5]},
-            "seed_everything": {"values": list(range(5))}}
+    axes = {
+        "model.optim.lr": {"values": rates},
+        "model.optim.min_lr": {"values": [0, 1e-5]},
+        "seed_everything": {"values": list(range(5))},
+    }
     sweep("plan", written(tmp_path, content(axes)), "--format", "json").succeeded()
     axes["model.optim.min_lr"] = {"values": [0, 1.5e-5]}  # above the first of 200 learning rates
     outcome = sweep("plan", written(tmp_path, content(axes)))
@@ -166,19 +192,23 @@ def cells_of(path: Path) -> list[Path]:
 
 def beside(name: str, said: bytes) -> Callable[[Path], None]:
     """A file in the directory of the sweep."""
+
     def make(path: Path) -> None:
         root_of(path).mkdir()
         (root_of(path) / name).write_bytes(said)
+
     return make
 
 
 def in_each_cell(name: str, said: str) -> Callable[[Path], None]:
     """A file in the directory of every cell."""
+
     def make(path: Path) -> None:
         for run_dir in cells_of(path):
             run_dir.mkdir(parents=True)
             (run_dir / DONE).touch()
             (run_dir / name).write_text(said)
+
     return make
 
 
@@ -214,8 +244,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize(("make", "args", "said"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_directory_is_one_line(make: Callable[[Path], None], args: tuple[str, ...], said: str, tmp_path: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_directory_is_one_line(
+    make: Callable[[Path], None], args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     path = written(tmp_path, content())
     make(path)
@@ -245,8 +276,9 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize(("args", "said"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_a_wrong_argument_is_one_line(args: tuple[str, ...], said: str, tmp_path: Path,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_argument_is_one_line(
+    args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, content())
     outcome = run("sweep", args[0], path, *args[1:])
@@ -257,8 +289,9 @@ def test_a_wrong_argument_is_one_line(args: tuple[str, ...], said: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["../..", "a/b", "", "a b", ".", "x" * 101, "-x"])
-def test_fit_refuses_a_sweep_that_names_no_directory(name: str, tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_refuses_a_sweep_that_names_no_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = fit(tmp_path / "run", f"--sweep={name}")
     assert outcome.code == 2
@@ -268,8 +301,13 @@ def test_fit_refuses_a_sweep_that_names_no_directory(name: str, tmp_path: Path,
 
 
 def test_identities_are_those_of_earlier_versions() -> None:
-    words = ["--config=configs/baseline.yaml", "--trainer.max_epochs=2", "--model.backbone.attention.gate=headwise",
-             "--model.backbone.registers=4", "--seed_everything=1"]
+    words = [
+        "--config=configs/baseline.yaml",
+        "--trainer.max_epochs=2",
+        "--model.backbone.attention.gate=headwise",
+        "--model.backbone.registers=4",
+        "--seed_everything=1",
+    ]
     assert cell_id(words) == "b360a0edefcb"
 
 
@@ -278,8 +316,16 @@ def test_a_swept_config_overrides_no_other_key(tmp_path: Path) -> None:
     cell = opened(path).cells[1]
     assert cell.words[:2] == (f"--config={BASELINE}", f"--config={RELU}")
     agent = ["--config", BASELINE, "--variant", "a", "--sweep", "small", f"--config={RELU}", "--x=-1"]
-    assert configs_first(agent) == ["--config", BASELINE, f"--config={RELU}", "--variant", "a", "--sweep", "small",
-                                    "--x=-1"]
+    assert configs_first(agent) == [
+        "--config",
+        BASELINE,
+        f"--config={RELU}",
+        "--variant",
+        "a",
+        "--sweep",
+        "small",
+        "--x=-1",
+    ]
 
 
 def test_configs_of_one_name_are_told_apart() -> None:
@@ -310,8 +356,9 @@ def test_cells_that_differ_in_their_threads_are_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("most", "counts"), [(3, [3, 1]), (2, [2, 2]), (1001, [4])])
-def test_an_array_is_cut_where_slurm_takes_no_more(most: int, counts: list[int], tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_is_cut_where_slurm_takes_no_more(
+    most: int, counts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f"#!/bin/sh\necho 'MaxArraySize            = {most}'\n")

@@ -230,8 +230,9 @@ EVENTS: dict[str, tuple[Callable[[Command, Path], None], tuple[str, ...]]] = {
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(("event", "how"), EVENTS.values(), ids=EVENTS)
-def test_a_disturbed_sweep_ends_as_an_undisturbed_one(event: Callable[[Command, Path], None],
-                                                       how: tuple[str, ...], measurement_mode: Path, tmp_path: Path) -> None:
+def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
+    event: Callable[[Command, Path], None], how: tuple[str, ...], measurement_mode: Path, tmp_path: Path
+) -> None:
     path = written(tmp_path, content(TWO, *LONG))
     with begun(path, "--jobs", "1", *how) as process:
         until(lambda: checkpoints(path), process)

@@ -26,13 +26,23 @@ def trainer() -> LightningParser:
     return parser
 
 
-EITHER = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches",
-          "val_check_interval", "gradient_clip_val")
+EITHER = (
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "limit_predict_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "gradient_clip_val",
+)
 
 
 def test_these_are_all_keys_of_the_trainer_that_take_either_number(trainer: LightningParser) -> None:
-    found = [action.dest.removeprefix("trainer.") for action in trainer._actions
-             if {int, float} <= set(get_args(getattr(action, "_typehint", None)))]
+    found = [
+        action.dest.removeprefix("trainer.")
+        for action in trainer._actions
+        if {int, float} <= set(get_args(getattr(action, "_typehint", None)))
+    ]
     assert set(found) == set(EITHER)
 
 
@@ -84,9 +94,11 @@ def test_a_cell_in_this_process_has_the_threads_of_one_by_itself(monkeypatch: py
 def record(run_dir: Path) -> dict[str, Any]:
     """What a run says of itself, less where it is and how long it took."""
     summary = json.loads((run_dir / "summary.json").read_text())
-    return {"config": (run_dir / "config.yaml").read_text().replace(str(run_dir), "RUN"),
-            "metrics": (run_dir / "metrics.csv").read_bytes(),
-            "summary": {key: value for key, value in summary.items() if key not in TIMED}}
+    return {
+        "config": (run_dir / "config.yaml").read_text().replace(str(run_dir), "RUN"),
+        "metrics": (run_dir / "metrics.csv").read_bytes(),
+        "summary": {key: value for key, value in summary.items() if key not in TIMED},
+    }
 
 
 @pytest.mark.heavy

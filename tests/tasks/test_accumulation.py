@@ -30,15 +30,24 @@ class Line(MeanOverGroup):
         return torch.optim.SGD(self.parameters(), lr=1e-3)
 
 
-@pytest.mark.parametrize(("batches", "together", "limit"), [
-    (5, 2, 1.0), (5, 3, 1.0), (4, 2, 1.0), (2, 4, 1.0), (6, 4, 5), (3, 1, 1.0)])
+@pytest.mark.parametrize(
+    ("batches", "together", "limit"), [(5, 2, 1.0), (5, 3, 1.0), (4, 2, 1.0), (2, 4, 1.0), (6, 4, 5), (3, 1, 1.0)]
+)
 def test_every_step_has_the_mean_gradient_of_its_images(batches: int, together: int, limit: int | float) -> None:
     images = torch.randn(batches * 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     task = Line()
-    trainer = L.Trainer(max_epochs=2, accumulate_grad_batches=together, limit_train_batches=limit, logger=False,
-                        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-                        accelerator="cpu", devices=1)
+    trainer = L.Trainer(
+        max_epochs=2,
+        accumulate_grad_batches=together,
+        limit_train_batches=limit,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        devices=1,
+    )
     trainer.fit(task, DataLoader(images, batch_size=8))  # type: ignore[arg-type]
-    seen = images[:8 * limit] if isinstance(limit, int) else images
+    seen = images[: 8 * limit] if isinstance(limit, int) else images
     epoch = [2 * float(part.square().mean()) for part in seen.split(8 * together)]
     assert task.gradients == pytest.approx(epoch * 2, rel=1e-14)

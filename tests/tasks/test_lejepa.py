@@ -44,8 +44,8 @@ def test_identical_views_cost_as_many_times() -> None:
 def test_one_direction_by_hand() -> None:
     z, t = torch.tensor([[0.5, 9.0], [-1.0, 9.0]], dtype=torch.float64), torch.linspace(0, 3, 17, dtype=torch.float64)
     cos, sin = (sum(f(float(x) * t) for x in z[:, 0]) / 2 for f in (torch.cos, torch.sin))
-    phi = torch.exp(-t ** 2 / 2)
-    expected = 2 * torch.trapezoid(2 * phi * ((cos - phi) ** 2 + sin ** 2), t)
+    phi = torch.exp(-(t**2) / 2)
+    expected = 2 * torch.trapezoid(2 * phi * ((cos - phi) ** 2 + sin**2), t)
     assert float(sigreg(z, torch.tensor([[1.0], [0.0]]))) == pytest.approx(float(expected))
 
 
@@ -67,7 +67,7 @@ def test_directions_are_a_function_of_seed_and_place() -> None:
 def _rank(rank: int, port: int, out: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     distributed.init_process_group("gloo", rank=rank, world_size=2)
-    z = gaussian(20)[rank * 10:(rank + 1) * 10].requires_grad_()
+    z = gaussian(20)[rank * 10 : (rank + 1) * 10].requires_grad_()
     loss = sigreg(z, directions(0, "0/0", 16, 32).double(), all_ranks=True)
     loss.backward()
     torch.save((loss.detach(), z.grad), f"{out}/{rank}.pt")
@@ -115,5 +115,8 @@ def test_views_differ_and_fit(channels: int) -> None:
 def test_the_projector_is_the_published_one() -> None:
     layers: Any = projector(384, LeJepaConfig())
     assert [tuple(layer.weight.shape) for layer in layers if isinstance(layer, torch.nn.Linear)] == [
-        (2048, 384), (2048, 2048), (128, 2048)]
+        (2048, 384),
+        (2048, 2048),
+        (128, 2048),
+    ]
     assert math.isclose(float(layers[1].weight.detach().mean()), 1)

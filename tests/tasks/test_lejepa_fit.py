@@ -10,8 +10,12 @@ from running import CONFIGS, column, fit, metrics, quick_fit, run, together
 from signalling import signal_at
 
 CONFIG = [CONFIGS / "lejepa_small.yaml"]
-ARGS = ("--trainer.limit_train_batches=4", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=3",
-        "--model.backbone.drop_path_rate=0.1")
+ARGS = (
+    "--trainer.limit_train_batches=4",
+    "--trainer.max_epochs=2",
+    "--diagnostics.every_n_steps=3",
+    "--model.backbone.drop_path_rate=0.1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +28,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_logs_both_terms_the_probe_and_the_rank(whole: Path) -> None:
     for name in ("train/loss", "train/sigreg", "train/invariance", "train/probe_loss", "sink/mass_max"):
         assert column(whole, name), name
-    rank, top1, top5 = (float(list(column(whole, f"val/{name}").values())[-1])
-                        for name in ("effective_rank", "acc1", "acc5"))
+    rank, top1, top5 = (
+        float(list(column(whole, f"val/{name}").values())[-1]) for name in ("effective_rank", "acc1", "acc5")
+    )
     assert rank > 1
     assert 0 <= top1 <= top5 <= 1
-    weighted = [0.02 * float(regular) + 0.98 * float(same) for regular, same in zip(
-        column(whole, "train/sigreg").values(), column(whole, "train/invariance").values(), strict=True)]
+    weighted = [
+        0.02 * float(regular) + 0.98 * float(same)
+        for regular, same in zip(
+            column(whole, "train/sigreg").values(), column(whole, "train/invariance").values(), strict=True
+        )
+    ]
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
@@ -37,19 +46,35 @@ def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, t
     with signal_at(2, signal.SIGUSR1):
         assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
     fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).succeeded()
-    one, other = (torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-                  for path in (whole, tmp_path / "run"))
+    one, other = (
+        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for path in (whole, tmp_path / "run")
+    )
     assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
     assert metrics(tmp_path / "run") == metrics(whole)
 
 
 def test_an_untrained_backbone_stays_as_it_was_drawn(tmp_path: Path) -> None:
-    fit(tmp_path / "run", *ARGS, "--model.lejepa.probe_only=true", "--checkpoint.every_n_train_steps=1",
-        "--checkpoint.save_top_k=-1", configs=CONFIG).succeeded()
-    first, last = (torch.load(path, weights_only=True)["state_dict"] for path in (
-        next((tmp_path / "run" / "checkpoints").glob("*step=1.ckpt")), tmp_path / "run" / "checkpoints" / "last.ckpt"))
-    moved = {name.split(".")[0] for name in first if not torch.equal(first[name], last[name])
-             and "running_" not in name and "num_batches" not in name}
+    fit(
+        tmp_path / "run",
+        *ARGS,
+        "--model.lejepa.probe_only=true",
+        "--checkpoint.every_n_train_steps=1",
+        "--checkpoint.save_top_k=-1",
+        configs=CONFIG,
+    ).succeeded()
+    first, last = (
+        torch.load(path, weights_only=True)["state_dict"]
+        for path in (
+            next((tmp_path / "run" / "checkpoints").glob("*step=1.ckpt")),
+            tmp_path / "run" / "checkpoints" / "last.ckpt",
+        )
+    )
+    moved = {
+        name.split(".")[0]
+        for name in first
+        if not torch.equal(first[name], last[name]) and "running_" not in name and "num_batches" not in name
+    }
     assert moved == {"probe"}
 
 
@@ -68,8 +93,14 @@ def test_one_view_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     """With averages over all ranks, in float64; each rank's own are others, and train too."""
-    exact = ("--trainer.precision=64-true", *ARGS, "--model.backbone.drop_path_rate=0", "--trainer.max_epochs=1",
-             "--trainer.limit_val_batches=1.0", "--data.eval_batch_size=500")
+    exact = (
+        "--trainer.precision=64-true",
+        *ARGS,
+        "--model.backbone.drop_path_rate=0",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_val_batches=1.0",
+        "--data.eval_batch_size=500",
+    )
     everyone, two = "--model.lejepa.all_ranks=true", ("--trainer.strategy=ddp",)
     for name, count, args in (("one", 1, (everyone,)), ("all", 2, (everyone, *two)), ("own", 2, two)):
         together(count, *quick_fit(tmp_path / name, *exact, *args, configs=CONFIG)).succeeded()

@@ -15,15 +15,22 @@ from sinkablate.toys.tasks import ToyTask, evaluation_tokens, training_batch
 
 NOP, BROADCAST = ToyConfig(), ToyConfig(task="broadcast")
 MECHANISMS = [
-    {}, {"attention": AttentionConfig(gate="headwise")}, {"attention": AttentionConfig(gate="elementwise")},
-    {"attention": AttentionConfig(gate="headwise", gate_position="value")}, {"attention": AttentionConfig(sink="zero")},
-    {"attention": AttentionConfig(sink="learned")}, {"attention": AttentionConfig(sink="kv_bias")},
-    {"attention": AttentionConfig(score="sigmoid")}, {"attention": AttentionConfig(score="clipped_softmax")},
-    {"registers": 2}, {"pathway": PathwayConfig(kind="global")},
+    {},
+    {"attention": AttentionConfig(gate="headwise")},
+    {"attention": AttentionConfig(gate="elementwise")},
+    {"attention": AttentionConfig(gate="headwise", gate_position="value")},
+    {"attention": AttentionConfig(sink="zero")},
+    {"attention": AttentionConfig(sink="learned")},
+    {"attention": AttentionConfig(sink="kv_bias")},
+    {"attention": AttentionConfig(score="sigmoid")},
+    {"attention": AttentionConfig(score="clipped_softmax")},
+    {"registers": 2},
+    {"pathway": PathwayConfig(kind="global")},
 ]
 
 
 # ---- targets
+
 
 @pytest.mark.parametrize("p_nop", [0.1, 0.5, 0.9])
 def test_the_share_of_tokens_that_rest(p_nop: float) -> None:
@@ -63,6 +70,7 @@ def test_a_perfect_nop_head_solves_the_task() -> None:
 
 # ---- seeds
 
+
 @pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
 def test_a_seed_is_one_task_one_stream_and_shared_parameters_for_every_mechanism(base: ToyConfig) -> None:
     plain = dict(build_toy(base, 5).named_parameters())
@@ -82,10 +90,11 @@ def test_a_seed_is_one_task_one_stream_and_shared_parameters_for_every_mechanism
 def test_streams_do_not_meet() -> None:
     drawn = [training_batch(NOP, seed, step, 1) for seed in (0, 1) for step in (0, 1)] + [evaluation_tokens(NOP, 0, 1)]
     for place, one in enumerate(drawn):
-        assert not any(torch.equal(one, other) for other in drawn[place + 1:])
+        assert not any(torch.equal(one, other) for other in drawn[place + 1 :])
 
 
 # ---- the model under the tap
+
 
 @pytest.mark.parametrize("fields", MECHANISMS, ids=str)
 @pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
@@ -127,19 +136,34 @@ def test_what_is_read_of_the_sink() -> None:
     inflow = views[1].weights()[:, 0].mean(1)
     at = task.source(tokens)
     assert source_token(views[1], task, tokens)["inflow_source"] == pytest.approx(
-        float(torch.stack([inflow[b, at[b]] for b in range(3)]).mean()), rel=1e-5)
+        float(torch.stack([inflow[b, at[b]] for b in range(3)]).mean()), rel=1e-5
+    )
 
 
-@pytest.mark.parametrize(("shares", "expected"), [
-    ({"nop": 0.9, "broadcast": 0.1}, "nop"), ({"nop": 0.1, "broadcast": 0.6}, "broadcast"), ({"nop": 0.4}, "none"),
-    ({}, "none")])
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"nop": 0.9, "broadcast": 0.1}, "nop"),
+        ({"nop": 0.1, "broadcast": 0.6}, "broadcast"),
+        ({"nop": 0.4}, "none"),
+        ({}, "none"),
+    ],
+)
 def test_the_verdict_is_the_commonest_label(shares: dict[str, float], expected: str) -> None:
     assert verdict({f"toy/label_{name}": value for name, value in shares.items()}) == expected
 
 
-@pytest.mark.parametrize(("fields", "key"), [
-    ({"p_nop": 1.0}, "p_nop"), ({"task": "broadcast", "p_nop": 0.3}, "p_nop"), ({"gamma": 0.1}, "gamma"),
-    ({"alpha": 2.0}, "alpha"), ({"tokens": 1}, "tokens"), ({"registers": -1}, "registers")])
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({"p_nop": 1.0}, "p_nop"),
+        ({"task": "broadcast", "p_nop": 0.3}, "p_nop"),
+        ({"gamma": 0.1}, "gamma"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"tokens": 1}, "tokens"),
+        ({"registers": -1}, "registers"),
+    ],
+)
 def test_numbers_that_make_no_sense_are_refused(fields: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=rf"model\.toy\.{key}"):
         ToyConfig(**fields)  # type: ignore[arg-type]

@@ -23,8 +23,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def trained(task: str, seed: int) -> Path:
         if (task, seed) not in done:
             run_dir = done[task, seed] = root / f"{task}{seed}"
-            run("fit", "--config", CONFIGS / "toy" / f"{task}.yaml", "--seed_everything", str(seed), "--run_dir",
-                run_dir, "--wandb.mode", "disabled", *QUICK[task], "--trainer.accelerator", "cpu").succeeded()
+            run(
+                "fit",
+                "--config",
+                CONFIGS / "toy" / f"{task}.yaml",
+                "--seed_everything",
+                str(seed),
+                "--run_dir",
+                run_dir,
+                "--wandb.mode",
+                "disabled",
+                *QUICK[task],
+                "--trainer.accelerator",
+                "cpu",
+            ).succeeded()
         return done[task, seed]
 
     return trained

@@ -35,8 +35,11 @@ def test_draws_follow_timms_distributions(name: str) -> None:
     """Mean and standard deviation of each parameter, timm's own initialization of the same model beside it."""
     torch.manual_seed(0)
     timms = dict(timm.create_model(name, num_classes=100, img_size=112, **WIDE[name]).named_parameters())
-    ours = dict(build_backbone(BackboneConfig(name=name, **WIDE[name]), num_classes=100, in_chans=3, img_size=112,
-                               seed=0).named_parameters())
+    ours = dict(
+        build_backbone(
+            BackboneConfig(name=name, **WIDE[name]), num_classes=100, in_chans=3, img_size=112, seed=0
+        ).named_parameters()
+    )
     assert list(ours) == list(timms)
     for key, expected in timms.items():
         (std, mean), (own_std, own_mean) = spread(expected), spread(ours[key])
@@ -61,8 +64,10 @@ def test_draws_of_the_mechanisms_own_parameters() -> None:
     assert not make(attention=AttentionConfig(sink="learned")).blocks[0].attn.core.sink_logit.any()
 
 
-@pytest.mark.parametrize(("layers", "changed"), [
-    ("all", [0, 1, 2, 3]), ((0,), [0]), ((-1,), [3]), ((1, -1), [1, 3]), ((3, -1), [3]), ((-4, 2), [0, 2])])
+@pytest.mark.parametrize(
+    ("layers", "changed"),
+    [("all", [0, 1, 2, 3]), ((0,), [0]), ((-1,), [3]), ((1, -1), [1, 3]), ((3, -1), [3]), ((-4, 2), [0, 2])],
+)
 def test_only_the_listed_blocks_change(layers: Any, changed: list[int]) -> None:
     model = make(depth=4, layers=layers, attention=AttentionConfig(gate="headwise", gate_position="value"))
     assert [i for i, block in enumerate(model.blocks) if isinstance(block.attn, Attention)] == changed
@@ -75,8 +80,11 @@ def test_a_layer_outside_is_refused(layer: int) -> None:
 
 
 @pytest.mark.parametrize("gate", ["headwise", "elementwise"])
-@pytest.mark.parametrize("fields", [{}, {"embed_dim": 64}, {"embed_dim": 96, "num_heads": 3, "mlp_ratio": 2.0},
-                                    {"depth": 3, "layers": (-1,)}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"embed_dim": 64}, {"embed_dim": 96, "num_heads": 3, "mlp_ratio": 2.0}, {"depth": 3, "layers": (-1,)}],
+    ids=str,
+)
 def test_the_matched_control_has_the_gated_variants_parameters(gate: Any, fields: dict[str, Any]) -> None:
     """Within half a hidden unit, D + 1/2, of the gated variant in each changed block; attention stays timm's."""
     plain = make(**{k: v for k, v in fields.items() if k != "layers"})
@@ -111,10 +119,18 @@ def test_an_mlp_of_another_kind_is_not_widened() -> None:
         widen_mlp(nn.Linear(3, 3), 10)
 
 
-@pytest.mark.parametrize(("fields", "shape"), [
-    ({}, (0, 16)), ({"registers": 0}, (0, 17)), ({"registers": 3}, (3, 16)),
-    ({"registers": 3, "register_pos_embed": True}, (3, 20)), ({"class_token": False, "global_pool": "avg"}, (0, 16)),
-    ({"class_token": False, "global_pool": "avg", "registers": 2}, (2, 16))], ids=str)
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({}, (0, 16)),
+        ({"registers": 0}, (0, 17)),
+        ({"registers": 3}, (3, 16)),
+        ({"registers": 3, "register_pos_embed": True}, (3, 20)),
+        ({"class_token": False, "global_pool": "avg"}, (0, 16)),
+        ({"class_token": False, "global_pool": "avg", "registers": 2}, (2, 16)),
+    ],
+    ids=str,
+)
 def test_registers_and_positions(fields: dict[str, Any], shape: tuple[int, int]) -> None:
     model = make(fields)
     registers, rows = shape
@@ -134,22 +150,32 @@ def test_fixed_positions_are_sines_that_do_not_learn() -> None:
     torch.testing.assert_close(products, products[:1, :1].expand_as(products))
 
 
-@pytest.mark.parametrize(("fields", "says"), [
-    ({"name": "vit_minny"}, "did you mean vit_mini"),
-    ({"patch_size": 5}, r"28 pixels do not divide into patches of 5"),
-    ({"num_heads": 7}, "name=vit_mini: .*divisible"),
-    ({"class_token": False}, "name=vit_mini: "),
-    ({"fixed_sincos": True, "embed_dim": 42, "num_heads": 2}, "fixed_sincos needs"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"name": "vit_minny"}, "did you mean vit_mini"),
+        ({"patch_size": 5}, r"28 pixels do not divide into patches of 5"),
+        ({"num_heads": 7}, "name=vit_mini: .*divisible"),
+        ({"class_token": False}, "name=vit_mini: "),
+        ({"fixed_sincos": True, "embed_dim": 42, "num_heads": 2}, "fixed_sincos needs"),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_built_is_one_line(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         make(fields)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("asked", "key"), [
-    ({"registers": 2}, "registers"), ({"attention": AttentionConfig(sink="zero")}, "attention"),
-    ({"match_parameters": "headwise"}, "match_parameters"), ({"fixed_sincos": True}, "fixed_sincos")])
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"registers": 2}, "registers"),
+        ({"attention": AttentionConfig(sink="zero")}, "attention"),
+        ({"match_parameters": "headwise"}, "match_parameters"),
+        ({"fixed_sincos": True}, "fixed_sincos"),
+    ],
+)
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "vit_small_patch16_dinov3"])
 def test_families_with_their_own_attention_are_not_changed(name: str, asked: dict[str, Any], key: str) -> None:
     config = BackboneConfig(name=name, depth=1, embed_dim=48, num_heads=3, **asked)
@@ -157,8 +183,15 @@ def test_families_with_their_own_attention_are_not_changed(name: str, asked: dic
         build_backbone(config, num_classes=2, in_chans=3, img_size=32, seed=0)
 
 
-@pytest.mark.parametrize(("name", "short"), [
-    ("vit_small_patch16_224", "vit_s16"), ("vit_tiny_patch16_384", "vit_ti16"), ("vit_mini", "vit_mini"),
-    ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_dinov2.lvd142m"), ("hf-hub:a/b", "hf-hub_a_b")])
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("vit_small_patch16_224", "vit_s16"),
+        ("vit_tiny_patch16_384", "vit_ti16"),
+        ("vit_mini", "vit_mini"),
+        ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_dinov2.lvd142m"),
+        ("hf-hub:a/b", "hf-hub_a_b"),
+    ],
+)
 def test_short_names(name: str, short: str) -> None:
     assert short_name(name) == short

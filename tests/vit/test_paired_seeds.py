@@ -69,8 +69,10 @@ def test_the_sequence_that_enters_the_blocks_is_the_same_on_common_tokens(name: 
     assert torch.equal(*sequences)
 
 
-@pytest.mark.parametrize("fields", [
-    *VARIANTS.values(), {"attention": AttentionConfig(score="sigmoid", gate="elementwise")}, {"fixed_sincos": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [*VARIANTS.values(), {"attention": AttentionConfig(score="sigmoid", gate="elementwise")}, {"fixed_sincos": True}],
+)
 def test_the_global_random_state_stays(fields: dict[str, Any]) -> None:
     torch.manual_seed(5), random.seed(5), np.random.seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()

@@ -22,8 +22,15 @@ from sinkablate.vit.weights import read_weights
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 
 
-def load(path: Path, *, name: str = "vit_tiny_patch16_224", num_classes: int = 3, img_size: int = 64, seed: int = 0,
-         **fields: Any) -> Any:
+def load(
+    path: Path,
+    *,
+    name: str = "vit_tiny_patch16_224",
+    num_classes: int = 3,
+    img_size: int = 64,
+    seed: int = 0,
+    **fields: Any,
+) -> Any:
     config = BackboneConfig(name=name, checkpoint=str(path), **fields)
     return build_backbone(config, num_classes=num_classes, in_chans=3, img_size=img_size, seed=seed)
 
@@ -63,13 +70,18 @@ def test_positions_are_resized_to_another_image_size(tiny: Path) -> None:
 
 
 def test_what_the_file_lacks_is_drawn_by_seed(tiny: Path) -> None:
-    fields: dict[str, Any] = {"depth": 2, "registers": 2, "num_classes": 5,
-                              "attention": AttentionConfig(sink="kv_bias", gate="headwise")}
+    fields: dict[str, Any] = {
+        "depth": 2,
+        "registers": 2,
+        "num_classes": 5,
+        "attention": AttentionConfig(sink="kv_bias", gate="headwise"),
+    }
     one, same, other = (dict(load(tiny, seed=seed, **fields).named_parameters()) for seed in (1, 1, 2))
     assert all(torch.equal(p, same[name]) for name, p in one.items())
     drawn = {name for name, p in one.items() if not torch.equal(p, other[name])}
     assert drawn == {"head.weight", "reg_token"} | {
-        f"blocks.{i}.attn.{leaf}" for i in (0, 1) for leaf in ("gate.weight", "core.sink_key", "core.sink_value")}
+        f"blocks.{i}.attn.{leaf}" for i in (0, 1) for leaf in ("gate.weight", "core.sink_key", "core.sink_value")
+    }
 
 
 def masked_registers(model: nn.Module, images: Tensor) -> Tensor:
@@ -81,7 +93,7 @@ def masked_registers(model: nn.Module, images: Tensor) -> Tensor:
     mask[:, registers] = -torch.inf
     for block in model.blocks:
         x = block(x, attn_mask=mask)
-    return torch.cat((x[:, :1], x[:, 1 + model.num_reg_tokens:]), dim=1)
+    return torch.cat((x[:, :1], x[:, 1 + model.num_reg_tokens :]), dim=1)
 
 
 @pytest.mark.parametrize("positioned", [False, True])
@@ -130,14 +142,19 @@ def test_a_truncated_file_is_named(tiny: Path, tmp_path: Path, suffix: str, shar
     path = tmp_path / f"cut.{suffix}"
     save_file(saved(tiny), path) if suffix == "safetensors" else torch.save(saved(tiny), path)
     whole = path.read_bytes()
-    path.write_bytes(whole[:int(share * len(whole))])
+    path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={path}: truncated")):
         load(path, depth=2)
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    (b"hello, world\n", "truncated or not a checkpoint"), (b"\x80\x02garbage", "truncated or not a checkpoint"),
-    (None, "no such file")])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"hello, world\n", "truncated or not a checkpoint"),
+        (b"\x80\x02garbage", "truncated or not a checkpoint"),
+        (None, "no such file"),
+    ],
+)
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "ckpt"])
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, says: str, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
@@ -154,18 +171,29 @@ def test_a_file_without_a_state_dict_is_named(tmp_path: Path, content: object) -
         read_weights(str(path))
 
 
-@pytest.mark.parametrize("fields", [
-    {"depth": 3}, {"depth": 1}, {"depth": 3, "num_classes": 5}, {"depth": 2, "embed_dim": 96},
-    {"depth": 2, "mlp_ratio": 2.0}, {"depth": 2, "init_values": 1e-5}, {"depth": 2, "qkv_bias": False},
-    {"depth": 2, "name": "vit_small_patch14_dinov2"}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"depth": 3},
+        {"depth": 1},
+        {"depth": 3, "num_classes": 5},
+        {"depth": 2, "embed_dim": 96},
+        {"depth": 2, "mlp_ratio": 2.0},
+        {"depth": 2, "init_values": 1e-5},
+        {"depth": 2, "qkv_bias": False},
+        {"depth": 2, "name": "vit_small_patch14_dinov2"},
+    ],
+    ids=str,
+)
 def test_weights_of_another_shape_are_refused(tiny: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={tiny} does not fit")) as caught:
         load(tiny, **fields)
     assert "\n" not in str(caught.value)
 
 
-OURS = BackboneConfig(depth=1, embed_dim=40, patch_size=7, registers=2,
-                      attention=AttentionConfig(sink="learned", gate="elementwise"))
+OURS = BackboneConfig(
+    depth=1, embed_dim=40, patch_size=7, registers=2, attention=AttentionConfig(sink="learned", gate="elementwise")
+)
 
 
 @pytest.fixture(scope="module")
