@@ -118,10 +118,11 @@ def _run(verb: str, argv: list[str]) -> int:
 def _train(verb: str, argv: list[str]) -> int:
     """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
     from sinkablate.cli import early_checks
+    from sinkablate.files.shipped import resolve_config_names
     from sinkablate.process import signals
     from sinkablate.run.located import located
 
-    argv = located(verb, argv)
+    argv = located(verb, resolve_config_names(argv))
     if not HELP & set(argv):
         early_checks.check(verb, argv)
     if verb == "fit":

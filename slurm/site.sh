@@ -1,15 +1,15 @@
-# Settings of your cluster, read by every script here. Empty means: as SLURM has it.
-# Each may also come from the environment; nothing else needs to be edited.
+# Settings of your cluster, read by every script in this folder. An empty value leaves the choice to SLURM.
+# Each setting can also come from the environment. No other file needs to be edited.
 
 : "${PARTITION:=}"          # partition to submit to
 : "${ACCOUNT:=}"            # account to charge
-: "${GPU_OPTIONS:=}"        # how GPUs are asked for here, such as --gpus-per-node=4 or --gres=gpu:4
-: "${SETUP:=}"              # run before python: module load cuda; source .venv/bin/activate
+: "${GPU_OPTIONS:=}"        # how this cluster requests GPUs, such as --gpus-per-node=4 or --gres=gpu:4
+: "${SETUP:=}"              # run before Python: module load cuda; source .venv/bin/activate
 : "${PYTHON:=python}"       # the interpreter in which sinkablate is installed
-: "${CONTAINER:=}"          # put in front of python: apptainer exec --nv image.sif
+: "${CONTAINER:=}"          # put in front of Python: apptainer exec --nv image.sif
 : "${STAGE:=}"              # run once on every node before the training: copy shards to the node's disk
-: "${MAX_REQUEUES:=20}"     # how often a job puts itself back into the queue
+: "${MAX_REQUEUES:=20}"     # how often a job returns to the queue before it gives up
 
-# Compute nodes without a network: W&B writes offline runs anyway when no key is set (`wandb sync` from a login node);
-# pretrained weights must be in the cache or be given as a file.
+# On compute nodes without a network, W&B writes offline runs when no API key is set; upload them with `wandb sync` from
+# a login node. Pretrained weights must be in the cache or be given as a file.
 # export HF_HUB_OFFLINE=1

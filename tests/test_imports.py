@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "process": {"errors"},
-    "config": {"errors"},
+    "config": {"files", "errors"},
     "attention": {"config", "errors"},
     "vit": {"attention", "config", "errors"},
     "distributed": {"errors"},

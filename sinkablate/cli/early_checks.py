@@ -10,6 +10,7 @@ from typing import Any
 
 from sinkablate.config.keys import first_names
 from sinkablate.errors import UserError
+from sinkablate.files.shipped import nearest_shipped
 from sinkablate.files.suggestions import did_you_mean
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -71,7 +72,8 @@ def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
     from sinkablate.files.strict_yaml import load_yaml
 
     if not path.exists():
-        raise UserError(f"config={path}: no such file")
+        near = nearest_shipped("configs", str(path)) or "; `fit --help` lists the configs that have a name"
+        raise UserError(f"config={path}: no such file{near}")
     if not path.is_file():  # a pipe can be read only once
         return path, {}
     try:

@@ -3,6 +3,10 @@
 `--help GROUP` and the parser know every key; a test compares the names here with the parser's.
 """
 
+from textwrap import fill
+
+from sinkablate.files.shipped import shipped_names
+
 GROUPS = {
     "trainer": "Lightning's Trainer: epochs, devices, precision, accumulation, limits",
     "model": "what is trained",
@@ -80,9 +84,12 @@ def overview(command: str, purpose: str) -> str:
     """What `--help` prints: the most used keys and the groups of all others."""
     used = "\n".join(f"  --{key:<26} {line}" for key, line in MOST_USED.items())
     groups = "\n".join(f"  {group:<28} {line}" for group, line in GROUPS.items())
+    names = ", ".join(shipped_names("configs"))
+    configs = fill(names, 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return (
         f"usage: python -m sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
         f"the most used keys:\n{used}\n\n"
         f"all keys, by group:\n{groups}\n\n"
+        f"configs that come with sinkablate, by name (`--config gate_reg`):\n{configs}\n\n"
         f"`python -m sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key."
     )

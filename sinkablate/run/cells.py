@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import PurePath
 
 from sinkablate.errors import UserError
+from sinkablate.files.shipped import checkout_path
 
 CONFIG, SEED, SWEEP = "config", "seed_everything", "sweep"
 LAUNCH = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
@@ -81,7 +82,7 @@ def cell_id(words: Sequence[str]) -> str:
     their order, because later ones win.
     """
     given = [(key, value) for key, value in arguments(words) if key not in WHERE]
-    configs = ",".join(value for key, value in given if key == CONFIG)
+    configs = ",".join(checkout_path(value) for key, value in given if key == CONFIG)
     last = {key: value for key, value in given if key != CONFIG}
     text = "\n".join(sorted([f"{CONFIG}={configs}", *(f"{key}={value}" for key, value in last.items())]))
     return _hash(text)[:12]

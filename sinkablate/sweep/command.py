@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sinkablate.cli.parser import call
 from sinkablate.errors import UserError
+from sinkablate.files.shipped import find_shipped, nearest_shipped, shipped_names
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
@@ -225,7 +226,11 @@ def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
     """
     if out == "" or unprintable(out or ""):
         raise UserError(f"out={out!r}: not the name of a directory; a line of text without control characters is one")
-    sweep = read_sweep(Path(file))
+    path = find_shipped("sweeps", file)
+    if path is None:
+        near = nearest_shipped("sweeps", file) or f"; sweeps with a name: {', '.join(shipped_names('sweeps'))}"
+        raise UserError(f"{file}: no such file{near}")
+    sweep = read_sweep(Path(path))
     root = Path("runs") / sweep.name if out is None else Path(out)
     if root.exists() and not root.is_dir():
         raise UserError(f"out={root}: not a directory")

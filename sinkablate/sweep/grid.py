@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from sinkablate.errors import UserError
+from sinkablate.files.shipped import find_shipped, nearest_shipped
 from sinkablate.files.strict_yaml import load_yaml
 from sinkablate.run.cells import (
     CONFIG,
@@ -126,10 +127,8 @@ def _fixed(path: Path, content: dict[str, Any], name: str) -> tuple[str, ...]:
     given = arguments(words)
     if (SWEEP, name) not in given:
         raise UserError(f"{path}: command needs --sweep {name}: it names the directories of the cells")
-    for key, value in given:
-        if key == CONFIG:
-            _require_config(path, value)
-    return tuple(f"--{key}={value}" for key, value in given if key not in LAUNCH)
+    kept = [(key, _found_config(path, value) if key == CONFIG else value) for key, value in given if key not in LAUNCH]
+    return tuple(f"--{key}={value}" for key, value in kept)
 
 
 def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -148,8 +147,7 @@ def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...
         if inner is not None:
             raise UserError(f"{where}: sets {inner} too, which is swept by itself: sweep only one of them")
         if key == CONFIG:
-            for value in found[key]:
-                _require_config(path, value)
+            found[key] = tuple(_found_config(path, value) for value in found[key])
     return found
 
 
@@ -200,6 +198,16 @@ def _instead(spec: Any) -> str:
     return f"got {_short(spec)}"
 
 
-def _require_config(path: Path, config: str) -> None:
-    if not Path(config).is_file():
-        raise UserError(f"{path}: --config {config}: no such file (seen from {Path.cwd()})")
+def _found_config(path: Path, config: str) -> str:
+    """Return the path of a config that a sweep names by its path or, if it comes with sinkablate, by its name.
+
+    Raises:
+        UserError: There is no such config.
+    """
+    found = find_shipped("configs", config)
+    if found is None:
+        near = (
+            nearest_shipped("configs", config) or f" in {Path.cwd()}, and no config of this name comes with sinkablate"
+        )
+        raise UserError(f"{path}: --config {config}: no such file{near}")
+    return found

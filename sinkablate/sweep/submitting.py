@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sinkablate.errors import UserError
+from sinkablate.files.shipped import shipped_root
 from sinkablate.run.cells import CONFIG, Cell, arguments
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
 from sinkablate.sweep.state import State, read_notes, states
 
 SCRIPT = Path("slurm") / "sweep.sbatch"
+"""Path of the script in a checkout, which may have been adapted to a cluster; otherwise the shipped one is used."""
 JOBS = "submitted.json"
 """Beside the cells' directories: job id to its list of cells."""
 
@@ -47,8 +49,6 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
     Raises:
         UserError: Nothing is left to do, an array of this sweep is still in the queue, or the script refuses.
     """
-    if not SCRIPT.is_file():
-        raise UserError(f"{SCRIPT}: no such file (seen from {Path.cwd()}); submit from the checkout")
     if not dry_run and shutil.which("sbatch") is None:
         raise UserError("sbatch: no such command; there is no SLURM here (sweep run trains on this machine)")
     queued = _still_queued(root)
@@ -96,9 +96,10 @@ def _largest_array() -> int | None:
 
 
 def _script(*words: str) -> str:
-    done = subprocess.run(["bash", str(SCRIPT), *words], capture_output=True, text=True, check=False)
+    script = SCRIPT if SCRIPT.is_file() else shipped_root() / SCRIPT
+    done = subprocess.run(["bash", str(script), *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise UserError(f"{SCRIPT}: {' '.join((done.stderr or done.stdout).split()).removeprefix('error: ')}")
+        raise UserError(f"{script}: {' '.join((done.stderr or done.stdout).split()).removeprefix('error: ')}")
     return done.stdout.strip()
 
 
