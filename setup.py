@@ -1,4 +1,4 @@
-"""Adds the top-level folders of configs, sweeps and SLURM scripts to the wheel; everything else is in pyproject.toml."""
+"""Adds the top-level folders configs/, sweeps/ and slurm/ to the wheel; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
