@@ -88,7 +88,7 @@ def _options(parser: ArgumentParser) -> list[str]:
 
 UNION = re.compile(
     r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'
-    r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*InMemoryImages value: (?P<value>.*)",
+    r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*Given value: (?P<value>.*)",
     re.DOTALL,
 )
 

@@ -88,29 +88,29 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def measurement_mode(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def uninterrupted(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A job of two nodes that nothing happens to."""
-    job = Job(slurm, tmp_path_factory.mktemp("measurement_mode"))
+    job = Job(slurm, tmp_path_factory.mktemp("uninterrupted"))
     assert job.ended() == "COMPLETED", job.text()
     return job
 
 
-def same_end(job: Job, measurement_mode: Job) -> None:
+def same_end(job: Job, uninterrupted: Job) -> None:
     assert job.ended() == "COMPLETED", job.text()
     assert (job.run_dir / "DONE").exists()
     assert not (job.run_dir / "PREEMPTED").exists()
-    for name, tensor in measurement_mode.weights().items():
+    for name, tensor in uninterrupted.weights().items():
         assert torch.equal(job.weights()[name], tensor), name
 
 
-def test_two_nodes_train_together(measurement_mode: Job) -> None:
-    summary = json.loads((measurement_mode.run_dir / "summary.json").read_text())
+def test_two_nodes_train_together(uninterrupted: Job) -> None:
+    summary = json.loads((uninterrupted.run_dir / "summary.json").read_text())
     assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 200, 0)
-    assert measurement_mode.restarts() == 0
-    assert f"finished: {measurement_mode.run_dir}" in measurement_mode.text()
+    assert uninterrupted.restarts() == 0
+    assert f"finished: {uninterrupted.run_dir}" in uninterrupted.text()
 
 
-def test_the_signal_before_the_time_limit(slurm: Cluster, measurement_mode: Job, tmp_path: Path) -> None:
+def test_the_signal_before_the_time_limit(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "--time=30", "--signal=USR1@120")
     job.until_step(20)
     with stopped(ranks := job.ranks()):
@@ -119,13 +119,13 @@ def test_the_signal_before_the_time_limit(slurm: Cluster, measurement_mode: Job,
         slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks))
     slurm.until(lambda: job.restarts() >= 1)
     slurm("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
-    same_end(job, measurement_mode)
+    same_end(job, uninterrupted)
     assert job.restarts() >= 1
     assert "stopped by" in job.text()
     assert "back into the queue" in job.text()
 
 
-def test_preemption_by_a_higher_partition(slurm: Cluster, measurement_mode: Job, tmp_path: Path) -> None:
+def test_preemption_by_a_higher_partition(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(20)
     with stopped(ranks := job.ranks()):
@@ -140,25 +140,25 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, measurement_mode: Job,
             "true",
         )
         slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks))
-    same_end(job, measurement_mode)
+    same_end(job, uninterrupted)
     assert slurm.state(other) == "COMPLETED"
     assert job.restarts() >= 1
     assert "stopped by SIGTERM" in job.text()
 
 
-def test_a_signal_during_the_imports(slurm: Cluster, measurement_mode: Job, tmp_path: Path) -> None:
+def test_a_signal_during_the_imports(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     slurm.until(lambda: "m sinkablate fit" in _commands(job))
     subprocess.run(["timeout", "1", "scancel", "--signal=USR1", job.id], env=slurm.env, check=False)
-    same_end(job, measurement_mode)
+    same_end(job, uninterrupted)
 
 
-def test_a_rank_that_is_killed(slurm: Cluster, measurement_mode: Job, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(45)
     os.kill(max(job.ranks()), signal.SIGKILL)
     slurm.until(lambda: job.restarts() >= 1)
-    same_end(job, measurement_mode)
+    same_end(job, uninterrupted)
     assert "back into the queue" in job.text()
 
 

@@ -189,9 +189,9 @@ def test_two_runners_share_the_cells(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def measurement_mode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two longer cells that nothing happens to, each in a process of its own."""
-    path = written(tmp_path_factory.mktemp("measurement_mode"), content(TWO, *LONG))
+    path = written(tmp_path_factory.mktemp("uninterrupted"), content(TWO, *LONG))
     spawned("run", path, "--jobs", "1").succeeded()
     return path
 
@@ -231,7 +231,7 @@ EVENTS: dict[str, tuple[Callable[[Command, Path], None], tuple[str, ...]]] = {
 @pytest.mark.heavy
 @pytest.mark.parametrize(("event", "how"), EVENTS.values(), ids=EVENTS)
 def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
-    event: Callable[[Command, Path], None], how: tuple[str, ...], measurement_mode: Path, tmp_path: Path
+    event: Callable[[Command, Path], None], how: tuple[str, ...], uninterrupted: Path, tmp_path: Path
 ) -> None:
     path = written(tmp_path, content(TWO, *LONG))
     with begun(path, "--jobs", "1", *how) as process:
@@ -240,6 +240,6 @@ def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
     outcome = spawned("run", path, "--jobs", "1").succeeded()
     assert "2 done" in outcome.out
     for cell in opened(path).cells:
-        assert same_weights(root_of(path) / cell.id, root_of(measurement_mode) / cell.id)
+        assert same_weights(root_of(path) / cell.id, root_of(uninterrupted) / cell.id)
         assert weights(root_of(path) / cell.id)
     assert once(root_of(path))
