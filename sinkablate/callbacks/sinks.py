@@ -21,7 +21,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
 from sinkablate.figures.heatmap import heatmap
-from sinkablate.files.writing import naming, write_whole
+from sinkablate.files.writing import naming, write_atomically
 from sinkablate.loggers.wandb import FaultTolerantWandbLogger
 from sinkablate.vit.anatomy import backbone_of
 
@@ -173,7 +173,7 @@ class SinkDiagnostics(L.Callback):
         target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
         with naming(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, lambda partial: partial.write_bytes(png))
+        write_atomically(target, lambda partial: partial.write_bytes(png))
         for logger in trainer.loggers:
             if isinstance(logger, FaultTolerantWandbLogger):
                 logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
@@ -194,4 +194,4 @@ def _write(table: pl.DataFrame, step: int, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # polars itself calls a full disk a damaged file
     table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(content)
-    write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
+    write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))

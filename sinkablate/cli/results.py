@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sinkablate.files.writing import write_whole
+from sinkablate.files.writing import write_atomically
 
 
 def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
@@ -103,5 +103,5 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()  # polars itself calls a full disk a damaged file
         table.sort("key").write_parquet(content)
-        write_whole(path, lambda partial: partial.write_bytes(content.getvalue()))
+        write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))
     return path

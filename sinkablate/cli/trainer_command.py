@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sinkablate.cli.library_messages import silence_libraries
 from sinkablate.cli.lightning import Cli
 from sinkablate.distributed.fsdp2 import register
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
 from sinkablate.process.memory import is_out_of_memory
 from sinkablate.run.cells import CONFIG, arguments
 from sinkablate.run.directory import version_note
@@ -34,9 +34,8 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
         raise UserError(f"a class_path cannot be built: {reason[:400]}") from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"out of memory ({reason}): use a smaller data.batch_size, data.eval_batch_size, "
+                f"out of memory ({first_line(error)}): use a smaller data.batch_size, data.eval_batch_size, "
                 "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
                 "what a run needs"
             ) from error

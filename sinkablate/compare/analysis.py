@@ -16,8 +16,9 @@ from sinkablate.compare.factorial import INTERACTION, omnibus_paired, omnibus_un
 from sinkablate.compare.power import detectable, seeds_needed
 from sinkablate.compare.runs import CellRuns, Levels, Runs, listed, tidy
 from sinkablate.compare.statistics import correlation, hedges, sign_flip
-from sinkablate.compare.table import in_order, levels, nearest
+from sinkablate.compare.table import in_order, levels
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean_or_list
 
 MOST_CONTRASTS = 50
 """With more interaction contrasts no omnibus test is made."""
@@ -73,7 +74,8 @@ def compare_table(
         raise UserError("primary=paired needs pair_by, the column that pairs runs")
     if primary == "paired" and pair_by is not None and pair_by not in frame.columns:
         raise UserError(
-            f"pair_by={pair_by}: no such column; {nearest(pair_by, frame.columns)}; without pairs, use --primary welch"
+            f"pair_by={pair_by}: no such column{did_you_mean_or_list(pair_by, frame.columns)}; "
+            "without pairs, use --primary welch"
         )
     notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from sinkablate.compare.runs import Levels, Runs
-from sinkablate.compare.table import level, nearest
+from sinkablate.compare.table import level
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean_or_list
 
 PLAIN = ("none", "0", "false", "off", "baseline")
 """Levels that say that a mechanism is not there."""
@@ -18,14 +19,14 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
     """
     for name in given:
         if name not in runs.factors:
-            raise UserError(f"baseline: {name} is not one of the factors; {nearest(name, runs.factors)}")
+            raise UserError(f"baseline: {name} is not one of the factors{did_you_mean_or_list(name, runs.factors)}")
     cell, assumed = [], []
     for factor, levels in zip(runs.factors, runs.levels, strict=True):
         plain = [name for name in levels if name.lower() in PLAIN]
         if factor in given:
             found = level(given[factor])
             if found not in levels:
-                raise UserError(f"baseline: {factor} has no level {given[factor]}; {nearest(found, levels)}")
+                raise UserError(f"baseline: {factor} has no level {given[factor]}{did_you_mean_or_list(found, levels)}")
         elif len(levels) == 1:
             found = levels[0]
         elif len(plain) == 1:

@@ -9,9 +9,10 @@ from sinkablate.compare.analysis import compare_table
 from sinkablate.compare.comparison import Primary
 from sinkablate.compare.correction import corrected
 from sinkablate.compare.formats import Format, render
-from sinkablate.compare.table import in_order, level, levels, nearest, read_table
+from sinkablate.compare.table import in_order, level, levels, read_table
 from sinkablate.errors import UserError
-from sinkablate.files.writing import write_whole
+from sinkablate.files.suggestions import did_you_mean_or_list
+from sinkablate.files.writing import write_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +72,7 @@ def compare(
     metrics, smaller = _names(metric, "metric"), _smaller(lower_is_better)
     for name in smaller or ():
         if name not in metrics:
-            raise UserError(f"lower_is_better: {name} is not one of the metrics; {nearest(name, metrics)}")
+            raise UserError(f"lower_is_better: {name} is not one of the metrics{did_you_mean_or_list(name, metrics)}")
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
     target = None if out is None else _target(out, results, overwrite)
     frame = _rows(read_table(Path(results)), named_levels(where, "where"))
@@ -96,7 +97,7 @@ def compare(
     seen = shutil.get_terminal_size((0, 0)).columns
     text = render(corrected(found) if family == "all" else found, format, seen or UNSEEN_WIDTH, wrap=seen > 0)
     if target is not None:
-        write_whole(target, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(target, text + "\n")
     return text
 
 
@@ -126,11 +127,13 @@ def _rows(frame: "pl.DataFrame", where: dict[str, str]) -> "pl.DataFrame":
     """Rows with the levels asked for."""
     for name, value in where.items():
         if name not in frame.columns:
-            raise UserError(f"where: {name}: no such column; {nearest(name, frame.columns)}")
+            raise UserError(f"where: {name}: no such column{did_you_mean_or_list(name, frame.columns)}")
         column = levels(frame, name)
         frame = frame.filter(column == level(value))
         if frame.is_empty():
-            raise UserError(f"where: no row has {name}={value}; {nearest(value, in_order(column.to_list()))}")
+            raise UserError(
+                f"where: no row has {name}={value}{did_you_mean_or_list(value, in_order(column.to_list()))}"
+            )
     return frame
 
 
@@ -151,7 +154,7 @@ def _amounts(text: str | None, key: str, metrics: Sequence[str]) -> dict[str, fl
     amounts = {}
     for name, value in given.items():
         if name not in metrics:
-            raise UserError(f"{key}: {name} is not one of the metrics; {nearest(name, metrics)}")
+            raise UserError(f"{key}: {name} is not one of the metrics{did_you_mean_or_list(name, metrics)}")
         try:
             amounts[name] = float(value)
         except ValueError as error:

@@ -1,7 +1,6 @@
 """Comparisons as text: a terminal's tables, Markdown, LaTeX (booktabs), and JSON with everything."""
 
 import io
-import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from rich.text import Text
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import NA, decimals, interval, number, probability
 from sinkablate.compare.statistics import Inference
-from sinkablate.files.writing import finite
+from sinkablate.files.writing import json_text
 
 Format = Literal["table", "json", "latex", "markdown"]
 FOOTNOTE = "Intervals (95 %) and 80 % power are of one comparison; verdicts are after Holm. * primary"
@@ -69,7 +68,7 @@ def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *,
     """
     if form == "json":
         content = {"level": 0.95, "comparisons": [asdict(each) for each in comparisons]}
-        return json.dumps(finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+        return json_text(content, ensure_ascii=False)
     draw: Callable[[Comparison], str] = {
         "table": lambda each: _terminal(each, width, wrap=wrap),
         "markdown": _markdown,

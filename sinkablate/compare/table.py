@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
+from sinkablate.files.suggestions import did_you_mean_or_list
 
 SEPARATORS = (",", ";", "\t")
 """Of columns; the one that the first line has most of."""
@@ -39,8 +39,7 @@ def read_table(path: Path) -> pl.DataFrame:
             if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv"
             else ""
         )
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read: {reason}{hint}") from error
+        raise UserError(f"{path} cannot be read: {first_line(error)}{hint}") from error
     if not len(frame):
         raise UserError(f"{path} holds no runs")
     return frame
@@ -92,21 +91,10 @@ def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) 
             raise UserError(f"{key} is empty")
         for name in names or ():
             if name not in frame.columns:
-                raise UserError(f"{key}={name}: no such column; {nearest(name, frame.columns)}")
+                raise UserError(f"{key}={name}: no such column{did_you_mean_or_list(name, frame.columns)}")
             if name in used:
                 raise UserError(f"{key}={name}: the column is already {used[name]}")
             used[name] = key
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """What may have been meant, or all there is."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    shown = [*known][:20]
-    return (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else f"there are {', '.join(shown)}{', …' if len(known) > len(shown) else ''}"
-    )
 
 
 def level(text: str | None) -> str:

@@ -4,11 +4,8 @@ import gzip
 import io
 import json
 import math
-import os
-import shutil
 import sys
 import tarfile
-import tempfile
 import time
 import zlib
 from collections import Counter
@@ -24,6 +21,7 @@ from PIL import Image
 from sinkablate.data.files import class_folders, labeled_files, said
 from sinkablate.data.layout import LABEL_SUFFIX, MANIFEST
 from sinkablate.errors import UserError
+from sinkablate.files.writing import replacing
 
 _IDX_SPLITS = {"train": "train", "val": "t10k"}
 _EVERY_SECONDS = 3
@@ -93,18 +91,10 @@ def write_shards(
             print(f"{name}: not packed: {said(found.skipped)}", file=sys.stderr)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise UserError(f"{dst} cannot be written ({error.strerror})") from None
-    try:
-        counts = _write_splits(temporary, splits, orders, samples_per_shard, ".tar.gz" if compress else ".tar")
-        temporary.chmod(0o755)  # mkdtemp's is private
-        os.replace(temporary, target)
+        with replacing(target, folder=True, concurrent=True) as partial:
+            return _write_splits(partial, splits, orders, samples_per_shard, ".tar.gz" if compress else ".tar")
     except OSError as error:
         raise UserError(f"{dst} cannot be written ({error.strerror}); nothing is left of it") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # it is gone where all went well
-    return counts
 
 
 def _write_splits(

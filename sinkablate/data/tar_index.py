@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sinkablate.data.layout import DataError, check_label, is_compressed, labeled_image, parse_label, shard_name
 from sinkablate.data.samples import Encoded, ErrorPolicy
 from sinkablate.data.tar import grouped, members
+from sinkablate.files.writing import replacing
 
 _LARGEST_LABEL = 2**31 - 1
 _OPEN_SHARDS = 64
@@ -230,8 +231,6 @@ class _Cache:
         return None
 
     def save(self, index: Index) -> None:
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        with suppress(OSError):  # a directory that cannot be written: the index stays in memory
-            with open(temporary, "wb") as file:
-                np.savez(file, state=self.state, **index._asdict())
-            os.replace(temporary, self.path)
+        # in a folder that cannot be written, the index stays in memory
+        with suppress(OSError), replacing(self.path, concurrent=True) as partial, partial.open("wb") as file:
+            np.savez(file, state=self.state, **index._asdict())

@@ -15,7 +15,7 @@ from sinkablate.diagnose.measure import Source
 from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import blocks_of
@@ -154,5 +154,5 @@ def device_of(device: str) -> torch.device:
         )
         torch.zeros(1, device=found).item()  # which a meta device cannot answer
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={device}: {(str(error).splitlines() or ['not available'])[0]}") from None
+        raise UserError(f"device={device}: {first_line(error)}") from None
     return found

@@ -1,6 +1,5 @@
 """One diagnosis, from the pictures to the files it leaves."""
 
-import json
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.data.files import said
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import Store, per_image, write_whole
+from sinkablate.diagnose.store import Store, per_image, write_atomically
 from sinkablate.diagnose.stripes import attention_maps
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
@@ -24,7 +23,7 @@ from sinkablate.errors import UserError
 from sinkablate.figures import sinks as figures
 from sinkablate.figures.maps import busiest
 from sinkablate.figures.stripes import stripes
-from sinkablate.files.writing import write_json
+from sinkablate.files.writing import as_stored, write_json
 from sinkablate.process.memory import peak_memory_gib
 from sinkablate.process.threads import considerate_threads
 from sinkablate.run.directory import lock_directory, unlock_directory
@@ -47,20 +46,17 @@ class Diagnosis:
 
     def identity(self) -> dict[str, Any]:
         """The same as plain values."""
-        identity: dict[str, Any] = json.loads(
-            json.dumps(
-                {
-                    **self.loaded.description,
-                    "images": self.where,
-                    "limit": self.limit,
-                    "min_side": self.min_side,
-                    "blocks": self.blocks,
-                    "min_events": self.min_events,
-                    "thresholds": asdict(self.thresholds),
-                }
-            )
+        return as_stored(
+            {
+                **self.loaded.description,
+                "images": self.where,
+                "limit": self.limit,
+                "min_side": self.min_side,
+                "blocks": self.blocks,
+                "min_events": self.min_events,
+                "thresholds": asdict(self.thresholds),
+            }
         )
-        return identity
 
     @considerate_threads()
     def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
@@ -109,7 +105,7 @@ class Diagnosis:
         heads, blocks_, grid, survival = _tables(records, self.loaded, thresholds, self.blocks)
         per_image(out / "per_image.npz", records, names, numbers)
         for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
-            write_whole(out / f"{name}.parquet", table.write_parquet)
+            write_atomically(out / f"{name}.parquet", table.write_parquet)
         least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
         (out / "figures").mkdir(exist_ok=True)
         for name, drawn in {

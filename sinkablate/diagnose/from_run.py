@@ -20,10 +20,11 @@ from sinkablate.config import (
 )
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import LoadedModel, measurable, plain, require_finite
+from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.errors import UserError
+from sinkablate.files.writing import as_stored
 from sinkablate.run.checkpoint_files import check_checkpoint
-from sinkablate.run.directory import last_checkpoint
+from sinkablate.run.directory import CONFIG, last_checkpoint
 from sinkablate.run.reading import read_yaml
 from sinkablate.run.trust import require_trust
 from sinkablate.toys.model import build_toy
@@ -44,13 +45,13 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
             truncated or of another model.
     """
     directory = Path(run)
-    if not run or not (directory / "config.yaml").is_file():
-        raise UserError(f"run={run} holds no config.yaml: not the directory of a run")
+    if not run or not (directory / CONFIG).is_file():
+        raise UserError(f"run={run} holds no {CONFIG}: not the directory of a run")
     path = last_checkpoint(directory)
     if not path.is_file():
         raise UserError(f"run={run} has no checkpoint ({path})")
     try:
-        stored = read_yaml(directory / "config.yaml")
+        stored = read_yaml(directory / CONFIG)
     except UserError as error:
         raise UserError(f"run={run}: {error}") from None
     if not trust:
@@ -73,7 +74,9 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
     require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
-    return replace(loaded, description=plain(loaded.description | known), thresholds=thresholds, probe_images=images)
+    return replace(
+        loaded, description=as_stored(loaded.description | known), thresholds=thresholds, probe_images=images
+    )
 
 
 def _whole_number(value: Any, key: str) -> int:

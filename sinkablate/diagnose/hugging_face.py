@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import LoadedModel, measurable, plain, require_finite
-from sinkablate.errors import UserError
+from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
+from sinkablate.errors import UserError, first_line
+from sinkablate.files.writing import as_stored
 
 
 def load_hugging_face(location: str) -> LoadedModel:
@@ -49,8 +50,7 @@ def load_hugging_face(location: str) -> LoadedModel:
         else:
             model = untrained(0)
     except Exception as error:  # many kinds, from many loaders
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"hf={location}: transformers cannot load it ({reason})") from None
+        raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None
     require_finite(model, f"hf={location}")
     side, channels = _image_shape(config)
     if not (side and channels):
@@ -64,7 +64,9 @@ def load_hugging_face(location: str) -> LoadedModel:
         untrained=untrained,
         in_chans=channels,
         transform=transform,
-        description=plain({"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}),
+        description=as_stored(
+            {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}
+        ),
     )
 
 
@@ -122,8 +124,7 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
         blank = Image.new("RGB" if channels == 3 else "L", (300, 200))
         made = tuple(transform(blank).shape)
     except Exception as error:  # many kinds, from many processors
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"hf={path}: {file.name} makes no image processor ({reason})") from None
+        raise UserError(f"hf={path}: {file.name} makes no image processor ({first_line(error)})") from None
     if made[0] != channels or made[1] != made[2]:
         raise UserError(
             f"hf={path}: {file.name} makes images of shape {made}, the model takes {channels} channels and squares"

@@ -1,6 +1,5 @@
 """What is diagnosed: a model in eval mode with the preprocessing it wants; here any model of timm."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig
 from sinkablate.data.probe import ProbeSet
 from sinkablate.errors import UserError
+from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.weights import weights_classes
@@ -70,12 +70,6 @@ def require_finite(model: nn.Module, what: str) -> None:
             )
 
 
-def plain(description: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it, so that what is stored compares equal."""
-    content: dict[str, Any] = json.loads(json.dumps(description))
-    return content
-
-
 def load_timm(choice: ModelChoice) -> LoadedModel:
     """A timm model with the preprocessing of its own pretrained configuration.
 
@@ -103,7 +97,7 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         model=measurable(model),
         in_chans=channels,
         transform=create_transform(**data, is_training=False),
-        description=plain({"model": choice.name, "weights": weights, "preprocessing": seen}),
+        description=as_stored({"model": choice.name, "weights": weights, "preprocessing": seen}),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
 

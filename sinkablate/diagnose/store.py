@@ -114,7 +114,7 @@ class Store:
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
             content |= {name: getattr(records, name) for name in ARRAYS}
             content["layout"] = np.array(astuple(records.layout))
-        write_whole(self.parts / f"{start:09d}-{end:09d}.npz", lambda path: _save(path, content))
+        write_atomically(self.parts / f"{start:09d}-{end:09d}.npz", lambda path: _save(path, content))
 
     def _open(self) -> None:
         """Make the directory, when there is something to keep: what is refused before leaves nothing behind."""
@@ -128,7 +128,7 @@ class Store:
                 self.parts.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
-            write_whole(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+            write_atomically(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
 
     def read(self) -> Finished:
         """Everything measured so far."""
@@ -214,7 +214,7 @@ def per_image(path: Path, records: Records, names: list[str], numbers: list[int]
         "num_prefix_tokens": np.int64(records.layout.num_prefix),
         "num_register_tokens": np.int64(records.layout.num_registers),
     }
-    write_whole(path, lambda partial: _save(partial, content, compressed=True))
+    write_atomically(path, lambda partial: _save(partial, content, compressed=True))
 
 
 def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None:
@@ -222,10 +222,10 @@ def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None
         (np.savez_compressed if compressed else np.savez)(file, **content)
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """As everywhere; what was finished before stays.
 
     Raises:
         UserError: The file cannot be written, as on a full disk.
     """
-    writing.write_whole(path, write, "; finished batches are kept, the same command goes on")
+    writing.write_atomically(path, write, "; finished batches are kept, the same command goes on")

@@ -1,1 +1,1 @@
-"""Files that are written completely or not at all, and YAML that refuses repeated keys."""
+"""Reading and writing files: atomic writes, YAML that rejects repeated keys, suggestions for misspelled names."""

@@ -1,11 +1,26 @@
-"""The nearest known name of a misspelled one. Standard library only."""
+"""Suggest the known names that are close to a misspelled one. Standard library only."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LISTED = 20
+"""Number of known names that `did_you_mean_or_list` lists."""
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message: `; did you mean X?`, or nothing when no known name is near."""
+
+def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+    """Return the end of a message, `; did you mean X?`, or an empty string when no known name is close.
+
+    Args:
+        word: The misspelled name.
+        known: All valid names.
+        most: Largest number of suggestions.
+    """
+    near = get_close_matches(word, list(known), n=most, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def did_you_mean_or_list(word: str, known: Iterable[str]) -> str:
+    """Return the end of a message: up to three close names, or the first known names when none is close."""
     names = list(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    more = ", …" if len(names) > LISTED else ""
+    return did_you_mean(word, names, most=3) or f"; choose from {', '.join(names[:LISTED])}{more}"

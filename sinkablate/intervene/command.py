@@ -15,6 +15,7 @@ from sinkablate.diagnose.store import Store, refuse_another
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
+from sinkablate.files.writing import as_stored
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
 from sinkablate.intervene.experiment import Experiment
 from sinkablate.intervene.selection import Head, Plan, choose_heads, parse_heads, rule_named
@@ -117,18 +118,16 @@ def intervene(
     rule = rule or loaded.rule
     gated = any(block_parts(loaded.model, block).gate is not None for block in range(shape[0]))
     chosen = rule_named(rule, about.thresholds, gated=gated)
-    identity = json.loads(
-        json.dumps(
-            {
-                **about.identity(),
-                "heads": heads,
-                "edits": names,
-                "rule": rule,
-                "seed": seed,
-                "selection": asdict(selection),
-                "control_images": control_images,
-            }
-        )
+    identity = as_stored(
+        {
+            **about.identity(),
+            "heads": heads,
+            "edits": names,
+            "rule": rule,
+            "seed": seed,
+            "selection": asdict(selection),
+            "control_images": control_images,
+        }
     )
     if diagnosis is not None:
         _refuse_another_diagnosis(Path(diagnosis), about)

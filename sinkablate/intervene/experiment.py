@@ -14,7 +14,7 @@ from sinkablate.data.layout import DataError
 from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.measure import Source, progress
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import write_whole
+from sinkablate.diagnose.store import write_atomically
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.figures import interventions
@@ -136,7 +136,7 @@ class Experiment:
             "validation": validation_table(heads, self.depth),
         }
         for name, table in tables.items():
-            write_whole(out / f"{name}.parquet", table.write_parquet)
+            write_atomically(out / f"{name}.parquet", table.write_parquet)
         controls = self._controls(control_images)
         controls.append(donor_direction(later_heads(heads, self.depth)))
         (out / "figures").mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sinkablate.diagnose.store import write_whole
+from sinkablate.diagnose.store import write_atomically
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.replay import ActivationCache, Replay
 from sinkablate.intervene.selection import Plan
@@ -42,7 +42,7 @@ class Values:
             with partial.open("wb") as file:
                 np.savez(file, **asdict(self))
 
-        write_whole(path, write)
+        write_atomically(path, write)
 
     @classmethod
     def load(cls, path: Path) -> "Values":

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from sinkablate.errors import UserError
-from sinkablate.files.writing import naming, write_whole
+from sinkablate.files.writing import naming, write_atomically
 
 MOVE_AWAY = "repair it or move it away: the run then resumes without the earlier rows"
 
@@ -149,4 +149,4 @@ class MetricsCsv(Logger):
 
         with naming(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, write)
+        write_atomically(self.path, write)

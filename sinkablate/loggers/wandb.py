@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from pydantic import ValidationError
 
 from sinkablate.config import WandbConfig
+from sinkablate.errors import first_line
 from sinkablate.loggers.wandb_record import WandbRecord, agents_id
 
 
@@ -51,7 +52,7 @@ class FaultTolerantWandbLogger(WandbLogger):
         except Exception as error:
             if self.failed or self._wandb_init["mode"] == "offline":
                 raise
-            _warn(f"W&B: no online run ({_first_line(error)}); recording offline")
+            _warn(f"W&B: no online run ({_reason(error)}); recording offline")
             wandb.teardown()  # else the service holds on to the run's id
             self._wandb_init["mode"] = "offline"
             return super().experiment
@@ -63,7 +64,7 @@ class FaultTolerantWandbLogger(WandbLogger):
             call(*args, **kwargs)
         except Exception as error:
             self.failed = True
-            _warn(f"W&B stopped ({_first_line(error)}); training goes on, the local record is complete")
+            _warn(f"W&B stopped ({_reason(error)}); training goes on, the local record is complete")
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -109,11 +110,11 @@ def _warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):  # of a setting that wandb reads from the environment
         first = error.errors()[0]
         return f"WANDB_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return first_line(error).rstrip(".")
 
 
 def sync_command(run_dir: str) -> str:
@@ -149,12 +150,12 @@ def wandb_mode(config: WandbConfig) -> str:
     try:
         wandb.setup(wandb.Settings(silent=True))  # else a login asks the server for the account's name, to print it
     except Exception as error:
-        _warn(f"W&B: {_first_line(error)}; training goes on without it, the local record is complete")
+        _warn(f"W&B: {_reason(error)}; training goes on without it, the local record is complete")
         return "disabled"
     try:
         return mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
     except Exception as error:
-        _warn(f"W&B: {_first_line(error)}; recording offline")
+        _warn(f"W&B: {_reason(error)}; recording offline")
         return "offline"
 
 

@@ -1,6 +1,5 @@
 """The verb `report`, from its arguments to the files it leaves."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -199,7 +198,7 @@ def _write(
 ) -> str:
     """Everything beside its place, then all of it there."""
     from sinkablate.figures.sinks import save
-    from sinkablate.files.writing import write_json
+    from sinkablate.files.writing import naming, temporary_sibling, write_json
     from sinkablate.report.ablation import task_metrics
     from sinkablate.report.page import render_page
     from sinkablate.report.tables import write_tables
@@ -207,9 +206,7 @@ def _write(
 
     known = task_metrics(runs)
     task = metric if metric in known else next(iter(known), None)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with naming(target), temporary_sibling(target) as partial:
         (partial / "figures").mkdir(parents=True)
         drawn, missing = _draw(runs, made, maps, rule, task)
         if made is None:
@@ -230,10 +227,6 @@ def _write(
             },
         )
         _replace(target, partial)
-    except OSError as error:
-        raise UserError(f"out={target} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     for line in (*notes, *(f"panel {panel}: {text}" for panel, text in missing.items())):
         print(line, file=sys.stderr)
     return (

@@ -1,6 +1,5 @@
 """The page of a report: one HTML file with its data, its scripts and plotly inside, which asks for nothing else."""
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,6 +10,7 @@ from markupsafe import Markup
 from sinkablate import __version__
 from sinkablate.figures.maps import Maps
 from sinkablate.figures.sinks import LABEL_COLORS, MOVES, TYPE_COLORS, VARIANT_COLORS
+from sinkablate.files.writing import json_text
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks, types_caveat
 from sinkablate.report.runs import Run
@@ -41,7 +41,7 @@ def render_page(
         notes: On what went in.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    content = json.dumps(page_data(runs, maps, ablation, rule, metric), separators=(",", ":"), allow_nan=False)
+    content = json_text(page_data(runs, maps, ablation, rule, metric), indent=None, separators=(",", ":"))
     fits, count = sum(run.kind == "run" for run in runs), len(runs)
     lead = (
         f"{_several(fits, 'run')} and {_several(count - fits, 'diagnosis', 'diagnoses')}, "

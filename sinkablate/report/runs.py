@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from sinkablate.config import flat
 from sinkablate.errors import UserError, printable
-from sinkablate.run.directory import diverged
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION, diverged
 from sinkablate.run.reading import read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run.schema import CHECKS, LIMITS, check_grid, check_limits, check_summary, check_table
 
-CONFIG, DIAGNOSIS, INTERVENTION = "config.yaml", "diagnosis.json", "intervention.json"
-"""By these a directory is known: a run, a diagnosis, an intervention."""
 DEPTH = 3
 """So many levels below a given directory are searched for runs."""
 FEW = 10

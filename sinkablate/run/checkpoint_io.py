@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
+from sinkablate.files.writing import replacing
 from sinkablate.run.directory import LAST, NONFINITE
 
 PREVIOUS = "previous.ckpt"
@@ -73,19 +74,16 @@ class Checkpoints(TorchCheckpointIO):
         self._pending.append(self._writer.submit(what))
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
-        partial = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(path, fsync=True) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
             if path.name not in (LAST, NONFINITE):
-                _link(path.parent / LAST, path.name)
+                with replacing(path.parent / LAST) as link:
+                    link.symlink_to(path.name)
             self._failed = False
         except (OSError, RuntimeError) as error:  # torch's writer turns one into the other
-            partial.unlink(missing_ok=True)
             self._failed = True
             reason = f"checkpoint {path} cannot be written ({_reason(error)}); those before are intact"
             if self.on_failure == "stop":
@@ -102,14 +100,6 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
 
 
-def _link(link: Path, name: str) -> None:
-    """Point a link somewhere else, in one step."""
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    os.symlink(name, partial)
-    os.replace(partial, link)
-
-
 def _reason(error: Exception) -> str:
     cause = error if isinstance(error, OSError) else error.__context__
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(error).splitlines()[0][:100]
+    return (cause.strerror if isinstance(cause, OSError) else None) or first_line(error)

@@ -12,13 +12,14 @@ from filelock import FileLock, Timeout
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
-from sinkablate.files.writing import naming, write_json
+from sinkablate.files.writing import naming, replacing, write_json
 from sinkablate.run.provenance import provenance
 from sinkablate.run.reading_order import reading_order
 
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; it was stopped and can go on."""
 CONFIG, WANDB = "config.yaml", "wandb.json"
+DIAGNOSIS, INTERVENTION = "diagnosis.json", "intervention.json"
 OURS = (
     CONFIG,
     "metrics.csv",
@@ -141,7 +142,8 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # of a process that was killed
             partial.unlink()
         (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)  # its step is trained again
-        (run_dir / CONFIG).write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
+        with replacing(run_dir / CONFIG) as partial:
+            partial.write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
 

@@ -12,7 +12,7 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
 from sinkablate.files.strict_yaml import LOADER
 from sinkablate.run.schema import check_table
 
@@ -175,8 +175,3 @@ def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
             _expanded_size(child, sizes) for child in (node.values() if isinstance(node, dict) else node)
         )
     return sizes[id(node)]
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, briefly."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -11,6 +11,7 @@ import yaml
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.files.writing import write_json, write_text
 from sinkablate.process import streams
 from sinkablate.run.cells import CONFIG, arguments
 from sinkablate.sweep.grid import Sweep
@@ -43,8 +44,8 @@ def check(sweep: Sweep, root: Path) -> None:
     with streams.announced("checking the cells ..."):
         _parse(sweep, CellParser())
     if root.is_dir():
-        (root / CHECKED).write_text(stamp)
-        (root / CONFIGS).write_text(json.dumps(configs, indent=1) + "\n")
+        write_text(root / CHECKED, stamp)
+        write_json(root / CONFIGS, configs)
 
 
 def _parse(sweep: Sweep, parser: "CellParser") -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sinkablate.errors import UserError
+from sinkablate.files.writing import write_text
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
 
@@ -99,7 +100,7 @@ def mark_failed(run_dir: Path, how: str) -> None:
     """Write down that a cell failed: how, and its last error line."""
     lines = _tail(run_dir / LOG)
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    (run_dir / FAILED).write_text(f"{how}: {errors[-1] if errors else 'it said nothing'}\n")
+    write_text(run_dir / FAILED, f"{how}: {errors[-1] if errors else 'it said nothing'}\n")
 
 
 def summary_of(run_dir: Path) -> dict[str, Any]:

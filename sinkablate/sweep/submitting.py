@@ -1,6 +1,5 @@
 """A sweep as SLURM job arrays, each with a list of cells that is never changed once it is submitted."""
 
-import json
 import os
 import re
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from sinkablate.errors import UserError
 from sinkablate.files.shipped import shipped_root
+from sinkablate.files.writing import write_json, write_text
 from sinkablate.run.cells import CONFIG, Cell, arguments
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
@@ -75,10 +75,10 @@ def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dr
     if dry_run:
         return "\n".join([_script("--dry-run", str(len(lines)), str(listed)), *lines])
     root.mkdir(parents=True, exist_ok=True)
-    listed.write_text("".join(f"{line}\n" for line in lines))
+    write_text(listed, "".join(f"{line}\n" for line in lines))
     shutil.copyfile(sweep.path, root / f"sweep-{number}.yaml")
     job = _script(str(len(lines)), str(listed)).split(";")[0]
-    (root / JOBS).write_text(json.dumps(_jobs(root) | {job: listed.name}, indent=1) + "\n")
+    write_json(root / JOBS, _jobs(root) | {job: listed.name})
     return f"job {job}: {len(lines)} cells of {listed}"
 
 

@@ -1,6 +1,5 @@
 """From a `BackboneConfig` to a timm model with registers and a mechanism in it."""
 
-import difflib
 import re
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from sinkablate.attention.module import Attention, gate_parameters, widen_mlp
 from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
+from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.init import draw_parameters, generator
 from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
 
@@ -107,8 +107,7 @@ def _create(
     key = f"model.backbone.name={config.name}"
     base = config.name.split(".")[0]
     if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3)
-        raise UserError(f"{key}: timm has no such model" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        raise UserError(f"{key}: timm has no such model{did_you_mean(base, timm.list_models(), most=3)}")
     shaped = (
         "embed_dim",
         "depth",
@@ -146,7 +145,7 @@ def _create(
 
 def _why_not(config: BackboneConfig, key: str, error: Exception) -> str:
     """One line for whatever timm raised."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     family, unsized, _ = reason.partition(".__init__() got an unexpected keyword argument 'img_size'")
     if unsized:
         return f"{key}: {family} is not a vision transformer of timm"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sinkablate.config import BackboneConfig
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
 
 BACKBONE_PREFIX = "backbone."
 
@@ -31,8 +31,7 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{key}: truncated or not a checkpoint ({reason})") from error
+        raise UserError(f"{key}: truncated or not a checkpoint ({first_line(error)})") from error
     while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
         content = inner
     tensors = (

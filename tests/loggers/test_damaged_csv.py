@@ -48,6 +48,6 @@ def test_a_damaged_file_is_named_and_kept(content: bytes, tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".metrics.csv.partial").mkdir()
+    (tmp_path / "run").symlink_to("gone")
     with pytest.raises(UserError, match=r"metrics\.csv cannot be written"):
-        resumed(tmp_path, 2)
+        resumed(tmp_path / "run", 2)
