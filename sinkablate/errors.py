@@ -1,10 +1,10 @@
-"""The one exception a user's mistake raises; `__main__` prints it as one line and exits with 2."""
+"""The exception that a user's mistake raises; `__main__` prints it as one line and exits with code 2."""
 
 
-class UserError(Exception):
-    """Something the user asked for cannot be done.
+class UserError(ValueError):
+    """A request that cannot be fulfilled as it was made.
 
-    The message is one line that names the key, file or shard at fault and, where there is one, the way out.
+    The message is a single line that names the key, file or shard at fault and, where possible, says what to do.
     """
 
     def __init__(self, message: str) -> None:
@@ -17,5 +17,5 @@ def first_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line, without the characters by which a name could drive a terminal."""
+    """Put text on one line and replace control characters, which could otherwise drive a terminal."""
     return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))

@@ -68,6 +68,7 @@ MAY_IMPORT = {
         "config",
         "errors",
     },
+    "api": {"compare", "intervene", "diagnose", "diagnostics", "vit", "data", "run", "files", "config", "errors"},
     "sweep": {"cli", "distributed", "run", "files", "process", "config", "errors"},
 }
 """Folder -> the other folders it may import; `__init__` and `__main__` may import all."""

@@ -18,7 +18,7 @@ from sinkablate.diagnose.terminal import print_summary
 from sinkablate.errors import UserError, first_line
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
-from sinkablate.vit.anatomy import blocks_of
+from sinkablate.vit.anatomy import block_numbers
 
 
 def diagnose(
@@ -84,7 +84,7 @@ def diagnose(
         source=source,
         where=where,
         thresholds=thresholds or loaded.thresholds,
-        blocks=_blocks(loaded, blocks),
+        blocks=block_numbers(loaded.model, blocks),
         limit=limit,
         min_side=min_side,
         min_events=min_events,
@@ -115,16 +115,6 @@ def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None
     if run is not None:
         return load_from_run(run, trust=trust)
     return load_timm(backbone) if hf is None else load_hugging_face(hf)
-
-
-def _blocks(loaded: LoadedModel, blocks: list[int] | None) -> list[int]:
-    depth = len(blocks_of(loaded.model))
-    if blocks == []:
-        raise UserError("blocks: name at least one, or leave the key out to measure all")
-    for block in blocks or ():
-        if not -depth <= block < depth:
-            raise UserError(f"blocks: {block} is outside the model's {depth} blocks")
-    return sorted({block % depth for block in blocks}) if blocks else list(range(depth))
 
 
 def pictures_of(loaded: LoadedModel, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:

@@ -14,11 +14,7 @@ from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image, write_atomically
 from sinkablate.diagnose.stripes import attention_maps
-from sinkablate.diagnostics.findings import findings
-from sinkablate.diagnostics.geometry import spectral_spikes
-from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.sensitivity import sensitivity
-from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.errors import UserError
 from sinkablate.figures import sinks as figures
 from sinkablate.figures.maps import busiest
@@ -102,7 +98,8 @@ class Diagnosis:
                 f"min_side={self.min_side})"
             )
         out, thresholds = store.out, self.thresholds
-        heads, blocks_, grid, survival = _tables(records, self.loaded, thresholds, self.blocks)
+        measured = Measurement.of(self.loaded.model, records, thresholds, self.blocks, rebuild_error)
+        heads, blocks_, grid = measured.heads, measured.blocks, measured.sensitivity
         per_image(out / "per_image.npz", records, names, numbers)
         for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
             write_atomically(out / f"{name}.parquet", table.write_parquet)
@@ -120,21 +117,15 @@ class Diagnosis:
         write_json(
             out / "summary.json",
             self.identity()
-            | findings(records, thresholds, self.blocks)
+            | measured.summary
             | {
                 "device": str(device),
-                "image_count": len(names),
                 "skipped": faults,
                 "skipped_by_reason": dict(skipped),
                 "min_events": least,
-                "label_survival": survival,
-                "spectral_spike_max": heads["spectral_spike"].max(),
                 "seconds": seconds,
                 "images_per_second": len(names) / seconds,
-                "rebuild_error": rebuild_error,
                 "peak_memory_gib": peak_memory_gib(),
-                "num_prefix_tokens": records.layout.num_prefix,
-                "num_tokens": records.layout.num_tokens,
                 "threads": torch.get_num_threads(),
                 **provenance(),
             },
@@ -145,24 +136,3 @@ class Diagnosis:
         """Attention maps of the busiest heads on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
         return stripes(attention_maps(self.loaded.model, image, busiest(heads)), name)
-
-
-def _tables(
-    records: Records, loaded: LoadedModel, thresholds: ThresholdConfig, blocks: list[int]
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, dict[str, float | None]]]:
-    largest, spike = spectral_spikes(loaded.model, blocks)
-    heads = (
-        head_table(records, thresholds, blocks)
-        .with_columns(
-            pl.Series("query_key_sigma1", largest.flatten().numpy()),
-            pl.Series("spectral_spike", spike.flatten().numpy()),
-        )
-        .with_columns((pl.col("query_key_sigma1") * pl.col("median_sink_token_norm")).alias("sigma1_sink_norm"))
-    )
-    spikes = heads.group_by("block").agg(
-        pl.col("spectral_spike").max().alias("spectral_spike_max"),
-        pl.col("spectral_spike").mean().alias("spectral_spike_mean"),
-    )
-    table = block_table(records, thresholds, blocks).join(spikes, on="block", how="left").sort("block")
-    later = [place for place, block in enumerate(blocks) if block != 0]  # block 0 stands apart everywhere
-    return heads, table, *sensitivity({name: values[:, later] for name, values in records.heads.items()}, thresholds)

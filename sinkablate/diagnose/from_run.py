@@ -66,6 +66,8 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         loaded = make(saved, stored, state)
     except KeyError as error:
         raise UserError(f"run={run}: config.yaml is not the configuration of a run (no key {error})") from None
+    except UserError:
+        raise
     except (TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None

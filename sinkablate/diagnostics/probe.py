@@ -1,8 +1,9 @@
 """A measuring pass through a model that leaves no trace, for the training callback and pretrained models alike."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.tap import Tap
+from sinkablate.errors import UserError
 
 
 @contextmanager
@@ -49,26 +51,49 @@ def check(model: nn.Module, image: Tensor) -> None:
         recorder.take(np.zeros(1, np.int64))
 
 
+def record(
+    model: nn.Module, batches: Iterable[Tensor], thresholds: ThresholdConfig, blocks: Sequence[int] | None = None
+) -> tuple[Records, float]:
+    """Record every quantity of a model on batches of images, and leave the model as it was.
+
+    Args:
+        model: The original, uncompiled model with fp32 or fp64 weights.
+        batches: Images, (B, C, H, W) each, on any device.
+        thresholds: Thresholds of the quantities.
+        blocks: Numbers of the blocks to measure; None means all of them.
+
+    Returns:
+        The records of all images, and the largest relative error of a rebuilt block.
+
+    Raises:
+        UserError: There are no images, or the model cannot be measured.
+    """
+    device = next(model.parameters()).device
+    recorder, parts, count = Recorder(thresholds), [], 0
+    with measurement_mode(model), Tap(model, recorder, blocks) as tap:
+        for batch in batches:
+            tap.run(batch.to(device))
+            parts.append(recorder.take(np.arange(count, count + len(batch))))
+            count += len(batch)
+    if not parts:
+        raise UserError("images: there are none to measure")
+    return Records.merge(parts), max(tap.rebuild_errors.values())
+
+
 def probe(
     model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig, batch_size: int = 64
 ) -> tuple[Records, float]:
-    """Measure every block of a model on a set of images.
+    """Measure every block of a model on a part of a set of images.
 
     Args:
-        model: The original, uncompiled timm model; it is left as it was.
+        model: The original, uncompiled model; it is left as it was.
         images: (n, C, H, W), on any device.
-        order: Position of each image in the whole set, (n,).
-        thresholds: Of the quantities and rules.
+        order: Position of each image in the set, (n,), rising.
+        thresholds: Thresholds of the quantities.
         batch_size: Images per forward pass.
 
     Returns:
         The records, and the largest relative error of a rebuilt block.
     """
-    device = next(model.parameters()).device
-    recorder = Recorder(thresholds)
-    parts = []
-    with measurement_mode(model), Tap(model, recorder) as tap:
-        for start in range(0, len(images), batch_size):
-            tap.run(images[start : start + batch_size].to(device))
-            parts.append(recorder.take(order[start : start + batch_size]))
-    return Records.merge(parts), max(tap.rebuild_errors.values())
+    records, error = record(model, images.split(batch_size), thresholds)
+    return replace(records, order=order), error

@@ -1,7 +1,7 @@
 """What an edit costs: a classifier's answers, or a toy's error."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.intervene.editor import Judge
@@ -17,14 +17,17 @@ def judge_of(loaded: LoadedModel, targets: list[int] | None) -> Judge:
         loaded: The model.
         targets: Class of each image of the plan, where they are known.
     """
-    if loaded.toy is not None:
-        return toy_judge(loaded.toy)
+    return classifier_judge(loaded.model, targets) if loaded.toy is None else toy_judge(loaded.toy)
 
-    def classifier(last: Tensor, _image: Tensor, number: int) -> dict[str, Tensor]:
-        logits = classify(loaded.model, last)
+
+def classifier_judge(model: nn.Module, targets: list[int] | None) -> Judge:
+    """Return the judge that compares class probabilities; it adds nothing for a model without a classifier."""
+
+    def judge(last: Tensor, _image: Tensor, number: int) -> dict[str, Tensor]:
+        logits = classify(model, last)
         return {} if logits is None else class_effects(logits, None if targets is None else targets[number])
 
-    return classifier
+    return judge
 
 
 def toy_judge(task: ToyTask) -> Judge:

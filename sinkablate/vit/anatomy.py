@@ -62,6 +62,23 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     return list(blocks)
 
 
+def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
+    """Return the numbers of the named blocks, rising; negative numbers count from the last block, None means all.
+
+    Raises:
+        UserError: The list is empty, or a block is outside the model.
+    """
+    depth = len(blocks_of(model))
+    if blocks is None:
+        return list(range(depth))
+    if not blocks:
+        raise UserError("blocks: name at least one, or leave the key out to measure all")
+    for block in blocks:
+        if not -depth <= block < depth:
+            raise UserError(f"blocks: {block} is outside the model's {depth} blocks")
+    return sorted({block % depth for block in blocks})
+
+
 def block_parts(model: nn.Module, index: int) -> BlockParts:
     """Pieces of block `index`.
 

@@ -1,0 +1,1 @@
+"""The functions of the public Python API; `import sinkablate as sa` offers them lazily."""

@@ -1,0 +1,115 @@
+"""Create a vision transformer with any of the mechanisms, for any training loop."""
+
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, Signature
+from typing import Any
+
+import timm
+from torch import nn
+
+from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
+from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean
+from sinkablate.vit.backbone import build_backbone
+
+
+def _options() -> dict[str, tuple[str, Field[Any]]]:
+    """Every keyword of `create_model` that a config class defines: the class's group and the field.
+
+    Fields of the pathway carry the prefix `pathway_`; `pathway` itself is its kind.
+    """
+    nested = ("name", "pretrained", "attention", "pathway")
+    options = {field.name: ("backbone", field) for field in fields(BackboneConfig) if field.name not in nested}
+    options |= {field.name: ("attention", field) for field in fields(AttentionConfig)}
+    for field in fields(PathwayConfig):
+        options["pathway" if field.name == "kind" else f"pathway_{field.name}"] = ("pathway", field)
+    return options
+
+
+OPTIONS = _options()
+
+
+def create_model(
+    name: str = "vit_mini",
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Create a timm vision transformer with registers, another attention mechanism or a global pathway.
+
+    The model is the one that `sinkablate fit` trains with the same settings, and an ordinary `nn.Module`: images
+    (B, C, H, W) to logits (B, K). Parameters that are not loaded are drawn from `seed` and their own names, so that
+    two variants share the values of all parameters that both have; the global random state does not change.
+
+    Args:
+        name: timm's model name, or `vit_mini`. Only timm's plain ViTs can be changed (vit_*, deit3_*, *_dinov2, CLIP,
+            SigLIP); other families are created as they are.
+        pretrained: Load timm's weights for this name from the Hugging Face hub.
+        num_classes: Classes of the head, 0 for none; timm's default for this model.
+        in_chans: Input channels; timm's default for this model.
+        seed: Seed of every parameter that is not loaded.
+        **options: Any key of `model.backbone` (`registers`, `img_size`, `depth`, `drop_path_rate`, `checkpoint`, ...)
+            and of `model.backbone.attention` (`score`, `sink`, `gate`, `gate_position`, ...) under its own name, and
+            the pathway as `pathway="global"`, `pathway_width` and `pathway_gate_init_bias`. The docstrings of
+            `BackboneConfig`, `AttentionConfig` and `PathwayConfig` describe them.
+
+    Raises:
+        UserError: The model or an option is unknown, or the options contradict each other.
+
+    Example::
+
+        model = sa.create_model("vit_small_patch16_224", gate="headwise", registers=4)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+    """
+    groups: dict[str, dict[str, Any]] = {"backbone": {}, "attention": {}, "pathway": {}}
+    for key, value in options.items():
+        if key not in OPTIONS:
+            raise UserError(f"{key}={value}: create_model has no such option{did_you_mean(key, OPTIONS)}")
+        group, field = OPTIONS[key]
+        groups[group][field.name] = tuple(value) if isinstance(value, list) else value
+    config = BackboneConfig(
+        name=name,
+        pretrained=pretrained,
+        attention=AttentionConfig(**groups["attention"]),
+        pathway=PathwayConfig(**groups["pathway"]),
+        **groups["backbone"],
+    )
+    classes, channels, side = _defaults(name)
+    return build_backbone(
+        config,
+        num_classes=classes if num_classes is None else num_classes,
+        in_chans=channels if in_chans is None else in_chans,
+        img_size=config.img_size or side,
+        seed=seed,
+    )
+
+
+def _defaults(name: str) -> tuple[int, int, int]:
+    """Return timm's number of classes, input channels and side for a model; an unknown one is refused later."""
+    try:
+        weights: Any = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+    except RuntimeError:
+        weights = None
+    if weights is None:
+        return 1000, 3, 224
+    channels, side, _ = weights.input_size
+    return weights.num_classes, channels, side
+
+
+def _parameter(key: str, field: Field[Any]) -> Parameter:
+    default = (
+        field.default_factory() if field.default is MISSING and field.default_factory is not MISSING else field.default
+    )
+    return Parameter(key, Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
+
+
+_own = Signature.from_callable(create_model, eval_str=False)
+create_model.__signature__ = _own.replace(  # type: ignore[attr-defined]  # what help() and notebooks complete
+    parameters=[
+        *(parameter for parameter in _own.parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD),
+        *(_parameter(key, field) for key, (_, field) in OPTIONS.items()),
+    ]
+)

@@ -1,0 +1,122 @@
+"""What the functions of the API accept as `images`, turned into batches of tensors."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import Tensor, nn
+
+from sinkablate.data.samples import Encoded
+from sinkablate.diagnose.images import ImageSource, Preparation
+from sinkablate.errors import UserError
+
+Transform = Callable[[Image.Image], Tensor]
+Images = Tensor | str | Path | Iterable[Any]
+"""Images to measure on:
+
+- a batch (n, C, H, W);
+- a list of tensors (C, H, W), PIL images or paths;
+- a location as in `diagnose --images`: a folder, a list file, shards or `builtin`;
+- a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values` or `image`.
+"""
+MIN_SIDE = 1
+PIXELS = ("pixel_values", "image", "images")
+"""Keys under which the batches of common data sets keep their images."""
+
+
+def batches_of(
+    images: Images, model: nn.Module, *, transform: Transform | None = None, batch_size: int = 16
+) -> Iterator[Tensor]:
+    """Yield the images in batches; the batches of a DataLoader stay as they are.
+
+    Args:
+        images: See `Images`.
+        model: The model that will receive them; a timm model knows the transform of its weights.
+        transform: From a PIL image to a tensor (C, H, W), for paths and PIL images.
+        batch_size: Images per batch.
+
+    Raises:
+        UserError: There are no images, an image cannot be read, or no transform is known.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    if isinstance(images, Tensor):
+        if images.ndim < 3 or (images.ndim == 3 and hasattr(model, "patch_embed")):
+            raise UserError(f"images: expected a batch (n, C, H, W), got a tensor of shape {tuple(images.shape)}")
+        yield from images.split(batch_size)
+    elif isinstance(images, str | Path):
+        source = ImageSource(str(images), _preparation(model, transform))
+        yield from _stacked((picture.load() for picture in source.start(0)), batch_size)
+    elif isinstance(images, Sequence) and not (images and isinstance(images[0], Mapping)):
+        yield from _stacked(
+            (_tensor(image, number, model, transform) for number, image in enumerate(images)), batch_size
+        )
+    else:
+        yield from map(_pixels, images)
+
+
+def original(model: nn.Module) -> nn.Module:
+    """Return the module inside `torch.compile` and `DistributedDataParallel` wrappers."""
+    for name in ("_orig_mod", "module"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            return original(inner)
+    return model
+
+
+def _stacked(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
+    while batch := list(islice(tensors, batch_size)):
+        yield torch.stack(batch)
+
+
+def _pixels(batch: Any) -> Tensor:
+    """Return the images of one batch of a DataLoader."""
+    if isinstance(batch, Mapping):
+        batch = next((batch[name] for name in PIXELS if name in batch), None)
+    elif isinstance(batch, Sequence) and batch:
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise UserError(
+            f"images: a batch holds {type(batch).__name__} where a tensor (n, C, H, W) was expected; "
+            f"yield a tensor, a tuple that begins with one, or a mapping with {' or '.join(PIXELS)}"
+        )
+    return batch
+
+
+def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | None) -> Tensor:
+    """Return one item of a list as a tensor (C, H, W)."""
+    if isinstance(image, Tensor):
+        return image
+    prepare = _preparation(model, transform)
+    if isinstance(image, Image.Image):
+        return prepare(Encoded(image, 0, f"image {number}", "images"))
+    if not isinstance(image, str | Path):
+        raise UserError(f"images: item {number} is a {type(image).__name__}; give tensors, PIL images or paths")
+    try:
+        content = Path(image).read_bytes()
+    except OSError as error:
+        raise UserError(f"images: {image} cannot be read: {error.strerror}") from None
+    return prepare(Encoded(content, 0, Path(image).name, str(Path(image).parent)))
+
+
+def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
+    """Return what turns a picture into the model's input; by default the transform of a timm model's weights."""
+    weights = getattr(model, "pretrained_cfg", None)
+    if transform is None and not weights:
+        raise UserError(f"transform: {type(model).__name__} does not come with one; give the function that it needs")
+    data = resolve_data_config(_input_of(model), pretrained_cfg=weights or {})
+    return Preparation(
+        transform or create_transform(**data, is_training=False), in_chans=data["input_size"][0], min_side=MIN_SIDE
+    )
+
+
+def _input_of(model: nn.Module) -> dict[str, Any]:
+    """Return the model's own input size, where it differs from that of its weights."""
+    embed: Any = getattr(model, "patch_embed", None)
+    size, project = getattr(embed, "img_size", None), getattr(embed, "proj", None)
+    channels = getattr(project, "in_channels", None) or getattr(getattr(model, "config", None), "num_channels", 3)
+    return {"input_size": (channels, *size)} if size else {"in_chans": channels}

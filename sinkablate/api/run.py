@@ -1,0 +1,72 @@
+"""Load a trained run for further use in Python."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sinkablate.api.images import Transform
+from sinkablate.config import ThresholdConfig
+from sinkablate.data.probe import ProbeSet
+from sinkablate.diagnose.from_run import load_from_run
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.run.reading import read_yaml
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, as `load_run` returns it."""
+
+    directory: Path
+    """The directory of the run."""
+    config: dict[str, Any]
+    """Its whole configuration: the nested keys of `config.yaml`."""
+    loaded: LoadedModel
+    """The model with its preprocessing, as the commands use it."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with the weights of the last checkpoint, in eval mode on the CPU."""
+        return self.loaded.model
+
+    @property
+    def transform(self) -> Transform | None:
+        """From a PIL image to the model's input (C, H, W); None for a toy, whose inputs are sequences."""
+        return self.loaded.transform
+
+    @property
+    def thresholds(self) -> ThresholdConfig:
+        """The thresholds that the run was measured with while it trained."""
+        return self.loaded.thresholds
+
+    @property
+    def images(self) -> Tensor:
+        """The run's probe images (n, C, H, W), or sequences (n, N, D) of a toy; they are read on first use."""
+        return self.probe_set.images
+
+    @cached_property
+    def probe_set(self) -> ProbeSet:
+        """The probe images with their names and classes."""
+        assert self.loaded.own is not None
+        return self.loaded.own(self.loaded.probe_images)
+
+
+def load_run(directory: str | Path, *, trust: bool = False) -> Run:
+    """Load the last checkpoint of a run together with its preprocessing, probe images and configuration.
+
+    Args:
+        directory: The directory of the run.
+        trust: Allow the configuration of the run to name commands that read its images.
+
+    Raises:
+        UserError: The directory does not hold a run, or its checkpoint is damaged.
+
+    Example::
+
+        run = sa.load_run("runs/vit_mini-gate_reg-s0")
+        m = sa.measure(run.model, run.images)
+    """
+    loaded = load_from_run(str(directory), trust=trust)
+    return Run(Path(directory), read_yaml(Path(directory) / "config.yaml"), loaded)
