@@ -18,10 +18,11 @@ from torch import Tensor
 from benchmarks.interleave import interleave
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.intervene.editor import Editor, no_judge, updates
 from sinkablate.intervene.edits import SINK_EDITS, Edit
 from sinkablate.intervene.replay import ActivationCache, Replay
-from sinkablate.intervene.selection import Plan, rule_named
+from sinkablate.intervene.selection import Plan
 from sinkablate.intervene.values import collect
 from sinkablate.vit.anatomy import block_parts
 

@@ -169,7 +169,9 @@ class SinkDiagnostics(L.Callback):
         if not self.heatmap or self._undrawn is None:
             return
         (step, table), self._undrawn = self._undrawn, None
-        png = heatmap(table, f"step {step}, {table['images'][0]} images; {rules(self.thresholds)[0]}")
+        shown = [rule for rule in rules(self.thresholds) if "figures" in rule.shown]
+        title = f"step {step}, {table['images'][0]} images; {shown[0]}"
+        png = heatmap(table, title, [rule.name for rule in shown])
         target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
         with naming(target):
             target.parent.mkdir(parents=True, exist_ok=True)

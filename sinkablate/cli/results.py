@@ -10,6 +10,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.rules import all_rules, scalar_prefix
 from sinkablate.files.writing import write_atomically
 
 
@@ -76,11 +78,12 @@ def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
 
 def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
     """Events per image and their labels, blocks >= 1."""
-    titles = {"sink": "causal", "sink/adaptive": "adaptive", "sink/effective_causal": "effective causal"}
-    for rule, title in titles.items():
-        if f"{rule}/events" in summary:
-            parts = ", ".join(f"{name} {summary[f'{rule}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
-            table.add_row(f"sinks per image, {title}", f"{summary[f'{rule}/events']:.2f} ({parts})")
+    for rule in all_rules(ThresholdConfig(), gated=True):
+        prefix = scalar_prefix(rule.name)
+        if "fit" in rule.shown and f"{prefix}/events" in summary:
+            parts = ", ".join(f"{name} {summary[f'{prefix}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
+            title = rule.name.replace("effective_", "effective ")
+            table.add_row(f"sinks per image, {title}", f"{summary[f'{prefix}/events']:.2f} ({parts})")
 
 
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:

@@ -100,7 +100,7 @@ def diagnose(
         )
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
     summary = read_json(Path(out) / "summary.json") or {}
-    print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, out)
+    print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, diagnosis.thresholds, out)
     return summary
 
 

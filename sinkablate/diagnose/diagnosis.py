@@ -15,6 +15,7 @@ from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image, write_atomically
 from sinkablate.diagnose.stripes import attention_maps
 from sinkablate.diagnostics.measurement import Measurement
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, rules
 from sinkablate.errors import UserError
 from sinkablate.figures import sinks as figures
 from sinkablate.figures.maps import busiest
@@ -106,8 +107,8 @@ class Diagnosis:
         least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
         (out / "figures").mkdir(exist_ok=True)
         for name, drawn in {
-            "handoff": figures.handoff(blocks_),
-            "frequency": figures.frequency(heads),
+            "handoff": figures.handoff(blocks_, [rule.name for rule in rules(thresholds) if rule.handoff]),
+            "frequency": figures.frequency(heads, [rule.name for rule in rules(thresholds) if "figures" in rule.shown]),
             "atlas": figures.atlas(heads, least, thresholds.nop_max, thresholds.broadcast_min, thresholds.rank_max),
             "token_norms": figures.token_norms(blocks_),
             "sensitivity": figures.sensitivity(grid),
@@ -135,4 +136,4 @@ class Diagnosis:
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:
         """Attention maps of the busiest heads on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
-        return stripes(attention_maps(self.loaded.model, image, busiest(heads)), name)
+        return stripes(attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE)), name)

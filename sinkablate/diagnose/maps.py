@@ -10,6 +10,7 @@ from torch import Tensor
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.figures.maps import Floats, Maps, busiest, patch_grid
@@ -55,7 +56,7 @@ def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, tru
     """
     loaded = load_from_run(str(run), trust=trust)
     assert loaded.own is not None
-    probe, received = loaded.own(images), _Received(busiest(heads, count))
+    probe, received = loaded.own(images), _Received(busiest(heads, ADAPTIVE_RULE, count))
     with (
         measurement_mode(loaded.model),
         Tap(loaded.model, received, sorted({block for block, _ in received.rows})) as tap,

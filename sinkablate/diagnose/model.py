@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig
 from sinkablate.data.probe import ProbeSet
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
@@ -43,7 +44,7 @@ class LoadedModel:
     @property
     def rule(self) -> str:
         """The rule that heads are judged by where none is named."""
-        return "causal" if self.toy is None else "adaptive"
+        return DEFAULT_RULE if self.toy is None else ADAPTIVE_RULE
 
 
 def measurable(model: nn.Module) -> nn.Module:

@@ -5,57 +5,77 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.config import ThresholdConfig
 from sinkablate.data.files import said
-from sinkablate.diagnostics.labels import VERDICTS
+from sinkablate.diagnostics.rules import VERDICTS, Rule, all_rules
 
-SHOWN = ("causal", "lejepa", "def1_0.3", "adaptive", "effective_causal", "effective_adaptive")
-FEW = 10
-"""Below so many images the table carries a warning."""
-EXPLAINED = ("causal", "adaptive")
-"""The default rules: their thresholds and token types are spelled out."""
+FEW_IMAGES = 10
+"""With fewer images than this, a warning is printed below the table."""
 
 
-def print_summary(summary: dict[str, Any], out: str) -> None:
-    """Events per image by rule and label, block 0 apart; what the labels are worth; where it all is."""
+def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str) -> None:
+    """Print the finding, the sinks per image by rule and label, how far the labels can be trusted, and where it all is.
+
+    Args:
+        summary: Content of `summary.json`.
+        thresholds: The thresholds of the rules.
+        out: The directory that holds the results.
+    """
     console = Console(highlight=False)
-    labels = [label.name.lower() for label in VERDICTS]
-    table = Table(
-        title=f"{summary['model']}: sinks per image over {summary['image_count']} images, blocks ≥ 1",
-        title_justify="left",
-    )
-    for column in ("rule", "events", *labels, "block 0"):
-        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
-    for rule in SHOWN:
-        if rule in summary["counts"]:
-            counts, first = summary["counts"][rule], summary["first_block"].get(rule)
-            table.add_row(
-                rule,
-                *(f"{counts[name]:.2f}" for name in ("events", *labels)),
-                f"{first['events']:.2f}" if first else "",
-            )
-    console.print(table)
-    spelled = {text.split(":")[0]: text for text in summary["rules"]}
-    for rule in EXPLAINED:
-        kept = summary["label_survival"][rule]["all"]
-        worth = "" if kept is None else f"; {kept:.0%} of the labels survive every neighboring threshold"
-        console.print(f"{spelled[rule]}\n  on {_places(summary['counts'][rule]) or 'no token'}{worth}", soft_wrap=True)
+    counted = [rule for rule in all_rules(thresholds, gated=True) if rule.name in summary["counts"]]
+    console.print(summary["headline"], soft_wrap=True)
+    console.print(_table(summary, [rule for rule in counted if "diagnose" in rule.shown]))
+    for rule in counted:
+        if "figures" in rule.shown:
+            console.print(_explanation(rule, summary), soft_wrap=True)
+    skipped = f" ({said(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
     console.print(
-        f"rebuilt blocks differ from the model's by at most {summary['rebuild_error']:.1e}; "
+        f"rebuilt blocks differ from the model's own by at most {summary['rebuild_error']:.1e}; "
         f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
-        f"{len(summary['skipped'])} images skipped"
-        + (f" ({said(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else "")
+        f"{len(summary['skipped'])} images skipped{skipped}"
     )
-    if summary["image_count"] < FEW:
+    if summary["image_count"] < FEW_IMAGES:
         console.print(
-            f"{summary['image_count']} images say little: frequencies, medians and payload constancy are over images"
+            f"{summary['image_count']} images are few: frequencies, medians and payload constancy are over images"
         )
     console.print(f"results: {out}", soft_wrap=True)
 
 
-def _places(counts: dict[str, Any]) -> str:
-    """Token types of the events, the commonest first."""
+def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
+    labels = [label.name.lower() for label in VERDICTS]
+    table = Table(
+        title=f"{summary['model']}: sinks per image, blocks ≥ 1, mean over {summary['image_count']} images",
+        title_justify="left",
+    )
+    for column in ("rule", "sinks", *(name.replace("nop", "NOP") for name in labels), "block 0"):
+        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
+    for rule in shown:
+        counts, first = summary["counts"][rule.name], summary["first_block"].get(rule.name)
+        numbers = [counts[name] for name in ("events", *labels)] + ([first["events"]] if first else [])
+        table.add_row(rule.name, *map(short, numbers))
+    return table
+
+
+def _explanation(rule: Rule, summary: dict[str, Any]) -> str:
+    """When a rule reports a sink, in words and as a formula, the tokens that are sinks, and the labels' stability."""
+    by_type = _by_token_type(summary["counts"][rule.name])
+    kept = summary["label_survival"].get(rule.name, {}).get("all")
+    stable = "" if kept is None else f"; {kept:.0%} of the labels stay the same at every neighboring threshold"
+    return f"{rule.title} ({rule})\n  sinks by token type: {by_type or 'none'}{stable}"
+
+
+def _by_token_type(counts: dict[str, Any]) -> str:
+    """Sinks per image by token type, the most frequent first."""
     totals: dict[str, float] = {}
-    for kinds in counts["by_token_type"].values():
-        for kind, value in kinds.items():
-            totals[kind] = totals.get(kind, 0.0) + value
-    return ", ".join(f"{kind} {value:.2f}" for kind, value in sorted(totals.items(), key=lambda x: -x[1]) if value)
+    for by_type in counts["by_token_type"].values():
+        for token_type, value in by_type.items():
+            totals[token_type] = totals.get(token_type, 0.0) + value
+    most_first = sorted(totals.items(), key=lambda item: -item[1])
+    return ", ".join(f"{token_type} {short(value)}" for token_type, value in most_first if value)
+
+
+def short(value: float) -> str:
+    """Two decimals; exactly zero is `0`, and less than half a hundredth `< 0.01`."""
+    if value == 0:
+        return "0"
+    return f"{value:.2f}" if value >= 0.005 else "< 0.01"

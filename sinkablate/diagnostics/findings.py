@@ -1,17 +1,27 @@
 """What a set of records says about a model, as plain numbers: the content of `summary.json`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all, qualified_all, rules_for
+from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all, rules_for
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.tables import HANDOFF_RULES, TOKENS, constancy
+from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, rules
+from sinkablate.diagnostics.tables import TOKENS, constancy
 from sinkablate.vit.tokens import TokenType
 
 Mask = NDArray[np.bool_]
+LABEL_WORDS = {"nop": "NOP", "broadcast": "broadcast", "other": "other"}
+TOKEN_WORDS = {
+    "cls": "class tokens",
+    "register": "registers",
+    "patch": "patches",
+    "null": "null columns",
+    "kv_bias": "k/v-bias columns",
+}
 
 
 def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
@@ -25,21 +35,54 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
         blocks: Numbers of the measured blocks.
     """
     labels = label_all(records, thresholds)
+    counts = label_counts(records, thresholds, blocks)
     first = np.array([block == 0 for block in blocks])
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {
+        "headline": headline(counts, rules(thresholds), int((~first).sum()) * records.heads["mass"].shape[2]),
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
-        **label_counts(records, thresholds, blocks),
+        **counts,
         "group_events": {
             name: _per_image(records.heads[f"{name}_routed_frac"][:, ~first] >= thresholds.event_min)
             if exists
             else None
             for name, exists in groups.items()
         },
-        "payload_constancy_of_broadcast_heads": _constancy_of(labels["causal"][:, ~first], records, ~first),
-        "handoff": _handoff(labels, records, blocks),
+        "payload_constancy_of_broadcast_heads": _constancy_of(labels[DEFAULT_RULE][:, ~first], records, ~first),
+        "handoff": _handoff(
+            {rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}, records, blocks
+        ),
         "massive_activations_per_image": float(records.tokens["massive"].max(axis=1).mean()),
     }
+
+
+def headline(counts: dict[str, Any], candidates: Sequence[Rule], heads: int) -> str:
+    """Say in a sentence how many heads sink, what the sinks do, and on which tokens; or that no head sinks.
+
+    The rule is the first that is shown in figures and has an event.
+
+    Args:
+        counts: Result of `label_counts`.
+        candidates: The rules, in order of preference.
+        heads: Number of heads in blocks >= 1.
+    """
+    shown = [rule for rule in candidates if "figures" in rule.shown]
+    rule = next((rule for rule in shown if counts["counts"][rule.name]["events"]), None)
+    if rule is None:
+        names = " or ".join(rule.name for rule in shown)
+        none = f"No head of blocks >= 1 sinks on any image, by rule {names}."
+        in_first = next(
+            (first for rule in shown if (first := counts["first_block"].get(rule.name)) and first["events"]), None
+        )
+        return none if in_first is None else f"{none} Block 0 has {in_first['events']:.2f} sinks per image."
+    found = counts["counts"][rule.name]
+    labels = [f"{found[name]:.2f} {text}" for name, text in LABEL_WORDS.items() if found[name]]
+    by_type = {kind.label: sum(types[kind.label] for types in found["by_token_type"].values()) for kind in TokenType}
+    most = max(by_type, key=lambda kind: by_type[kind])
+    return (
+        f"{found['events']:.2f} of {heads} heads sink per image (rule {rule.name}: {rule.title}): {', '.join(labels)}; "
+        f"{by_type[most] / found['events']:.0%} of the sinks are {TOKEN_WORDS[most]}."
+    )
 
 
 def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
@@ -108,8 +151,8 @@ def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> 
     mass = {kind: records.mass[kind.label].mean(axis=0) for kind in TOKENS if counts[kind]}
     kinds = records.heads["sink_type"]
     events = {
-        rule: {kind: (is_event(labels[rule]) & (kinds == kind)).sum(axis=(0, 2)) for kind in mass}
-        for rule in HANDOFF_RULES
+        rule: {kind: (is_event(verdicts) & (kinds == kind)).sum(axis=(0, 2)) for kind in mass}
+        for rule, verdicts in labels.items()
     }
     return {
         "first_block_by_events": {rule: _first_led(shares, blocks) for rule, shares in events.items()},

@@ -1,21 +1,29 @@
-"""Sink events and their labels: a rule is a value, applied to gathered records.
+"""The rules that decide when a head has a sink event and how the event is labeled; a rule is a value.
 
-An event is one (image, block, head). No published rule is calibrated: a rule is always printed with its numbers.
+An event is one (image, block, head). No published rule is calibrated, so a rule is always printed with its numbers.
+Everything that lists rules (scalars, tables, figures, terminal, report) iterates over `rules`, so that a rule added
+with `register_rule` appears everywhere. This module does not import torch; `labels.py` applies the rules.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Literal
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.vit.tokens import TokenType
+from sinkablate.errors import UserError
+
+DEFAULT_RULE = "causal"
+"""The rule of the scalars and columns that name no rule, and the default for images."""
+ADAPTIVE_RULE = "adaptive"
+"""The most sensitive rule: the default for toys, and what ranks heads by how often they sink."""
+Place = Literal["fit", "diagnose", "figures"]
+"""Where a rule is shown beyond the files: the closing table of `fit`, that of `diagnose`, figures of single heads."""
 
 
 class Label(IntEnum):
-    """What a rule says of one (image, block, head)."""
+    """The verdict of a rule on one (image, block, head)."""
 
     NONE = 0
     """No event."""
@@ -26,20 +34,31 @@ class Label(IntEnum):
     OTHER = 3
     """An event that is neither."""
     UNDEFINED = 4
-    """A quantity the verdict needs is NaN."""
+    """A quantity that the verdict needs is NaN."""
+
+
+VERDICTS = (Label.NOP, Label.BROADCAST, Label.OTHER, Label.UNDEFINED)
+"""The labels that are counted: all but `NONE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """An event threshold and the two labels; names are those of the quantities it reads."""
+    """An event threshold, the limits of the two labels, and where the rule is shown.
+
+    Quantities are named as in the records (`heads.py`).
+    """
 
     name: str
+    """Part of column and scalar names: letters, digits, `_` and `.`."""
+    title: str
+    """When a head has an event, in plain words."""
     event_quantity: str
     event_min: float
     """An event: the event quantity is at least this."""
-    ratio: str
-    rank: str | None
-    """None: broadcast does not depend on a rank."""
+    ratio: str = "ratio_out"
+    """The value ratio that tells NOP from broadcast."""
+    rank: str | None = "stable_rank"
+    """The stable rank that a broadcast must not exceed; None: broadcast does not depend on a rank."""
     nop_max: float
     """NOP: the ratio is at most this."""
     broadcast_min: float
@@ -47,7 +66,14 @@ class Rule:
     rank_max: float
     """... and the stable rank at most this."""
     size: str = "rel_update"
-    """What qualifies a broadcast: how much the head changes the residual stream."""
+    """The quantity that qualifies a broadcast: how much the head changes the residual stream."""
+    shown: frozenset[Place] = frozenset(("fit", "diagnose", "figures"))
+    """Where the rule is shown; the files contain every rule."""
+    handoff: bool = True
+    """Count events by block and token type, find the block where patches take over, and let the report follow the
+    rule over training."""
+    event_steps: tuple[float, ...] = ()
+    """Other values of `event_min` in the sensitivity table; a rule without any is left out of it."""
 
     def __str__(self) -> str:
         rank = "" if self.rank is None else f" and {self.rank} <= {self.rank_max:g}"
@@ -57,89 +83,120 @@ class Rule:
         )
 
 
+RuleFactory = Callable[[ThresholdConfig], Rule]
+_REGISTERED: list[RuleFactory] = []
+
+
+def register_rule(factory: RuleFactory) -> RuleFactory:
+    """Add a rule to those that every later measurement of this process applies; usable as a decorator.
+
+    Args:
+        factory: Makes the rule from the configured thresholds.
+
+    Raises:
+        UserError: The name is taken, or cannot be part of a column name.
+    """
+    name = factory(ThresholdConfig()).name
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.]*", name) or name.startswith("effective_"):
+        raise UserError(f"rule={name}: a name consists of letters, digits, _ and ., and does not begin with effective_")
+    if name in {rule.name for rule in rules(ThresholdConfig())}:
+        raise UserError(f"rule={name} already exists; choose another name")
+    _REGISTERED.append(factory)
+    return factory
+
+
+def unregister_rule(factory: RuleFactory) -> None:
+    """Take back `register_rule`."""
+    _REGISTERED.remove(factory)
+
+
 def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
-    """`causal`, `lejepa`, one `def1_<eps>` per eps, `adaptive`, in this order."""
+    """`causal`, `lejepa`, one `def1_<eps>` per eps, `adaptive`, then the registered rules, in this order."""
     causal = Rule(
-        name="causal",
+        name=DEFAULT_RULE,
+        title=f"{_percent(thresholds.event_min)} of the queries attend to one token",
         event_quantity="routed_frac",
         event_min=thresholds.event_min,
-        ratio="ratio_out",
-        rank="stable_rank",
         nop_max=thresholds.nop_max,
         broadcast_min=thresholds.broadcast_min,
         rank_max=thresholds.rank_max,
+        event_steps=(0.7, 0.8, 0.95),
     )
-    lejepa = replace(causal, name="lejepa", ratio="ratio_head", rank=None)
+    lejepa = replace(
+        causal,
+        name="lejepa",
+        title=f"{causal.title}, by raw values",
+        ratio="ratio_head",
+        rank=None,
+        shown=frozenset(("diagnose",)),
+        handoff=False,
+        event_steps=(),
+    )
     def1 = (
-        replace(causal, name=f"def1_{eps:g}", event_quantity="min_a", event_min=1 - eps) for eps in thresholds.def1_eps
+        replace(
+            lejepa,
+            name=f"def1_{eps:g}",
+            title=f"every query gives {_percent(1 - eps)} to one token",
+            event_quantity="min_a",
+            event_min=1 - eps,
+            ratio=causal.ratio,
+            rank=causal.rank,
+            shown=frozenset(("diagnose",) if eps == 0.3 else ()),
+        )
+        for eps in thresholds.def1_eps
     )
-    adaptive = replace(causal, name="adaptive", event_min=thresholds.adaptive_min, rank="routed_stable_rank")
-    return (causal, lejepa, *def1, adaptive)
+    adaptive = replace(
+        causal,
+        name=ADAPTIVE_RULE,
+        title=f"{_percent(thresholds.adaptive_min)} of the queries attend to one token",
+        event_min=thresholds.adaptive_min,
+        rank="routed_stable_rank",
+        event_steps=(0.05, 0.2, 0.3),
+    )
+    return (causal, lejepa, *def1, adaptive, *(factory(thresholds) for factory in _REGISTERED))
+
+
+def _percent(share: float) -> str:
+    return f"≥ {100 * share:g} %"
 
 
 def effective(rule: Rule) -> Rule:
-    """The same rule on what an output gate lets through: `gated_*` ratio and rank, the same event.
+    """The same rule on what passes an output gate: `gated_*` ratio and rank, the same event.
 
-    Only the ratio after W_O exists behind the gate, so `lejepa` reads that one too.
+    Only the ratio after W_O exists behind the gate, so `lejepa` reads that one too. In the closing tables only the
+    effective twins of rules that have figures are shown.
     """
     return replace(
         rule,
         name=f"effective_{rule.name}",
+        title=f"{rule.title}, after the gate",
         ratio="gated_ratio_out",
         size="gated_rel_update",
         rank=None if rule.rank is None else f"gated_{rule.rank}",
+        shown=rule.shown - {"figures"} if "figures" in rule.shown else frozenset(),
+        handoff=False,
+        event_steps=(),
     )
 
 
 def all_rules(thresholds: ThresholdConfig, *, gated: bool) -> tuple[Rule, ...]:
-    """The published rules, and the effective twin of each where an output gate exists."""
-    published = rules(thresholds)
-    return (*published, *map(effective, published)) if gated else published
+    """All rules, and the effective twin of each where an output gate exists."""
+    plain = rules(thresholds)
+    return (*plain, *map(effective, plain)) if gated else plain
 
 
-def apply(rule: Rule, quantities: Mapping[str, ArrayLike]) -> NDArray[np.int8]:
-    """Label every entry of equally shaped arrays.
+def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -> Rule:
+    """Return a rule by its name; the effective rules exist for a model with output gates.
 
-    A null column that dominates in an event is NOP by definition; a k/v-bias column is measured like a token.
-    A NaN makes the label UNDEFINED where the verdict needs the number: the rank only for a ratio that allows
-    broadcast, ratio and rank only in an event.
-
-    Args:
-        rule: The rule.
-        quantities: The rule's quantities and `sink_type`, arrays of one shape.
-
-    Returns:
-        `Label` values of that shape.
+    Raises:
+        UserError: The model has no rule of that name.
     """
+    known = {rule.name: rule for rule in all_rules(thresholds, gated=gated)}
+    if name not in known:
+        raise UserError(f"rule={name}: no such rule; choose one of {', '.join(known)}")
+    return known[name]
 
-    def read(name: str) -> NDArray[np.float32]:
-        # As measured: in float64 a stored fp32 .9 would miss a threshold of .9.
-        return np.asarray(quantities[name], dtype=np.float32)
 
-    event, ratio = read(rule.event_quantity), read(rule.ratio)
-    rank = np.zeros_like(ratio) if rule.rank is None else read(rule.rank)
-    null = np.asarray(quantities["sink_type"]) == TokenType.NULL
-    labels = np.select(
-        [
-            np.isnan(event),
-            event < np.float32(rule.event_min),
-            null,
-            np.isnan(ratio),
-            ratio <= np.float32(rule.nop_max),
-            ratio < np.float32(rule.broadcast_min),
-            np.isnan(rank),
-            rank <= np.float32(rule.rank_max),
-        ],
-        [
-            Label.UNDEFINED,
-            Label.NONE,
-            Label.NOP,
-            Label.UNDEFINED,
-            Label.NOP,
-            Label.OTHER,
-            Label.UNDEFINED,
-            Label.BROADCAST,
-        ],
-        default=Label.OTHER,
-    )
-    return labels.astype(np.int8)
+def scalar_prefix(rule: str) -> str:
+    """Where the scalars of a rule are logged: `sink` for the default rule, `sink/<name>` for every other."""
+    return "sink" if rule == DEFAULT_RULE else f"sink/{rule}"

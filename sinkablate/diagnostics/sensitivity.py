@@ -13,11 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.labels import Labels, is_event
-from sinkablate.diagnostics.rules import Label, Rule, apply, rules
+from sinkablate.diagnostics.labels import Labels, apply, is_event
+from sinkablate.diagnostics.rules import Label, Rule, rules
 
 AXES = ("routed_min", "event_min", "ratio", "rank_max")
-EVENT_STEPS = {"causal": (0.7, 0.8, 0.95), "adaptive": (0.05, 0.2, 0.3)}
 RATIO_STEPS = ((0.5, 1.4), (0.75, 1.2), (1.0, 1.0), (1.25, 0.9), (1.5, 0.8))
 """Factors on (nop_max, broadcast_min), from strict to lenient."""
 RANK_STEPS = (1.1, 1.25, 2.0, 3.0)
@@ -35,7 +34,8 @@ class Grid:
     def around(cls, rule: Rule, thresholds: ThresholdConfig) -> "Grid":
         """The grid around a rule; `ratio` holds indices into `RATIO_STEPS`."""
         here = {"routed_min": thresholds.routed_min, "event_min": rule.event_min, "rank_max": rule.rank_max}
-        steps = {"routed_min": thresholds.routed_grid, "event_min": EVENT_STEPS[rule.name], "rank_max": RANK_STEPS}
+        levels = thresholds.routed_grid if rule.event_quantity == "routed_frac" else ()
+        steps = {"routed_min": levels, "event_min": rule.event_steps, "rank_max": RANK_STEPS}
         values = {name: tuple(sorted({*steps[name], at})) for name, at in here.items()}
         values["ratio"] = tuple(range(len(RATIO_STEPS)))
         home = {name: values[name].index(at) for name, at in here.items()} | {"ratio": RATIO_STEPS.index((1.0, 1.0))}
@@ -48,7 +48,7 @@ class Grid:
         return replace(
             self.rule,
             event_min=self.values["event_min"][place["event_min"]],
-            event_quantity="routed_frac" if level == thresholds.routed_min else f"routed_frac_at_{level:g}",
+            event_quantity=self.rule.event_quantity if level == thresholds.routed_min else f"routed_frac_at_{level:g}",
             nop_max=self.rule.nop_max * nop,
             broadcast_min=self.rule.broadcast_min * broadcast,
             rank_max=self.values["rank_max"][place["rank_max"]],
@@ -66,7 +66,7 @@ class Grid:
 def sensitivity(
     heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig
 ) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
-    """Labels over the whole grid, and how many survive next door, for rules `causal` and `adaptive`.
+    """Labels over the whole grid, and how many survive next door, for every rule with `event_steps`.
 
     Args:
         heads: Quantity -> (n, L, H) of the blocks that count, as in `Records`.
@@ -79,7 +79,7 @@ def sensitivity(
     """
     tables, survival = [], {}
     for rule in rules(thresholds):
-        if rule.name in EVENT_STEPS:
+        if rule.event_steps:
             grid = Grid.around(rule, thresholds)
             tables.append(_table(grid, heads, thresholds))
             survival[rule.name] = _survival(grid, heads, thresholds)

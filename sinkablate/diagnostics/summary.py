@@ -9,8 +9,9 @@ import math
 import numpy as np
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all
+from sinkablate.diagnostics.labels import Labels, is_event, label_all
 from sinkablate.diagnostics.records import Array, Records
+from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, scalar_prefix
 from sinkablate.diagnostics.tables import constancy, mean_of, norms_of
 
 
@@ -39,7 +40,7 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
     for name, mass in records.mass.items():
         out[f"sink/mass_{name}"] = mean_of(mass[:, first:])
     for block in range(records.norms.shape[1]):
-        out[f"sink/events/block{block}"] = float(is_event(labels["causal"][:, block]).sum(axis=-1).mean())
+        out[f"sink/events/block{block}"] = float(is_event(labels[DEFAULT_RULE][:, block]).sum(axis=-1).mean())
         out[f"sink/mass_max/block{block}"] = float(records.heads["mass"][:, block].mean(axis=0).max())
     out |= _norm_scalars(records, thresholds)
     out |= {f"gate/{name}": mean_of(heads[f"gate_{name}"]) for name in ("open", "corr") if f"gate_{name}" in heads}
@@ -50,7 +51,7 @@ def _counts(labels: dict[str, Labels]) -> dict[str, float]:
     """Events and labels per image; `causal` under plain names, every other rule under its own."""
     out = {}
     for rule, verdicts in labels.items():
-        prefix = "sink" if rule == "causal" else f"sink/{rule}"
+        prefix = scalar_prefix(rule)
         later, first = verdicts[:, 1:], verdicts[:, :1]
         for where, some in ((prefix, later), (f"{prefix}/first_block", first)):
             for label in VERDICTS:

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import payload_constancy
-from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event, label_all, qualified_all
+from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all
 from sinkablate.diagnostics.norms import norm_summary
 from sinkablate.diagnostics.records import Array, Records
+from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, rules
 from sinkablate.vit.tokens import TokenType
 
 INDICES = ("sink_idx", "sink_type")
 """Quantities that are numbers of something: their mode is reported, not their median."""
 
-HANDOFF_RULES = ("causal", "adaptive")
 TOKENS = (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
 
 
@@ -56,7 +56,7 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
     for name, values in records.heads.items():
         if name not in INDICES and not name.startswith("routed_frac_at_"):
             columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
-    event = is_event(labels["causal"])
+    event = is_event(labels[DEFAULT_RULE])
     for name in ("ratio_out", "stable_rank", "rel_update"):
         columns[f"event_median_{name}"] = _median_over_images(
             np.where(event, records.heads[name], np.float32(nan))
@@ -91,7 +91,7 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
     for place in range(records.norms.shape[1]):
         row: dict[str, float] = {"block": place if blocks is None else blocks[place]}
         row |= {f"mass_{kind}": mean_of(mass[:, place]) for kind, mass in records.mass.items()}
-        for rule in HANDOFF_RULES:
+        for rule in (rule.name for rule in rules(thresholds) if rule.handoff):
             event = is_event(labels[rule][:, place])
             kinds = records.heads["sink_type"][:, place][event]
             row[f"events_{rule}"] = float(event.sum(axis=-1).mean())

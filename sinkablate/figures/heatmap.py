@@ -1,27 +1,34 @@
 """A block x head picture of where the sinks are."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-PANELS = {
-    "median_mass": "median mass on the dominant column",
-    "causal_frequency": "share of images with an event, rule causal",
-    "adaptive_frequency": "share of images with an event, rule adaptive",
-}
 
+def heatmap(table: pl.DataFrame, title: str, rules: Sequence[str]) -> bytes:
+    """Draw the median mass of every head and how often each rule reports a sink, all colors from 0 to 1.
 
-def heatmap(table: pl.DataFrame, title: str) -> bytes:
-    """PNG of three panels over blocks and heads, from a table of `head_table`; all colors run from 0 to 1."""
+    Args:
+        table: One row per block and head, as `head_table` returns it.
+        title: Title of the figure.
+        rules: Names of the rules; one panel each.
+
+    Returns:
+        The content of a PNG file.
+    """
+    panels = {"median_mass": "median mass on the dominant column"} | {
+        f"{rule}_frequency": f"share of images with an event, rule {rule}" for rule in rules
+    }
     blocks, heads = table["block"].n_unique(), table["head"].n_unique()
     width, height = 1.2 + 0.32 * heads, 1.1 + 0.32 * blocks
-    figure = Figure(figsize=(max(9.0, 3 * width), max(2.6, height)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(max(3.0, width) * len(panels), max(2.6, height)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PANELS), sharey=True)
-    for axis, (column, label) in zip(axes, PANELS.items(), strict=True):
+    axes = figure.subplots(1, len(panels), sharey=True)
+    for axis, (column, label) in zip(axes, panels.items(), strict=True):
         values = np.asarray(table.sort("block", "head")[column]).reshape(blocks, heads)
         image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", origin="lower")
         axis.set_title(label, fontsize=8)

@@ -17,9 +17,9 @@ LONGEST_SIDE = 128
 """Example images are made smaller than this many pixels."""
 
 
-def busiest(heads: pl.DataFrame, count: int = SHOWN) -> list[tuple[int, int]]:
-    """(block, head) of the `count` heads with most events of rule `adaptive`, then with most mass on their column."""
-    order = heads.sort(["adaptive_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
+def busiest(heads: pl.DataFrame, rule: str, count: int = SHOWN) -> list[tuple[int, int]]:
+    """(block, head) of the `count` heads with the most events of a rule, then with the most mass on their column."""
+    order = heads.sort([f"{rule}_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
     return sorted(order.select("block", "head").head(count).rows())
 
 

@@ -34,17 +34,15 @@ def whole_numbers(axis: Axes, which: Literal["x", "y"] = "x") -> None:
     axis.locator_params(axis=which, integer=True, min_n_ticks=1)
 
 
-def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
-    """Which tokens take the attention, block by block: share of mass, and share of the events of a rule."""
+def handoff(blocks: pl.DataFrame, rules: Sequence[str]) -> Drawn:
+    """Which tokens receive the attention, block by block: share of the mass, and share of each rule's events."""
     kinds = [kind for kind in TYPE_COLORS if not np.isnan(_column(blocks, f"mass_{kind}")).all()]
-    data = blocks.select("block", *(f"mass_{kind}" for kind in kinds), *(f"events_{rule}_{kind}" for kind in kinds))
-    figure, axes = _axes(1, 2, (8.4, 3.2))
-    for axis, prefix, label in zip(
-        axes,
-        ("mass_", f"events_{rule}_"),
-        ("share of the attention mass", f"share of events, rule {rule}"),
-        strict=True,
-    ):
+    panels = {"mass_": "share of the attention mass"} | {
+        f"events_{rule}_": f"share of events, rule {rule}" for rule in rules
+    }
+    data = blocks.select("block", *(f"{prefix}{kind}" for prefix in panels for kind in kinds))
+    figure, axes = _axes(1, len(panels), (4.2 * len(panels), 3.2))
+    for axis, (prefix, label) in zip(axes, panels.items(), strict=True):
         for kind in kinds:
             axis.plot(
                 data["block"],
@@ -56,11 +54,13 @@ def handoff(blocks: pl.DataFrame, rule: str = "adaptive") -> Drawn:
             )
         axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, ylim=(-0.03, 1.03))
         whole_numbers(axis)
+        if data.select(pl.all_horizontal(pl.col(f"{prefix}{kind}").is_nan().all() for kind in kinds)).item():
+            say(axis, "no event in any block")
     axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
     return figure, data
 
 
-def frequency(heads: pl.DataFrame, rules: tuple[str, ...] = ("causal", "adaptive")) -> Drawn:
+def frequency(heads: pl.DataFrame, rules: Sequence[str]) -> Drawn:
     """How often each head of each block has a sink event."""
     data = heads.select("block", "head", *(f"{rule}_frequency" for rule in rules)).sort("block", "head")
     numbers = data["block"].unique(maintain_order=True).to_list()
@@ -174,7 +174,7 @@ MOVES = {
 """Thresholds that the sensitivity figure moves, one at a time."""
 
 
-def moves(table: pl.DataFrame, rule: str = "causal") -> pl.DataFrame:
+def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
     """Rows of a sensitivity table where one threshold, named in column `axis`, moves and the others stay the rule's."""
     some = table.filter(pl.col("rule") == rule)
     home = some.filter(pl.col("steps") == 0)
@@ -186,14 +186,19 @@ def moves(table: pl.DataFrame, rule: str = "causal") -> pl.DataFrame:
     return pl.concat(rows)
 
 
-def sensitivity(table: pl.DataFrame, rule: str = "causal") -> Drawn:
-    """Events and labels per image while one threshold moves and the others stay at the rule's own."""
-    data = moves(table, rule)
-    figure, axes = _axes(1, len(MOVES), (10.4, 2.9))
-    draw_moves(axes, data)
-    axes[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+def sensitivity(table: pl.DataFrame) -> Drawn:
+    """Events and labels per image while one threshold moves and the others stay at the rule's own; a row per rule."""
+    rules = table["rule"].unique(maintain_order=True).to_list()
+    figure, axes = _axes(len(rules), len(MOVES), (10.4, 0.4 + 2.5 * len(rules)))
+    rows = []
+    for row, rule in enumerate(rules):
+        data = moves(table, rule)
+        of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
+        draw_moves(of_rule, data)
+        of_rule[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+        rows.append(data)
     axes[0].legend(fontsize=7)
-    return figure, data
+    return figure, pl.concat(rows)
 
 
 def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:

@@ -13,12 +13,12 @@ from sinkablate.diagnose.command import device_of, pictures_of, subject_of
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.store import Store, refuse_another
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.rules import Rule
+from sinkablate.diagnostics.rules import Rule, rule_named
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
 from sinkablate.intervene.edits import EDITS, NEED_OTHERS
 from sinkablate.intervene.experiment import Experiment
-from sinkablate.intervene.selection import Head, Plan, choose_heads, parse_heads, rule_named
+from sinkablate.intervene.selection import Head, Plan, choose_heads, parse_heads
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import require_writable

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.labels import apply
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
-from sinkablate.diagnostics.rules import Label, Rule, apply
+from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.validation import Estimate, over_blocks, weighted_median

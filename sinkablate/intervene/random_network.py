@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.diagnostics.labels import Labels, is_event
+from sinkablate.diagnostics.labels import Labels, apply, is_event
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
-from sinkablate.diagnostics.rules import Label, Rule, apply
+from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
 from sinkablate.intervene.editor import Editor, no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.diagnostics.labels import VERDICTS, Labels, is_event
+from sinkablate.config import SelectionConfig
+from sinkablate.diagnostics.labels import Labels, apply, is_event
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.rules import Rule, all_rules, apply
+from sinkablate.diagnostics.rules import VERDICTS, Rule
 from sinkablate.errors import UserError
 from sinkablate.vit.init import generator
 
@@ -21,19 +21,6 @@ CLASSES = VERDICTS[:3]
 
 Head = tuple[int, int]
 """Block, head."""
-
-
-def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -> Rule:
-    """A rule by name; the effective ones exist where a gate does.
-
-    Raises:
-        UserError: There is no such rule for this model.
-    """
-    known = all_rules(thresholds, gated=gated)
-    found = next((rule for rule in known if rule.name == name), None)
-    if found is None:
-        raise UserError(f"rule={name}: there are {', '.join(rule.name for rule in known)}")
-    return found
 
 
 def head_class(labels: Labels) -> str:

@@ -41,7 +41,7 @@ def report(
     out: str,
     overwrite: bool = False,
     title: str = "What the attention sinks do",
-    rule: Literal["causal", "adaptive"] | None = None,
+    rule: str | None = None,
     results: str | None = None,
     metric: str | None = None,
     factors: str | None = None,
@@ -102,7 +102,7 @@ def report(
         primary,
         {"baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect},
     )
-    shown = rule or ("causal" if any(_has_events(run, "causal") for run in found) else "adaptive")
+    shown = _shown_rule(found, rule)
     attention, faults = _maps(found, maps, images, trust=trust)
     return _write(
         target, found, made, said, attention, title=title, rule=shown, metric=metric, notes=[*damaged, *notes, *faults]
@@ -118,6 +118,20 @@ def _check_target(target: Path, overwrite: bool) -> None:
             raise UserError(f"out={target} holds something that is no report; choose another --out")
         if not overwrite:
             raise UserError(f"out={target} holds a report; choose another --out, or give --overwrite true")
+
+
+def _shown_rule(runs: Sequence["Run"], rule: str | None) -> str:
+    """The rule that was named; else the default one, or `adaptive` where no run has an event of it.
+
+    Raises:
+        UserError: No run has labels of that rule.
+    """
+    from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
+
+    known = list(dict.fromkeys(name for run in runs for name in run.rules))
+    if rule is not None and known and rule not in known:
+        raise UserError(f"rule={rule}: no run has labels of this rule; choose one of {', '.join(known)}")
+    return rule or (DEFAULT_RULE if any(_has_events(run, DEFAULT_RULE) for run in runs) else ADAPTIVE_RULE)
 
 
 def _has_events(run: "Run", rule: str) -> bool:

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE, scalar_prefix
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
 from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, moves
-from sinkablate.report.runs import FORMATION_RULES, Run
+from sinkablate.report.runs import Run
 
 DIGITS = 4
 KINDS = tuple(TYPE_COLORS)
@@ -109,7 +110,7 @@ def types_caveat(runs: Sequence[Run], rule: str | None = None) -> str:
 def steps_of_labels(run: Run, rule: str) -> pl.DataFrame | None:
     """Events per image of each label over training steps: columns step, nop, broadcast, other."""
     single = run.heads is not None and not run.heads["block"].max()
-    prefix = ("sink" if rule == "causal" else f"sink/{rule}") + ("/first_block" if single else "")
+    prefix = scalar_prefix(rule) + ("/first_block" if single else "")
     names = {f"{prefix}/{label}": label for label in LABEL_COLORS}
     if run.metrics is None or not set(names) <= set(run.metrics.columns):
         return None
@@ -188,7 +189,7 @@ def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
 
 
 def _labels_by_step(run: Run) -> dict[str, dict[str, list[Any]]]:
-    found = {rule: steps_of_labels(run, rule) for rule in run.rules or FORMATION_RULES}
+    found = {rule: steps_of_labels(run, rule) for rule in run.rules or (DEFAULT_RULE, ADAPTIVE_RULE)}
     return {
         rule: {"step": table["step"].to_list(), **{label: rounded(table[label], 3) for label in LABEL_COLORS}}
         for rule, table in found.items()
@@ -206,7 +207,7 @@ def _frequency_by_step(run: Run) -> dict[str, Any] | None:
         "step": steps,
         **{
             rule: [rounded(row, 3) for row in column(table, f"{rule}_frequency").reshape(-1, len(steps))]
-            for rule in FORMATION_RULES
+            for rule in run.formation_rules
         },
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.figures.maps import Maps, busiest
 from sinkablate.figures.sinks import Drawn
 from sinkablate.report.frames import frames, keyed, some_runs
@@ -41,7 +42,7 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
         figure,
         (),
         "Attention that patches receive, mean over queries; of each run, the heads with most events\n"
-        "(rule adaptive), then with most mass on one column" + (f"; {part}" if part else ""),
+        f"(rule {ADAPTIVE_RULE}), then with most mass on one column" + (f"; {part}" if part else ""),
     )
     rows = [
         {
@@ -66,7 +67,7 @@ def _busiest_of(run: Run, maps: Maps, count: int) -> list[int]:
     if run.heads is None:
         return list(range(min(count, len(maps.heads))))
     mapped = run.heads.filter(pl.struct("block", "head").is_in([{"block": b, "head": h} for b, h in maps.heads]))
-    return [maps.heads.index(key) for key in busiest(mapped, count)]
+    return [maps.heads.index(key) for key in busiest(mapped, ADAPTIVE_RULE, count)]
 
 
 def _row_of_maps(axes: Sequence[Axes], run: Run, maps: Maps, place: int) -> None:

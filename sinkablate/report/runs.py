@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sinkablate.config import flat
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError, printable
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION, diverged
 from sinkablate.run.reading import read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
@@ -27,12 +28,19 @@ STEPS = 24
 CELL = re.compile(r"[0-9a-f]{12}")
 """The directory of a sweep's cell, whose name tells a reader nothing."""
 NEEDS = {
-    "heads": ("block", "head", "images", "token_type", "median_mass", "causal_frequency", "adaptive_frequency"),
+    "heads": (
+        "block",
+        "head",
+        "images",
+        "token_type",
+        "median_mass",
+        f"{DEFAULT_RULE}_frequency",
+        f"{ADAPTIVE_RULE}_frequency",
+    ),
     "blocks": ("block", "mass_patch", "norm_patch_median"),
     "sensitivity": ("rule", "steps", "routed_min", "events", "nop"),
 }
 """Columns without which a table is none of ours."""
-FORMATION_RULES = ("causal", "adaptive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,12 @@ class Run:
     def rules(self) -> list[str]:
         """Names of the rules whose labels were counted."""
         columns = [] if self.heads is None else self.heads.columns
+        return [name.removesuffix("_frequency") for name in columns if name.endswith("_frequency")]
+
+    @property
+    def formation_rules(self) -> list[str]:
+        """Names of the rules whose frequency `formation` follows."""
+        columns = [] if self.formation is None else self.formation.columns
         return [name.removesuffix("_frequency") for name in columns if name.endswith("_frequency")]
 
     @property
@@ -187,6 +201,7 @@ def _fit(path: Path) -> Run:
     check_summary(path / "summary.json", summary or {})
     steps, blocks = _measured(path / "diagnostics"), _measured(path / "diagnostics" / "blocks")
     last = int(steps[-1].stem.split("_")[1]) if steps else None
+    last_blocks = _table(blocks[-1], "blocks") if blocks else None
     variant = printable(str(config.get("variant", path.name)))
     seed = printable(str(config.get("seed_everything", "")))
     return Run(
@@ -201,8 +216,8 @@ def _fit(path: Path) -> Run:
         metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
         heads=_table(steps[-1], "heads") if steps else None,
-        blocks=_table(blocks[-1], "blocks") if blocks else None,
-        formation=_formation(steps),
+        blocks=last_blocks,
+        formation=_formation(steps, _handoff_rules(last_blocks)),
     )
 
 
@@ -255,11 +270,17 @@ def _stripes(path: Path, summary: dict[str, Any]) -> pl.DataFrame:
     return table
 
 
-def _formation(steps: list[Path]) -> pl.DataFrame | None:
+def _handoff_rules(blocks: pl.DataFrame | None) -> list[str]:
+    """Names of the rules whose events a table of blocks counts by token type."""
+    found = [re.fullmatch("events_(.+)_patch", name) for name in ([] if blocks is None else blocks.columns)]
+    return [match[1] for match in found if match]
+
+
+def _formation(steps: list[Path], handoff_rules: list[str]) -> pl.DataFrame | None:
     if not steps:
         return None
     places = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(STEPS, len(steps))).tolist()})
-    columns = ["step", "block", "head", *(f"{rule}_frequency" for rule in FORMATION_RULES)]
+    columns = ["step", "block", "head", *(f"{rule}_frequency" for rule in handoff_rules)]
     whole = pl.concat([read_parquet(steps[place], (), columns) for place in places], how="vertical_relaxed")
     check_grid(steps[0].parent, whole, ("step", "block", "head"))
     return whole

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.geometry import spectral_spikes
-from sinkablate.diagnostics.labels import VERDICTS, label_all
+from sinkablate.diagnostics.labels import label_all
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, VERDICTS
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.toys.model import ToyTransformer
@@ -66,7 +67,7 @@ def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, 
     with measurement_mode(model), Tap(model, watcher) as tap:
         tap.run(tokens)
     records = watcher.take(np.arange(len(tokens)))
-    labels = label_all(records, ThresholdConfig())["adaptive"]
+    labels = label_all(records, ThresholdConfig())[ADAPTIVE_RULE]
     largest, spike = spectral_spikes(model, list(range(len(model.blocks))))
     blocks = []
     for index, found in enumerate(watcher.found):

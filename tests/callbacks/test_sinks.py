@@ -20,8 +20,9 @@ from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.diagnostics.probe import measurement_mode, probe
+from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import scalars
-from sinkablate.diagnostics.tables import HANDOFF_RULES, block_table, head_table
+from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.tokens import TokenType
@@ -189,7 +190,7 @@ def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, t
     assert not first["median_mass"].equals(last["median_mass"])
 
 
-@pytest.mark.parametrize("rule", HANDOFF_RULES)
+@pytest.mark.parametrize("rule", [rule.name for rule in rules(ThresholdConfig()) if rule.handoff])
 def test_the_summary_counts_events_by_type_as_the_table_of_blocks(rule: str, measured: Path) -> None:
     """The table has events per image of each block, and the share of them on each type."""
     summary = json.loads((measured / "summary.json").read_text())

@@ -7,7 +7,8 @@ from direct import NULL, view_of
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.rules import Label, Rule, apply, effective, rules
+from sinkablate.diagnostics.labels import apply
+from sinkablate.diagnostics.rules import Label, Rule, effective, rules
 from sinkablate.vit.tokens import TokenType
 
 T = ThresholdConfig()

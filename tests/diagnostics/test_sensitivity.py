@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.rules import Label, apply, rules
-from sinkablate.diagnostics.sensitivity import AXES, EVENT_STEPS, RATIO_STEPS, Grid, sensitivity
+from sinkablate.diagnostics.labels import apply
+from sinkablate.diagnostics.rules import Label, rules
+from sinkablate.diagnostics.sensitivity import AXES, RATIO_STEPS, Grid, sensitivity
 
 T = ThresholdConfig()
-RULES = {rule.name: rule for rule in rules(T) if rule.name in EVENT_STEPS}
+RULES = {rule.name: rule for rule in rules(T) if rule.event_steps}
 SAFE = {"mass": 0.99, "routed_frac": 1.0, "ratio_out": 1.0, "stable_rank": 1.0, "routed_stable_rank": 1.0}
 """A broadcast by both rules, far from every threshold."""
 
@@ -88,7 +89,7 @@ def test_every_point_counts_what_a_loop_counts(name: str) -> None:
     heads, rule = random_events(1), RULES[name]
     table = sensitivity(heads, T)[0].filter(pl.col("rule") == name)
     routed = sorted((*T.routed_grid, T.routed_min))
-    least = sorted((*EVENT_STEPS[name], rule.event_min))
+    least = sorted((*rule.event_steps, rule.event_min))
     assert table.height == len(routed) * len(least) * len(RATIO_STEPS) * 5
     found = {(row["routed_min"], row["event_min"], row["nop_max"], row["rank_max"]): row for row in table.to_dicts()}
     rank = heads[rule.rank or ""]

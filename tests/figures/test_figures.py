@@ -15,6 +15,7 @@ from sinkablate.diagnostics.sensitivity import sensitivity as sensitivity_table
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.figures.sinks import Drawn, atlas, frequency, handoff, save, sensitivity, token_norms
 
+RULES = ("causal", "adaptive")
 T = ThresholdConfig(adaptive_min=0.01, routed_min=0.2, event_min=0.05, routed_grid=(0.1, 0.3))
 """An untrained model has events under thresholds this low."""
 
@@ -28,8 +29,8 @@ def records() -> Records:
 
 
 FIGURES: dict[str, Callable[[Records], Drawn]] = {
-    "handoff": lambda r: handoff(block_table(r, T)),
-    "frequency": lambda r: frequency(head_table(r, T)),
+    "handoff": lambda r: handoff(block_table(r, T), RULES),
+    "frequency": lambda r: frequency(head_table(r, T), RULES),
     "atlas": lambda r: atlas(head_table(r, T), 2, T.nop_max, T.broadcast_min, T.rank_max),
     "token_norms": lambda r: token_norms(block_table(r, T)),
     "sensitivity": lambda r: sensitivity(sensitivity_table(r.heads, T)[0]),
@@ -50,7 +51,7 @@ def test_a_figure_is_saved_with_its_data_and_labels(name: str, records: Records,
 
 
 def test_the_handoff_shows_the_types_that_occur(records: Records) -> None:
-    figure, data = handoff(block_table(records, T))
+    figure, data = handoff(block_table(records, T), RULES)
     assert [line.get_label() for line in figure.axes[0].lines] == ["cls", "register", "patch"]
     shown = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
     assert shown["register"] == data["mass_register"].to_list()
@@ -69,8 +70,9 @@ def test_the_atlas_leaves_no_head_out(records: Records) -> None:
 def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records) -> None:
     table, _ = sensitivity_table(records.heads, T)
     figure, _ = sensitivity(table)
-    home = table.filter((pl.col("rule") == "causal") & (pl.col("steps") == 0))["events"][0]
-    for axis in figure.axes:
+    home = table.filter(pl.col("steps") == 0)["events"].to_list()
+    assert len(figure.axes) == 4 * len(home)
+    for number, axis in enumerate(figure.axes):
         at = axis.lines[-1].get_xdata()[0]
         events = dict(zip(axis.lines[0].get_xdata().tolist(), axis.lines[0].get_ydata().tolist(), strict=True))
-        assert events[at] == home
+        assert events[at] == home[number // 4]

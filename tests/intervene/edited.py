@@ -9,9 +9,10 @@ from variants import SMALL, livelier, make
 
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.intervene.editor import Editor, no_judge
 from sinkablate.intervene.edits import EDITS
-from sinkablate.intervene.selection import Head, Plan, rule_named
+from sinkablate.intervene.selection import Head, Plan
 from sinkablate.intervene.values import collect
 
 T = ThresholdConfig()

@@ -16,9 +16,10 @@ from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.intervene.edits import EDITS
 from sinkablate.intervene.experiment import Experiment
-from sinkablate.intervene.selection import Plan, choose_heads, rule_named
+from sinkablate.intervene.selection import Plan, choose_heads
 from sinkablate.intervene.store import Rows
 
 DIM, HEADS, DEPTH, PATCHES = 64, 4, 7, 16

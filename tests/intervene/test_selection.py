@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.diagnostics.rules import Label
+from sinkablate.diagnostics.rules import Label, rule_named
 from sinkablate.errors import UserError
 from sinkablate.intervene.command import parse_edits, parse_shard
 from sinkablate.intervene.edits import EDITS
-from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads, rule_named
+from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads
 
 N, L, H = 40, 3, 4
 RNG = np.random.default_rng(0)
@@ -112,5 +112,5 @@ def test_lists_are_read_and_refused() -> None:
             parse_shard(text)
     with pytest.raises(UserError, match="there is no 'zero'"):
         parse_edits("zero")
-    with pytest.raises(UserError, match="rule=causl: there are causal"):
+    with pytest.raises(UserError, match="rule=causl: no such rule; choose one of causal"):
         rule_named("causl", ThresholdConfig())
