@@ -14,12 +14,13 @@ from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.attention_maps import Head
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import measurement_mode, record
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
 from sinkablate.intervene.command import parse_edits, refuse_lonely
 from sinkablate.intervene.editor import Editor
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.judging import classifier_judge
-from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads, rule_named
+from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads
 from sinkablate.intervene.tables import head_table, row_table, validation_table
 from sinkablate.intervene.values import collect
 from sinkablate.vit.anatomy import block_parts, blocks_of

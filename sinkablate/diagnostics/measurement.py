@@ -15,6 +15,7 @@ from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.labels import Labels, label_all
 from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.rules import DEFAULT_RULE
 from sinkablate.diagnostics.sensitivity import sensitivity
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
@@ -101,7 +102,7 @@ class Measurement:
         table = block_table(self.records, self.thresholds, self.block_numbers)
         return table.join(spikes, on="block", how="left").sort("block")
 
-    def labels(self, rule: str = "causal") -> Labels:
+    def labels(self, rule: str = DEFAULT_RULE) -> Labels:
         """Return the label that a rule gives to every image and head.
 
         Args:
@@ -115,7 +116,7 @@ class Measurement:
         """
         known = self._labels
         if rule not in known:
-            raise UserError(f"rule={rule}: unknown rule; choose one of {', '.join(known)}")
+            raise UserError(f"rule={rule}: no such rule; choose one of {', '.join(known)}")
         return known[rule]
 
     @cached_property

@@ -1,7 +1,6 @@
 """A rule that is registered outside the package appears wherever the package's own rules do."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -31,7 +30,7 @@ def fiftieth(thresholds: ThresholdConfig) -> Rule:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `run`, `diagnosis`, `edits` and `report`, made in this order while the rule is registered."""
     root = tmp_path_factory.mktemp("outside")
     register_rule(fiftieth)
@@ -44,7 +43,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         run("report", root / "run", root / "diagnosis", "--rule", "fiftieth", "--out", root / "report").succeeded()
     finally:
         unregister_rule(fiftieth)
-    yield root
+    return root
 
 
 def test_fit_logs_and_stores_it(outputs: Path) -> None:
