@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from sinkablate.compare.analysis import compare_table
+from sinkablate.compare import analysis
 from sinkablate.compare.comparison import Comparison, Primary
 from sinkablate.errors import UserError
 
@@ -57,7 +57,7 @@ def compare(
     """
     if isinstance(factors, str):
         raise UserError(f"factors={factors!r} must be a list of column names")
-    return compare_table(
+    return analysis.compare(
         _polars(frame),
         metric=metric,
         factors=list(factors),

@@ -1,1 +1,1 @@
-"""The verb `compare`: what a table of runs says about its factors, and what it does not. Knows no torch."""
+"""The command `compare`: what a table of runs says about its factors, and what it does not. Does not import torch."""

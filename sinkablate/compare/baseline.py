@@ -1,4 +1,4 @@
-"""Which cell the others are compared with."""
+"""Choose the cell that the others are compared with."""
 
 from collections.abc import Mapping
 
@@ -8,39 +8,39 @@ from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean_or_list
 
 PLAIN = ("none", "0", "false", "off", "baseline")
-"""Levels that say that a mechanism is not there."""
+"""Levels that mean the absence of a mechanism; a factor with exactly one of them starts there."""
 
 
 def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[str]]:
-    """The baseline's level of every factor, and a note on those that were not named.
+    """Return the baseline's level of every factor, and a note on the factors that were not named.
 
     Raises:
-        UserError: A factor or level that is not there, a factor whose baseline is not plain, or a cell without runs.
+        UserError: A factor or level does not exist, a factor has no obvious baseline, or the baseline has no runs.
     """
     for name in given:
         if name not in runs.factors:
-            raise UserError(f"baseline: {name} is not one of the factors{did_you_mean_or_list(name, runs.factors)}")
+            raise UserError(f"baseline={name}: not one of the factors{did_you_mean_or_list(name, runs.factors)}")
     cell, assumed = [], []
     for factor, levels in zip(runs.factors, runs.levels, strict=True):
         plain = [name for name in levels if name.lower() in PLAIN]
         if factor in given:
-            found = level(given[factor])
-            if found not in levels:
-                raise UserError(f"baseline: {factor} has no level {given[factor]}{did_you_mean_or_list(found, levels)}")
+            base = level(given[factor])
+            if base not in levels:
+                raise UserError(f"baseline: {factor} has no level {given[factor]}{did_you_mean_or_list(base, levels)}")
         elif len(levels) == 1:
-            found = levels[0]
+            base = levels[0]
         elif len(plain) == 1:
-            found = plain[0]
-            assumed.append(f"{factor}={found}")
+            base = plain[0]
+            assumed.append(f"{factor}={base}")
         else:
             raise UserError(
-                f"baseline: {factor} has the levels {', '.join(levels[:20])}, and it is not plain which of "
-                f"them is the baseline; say --baseline {factor}=LEVEL"
+                f"baseline: {factor} has the levels {', '.join(levels[:20])}, none of which is an obvious baseline; "
+                f"name one with --baseline {factor}=LEVEL"
             )
-        cell.append(found)
+        cell.append(base)
     chosen = tuple(cell)
     if chosen not in runs.cells:
         raise UserError(f"baseline: there are no runs with {runs.name(chosen)}")
     if not (runs.cells[chosen].seeds or runs.cells[chosen].diverged):
         raise UserError(f"baseline: no run with {runs.name(chosen)} has a finite metric or is marked diverged")
-    return chosen, [f"baseline {', '.join(assumed)} was assumed, not named"] if assumed else []
+    return chosen, [f"the baseline {', '.join(assumed)} was assumed, not named"] if assumed else []

@@ -1,11 +1,11 @@
-"""The verb `compare`."""
+"""The command `compare`."""
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sinkablate.compare.analysis import compare_table
+from sinkablate.compare import analysis
 from sinkablate.compare.comparison import Primary
 from sinkablate.compare.correction import corrected
 from sinkablate.compare.formats import Format, render
@@ -17,8 +17,8 @@ from sinkablate.files.writing import write_text
 if TYPE_CHECKING:
     import polars as pl
 
-UNSEEN_WIDTH = 180
-"""Columns of the tables where there is no terminal."""
+DEFAULT_WIDTH = 180
+"""Width of the tables, in characters, if the output is not a terminal."""
 
 
 def compare(
@@ -41,44 +41,44 @@ def compare(
     out: str | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Say what a table of runs supports: differences, complementary or not, interaction, and how many seeds it takes.
+    """Compare the runs of a table: differences, complementary effects, interactions, and how many seeds they need.
 
-    docs/compare.md says what each sentence means.
+    docs/compare.md explains every sentence of the output.
 
     Args:
-        results: A .csv or .parquet file, one row a run: factors, seed, metrics.
-        metric: Column of numbers; several with commas between.
-        factors: Columns that make the cells, with commas between.
-        baseline: The cell to compare with, as gate=none,registers=0; a factor left out starts at none, 0, false, off or
-            baseline, if it has one of these.
-        where: Only rows with these levels, as config=nop; columns that are no factors may be named.
-        pair_by: Runs of two cells with the same value in this column are pairs; none: there are no pairs.
-        primary: The test that counts, chosen before looking: paired for runs that share their random state by seed,
-            welch for other people's tables. Both are shown.
-        lower_is_better: Smaller is better, for all metrics or for those named, with commas between.
-        margin: Cells that differ by less are the same (TOST), in the metric's units; METRIC=X,METRIC=X for several.
-        detect: An effect to say how many seeds would find it; in the metric's units, as margin.
-        family: What Holm corrects over: the differences of one metric, or of all metrics named.
-        nested: Column of seeds within a run (probe seeds of one backbone); they are averaged.
-        image: Column of images, where a row is one image of a run; intervals resample seeds and images.
-        diverged: Column that says which runs diverged; the column `diverged` if there is one.
-        format: What is printed.
-        out: File to write it to as well.
-        overwrite: Replace the file that is there.
+        results: A .csv or .parquet file with one row per run: factors, seed, metrics.
+        metric: Column of numbers, or several, separated by commas.
+        factors: Columns whose levels make the cells, separated by commas.
+        baseline: Cell to compare with, as in gate=none,registers=0. A factor that is not named starts at its level
+            none, 0, false, off or baseline.
+        where: Use only rows with these levels, as in config=nop; any column can be named.
+        pair_by: Column whose equal values in two cells form pairs; none for unpaired runs.
+        primary: Test that decides, chosen before looking at the results: paired for runs that share their random state
+            by seed, welch for other tables. Both are shown.
+        lower_is_better: Smaller values are better, for all metrics or for those named, separated by commas.
+        margin: Cells that differ by less are equivalent (TOST), in the metric's units; METRIC=X,METRIC=X for several.
+        detect: Effect for which the number of seeds needed is shown, in the metric's units, as for margin.
+        family: What Holm's correction covers: the differences of one metric, or of all metrics named.
+        nested: Column of seeds within a run (probe seeds of one backbone), which are averaged.
+        image: Column of images, if a row is one image of a run; intervals resample seeds and images.
+        diverged: Column that marks diverged runs (default: the column `diverged`, if there is one).
+        format: Format of the output.
+        out: File to which the output is written as well.
+        overwrite: Replace this file if it exists.
 
     Raises:
-        UserError: For a table, column, level or number that cannot be used as asked.
+        UserError: A table, column, level or number cannot be used.
     """
     metrics, smaller = _names(metric, "metric"), _smaller(lower_is_better)
     for name in smaller or ():
         if name not in metrics:
-            raise UserError(f"lower_is_better: {name} is not one of the metrics{did_you_mean_or_list(name, metrics)}")
+            raise UserError(f"lower_is_better={name}: not one of the metrics{did_you_mean_or_list(name, metrics)}")
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
     target = None if out is None else _target(out, results, overwrite)
     frame = _rows(read_table(Path(results)), named_levels(where, "where"))
     unpaired = pair_by == "none" and "none" not in frame.columns
-    found = [
-        compare_table(
+    comparisons = [
+        analysis.compare(
             frame,
             metric=name,
             factors=_names(factors, "factors"),
@@ -94,15 +94,17 @@ def compare(
         )
         for name in metrics
     ]
-    seen = shutil.get_terminal_size((0, 0)).columns
-    text = render(corrected(found) if family == "all" else found, format, seen or UNSEEN_WIDTH, wrap=seen > 0)
+    if family == "all":
+        comparisons = corrected(comparisons)
+    columns = shutil.get_terminal_size((0, 0)).columns
+    text = render(comparisons, format, columns or DEFAULT_WIDTH, wrap=columns > 0)
     if target is not None:
         write_text(target, text + "\n")
     return text
 
 
 def _names(text: str, key: str) -> list[str]:
-    """Words between commas."""
+    """Split names at commas."""
     names = [name.strip() for name in text.split(",")]
     if "" in names:
         raise UserError(f"{key}={text}: a name is empty")
@@ -112,22 +114,22 @@ def _names(text: str, key: str) -> list[str]:
 
 
 def _smaller(given: bool | str) -> list[str] | None:
-    """Metrics of which smaller values are better; None: all."""
+    """Return the metrics for which smaller values are better; None means all of them."""
     if isinstance(given, str):
         return _names(given, "lower_is_better")
     return None if given else []
 
 
 def named_levels(text: str | None, key: str) -> dict[str, str]:
-    """`gate=none,registers=0` as a mapping."""
+    """Parse `gate=none,registers=0` into a mapping."""
     return {} if text is None else dict(_assigned(item, key) for item in _names(text, key))
 
 
 def _rows(frame: "pl.DataFrame", where: dict[str, str]) -> "pl.DataFrame":
-    """Rows with the levels asked for."""
+    """Select the rows with the given levels."""
     for name, value in where.items():
         if name not in frame.columns:
-            raise UserError(f"where: {name}: no such column{did_you_mean_or_list(name, frame.columns)}")
+            raise UserError(f"where={name}: no such column{did_you_mean_or_list(name, frame.columns)}")
         column = levels(frame, name)
         frame = frame.filter(column == level(value))
         if frame.is_empty():
@@ -140,35 +142,35 @@ def _rows(frame: "pl.DataFrame", where: dict[str, str]) -> "pl.DataFrame":
 def _assigned(item: str, key: str) -> tuple[str, str]:
     name, equals, value = item.partition("=")
     if not (name and equals and value):
-        raise UserError(f"{key}: {item} is not NAME=VALUE")
+        raise UserError(f"{key}={item}: must have the form NAME=VALUE")
     return name, value
 
 
 def _amounts(text: str | None, key: str, metrics: Sequence[str]) -> dict[str, float]:
-    """A number for the one metric, or METRIC=X for each."""
+    """Parse a number for the only metric, or METRIC=X for each."""
     if text is None:
         return {}
     if "=" not in text and len(metrics) > 1:
-        raise UserError(f"{key}={text}: the metrics have their own units; say {metrics[0]}={text},{metrics[1]}=X")
+        raise UserError(f"{key}={text}: metrics differ in their units; write {metrics[0]}={text},{metrics[1]}=X")
     given = dict(_assigned(item, key) for item in _names(text, key)) if "=" in text else {metrics[0]: text}
     amounts = {}
     for name, value in given.items():
         if name not in metrics:
-            raise UserError(f"{key}: {name} is not one of the metrics{did_you_mean_or_list(name, metrics)}")
+            raise UserError(f"{key}={name}: not one of the metrics{did_you_mean_or_list(name, metrics)}")
         try:
             amounts[name] = float(value)
         except ValueError as error:
-            raise UserError(f"{key}={value} is not a number") from error
+            raise UserError(f"{key}={value}: not a number") from error
     return amounts
 
 
 def _target(out: str, results: str, overwrite: bool) -> Path:
-    """The file to write, which is not the table itself, nor another that is there."""
+    """Check the file to write: neither the table itself nor another file that exists."""
     target = Path(out)
     if not out or target.is_dir() or not target.parent.is_dir():
         raise UserError(f"out={out}: not a file in a folder that exists")
     if target.resolve() == Path(results).resolve():
-        raise UserError(f"out={out} is the table itself")
+        raise UserError(f"out={out}: this is the table itself; choose another file")
     if target.exists() and not overwrite:
-        raise UserError(f"out={out} is there; choose another, or give --overwrite")
+        raise UserError(f"out={out}: already exists; choose another file or add --overwrite")
     return target

@@ -1,4 +1,4 @@
-"""What a comparison of one metric says, as values."""
+"""The result of a comparison of one metric, as plain values."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +14,17 @@ Claim = Literal["supported", "not supported", "not estimable"]
 class Cell:
     """The runs of one combination of levels.
 
-    `runs` were there, `diverged` of them diverged and `missing` more have no finite metric; the `n` others have the
-    mean and its interval in `mean` and the sample standard deviation `sd`. `nested` counts values averaged into a run.
+    Attributes:
+        name: Name of the cell, as in `gate=none, registers=0`.
+        levels: Its level of each factor.
+        runs: Number of runs in the table.
+        diverged: Number of runs that diverged.
+        missing: Number of runs that did not diverge and have no finite metric.
+        n: Number of the remaining runs.
+        seeds: Their seeds.
+        mean: Mean over these runs, with its interval.
+        sd: Their sample standard deviation.
+        nested: Number of values averaged into each run.
     """
 
     name: str
@@ -31,18 +40,30 @@ class Cell:
 
     @property
     def ended(self) -> int:
-        """Runs of which it is known whether they diverged."""
+        """Number of runs of which it is known whether they diverged."""
         return self.runs - self.missing
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A cell less the baseline, in the metric's units whichever direction is better.
+    """A cell minus the baseline, in the metric's units, whichever direction is better.
 
-    Both estimates are there; `estimate` is the primary one, to which `p` after Holm, `p_equivalent` (TOST, NaN
-    without a margin; after Holm too), `detectable` (80 % power at these n and this spread, before Holm) and
-    `seeds_needed` for the effect the user named belong. `p_sign_flip` is NaN under six pairs, above fifty, and of
-    images. `p_diverged` is Fisher's exact test on the shares of diverged runs after Holm, NaN where none diverged.
+    Attributes:
+        cell: Name of the cell.
+        baseline: Name of the baseline.
+        estimate: The primary one of `paired` and `welch`; the attributes below belong to it.
+        paired: Estimate from runs paired by seed.
+        welch: Estimate from independent runs (Welch's test).
+        pairs: Number of seeds that both cells have.
+        correlation: Pearson's r of the pairs.
+        hedges_g: Standardized difference, corrected for small-sample bias.
+        p_holm: p-value of no difference, after Holm.
+        p_sign_flip: p-value of the sign-flip test; NaN with fewer than 6 or more than 50 pairs, and for images.
+        p_equivalent: p-value of the two one-sided tests (TOST) within the margin, after Holm; NaN without a margin.
+        p_diverged: p-value of Fisher's exact test on the shares of diverged runs, after Holm; NaN if none diverged.
+        detectable: Effect that is detected with 80 % power at this n and spread, before Holm.
+        seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
+        better: True if better and False if worse than the baseline at 5 % after Holm; None if neither is established.
     """
 
     cell: str
@@ -60,17 +81,29 @@ class Difference:
     detectable: float
     seeds_needed: int | None
     better: bool | None
-    """Better (True) or worse (False) than the baseline at 5 % after Holm; None: no difference is established."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """What two levels of two factors, `first` and `second`, do together; other factors at the baseline's levels.
+    """Two levels of two factors together, with the other factors at the baseline's levels.
 
-    `over_first` and `over_second` are the combination's cell less each of them alone. `complementary`: both are better
-    at 5 % (intersection-union test, `p_complementary` its p, two-sided and after Holm over combinations).
-    `interaction` = (both - first) - (second - neither), `p_holm` after Holm over interactions; `kind` reads it so that
-    synergistic means better than the sum of the two effects, and additive is said by TOST within the margin alone.
+    Attributes:
+        first: Level of the first factor, as in `gate=headwise`.
+        second: Level of the second factor.
+        cell: Name of the cell that has both.
+        over_first: The cell with both minus the cell with the first alone.
+        over_second: The cell with both minus the cell with the second alone.
+        p_complementary: p-value of the intersection-union test that both are better, two-sided, after Holm.
+        complementary: Whether both are better at 5 %.
+        interaction: (both - first) - (second - neither), the primary one of the two estimates below.
+        interaction_paired: Estimate from runs paired by seed.
+        interaction_welch: Estimate from independent runs.
+        seeds: Number of seeds that all four cells have (paired), or of the smallest of them.
+        p_holm: p-value of no interaction, after Holm.
+        p_additive: p-value of TOST that the interaction is zero within the margin, after Holm; NaN without a margin.
+        kind: Reading of the interaction. Synergistic: better than the sum of the two effects. Additive: only by TOST.
+        detectable: Interaction that is detected with 80 % power, before Holm.
+        seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
     """
 
     first: str
@@ -93,7 +126,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Omnibus:
-    """F-test that all interaction contrasts of two factors are zero."""
+    """An F-test that all interaction contrasts of two factors are zero."""
 
     factors: tuple[str, str]
     test: str
@@ -104,7 +137,25 @@ class Omnibus:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything said about one metric; `notes` are what a reader must know of the table before any number of it."""
+    """The whole comparison of one metric.
+
+    Attributes:
+        metric: Column that was compared.
+        factors: Columns whose levels make the cells.
+        baseline: Name of the baseline.
+        pair_by: Column that pairs the runs; None for unpaired runs.
+        primary: Test that decides about a difference.
+        lower_is_better: Whether smaller values are better.
+        family: What Holm's correction covers, in words.
+        margin: Difference below which two cells count as the same.
+        detect: Effect for which the number of seeds was computed.
+        cells: All cells, the baseline first.
+        differences: Every other cell minus the baseline.
+        combinations: Every two levels of two factors together.
+        omnibus: F-tests of all interactions of two factors.
+        notes: What a reader must know about the table before its numbers.
+        sentences: The findings in plain sentences.
+    """
 
     metric: str
     factors: tuple[str, ...]

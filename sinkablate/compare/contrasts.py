@@ -1,4 +1,4 @@
-"""Contrasts of cells of runs: paired by seed and as independent cells, side by side."""
+"""Contrasts (weighted sums) of cells, estimated both from runs paired by seed and from independent cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,16 @@ DIFFERENCE = (1.0, -1.0)
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of cells, of the `pairs` seeds that all of them have and of independent cells.
+    """A weighted sum of cells.
 
-    `by_seed` (pairs,) are the contrasts seed by seed. `scale` and `freedom` are what `seeds_needed` asks for: how the
-    primary estimate's error and degrees of freedom grow with the seeds; NaN where images are resampled too, whose part
-    of the error no seed takes away.
+    Attributes:
+        pairs: Number of seeds that all cells have.
+        by_seed: The weighted sum of each of these seeds, (pairs,).
+        paired: Estimate from these seeds.
+        welch: Estimate from independent cells.
+        scale: Standard error of the primary estimate times the square root of the number of seeds, for `seeds_needed`;
+            NaN where images are resampled too, because more seeds do not reduce their part of the error.
+        freedom: Degrees of freedom of the primary estimate per seed beyond the first, for `seeds_needed`.
     """
 
     pairs: int
@@ -35,27 +40,27 @@ class Contrast:
 
 
 def contrast(cells: Sequence[CellRuns | None], weights: Sequence[float], primary: Primary) -> Contrast:
-    """Both estimates of a weighted sum of cells; a cell that is not there leaves nothing of either."""
-    there = [cell for cell in cells if cell is not None]
-    if len(there) < len(cells):
+    """Estimate a weighted sum of cells in both ways; both are NaN if a cell has no runs."""
+    present = [cell for cell in cells if cell is not None]
+    if len(present) < len(cells):
         return Contrast(0, np.empty(0), NOTHING, NOTHING, nan, nan)
-    shared = reduce(lambda seeds, cell: seeds & set(cell.seeds), there[1:], set(there[0].seeds))
-    common = [seed for seed in there[0].seeds if seed in shared]
-    same = [cell.at(common) for cell in there]
+    shared = reduce(lambda seeds, cell: seeds & set(cell.seeds), present[1:], set(present[0].seeds))
+    common = [seed for seed in present[0].seeds if seed in shared]
+    same = [cell.at(common) for cell in present]
     by_seed: Floats = np.sum([w * cell.values for w, cell in zip(weights, same, strict=True)], axis=0)
-    together, apart = _parts(same, by_seed, weights), _independent(there, weights)
-    if any(cell.drawn is not None for cell in there):
-        return Contrast(len(common), by_seed, together, apart, nan, nan)
+    paired_part, welch_part = _same_seeds(same, by_seed, weights), _independent(present, weights)
+    if any(cell.drawn is not None for cell in present):
+        return Contrast(len(common), by_seed, paired_part, welch_part, nan, nan)
     if primary == "paired":
-        return Contrast(len(common), by_seed, together, apart, float(spread(by_seed, _size(same))), 1.0)
-    variances = np.array([(w * cell.sd) ** 2 for w, cell in zip(weights, there, strict=True)])
+        return Contrast(len(common), by_seed, paired_part, welch_part, float(spread(by_seed, _size(same))), 1.0)
+    variances = np.array([(w * cell.sd) ** 2 for w, cell in zip(weights, present, strict=True)])
     total = variances.sum()
     freedom = total**2 / (variances**2).sum() if total > 0 else nan
-    return Contrast(len(common), by_seed, together, apart, float(np.sqrt(total)), float(freedom))
+    return Contrast(len(common), by_seed, paired_part, welch_part, float(np.sqrt(total)), float(freedom))
 
 
-def _parts(same: Sequence[CellRuns], by_seed: Floats, weights: Sequence[float]) -> Part:
-    """Of the same seeds in every cell."""
+def _same_seeds(same: Sequence[CellRuns], by_seed: Floats, weights: Sequence[float]) -> Part:
+    """Estimate the weighted sum from the same seeds in every cell."""
     drawn = [cell.drawn for cell in same if cell.drawn is not None]
     if drawn:
         return bootstrap([cell.values for cell in same], drawn, weights, same_seeds=True)
@@ -64,12 +69,12 @@ def _parts(same: Sequence[CellRuns], by_seed: Floats, weights: Sequence[float]) 
 
 
 def _size(cells: Sequence[CellRuns]) -> float:
-    """The largest value of several cells."""
+    """Return the largest absolute value in several cells."""
     return max(cell.size for cell in cells)
 
 
 def _independent(cells: Sequence[CellRuns], weights: Sequence[float]) -> Part:
-    """Of cells with seeds of their own."""
+    """Estimate the weighted sum from cells with independent seeds."""
     drawn = [cell.drawn for cell in cells if cell.drawn is not None]
     if drawn:
         return bootstrap([cell.values for cell in cells], drawn, weights, same_seeds=False)
@@ -79,7 +84,7 @@ def _independent(cells: Sequence[CellRuns], weights: Sequence[float]) -> Part:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Many contrasts with their inference; `primary` is one of the two others."""
+    """Many contrasts with their inference; `primary` is either `paired` or `welch`."""
 
     contrasts: Sequence[Contrast]
     paired: Inference
@@ -88,6 +93,7 @@ class Estimates:
 
 
 def infer(contrasts: Sequence[Contrast], primary: Primary) -> Estimates:
-    """Intervals and p of many contrasts at once."""
-    together, apart = stack([found.paired for found in contrasts]), stack([found.welch for found in contrasts])
-    return Estimates(contrasts, together, apart, together if primary == "paired" else apart)
+    """Compute the intervals and p-values of many contrasts at once."""
+    paired_parts = stack([contrast.paired for contrast in contrasts])
+    welch_parts = stack([contrast.welch for contrast in contrasts])
+    return Estimates(contrasts, paired_parts, welch_parts, paired_parts if primary == "paired" else welch_parts)

@@ -1,4 +1,4 @@
-"""Holm's correction over a family fixed beforehand, and the verdicts that follow from it."""
+"""Apply Holm's correction over a family of tests fixed beforehand, and derive the verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,124 +13,122 @@ from sinkablate.compare.statistics import ALPHA, Floats, Inference, equivalence,
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with p-values after Holm over all of them together, verdicts, and sentences.
+    """Return comparisons with p-values after Holm over all of them together, verdicts, and sentences.
 
-    Differences to the baseline are a family, so are interactions, complementary claims, and shares of diverged runs;
-    TOST has the families of its differences and interactions. Starts from the estimates, so that a comparison may be
-    corrected again within a larger family.
+    The differences to the baseline form one family, and so do the interactions, the complementary claims, and the
+    shares of diverged runs; the equivalence tests (TOST) of differences and of interactions are families of their own.
+    The correction starts from the estimates, so a comparison can be corrected again within a larger family.
     """
-    differences = [(each, found) for each in comparisons for found in each.differences]
-    combinations = [(each, found) for each in comparisons for found in each.combinations]
-    told, read = _differences(differences), _combinations(combinations)
-    family, tests, claims = _family(comparisons, told, read), iter(told), iter(read)
-    done = [
+    differences = _differences([(comparison, row) for comparison in comparisons for row in comparison.differences])
+    combinations = _combinations([(comparison, row) for comparison in comparisons for row in comparison.combinations])
+    family = _family(comparisons, differences, combinations)
+    next_difference, next_combination = iter(differences), iter(combinations)
+    complete = [
         replace(
-            each,
+            comparison,
             family=family,
-            differences=tuple(next(tests) for _ in each.differences),
-            combinations=tuple(next(claims) for _ in each.combinations),
+            differences=tuple(next(next_difference) for _ in comparison.differences),
+            combinations=tuple(next(next_combination) for _ in comparison.combinations),
         )
-        for each in comparisons
+        for comparison in comparisons
     ]
-    return [replace(each, sentences=sentences(each)) for each in done]
+    return [replace(comparison, sentences=sentences(comparison)) for comparison in complete]
 
 
-def _differences(found: Sequence[tuple[Comparison, Difference]]) -> list[Difference]:
-    """Differences with their p-values and whether they are better."""
-    p_holm = holm([each.estimate.p for _, each in found])
-    same = holm([_same(of, each.estimate) for of, each in found])
-    diverged = _diverged(found)
+def _differences(pairs: Sequence[tuple[Comparison, Difference]]) -> list[Difference]:
+    """Return differences with their p-values and verdicts; each comes with the comparison it belongs to."""
+    p_holm = holm([difference.estimate.p for _, difference in pairs])
+    p_equivalent = holm([_p_equivalent(of, difference.estimate) for of, difference in pairs])
+    p_diverged = _p_diverged(pairs)
     return [
         replace(
-            each,
+            difference,
             p_holm=float(p),
             p_equivalent=float(q),
             p_diverged=float(r),
-            better=(each.estimate.value > 0) != of.lower_is_better if p < ALPHA else None,
+            better=(difference.estimate.value > 0) != of.lower_is_better if p < ALPHA else None,
         )
-        for (of, each), p, q, r in zip(found, p_holm, same, diverged, strict=True)
+        for (of, difference), p, q, r in zip(pairs, p_holm, p_equivalent, p_diverged, strict=True)
     ]
 
 
-def _same(of: Comparison, estimate: Inference) -> float:
-    """p of TOST within the margin; NaN without one."""
+def _p_equivalent(of: Comparison, estimate: Inference) -> float:
+    """Return the p-value of TOST within the margin; NaN without a margin."""
     return nan if of.margin is None else float(equivalence(estimate, of.margin))
 
 
-def _diverged(found: Sequence[tuple[Comparison, Difference]]) -> list[float]:
-    """Fisher's p, after Holm, of every cell's share of diverged runs; NaN in a comparison without any.
+def _p_diverged(pairs: Sequence[tuple[Comparison, Difference]]) -> list[float]:
+    """Return Fisher's p-value, after Holm, for the share of diverged runs of every cell.
 
-    Runs that did not end well or badly say nothing of it. Metrics of the same runs share one test.
+    NaN in a comparison without diverged runs. Runs without a known outcome are not counted. Several metrics of the
+    same runs share one test.
     """
-    cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in found}
-    some = {key: any(cell.diverged for cell in named.values()) for key, named in cells.items()}
+    cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in pairs}
+    any_diverged = {key: any(cell.diverged for cell in named.values()) for key, named in cells.items()}
     tables = []
-    for of, each in found:
-        cell, base = (cells[id(of)][name] for name in (each.cell, each.baseline))
-        tables.append(
-            (cell.name, base.name, cell.diverged, cell.ended, base.diverged, base.ended) if some[id(of)] else None
-        )
+    for of, difference in pairs:
+        cell, base = (cells[id(of)][name] for name in (difference.cell, difference.baseline))
+        counts = (cell.name, base.name, cell.diverged, cell.ended, base.diverged, base.ended)
+        tables.append(counts if any_diverged[id(of)] else None)
     distinct = list(dict.fromkeys(filter(None, tables)))
     p_values = holm([fisher(*counts) if counts[1] and counts[3] else nan for _, _, *counts in distinct])
     known = dict(zip(distinct, map(float, p_values), strict=True))
     return [nan if table is None else known[table] for table in tables]
 
 
-def _combinations(found: Sequence[tuple[Comparison, Combination]]) -> list[Combination]:
-    """Combinations with their p-values and both verdicts."""
-    if not found:
+def _combinations(pairs: Sequence[tuple[Comparison, Combination]]) -> list[Combination]:
+    """Return combinations with their p-values and both verdicts; each comes with the comparison it belongs to."""
+    if not pairs:
         return []
-    signs = np.array([-1 if of.lower_is_better else 1 for of, _ in found])
-    over = [
-        gather([part for _, part in parts])
-        for parts in ([(of, each.over_first) for of, each in found], [(of, each.over_second) for of, each in found])
-    ]
-    complementary = holm(intersection_union(over[0], over[1], signs))
-    p_holm = holm([each.interaction.p for _, each in found])
-    additive = holm([_same(of, each.interaction) for of, each in found])
-    values: Floats = np.array([each.interaction.value for _, each in found])
-    kinds, claims = kind(values, p_holm, additive, signs), claim(complementary)
+    signs = np.array([-1 if of.lower_is_better else 1 for of, _ in pairs])
+    over_first = gather([combination.over_first for _, combination in pairs])
+    over_second = gather([combination.over_second for _, combination in pairs])
+    p_complementary = holm(intersection_union(over_first, over_second, signs))
+    p_holm = holm([combination.interaction.p for _, combination in pairs])
+    p_additive = holm([_p_equivalent(of, combination.interaction) for of, combination in pairs])
+    values: Floats = np.array([combination.interaction.value for _, combination in pairs])
+    kinds, claims = kind(values, p_holm, p_additive, signs), claim(p_complementary)
     return [
         replace(
-            each,
-            p_complementary=float(complementary[place]),
-            complementary=claims[place].item(),
-            p_holm=float(p_holm[place]),
-            p_additive=float(additive[place]),
-            kind=kinds[place].item(),
+            combination,
+            p_complementary=float(p_complementary[index]),
+            complementary=claims[index].item(),
+            p_holm=float(p_holm[index]),
+            p_additive=float(p_additive[index]),
+            kind=kinds[index].item(),
         )
-        for place, (_, each) in enumerate(found)
+        for index, (_, combination) in enumerate(pairs)
     ]
 
 
 def _family(
     comparisons: Sequence[Comparison], differences: Sequence[Difference], combinations: Sequence[Combination]
 ) -> str:
-    """What was corrected over, in words."""
-    metrics = ", ".join(each.metric for each in comparisons)
-    tests = sorted({"paired by seed" if each.primary == "paired" else "Welch's" for each in comparisons})
+    """Return what the correction covers, in words."""
+    metrics = ", ".join(comparison.metric for comparison in comparisons)
+    tests = sorted({"paired by seed" if of.primary == "paired" else "Welch's" for of in comparisons})
     words = (
-        f"Holm over {_many([each.p_holm for each in differences], 'difference', 'differences')} to the baseline "
+        f"Holm over {_count([row.p_holm for row in differences], 'difference', 'differences')} to the baseline "
         f"({' and '.join(tests)}) of {metrics}"
     )
-    apart = []
+    others = []
     if combinations:
-        apart = [
-            _many([each.p_holm for each in combinations], "interaction", "interactions"),
-            _many([each.p_complementary for each in combinations], "complementary claim", "complementary claims"),
+        others = [
+            _count([row.p_holm for row in combinations], "interaction", "interactions"),
+            _count([row.p_complementary for row in combinations], "complementary claim", "complementary claims"),
         ]
-    for p_values, one, many in (
-        ([each.p_equivalent for each in differences], "test of sameness", "tests of sameness"),
-        ([each.p_additive for each in combinations], "test of additivity", "tests of additivity"),
-        ([each.p_diverged for each in differences], "share of diverged runs", "shares of diverged runs"),
+    for p_values, singular, plural in (
+        ([row.p_equivalent for row in differences], "test of equivalence", "tests of equivalence"),
+        ([row.p_additive for row in combinations], "test of additivity", "tests of additivity"),
+        ([row.p_diverged for row in differences], "share of diverged runs", "shares of diverged runs"),
     ):
         if not np.isnan(p_values).all():
-            apart.append(_many(p_values, one, many))
-    return words + (f"; apart from these, each kind by itself, over {', '.join(apart)}" if apart else "")
+            others.append(_count(p_values, singular, plural))
+    return words + (f"; separately for each kind, over {', '.join(others)}" if others else "")
 
 
-def _many(p_values: Sequence[float], one: str, many: str) -> str:
-    """How many tests a family has, and of how many, where some have no inference."""
+def _count(p_values: Sequence[float], singular: str, plural: str) -> str:
+    """Return the number of tests of a family, and of how many if some have no inference."""
     tests, total = int(np.isfinite(p_values).sum()), len(p_values)
-    name = one if total == 1 else many
+    name = singular if total == 1 else plural
     return f"{tests} {name}" if tests == total else f"{tests} of {total} {name} (the others have no inference)"

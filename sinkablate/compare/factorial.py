@@ -1,4 +1,4 @@
-"""Two mechanisms together: two different sentences, and what each needs. All arrays may have leading axes."""
+"""Two mechanisms together: complementary or not, and their interaction. All arrays may have leading axes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,18 +9,18 @@ from scipy import stats
 from sinkablate.compare.statistics import ALPHA, Floats, Inference, spread
 
 INTERACTION = (1.0, -1.0, -1.0, 1.0)
-"""Weights of the cells (both, first alone, second alone, neither): (both - first) - (second - neither)."""
+"""Weights of the cells (both, first alone, second alone, neither) in (both - first) - (second - neither)."""
 
 
 def intersection_union(over_first: Inference, over_second: Inference, sign: Any = 1) -> Any:
-    """p that the combination is not better than both parts: the larger of the two (Berger 1982), made two-sided.
+    """Return the p-value that a combination is not better than each of its parts.
 
-    It is below .05 exactly where both 95 % intervals lie on the better side of zero. No correction is needed for
-    there being two tests. NaN where either has none.
+    It is the larger of the two one-sided p-values (Berger 1982), doubled. It is below .05 exactly where both 95 %
+    intervals lie on the better side of zero, and needs no correction for two tests. NaN where either part is undefined.
 
     Args:
-        over_first: The combination less the first alone.
-        over_second: The combination less the second alone.
+        over_first: The combination minus the first alone.
+        over_second: The combination minus the second alone.
         sign: 1 if larger is better, -1 if smaller is.
     """
     sides = [stats.t.sf(sign * part.value / part.se, part.df) for part in (over_first, over_second)]
@@ -28,18 +28,18 @@ def intersection_union(over_first: Inference, over_second: Inference, sign: Any 
 
 
 def claim(p_complementary: Any) -> Any:
-    """Whether *complementary* is supported, from its p after correction."""
+    """Return whether *complementary* is supported, from its p-value after correction."""
     p = np.asarray(p_complementary)
     return np.select([np.isnan(p), p < ALPHA], ["not estimable", "supported"], "not supported")
 
 
 def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
-    """What an interaction is: synergistic, sub-additive, additive, undetermined, or not estimable.
+    """Classify an interaction as synergistic, sub-additive, additive, undetermined, or not estimable.
 
     Args:
         interaction: Its estimate.
-        p_holm: p of no interaction, after correction.
-        p_additive: p of `equivalence` to zero after correction; NaN where the user named no margin.
+        p_holm: p-value of no interaction, after correction.
+        p_additive: p-value of `equivalence` to zero, after correction; NaN without a margin.
         sign: 1 if larger is better, -1 if smaller is.
     """
     value, p = sign * np.asarray(interaction), np.asarray(p_holm)
@@ -51,10 +51,16 @@ def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
 
 
 def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, float, float] | None:
-    """Hotelling's T² that several interaction contrasts taken seed by seed, (n, contrasts), are all zero: F, its df, p.
+    """Test with Hotelling's T² that several interaction contrasts, paired by seed, are all zero.
 
-    No sphericity is assumed. None where there are not more seeds than contrasts, or no spread (see `spread`, which
-    explains `size`).
+    Sphericity is not assumed.
+
+    Args:
+        contrasts: Contrasts of each seed, (n, contrasts).
+        size: As for `spread`.
+
+    Returns:
+        F, its two degrees of freedom, and p; None unless there are more seeds than contrasts, and spread.
     """
     from statsmodels.stats.multivariate import test_mvmean
 
@@ -65,19 +71,22 @@ def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, 
         or np.linalg.matrix_rank(contrasts - contrasts.mean(axis=0)) < count
     ):
         return None
-    found = test_mvmean(contrasts)
-    return float(found.statistic), float(found.df[0]), float(found.df[1]), float(found.pvalue)
+    test = test_mvmean(contrasts)
+    return float(test.statistic), float(test.df[0]), float(test.df[1]), float(test.pvalue)
 
 
 def omnibus_unpaired(
     values: Sequence[Floats], first: Sequence[str], second: Sequence[str]
 ) -> tuple[float, float, float, float] | None:
-    """F of the interaction in the two-way analysis of variance: F, its df, p; one variance for all cells is assumed.
+    """Test the interaction in a two-way analysis of variance, which assumes one variance for all cells.
 
     Args:
-        values: Of each cell (n_i,).
-        first: Each cell's level of the first factor.
-        second: And of the second.
+        values: Values of each cell, (n_i,).
+        first: Level of the first factor of each cell.
+        second: Level of the second factor of each cell.
+
+    Returns:
+        F, its two degrees of freedom, and p; None without spread or residual degrees of freedom.
     """
     import pandas as pd
     from statsmodels.formula.api import ols

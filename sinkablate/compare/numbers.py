@@ -1,4 +1,4 @@
-"""How numbers are written: as many decimals as the spread between runs deserves."""
+"""Format numbers with as many decimals as the spread between runs supports."""
 
 from math import floor, isfinite, log10, nan
 
@@ -10,7 +10,10 @@ MOST_DECIMALS = 8
 
 
 def decimals(comparison: Comparison) -> int:
-    """Two digits of the median sample sd of the cells; of the largest mean where no cell has any."""
+    """Return the number of decimals that shows two digits of the median sample standard deviation of the cells.
+
+    Where no cell has a spread, a hundredth of the largest mean takes its place.
+    """
     spreads = sorted(cell.sd for cell in comparison.cells if cell.sd > 0)
     scale = (
         spreads[len(spreads) // 2]
@@ -23,28 +26,28 @@ def decimals(comparison: Comparison) -> int:
 
 
 def number(value: float, places: int, *, sign: bool = False) -> str:
-    """With so many decimals, a sign for a difference, NA for what is undefined."""
+    """Format a number with `places` decimals and, for a difference, its sign; NA if it is undefined."""
     if not isfinite(value):
         return NA
     text = f"{value:{'+' if sign else ''},.{places}f}"
     return text.replace("-", "") if sign and not float(text.replace(",", "")) else text
 
 
-def interval(found: Inference, places: int, *, sign: bool = False) -> str:
-    """As [low, high]."""
-    if not (isfinite(found.low) and isfinite(found.high)):
+def interval(estimate: Inference, places: int, *, sign: bool = False) -> str:
+    """Format the interval of an estimate as [low, high]."""
+    if not (isfinite(estimate.low) and isfinite(estimate.high)):
         return NA
-    return f"[{number(found.low, places, sign=sign)}, {number(found.high, places, sign=sign)}]"
+    return f"[{number(estimate.low, places, sign=sign)}, {number(estimate.high, places, sign=sign)}]"
 
 
 def probability(p: float) -> str:
-    """A p-value: three decimals, or < .001."""
+    """Format a p-value with three decimals, or as < .001."""
     if not isfinite(p):
         return NA
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"
 
 
 def p_is(p: float) -> str:
-    """As in a sentence: `p = .012` or `p < .001`."""
+    """Format a p-value for a sentence: `p = .012` or `p < .001`."""
     shown = probability(p)
     return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

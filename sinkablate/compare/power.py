@@ -1,4 +1,4 @@
-"""What the seeds at hand could have found, and how many would find an effect: two-sided tests at 5 %, 80 % power."""
+"""Detectable effects and the number of seeds an effect needs, for two-sided tests at 5 % with 80 % power."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +16,17 @@ SINGLE_RUN: dict[Primary, dict[str, tuple[float, float]]] = {
     "paired": {"pairs without correlation": (2**0.5, 1), "correlation .5": (1, 1), "an interaction": (2, 1)},
     "welch": {"a difference": (2**0.5, 2), "an interaction": (2, 4)},
 }
-"""`scale` of a contrast in standard deviations of a single run, and `freedom`, as `seeds_needed` takes them."""
+"""`scale`, in standard deviations of a single run, and `freedom` of typical contrasts, as in `seeds_needed`."""
 
 
 def noncentrality(df: ArrayLike) -> Any:
-    """The effect, in standard errors, that a t-test finds with 80 % power.
+    """Return the effect, in standard errors, that a t-test detects with 80 % power.
 
-    The power on the wrong side of zero is left out; it is below 1e-5.
+    The power on the wrong side of zero, which is below 1e-5, is left out.
 
     Args:
-        df: Degrees of freedom; NaN for those that are not positive, the normal distribution's for infinitely many.
+        df: Degrees of freedom. The result is NaN where they are not positive, and that of the normal distribution
+            where they are infinite.
     """
     freedom = np.asarray(df, dtype=np.float64)
     freedom = np.where(freedom > 0, freedom, np.nan)
@@ -36,33 +37,35 @@ def noncentrality(df: ArrayLike) -> Any:
 
 
 def detectable(estimate: Inference) -> Any:
-    """The smallest true effect that such an estimate finds with 80 % power, in its units; NaN without inference."""
+    """Return the smallest true effect that an estimate detects with 80 % power, in its units; NaN without inference."""
     return estimate.se * noncentrality(estimate.df)
 
 
 def seeds_needed(effect: float, scales: Sequence[float], freedoms: Sequence[float]) -> Floats:
-    """The fewest seeds that find an effect with 80 % power; NaN where the spread is unknown, or it takes ten million.
+    """Return the smallest number of seeds that detects an effect with 80 % power.
+
+    NaN where the spread is unknown or more than ten million seeds are needed.
 
     Args:
-        effect: Its size.
+        effect: Size of the effect.
         scales: Standard error of each estimate times the square root of the number of seeds.
-        freedoms: Degrees of freedom for each seed beyond the first: 1 for pairs, up to the number of cells otherwise.
+        freedoms: Degrees of freedom per seed beyond the first: 1 for pairs, up to the number of cells otherwise.
     """
     scale, freedom = np.array(scales, dtype=np.float64), np.array(freedoms, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # what a known spread would take: t's quantiles are larger, so that fewer cannot do, and little more is needed
+        # start from a known spread: the quantiles of t are larger, so fewer seeds never suffice and few more are needed
         seeds = np.maximum(np.ceil((noncentrality(np.inf) * scale / effect) ** 2), 2)
     seeds = np.where((scale > 0) & (freedom > 0) & (seeds < MOST_SEEDS), seeds, np.nan)
-    lacking = ~np.isnan(seeds)
-    while lacking.any():
-        n = seeds[lacking]
-        lacking[lacking] = scale[lacking] / np.sqrt(n) * noncentrality(freedom[lacking] * (n - 1)) > abs(effect)
-        seeds[lacking] += 1
+    too_few = ~np.isnan(seeds)
+    while too_few.any():
+        n = seeds[too_few]
+        too_few[too_few] = scale[too_few] / np.sqrt(n) * noncentrality(freedom[too_few] * (n - 1)) > abs(effect)
+        seeds[too_few] += 1
     return seeds
 
 
 def in_single_run_sd(n: int, primary: Primary) -> dict[str, float]:
-    """Detectable effects of n seeds in standard deviations of a single run, for each of `SINGLE_RUN`; NaN for one."""
+    """Return the effects that n seeds detect, in standard deviations of a single run, by name; NaN for one seed."""
     return {
         name: scale / n**0.5 * float(noncentrality(freedom * (n - 1)))
         for name, (scale, freedom) in SINGLE_RUN[primary].items()

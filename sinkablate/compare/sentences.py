@@ -1,6 +1,6 @@
-"""What a comparison says in plain sentences, and no more than its seeds support."""
+"""State the findings of a comparison in plain sentences that claim no more than the seeds support."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
 
 from sinkablate.compare.comparison import Cell, Combination, Comparison, Difference
@@ -9,47 +9,47 @@ from sinkablate.compare.power import MOST_SEEDS, in_single_run_sd
 from sinkablate.compare.statistics import ALPHA
 
 FEW = 10
-"""Fewer seeds a cell are few: what 80 % power needs is then above one standard deviation of a run."""
+"""Fewer seeds per cell are called few: 80 % power then needs an effect above one standard deviation of a run."""
 
 
 def sentences(comparison: Comparison) -> tuple[str, ...]:
-    """Differences, combinations, and what the seeds could have found, in this order."""
+    """Return sentences about differences, combinations, and the effects that the seeds could detect, in this order."""
     places = decimals(comparison)
     cells = {cell.name: cell for cell in comparison.cells}
     return (
-        *(_difference(comparison, found, places, cells) for found in comparison.differences),
-        *(line for found in comparison.combinations for line in _combination(comparison, found, places)),
+        *(_difference(comparison, difference, places, cells) for difference in comparison.differences),
+        *(line for combination in comparison.combinations for line in _combination(comparison, combination, places)),
         *_omnibus(comparison),
         *_power(comparison, places),
     )
 
 
-def _difference(of: Comparison, found: Difference, places: int, cells: Mapping[str, Cell]) -> str:
-    """A cell against the baseline."""
-    shown = number(found.estimate.value, places, sign=True)
-    if isnan(found.p_holm):
-        verdict = "no inference (too few runs, or no spread)"
+def _difference(of: Comparison, difference: Difference, places: int, cells: Mapping[str, Cell]) -> str:
+    """Describe a cell against the baseline."""
+    shown = number(difference.estimate.value, places, sign=True)
+    if isnan(difference.p_holm):
+        verdict = "no inference (too few runs or no spread)"
     else:
-        shown += f" {interval(found.estimate, places, sign=True)}"
-        p = f"({p_is(found.p_holm)} after Holm)"
+        shown += f" {interval(difference.estimate, places, sign=True)}"
+        p = f"({p_is(difference.p_holm)} after Holm)"
         verdict = (
-            f"no difference is established {p}, which does not make them equal"
-            if found.better is None
-            else f"{'better' if found.better else 'worse'} {p}"
+            f"no difference is established {p}, which does not show that they are equal"
+            if difference.better is None
+            else f"{'better' if difference.better else 'worse'} {p}"
         )
-    if found.p_equivalent < ALPHA:
-        same = f"the same within ±{of.margin:g} (TOST, {p_is(found.p_equivalent)} after Holm)"
-        verdict = same if found.better is None else f"{verdict}, and {same}"
-    elif isfinite(found.p_equivalent):
-        verdict += f"; not shown to be the same within ±{of.margin:g}"
-    if found.p_diverged < ALPHA:
-        verdict += f"; its share of diverged runs differs (Fisher, {p_is(found.p_diverged)} after Holm)"
-    among = _survivors(cells[found.cell], cells[found.baseline])
-    return f"{found.cell}: {shown} against {found.baseline}{among}: {verdict}."
+    if difference.p_equivalent < ALPHA:
+        same = f"equivalent within ±{of.margin:g} (TOST, {p_is(difference.p_equivalent)} after Holm)"
+        verdict = same if difference.better is None else f"{verdict}, and {same}"
+    elif isfinite(difference.p_equivalent):
+        verdict += f"; not shown to be equivalent within ±{of.margin:g}"
+    if difference.p_diverged < ALPHA:
+        verdict += f"; its share of diverged runs differs (Fisher, {p_is(difference.p_diverged)} after Holm)"
+    among = _survivors(cells[difference.cell], cells[difference.baseline])
+    return f"{difference.cell}: {shown} against {difference.baseline}{among}: {verdict}."
 
 
 def _survivors(cell: Cell, base: Cell) -> str:
-    """That a difference is one of the runs that did not diverge, where some did."""
+    """Say that a difference is between the runs that did not diverge, if some did."""
     return (
         f", among the runs that did not diverge ({cell.ended - cell.diverged} of {cell.ended} and "
         f"{base.ended - base.diverged} of {base.ended})"
@@ -58,36 +58,40 @@ def _survivors(cell: Cell, base: Cell) -> str:
     )
 
 
-def _combination(of: Comparison, found: Combination, places: int) -> list[str]:
-    """The two sentences about two mechanisms together."""
+def _combination(of: Comparison, combination: Combination, places: int) -> list[str]:
+    """Return the two sentences about two mechanisms together."""
     return [
-        f"{found.first} and {found.second}: {line}."
-        for line in (_complementary(of, found, places), _interaction(of, found, places))
+        f"{combination.first} and {combination.second}: {line}."
+        for line in (_complementary(of, combination, places), _interaction(of, combination, places))
     ]
 
 
-def _complementary(of: Comparison, found: Combination, places: int) -> str:
-    """Is the combination better than each part alone?"""
-    if found.complementary == "not estimable":
-        return "whether they are complementary cannot be said (runs are missing, too few, or without spread)"
+def _complementary(of: Comparison, combination: Combination, places: int) -> str:
+    """Say whether the combination is better than each part alone."""
+    if combination.complementary == "not estimable":
+        return "whether they are complementary is unknown (runs are missing, too few, or without spread)"
     over = " and ".join(
         f"{number(part.value, places, sign=True)} {interval(part, places, sign=True)} over {name} alone"
-        for part, name in ((found.over_first, found.first), (found.over_second, found.second))
+        for part, name in ((combination.over_first, combination.first), (combination.over_second, combination.second))
     )
     return (
-        f"complementary is {found.complementary}: together {over} ({p_is(found.p_complementary)} after Holm; it "
-        f"takes both intervals {'below' if of.lower_is_better else 'above'} zero, and p below .05)"
+        f"complementary is {combination.complementary}: together {over} "
+        f"({p_is(combination.p_complementary)} after Holm; supported means both intervals "
+        f"{'below' if of.lower_is_better else 'above'} zero and p below .05)"
     )
 
 
-def _interaction(of: Comparison, found: Combination, places: int) -> str:
-    """Is it more or less than the sum of its parts?"""
-    value = number(found.interaction.value, places, sign=True)
-    if found.kind == "not estimable":
-        return f"interaction {value}, without an interval (it needs two seeds in each of four cells, and spread)"
+def _interaction(of: Comparison, combination: Combination, places: int) -> str:
+    """Say whether the combination brings more or less than the sum of its parts."""
+    value = number(combination.interaction.value, places, sign=True)
+    if combination.kind == "not estimable":
+        return f"interaction {value}, without an interval (that needs spread and two seeds in each of four cells)"
     sign = -1 if of.lower_is_better else 1
-    alone = [sign * (over.value - found.interaction.value) for over in (found.over_first, found.over_second)]
-    harm = max(alone) < 0  # what one brings beside the other, less the interaction, is what it brings alone
+    alone = [
+        sign * (over.value - combination.interaction.value)
+        for over in (combination.over_first, combination.over_second)
+    ]
+    harm = max(alone) < 0  # effect of one on top of the other, minus the interaction: its effect alone
     verdict = {
         "synergistic": "synergistic is supported: together they bring more than the sum of their effects"
         if not harm
@@ -95,19 +99,20 @@ def _interaction(of: Comparison, found: Combination, places: int) -> str:
         "sub-additive": "sub-additive is supported: together they bring less than the sum of their effects"
         if not harm
         else "sub-additive is supported: each harms, and together they harm more than the sum of their effects",
-        "additive": f"additive within ±{of.margin or 0:g} is supported (TOST, {p_is(found.p_additive)} after Holm)",
-        "undetermined": "not distinguishable from additive, which does not make it additive",
-    }[found.kind]
-    if found.kind in ("synergistic", "sub-additive") and found.p_additive < ALPHA:
-        verdict += f", though by less than {of.margin:g}"
+        "additive": f"additive within ±{of.margin or 0:g} is supported "
+        f"(TOST, {p_is(combination.p_additive)} after Holm)",
+        "undetermined": "not distinguishable from additive, which does not show that it is additive",
+    }[combination.kind]
+    if combination.kind in ("synergistic", "sub-additive") and combination.p_additive < ALPHA:
+        verdict += f", although by less than {of.margin:g}"
     return (
-        f"interaction {value} {interval(found.interaction, places, sign=True)} ({p_is(found.p_holm)} after Holm): "
-        f"{verdict}"
+        f"interaction {value} {interval(combination.interaction, places, sign=True)} "
+        f"({p_is(combination.p_holm)} after Holm): {verdict}"
     )
 
 
 def _omnibus(of: Comparison) -> list[str]:
-    """The F-test over several interaction contrasts."""
+    """Report the F-tests over several interaction contrasts."""
     return [
         f"All interactions of {test.factors[0]} and {test.factors[1]} together: F({test.df[0]:g}, {test.df[1]:g}) "
         f"= {test.f:.2f}, {p_is(test.p)} ({test.test})."
@@ -116,59 +121,61 @@ def _omnibus(of: Comparison) -> list[str]:
 
 
 def _power(of: Comparison, places: int) -> list[str]:
-    """What these seeds could find, and how many would find the effect that was named."""
+    """Say which effects these seeds can detect, and how many seeds the effect of `detect` needs."""
     lines = [_few(of)]
-    for name, found in (("a difference", of.differences), ("an interaction", of.combinations)):
-        behind = [_behind(of, each) for each in found if each.seeds_needed is not None]
-        least = [each.detectable for each in found if isfinite(each.detectable)]
-        needed = [each.seeds_needed for each in found if each.seeds_needed is not None]
-        if least:
-            span = _span([number(size, places) for size in (min(least), max(least))])
-            line = f"At the spread seen here, and before Holm, 80 % power finds {name} of {span}"
+    rows: Sequence[Difference | Combination]
+    for name, rows in (("a difference", of.differences), ("an interaction", of.combinations)):
+        used = [_sample_size(of, row) for row in rows if row.seeds_needed is not None]
+        detectable = [row.detectable for row in rows if isfinite(row.detectable)]
+        needed = [row.seeds_needed for row in rows if row.seeds_needed is not None]
+        if detectable:
+            span = _span([number(size, places) for size in (min(detectable), max(detectable))])
+            line = f"At the observed spread and before Holm, 80 % power detects {name} of {span}"
             if needed:
                 seeds = _span([f"{count:,}" for count in (min(needed), max(needed))])
                 line += (
-                    f"; one of {of.detect:g} needs {seeds} seeds a cell, judged by the spread of "
-                    f"{_span([str(count) for count in (min(behind), max(behind))])} {_what(of)}"
+                    f"; one of {of.detect:g} needs {seeds} seeds per cell, estimated from the spread of "
+                    f"{_span([str(count) for count in (min(used), max(used))])} {_sample(of)}"
                 )
             lines.append(line + ".")
-        unknown = len(found) - len(needed)
+        unknown = len(rows) - len(needed)
         if of.detect is not None and unknown:
             lines.append(
-                f"How many seeds {name} of {of.detect:g} needs cannot be said for {unknown} of {len(found)}: "
-                f"no spread, fewer than three {_what(of)}, images that vary too, or more than {MOST_SEEDS:,}."
+                f"The number of seeds for {name} of {of.detect:g} is unknown for {unknown} of {len(rows)}: no spread, "
+                f"fewer than three {_sample(of)}, images that vary as well, or more than {MOST_SEEDS:,} seeds."
             )
     if of.detect is None and len(lines) > 1:
-        lines.append("Name an effect with --detect to hear how many seeds it needs.")
+        lines.append("With --detect EFFECT, the number of seeds that this effect needs is shown.")
     return lines
 
 
-def _what(of: Comparison) -> str:
+def _sample(of: Comparison) -> str:
+    """Return what the sample size of the primary test counts."""
     return "pairs" if of.primary == "paired" else "seeds"
 
 
-def _behind(of: Comparison, found: Difference | Combination) -> int:
-    """Pairs that a contrast is of, or the seeds of its smallest cell."""
-    if isinstance(found, Combination):
-        return found.seeds
+def _sample_size(of: Comparison, row: Difference | Combination) -> int:
+    """Return the number of pairs behind a contrast, or of seeds in its smallest cell."""
+    if isinstance(row, Combination):
+        return row.seeds
     cells = {cell.name: cell.n for cell in of.cells}
-    return found.pairs if of.primary == "paired" else min(cells[found.cell], cells[found.baseline])
+    return row.pairs if of.primary == "paired" else min(cells[row.cell], cells[row.baseline])
 
 
 def _span(ends: list[str]) -> str:
-    """From the smallest to the largest."""
+    """Return the smallest and the largest as a range, or the one value if both are equal."""
     return " to ".join(dict.fromkeys(ends))
 
 
 def _few(of: Comparison) -> str:
-    """What so few seeds can find at all, in standard deviations of a run."""
-    fewest, what = min((_behind(of, found) for found in of.differences), default=0), _what(of)
+    """Say which effects the smallest number of seeds can detect, in standard deviations of a run."""
+    fewest, sample = min((_sample_size(of, row) for row in of.differences), default=0), _sample(of)
     if fewest < 2:
-        return f"The fewest {what} behind a difference are {fewest}: nothing can be inferred there."
+        return f"The smallest number of {sample} behind a difference is {fewest}: nothing can be inferred from it."
     sizes = in_single_run_sd(fewest, of.primary)
     effects = ", ".join(f"{size:.1f} for {name}" for name, size in sizes.items())
-    few = ", which are few" if fewest < FEW else ""
+    few = ", which is few" if fewest < FEW else ""
     return (
-        f"The fewest {what} behind a difference are {fewest}{few}: 80 % power needs a true effect, in standard "
-        f"deviations of a run, of {effects}."
+        f"The smallest number of {sample} behind a difference is {fewest}{few}: 80 % power needs a true effect, in "
+        f"standard deviations of a run, of {effects}."
     )

@@ -1,8 +1,7 @@
-"""Pure statistics of seeds: values have the seeds on their last axis, and every axis before it is carried along.
+"""Statistics over seeds, as pure functions: seeds are on the last axis of all values, other axes are batch axes.
 
-Everything with an interval is an estimate with a standard error and t's degrees of freedom, so that one route serves
-paired differences, Welch's, contrasts of four cells and the bootstrap; where scipy or statsmodels has the same test,
-the tests ask for the same numbers.
+Everything with an interval is an estimate with a standard error and the degrees of freedom of t, so the same functions
+serve paired differences, Welch's test, contrasts of four cells, and the bootstrap.
 """
 
 from collections.abc import Sequence
@@ -18,17 +17,18 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 FEWEST_SIGN_FLIPS = 6
-"""With fewer pairs the smallest two-sided p of a sign-flip test, 2 / 2^n, is above .05."""
+"""With fewer pairs, the smallest two-sided p-value of a sign-flip test, 2 / 2^n, is above .05."""
 MOST_SIGN_FLIPS = 50
 NOISE = 1e-12
-"""A spread below this share of the values is rounding, not spread."""
+"""A standard deviation below this fraction of the values is rounding."""
 
 
 @dataclass(frozen=True)
 class Inference:
-    """An estimate, its 95 % t-interval and the two-sided p of zero; all numbers, or all arrays of one shape.
+    """An estimate with its standard error, degrees of freedom, 95 % t-interval and two-sided p-value of zero.
 
-    NaN in all but `value` where there is nothing to infer from: one run, or no spread.
+    The fields are numbers, or arrays of one shape. All but `value` are NaN where nothing can be inferred, as from one
+    run or without spread.
     """
 
     value: Any
@@ -39,12 +39,12 @@ class Inference:
     p: Any
 
     def __getitem__(self, index: int) -> "Inference":
-        """One of many, as plain numbers."""
+        """Return one of many estimates, as plain numbers."""
         return Inference(*(float(getattr(self, name)[index]) for name in ("value", "se", "df", "low", "high", "p")))
 
 
 def gather(parts: Sequence[Inference]) -> Inference:
-    """Many as one, of arrays."""
+    """Return many estimates as one, with arrays as fields."""
     return Inference(
         *(
             np.array([getattr(part, name) for part in parts], dtype=np.float64)
@@ -54,7 +54,7 @@ def gather(parts: Sequence[Inference]) -> Inference:
 
 
 def inference(value: ArrayLike, se: ArrayLike, df: ArrayLike) -> Inference:
-    """Student's interval and p from a standard error; NaN where the error is zero, undefined, or has no freedom."""
+    """Compute Student's interval and p-value; NaN without degrees of freedom or a positive standard error."""
     value, se, df = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (value, se, df)))
     usable = (se > NOISE * np.abs(value)) & (df > 0)
     se, df = np.where(usable, se, nan), np.where(usable, df, nan)
@@ -63,12 +63,12 @@ def inference(value: ArrayLike, se: ArrayLike, df: ArrayLike) -> Inference:
 
 
 def spread(values: Floats, size: float = 0.0) -> Floats:
-    """Sample standard deviation over the last axis; NaN of one value, zero where there is only rounding.
+    """Return the sample standard deviation over the last axis; NaN for one value, zero if there is only rounding.
 
     Args:
         values: (…, n).
-        size: Of the numbers that the values were computed from, if that is more than their own: differences of
-            equal numbers are rounding too.
+        size: Magnitude of the numbers that the values were computed from, if it is larger than that of the values:
+            differences of equal numbers are rounding, too.
     """
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], nan)
@@ -77,7 +77,7 @@ def spread(values: Floats, size: float = 0.0) -> Floats:
 
 
 def moments(values: Floats, size: float = 0.0) -> tuple[Floats, Floats, float]:
-    """Mean, standard error and degrees of freedom of the mean, over the last axis; NaN mean of nothing."""
+    """Return mean, standard error of the mean and degrees of freedom over the last axis; NaN without values."""
     n = values.shape[-1]
     if n == 0:
         return np.full(values.shape[:-1], nan), np.full(values.shape[:-1], nan), nan
@@ -85,24 +85,25 @@ def moments(values: Floats, size: float = 0.0) -> tuple[Floats, Floats, float]:
 
 
 def paired(contrasts: Floats, size: float = 0.0) -> tuple[Floats, Floats, float]:
-    """Estimate, standard error and degrees of freedom of contrasts (…, n) taken seed by seed of values of a size."""
+    """Return estimate, standard error and degrees of freedom of contrasts by seed (…, n); `size` as in `spread`."""
     return moments(contrasts, size)
 
 
 def unpaired(cells: Sequence[Floats], weights: Sequence[float]) -> tuple[Floats, Floats, Floats]:
-    """The same of a weighted sum of independent cells of unequal variance; two cells with 1 and -1 are Welch's test.
+    """Return estimate, standard error and degrees of freedom of a weighted sum of independent cells.
 
+    The cells may have unequal variances: two cells with weights 1 and -1 give Welch's test.
     df = (sum v_i)^2 / sum v_i^2 / (n_i - 1) with v_i = w_i^2 s_i^2 / n_i (Welch 1947, Satterthwaite 1946).
 
     Args:
         cells: Values of each cell (…, n_i).
-        weights: One for each cell.
+        weights: Weight of each cell.
     """
     return combined([moments(cell) for cell in cells], weights)
 
 
 def combined(parts: Sequence[tuple[Any, Any, Any]], weights: Sequence[float]) -> tuple[Floats, Floats, Floats]:
-    """`unpaired` from the moments of each cell."""
+    """Compute `unpaired` from the moments of each cell."""
     value = np.sum([w * mean for w, (mean, _, _) in zip(weights, parts, strict=True)], axis=0)
     variances = [(w * se) ** 2 for w, (_, se, _) in zip(weights, parts, strict=True)]
     total = np.sum(variances, axis=0)
@@ -112,19 +113,22 @@ def combined(parts: Sequence[tuple[Any, Any, Any]], weights: Sequence[float]) ->
 
 
 def stack(parts: Sequence[tuple[Any, Any, Any]]) -> Inference:
-    """Inference on many (estimate, standard error, degrees of freedom) at once."""
+    """Compute the inference for many (estimate, standard error, degrees of freedom) at once."""
     return inference(*np.array(parts, dtype=np.float64).reshape(-1, 3).T)
 
 
 def equivalence(estimate: Inference, margin: float) -> Any:
-    """p of two one-sided t-tests that the truth lies outside (-margin, margin) (Schuirmann 1987)."""
+    """Return the p-value of two one-sided t-tests that the truth is outside (-margin, margin) (Schuirmann 1987)."""
     above = stats.t.sf((estimate.value + margin) / estimate.se, estimate.df)
     below = stats.t.cdf((estimate.value - margin) / estimate.se, estimate.df)
     return np.maximum(above, below)
 
 
 def hedges(cell: Floats, baseline: Floats) -> float:
-    """Hedges' g of two samples (n,): difference in pooled sample sd, freed of small-sample bias; NaN if undefined."""
+    """Return Hedges' g: the difference of two samples (n,) in pooled standard deviations, corrected for their size.
+
+    NaN if it is undefined.
+    """
     from statsmodels.stats.meta_analysis import effectsize_smd
 
     sizes = len(cell), len(baseline)
@@ -135,21 +139,22 @@ def hedges(cell: Floats, baseline: Floats) -> float:
 
 
 def correlation(cell: Floats, baseline: Floats) -> float:
-    """Pearson's r of pairs (n,); NaN under three pairs, where it is always 1 or -1, or without spread."""
+    """Return Pearson's r of pairs (n,); NaN without spread, and below three pairs, where it is always 1 or -1."""
     if len(cell) < 3 or not spread(cell) * spread(baseline) > 0:
         return nan
     return float(np.corrcoef(cell, baseline)[0, 1])
 
 
 def sign_flip(contrasts: Floats) -> float:
-    """p of the mean of contrasts (n,) when every sign could be the other: exact up to n = 13, then 999 random flips.
+    """Return the p-value of the mean of contrasts (n,) under random signs: exact up to n = 13, then from 999 draws.
 
-    NaN under six contrasts, where no p can be below .05, and above fifty, where a t-test asks for no normal values.
+    NaN with fewer than 6 contrasts, where p cannot be below .05, and with more than 50, where a t-test does not need
+    normally distributed values.
     """
     if not FEWEST_SIGN_FLIPS <= len(contrasts) <= MOST_SIGN_FLIPS:
         return nan
     resamples = 2**13 if len(contrasts) <= 13 else 999
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (contrasts,),
         np.mean,
         permutation_type="samples",
@@ -157,17 +162,17 @@ def sign_flip(contrasts: Floats) -> float:
         n_resamples=resamples,
         rng=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def fisher(diverged: int, runs: int, base_diverged: int, base_runs: int) -> float:
-    """Fisher's exact two-sided p that a cell and the baseline diverge equally often."""
+    """Return Fisher's exact two-sided p-value that a cell and the baseline diverge equally often."""
     table = [[diverged, runs - diverged], [base_diverged, base_runs - base_diverged]]
     return float(stats.fisher_exact(table).pvalue)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """p-values after Holm's step-down correction (1979); an undefined one stays so and is not counted."""
+    """Return p-values after Holm's step-down correction (1979); NaN stays NaN and is not counted."""
     from statsmodels.stats.multitest import multipletests
 
     given = np.asarray(p_values, dtype=np.float64)
@@ -179,7 +184,10 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def resample_images(values: Floats, draws: int = 1000) -> Floats:
-    """Mean of every run over images drawn with replacement, one draw for all: (runs, images) to (draws, runs)."""
+    """Return the mean of every run over images drawn with replacement: (runs, images) to (draws, runs).
+
+    All runs share each draw of images.
+    """
     rng, images = np.random.default_rng(0), values.shape[1]
     counts = (np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(draws))
     return np.stack([values @ count / images for count in counts])
@@ -188,17 +196,20 @@ def resample_images(values: Floats, draws: int = 1000) -> Floats:
 def bootstrap(
     cells: Sequence[Floats], drawn: Sequence[Floats], weights: Sequence[float], *, same_seeds: bool
 ) -> tuple[float, float, float]:
-    """A weighted sum of cells' means where seeds and images are both resampled: estimate, error, freedom.
+    """Estimate a weighted sum of cell means by resampling both seeds and images.
 
-    The bootstrap's standard error is scaled by sqrt(n / (n - 1)) for the fewest seeds n of a cell, and t's quantile has
-    n - 1 degrees of freedom: a few seeds resampled know too little of their spread (Hesterberg 2015), and where images
-    do not vary this is the t-interval over seeds.
+    The standard error of the bootstrap is multiplied by sqrt(n / (n - 1)), where n is the smallest number of seeds of a
+    cell, and t has n - 1 degrees of freedom: resampling few seeds underestimates their spread (Hesterberg 2015). Where
+    images do not vary, the result is the t-interval over seeds.
 
     Args:
         cells: Values of each cell (n_i,), means over all images.
         drawn: The same over each draw of images (draws, n_i), from `resample_images`.
-        weights: One for each cell.
-        same_seeds: The cells have the same seeds in the same order, and they are drawn together.
+        weights: Weight of each cell.
+        same_seeds: Whether the cells have the same seeds in the same order, so that these are drawn together.
+
+    Returns:
+        Estimate, standard error, degrees of freedom.
     """
     fewest = min(len(cell) for cell in cells)
     value = float(sum(w * cell.mean() if cell.size else nan for w, cell in zip(weights, cells, strict=True)))

@@ -1,4 +1,4 @@
-"""A tidy table, as a file and as columns: what is read, and what is refused by name."""
+"""Read a tidy table from a file, and its columns as levels, numbers or truth values."""
 
 import codecs
 import csv
@@ -13,16 +13,16 @@ from sinkablate.errors import UserError, first_line
 from sinkablate.files.suggestions import did_you_mean_or_list
 
 SEPARATORS = (",", ";", "\t")
-"""Of columns; the one that the first line has most of."""
+"""Column separators; the one that splits the first line into the most columns is used."""
 NO_VALUE = ("", "nan", "na", "n/a", "none", "null")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV file (every column as text; commas, semicolons or tabs between them) or a parquet file.
+    """Read a parquet file, or a CSV file with commas, semicolons or tabs, whose columns stay text.
 
     Raises:
-        UserError: It is missing, neither, unreadable, empty, or two columns have one name.
+        UserError: The file is missing, unreadable, empty, or of another kind, or two columns have the same name.
     """
     if not path.is_file():
         raise UserError(f"{path}: {'a folder, not a table' if path.is_dir() else 'no such file'}")
@@ -32,37 +32,37 @@ def read_table(path: Path) -> pl.DataFrame:
         elif path.suffix == ".csv":
             frame = _read_csv(path)
         else:
-            raise UserError(f"{path}: a table is a .csv or a .parquet file")
+            raise UserError(f"{path}: a table must be a .csv or .parquet file")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         hint = (
-            "; every row has as many values as the first one has names"
+            "; every row must have as many values as the first row has names"
             if isinstance(error, pl.exceptions.ComputeError) and path.suffix == ".csv"
             else ""
         )
-        raise UserError(f"{path} cannot be read: {first_line(error)}{hint}") from error
+        raise UserError(f"{path}: cannot be read: {first_line(error)}{hint}") from error
     if not len(frame):
-        raise UserError(f"{path} holds no runs")
+        raise UserError(f"{path}: the table has no rows")
     return frame
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
-    """Columns of text, between commas, semicolons or tabs, under names without spaces around them."""
+    """Read a CSV file as columns of text; spaces around the names are removed."""
     text = _decoded(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
-    if twice is not None:
-        raise UserError(f"{path}: two columns are named {twice or 'nothing: the first line holds the names'}")
+    repeated = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if repeated is not None:
+        raise UserError(f"{path}: two columns are named {repeated or 'nothing; the first line must hold the names'}")
     frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False, raise_if_empty=False)
     return frame.rename(dict(zip(frame.columns, names, strict=True))) if len(names) == len(frame.columns) else frame
 
 
 def _decoded(path: Path) -> str:
-    """Text in UTF-8, or in UTF-16 with the mark that says so.
+    """Decode a text file in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        UserError: It is in another encoding.
+        UserError: The file has another encoding.
     """
     data = path.read_bytes()
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -71,34 +71,37 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
     if "\0" in text:
-        raise UserError(f"{path}: not text: it holds NUL bytes; save it as CSV in UTF-8")
+        raise UserError(f"{path}: not text, it contains NUL bytes; save it as CSV in UTF-8")
     return text
 
 
 def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) -> None:
-    """Refuse a name that is no column, or that two options share.
+    """Refuse a name that is not a column, or that two options share.
 
     Args:
         frame: The table.
         keys: Option -> the columns it names; None if it is not used.
 
     Raises:
-        UserError: Names the option, the column and the nearest one there is.
+        UserError: Names the option, the column, and the column whose name is nearest.
     """
     used: dict[str, str] = {}
     for key, names in keys.items():
         if names is not None and not [*filter(None, names)]:
-            raise UserError(f"{key} is empty")
+            raise UserError(f"{key}: is empty")
         for name in names or ():
             if name not in frame.columns:
                 raise UserError(f"{key}={name}: no such column{did_you_mean_or_list(name, frame.columns)}")
             if name in used:
-                raise UserError(f"{key}={name}: the column is already {used[name]}")
+                raise UserError(f"{key}={name}: {used[name]} already names this column")
             used[name] = key
 
 
 def level(text: str | None) -> str:
-    """A level as it is compared: numbers have one spelling, truth values are lower case, no value is `none`."""
+    """Return the canonical text of a level.
+
+    Numbers get one spelling, truth values become lower case, and a missing value becomes `none`.
+    """
     text = (text or "").strip()
     if text.lower() in (*NO_VALUE, "true", "false"):
         return text.lower() if text.lower() in ("true", "false") else "none"
@@ -112,21 +115,21 @@ def level(text: str | None) -> str:
 
 
 def levels(frame: pl.DataFrame, name: str) -> pl.Series:
-    """A column as levels, see `level`.
+    """Return a column as levels, spelled as by `level`.
 
     Raises:
-        UserError: Its values are lists or the like.
+        UserError: Its values are lists or another nested type.
     """
     try:
         text = frame[name].cast(pl.String)
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"column {name} holds {frame[name].dtype}, not names or numbers") from error
+        raise UserError(f"column {name}: holds {frame[name].dtype}, not names or numbers") from error
     spelled = {value: level(value) for value in text.unique().to_list()}
     return text.replace_strict(spelled, return_dtype=pl.String).alias(name)
 
 
 def in_order(values: Sequence[str]) -> tuple[str, ...]:
-    """Levels: numbers by size, names in their order; each once."""
+    """Return distinct levels: numbers by size, names in order of appearance."""
     once = list(dict.fromkeys(values))
     try:
         return tuple(sorted(once, key=float))
@@ -135,10 +138,10 @@ def in_order(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
-    """A metric as numbers; no value, NaN and infinity become null.
+    """Return a metric as numbers; missing values, NaN and infinity become null.
 
     Raises:
-        UserError: A value is not a number (with its row, the first below the heading is row 1), or none is there.
+        UserError: A value is not a number (row 1 is the first below the heading), or no value is finite.
     """
     column = frame[metric]
     if column.dtype == pl.String:
@@ -148,27 +151,27 @@ def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
         wrong = (text.is_not_null() & column.is_null()).arg_true()
         if len(wrong):
             value = str(text[int(wrong[0])])
-            raise UserError(f"metric {metric} is not a number in row {wrong[0] + 1}: {value!r}{_remedy(value)}")
+            raise UserError(f"metric={metric}: not a number in row {wrong[0] + 1}: {value!r}{_remedy(value)}")
     elif not column.dtype.is_numeric() and column.dtype != pl.Null:
-        raise UserError(f"metric {metric} is not a number: the column holds {column.dtype}")
+        raise UserError(f"metric={metric}: not a number, the column holds {column.dtype}")
     values = column.cast(pl.Float64)
     values = pl.select(pl.when(values.is_finite()).then(values)).to_series().alias(metric)
     if values.null_count() == len(values):
-        raise UserError(f"metric {metric} has no finite value in any row")
+        raise UserError(f"metric={metric}: no row has a finite value")
     return values
 
 
 def _remedy(value: str) -> str:
-    """What is to be done about a number in another notation."""
+    """Return the end of a message that says how to write a number in another notation."""
     if re.fullmatch(r"[+-]?\d+,\d+", value):
         return f"; write decimals with a point, {value.replace(',', '.')}"
     if re.fullmatch(r"[+-]?[\d.,]+\s*%", value):
-        return "; leave the percent sign out"
+        return "; remove the percent sign"
     return ""
 
 
 def truths(frame: pl.DataFrame, name: str) -> pl.Series:
-    """A column of yes and no (true/false, 1/0); no value is no.
+    """Return a column of truth values (true/false, 1/0, yes/no); a missing value counts as false.
 
     Raises:
         UserError: A value is neither.
@@ -177,5 +180,5 @@ def truths(frame: pl.DataFrame, name: str) -> pl.Series:
     text = text.str.replace(r"^([01])\.0$", "$1").replace({"nan": "", "none": "", "null": ""})
     wrong = (~text.is_in([*TRUE, *FALSE])).arg_true()
     if len(wrong):
-        raise UserError(f"{name} is neither true nor false in row {wrong[0] + 1}: {frame[name][int(wrong[0])]!r}")
+        raise UserError(f"{name}: neither true nor false in row {wrong[0] + 1}: {frame[name][int(wrong[0])]!r}")
     return text.is_in(TRUE).alias(name)

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from sinkablate.compare.analysis import THREADS, compare_table
+from sinkablate.compare.analysis import THREADS, compare
 from sinkablate.compare.comparison import Comparison, Primary
 from sinkablate.compare.numbers import decimals, interval, number, p_is
-from sinkablate.compare.runs import tidy
 from sinkablate.compare.statistics import Inference
+from sinkablate.compare.tidy import tidy
 from sinkablate.errors import UserError
 from sinkablate.report.contents import scalar_metrics
 from sinkablate.report.runs import Run
@@ -104,17 +104,17 @@ def ablation(
         table: One row a run.
         metric: Column that is compared.
         factors: Columns that make the cells.
-        primary: As for `compare_table`, which explains the others too.
+        primary: As for `compare`, which explains the others too.
         baseline: Level of each factor.
         lower_is_better: Smaller values are better.
         margin: For saying that cells are the same.
         detect: An effect to say how many seeds would find it.
 
     Raises:
-        UserError: As `compare_table`.
+        UserError: As `compare`.
     """
     paired = "seed" if "seed" in table.columns else None
-    found = compare_table(
+    found = compare(
         table,
         metric=metric,
         factors=factors,

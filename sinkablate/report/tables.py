@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sinkablate.compare.formats import NEEDS, Sheet, escaped_markdown, latex_table, markdown_table, render, sheets
+from sinkablate.compare.formats import render
+from sinkablate.compare.markup import NEEDS, escaped_markdown, latex_table, markdown_table
+from sinkablate.compare.sheets import Sheet, sheets
 from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.ablation import Ablation
 from sinkablate.report.contents import KINDS, VERDICTS, scalar_metrics, sinks, sinks_by_type, types_caveat

@@ -158,6 +158,6 @@ def test_the_wheel_trains_measures_and_lists_cells_in_an_empty_folder(installed:
     cells = json.loads(alone(installed, tmp_path, "sweep", "status", "ablation", "--format", "json"))
     assert cells == json.loads(run("sweep", "status", "ablation", "--format", "json").out)
     run_dir = "runs/vit_mini-gate_reg-s0"
-    alone(installed, tmp_path, "diagnose", "--run", run_dir, "--out", "out", "--limit", "8", "--figures", "false")
+    alone(installed, tmp_path, "diagnose", "--run", run_dir, "--out", "out")
     alone(installed, tmp_path, "report", run_dir, "--out", "page")
     assert (tmp_path / "page" / "index.html").is_file()

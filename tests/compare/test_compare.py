@@ -11,7 +11,7 @@ import pytest
 from running import Outcome, forked, run
 from scipy import stats
 
-from sinkablate.compare.analysis import compare_table
+from sinkablate.compare.analysis import compare
 from sinkablate.compare.correction import corrected
 
 
@@ -78,7 +78,7 @@ def test_the_table_and_its_sentences(tmp_path: Path) -> None:
         "not distinguishable from additive",
         r"one of 0.01 needs \d+( to \d+)? seeds",
         "Holm over 5 differences",
-        "The fewest pairs behind a difference are 5, which are few",
+        "The smallest number of pairs behind a difference is 5, which is few",
         "2.4 for pairs without correlation",
         "All interactions of gate and registers together",
     ):
@@ -180,10 +180,10 @@ def test_a_family_of_all_metrics_is_larger(tmp_path: Path) -> None:
 
 def test_equal_is_said_within_a_margin_alone(tmp_path: Path) -> None:
     frame = table(("none", "headwise"))
-    assert "the same within" not in compared(tmp_path, frame).succeeded().out
+    assert "equivalent within" not in compared(tmp_path, frame).succeeded().out
     said = compared(tmp_path, frame, "--margin", "0.2").succeeded().out
     assert "additive within ±0.2 is supported (TOST" in said
-    assert "the same within ±0.2 (TOST" in said
+    assert "equivalent within ±0.2 (TOST" in said
 
 
 def test_welch_needs_no_seeds(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ SEED = CELL & (pl.col("seed") == 2)
     [
         (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
         (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
-        (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value and no inference: gate=headwise"),
+        (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value but no inference: gate=headwise"),
         (
             lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
             "missing or not finite in 1 runs .* gate=headwise, registers=4, seed=2",
@@ -214,9 +214,9 @@ SEED = CELL & (pl.col("seed") == 2)
         (lambda f: f.with_columns(pl.lit(0.5).alias("val/acc1")), r"val/acc1 is constant \(0.5\)"),
         (
             lambda f: f.with_columns(SEED.alias("diverged")),
-            "diverged runs \\(1 of 5 with gate=headwise, registers=4\\)",
+            "runs that diverged \\(1 of 5 with gate=headwise, registers=4\\)",
         ),
-        (lambda f: f.filter(pl.col("registers") == 0), "registers has one level, 0"),
+        (lambda f: f.filter(pl.col("registers") == 0), "registers has only the level 0"),
         (lambda f: f.with_columns(pl.col("gate").replace("none", None)), "gate has no value in 10 rows"),
     ],
 )
@@ -237,7 +237,7 @@ def test_runs_that_diverge_in_one_cell_alone_are_an_outcome() -> None:
     frame = table(("none", "headwise"), seeds=10).with_columns(
         diverged=lost, **{"val/acc1": pl.when(lost).then(None).otherwise("val/acc1")}
     )
-    found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"])
+    found = compare(frame, metric="val/acc1", factors=["gate", "registers"])
     cell = found.cells[-1]
     assert (cell.runs, cell.diverged, cell.n, cell.missing) == (10, 8, 2, 0)
     assert found.differences[-1].p_diverged < 0.01
@@ -246,8 +246,8 @@ def test_runs_that_diverge_in_one_cell_alone_are_an_outcome() -> None:
 
 def test_images_widen_the_interval() -> None:
     frame = image_table(5, 50)
-    images = compare_table(frame, metric="hit", factors=["gate"], image="image")
-    seeds = compare_table(frame.group_by("gate", "seed").agg(pl.col("hit").mean()), metric="hit", factors=["gate"])
+    images = compare(frame, metric="hit", factors=["gate"], image="image")
+    seeds = compare(frame.group_by("gate", "seed").agg(pl.col("hit").mean()), metric="hit", factors=["gate"])
     one, other = images.differences[0].estimate, seeds.differences[0].estimate
     assert one.value == pytest.approx(other.value)
     assert one.se > 3 * other.se
@@ -255,15 +255,15 @@ def test_images_widen_the_interval() -> None:
 
 
 def test_what_the_seeds_could_find_does_not_contradict_itself_where_images_vary() -> None:
-    found = compare_table(image_table(8, 40), metric="hit", factors=["gate"], image="image", detect=0.1)
+    found = compare(image_table(8, 40), metric="hit", factors=["gate"], image="image", detect=0.1)
     (difference,) = found.differences
     assert (difference.seeds_needed, np.isnan(difference.p_sign_flip)) == (None, True)
-    assert any("How many seeds a difference of 0.1 needs cannot be said for 1 of 1" in line for line in found.sentences)
+    assert any("The number of seeds for a difference of 0.1 is unknown for 1 of 1" in line for line in found.sentences)
 
 
 def test_an_effect_that_no_number_of_seeds_finds_is_not_passed_over() -> None:
-    found = compare_table(table(), metric="val/acc1", factors=["gate", "registers"], detect=1e-9)
-    assert any("cannot be said for 5 of 5" in line for line in found.sentences)
+    found = compare(table(), metric="val/acc1", factors=["gate", "registers"], detect=1e-9)
+    assert any("is unknown for 5 of 5" in line for line in found.sentences)
 
 
 @pytest.mark.parametrize("primary", ["paired", "welch"])
@@ -277,7 +277,7 @@ def test_rounding_is_no_spread(primary) -> None:
         for seed in range(6)
     ]
     frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
-    found = compare_table(frame, metric="acc", factors=["gate", "registers"], primary=primary)
+    found = compare(frame, metric="acc", factors=["gate", "registers"], primary=primary)
     assert np.isnan([each.p_holm for each in (*found.differences, *found.combinations)]).all()
     assert np.isnan([each.p_sign_flip for each in found.differences]).all()
     assert found.omnibus == ()
@@ -288,21 +288,21 @@ def test_rounding_is_no_spread(primary) -> None:
 
 def test_the_fewest_seeds_are_those_behind_a_difference() -> None:
     apart = table().filter((pl.col("gate") != "headwise") | (pl.col("registers") == 0) | (pl.col("seed") > 2))
-    said = compare_table(apart, metric="val/acc1", factors=["gate", "registers"]).sentences
-    assert any("The fewest pairs behind a difference are 2, which are few" in line for line in said)
-    said = compare_table(apart, metric="val/acc1", factors=["gate", "registers"], primary="welch").sentences
-    assert any("The fewest seeds behind a difference are 2, which are few" in line for line in said)
+    said = compare(apart, metric="val/acc1", factors=["gate", "registers"]).sentences
+    assert any("The smallest number of pairs behind a difference is 2, which is few" in line for line in said)
+    said = compare(apart, metric="val/acc1", factors=["gate", "registers"], primary="welch").sentences
+    assert any("The smallest number of seeds behind a difference is 2, which is few" in line for line in said)
     lonely = apart.filter((pl.col("gate") != "headwise") | (pl.col("registers") == 0) | (pl.col("seed") > 3))
-    said = compare_table(lonely, metric="val/acc1", factors=["gate", "registers"]).sentences
-    assert any("are 1: nothing can be inferred there" in line for line in said)
-    assert not any("are 5, which are few" in line for line in said)
+    said = compare(lonely, metric="val/acc1", factors=["gate", "registers"]).sentences
+    assert any("is 1: nothing can be inferred from it" in line for line in said)
+    assert not any("is 5, which is few" in line for line in said)
 
 
 def test_what_is_not_known_of_a_run_is_no_evidence_that_it_did_not_diverge() -> None:
     rows = [("none", seed, 1.0 + 0.01 * seed, False) for seed in range(10)]
     rows += [("headwise", seed, None if seed < 8 else 1.2 + 0.01 * seed**2, seed < 4) for seed in range(10)]
     frame = pl.DataFrame(rows, schema=["gate", "seed", "acc", "diverged"], orient="row")
-    found = compare_table(frame, metric="acc", factors=["gate"])
+    found = compare(frame, metric="acc", factors=["gate"])
     (difference,) = found.differences
     assert difference.p_diverged == pytest.approx(stats.fisher_exact([[4, 2], [0, 10]]).pvalue)
     assert any("(2 of 6 and 10 of 10)" in line for line in found.sentences)
@@ -313,17 +313,17 @@ def test_what_is_not_known_of_a_run_is_no_evidence_that_it_did_not_diverge() -> 
 def test_a_baseline_that_always_diverges_is_an_outcome() -> None:
     base = (pl.col("gate") == "none") & (pl.col("registers") == 0)
     frame = table(seeds=6).with_columns(diverged=base, **{"val/acc1": pl.when(base).then(None).otherwise("val/acc1")})
-    found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"])
+    found = compare(frame, metric="val/acc1", factors=["gate", "registers"])
     assert found.cells[0].n == 0
     assert all(each.p_diverged < 0.05 and np.isnan(each.p_holm) for each in found.differences)
 
 
 def test_the_family_counts_the_tests_that_were_made() -> None:
     one = (pl.col("gate") == "headwise") & (pl.col("seed") > 0)
-    found = compare_table(table().filter(~one), metric="val/acc1", factors=["gate", "registers"], margin=0.01)
+    found = compare(table().filter(~one), metric="val/acc1", factors=["gate", "registers"], margin=0.01)
     assert "Holm over 3 of 5 differences (the others have no inference)" in found.family
     assert "1 of 2 interactions" in found.family
-    assert "3 of 5 tests of sameness" in found.family
+    assert "3 of 5 tests of equivalence" in found.family
 
 
 def test_two_that_harm_are_not_praised() -> None:
@@ -335,7 +335,7 @@ def test_two_that_harm_are_not_praised() -> None:
         for seed in range(6)
     ]
     frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
-    found = compare_table(frame, metric="acc", factors=["gate", "registers"])
+    found = compare(frame, metric="acc", factors=["gate", "registers"])
     assert found.combinations[0].kind == "synergistic"
     assert any("each harms, and together they harm less than the sum" in line for line in found.sentences)
 
@@ -343,28 +343,31 @@ def test_two_that_harm_are_not_praised() -> None:
 def test_probe_seeds_that_some_runs_lack_are_said() -> None:
     frame = table().join(pl.DataFrame({"probe": [0, 1, 2]}), how="cross")
     frame = frame.filter((pl.col("gate") != "headwise") | (pl.col("probe") < 2))
-    found = compare_table(frame, metric="val/acc1", factors=["gate", "registers"], nested="probe")
+    found = compare(frame, metric="val/acc1", factors=["gate", "registers"], nested="probe")
     assert any("runs do not have the same values of probe" in note for note in found.notes)
 
 
 def test_a_table_that_holds_itself_twice_is_said() -> None:
     twice = pl.concat([table(), table()])
-    found = compare_table(twice, metric="val/acc1", factors=["gate", "registers"], pair_by=None, primary="welch")
-    assert any("60 rows are the same in every column as others" in note for note in found.notes)
+    found = compare(twice, metric="val/acc1", factors=["gate", "registers"], pair_by=None, primary="welch")
+    assert any("60 rows equal another row in every column" in note for note in found.notes)
 
 
 BAD = {
     "a column": (("--nested=prob",), "nested=prob: no such column"),
-    "a column of where": (("--where=gates=none",), "where: gates: no such column; did you mean gate"),
+    "a column of where": (("--where=gates=none",), "where=gates: no such column; did you mean gate"),
     "a level of where": (("--where=gate=headwize",), "where: no row has gate=headwize; did you mean headwise"),
     "a level": (("--baseline=gate=headwize",), "gate has no level headwize; did you mean headwise"),
-    "a factor of the baseline": (("--baseline=gates=none",), "gates is not one of the factors; did you mean gate"),
-    "no level": (("--baseline=gate",), "baseline: gate is not NAME=VALUE"),
+    "a factor of the baseline": (
+        ("--baseline=gates=none",),
+        "baseline=gates: not one of the factors; did you mean gate",
+    ),
+    "no level": (("--baseline=gate",), "baseline=gate: must have the form NAME=VALUE"),
     "a pair": (("--pair_by=sed",), "pair_by=sed: no such column; did you mean seed"),
-    "a margin": (("--margin=-1",), "margin=-1.0 must be a number above 0"),
-    "no number": (("--detect=much",), "detect=much is not a number"),
-    "a direction": (("--lower_is_better=val/los",), "val/los is not one of the metrics"),
-    "diverged": (("--diverged=status",), "status is neither true nor false in row 1"),
+    "a margin": (("--margin=-1",), "margin=-1.0: must be a number above 0"),
+    "no number": (("--detect=much",), "detect=much: not a number"),
+    "a direction": (("--lower_is_better=val/los",), "lower_is_better=val/los: not one of the metrics"),
+    "diverged": (("--diverged=status",), "status: neither true nor false in row 1"),
     "out": (("--out=/nowhere/at/all.txt",), "out=/nowhere/at/all.txt"),
     "an option": (("--metrik=x",), "metrik"),
     "a format": (("--family=both",), "family"),
@@ -383,17 +386,17 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], messa
     ("change", "metric", "factors", "message"),
     [
         (lambda f: f, "val/acc", "gate", "metric=val/acc: no such column; did you mean val/acc1"),
-        (lambda f: f, "status", "gate,registers", "metric status is not a number in row 1: 'done'"),
-        (lambda f: f, "val/acc1", "gate", "2 rows for gate=none, seed=0 (15 such)"),
+        (lambda f: f, "status", "gate,registers", "metric=status: not a number in row 1: 'done'"),
+        (lambda f: f, "val/acc1", "gate", "2 rows for gate=none, seed=0 (the first of 15 such groups)"),
         (lambda f: f, "val/acc1", "gate,gate", "factors=gate,gate: a name is repeated"),
         (lambda f: pl.concat([f, f[:1]]), "val/acc1", "gate,registers", "2 rows for gate=none, registers=0, seed=0"),
         (lambda f: f.filter(CELL), "val/acc1", "gate,registers", "one level each, nothing to compare"),
-        (lambda f: f.filter(pl.col("gate") != "none"), "val/acc1", "gate,registers", "it is not plain which of them"),
+        (lambda f: f.filter(pl.col("gate") != "none"), "val/acc1", "gate,registers", "is an obvious baseline"),
         (
             lambda f: f.with_columns(pl.lit(None).alias("val/acc1")),
             "val/acc1",
             "gate,registers",
-            "no finite value in any row",
+            "no row has a finite value",
         ),
         (
             lambda f: f.filter((pl.col("gate") != "none") | (pl.col("registers") == 4)),
@@ -405,9 +408,9 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], messa
             lambda f: f.with_columns(pl.col("seed").replace(2, None)),
             "val/acc1",
             "gate,registers",
-            "seed has no value in row 13",
+            "pair_by=seed: no value in row 13",
         ),
-        (lambda f: f[:0], "val/acc1", "gate,registers", "holds no runs"),
+        (lambda f: f[:0], "val/acc1", "gate,registers", "the table has no rows"),
     ],
 )
 def test_a_table_that_cannot_be_compared_is_refused(
@@ -433,7 +436,7 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     kept = tmp_path / "sweep.yaml"
     kept.write_text("name: mine\n")
     refused = compared(tmp_path, table(), "--out", kept)
-    assert (refused.code, "is there; choose another" in refused.err, kept.read_text()) == (2, True, "name: mine\n")
+    assert (refused.code, "already exists; choose" in refused.err, kept.read_text()) == (2, True, "name: mine\n")
     compared(tmp_path, table(), "--out", kept, "--overwrite").succeeded()
     assert "val/acc1" in kept.read_text()
 
@@ -445,7 +448,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     for name, message in {
         "missing.csv": "no such file",
         "runs.parquet": "cannot be read",
-        "runs.txt": "a .csv or a .parquet",
+        "runs.txt": "a .csv or .parquet",
         "twice.csv": "two columns are named a",
     }.items():
         outcome = run("compare", tmp_path / name, "--metric=m", "--factors=a")

@@ -59,12 +59,12 @@ REFUSED: dict[str, tuple[str | bytes, list[str]]] = {
     "Latin": (TABLE.replace("head", "tête").encode("latin1"), ["UTF-8"]),
     "UTF-16 without a mark": (TABLE.encode("utf-16-le"), ["UTF-8"]),
     "ragged": (TABLE + "a,b,c,d,e\n", ["as many values"]),
-    "only names": ("gate,seed,acc\n", ["no runs"]),
-    "nothing": ("", ["no runs"]),
-    "blank": ("\n\n", ["no runs"]),
+    "only names": ("gate,seed,acc\n", ["no rows"]),
+    "nothing": ("", ["no rows"]),
+    "blank": ("\n\n", ["no rows"]),
     "bytes": (bytes(range(256)), ["UTF-8"]),
     "a table of parquet": (b"PAR1" + bytes(60), ["NUL"]),
-    "words": ("hello world\n", ["no runs"]),
+    "words": ("hello world\n", ["no rows"]),
     "text": (TABLE.replace(".5", ".x"), ["row 1"]),
     "all NaN": ("gate,seed,acc\nnone,0,nan\nhead,0,nan\n", ["finite"]),
 }
@@ -86,7 +86,7 @@ def test_a_damaged_parquet_is_named(damage: bytes, tmp_path: Path) -> None:
     path.write_bytes(damage)
     outcome = compare(path)
     assert outcome.code == 2
-    assert "runs.parquet cannot be read" in outcome.err
+    assert "runs.parquet: cannot be read" in outcome.err
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -101,15 +101,15 @@ def test_numbers_of_threads_are_noted_where_they_differ(tmp_path: Path) -> None:
     for counts, noted in (([2] * 8, False), ([1] * 4 + [2] * 4, True)):
         frame.with_columns(pl.Series("threads", counts)).write_csv(tmp_path / "runs.csv")
         out = compare(tmp_path / "runs.csv").succeeded().out
-        assert ("Note: the runs were computed with different numbers of threads (1; 2)" in out) == noted
+        assert ("Note: the runs used different numbers of CPU threads (1; 2)" in out) == noted
 
 
 def test_how_many_seeds_it_takes_is_not_said_from_two_pairs(tmp_path: Path) -> None:
     two = "".join(line + "\n" for line in TABLE.splitlines() if ",2," not in line and ",3," not in line)
     out = compare(csv(tmp_path, two), "--detect", "0.01").succeeded().out
-    assert "cannot be said for 1 of 1: no spread, fewer than three pairs" in out
+    assert "is unknown for 1 of 1: no spread, fewer than three pairs" in out
     out = compare(csv(tmp_path, TABLE), "--detect", "0.01").succeeded().out
-    assert "seeds a cell, judged by the spread of 4 pairs" in out
+    assert "seeds per cell, estimated from the spread of 4 pairs" in out
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 160])

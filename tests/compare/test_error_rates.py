@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sinkablate.compare.analysis import compare_table
+from sinkablate.compare.analysis import compare
 from sinkablate.compare.factorial import INTERACTION, claim, intersection_union, kind
 from sinkablate.compare.statistics import (
     Inference,
@@ -147,15 +147,15 @@ def test_pooled_probe_seeds_find_what_is_not_there_and_averaged_ones_do_not() ->
     assert np.mean(averaged.p < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
-def test_the_verb_averages_probe_seeds() -> None:
+def test_the_command_averages_probe_seeds() -> None:
     rows = nested_rows(np.random.default_rng(1))
-    found = compare_table(rows, metric="acc", factors=["gate"], nested="probe", primary="welch")
-    averaged = compare_table(
+    found = compare(rows, metric="acc", factors=["gate"], nested="probe", primary="welch")
+    averaged = compare(
         rows.group_by("gate", "seed").agg(pl.col("acc").mean()), metric="acc", factors=["gate"], primary="welch"
     )
     assert found.differences[0].welch.p == pytest.approx(averaged.differences[0].welch.p)
     assert [cell.n for cell in found.cells] == [3, 3]
-    assert any("5 values a run are averaged" in note for note in found.notes)
+    assert any("5 values per run are averaged" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(("n", "of_images"), [(3, 0.5), (5, 3.0), (5, 30.0)])
@@ -173,7 +173,7 @@ def test_intervals_over_seeds_and_images_cover_the_truth(n: int, of_images: floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("primary", ["paired", "welch"])
-def test_the_verb_says_what_was_simulated(primary: str) -> None:
+def test_the_command_says_what_was_simulated(primary: str) -> None:
     values = cells(5, (3.2, 1, 2, 0), 10)
     simulated = contrasts(values, INTERACTION, primary)
     spoken = complementary(values, primary)
@@ -186,9 +186,7 @@ def test_the_verb_says_what_was_simulated(primary: str) -> None:
             for seed, value in enumerate(cell)
         ]
         table = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
-        (found,) = compare_table(
-            table, metric="acc", factors=["gate", "registers"], primary=primary, margin=2.5
-        ).combinations
+        (found,) = compare(table, metric="acc", factors=["gate", "registers"], primary=primary, margin=2.5).combinations
         assert found.interaction.low == pytest.approx(simulated.low[place])
         assert (found.complementary == "supported") == spoken[place]
         assert found.kind == kinds[place]

@@ -1,0 +1,112 @@
+"""The tables of a comparison as text: cells, differences and combinations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sinkablate.compare.comparison import Combination, Comparison, Difference
+from sinkablate.compare.numbers import NA, decimals, interval, number, probability
+from sinkablate.compare.statistics import Inference
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text. The first `names` columns hold names, the others numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """Return the tables of cells, differences and, where two factors vary, combinations.
+
+    Columns without any number are left out.
+    """
+    made = [_cells(comparison), _differences(comparison)]
+    return [*made, _combinations(comparison)] if comparison.combinations else made
+
+
+def _cells(of: Comparison) -> Sheet:
+    places = decimals(of)
+    direction = "smaller" if of.lower_is_better else "larger"
+    rows = [
+        (
+            *cell.levels,
+            str(cell.n),
+            number(cell.mean.value, places),
+            number(cell.sd, places),
+            interval(cell.mean, places),
+            f"{cell.diverged} of {cell.ended}",
+            str(cell.missing),
+        )
+        for cell in of.cells
+    ]
+    columns = (*of.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
+    lost = [any(cell.diverged for cell in of.cells), any(cell.missing for cell in of.cells)]
+    shown = [True] * (len(columns) - 2) + lost
+    return _selected(f"{of.metric} ({direction} is better)", columns, rows, len(of.factors), shown)
+
+
+def _differences(of: Comparison) -> Sheet:
+    places, paired = decimals(of), of.primary == "paired"
+
+    def with_interval(estimate: Inference) -> str:
+        value, span = number(estimate.value, places, sign=True), interval(estimate, places, sign=True)
+        return value if span == NA else f"{value} {span}"
+
+    columns: dict[str, Callable[[Difference], str]] = {
+        "cell": lambda row: row.cell,
+        f"paired{'*' * paired}": lambda row: with_interval(row.paired),
+        "p paired": lambda row: probability(row.paired.p),
+        f"Welch{'*' * (not paired)}": lambda row: with_interval(row.welch),
+        "p Welch": lambda row: probability(row.welch.p),
+        "p* Holm": lambda row: probability(row.p_holm),
+        "pairs": lambda row: str(row.pairs),
+        "r": lambda row: number(row.correlation, 2, sign=True),
+        "g": lambda row: number(row.hedges_g, 2, sign=True),
+        "p sign flip": lambda row: probability(row.p_sign_flip),
+        "p TOST": lambda row: probability(row.p_equivalent),
+        "p diverged": lambda row: probability(row.p_diverged),
+        "80 % power": lambda row: number(row.detectable, places),
+        "seeds": lambda row: NA if row.seeds_needed is None else str(row.seeds_needed),
+    }
+    rows = [tuple(text(row) for text in columns.values()) for row in of.differences]
+    optional = {"p sign flip", "p TOST", "p diverged", "seeds"}
+    title = f"{of.metric}: difference to {of.baseline}"
+    return _selected(title, tuple(columns), rows, 1, _nonempty(tuple(columns), rows, optional))
+
+
+def _combinations(of: Comparison) -> Sheet:
+    places = decimals(of)
+    columns: dict[str, Callable[[Combination], str]] = {
+        "first": lambda row: row.first,
+        "second": lambda row: row.second,
+        "interaction*": lambda row: number(row.interaction.value, places, sign=True),
+        "95 % interval": lambda row: interval(row.interaction, places, sign=True),
+        "p* Holm": lambda row: probability(row.p_holm),
+        "reading": lambda row: row.kind,
+        "p TOST": lambda row: probability(row.p_additive),
+        "p complementary": lambda row: probability(row.p_complementary),
+        "complementary": lambda row: row.complementary,
+        "n": lambda row: str(row.seeds),
+        "80 % power": lambda row: number(row.detectable, places),
+        "seeds": lambda row: NA if row.seeds_needed is None else str(row.seeds_needed),
+    }
+    rows = [tuple(text(row) for text in columns.values()) for row in of.combinations]
+    shown = _nonempty(tuple(columns), rows, {"p TOST", "seeds"})
+    return _selected(f"{of.metric}: two together", tuple(columns), rows, 2, shown)
+
+
+def _nonempty(columns: Sequence[str], rows: Sequence[Sequence[str]], optional: set[str]) -> list[bool]:
+    """Return which columns to show: all but the optional ones that hold no number."""
+    return [name not in optional or any(row[index] != NA for row in rows) for index, name in enumerate(columns)]
+
+
+def _selected(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], names: int, shown: Sequence[bool]
+) -> Sheet:
+    """Return a sheet of only the columns to show."""
+    kept = [index for index, show in enumerate(shown) if show]
+    texts = tuple(tuple(row[index] for index in kept) for row in (columns, *rows))
+    return Sheet(title, texts[0], texts[1:], names)
