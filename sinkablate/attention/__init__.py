@@ -1,1 +1,1 @@
-"""Attention mechanisms."""
+"""Attention mechanisms: scores, sinks, gates and the global pathway."""

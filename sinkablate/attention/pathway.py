@@ -1,31 +1,36 @@
-"""A global pathway beside attention, and the measure of what an update writes to all tokens alike.
+"""The global pathway, and the common-mode share of an update.
 
 Axis letters: B images, N tokens, D model width, K width of the global state.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 import torch
 from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn.init import trunc_normal_
 
-from sinkablate.config import PathwayConfig
-from sinkablate.errors import UserError
+from sinkablate.config import ConfigError, PathwayConfig
+
+GATE_STD = 0.02
+"""Standard deviation of the weights of the pathway's gate at initialization."""
 
 FLOOR = 1e-12
-"""Added to E(o), so that an update of zero scores zero."""
+"""Added to E(o), so that the share of a zero update is zero."""
 
 
 def energy(x: Tensor) -> Tensor:
-    """E: mean squared entry, scalar."""
+    """Return the mean squared entry E(x), a scalar."""
     return x.square().mean()
 
 
 def common_mode(update: Tensor) -> Tensor:
-    """Share of an update's energy that is common to all tokens, E(mean_i o_i) / (E(o) + 1e-12), scalar.
+    """Return the share of an update's energy that all tokens have in common, E(mean_i o_i) / (E(o) + 1e-12), a scalar.
 
-    One for a pure common update, 1/N for an uncorrelated one. Gradients flow through numerator and denominator: the
-    gradient is orthogonal to the update, which cannot be made cheap by making it small.
+    The share is 1 for an update that is the same for all tokens and 1/N for an uncorrelated one. Gradients flow through
+    the numerator and the denominator, so that the gradient is orthogonal to the update and a model cannot lower the
+    share by making the update small.
 
     Args:
         update: o (B, N, D), after W_O and LayerScale.
@@ -34,13 +39,13 @@ def common_mode(update: Tensor) -> Tensor:
 
 
 class GlobalPathway(nn.Module):
-    """o_i = gamma_i W_OG g with g = sum_j pi_j W_VG x_j: a rank-one update that no position enters.
+    """Adds a rank-one update without positions: o_i = gamma_i W_OG g with g = sum_j pi_j W_VG x_j.
 
-    pi = softmax_j(w_P . x_j), gamma_i = sigmoid(w_gamma . x_i + b_gamma). g is permutation-invariant, the update
-    equivariant.
+    pi = softmax_j(w_P . x_j) and gamma_i = sigmoid(w_gamma . x_i + b_gamma). The state g is invariant to the order of
+    tokens, and the update is equivariant.
 
     Args:
-        config: Width K of the global state, and b_gamma at the start.
+        config: Width K of the global state, and b_gamma at initialization.
         dim: D.
     """
 
@@ -52,27 +57,40 @@ class GlobalPathway(nn.Module):
         self.proj = nn.Linear(config.width, dim, bias=False)
         self.gate = nn.Linear(dim, 1)
 
+    @torch.no_grad()
+    def reset_parameters(
+        self, generator: Callable[[str], Generator], normal: Callable[..., Tensor] = trunc_normal_
+    ) -> None:
+        """Initialize the gate; the other linear maps follow the initialization of the model.
+
+        Args:
+            generator: Gives the random generator of each parameter name, relative to this module.
+            normal: Initializer of the weights, called with `std` and `generator`.
+        """
+        normal(self.gate.weight, std=GATE_STD, generator=generator("gate.weight"))
+        self.gate.bias.fill_(self.config.gate_init_bias)
+
     def state(self, x: Tensor) -> Tensor:
-        """g (B, 1, K) of normed tokens x (B, N, D)."""
+        """Return the global state g (B, 1, K) of normalized tokens x (B, N, D)."""
         return self.pool(x).softmax(dim=1).mT @ self.value(x)
 
     def openness(self, x: Tensor) -> Tensor:
-        """gamma (B, N, 1) of normed tokens."""
+        """Return gamma (B, N, 1) of normalized tokens x (B, N, D)."""
         return torch.sigmoid(self.gate(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Update (B, N, D) of normed tokens x (B, N, D)."""
+        """Return the update (B, N, D) of normalized tokens x (B, N, D)."""
         return self.openness(x) * self.proj(self.state(x))
 
 
 class PathwayBlock(Block):
-    """timm's pre-norm block with the pathway's update beside attention's: after LayerScale, before drop-path."""
+    """timm's pre-norm block with a pathway, whose update joins attention's after LayerScale and before drop-path."""
 
     pathway: GlobalPathway
 
     @classmethod
     def from_timm(cls, block: Block, config: PathwayConfig) -> Self:
-        """Take over a timm block's modules."""
+        """Make the block from one of timm's, whose modules it takes over."""
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         for name, module in block.named_children():
@@ -81,9 +99,9 @@ class PathwayBlock(Block):
         return self
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Residual stream (B, N, D) to residual stream."""
+        """Map the residual stream (B, N, D) to the residual stream after the block."""
         if attn_mask is not None or is_causal:
-            raise UserError("model.backbone.pathway: masked attention is not supported")
+            raise ConfigError("pathway: masked attention is not supported")
         normed = self.norm1(x)
         x = x + self.drop_path1(self.ls1(self.attn(normed)) + self.pathway(normed))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

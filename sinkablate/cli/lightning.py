@@ -1,9 +1,7 @@
 """fit, validate, test and predict: LightningCLI with our names, one directory per run and one-line errors."""
 
-import inspect
 import re
 import time
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.run_directory import RunDirectory
-from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cli.group_help import group_help, help_group
-from sinkablate.cli.parser import Parser, refuse_nulls, spelled_out
+from sinkablate.cli.parser import Parser, config_groups, refuse_nulls, spelled_out
 from sinkablate.cli.results import print_results, print_scores, write_predictions
 from sinkablate.cli.run_arguments import add_run_arguments
 from sinkablate.cli.summary import fit_summary
@@ -140,18 +137,12 @@ class Cli(LightningCLI):
         """
         refuse_nulls(self._parser(self.verb), config)
         for key, config_class in self.config_groups().items():
-            build(config_class, config[key].as_dict())
+            build(config_class, config[key].as_dict(), key)
         self.check_names(config)
 
     def config_groups(self) -> dict[str, type[Any]]:
         """The config class of every group of keys that has one."""
-        owners = {"model": self.program.module, "data": self.program.data, "diagnostics": SinkDiagnostics}
-        return {
-            f"{key}.{parameter.name}": parameter.annotation
-            for key, owner in owners.items()
-            for parameter in inspect.signature(owner).parameters.values()
-            if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)
-        }
+        return config_groups(self._parser(self.verb))
 
     def check_names(self, config: Namespace) -> None:
         """Keys that belong to no dataclass."""

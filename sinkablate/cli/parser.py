@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
+from dataclasses import is_dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
+from sinkablate.config import build
 from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import refuse_repeated_keys
 from sinkablate.files.suggestions import did_you_mean
@@ -36,12 +38,29 @@ class Parser(ArgumentParser):
         """As jsonargparse's; flags may be bare."""
         return super().parse_args(args and spelled_out(self, list(args)), *more, **kwargs)
 
+    def instantiate(self, namespace: Any, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, after every config class has been checked, so that an error names the full key."""
+        for key, config_class in config_groups(self).items():
+            values = namespace.get(key)
+            if values is not None and not is_dataclass(values):
+                build(config_class, values.as_dict(), key)
+        return super().instantiate(namespace, *args, **kwargs)
+
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As jsonargparse's; an error names the file."""
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"{cfg_path}: {error}{version_note(Path(str(cfg_path)))}") from error
+
+
+def config_groups(parser: ArgumentParser) -> dict[str, type[Any]]:
+    """Return the config class of each group of keys that has one; groups within such a group are part of its class."""
+    classes = [(group.dest, group.group_class) for group in parser._action_groups if hasattr(group, "group_class")]
+    for action in parser._actions:  # a group that may be null is an action with a union of types
+        classes += [(action.dest, member) for member in get_args(getattr(action, "_typehint", None))]
+    groups = {str(key): kind for key, kind in classes if isinstance(kind, type) and is_dataclass(kind)}
+    return {key: kind for key, kind in groups.items() if not any(key.startswith(f"{other}.") for other in groups)}
 
 
 def int_first(hint: Any) -> Any:
@@ -176,28 +195,23 @@ def gathered(argv: list[str]) -> list[str]:
     return [json.dumps(words), *rest] if words else rest
 
 
-SPELLED = {"model.backbone.": "backbone.", "diagnostics.thresholds.": "thresholds."}
-"""Keys of `fit` that `diagnose` and `intervene` have under a shorter name."""
-
-
 def run_function(
     function: Callable[..., Any], verb: str, argv: list[str], tell: Callable[[Any], str] | None = None
 ) -> int:
     """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
-    result = call(function, verb, argv, SPELLED)
+    result = call(function, verb, argv)
     if tell is not None:
         print(tell(result))
     return 0
 
 
-def call(function: Callable[..., Any], verb: str, argv: list[str], spelled: Mapping[str, str] | None = None) -> Any:
+def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
     """What a typed, documented function returns to a command line.
 
     Args:
         function: What a verb does.
         verb: Its name, for the help.
         argv: The words behind it.
-        spelled: Beginnings of keys of `fit` that the function has under other names: errors name what can be set.
     """
     try:
         return auto_cli(
@@ -212,7 +226,4 @@ def call(function: Callable[..., Any], verb: str, argv: list[str], spelled: Mapp
         mistake = _mistake_behind(error)
         if mistake is None:
             raise
-        message = str(mistake)
-        for theirs, ours in (spelled or {}).items():
-            message = message.replace(theirs, ours)
-        raise UserError(message) from error
+        raise mistake from error

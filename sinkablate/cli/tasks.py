@@ -81,7 +81,7 @@ _IMAGES = (
 def _classify() -> Program:
     from sinkablate.data.datamodule import ImageData
     from sinkablate.tasks.classify import Classify
-    from sinkablate.vit.backbone import short_name
+    from sinkablate.vit.timm_models import short_name
 
     return Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES)
 
@@ -89,7 +89,7 @@ def _classify() -> Program:
 def _lejepa() -> Program:
     from sinkablate.data.datamodule import ImageData
     from sinkablate.tasks.lejepa import LeJepa
-    from sinkablate.vit.backbone import short_name
+    from sinkablate.vit.timm_models import short_name
 
     return Program(LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES)
 

@@ -1,19 +1,11 @@
-"""What a user can set: frozen, keyword-only dataclasses that validate themselves. Standard library only.
+"""Every setting a user can change: frozen, keyword-only dataclasses that validate themselves.
 
-Each class is one group of keys of the command line and the YAML files. Errors name the full key, because a
-dataclass does not know where in the tree it sits: the prefix is the one place where the class is used.
+Each class is one group of keys of the command line and the YAML files. Errors name keys relative to the class;
+`build` adds the key of the group. This folder imports the standard library only.
 """
 
-from sinkablate.config.attention import (
-    AttentionConfig,
-    Gate,
-    GatePosition,
-    PathwayConfig,
-    PointwiseFunction,
-    Score,
-    Sink,
-)
-from sinkablate.config.checks import build, flat, require, require_finite, require_nonempty
+from sinkablate.config.attention import AttentionConfig, Gate, GatePosition, PathwayConfig, PointwiseFunction
+from sinkablate.config.checks import ConfigError, build, flat, keys_below, require, require_finite, require_nonempty
 from sinkablate.config.data import EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
@@ -27,6 +19,7 @@ __all__ = [
     "AugmentConfig",
     "BackboneConfig",
     "CommonModeConfig",
+    "ConfigError",
     "EmaConfig",
     "Gate",
     "GatePosition",
@@ -37,9 +30,7 @@ __all__ = [
     "OptimConfig",
     "PathwayConfig",
     "PointwiseFunction",
-    "Score",
     "SelectionConfig",
-    "Sink",
     "SourceConfig",
     "ThresholdConfig",
     "ToyConfig",
@@ -47,6 +38,7 @@ __all__ = [
     "WandbConfig",
     "build",
     "flat",
+    "keys_below",
     "require",
     "require_finite",
     "require_nonempty",

@@ -1,12 +1,12 @@
-"""The mechanisms: how attention is computed, and what stands beside it."""
+"""Attention mechanisms, and the global pathway that can be added to them."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from sinkablate.config.checks import refuse_idle, require, require_at_most, require_finite
+from sinkablate.config.mechanisms import SCORES, SINKS
+from sinkablate.files.suggestions import did_you_mean_or_list
 
-Score = Literal["softmax", "clipped_softmax", "relu", "pointwise", "polynomial", "sigmoid"]
-Sink = Literal["none", "zero", "learned", "kv_bias"]
 Gate = Literal["none", "headwise", "elementwise"]
 GatePosition = Literal["output", "value"]
 PointwiseFunction = Literal["relu", "relu2", "gelu", "softplus", "identity", "sigmoid"]
@@ -14,60 +14,60 @@ PointwiseFunction = Literal["relu", "relu2", "gelu", "softplus", "identity", "si
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
-    """How attention is computed: one value on each axis. The defaults are the plain softmax of timm."""
+    """How attention is computed: one value on each axis. The defaults are timm's plain softmax attention."""
 
-    score: Score = "softmax"
-    """How logits s become weights A. N is the number of tokens."""
-    sink: Sink = "none"
-    """Where a softmax row may put mass that no token should get (softmax only)."""
+    score: str = "softmax"
+    """How logits s become weights A: softmax, clipped_softmax, relu (ReLU(s)/N), pointwise (N^-alpha h(s)), polynomial
+    (s^p/sqrt(N)) or sigmoid (sigma(s + b)), where N is the number of tokens."""
+    sink: str = "none"
+    """Extra key column that can take part of a softmax row: none, zero (adds 1 to the denominator), learned (adds
+    exp(c_h) to it), or kv_bias (a learned key and value per head). Needs score=softmax."""
     gate: Gate = "none"
-    """A sigmoid gate read from the normed block input: one per head, or one per channel."""
+    """Sigmoid gate computed from the normalized block input: one per head (headwise) or per channel (elementwise)."""
     gate_position: GatePosition = "output"
-    """Gate the attention output before W_O (`output`, G1) or the values before the weighted sum (`value`, G2)."""
+    """Gate the attention output before W_O (output, G1) or the values before the weighted sum (value, G2)."""
     gate_init_std: float = 1e-6
-    """Standard deviation of the gate's weights at the start."""
+    """Standard deviation of the gate's weights at initialization, at least 0."""
     gate_init_bias: float = 2.0
-    """Bias of the gate at the start; 2.0 is an openness of .88."""
+    """Bias of the gate at initialization; 2.0 is an openness of sigma(2) = .88."""
     gate_frozen: bool = False
-    """Keep the gate at its initial value: the control for what a gate's mere presence does."""
+    """Keep the gate at its initial value: a control for the effect of an untrained gate."""
     clip_zeta: float = 1.0
-    """clipped_softmax: clip((zeta - gamma) softmax(s) + gamma, 0, 1), gamma = -clip_alpha / N."""
+    """For score=clipped_softmax, zeta >= 1 in clip((zeta - gamma) softmax(s) + gamma, 0, 1), gamma = -clip_alpha/N."""
     clip_alpha: float = 0.6
-    """clipped_softmax: see `clip_zeta`; a uniform row is dead from zeta N / (N - 1) on."""
+    """For score=clipped_softmax, at least 0; see clip_zeta. From zeta N/(N - 1) on, a uniform row is all zeros."""
     pointwise_function: PointwiseFunction = "relu"
-    """pointwise: h in N^-alpha h(s)."""
+    """For score=pointwise, the function h in N^-alpha h(s)."""
     pointwise_alpha: float = 1.0
-    """pointwise: alpha in N^-alpha h(s), from 0 to 1."""
+    """For score=pointwise, alpha in N^-alpha h(s), from 0 to 1."""
     polynomial_power: int = 3
-    """polynomial: p in sqrt(1/N) s^p; an odd power keeps signs."""
+    """For score=polynomial, the positive integer p in s^p/sqrt(N); an odd power keeps the sign of s."""
     sigmoid_bias: Literal["log_n", "learned"] = "log_n"
-    """sigmoid: b in sigma(s + b); -log N, or one learned number per head that starts there."""
+    """For score=sigmoid, b in sigma(s + b): -log N (log_n), or a learned number per head that starts there."""
 
     def __post_init__(self) -> None:
-        key = "model.backbone.attention"
-        require_finite(self, key)
+        require_finite(self)
+        for axis, names in {"score": SCORES, "sink": SINKS}.items():
+            name = getattr(self, axis)
+            require(name in names, f"{axis}={name}: unknown {axis}{did_you_mean_or_list(name, names)}")
+        accepting = " or ".join(name for name, accepts_sink in SCORES.items() if accepts_sink)
         require(
-            self.sink == "none" or self.score == "softmax",
-            f"{key}.sink={self.sink} needs {key}.score=softmax, got {self.score}",
+            self.sink == "none" or SCORES[self.score],
+            f"sink={self.sink} needs score={accepting}, got score={self.score}",
         )
-        require(
-            self.gate != "none" or not self.gate_frozen, f"{key}.gate_frozen=true needs a gate, got {key}.gate=none"
-        )
+        require(self.gate != "none" or not self.gate_frozen, "gate_frozen=true needs a gate, got gate=none")
         require(
             self.gate != "none" or self.gate_position == "output",
-            f"{key}.gate_position={self.gate_position} needs a gate, got {key}.gate=none",
+            f"gate_position={self.gate_position} needs a gate, got gate=none",
         )
-        require(self.gate_init_std >= 0, f"{key}.gate_init_std must be at least 0, got {self.gate_init_std}")
-        require(self.clip_zeta >= 1, f"{key}.clip_zeta must be at least 1, got {self.clip_zeta}")
-        require(self.clip_alpha >= 0, f"{key}.clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
-        require(0 <= self.pointwise_alpha <= 1, f"{key}.pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
-        require(
-            self.polynomial_power > 0, f"{key}.polynomial_power must be a positive integer, got {self.polynomial_power}"
-        )
+        require(self.gate_init_std >= 0, f"gate_init_std must be at least 0, got {self.gate_init_std}")
+        require(self.clip_zeta >= 1, f"clip_zeta must be at least 1, got {self.clip_zeta}")
+        require(self.clip_alpha >= 0, f"clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
+        require(0 <= self.pointwise_alpha <= 1, f"pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
+        require(self.polynomial_power > 0, f"polynomial_power must be a positive integer, got {self.polynomial_power}")
         pick = {axis: f"{axis}={getattr(self, axis)}" for axis in ("gate", "score")}
         refuse_idle(
             self,
-            key,
             {
                 "gate_init_std": (self.gate != "none", pick["gate"]),
                 "gate_init_bias": (self.gate != "none", pick["gate"]),
@@ -82,24 +82,23 @@ class AttentionConfig:
 
     @property
     def is_identity(self) -> bool:
-        """True when this is timm's own attention."""
+        """Whether this is timm's own attention."""
         return self.score == "softmax" and self.sink == "none" and self.gate == "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathwayConfig:
-    """A second way from all tokens to all tokens, beside attention in the same blocks."""
+    """A second path from all tokens to all tokens, in parallel with attention."""
 
     kind: Literal["none", "global"] = "none"
-    """global: one pooled vector, added to every token through a gate of its own; a rank-one update."""
+    """none, or global: one pooled vector is added to every token through a gate per token, a rank-one update."""
     width: int = 64
-    """Numbers in the pooled vector g."""
+    """Width of the pooled vector g, at least 1."""
     gate_init_bias: float = 0.0
-    """Bias of the gate at the start; 0 is an openness of .5."""
+    """Bias of the pathway's gate at initialization; 0 is an openness of .5."""
 
     def __post_init__(self) -> None:
-        key = "model.backbone.pathway"
-        require_finite(self, key)
-        require_at_most(self, key, {"width": 65_536})
-        require(self.width > 0, f"{key}.width must be positive, got {self.width}")
-        refuse_idle(self, key, dict.fromkeys(("width", "gate_init_bias"), (self.kind != "none", "kind=none")))
+        require_finite(self)
+        require_at_most(self, {"width": 65_536})
+        require(self.width > 0, f"width must be positive, got {self.width}")
+        refuse_idle(self, dict.fromkeys(("width", "gate_init_bias"), (self.kind != "none", "kind=none")))

@@ -1,6 +1,7 @@
-"""How config classes are built from plain values, and how they refuse what makes no sense."""
+"""Building config classes from plain values, and the checks they make."""
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from math import isfinite
 from typing import Any
@@ -8,25 +9,71 @@ from typing import Any
 from sinkablate.errors import UserError
 
 
+class ConfigError(UserError):
+    """A value that a config class refuses.
+
+    The message begins with a key relative to the class: `sink=zero needs score=softmax, got relu`. A class does not
+    know where it is used, so whoever builds it adds the rest of the key (`keys_below`).
+    """
+
+
+@contextmanager
+def keys_below(key: str) -> Iterator[None]:
+    """Prefix the keys of config errors raised in the block, so that a message names the full key.
+
+    Args:
+        key: Full key of the group, such as `model.backbone`; an empty one adds nothing.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}" if key else str(error)) from error
+
+
+def build(cls: type[Any], values: Mapping[str, Any], key: str = "") -> Any:
+    """Build a config class, including nested ones, from plain values; each class validates itself.
+
+    A missing value keeps its default, because files of an older version lack the keys that were added later.
+
+    Args:
+        cls: The config class.
+        values: Field to value, nested for nested classes.
+        key: Full key of this group, for error messages.
+
+    Raises:
+        ConfigError: A value is refused; the message begins with its full key.
+    """
+    with keys_below(key):
+        return cls(
+            **{
+                field.name: build(field.type, values[field.name], field.name)  # type: ignore[arg-type]
+                if is_dataclass(field.type)
+                else values[field.name]
+                for field in fields(cls)
+                if field.name in values
+            }
+        )
+
+
 def require(condition: bool, message: str) -> None:
-    """Raise `UserError(message)` unless the condition holds."""
+    """Raise `ConfigError(message)` unless the condition holds."""
     if not condition:
-        raise UserError(message)
+        raise ConfigError(message)
 
 
 def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as dotted keys below a prefix, sequences as lists."""
-    found: dict[str, Any] = {}
+    """Flatten nested dictionaries to dotted keys that start with a prefix; sequences become lists."""
+    values: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = list(value) if isinstance(value, (list, tuple)) else value
-    return found
+            values[f"{prefix}{key}"] = list(value) if isinstance(value, (list, tuple)) else value
+    return values
 
 
 def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(full key, value) of every value in nested mappings and sequences; an item of a sequence has the key of it."""
+    """Yield (key, value) for every value in nested mappings and sequences; items of a sequence share its key."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from leaves(value, f"{key}.{name}" if key else str(name))
@@ -37,18 +84,17 @@ def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, tree
 
 
-def require_finite(tree: Any, key: str = "") -> None:
-    """Refuse NaN, infinity and numbers that no 32-bit float or 64-bit integer holds.
+def require_finite(tree: Any) -> None:
+    """Refuse NaN, infinity and numbers that do not fit into a 32-bit float or a 64-bit integer.
 
-    Every comparison with NaN is false, so that a check of a range alone may let it through.
+    A range check alone may accept NaN, because every comparison with NaN is false.
 
     Args:
         tree: An instance of a config class, whose nested config classes check themselves, or nested mappings.
-        key: Its full key.
     """
     if is_dataclass(tree):
         tree = {field.name: getattr(tree, field.name) for field in fields(tree)}
-    for name, value in leaves(tree, key):
+    for name, value in leaves(tree):
         if isinstance(value, float):
             require(isfinite(value) and abs(value) < 2.0**127, f"{name} must be a finite number, got {value}")
         elif isinstance(value, int):
@@ -56,7 +102,7 @@ def require_finite(tree: Any, key: str = "") -> None:
 
 
 def require_nonempty(tree: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Refuse empty words, which would silently stand for the default: most are variables that are not set.
+    """Refuse empty strings, which would silently mean the default: most come from shell variables that are not set.
 
     Args:
         tree: Nested mappings.
@@ -66,44 +112,26 @@ def require_nonempty(tree: Mapping[str, Any], allowed: Collection[str]) -> None:
         require(value != "" or name in allowed, f"{name} is empty; leave it out, or give null for the default")
 
 
-def require_at_most(config: Any, key: str, limits: Mapping[str, float]) -> None:
-    """Refuse numbers that cannot be meant and would take all memory, or all day, to build.
+def require_at_most(config: Any, limits: Mapping[str, float]) -> None:
+    """Refuse numbers so large that they must be a mistake and would exhaust memory or time.
 
     Args:
         config: An instance of a config class.
-        key: Its full key.
         limits: Field to its largest value; a field that is None passes.
     """
-    for name, most in limits.items():
+    for name, largest in limits.items():
         value = getattr(config, name)
-        require(value is None or value <= most, f"{key}.{name} must be at most {most:,}, got {value}")
+        require(value is None or value <= largest, f"{name} must be at most {largest:,}, got {value}")
 
 
-def refuse_idle(config: Any, key: str, choices: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse a value that a choice leaves without effect: it would be silently ignored.
+def refuse_idle(config: Any, choices: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse a value that another choice leaves without effect, because it would silently be ignored.
 
     Args:
         config: An instance of a config class.
-        key: Its full key.
-        choices: Field -> (whether it has an effect, what decided that, as `axis=value`).
+        choices: Field to (whether it has an effect, the choice that decides it, written as `axis=value`).
     """
     for field in fields(config):
         used, choice = choices.get(field.name, (True, ""))
         value = getattr(config, field.name)
-        require(used or value == field.default, f"{key}.{field.name}={value} has no effect with {key}.{choice}")
-
-
-def build(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """An instance of a config class, nested ones included, from plain values; it validates itself.
-
-    A value that is not there keeps its default: what an older version stored knows no newer key.
-    """
-    return cls(
-        **{
-            field.name: build(field.type, values[field.name])  # type: ignore[arg-type]
-            if is_dataclass(field.type)
-            else values[field.name]
-            for field in fields(cls)
-            if field.name in values
-        }
-    )
+        require(used or value == field.default, f"{field.name}={value} has no effect with {choice}")

@@ -30,28 +30,24 @@ class SourceConfig:
     """Number of classes; null takes the number of class folders, or of classes in manifest.json."""
 
     def __post_init__(self) -> None:
-        key = "data.source"
         paths = {"train": self.train, "val": self.val, "test": self.test}
         for name, value in paths.items():
             require(
                 self.format != "embedded" or not value,
-                f"{key}.{name}={value} has no effect with {key}.format=embedded (shards and folder have paths)",
+                f"{name}={value} has no effect with format=embedded (shards and folder have paths)",
             )
         require(
-            self.reader == "indexed" or self.format == "shards",
-            f"{key}.reader=stream needs {key}.format=shards, got {self.format}",
+            self.reader == "indexed" or self.format == "shards", f"reader=stream needs format=shards, got {self.format}"
         )
-        require_at_most(self, key, {"num_classes": 1_000_000})
+        require_at_most(self, {"num_classes": 1_000_000})
         require(
-            self.num_classes is None or self.num_classes > 0,
-            f"{key}.num_classes must be at least 1, got {self.num_classes}",
+            self.num_classes is None or self.num_classes > 0, f"num_classes must be at least 1, got {self.num_classes}"
         )
         require(
             self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
-            f"{key}.num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the "
-            "key out",
+            f"num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the key out",
         )
-        require(self.shuffle_shards > 0, f"{key}.shuffle_shards must be positive, got {self.shuffle_shards}")
+        require(self.shuffle_shards > 0, f"shuffle_shards must be positive, got {self.shuffle_shards}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +70,15 @@ class ImageConfig:
     """Evaluation: the center crop's side over the resized image's shorter side."""
 
     def __post_init__(self) -> None:
-        key = "data.image"
-        require_finite(self, key)
-        require_at_most(self, key, {"size": 16_384})
-        require(self.size > 0, f"{key}.size must be positive, got {self.size}")
-        require(self.in_chans in (1, 3), f"{key}.in_chans must be 1 or 3, got {self.in_chans}")
+        require_finite(self)
+        require_at_most(self, {"size": 16_384})
+        require(self.size > 0, f"size must be positive, got {self.size}")
+        require(self.in_chans in (1, 3), f"in_chans must be 1 or 3, got {self.in_chans}")
         for name in ("mean", "std"):
             value = getattr(self, name)
-            require(
-                len(value) == self.in_chans,
-                f"{key}.{name} needs {self.in_chans} numbers ({key}.in_chans), got {list(value)}",
-            )
-        require(all(s > 0 for s in self.std), f"{key}.std must be positive, got {list(self.std)}")
-        require(0 < self.crop_pct <= 1, f"{key}.crop_pct must lie in (0, 1], got {self.crop_pct}")
+            require(len(value) == self.in_chans, f"{name} needs {self.in_chans} numbers (in_chans), got {list(value)}")
+        require(all(s > 0 for s in self.std), f"std must be positive, got {list(self.std)}")
+        require(0 < self.crop_pct <= 1, f"crop_pct must lie in (0, 1], got {self.crop_pct}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,23 +107,19 @@ class AugmentConfig:
     """Times each image appears in a batch's pool, each augmented anew (repeated augmentation)."""
 
     def __post_init__(self) -> None:
-        key = "data.augment"
-        require_finite(self, key)
+        require_finite(self)
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
-            require(0 < low <= high, f"{key}.{name} must be two rising positive numbers, got [{low}, {high}]")
-        require(self.scale[1] <= 1, f"{key}.scale is a share of the area, at most 1, got {list(self.scale)}")
+            require(0 < low <= high, f"{name} must be two rising positive numbers, got [{low}, {high}]")
+        require(self.scale[1] <= 1, f"scale is a share of the area, at most 1, got {list(self.scale)}")
         require(
             not (self.auto_augment or "").startswith("v0"),
-            f"{key}.auto_augment={self.auto_augment}: timm's v0 posterizes to 0 bits, which Pillow refuses; use "
+            f"auto_augment={self.auto_augment}: timm's v0 posterizes to 0 bits, which Pillow refuses; use "
             "original or rand-*",
         )
         for name in ("hflip", "vflip", "reprob"):
-            require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
-        require(self.color_jitter >= 0, f"{key}.color_jitter must be at least 0, got {self.color_jitter}")
-        require(
-            not (self.three_augment and self.auto_augment),
-            f"{key}.three_augment and {key}.auto_augment exclude each other",
-        )
-        require_at_most(self, key, {"aug_repeats": 1024})
-        require(self.aug_repeats >= 1, f"{key}.aug_repeats must be at least 1, got {self.aug_repeats}")
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        require(self.color_jitter >= 0, f"color_jitter must be at least 0, got {self.color_jitter}")
+        require(not (self.three_augment and self.auto_augment), "three_augment and auto_augment exclude each other")
+        require_at_most(self, {"aug_repeats": 1024})
+        require(self.aug_repeats >= 1, f"aug_repeats must be at least 1, got {self.aug_repeats}")

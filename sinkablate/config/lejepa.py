@@ -29,20 +29,18 @@ class ViewsConfig:
     """Solarisation above 128."""
 
     def __post_init__(self) -> None:
-        key = "data.views"
-        require_finite(self, key)
-        require_at_most(self, key, {"count": 1024})
-        require(self.count >= 1, f"{key}.count must be at least 1, got {self.count}")
-        require(0 < self.scale[0] <= self.scale[1] <= 1, f"{key}.scale must rise within (0, 1], got {list(self.scale)}")
+        require_finite(self)
+        require_at_most(self, {"count": 1024})
+        require(self.count >= 1, f"count must be at least 1, got {self.count}")
+        require(0 < self.scale[0] <= self.scale[1] <= 1, f"scale must rise within (0, 1], got {list(self.scale)}")
         for name in ("hflip", "jitter_prob", "grey_prob", "blur_prob", "solarise_prob"):
-            require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
         require(
             all(strength >= 0 for strength in self.jitter) and self.jitter[3] <= 0.5,
-            f"{key}.jitter must be four numbers of at least 0, the hue's at most .5, got {list(self.jitter)}",
+            f"jitter must be four numbers of at least 0, the hue's at most .5, got {list(self.jitter)}",
         )
         require(
-            self.blur_size >= 1 and self.blur_size % 2 == 1,
-            f"{key}.blur_size must be odd and positive, got {self.blur_size}",
+            self.blur_size >= 1 and self.blur_size % 2 == 1, f"blur_size must be odd and positive, got {self.blur_size}"
         )
 
 
@@ -69,13 +67,10 @@ class LeJepaConfig:
     """Control: leave the backbone as it was drawn and train the probe alone."""
 
     def __post_init__(self) -> None:
-        key = "model.lejepa"
-        require_finite(self, key)
-        require_at_most(self, key, dict.fromkeys(("directions", "hidden", "out"), 65_536))
-        require(0 <= self.lamb <= 1, f"{key}.lamb must lie in [0, 1], got {self.lamb}")
+        require_finite(self)
+        require_at_most(self, dict.fromkeys(("directions", "hidden", "out"), 65_536))
+        require(0 <= self.lamb <= 1, f"lamb must lie in [0, 1], got {self.lamb}")
         for name in ("directions", "hidden", "out"):
-            require(getattr(self, name) >= 1, f"{key}.{name} must be at least 1, got {getattr(self, name)}")
-        require(self.probe_lr > 0, f"{key}.probe_lr must be positive, got {self.probe_lr}")
-        require(
-            self.probe_weight_decay >= 0, f"{key}.probe_weight_decay must be at least 0, got {self.probe_weight_decay}"
-        )
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self.probe_lr > 0, f"probe_lr must be positive, got {self.probe_lr}")
+        require(self.probe_weight_decay >= 0, f"probe_weight_decay must be at least 0, got {self.probe_weight_decay}")

@@ -65,11 +65,9 @@ class BackboneConfig:
     """Dropout on attention weights."""
 
     def __post_init__(self) -> None:
-        key = "model.backbone"
-        require_finite(self, key)
+        require_finite(self)
         require_at_most(
             self,
-            key,
             {
                 "depth": 1024,
                 "embed_dim": 65_536,
@@ -79,55 +77,48 @@ class BackboneConfig:
                 "img_size": 16_384,
             },
         )
-        require(bool(self.name), f"{key}.name must not be empty")
+        require(bool(self.name), "name must not be empty")
         for name in ("img_size", "embed_dim", "depth", "num_heads", "patch_size"):
             value = getattr(self, name)
-            require(value is None or value > 0, f"{key}.{name} must be positive, got {value}")
-        require(
-            self.mlp_ratio is None or self.mlp_ratio >= 0, f"{key}.mlp_ratio must be at least 0, got {self.mlp_ratio}"
-        )
-        require(
-            self.registers is None or self.registers >= 0, f"{key}.registers must be at least 0, got {self.registers}"
-        )
+            require(value is None or value > 0, f"{name} must be positive, got {value}")
+        require(self.mlp_ratio is None or self.mlp_ratio >= 0, f"mlp_ratio must be at least 0, got {self.mlp_ratio}")
+        require(self.registers is None or self.registers >= 0, f"registers must be at least 0, got {self.registers}")
         require(
             bool(self.registers) or not self.register_pos_embed,
-            f"{key}.register_pos_embed=true needs {key}.registers > 0, got {self.registers}",
+            f"register_pos_embed=true needs registers > 0, got {self.registers}",
         )
-        require(
-            self.register_init_std >= 0, f"{key}.register_init_std must be at least 0, got {self.register_init_std}"
-        )
+        require(self.register_init_std >= 0, f"register_init_std must be at least 0, got {self.register_init_std}")
         for name in ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate"):
-            require(0 <= getattr(self, name) < 1, f"{key}.{name} must lie in [0, 1), got {getattr(self, name)}")
+            require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), got {getattr(self, name)}")
         require(
-            not (self.pretrained and self.checkpoint),
-            f"{key}.pretrained and {key}.checkpoint name two sources of weights: keep one",
+            not (self.pretrained and self.checkpoint), "pretrained and checkpoint name two sources of weights: keep one"
         )
         require(
             self.class_token is not False or self.global_pool != "token",
-            f"{key}.class_token=false leaves {key}.global_pool=token nothing to read: use avg or map",
+            "class_token=false leaves global_pool=token nothing to read: use avg or map",
         )
         require(
             self.match_parameters == "none" or self.attention.gate == "none",
-            f"{key}.match_parameters={self.match_parameters} is the control without a gate, "
-            f"got {key}.attention.gate={self.attention.gate}",
+            f"match_parameters={self.match_parameters} is the control without a gate, "
+            f"got attention.gate={self.attention.gate}",
         )
         require(
             self.match_parameters == "none" or not (self.pretrained or self.checkpoint),
-            f"{key}.match_parameters widens the MLPs and so cannot start from pretrained weights",
+            "match_parameters widens the MLPs and so cannot start from pretrained weights",
         )
         require(
             not (self.fixed_sincos and self.register_pos_embed),
-            f"{key}.fixed_sincos and {key}.register_pos_embed exclude each other: fixed positions learn nothing",
+            "fixed_sincos and register_pos_embed exclude each other: fixed positions learn nothing",
         )
         require(
             not (self.fixed_sincos and (self.pretrained or self.checkpoint)),
-            f"{key}.fixed_sincos would overwrite the position embedding of pretrained weights",
+            "fixed_sincos would overwrite the position embedding of pretrained weights",
         )
-        require(self.layers == "all" or len(self.layers) > 0, f"{key}.layers must be all or name a block")
+        require(self.layers == "all" or len(self.layers) > 0, "layers must be all or name a block")
         changes = not self.attention.is_identity or self.match_parameters != "none" or self.pathway.kind != "none"
         require(
             self.layers == "all" or changes,
-            f"{key}.layers={list(self.layers)} has no effect: {key}.attention and pathway change nothing",
+            f"layers={list(self.layers)} has no effect: attention and pathway change nothing",
         )
 
 
@@ -158,22 +149,20 @@ class ToyConfig:
     """broadcast: size of the message in the target."""
 
     def __post_init__(self) -> None:
-        key = "model.toy"
-        require_finite(self, key)
-        require_at_most(self, key, {"tokens": 4096, "width": 16_384, "registers": 4096})
-        require(self.tokens >= 2, f"{key}.tokens must be at least 2, got {self.tokens}")
-        require(self.width >= 1, f"{key}.width must be positive, got {self.width}")
-        require(self.registers >= 0, f"{key}.registers must be at least 0, got {self.registers}")
-        require(0 < self.p_nop < 1, f"{key}.p_nop must lie in (0, 1), got {self.p_nop}")
+        require_finite(self)
+        require_at_most(self, {"tokens": 4096, "width": 16_384, "registers": 4096})
+        require(self.tokens >= 2, f"tokens must be at least 2, got {self.tokens}")
+        require(self.width >= 1, f"width must be positive, got {self.width}")
+        require(self.registers >= 0, f"registers must be at least 0, got {self.registers}")
+        require(0 < self.p_nop < 1, f"p_nop must lie in (0, 1), got {self.p_nop}")
         nop, task = self.task == "nop", f"task={self.task}"
         refuse_idle(
             self,
-            key,
             {
                 "p_nop": (nop, task),
                 "supervise": (nop, task),
                 "alpha": (not nop, task),
-                "gamma": (nop and self.supervise == "update", f"{task}, {key}.supervise={self.supervise}"),
+                "gamma": (nop and self.supervise == "update", f"{task}, supervise={self.supervise}"),
             },
         )
 
@@ -207,5 +196,5 @@ class ModelChoice:
     """Load timm's weights for this name from the hub; false without a checkpoint measures a random network."""
 
     def __post_init__(self) -> None:
-        require(self.img_size is None or self.img_size > 0, f"backbone.img_size must be positive, got {self.img_size}")
-        require(self.name is not None or self.checkpoint is None, "backbone.checkpoint needs backbone.name")
+        require(self.img_size is None or self.img_size > 0, f"img_size must be positive, got {self.img_size}")
+        require(self.name is not None or self.checkpoint is None, "checkpoint needs name")

@@ -20,6 +20,6 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         for name in ("min_events", "min_class_events"):
-            require(getattr(self, name) >= 1, f"selection.{name} must be at least 1, got {getattr(self, name)}")
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("top", "top_first_block"):
-            require(getattr(self, name) >= 0, f"selection.{name} must be at least 0, got {getattr(self, name)}")
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")

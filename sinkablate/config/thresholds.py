@@ -37,25 +37,20 @@ class ThresholdConfig:
     """Group events sum the mass of this many strongest columns (and, apart, of all registers)."""
 
     def __post_init__(self) -> None:
-        key = "diagnostics.thresholds"
-        require_finite(self, key)
+        require_finite(self)
         for name in ("routed_min", "event_min", "adaptive_min"):
-            require(0 < getattr(self, name) <= 1, f"{key}.{name} must lie in (0, 1], got {getattr(self, name)}")
-        require(
-            all(0 < eps < 1 for eps in self.def1_eps), f"{key}.def1_eps must lie in (0, 1), got {list(self.def1_eps)}"
-        )
-        require(
-            0 <= self.nop_max < self.broadcast_min, f"{key}.nop_max must lie in [0, broadcast_min), got {self.nop_max}"
-        )
+            require(0 < getattr(self, name) <= 1, f"{name} must lie in (0, 1], got {getattr(self, name)}")
+        require(all(0 < eps < 1 for eps in self.def1_eps), f"def1_eps must lie in (0, 1), got {list(self.def1_eps)}")
+        require(0 <= self.nop_max < self.broadcast_min, f"nop_max must lie in [0, broadcast_min), got {self.nop_max}")
         require(
             all(0 < value <= 1 for value in self.routed_grid),
-            f"{key}.routed_grid must lie in (0, 1], got {list(self.routed_grid)}",
+            f"routed_grid must lie in (0, 1], got {list(self.routed_grid)}",
         )
-        require(self.rel_update_min >= 0, f"{key}.rel_update_min must be at least 0, got {self.rel_update_min}")
-        require(self.rank_max >= 1, f"{key}.rank_max must be at least 1, got {self.rank_max}")
-        require(self.quiet_max >= 0, f"{key}.quiet_max must be at least 0, got {self.quiet_max}")
+        require(self.rel_update_min >= 0, f"rel_update_min must be at least 0, got {self.rel_update_min}")
+        require(self.rank_max >= 1, f"rank_max must be at least 1, got {self.rank_max}")
+        require(self.quiet_max >= 0, f"quiet_max must be at least 0, got {self.quiet_max}")
         require(
             self.outlier_norm is None or self.outlier_norm > 0,
-            f"{key}.outlier_norm must be positive, got {self.outlier_norm}",
+            f"outlier_norm must be positive, got {self.outlier_norm}",
         )
-        require(self.group_top_k >= 1, f"{key}.group_top_k must be at least 1, got {self.group_top_k}")
+        require(self.group_top_k >= 1, f"group_top_k must be at least 1, got {self.group_top_k}")

@@ -26,20 +26,19 @@ class OptimConfig:
     """Learning rate at the end of the cosine."""
 
     def __post_init__(self) -> None:
-        key = "model.optim"
-        require_finite(self, key)
-        require(self.lr > 0, f"{key}.lr must be positive, got {self.lr}")
-        require(self.weight_decay >= 0, f"{key}.weight_decay must be at least 0, got {self.weight_decay}")
-        require(all(0 <= b < 1 for b in self.betas), f"{key}.betas must lie in [0, 1), got {list(self.betas)}")
+        require_finite(self)
+        require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        require(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
+        require(all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), got {list(self.betas)}")
         require(
             self.layer_decay is None or 0 < self.layer_decay <= 1,
-            f"{key}.layer_decay must lie in (0, 1], got {self.layer_decay}",
+            f"layer_decay must lie in (0, 1], got {self.layer_decay}",
         )
         require(
             self.warmup_steps is None or self.warmup_steps >= 0,
-            f"{key}.warmup_steps must be at least 0, got {self.warmup_steps}",
+            f"warmup_steps must be at least 0, got {self.warmup_steps}",
         )
-        require(0 <= self.min_lr <= self.lr, f"{key}.min_lr must lie in [0, lr], got {self.min_lr}")
+        require(0 <= self.min_lr <= self.lr, f"min_lr must lie in [0, lr], got {self.min_lr}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +61,12 @@ class LossConfig:
     """One mixing coefficient per batch, pair or image."""
 
     def __post_init__(self) -> None:
-        key = "model.loss"
-        require_finite(self, key)
-        require(0 <= self.smoothing < 1, f"{key}.smoothing must lie in [0, 1), got {self.smoothing}")
+        require_finite(self)
+        require(0 <= self.smoothing < 1, f"smoothing must lie in [0, 1), got {self.smoothing}")
         for name in ("mixup", "cutmix"):
-            require(getattr(self, name) >= 0, f"{key}.{name} must be at least 0, got {getattr(self, name)}")
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
         for name in ("mixup_prob", "mixup_switch_prob"):
-            require(0 <= getattr(self, name) <= 1, f"{key}.{name} must lie in [0, 1], got {getattr(self, name)}")
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
     @property
     def mixes(self) -> bool:
@@ -88,11 +86,10 @@ class CommonModeConfig:
     """Take the update of gated attention before the gate (G1)."""
 
     def __post_init__(self) -> None:
-        key = "model.common_mode"
-        require_finite(self, key)
-        require(self.weight >= 0, f"{key}.weight must be at least 0, got {self.weight}")
-        require(self.skip >= 0, f"{key}.skip must be at least 0, got {self.skip}")
-        refuse_idle(self, key, dict.fromkeys(("skip", "before_gate"), (self.weight > 0, "weight=0")))
+        require_finite(self)
+        require(self.weight >= 0, f"weight must be at least 0, got {self.weight}")
+        require(self.skip >= 0, f"skip must be at least 0, got {self.skip}")
+        refuse_idle(self, dict.fromkeys(("skip", "before_gate"), (self.weight > 0, "weight=0")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +102,9 @@ class EmaConfig:
     """Ramp the decay up from 0 at the start."""
 
     def __post_init__(self) -> None:
-        require_finite(self, "model.ema")
-        require(0 <= self.decay < 1, f"model.ema.decay must lie in [0, 1), got {self.decay}")
-        require(self.decay > 0 or not self.warmup, "model.ema.warmup=true has no effect with model.ema.decay=0")
+        require_finite(self)
+        require(0 <= self.decay < 1, f"decay must lie in [0, 1), got {self.decay}")
+        require(self.decay > 0 or not self.warmup, "warmup=true has no effect with decay=0")
 
 
 @dataclass(frozen=True, kw_only=True)

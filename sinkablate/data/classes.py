@@ -16,7 +16,7 @@ def source_of(values: Mapping[str, Any]) -> SourceConfig:
     Raises:
         UserError: They make no sense.
     """
-    source: SourceConfig = build(SourceConfig, values)
+    source: SourceConfig = build(SourceConfig, values, "data.source")
     return source
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig
+from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig, keys_below
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
@@ -84,9 +84,11 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     config = BackboneConfig(
         name=choice.name, checkpoint=choice.checkpoint, pretrained=choice.pretrained and not choice.checkpoint
     )
-    known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
+    with keys_below("backbone"):
+        known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
     shape = {"num_classes": known, "in_chans": channels, "img_size": size}
-    model = build_backbone(config, **shape, seed=0)
+    with keys_below("backbone"):
+        model = build_backbone(config, **shape, seed=0)
     require_finite(
         model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
     )

@@ -9,14 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkablate.attention.module import Attention
-from sinkablate.config import AttentionConfig
 from sinkablate.diagnostics.view import BlockView, Weigh, chunks
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import BlockParts
 from sinkablate.vit.tokens import TokenLayout, TokenType
-
-EXTRA_COLUMN = {"zero": (TokenType.NULL,), "learned": (TokenType.NULL,), "kv_bias": (TokenType.KV_BIAS,)}
-NORMALISED = ("softmax", "clipped_softmax")
 
 
 @dataclass
@@ -108,36 +104,35 @@ def _logits_of(call: dict[str, Any]) -> Weigh:
 
 
 def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout, out_map: Tensor) -> BlockView:
-    """The view of our own attention: its core knows the extra column and the formula."""
-    config: AttentionConfig = attn.config
-    call = capture.calls[0]
-    k, v = attn.core.columns(call["k"], call["v"])
+    """Return the view of sinkablate's own attention, whose core provides the formula and the extra column."""
+    call, core = capture.calls[0], attn.core
+    k, v = core.columns(call["k"], call["v"])
     gate = None if capture.gate is None else attn.openness(capture.gate)
-    gates_values = gate is not None and config.gate_position == "value"
+    gates_values = gate is not None and attn.config.gate_position == "value"
     raw_v = None
     if gates_values and capture.qkv is not None:
         batch, n, _ = capture.qkv.shape
         raw = capture.qkv.view(batch, n, 3, attn.num_heads, attn.head_dim)[:, :, 2].transpose(1, 2)
-        raw_v = attn.core.columns(call["k"], raw)[1]
+        raw_v = core.columns(call["k"], raw)[1]
     return BlockView(
         index=index,
         layout=layout,
-        extra=EXTRA_COLUMN.get(config.sink, ()),
+        extra=tuple(TokenType[name.upper()] for name in core.extra_columns),
         q=call["q"],
         k=k,
         v=v,
-        weigh=lambda q, k, _images, heads: attn.core.weights(q, k, heads),
+        weigh=lambda q, k, _images, heads: core.weights(q, k, heads),
         out_map=out_map,
         residual=capture.x,
-        logits=(lambda q, k, _images, heads: attn.core.logits(q, k, heads)) if config.score == "softmax" else None,
+        logits=(lambda q, k, _images, heads: core.logits(q, k, heads)) if core.score.is_softmax else None,
         output=call["out"],
         update=capture.attn_out,
         gate=gate,
         gates_values=gates_values,
         raw_v=raw_v,
-        rows_sum_to_one=config.score in NORMALISED,
-        rows_at_most_one=config.score in NORMALISED and config.clip_zeta == 1,
-        takes_null=config.sink in ("zero", "learned") or config.score == "clipped_softmax",
+        rows_sum_to_one=core.rows_sum_to_one,
+        rows_at_most_one=core.rows_at_most_one,
+        takes_null=core.takes_null,
     )
 
 

@@ -144,7 +144,7 @@ class CellParser:
             groups = self._cli.config_groups()
             touched = {key: [group for group in groups if key.startswith(f"{group}.")] for key in keys}
             for group in set(chain.from_iterable(touched.values())):
-                build(groups[group], self._config[group].as_dict())
+                build(groups[group], self._config[group].as_dict(), group)
             if not all(touched.values()):
                 self._cli.check_names(self._config)
         except (LookupError, TypeError, ValueError, UserError):

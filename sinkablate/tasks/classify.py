@@ -9,7 +9,7 @@ from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
+from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig, keys_below
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
@@ -64,7 +64,8 @@ class Classify(ImageTask):
         self.optim_config = optim
         self.loss_config = loss
         self.seed = seed
-        self.backbone = build_backbone(backbone, **shape, seed=seed)
+        with keys_below("model.backbone"):
+            self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
         if self.ema is not None:
             self.ema.requires_grad_(False)  # DDP would wait for gradients that never come

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig
+from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig, keys_below
 from sinkablate.distributed.batch_norm import SyncBatchNorm1d
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
@@ -57,7 +57,8 @@ class LeJepa(ImageTask):
             logger=False,
         )
         self.config, self.optim_config, self.seed = lejepa, optim, seed
-        model: Any = build_backbone(backbone, **shape, seed=seed)
+        with keys_below("model.backbone"):
+            model: Any = build_backbone(backbone, **shape, seed=seed)
         self.backbone, width = model, int(model.num_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

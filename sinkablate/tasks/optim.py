@@ -10,23 +10,24 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from sinkablate.attention.core import AttentionCore
 from sinkablate.config import OptimConfig
 from sinkablate.errors import UserError
 
 FUSED = ("adam", "adamw", "sgd")
-NO_DECAY_LEAVES = ("sink_logit", "sink_key", "sink_value", "score_bias", "gamma", "gamma_1", "gamma_2")
 WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups with and without weight decay, by depth where the learning rate decays with it.
 
-    No decay for one-dimensional parameters (norms, biases, LayerScale), what timm names (positions, CLS, registers)
-    and the sinks' parameters.
+    Weight decay is not applied to one-dimensional parameters (norms, biases, LayerScale), to those that timm exempts
+    (positions, CLS, registers), and to the parameters of scores and sinks.
     """
-    own = {name for name, _ in model.named_parameters() if name.rsplit(".", 1)[-1] in NO_DECAY_LEAVES}
-    timms: set[str] = getattr(model, "no_weight_decay", set)()
-    exempt = own | timms
+    exempt: set[str] = set(getattr(model, "no_weight_decay", set)())
+    for prefix, module in model.named_modules():
+        if isinstance(module, AttentionCore):
+            exempt |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
     if config.layer_decay is not None:
         groups: list[dict[str, Any]] = param_groups_layer_decay(
             model, config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import GlobalPathway
 from sinkablate.config import ToyConfig
-from sinkablate.vit.init import generator
+from sinkablate.vit.init import generator, reset_mechanisms
 
 
 class ToyBlock(nn.Module):
@@ -54,27 +54,23 @@ class ToyTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(config.drawn, config.width))
         self.reg_token = nn.Parameter(torch.zeros(1, config.prefix, config.width)) if config.prefix else None
         self.blocks = nn.ModuleList(ToyBlock(config, mlp=config.task == "broadcast") for _ in range(config.depth))
-        self._draw(config, seed)
+        self._draw(seed)
 
     @torch.no_grad()
-    def _draw(self, config: ToyConfig, seed: int) -> None:
-        """Matrices keep torch's scale, 1/sqrt(fan in); vectors added to tokens have a standard deviation of .02."""
+    def _draw(self, seed: int) -> None:
+        """Draw every parameter from (seed, its name).
+
+        Matrices keep torch's scale, 1/sqrt(fan in); vectors that are added to tokens have a standard deviation of .02.
+        """
         for name, p in self.named_parameters():
-            leaf = name.rpartition(".")[2]
-            g = generator(seed, name)
-            if ".gate." in name:
-                std, bias = (
-                    (0.02, config.pathway.gate_init_bias)
-                    if ".pathway." in name
-                    else (config.attention.gate_init_std, config.attention.gate_init_bias)
-                )
-                p.normal_(std=std, generator=g) if leaf == "weight" else p.fill_(bias)
-            elif p.ndim == 2 and leaf == "weight":
-                p.uniform_(-(p.shape[1] ** -0.5), p.shape[1] ** -0.5, generator=g)
-            elif leaf in ("pos_embed", "reg_token", "sink_key", "sink_value"):
+            leaf, g = name.rpartition(".")[2], generator(seed, name)
+            if leaf in ("pos_embed", "reg_token"):
                 p.normal_(std=0.02, generator=g)
+            elif leaf == "weight" and p.ndim == 2:
+                p.uniform_(-(p.shape[1] ** -0.5), p.shape[1] ** -0.5, generator=g)
             else:
                 p.fill_(1.0 if leaf == "weight" else 0.0)
+        reset_mechanisms(self, seed, nn.init.normal_)
 
     def forward_features(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D), without the prefix, to the stream after the last block (B, prefix + N, D)."""

@@ -1,4 +1,4 @@
-"""Reading weights from a local file, and what their head tells apart."""
+"""Reading weights from a local file, and the number of classes of their head."""
 
 import pickle
 from pathlib import Path
@@ -10,33 +10,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sinkablate.config import BackboneConfig
-from sinkablate.errors import UserError, first_line
+from sinkablate.config import BackboneConfig, ConfigError
+from sinkablate.errors import first_line
 
 BACKBONE_PREFIX = "backbone."
 
 
 def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
-    """State dict in a .safetensors, .pt, .pth or .ckpt file, and whether a run of ours wrote it.
+    """Return the state dict in a .safetensors, .pt, .pth or .ckpt file, and whether a run of sinkablate wrote it.
 
     Raises:
-        UserError: The file is missing, truncated, or holds no tensors; the message names it.
+        ConfigError: The file is missing, truncated, or holds no tensors; the message names it.
     """
-    key = f"model.backbone.checkpoint={path}"
+    key = f"checkpoint={path}"
     if not Path(path).is_file():
-        raise UserError(f"{key}: no such file")
+        raise ConfigError(f"{key}: no such file")
     try:
         if path.endswith(".safetensors"):
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise UserError(f"{key}: truncated or not a checkpoint ({first_line(error)})") from error
+        raise ConfigError(f"{key}: truncated or not a checkpoint ({first_line(error)})") from error
     while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
         content = inner
     tensors = (
         {
-            k: v.float() if v.is_floating_point() else v  # positions are resampled in the dtype they come in
+            k: v.float() if v.is_floating_point() else v  # timm resamples positions in the dtype of the file
             for k, v in content.items()
             if isinstance(v, Tensor)
         }
@@ -44,33 +44,31 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         else {}
     )
     if not tensors:
-        raise UserError(f"{key}: holds no state dict")
-    ours = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
-    return (ours, True) if ours else (tensors, False)
+        raise ConfigError(f"{key}: it holds no state dict")
+    of_run = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
+    return (of_run, True) if of_run else (tensors, False)
 
 
 def require_finite_weights(path: str, weights: dict[str, Tensor]) -> None:
-    """Refuse weights that nothing can be trained from.
+    """Refuse weights that cannot be trained from.
 
     Raises:
-        UserError: A tensor holds NaN or infinity.
+        ConfigError: A tensor holds NaN or infinity.
     """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(
-                f"model.backbone.checkpoint={path}: {name} holds NaN or infinity; take an earlier checkpoint"
-            )
+            raise ConfigError(f"checkpoint={path}: {name} holds NaN or infinity; use an earlier checkpoint")
 
 
 def weights_classes(config: BackboneConfig, weights: dict[str, Tensor] | None = None) -> int:
-    """Number of classes that the head of a configuration's weights tells apart, 0 without a head.
+    """Return the number of classes of the head that comes with a configuration's weights, 0 without a head.
 
     Args:
         config: Names a file, or timm's weights.
-        weights: The file's content where it is at hand.
+        weights: The content of the file, if it has already been read.
     """
     cfg = timm.get_pretrained_cfg(config.name)
-    if cfg is None:  # an unknown model, which is refused where it is made
+    if cfg is None:  # an unknown model, which `create_timm_model` refuses
         return 0
     if weights is None and config.checkpoint:
         weights = read_weights(config.checkpoint)[0]

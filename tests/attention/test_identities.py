@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from variants import noise
 
-from sinkablate.attention.module import Attention, AttentionCore, TimmAttention
+from sinkablate.attention.core import AttentionCore
+from sinkablate.attention.module import Attention, TimmAttention
 from sinkablate.config import AttentionConfig
 
 B, H, N, D = 2, 3, 11, 10

@@ -88,9 +88,9 @@ def test_chosen_blocks_only() -> None:
 
 
 def test_numbers_without_a_pathway_are_refused() -> None:
-    with pytest.raises(UserError, match=r"pathway\.width=8 has no effect"):
+    with pytest.raises(UserError, match=r"^width=8 has no effect"):
         PathwayConfig(width=8)
-    with pytest.raises(UserError, match=r"model\.backbone\.pathway cannot change"):
+    with pytest.raises(UserError, match=r"^pathway cannot change"):
         make(
             name="eva02_tiny_patch14_224",
             depth=None,

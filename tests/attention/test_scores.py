@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from variants import noise
 
-from sinkablate.attention.scores import clipped_softmax, weights_from_logits
+from sinkablate.attention.scores import SCORES, clipped_softmax
 from sinkablate.config import AttentionConfig
 
 N = 7
@@ -64,7 +64,7 @@ POINTWISE = [
 )
 def test_a_score_is_its_formula(fields: dict) -> None:
     config = AttentionConfig(**fields)
-    weights = weights_from_logits(S, config)
+    weights = SCORES[config.score](config).weights(S)
     for place in [(b, h, i, j) for b in range(2) for h in range(3) for i in range(N) for j in range(N)]:
         expected = plain(config.score, float(S[place]), S[place[:3]].tolist(), config)
         assert float(weights[place]) == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -74,7 +74,7 @@ def test_learned_sigmoid_bias_is_an_offset_from_minus_log_n_per_head() -> None:
     bias = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
     config = AttentionConfig(score="sigmoid", sigmoid_bias="learned")
     expected = torch.stack([torch.sigmoid(S[:, h] - math.log(N) + bias[h]) for h in range(3)], dim=1)
-    torch.testing.assert_close(weights_from_logits(S, config, bias), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(SCORES["sigmoid"](config).weights(S, score_bias=bias), expected, rtol=0, atol=1e-15)
 
 
 def test_clipping_with_unit_stretch_and_no_alpha_is_softmax() -> None:
@@ -108,11 +108,11 @@ def test_a_fixed_gamma_kills_what_the_default_alpha_keeps() -> None:
 
 @pytest.mark.parametrize("power", [1, 2, 3, 5])
 def test_odd_powers_keep_signs(power: int) -> None:
-    weights = weights_from_logits(S, AttentionConfig(score="polynomial", polynomial_power=power))
+    weights = SCORES["polynomial"](AttentionConfig(score="polynomial", polynomial_power=power)).weights(S)
     assert torch.equal(weights.sign(), S.sign() if power % 2 else torch.ones_like(S))
 
 
 @pytest.mark.parametrize("score", ["relu", "pointwise", "polynomial", "sigmoid"])
 def test_nothing_normalizes_the_rows(score: str) -> None:
-    rows = weights_from_logits(S, AttentionConfig(score=score)).sum(-1)
+    rows = SCORES[score](AttentionConfig(score=score)).weights(S).sum(-1)
     assert (rows - 1).abs().max() > 0.1

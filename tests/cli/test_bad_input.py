@@ -37,7 +37,7 @@ VALUES = {
     "gate_position": (f"{ATTENTION}.gate_position value", ["model.backbone.attention.gate_position", "gate=none"]),
     "learned sink, sigmoid": (
         f"{ATTENTION}.sink learned {ATTENTION}.score sigmoid",
-        ["model.backbone.attention.sink=learned", "model.backbone.attention.score"],
+        ["model.backbone.attention.sink=learned", "score=sigmoid"],
     ),
     "zero sink, relu": (f"{ATTENTION}.sink zero {ATTENTION}.score relu", ["model.backbone.attention.sink=zero"]),
     "idle number": (f"{ATTENTION}.clip_zeta 1.1", ["model.backbone.attention.clip_zeta=1.1", "score=softmax"]),
@@ -54,7 +54,7 @@ VALUES = {
     "positions of no register": ("--model.backbone.register_pos_embed true", ["model.backbone.register_pos_embed"]),
     "two sources of weights": (
         "--model.backbone.pretrained true --model.backbone.checkpoint x.pt",
-        ["model.backbone.pretrained", "model.backbone.checkpoint"],
+        ["model.backbone.pretrained and checkpoint"],
     ),
     "type of registers": ("--model.backbone.registers many", ["model.backbone.registers", "many"]),
     "type of max_epochs": ("--trainer.max_epochs soon", ["trainer.max_epochs", "soon"]),
@@ -135,7 +135,7 @@ DATA = {
     "channels": (FOLDER, ["train: 0/", "3 channels", "data.image.in_chans"]),
     "channels, shards": (shards("set").replace(COLOR, ""), ["train-0000.tar", "data.image.in_chans"]),
     "channels of one probe image": (f"{COLOR} {FOLDER} {SOURCE}.val {{files}}/mixed", ["odd", "data.image.in_chans"]),
-    "mean": ("--data.image.in_chans 3", ["data.image.mean", "data.image.in_chans"]),
+    "mean": ("--data.image.in_chans 3", ["data.image.mean", "in_chans"]),
     "batch": (f"{COLOR} {FOLDER} --data.batch_size 41", ["data.batch_size=41", "40"]),
 }
 CASES = {
@@ -273,7 +273,7 @@ def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pyte
         "--model.backbone.pretrained=true",
         "--data.image.size=32",
     )
-    refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "model.backbone.checkpoint=FILE")
+    refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "checkpoint=FILE")
     assert not (here / "run").exists()
 
 

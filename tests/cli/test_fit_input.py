@@ -38,30 +38,27 @@ FLOATS = [
 ]
 VALUES: list[tuple[type, dict[str, Any], str]] = [
     *(
-        (BackboneConfig, {name: 10**9}, f"model.backbone.{name} must be at most")
+        (BackboneConfig, {name: 10**9}, f"{name} must be at most")
         for name in ("depth", "embed_dim", "num_heads", "mlp_ratio", "registers", "img_size")
     ),
-    (BackboneConfig, {"depth": 2**63}, "model.backbone.depth must fit into 64 bits"),
-    (BackboneConfig, {"mlp_ratio": -1.0}, "model.backbone.mlp_ratio must be at least 0"),
-    (BackboneConfig, {"class_token": False, "global_pool": "token"}, "model.backbone.class_token=false leaves"),
-    (PathwayConfig, {"kind": "global", "width": 10**9}, "model.backbone.pathway.width must be at most"),
-    (SourceConfig, {"num_classes": 2**33}, "data.source.num_classes must be at most 1,000,000"),
-    (SourceConfig, {"num_classes": 0}, "data.source.num_classes must be at least 1"),
-    (ImageConfig, {"size": 10**6}, "data.image.size must be at most"),
-    (ImageConfig, {"std": (math.inf,)}, "data.image.std must be a finite number"),
-    (AugmentConfig, {"scale": (0.5, 9.0)}, "data.augment.scale is a share of the area"),
-    (AugmentConfig, {"aug_repeats": 10**9}, "data.augment.aug_repeats must be at most"),
-    (AugmentConfig, {"auto_augment": "v0"}, "data.augment.auto_augment=v0"),
-    (ViewsConfig, {"count": 10**9}, "data.views.count must be at most"),
-    (ViewsConfig, {"jitter": (1.0, 1.0, 1.0, 0.6)}, "data.views.jitter must"),
-    (ViewsConfig, {"jitter": (-1.0, 1.0, 1.0, 0.1)}, "data.views.jitter must"),
-    *(
-        (LeJepaConfig, {name: 10**9}, f"model.lejepa.{name} must be at most")
-        for name in ("directions", "hidden", "out")
-    ),
-    (AttentionConfig, {"gate": "headwise", "gate_init_bias": 1e308}, "model.backbone.attention.gate_init_bias must be"),
+    (BackboneConfig, {"depth": 2**63}, "depth must fit into 64 bits"),
+    (BackboneConfig, {"mlp_ratio": -1.0}, "mlp_ratio must be at least 0"),
+    (BackboneConfig, {"class_token": False, "global_pool": "token"}, "class_token=false leaves"),
+    (PathwayConfig, {"kind": "global", "width": 10**9}, "width must be at most"),
+    (SourceConfig, {"num_classes": 2**33}, "num_classes must be at most 1,000,000"),
+    (SourceConfig, {"num_classes": 0}, "num_classes must be at least 1"),
+    (ImageConfig, {"size": 10**6}, "size must be at most"),
+    (ImageConfig, {"std": (math.inf,)}, "std must be a finite number"),
+    (AugmentConfig, {"scale": (0.5, 9.0)}, "scale is a share of the area"),
+    (AugmentConfig, {"aug_repeats": 10**9}, "aug_repeats must be at most"),
+    (AugmentConfig, {"auto_augment": "v0"}, "auto_augment=v0"),
+    (ViewsConfig, {"count": 10**9}, "count must be at most"),
+    (ViewsConfig, {"jitter": (1.0, 1.0, 1.0, 0.6)}, "jitter must"),
+    (ViewsConfig, {"jitter": (-1.0, 1.0, 1.0, 0.1)}, "jitter must"),
+    *((LeJepaConfig, {name: 10**9}, f"{name} must be at most") for name in ("directions", "hidden", "out")),
+    (AttentionConfig, {"gate": "headwise", "gate_init_bias": 1e308}, "gate_init_bias must be"),
     (ToyData, {"eval_size": 10**11}, "data.eval_size must be at most"),
-    *((ToyConfig, {name: 10**9}, f"model.toy.{name} must be at most") for name in ("tokens", "width", "registers")),
+    *((ToyConfig, {name: 10**9}, f"{name} must be at most") for name in ("tokens", "width", "registers")),
 ]
 GATED = {"gate": "headwise"}
 NEEDED: dict[tuple[type, str], dict[str, Any]] = {
@@ -78,7 +75,7 @@ NEEDED: dict[tuple[type, str], dict[str, Any]] = {
 def test_no_number_of_a_config_may_be_nan_or_infinite(cls: type, name: str, value: float) -> None:
     default = next(field.default for field in fields(cls) if field.name == name)
     wrong = (value, *default[1:]) if isinstance(default, tuple) else value
-    with pytest.raises(UserError, match=rf"\.{name} must be a finite number, got (nan|inf)"):
+    with pytest.raises(UserError, match=rf"^{name} must be a finite number, got (nan|inf)"):
         cls(**NEEDED.get((cls, name), {}), **{name: wrong})
 
 

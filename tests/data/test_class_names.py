@@ -185,7 +185,7 @@ def test_shards_of_another_writer_have_to_be_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2**33, 5])
 def test_a_number_that_cannot_be(num_classes: int) -> None:
-    with pytest.raises(UserError, match=r"data.source.num_classes"):
+    with pytest.raises(UserError, match=r"^num_classes"):
         SourceConfig(num_classes=num_classes)
 
 

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, PathwayConfig, Score, Sink
+from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, PathwayConfig
+from sinkablate.config.mechanisms import SCORES, SINKS
 from sinkablate.errors import UserError
 from sinkablate.vit.backbone import build_backbone
 
@@ -34,8 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def mechanisms() -> dict[str, BackboneConfig]:
     """Every combination of the axes that `AttentionConfig` accepts, with and without registers."""
     found = {}
-    axes = map(get_args, (Score, Sink, Gate, GatePosition))
-    for score, sink, gate, position, bias, registers in product(*axes, ("log_n", "learned"), (0, 2)):
+    axes = (tuple(SCORES), tuple(SINKS), get_args(Gate), get_args(GatePosition), ("log_n", "learned"), (0, 2))
+    for score, sink, gate, position, bias, registers in product(*axes):
         try:
             config = AttentionConfig(score=score, sink=sink, gate=gate, gate_position=position, sigmoid_bias=bias)
         except UserError:

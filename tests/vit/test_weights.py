@@ -132,7 +132,7 @@ def test_a_model_with_registers_keeps_them(tmp_path: Path) -> None:
     name = "vit_small_patch14_reg4_dinov2"
     torch.save(timm.create_model(name, depth=1, img_size=56, num_classes=0).state_dict(), path)
     assert load(path, name=name, depth=1, img_size=56).num_reg_tokens == 4
-    with pytest.raises(UserError, match=r"registers=2: .* come with 4 registers, which cannot be exchanged"):
+    with pytest.raises(UserError, match=r"registers=2: .* come with 4 registers, whose number cannot be changed"):
         load(path, name=name, depth=1, img_size=56, registers=2)
 
 
@@ -143,7 +143,7 @@ def test_a_truncated_file_is_named(tiny: Path, tmp_path: Path, suffix: str, shar
     save_file(saved(tiny), path) if suffix == "safetensors" else torch.save(saved(tiny), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={path}: truncated")):
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={path}: truncated")):
         load(path, depth=2)
 
 
@@ -160,14 +160,14 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, s
     path = tmp_path / f"x.{suffix}"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={path}: {says}")):
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={path}: {says}")):
         read_weights(str(path))
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)], ids=repr)
 def test_a_file_without_a_state_dict_is_named(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
-    with pytest.raises(UserError, match=re.escape(f"{path}: holds no state dict")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: it holds no state dict")):
         read_weights(str(path))
 
 
@@ -186,7 +186,7 @@ def test_a_file_without_a_state_dict_is_named(tmp_path: Path, content: object) -
     ids=str,
 )
 def test_weights_of_another_shape_are_refused(tiny: Path, fields: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={tiny} does not fit")) as caught:
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={tiny} does not fit")) as caught:
         load(tiny, **fields)
     assert "\n" not in str(caught.value)
 
@@ -223,5 +223,5 @@ def test_our_own_checkpoints_start_a_backbone(own_run: tuple[Path, Classify], nu
 
 def test_our_own_checkpoint_of_another_variant_is_refused(own_run: tuple[Path, Classify]) -> None:
     path, _ = own_run
-    with pytest.raises(UserError, match=re.escape(f"model.backbone.checkpoint={path} is of another model")):
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={path} is of another model")):
         make(depth=1, checkpoint=str(path))
