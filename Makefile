@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check install clean two_algorithms ablation ablation_tables
+.PHONY: fit test test-heavy check docs install clean two_algorithms ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -19,6 +19,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MAKE) docs
+
+docs: $(STAMP)  # the documentation, as pages in out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(STAMP)
 
@@ -55,7 +59,7 @@ ablation: $(STAMP)
 	  $(RUN) sweep run sweeps/$$sweep.yaml --in_process && $(RUN) sweep collect sweeps/$$sweep.yaml || exit 1; done
 	$(MAKE) ablation_tables
 
-# the same from runs that are there
+# the same from runs that exist
 ablation_tables: $(STAMP)
 	mkdir -p $(DOC)
 	$(RUN) compare runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005 --detect .005 --format markdown --overwrite --out $(DOC)/accuracy.md
