@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource, Preparation
+from sinkablate.diagnostics.probe import pixels_of
 from sinkablate.errors import UserError
 
 Transform = Callable[[Image.Image], Tensor]
@@ -24,8 +25,6 @@ Images = Tensor | str | Path | Iterable[Any]
 - a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values` or `image`.
 """
 MIN_SIDE = 1
-PIXELS = ("pixel_values", "image", "images")
-"""Keys under which the batches of common data sets keep their images."""
 
 
 def batches_of(
@@ -56,35 +55,12 @@ def batches_of(
             (_tensor(image, number, model, transform) for number, image in enumerate(images)), batch_size
         )
     else:
-        yield from map(_pixels, images)
-
-
-def original(model: nn.Module) -> nn.Module:
-    """Return the module inside `torch.compile` and `DistributedDataParallel` wrappers."""
-    for name in ("_orig_mod", "module"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            return original(inner)
-    return model
+        yield from map(pixels_of, images)
 
 
 def _stacked(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
     while batch := list(islice(tensors, batch_size)):
         yield torch.stack(batch)
-
-
-def _pixels(batch: Any) -> Tensor:
-    """Return the images of one batch of a DataLoader."""
-    if isinstance(batch, Mapping):
-        batch = next((batch[name] for name in PIXELS if name in batch), None)
-    elif isinstance(batch, Sequence) and batch:
-        batch = batch[0]
-    if not isinstance(batch, Tensor):
-        raise UserError(
-            f"images: a batch holds {type(batch).__name__} where a tensor (n, C, H, W) was expected; "
-            f"yield a tensor, a tuple that begins with one, or a mapping with {' or '.join(PIXELS)}"
-        )
-    return batch
 
 
 def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | None) -> Tensor:

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from sinkablate.api.images import Images, Transform, batches_of, original
+from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.attention_maps import Head
 from sinkablate.diagnostics.measurement import Measurement
@@ -24,6 +24,7 @@ from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse
 from sinkablate.intervene.tables import head_table, row_table, validation_table
 from sinkablate.intervene.values import collect
 from sinkablate.vit.anatomy import block_parts, blocks_of
+from sinkablate.vit.find import unwrap
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def intervene(
         effects = sa.intervene(model, images, heads=[(5, 3)], edits=["mean_value", "donor_value"])
         print(effects.heads.select("block", "head", "edit", "effect"))
     """
-    model = original(model)
+    model = unwrap(model)
     chosen = parse_edits("all" if edits is None else ",".join(edits))
     thresholds = thresholds or ThresholdConfig()
     depth = len(blocks_of(model))

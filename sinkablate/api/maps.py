@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sinkablate.api.images import Images, Transform, batches_of, original
+from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.diagnostics.attention_maps import Head, record_maps
+from sinkablate.vit.find import unwrap
 
 
 def attention_maps(
@@ -32,5 +33,5 @@ def attention_maps(
         maps = sa.attention_maps(model, images, heads=[(5, 3)])
         received = maps[5, 3].mean(dim=1)  # what every key receives, (n, M)
     """
-    model = original(model)
+    model = unwrap(model)
     return record_maps(model, batches_of(images, model, transform=transform, batch_size=batch_size), heads)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from sinkablate.api.images import Images, Transform, batches_of, original
+from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import record
 from sinkablate.vit.anatomy import block_numbers
+from sinkablate.vit.find import unwrap
 
 
 def measure(
@@ -50,7 +51,7 @@ def measure(
         print(m.heads.sort("adaptive_frequency", descending=True).head())
         print(m.summary["counts"]["adaptive"])
     """
-    model = original(model)
+    model = unwrap(model)
     thresholds = thresholds or ThresholdConfig()
     numbers = block_numbers(model, blocks)
     batches = batches_of(images, model, transform=transform, batch_size=batch_size)

@@ -7,7 +7,8 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import distributed
+
+from sinkablate.distributed.gather import gather
 
 
 class RandomState(L.Callback):
@@ -22,12 +23,7 @@ class RandomState(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The states of all ranks, in types that a weights-only load accepts."""
-        state = _state()
-        ranks: list[Any] = [state]
-        if distributed.is_available() and distributed.is_initialized():
-            ranks = [None] * distributed.get_world_size()
-            distributed.all_gather_object(ranks, state)
-        return {"ranks": ranks}
+        return {"ranks": gather(_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep them until training begins: what happens in between may draw."""

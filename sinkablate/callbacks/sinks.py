@@ -1,199 +1,244 @@
-"""Sink diagnostics while a model trains."""
+"""Measure attention sinks while a model trains, in any Trainer and in plain PyTorch loops."""
 
-import io
-from pathlib import Path
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import count, islice, takewhile
 from typing import Any
 
 import lightning as L
 import numpy as np
 import polars as pl
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.findings import label_counts
-from sinkablate.diagnostics.probe import check, probe
+from sinkablate.diagnostics.probe import check, pixels_of, probe
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.distributed.gather import gather, rank_and_world
 from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
-from sinkablate.figures.heatmap import heatmap
-from sinkablate.files.writing import naming, write_atomically
-from sinkablate.loggers.wandb import FaultTolerantWandbLogger
-from sinkablate.vit.anatomy import backbone_of
+from sinkablate.vit.find import find_backbone
+
+YOUNG = 4
+"""Training is young, and measured more densely, before this many times `every_n_steps`."""
+
+
+def early_steps(every_n_steps: int, per_doubling: int) -> frozenset[int]:
+    """Return geometrically spaced steps: `per_doubling` per doubling, from step 1 up to 4 * `every_n_steps`.
+
+    Sinks form early and abruptly, so that evenly spaced measurements miss how. The steps follow from the two numbers
+    alone, so that a resumed run continues the same schedule.
+    """
+    if not per_doubling:
+        return frozenset()
+    spaced = (round(2 ** (number / per_doubling)) for number in count())
+    return frozenset(takewhile(lambda step: step < YOUNG * every_n_steps, spaced))
 
 
 class SinkDiagnostics(L.Callback):
-    """Measures the sinks every few steps, on the same images in every run, and leaves the training as it was.
+    """Measure the attention sinks every few optimizer steps, always on the same images.
 
-    Scalars go to the loggers, arrays to `diagnostics/step_*.parquet` (one row per block and head) and
-    `diagnostics/blocks/step_*.parquet`, a heat-map per evaluation to `figures/` and W&B. All ranks take part.
+    The training does not change: modes, random states and weights are left as they were. The scalars of
+    `sinkablate fit` (`sink/events`, `sink/mass_max`, `norm/cls_mean`, ...) go to every logger of the Trainer. With
+    several ranks each one measures a part of the images, so that all ranks must take part.
+
+    In a loop without a Trainer, call :meth:`step` after each optimizer step.
 
     Args:
-        every_n_steps: Optimizer steps between two measurements; 0 switches them off. The first comes before the
-            first step, the last after the last.
-        images: Number of probe images, of the validation set, the same for every run.
-        batch_size: Probe images per forward pass.
-        heatmap: Draw the block x head picture of the latest measurement at each evaluation.
-        thresholds: The numbers behind quantities and rules.
+        images: The images to measure on: a batch (n, C, H, W), or an iterable of batches such as a DataLoader, whose
+            first item is the images if it is a tuple. They are kept in memory.
+        every_n_steps: Optimizer steps between two measurements; 0 turns them off. A Trainer also measures before the
+            first step and after the last.
+        backbone: Name of the submodule to measure, such as `model.encoder`; by default the attribute `backbone` or
+            `model` of the LightningModule, or the module itself.
+        per_doubling: Additional measurements per doubling of the step while the step is below 4 * `every_n_steps`.
+        limit: Number of images to take from an iterable; None takes all of them.
+        batch_size: Images per forward pass.
+        thresholds: Thresholds of the quantities and rules.
+
+    Example::
+
+        sinks = sa.SinkDiagnostics(images=next(iter(val_loader))[0], every_n_steps=50)
+        L.Trainer(callbacks=[sinks]).fit(my_module, train_loader)
+
+        for step, batch in enumerate(train_loader, 1):  # without Lightning
+            ...
+            optimizer.step()
+            if scalars := sinks.step(model, step):
+                print(step, scalars["sink/mass_max"])
     """
 
     def __init__(
         self,
+        images: Tensor | Iterable[Any],
         every_n_steps: int = 50,
-        images: int = 64,
+        *,
+        backbone: str | None = None,
+        per_doubling: int = 0,
+        limit: int | None = 64,
         batch_size: int = 64,
-        heatmap: bool = True,
         thresholds: ThresholdConfig = ThresholdConfig(),
     ) -> None:
         for name, value, least in (
             ("every_n_steps", every_n_steps, 0),
-            ("images", images, 1),
+            ("per_doubling", per_doubling, 0),
             ("batch_size", batch_size, 1),
+            ("limit", 1 if limit is None else limit, 1),
         ):
             if value < least:
-                raise UserError(f"diagnostics.{name} must be at least {least}, got {value}")
+                raise UserError(f"{name} must be at least {least}, got {value}")
         self.every_n_steps = every_n_steps
-        self.images = images
+        self.per_doubling = per_doubling
+        self.backbone = backbone
+        self.limit = limit
         self.batch_size = batch_size
-        self.heatmap = heatmap
         self.thresholds = thresholds
         self.latest: dict[str, float] = {}
-        self._records: Records | None = None
-        self._probe: tuple[Tensor, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+        """The scalars of the latest measurement."""
+        self.records: Records | None = None
+        """The latest measurement: every quantity per image, block and head."""
+        self._source = images
         self._measured_at: int | None = None
-        self._undrawn: tuple[int, pl.DataFrame] | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Load this rank's part of the probe images and try the tap on one, before anything is written."""
-        if stage != "fit" or not self.every_n_steps:
-            return
-        images = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
-        self.check_model(pl_module, trainer.precision, images[:1])
-        mine = np.arange(len(images))[trainer.global_rank :: trainer.world_size]
-        self._probe = (images[torch.from_numpy(mine)], mine)
+    @property
+    def heads(self) -> pl.DataFrame:
+        """The latest measurement as a table with one row per block and head."""
+        return head_table(self._measured(), self.thresholds)
 
-    def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
-        """See that a model can be measured.
+    @property
+    def blocks(self) -> pl.DataFrame:
+        """The latest measurement as a table with one row per block."""
+        return block_table(self._measured(), self.thresholds)
+
+    def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
+        """Measure a model if a measurement is due at this step, in a loop without a Trainer.
 
         Args:
-            pl_module: The task.
-            precision: As the trainer names it.
+            model: The model that is trained; `backbone` names a submodule of it.
+            step: Number of completed optimizer steps; at 0 the model is measured before the first step.
+
+        Returns:
+            The scalars, or None when no measurement is due at this step.
+        """
+        if not self.is_due(step) or step == self._measured_at:
+            return None
+        return self.measure(model, step)
+
+    def measure(self, model: nn.Module, step: int) -> dict[str, float]:
+        """Measure a model now; all ranks must take part.
+
+        Args:
+            model: The model that is trained.
+            step: Number of completed optimizer steps.
+        """
+        images, order = self._part
+        part = None
+        backbone = unshard(self.backbone_of(model))
+        if len(images):
+            part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
+        self._measured_at = step
+        self.records = Records.merge([records for records in gather(part) if records is not None])
+        self.latest = scalars(self.records, self.thresholds)
+        return self.latest
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the schedule has a measurement at this optimizer step."""
+        return self.every_n_steps > 0 and (step % self.every_n_steps == 0 or step in self._early)
+
+    def backbone_of(self, model: nn.Module) -> nn.Module:
+        """Return the module to measure.
+
+        Raises:
+            UserError: There is no such submodule, or no vision transformer was found.
+        """
+        return find_backbone(model, self.backbone)
+
+    def load_images(self, trainer: L.Trainer | None) -> Tensor:
+        """Return the images to measure on, (n, C, H, W)."""
+        if isinstance(self._source, Tensor):
+            return self._source
+        images = list(islice((image for batch in self._source for image in pixels_of(batch)), self.limit))
+        if not images:
+            raise UserError("images: there are none to measure")
+        return torch.stack(images)
+
+    def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
+        """Check that a model can be measured before the training starts.
+
+        Args:
+            pl_module: The LightningModule.
+            precision: The Trainer's name of its precision.
             image: One image, (1, C, H, W).
 
         Raises:
-            UserError: It cannot.
+            UserError: The model cannot be measured.
         """
-        backbone = backbone_of(pl_module)
-        if backbone is None:
-            raise UserError(
-                f"diagnostics: {type(pl_module).__name__} offers no backbone to measure; "
-                "set diagnostics.every_n_steps=0"
-            )
         if precision in ("16-true", "bf16-true"):
             raise UserError(
-                f"trainer.precision={precision}: diagnostics need fp32 weights; "
-                "use bf16-mixed, or set diagnostics.every_n_steps=0"
+                f"trainer.precision={precision}: diagnostics need fp32 weights; use bf16-mixed, or set every_n_steps=0"
             )
-        try:
-            check(backbone, image)
-        except UserError as error:
-            raise UserError(f"{error}; diagnostics.every_n_steps=0 trains without measuring") from None
+        check(self.backbone_of(pl_module), image)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Load the images and send one through the tap, before anything is written."""
+        if stage == "fit" and self.every_n_steps:
+            self._images = self.load_images(trainer)
+            vars(self).pop("_part", None)  # of an earlier training with this callback
+            self.check_model(pl_module, trainer.precision, self._images[:1])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the start of a fresh run; a resumed one has measured the step it resumes from.
+        """Measure before the first step; a resumed run has already measured the step that it resumes from.
 
-        One that resumes at its end measures that again, because the summary needs the numbers.
+        A run that resumes at its last step measures again, because its summary needs the numbers.
         """
         step = trainer.global_step
-        measured = step and self.every_n_steps and step % self.every_n_steps == 0 and not trainer.fit_loop.done
-        self._measured_at = step if measured else None
-        if self.every_n_steps and trainer.global_step == 0:
-            self._measure(trainer, pl_module)
+        self._measured_at = step if step and self.is_due(step) and not trainer.fit_loop.done else None
+        if step == 0:
+            self._measure_and_log(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure when the step is due; once per optimizer step, however many micro-batches it has."""
-        step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at and step > 0:
-            self._measure(trainer, pl_module)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the latest measurement beside the evaluation."""
-        self._draw(trainer)
+        """Measure when the step is due, once per optimizer step even with several micro-batches."""
+        if trainer.global_step and self.is_due(trainer.global_step):
+            self._measure_and_log(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the end, which the summary reports."""
-        if self.every_n_steps and trainer.global_step != self._measured_at:
-            self._measure(trainer, pl_module)
-        self._draw(trainer)
+        """Measure the final weights."""
+        self._measure_and_log(trainer, pl_module)
 
-    def latest_counts(self) -> dict[str, Any]:
-        """Events of the latest measurement by rule, label and token type, see `label_counts`; empty without one."""
-        if self._records is None:
-            return {}
-        return label_counts(self._records, self.thresholds, list(range(self._records.norms.shape[1])))
+    def on_measured(self, trainer: L.Trainer, step: int) -> None:
+        """Called on rank 0 after each measurement in a Trainer; a subclass can store `records` here."""
 
-    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        backbone = backbone_of(pl_module)
-        step = self._measured_at = trainer.global_step
-        assert self._probe is not None
-        assert backbone is not None
-        images, order = self._probe
-        part, backbone = None, unshard(backbone)
-        if len(images):
-            part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
-        records = _gather(part, trainer)
+    def _measure_and_log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        step = trainer.global_step
+        if not self.every_n_steps or step == self._measured_at:
+            return
+        self.measure(pl_module, step)
         if trainer.is_global_zero:
-            self.latest = scalars(records, self.thresholds)
-            self._records = records
             for logger in trainer.loggers:
                 logger.log_metrics(self.latest, step=step)
-            self._store(records, trainer, step)
+            self.on_measured(trainer, step)
 
-    def _store(self, records: Records, trainer: L.Trainer, step: int) -> None:
-        """Arrays of one measurement; a step measured again after a resume replaces its files."""
-        table = head_table(records, self.thresholds)
-        tables = Path(trainer.default_root_dir) / "diagnostics"
-        name = f"step_{step:08d}.parquet"
-        _write(table, step, tables / name)
-        _write(block_table(records, self.thresholds), step, tables / "blocks" / name)
-        self._undrawn = (step, table)
+    @cached_property
+    def _early(self) -> frozenset[int]:
+        return early_steps(self.every_n_steps, self.per_doubling)
 
-    def _draw(self, trainer: L.Trainer) -> None:
-        """The latest measurement as a picture, unless there is one: a figure takes as long as many steps."""
-        if not self.heatmap or self._undrawn is None:
-            return
-        (step, table), self._undrawn = self._undrawn, None
-        shown = [rule for rule in rules(self.thresholds) if "figures" in rule.shown]
-        title = f"step {step}, {table['images'][0]} images; {shown[0]}"
-        png = heatmap(table, title, [rule.name for rule in shown])
-        target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
-        with naming(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, lambda partial: partial.write_bytes(png))
-        for logger in trainer.loggers:
-            if isinstance(logger, FaultTolerantWandbLogger):
-                logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
+    @cached_property
+    def _images(self) -> Tensor:
+        return self.load_images(None)
 
+    @cached_property
+    def _part(self) -> tuple[Tensor, NDArray[np.int64]]:
+        """This rank's part of the images, and their positions among all of them."""
+        rank, world = rank_and_world()
+        order = np.arange(len(self._images))[rank::world]
+        return self._images[torch.from_numpy(order)], order
 
-def _gather(part: Records | None, trainer: L.Trainer) -> Records:
-    """Records of all ranks, on every rank."""
-    parts: list[Records | None] = [part]
-    if trainer.world_size > 1:
-        parts = [None] * trainer.world_size
-        torch.distributed.all_gather_object(parts, part)
-    return Records.merge([p for p in parts if p is not None])
-
-
-def _write(table: pl.DataFrame, step: int, path: Path) -> None:
-    """Write a parquet file whole or not at all, the step in its first column."""
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # polars itself calls a full disk a damaged file
-    table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(content)
-    write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))
+    def _measured(self) -> Records:
+        if self.records is None:
+            raise UserError("nothing has been measured yet; call step or measure, or train with this callback")
+        return self.records

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.rules import all_rules, scalar_prefix
+from sinkablate.distributed.gather import gather
 from sinkablate.files.writing import write_atomically
 
 
@@ -89,10 +90,7 @@ def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:
     """One parquet row per image of all ranks, sorted by key: key, label, predicted, probability (a list)."""
     mine = [(batch["key"], batch["label"].cpu(), batch["probability"].cpu()) for batch in batches]
-    parts = [mine]
-    if trainer.world_size > 1:
-        parts = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(parts, mine)
+    parts = gather(mine)
     if trainer.is_global_zero:
         rows = [item for part in parts for item in part]
         table = pl.DataFrame(

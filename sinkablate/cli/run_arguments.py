@@ -3,7 +3,7 @@
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sinkablate.callbacks.checkpointing import RunCheckpoint
-from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.callbacks.run_diagnostics import RunDiagnostics
 from sinkablate.callbacks.stability import Stability
 from sinkablate.cli.tasks import Follows, Task
 from sinkablate.config import WandbConfig
@@ -35,7 +35,7 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="Start over in a directory that holds a run.")
     parser.add_class_arguments(WandbConfig, "wandb")
-    parser.add_lightning_class_args(SinkDiagnostics, "diagnostics")
+    parser.add_lightning_class_args(RunDiagnostics, "diagnostics")
     parser.add_lightning_class_args(Stability, "stability")
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.add_argument(

@@ -1,9 +1,10 @@
 """A measuring pass through a model that leaves no trace, for the training callback and pretrained models alike."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.errors import UserError
+
+PIXELS = ("pixel_values", "image", "images")
+"""Keys under which the batches of common data sets keep their images."""
 
 
 @contextmanager
@@ -97,3 +101,17 @@ def probe(
     """
     records, error = record(model, images.split(batch_size), thresholds)
     return replace(records, order=order), error
+
+
+def pixels_of(batch: Any) -> Tensor:
+    """Return the images of one batch of a DataLoader."""
+    if isinstance(batch, Mapping):
+        batch = next((batch[name] for name in PIXELS if name in batch), None)
+    elif isinstance(batch, Sequence) and batch:
+        batch = batch[0]
+    if not isinstance(batch, Tensor):
+        raise UserError(
+            f"images: a batch holds {type(batch).__name__} where a tensor (n, C, H, W) was expected; "
+            f"yield a tensor, a tuple that begins with one, or a mapping with {' or '.join(PIXELS)}"
+        )
+    return batch

@@ -16,7 +16,7 @@ from running import column, fit, heads, metrics
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.callbacks.run_diagnostics import RunDiagnostics
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.diagnostics.probe import measurement_mode, probe
@@ -112,7 +112,7 @@ def train(root: Path, data: ImageData, task: Classify, batches: int, every: int,
         max_epochs=1,
         limit_train_batches=batches,
         logger=told,
-        callbacks=[SinkDiagnostics(every, images=4, heatmap=False)],
+        callbacks=[RunDiagnostics(every, images=4, heatmap=False, per_doubling=0)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -16,7 +16,7 @@ import torch
 from running import CONFIGS, Outcome, fit, run, tree
 
 from sinkablate import config
-from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.callbacks.run_diagnostics import RunDiagnostics
 from sinkablate.cli import lightning
 from sinkablate.config import (
     AttentionConfig,
@@ -194,7 +194,7 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize(
     ("owner", "function", "name"),
-    [(SinkDiagnostics, "_store", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")],
+    [(RunDiagnostics, "on_measured", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")],
 )
 def test_a_full_disk_is_one_line_with_the_file(
     owner: Any,

@@ -25,6 +25,7 @@ QUICK = (
     "--data.eval_batch_size=32",
     "--diagnostics.images=8",
     "--diagnostics.heatmap=false",
+    "--diagnostics.per_doubling=0",
     "--wandb.mode=disabled",
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",

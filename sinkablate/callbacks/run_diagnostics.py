@@ -1,0 +1,135 @@
+"""The sink diagnostics of `sinkablate fit`: on the run's own images, with tables and figures in the run directory."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import polars as pl
+from PIL import Image
+from torch import Tensor, nn
+
+from sinkablate.callbacks.sinks import SinkDiagnostics
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.findings import label_counts
+from sinkablate.diagnostics.rules import rules
+from sinkablate.errors import UserError
+from sinkablate.figures.heatmap import heatmap
+from sinkablate.files.writing import naming, write_atomically
+from sinkablate.loggers.wandb import FaultTolerantWandbLogger
+from sinkablate.vit.anatomy import backbone_of
+
+
+class RunDiagnostics(SinkDiagnostics):
+    """Measure the sinks on probe images of the validation set, the same images in every run.
+
+    Scalars go to the loggers, tables to `diagnostics/step_*.parquet` (one row per block and head) and
+    `diagnostics/blocks/step_*.parquet` (one row per block), and a heat map per evaluation to `figures/` and W&B.
+
+    Args:
+        every_n_steps: Optimizer steps between two measurements; 0 turns them off. The first measurement comes before
+            the first step, the last after the last step.
+        images: Number of probe images, taken from the validation set.
+        batch_size: Probe images per forward pass.
+        heatmap: Draw the latest measurement over blocks and heads at each evaluation.
+        per_doubling: Additional measurements per doubling of the step while the step is below 4 * every_n_steps, where
+            sinks form; 0 leaves them out.
+        thresholds: Thresholds of the quantities and rules.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        images: int = 64,
+        batch_size: int = 64,
+        heatmap: bool = True,
+        per_doubling: int = 2,
+        thresholds: ThresholdConfig = ThresholdConfig(),
+    ) -> None:
+        if images < 1:
+            raise UserError(f"diagnostics.images must be at least 1, got {images}")
+        try:
+            super().__init__(
+                (), every_n_steps, per_doubling=per_doubling, limit=None, batch_size=batch_size, thresholds=thresholds
+            )
+        except UserError as error:
+            raise UserError(f"diagnostics.{error}") from None
+        self.images = images
+        self.heatmap = heatmap
+        self._not_drawn: tuple[int, pl.DataFrame] | None = None
+
+    def load_images(self, trainer: L.Trainer | None) -> Tensor:
+        """Return the probe images of the run's data module."""
+        assert trainer is not None
+        images: Tensor = trainer.datamodule.probe_images(self.images).images  # type: ignore[attr-defined]
+        return images
+
+    def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
+        """Check that a model can be measured; the message also says how to train without measuring.
+
+        Raises:
+            UserError: The model cannot be measured.
+        """
+        if backbone_of(pl_module) is None:
+            raise UserError(
+                f"diagnostics: {type(pl_module).__name__} has no backbone to measure; set diagnostics.every_n_steps=0"
+            )
+        try:
+            super().check_model(pl_module, precision, image)
+        except UserError as error:
+            raise UserError(f"{error}; diagnostics.every_n_steps=0 trains without measuring") from None
+
+    def backbone_of(self, model: nn.Module) -> nn.Module:
+        """Return the task's own, uncompiled backbone."""
+        backbone = backbone_of(model)
+        assert backbone is not None
+        return backbone
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the latest measurement next to the evaluation."""
+        self._draw(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure and draw the final weights, which the summary reports."""
+        super().on_train_end(trainer, pl_module)
+        self._draw(trainer)
+
+    def latest_counts(self) -> dict[str, Any]:
+        """Return the latest counts by rule, label and token type, see `label_counts`; empty before a measurement."""
+        if self.records is None:
+            return {}
+        return label_counts(self.records, self.thresholds, list(range(self.records.norms.shape[1])))
+
+    def on_measured(self, trainer: L.Trainer, step: int) -> None:
+        """Write the tables of a measurement; a step that a resumed run measures again replaces its files."""
+        heads = self.heads
+        tables = Path(trainer.default_root_dir) / "diagnostics"
+        name = f"step_{step:08d}.parquet"
+        _write(heads, step, tables / name)
+        _write(self.blocks, step, tables / "blocks" / name)
+        self._not_drawn = (step, heads)
+
+    def _draw(self, trainer: L.Trainer) -> None:
+        """Draw the latest measurement unless that was done: a figure takes as long as many steps."""
+        if not self.heatmap or self._not_drawn is None:
+            return
+        (step, table), self._not_drawn = self._not_drawn, None
+        shown = [rule for rule in rules(self.thresholds) if "figures" in rule.shown]
+        title = f"step {step}, {table['images'][0]} images; {shown[0]}"
+        png = heatmap(table, title, [rule.name for rule in shown])
+        target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
+        with naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, lambda partial: partial.write_bytes(png))
+        for logger in trainer.loggers:
+            if isinstance(logger, FaultTolerantWandbLogger):
+                logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
+
+
+def _write(table: pl.DataFrame, step: int, path: Path) -> None:
+    """Write a parquet file atomically, with the step in its first column."""
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # polars itself reports a full disk as a damaged file
+    table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(content)
+    write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))
