@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sinkablate.config.keys import first_names
+from sinkablate.config.renames import refuse_renamed
 from sinkablate.errors import UserError
 from sinkablate.files.shipped import nearest_shipped
 from sinkablate.files.suggestions import did_you_mean
@@ -23,16 +24,19 @@ def check(command: str, argv: Sequence[str]) -> None:
         UserError: A word that belongs to no option, an unknown group of keys, a config file that cannot be read, or
             a `fit` into a directory that holds a run.
     """
-    from sinkablate.run.directory import version_note
+    from sinkablate.run.directory import version_note, writer_of
 
     options = list(_options(command, argv))
     names = first_names(command)
     for key, _ in options:
         _require_known(key, names, f"--{key}")
+    refuse_renamed(dict.fromkeys(key for key, _ in options))
     contents = [_content(Path(value)) for key, value in options if key == "config" and value]
     for path, content in contents:
         for key in content:
             _require_known(str(key), names, f"{path}: {key}", version_note(path))
+        if not writer_of(path):  # the parser reads the file of a run with the names of today
+            refuse_renamed(content, f"{path}: ")
     if command == "fit" and _first_rank():
         _check_run_dir(options, [content for _, content in contents])
 

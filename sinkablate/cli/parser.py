@@ -14,10 +14,11 @@ import yaml
 from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
 from sinkablate.config import build
+from sinkablate.config.renames import refuse_renamed, with_current_names
 from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import refuse_repeated_keys
 from sinkablate.files.suggestions import did_you_mean
-from sinkablate.run.directory import version_note
+from sinkablate.run.directory import WRITTEN_BY, version_note
 
 
 class Parser(ArgumentParser):
@@ -90,6 +91,7 @@ def _unknown_name(parser: ArgumentParser, message: str) -> str | None:
         return f"{' '.join(words)}: follows no option; every value needs its --KEY in front"
     known = (option.removeprefix("" if name.startswith("-") else "--") for option in _options(parser))
     what = "key" if found["key"] else "option"
+    refuse_renamed({name.removeprefix("--"): None})
     return f"{name}: there is no such {what}{did_you_mean(name, known) or '; --help lists them'}"
 
 
@@ -123,10 +125,14 @@ def plain(message: str) -> str:
 
 
 def _load(text: str) -> Any:
-    """What jsonargparse's own loader makes of a file or a word, unless a key is in it twice."""
+    """What jsonargparse's own loader makes of a file or a word, unless a key is in it twice.
+
+    In a file that a run wrote, keys of earlier versions have the names of today.
+    """
     if ":" in text:
         refuse_repeated_keys(text)
-    return _lenient(text)
+    content = _lenient(text)
+    return with_current_names(content) if text.startswith(WRITTEN_BY) and isinstance(content, dict) else content
 
 
 _lenient = get_loader("yaml")

@@ -81,9 +81,9 @@ class Views:
                     ),
                 ),
                 RandomApply([ColorJitter(*views.jitter)], views.jitter_prob),
-                RandomGrayscale(views.grey_prob),
+                RandomGrayscale(views.grayscale_prob),
                 RandomApply([GaussianBlur(views.blur_size, (0.1, 2.0))], views.blur_prob),
-                RandomSolarize(128, views.solarise_prob),
+                RandomSolarize(128, views.solarize_prob),
                 RandomHorizontalFlip(views.hflip),
                 ToNormalizedTensor(image.mean, image.std),
             ]

@@ -143,26 +143,31 @@ def prepare(run_dir: Path, config: str, *, resumes: bool) -> None:
             partial.unlink()
         (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)  # its step is trained again
         with replacing(run_dir / CONFIG) as partial:
-            partial.write_text(f"{_WRITTEN_BY}{__version__}\n{config}")
+            partial.write_text(f"{WRITTEN_BY}{__version__}\n{config}")
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error.strerror}") from error
 
 
-_WRITTEN_BY = "# written by sinkablate "
+WRITTEN_BY = "# written by sinkablate "
 """Beginning of the first line of `config.yaml`: a comment, so that any version reads the file."""
 
 
 def version_note(path: Path) -> str:
     """Which version of sinkablate wrote a config file, for a message, if it was another one; else empty."""
+    writer = writer_of(path)
+    if writer in (None, __version__):
+        return ""
+    return f" (sinkablate {writer} wrote this file; this is {__version__})"
+
+
+def writer_of(path: Path) -> str | None:
+    """Return the version of sinkablate that wrote a config file with a run, None for a file of any other origin."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             line = file.readline(100)
     except (OSError, ValueError):
-        return ""
-    writer = line.removeprefix(_WRITTEN_BY).strip()
-    if not line.startswith(_WRITTEN_BY) or writer == __version__:
-        return ""
-    return f" (sinkablate {writer} wrote this file; this is {__version__})"
+        return None
+    return line.removeprefix(WRITTEN_BY).strip() if line.startswith(WRITTEN_BY) else None
 
 
 def close(run_dir: Path, summary: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
+from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.strict_yaml import LOADER
 from sinkablate.run.schema import check_table
@@ -141,7 +142,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not the configuration of a run")
     if size > MOST_VALUES:
         raise UserError(f"{path}: more than {MOST_VALUES:,} values: not the configuration of a run")
-    return content
+    return with_current_names(content)
 
 
 def _text(path: Path) -> str:

@@ -9,6 +9,7 @@ import yaml
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from sinkablate.config import flat
+from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import mapping_of
 from sinkablate.run.cells import WHERE
@@ -70,7 +71,7 @@ def _refuse_ignored(run_dir: Path, text: str) -> None:
     Raises:
         UserError: Names the first key that differs, and how to train what is asked for.
     """
-    saved, asked = flat(mapping_of(run_dir / CONFIG)), flat(yaml.safe_load(text))
+    saved, asked = with_current_names(flat(mapping_of(run_dir / CONFIG))), flat(yaml.safe_load(text))
     for key, value in asked.items():
         if key in NOT_THE_RUN or key.startswith(NOT_THE_RUN_GROUPS) or saved.get(key, value) == value:
             continue

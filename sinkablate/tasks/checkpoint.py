@@ -7,6 +7,7 @@ import lightning as L
 from torch import Tensor
 
 from sinkablate.config import flat
+from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 
 
@@ -62,7 +63,7 @@ def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str
     return (
         backbone
         | {key: hparams[name] for name, key in followed.items() if name in hparams}
-        | {f"model.{group}.{key}": value for group in groups for key, value in hparams.get(group, {}).items()}
+        | with_current_names(flat({group: hparams.get(group, {}) for group in groups}, "model."))
     )
 
 
@@ -72,4 +73,4 @@ def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     Their state comes from the checkpoint, so that another value would stand in `config.yaml` and do nothing.
     """
     groups = {name: value for name, value in hparams.items() if isinstance(value, Mapping) and name != "backbone"}
-    return flat(groups, "model.")
+    return with_current_names(flat(groups, "model."))

@@ -90,7 +90,7 @@ class LeJepa(ImageTask):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         where = f"{self.current_epoch}/{batch_idx}"
         regular = sigreg(
-            z, directions(self.seed, where, self.config.directions, z.shape[-1]), all_ranks=self.config.all_ranks
+            z, directions(self.seed, where, self.config.num_slices, z.shape[-1]), all_ranks=self.config.all_ranks
         )
         same = invariance(z.unflatten(0, (-1, views)))
         probe = F.cross_entropy(self.probe(features.detach()), targets.repeat_interleave(views))
@@ -161,6 +161,6 @@ def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
     """D -> hidden -> hidden -> out with batch norm, of each process or of all, and ReLU between."""
     norm = SyncBatchNorm1d if config.all_ranks else nn.BatchNorm1d
     layers: list[nn.Module] = []
-    for before in (width, config.hidden):
-        layers += [nn.Linear(before, config.hidden), norm(config.hidden), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(config.hidden, config.out))
+    for before in (width, config.proj_hidden_dim):
+        layers += [nn.Linear(before, config.proj_hidden_dim), norm(config.proj_hidden_dim), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(config.proj_hidden_dim, config.proj_dim))

@@ -55,7 +55,10 @@ VALUES: list[tuple[type, dict[str, Any], str]] = [
     (ViewsConfig, {"count": 10**9}, "count must be at most"),
     (ViewsConfig, {"jitter": (1.0, 1.0, 1.0, 0.6)}, "jitter must"),
     (ViewsConfig, {"jitter": (-1.0, 1.0, 1.0, 0.1)}, "jitter must"),
-    *((LeJepaConfig, {name: 10**9}, f"{name} must be at most") for name in ("directions", "hidden", "out")),
+    *(
+        (LeJepaConfig, {name: 10**9}, f"{name} must be at most")
+        for name in ("num_slices", "proj_hidden_dim", "proj_dim")
+    ),
     (AttentionConfig, {"gate": "headwise", "gate_init_bias": 1e308}, "gate_init_bias must be"),
     (ToyData, {"eval_size": 10**11}, "data.eval_size must be at most"),
     *((ToyConfig, {name: 10**9}, f"{name} must be at most") for name in ("tokens", "width", "registers")),

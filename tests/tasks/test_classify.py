@@ -1,10 +1,15 @@
 """What the classification task does around a step."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from running import fit
+from torch import Tensor
+
+from sinkablate.config import LossConfig
+from sinkablate.tasks.classify import Classify
 
 
 @pytest.mark.parametrize(("batches", "accumulate", "steps"), [(5, 2, 3), (3, 8, 1), (4, 1, 4)])
@@ -39,3 +44,25 @@ def test_an_odd_batch_cannot_be_mixed(alpha: str, tmp_path: Path) -> None:
     assert outcome.code == 2
     assert outcome.err.strip().startswith("error: data.batch_size=15")
     assert not (tmp_path / "run").exists()
+
+
+def mixed(batches: int, **loss: Any) -> list[Tensor]:
+    """Batches of 16 constant images, valued 0 to 15 and mixed with the one at the other end of the batch."""
+    task = Classify(loss=LossConfig(**loss))
+    images = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 1, 28, 28)
+    return [task._mix(images.clone(), torch.arange(16) % 10, number)[0] for number in range(batches)]
+
+
+@pytest.mark.parametrize(("mode", "coefficients"), [("batch", 1), ("pair", 8), ("elem", 16)])
+def test_mixup_mode_sets_how_many_images_share_a_coefficient(mode: str, coefficients: int) -> None:
+    (images,) = mixed(1, mixup=1.0, mixup_mode=mode)
+    own, partner = torch.arange(16.0), torch.arange(16.0).flip(0)
+    shares = (images[:, 0, 0, 0] - partner) / (own - partner)  # of itself that an image keeps
+    assert len({round(float(share), 4) for share in shares}) == coefficients
+
+
+@pytest.mark.parametrize(("switch", "is_cutmix"), [(0.0, False), (1.0, True)])
+def test_mixup_switch_prob_chooses_between_mixup_and_cutmix(switch: float, is_cutmix: bool) -> None:
+    batches = mixed(4, mixup=1.0, cutmix=1.0, mixup_switch_prob=switch)
+    pasted = all(bool((images == images.round()).all()) for images in batches)  # cutmix keeps the values of pixels
+    assert pasted == is_cutmix
