@@ -16,8 +16,9 @@ from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import measurement_mode, record
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
-from sinkablate.intervene.command import parse_edits, refuse_lonely
+from sinkablate.intervene.command import refuse_lonely
 from sinkablate.intervene.editor import Editor
+from sinkablate.intervene.edits import parse_edits, selected
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.judging import classifier_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads
@@ -97,7 +98,7 @@ def intervene(
         print(effects.heads.select("block", "head", "edit", "effect"))
     """
     model = unwrap(model)
-    chosen = parse_edits("all" if edits is None else ",".join(edits))
+    chosen = parse_edits("all" if edits is None else edits)
     thresholds = thresholds or ThresholdConfig()
     depth = len(blocks_of(model))
     gated = any(block_parts(model, block).gate is not None for block in range(depth))
@@ -128,7 +129,7 @@ def _edited(
         for batch in batches:
             yield from batch.split(1)
 
-    editor = Editor(model, plan, collect(model, plan, one_by_one()), edits, classifier_judge(model, targets))
+    editor = Editor(model, plan, collect(model, plan, one_by_one()), selected(edits), classifier_judge(model, targets))
     edited = [number for number in range(len(plan.names)) if editor.pathways or plan.edited(number)]
     rows: list[dict[str, Any]] = []
     for number, image in enumerate(one_by_one()):

@@ -1,37 +1,23 @@
 """Figures of what edits do, from the tables of an intervention."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from sinkablate.figures.sinks import LABEL_COLORS, Drawn, say
 
-ORDER = (
-    "zero_value",
-    "mean_value",
-    "donor_value",
-    "rotated_value",
-    "ordinary_value",
-    "redirect",
-    "random_value",
-    "random_head",
-    "register_zero",
-    "register_mean",
-    "register_donor",
-    "pathway_zero",
-    "pathway_mean",
-    "pathway_donor",
-)
 COLORS = {**LABEL_COLORS, "pathway": "#009E73", "none": "#555555"}
 MARKERS = {"nop": "o", "broadcast": "s", "other": "^", "pathway": "D", "none": "v"}
 SMALLEST = 1e-6
 """Smaller effects, zero among them, are drawn here, at the axis's edge: below is rounding."""
 
 
-def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
+def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[str, str]) -> Drawn:
     """Final effect of every edit by class: heads as small dots, the class median with its interval over blocks."""
     shown = heads.select("block", "head", "edit", "class", "effect", "effect_low", "effect_high", "counts")
-    edits = [edit for edit in ORDER if edit in set(shown["edit"])]
+    edits = [edit for edit in labels if edit in set(shown["edit"])]
     names = [name for name in COLORS if name in set(shown["class"])]
     figure = Figure(figsize=(7.2, max(2.4, 1.1 + 0.36 * len(edits))), layout="constrained")
     axis = figure.subplots()
@@ -53,7 +39,7 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
                     markersize=6,
                     label=f"{name}, {median['heads'][0]} heads" if row == 0 else None,
                 )
-    axis.set_yticks(range(len(edits)), edits)
+    axis.set_yticks(range(len(edits)), [labels[edit] for edit in edits])
     axis.set_xscale("log" if np.isfinite(_shown(shown["effect"])).any() else "linear")
     axis.set(
         xlabel="relative RMS change of the final patch tokens, without the sink", ylim=(max(len(edits), 1) - 0.5, -0.5)
@@ -65,11 +51,10 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame) -> Drawn:
     return figure, shown
 
 
-def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, edit: str = "mean_value") -> Drawn:
+def effect_by_ratio(
+    heads: pl.DataFrame, labels: Mapping[str, str], edit: str | None, nop_max: float, broadcast_min: float
+) -> Drawn:
     """Final effect of one edit of every head against its value ratio: what a label's ratio says of what it does."""
-    defined = heads.filter(pl.col("effect").is_not_nan())
-    if edit not in set(defined["edit"]) and len(defined):
-        edit = defined["edit"][0]
     shown = heads.filter((pl.col("edit") == edit) & pl.col("head").is_not_null()).select(
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size"
     )
@@ -93,7 +78,10 @@ def effect_by_ratio(heads: pl.DataFrame, nop_max: float, broadcast_min: float, e
         axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
     seen = _shown(shown["effect"])
     axis.set_yscale("log" if np.isfinite(seen).any() else "linear")
-    axis.set(xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits", ylabel=f"final effect of {edit}")
+    axis.set(
+        xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median; dashed: label limits",
+        ylabel=f"final effect of\n{labels.get(edit or '', 'an edit')}",
+    )
     axis.set_xlim(left=0)
     if not len(shown):
         say(axis, "no head was edited")

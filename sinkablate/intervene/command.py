@@ -16,7 +16,7 @@ from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import Rule, rule_named
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
-from sinkablate.intervene.edits import EDITS, NEED_OTHERS
+from sinkablate.intervene.edits import parse_edits, selected
 from sinkablate.intervene.experiment import Experiment
 from sinkablate.intervene.selection import Head, Plan, choose_heads, parse_heads
 from sinkablate.intervene.store import Rows
@@ -202,21 +202,6 @@ def _refuse_numbers(numbers: dict[str, int | None]) -> None:
             raise UserError(f"{key} must be at least {least}, got {value}")
 
 
-def parse_edits(text: str) -> list[str]:
-    """Names with commas between, in the order of `EDITS`.
-
-    Raises:
-        UserError: One is unknown.
-    """
-    if text == "all":
-        return list(EDITS)
-    words = [word.strip() for word in text.split(",")]
-    unknown = next((word for word in words if word not in EDITS), None)
-    if unknown is not None:
-        raise UserError(f"edits: there is no {unknown!r}; there are {', '.join(EDITS)}")
-    return [name for name in EDITS if name in words]
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """`k/n` with 0 <= k < n.
 
@@ -235,9 +220,9 @@ def refuse_lonely(count: int, names: list[str]) -> None:
     Raises:
         UserError: There is one image only.
     """
-    borrowing = [name for name in names if name in NEED_OTHERS]
+    borrowing = dict.fromkeys(edit.group or edit.name for edit in selected(names) if "donors" in edit.needs)
     if count == 1 and borrowing:
         raise UserError(
-            f"edits: {', '.join(borrowing)} take values from other images, and there is one image only; "
-            "give more, or name other edits"
+            f"edits: {', '.join(borrowing)} take values from other images, but there is only one image; "
+            "give more images, or name other edits"
         )

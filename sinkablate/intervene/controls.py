@@ -23,6 +23,7 @@ from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.intervene.edits import DONOR, ROTATED
 from sinkablate.intervene.validation import Estimate, over_blocks, weighted_median
 from sinkablate.vit.init import generator
 from sinkablate.vit.tokens import TokenType
@@ -129,8 +130,7 @@ def donor_gain(heads: pl.DataFrame) -> Estimate:
     """
     some = heads.filter(pl.col("counts") & (pl.col("class") == "broadcast"))
     donor, rotated = (
-        some.filter(pl.col("edit") == f"{name}_value").select("block", "head", "donor_cosine")
-        for name in ("donor", "rotated")
+        some.filter(pl.col("edit") == edit.name).select("block", "head", "donor_cosine") for edit in (DONOR, ROTATED)
     )
     both = donor.join(rotated, on=["block", "head"], suffix="_rotated").sort("block", "head")
     if not len(both):

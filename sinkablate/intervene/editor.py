@@ -1,6 +1,6 @@
 """One image: all its edits, block by block, and a row for each."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from sinkablate.diagnostics.rules import Label
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.intervene.build_edits import edits_of_head, pathway_donor, pathway_edits
-from sinkablate.intervene.edits import Edit, change_of_value, head_output, head_weights
+from sinkablate.intervene.changes import Change, change_of_value, head_output, head_weights
+from sinkablate.intervene.edits import Edit
 from sinkablate.intervene.effects import common_share, cosine, is_rounding, mean_change, relative_change
 from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.intervene.selection import Plan
+from sinkablate.intervene.sites import HeadSite, PathwaySite, pathway_donor
 from sinkablate.intervene.values import Values, pathway_blocks, state
 from sinkablate.vit.anatomy import block_parts, final_norm
 from sinkablate.vit.tokens import TokenType
@@ -37,14 +38,13 @@ class Editor:
     """In eval mode, without gradients."""
     plan: Plan
     values: Values
-    names: Collection[str]
-    """Which of `EDITS`."""
+    edits: list[Edit]
     judge: Judge
 
     @cached_property
     def pathways(self) -> list[int]:
         """Blocks whose pathway is edited."""
-        return pathway_blocks(self.model) if "pathway" in self.names else []
+        return pathway_blocks(self.model) if any(edit.of_pathway for edit in self.edits) else []
 
     @cached_property
     def replay(self) -> Replay:
@@ -57,64 +57,60 @@ class Editor:
         cache = self.replay.run_with_cache(tensor)
         return [row for block in self.replay.parts for row in self._rows_of_block(cache, image, tensor, block)]
 
-    def edits(self, cache: ActivationCache, image: int, block: int) -> list[Edit]:
-        """Everything that is changed in one block of one image."""
-        edits = [
-            edit
-            for place in self.plan.edited(image)
-            if place[0] == block
-            for edit in edits_of_head(cache.views[block], self.plan, self.values, image, place, self.names)
+    def changes(self, cache: ActivationCache, image: int, block: int) -> list[Change]:
+        """Return everything that is changed in one block on one image, head by head, the pathway last."""
+        view, plan = cache.views[block], self.plan
+        sites: list[HeadSite | PathwaySite] = [
+            HeadSite(view, plan, self.values, image, place) for place in plan.edited(image) if place[0] == block
         ]
         if block in self.pathways:
-            edits += pathway_edits(
-                state(self.model, cache, block),
-                self.plan,
-                self.values.states[:, self.pathways.index(block)],
-                image,
-                block,
-            )
-        return edits
+            states = self.values.states[:, self.pathways.index(block)]
+            sites.append(PathwaySite(state(self.model, cache, block), plan, states, image, block))
+        return [
+            change
+            for site in sites
+            for edit in self.edits
+            if edit.of_pathway == isinstance(site, PathwaySite) and (change := edit.change(site)) is not None
+        ]
 
     def _rows_of_block(
         self, cache: ActivationCache, image: int, tensor: Tensor, block: int
     ) -> Iterator[dict[str, Any]]:
-        edits, view = self.edits(cache, image, block), cache.views[block]
-        donors = {head: self._donor(head, image, block) for head in {edit.head for edit in edits}}
+        changes, view = self.changes(cache, image, block), cache.views[block]
+        donors = {head: self._donor(head, image, block) for head in {change.head for change in changes}}
         known = {head: self._of_head(view, head, image, block) for head in donors if head >= 0}
         wrote = {
             head: _written(view, head, head_output(view, head, head_weights(view, head)))
-            for head in {edit.changed_head for edit in edits if not edit.of_pathway}
+            for head in {change.changed_head for change in changes if not change.of_pathway}
         }
         size = max(1, copies(view.layout.num_tokens) - 1)
-        for start in range(0, len(edits), size):
-            group = edits[start : start + size]
+        for start in range(0, len(changes), size):
+            group = changes[start : start + size]
             last = self.replay.from_block(cache, block, *updates(self.model, cache, block, group))
-            donor_candidates = [donors[edit.head] for edit in group]
-            measured = self._measure(last, view, group, donor_candidates, image, block) | self.judge(
-                last, tensor, image
-            )
-            for place, (edit, donor) in enumerate(zip(group, donor_candidates, strict=True)):
+            donors_of_group = [donors[change.head] for change in group]
+            measured = self._measure(last, view, group, donors_of_group, image, block) | self.judge(last, tensor, image)
+            for index, (change, donor) in enumerate(zip(group, donors_of_group, strict=True)):
                 row = {
                     "image": self.plan.names[image],
                     "number": self.plan.numbers[image],
                     "block": block,
-                    "head": edit.head,
-                    "edit": edit.name,
-                    "changed_head": edit.changed_head,
+                    "head": change.head,
+                    "edit": change.edit,
+                    "changed_head": change.changed_head,
                     "donor": None if donor is None else self.plan.names[donor],
-                    **known.get(edit.head, {}),
+                    **known.get(change.head, {}),
                 }
-                if not edit.of_pathway:
-                    change = _written(view, edit.changed_head, edit.change)
-                    row["head_change"] = float(change / wrote[edit.changed_head])
-                yield row | {name: float(values[place]) for name, values in measured.items()}
+                if not change.of_pathway:
+                    written = _written(view, change.changed_head, change.change)
+                    row["head_change"] = float(written / wrote[change.changed_head])
+                yield row | {name: float(values[index]) for name, values in measured.items()}
 
     def _measure(
-        self, last: Tensor, view: BlockView, edits: list[Edit], donors: list[int | None], image: int, block: int
+        self, last: Tensor, view: BlockView, changes: list[Change], donors: list[int | None], image: int, block: int
     ) -> dict[str, Tensor]:
         tokens = final_norm(self.model)(last)
         own, edited = tokens[0], tokens[1:]
-        counted = torch.stack([self._counted(view, edit, image, block) for edit in edits])
+        counted = torch.stack([self._counted(view, change, image, block) for change in changes])
         here = torch.from_numpy(self.values.outputs[image])
         toward = torch.stack(
             [
@@ -134,12 +130,12 @@ class Editor:
             **{name: values.masked_fill(is_rounding(effect), torch.nan) for name, values in directions.items()},
         }
 
-    def _counted(self, view: BlockView, edit: Edit, image: int, block: int) -> Tensor:
+    def _counted(self, view: BlockView, change: Change, image: int, block: int) -> Tensor:
         """The patch tokens without the sink, (N,) bool."""
         counted = torch.zeros(view.layout.num_tokens, dtype=torch.bool, device=view.q.device)
         counted[view.layout.num_prefix :] = True
-        if not edit.of_pathway:
-            sink = self.plan.sink(image, (block, edit.head))
+        if not change.of_pathway:
+            sink = self.plan.sink(image, (block, change.head))
             counted[sink : sink + 1] = False  # nothing where it is no token
         return counted
 
@@ -168,7 +164,9 @@ def _written(view: BlockView, head: int, output: Tensor) -> Tensor:
     return (output @ view.out_map[head].T).norm()
 
 
-def updates(model: nn.Module, cache: ActivationCache, block: int, edits: list[Edit]) -> tuple[Tensor, Tensor | None]:
+def updates(
+    model: nn.Module, cache: ActivationCache, block: int, changes: list[Change]
+) -> tuple[Tensor, Tensor | None]:
     """What attention and pathway of a block write in an unedited copy and in each edited one, (1 + E, N, D) each.
 
     The second is None where no edit is the pathway's.
@@ -176,16 +174,17 @@ def updates(model: nn.Module, cache: ActivationCache, block: int, edits: list[Ed
     view, parts = cache.views[block], block_parts(model, block)
     assert view.update is not None
     w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
-    changes = torch.zeros(1 + len(edits), *view.update.shape[1:]).to(view.update)
-    beside = None
-    for place, edit in enumerate(edits, 1):
-        if not edit.of_pathway:
-            changes[place] = edit.change @ w[:, edit.changed_head].T
+    added = torch.zeros(1 + len(changes), *view.update.shape[1:]).to(view.update)
+    from_pathway = None
+    for copy, change in enumerate(changes, 1):
+        if not change.of_pathway:
+            added[copy] = change.change @ w[:, change.changed_head].T
             continue
         pathway: Any = parts.pathway
-        beside = cache.pathways[block].repeat(len(changes), 1, 1) if beside is None else beside
-        beside[place] += (pathway.openness(cache.pathway_inputs[block]) * pathway.proj(edit.change))[0]
-    return view.update + changes, beside
+        if from_pathway is None:
+            from_pathway = cache.pathways[block].repeat(len(added), 1, 1)
+        from_pathway[copy] += (pathway.openness(cache.pathway_inputs[block]) * pathway.proj(change.change))[0]
+    return view.update + added, from_pathway
 
 
 def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:

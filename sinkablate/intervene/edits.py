@@ -1,135 +1,240 @@
-"""The edits, as pure functions of one block's view: each is a change of what one head writes.
+"""The table of edits. An edit is a value: its names, what it needs, what it replaces, and a function that builds it.
 
-Attention stays fixed, except in `redirect`. With A the head's weights, g its output gate and s a column, replacing v_s
-by v' changes row i of the head's output by A_is g_i * (v' - v_s). Axis letters as in `view.py`; one image at a time.
+`register_edit` adds one from anywhere; it then appears in the rows, tables, figures and the terminal of `intervene`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean
+from sinkablate.intervene.changes import Change
+from sinkablate.intervene.sites import HeadSite, PathwaySite
 
-from sinkablate.diagnostics.view import BlockView
-from sinkablate.vit.tokens import TokenType
-
-SINK_EDITS = ("zero_value", "mean_value", "donor_value", "rotated_value", "ordinary_value", "redirect")
-"""What is done to a head's dominant column."""
-CONTROLS = ("random_value", "random_head")
-KNOCK_OUTS = ("register", "pathway")
-"""Each stands for three edits: to zero, to the mean over other images, to another image's."""
-EDITS = (*SINK_EDITS, *CONTROLS, *KNOCK_OUTS)
-NEED_OTHERS = ("mean_value", "donor_value", "ordinary_value", "register", "pathway")
-"""Edits that take something from other images."""
-REPLACEMENTS = ("zero", "mean", "donor")
+Need = Literal["donors", "registers", "pathway"]
+Replaced = Literal["value", "attention", "global state"]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of one block on one image."""
+    """One kind of edit.
+
+    `build` gets a `HeadSite`, or a `PathwaySite` if a global state is replaced. It returns None where the edit cannot
+    be made, for example without a donor; such an image and head get no row.
+    """
 
     name: str
-    head: int
-    """Whose sink is tested; -1 for a pathway."""
-    changed_head: int
-    """Whose output changes; another head in `random_head`."""
-    change: Tensor
-    """Of that head's output, behind an output gate, (N, d); of the global state g, (K,), for a pathway."""
-    column: int | None = None
-    """The column whose value is replaced; None where no single one is."""
-    value: Tensor | None = None
-    """What replaces it, (d,)."""
+    """Key on the command line and in the tables."""
+    title: str
+    """What is replaced by what, in a few plain words, for figures and the terminal."""
+    method: str
+    """What the literature calls it."""
+    build: Callable[[Any], Change | None]
+    replaces: Replaced = "value"
+    needs: tuple[Need, ...] = ()
+    """What the images or the model must have: other images to take values from, registers, a global pathway."""
+    is_control: bool = False
+    """True if the edit is not a claim about the sink, but what such a claim is compared with."""
+    group: str = ""
+    """Name under which the command line selects several edits at once; empty if the edit stands for itself."""
 
     @property
     def of_pathway(self) -> bool:
-        """True where the change is that of a global state."""
-        return self.head < 0
+        """True if the edit replaces the state of a global pathway."""
+        return self.replaces == "global state"
+
+    @property
+    def label(self) -> str:
+        """Title and method, as in `sink value: zero (zero ablation)`."""
+        return f"{self.title} ({self.method})"
+
+    def change(self, site: HeadSite | PathwaySite) -> Change | None:
+        """Return what the edit changes at a site; None where it cannot be made."""
+        if "registers" in self.needs and isinstance(site, HeadSite) and site.register is None:
+            return None
+        change = self.build(site)
+        return None if change is None else replace(change, edit=self.name)
 
 
-def replaced_value(name: str, own: Tensor, others: Mapping[str, Tensor], direction: Tensor, out_map: Tensor) -> Tensor:
-    """The value (d,) that an edit puts in the place of v_s.
+_EDITS: dict[str, Edit] = {}
 
-    A rotated value is of the size of v_s where it counts, in what is written: ||W v'|| = ||W v_s||. Its norm before W
-    says little: a NOP sink may have a large value that W maps to nothing.
 
-    Args:
-        name: `zero_value`, `mean_value`, `donor_value`, `rotated_value` or `ordinary_value`.
-        own: v_s (d,).
-        others: `mean`, `donor` and `ordinary`, from other images, (d,) each.
-        direction: A random vector (d,).
-        out_map: W of the head (D, d).
+def register_edit(edit: Edit) -> Edit:
+    """Add an edit to the table.
+
+    Raises:
+        UserError: Another edit or group has this name.
     """
-    match name:
-        case "zero_value":
-            return torch.zeros_like(own)
-        case "rotated_value":
-            turned = direction.to(own)
-            return turned * ((out_map @ own).norm() / (out_map @ turned).norm())
-    return others[name.removesuffix("_value")].to(own)
+    if edit.name in _EDITS or edit.name in option_names() or edit.group in _EDITS:
+        raise UserError(f"edit {edit.name}: an edit or group with this name already exists; choose another name")
+    _EDITS[edit.name] = edit
+    return edit
 
 
-def change_of_value(view: BlockView, head: int, weights: Tensor, column: int, value: Tensor) -> Tensor:
-    """What replacing one value changes in a head's output, behind its output gate: A_is g_i * (v' - v_s), (N, d).
+def unregister_edit(name: str) -> None:
+    """Remove an edit from the table."""
+    _EDITS.pop(name, None)
 
-    A value gate (G2) is part of the values: v_s and v' are those behind it.
 
-    Args:
-        view: The block on one image.
-        head: Which head.
-        weights: A of that head (N, M).
-        column: s.
-        value: v' (d,).
+def all_edits() -> list[Edit]:
+    """Return every edit, in the order of tables and figures."""
+    return list(_EDITS.values())
+
+
+def option_names() -> list[str]:
+    """Return the names that `edits` accepts on the command line: a group stands for its edits."""
+    return list(dict.fromkeys(edit.group or edit.name for edit in all_edits()))
+
+
+def edit_named(name: str) -> Edit:
+    """Return an edit by its name."""
+    return _EDITS[name]
+
+
+def position_of(name: str) -> int:
+    """Return the position of an edit in the table, by which rows are sorted."""
+    return list(_EDITS).index(name)
+
+
+def selected(names: Collection[str]) -> list[Edit]:
+    """Return the edits that some names of edits and groups stand for, in the order of the table."""
+    return [edit for edit in all_edits() if edit.name in names or edit.group in names]
+
+
+def parse_edits(text: str | Iterable[str]) -> list[str]:
+    """Parse names of edits and groups, separated by commas or as a sequence, into the order of the table.
+
+    Raises:
+        UserError: A name is unknown.
     """
-    return _gated(view, head, weights[:, column, None] * (value - view.v[0, head, column]))
+    known = option_names()
+    if text == "all":
+        return known
+    words = [word.strip() for word in (text.split(",") if isinstance(text, str) else text)]
+    every = list(dict.fromkeys(name for edit in all_edits() for name in (edit.group or edit.name, edit.name)))
+    for word in words:
+        if word not in every:
+            raise UserError(
+                f"edits={word}: there is no such edit{did_you_mean(word, every)}; choose from {', '.join(known)}"
+            )
+    return [name for name in every if name in words]
 
 
-def change_of_redirect(view: BlockView, head: int, weights: Tensor, column: int) -> Tensor:
-    """What taking a column away changes in a head's output, behind its output gate, (N, d)."""
-    return _gated(view, head, (redirected(view, head, weights, column) - weights) @ view.v[0, head])
+def judged_by(names: Collection[str]) -> str | None:
+    """Return the edit by which labels are judged: the mean value if it was made, because zero ablation overstates."""
+    return next((name for name in (MEAN.name, ZERO.name, *names) if name in names), None)
 
 
-def redirected(view: BlockView, head: int, weights: Tensor, column: int) -> Tensor:
-    """A without column s, its rows renormalized, (N, M); what remains is never divided by 1 - A_is.
-
-    A softmax over the remaining logits. Where a zero or learned sink takes part of the row, tokens keep their share of
-    it; without that sink, if it is the column that goes, they share all. Scores that are no softmax keep the row's
-    sum of |A|; where nothing remains it is spread evenly.
-
-    Args:
-        view: The block on one image.
-        head: Which head.
-        weights: A of that head (N, M).
-        column: s.
-    """
-    if view.logits is None:
-        rest = weights.index_fill(-1, _at(column, weights), 0)
-        left, total = rest.abs().sum(-1, keepdim=True), weights.abs().sum(-1, keepdim=True)
-        even = torch.ones_like(weights).index_fill(-1, _at(column, weights), 0) / max(1, weights.shape[-1] - 1)
-        return torch.where(left > 0, rest / left.clamp_min(torch.finfo(left.dtype).tiny), even) * total
-    one = slice(head, head + 1)
-    logits = view.logits(view.q[:, one], view.k[:, one], slice(0, 1), one)[0, 0]
-    logits = logits.index_fill(-1, _at(column, logits), -torch.inf)
-    num_tokens = view.layout.num_tokens
-    if view.extra != (TokenType.NULL,) or column >= num_tokens:
-        return logits.softmax(-1)
-    share = weights[:, :num_tokens].sum(-1, keepdim=True)
-    return torch.cat((logits[:, :num_tokens].softmax(-1) * share, weights[:, num_tokens:]), dim=-1)
+def _zero_non_sink_head(site: HeadSite) -> Change | None:
+    other = site.non_sink_head
+    if other is None:
+        return None
+    return site.replace_value(site.zeros, site.plan.sink(site.image, (site.place[0], other)), other)
 
 
-def head_weights(view: BlockView, head: int) -> Tensor:
-    """A of one head (N, M)."""
-    return view.weights(slice(0, 1), slice(head, head + 1))[0, 0]
-
-
-def head_output(view: BlockView, head: int, weights: Tensor) -> Tensor:
-    """What a head hands to W_O, behind its output gate, (N, d)."""
-    return _gated(view, head, weights @ view.v[0, head])
-
-
-def _gated(view: BlockView, head: int, rows: Tensor) -> Tensor:
-    """Rows (N, d) behind an output gate (G1)."""
-    return rows if view.gate is None or view.gates_values else view.gate[0, head] * rows
-
-
-def _at(column: int, like: Tensor) -> Tensor:
-    return torch.tensor([column], device=like.device)
+ZERO = Edit("zero_value", "sink value: zero", "zero ablation", lambda site: site.replace_value(site.zeros))
+MEAN = Edit(
+    "mean_value",
+    "sink value: mean of images",
+    "mean ablation",
+    lambda site: site.replace_value(site.mean_value(site.sink_values)),
+    needs=("donors",),
+)
+DONOR = Edit(
+    "donor_value",
+    "sink value: another image's",
+    "resample ablation (activation patching)",
+    lambda site: site.replace_value(site.donor_value(site.sink_values)),
+    needs=("donors",),
+)
+ROTATED = Edit(
+    "rotated_value",
+    "sink value: random direction",
+    "control for activation patching",
+    lambda site: site.replace_value(site.direction),
+    is_control=True,
+)
+_TABLE = (
+    ZERO,
+    MEAN,
+    DONOR,
+    ROTATED,
+    Edit(
+        "ordinary_value",
+        "sink value: another token's",
+        "resample ablation from another token",
+        lambda site: site.replace_value(site.donor_value(site.ordinary_values)),
+        needs=("donors",),
+    ),
+    Edit(
+        "redirect",
+        "attention to sink: removed",
+        "attention knockout",
+        lambda site: site.remove_sink(),
+        replaces="attention",
+    ),
+    Edit(
+        "random_value",
+        "random token's value: zero",
+        "control for zero ablation",
+        lambda site: None if site.random_token is None else site.replace_value(site.zeros, site.random_token),
+        is_control=True,
+    ),
+    Edit(
+        "random_head", "non-sink head's value: zero", "control for zero ablation", _zero_non_sink_head, is_control=True
+    ),
+    Edit(
+        "register_zero",
+        "register: zero",
+        "zero ablation of a register",
+        lambda site: site.replace_register(site.zeros),
+        needs=("registers",),
+        group="register",
+    ),
+    Edit(
+        "register_mean",
+        "register: mean of images",
+        "mean ablation of a register",
+        lambda site: site.replace_register(site.mean_value(site.register_values)),
+        needs=("registers", "donors"),
+        group="register",
+    ),
+    Edit(
+        "register_donor",
+        "register: another image's",
+        "resample ablation of a register",
+        lambda site: site.replace_register(site.donor_value(site.register_values)),
+        needs=("registers", "donors"),
+        group="register",
+    ),
+    Edit(
+        "pathway_zero",
+        "global state: zero",
+        "zero ablation of the global pathway",
+        lambda site: site.replace_state(site.zeros),
+        replaces="global state",
+        needs=("pathway",),
+        group="pathway",
+    ),
+    Edit(
+        "pathway_mean",
+        "global state: mean of images",
+        "mean ablation of the global pathway",
+        lambda site: site.replace_state(site.mean_state),
+        replaces="global state",
+        needs=("pathway", "donors"),
+        group="pathway",
+    ),
+    Edit(
+        "pathway_donor",
+        "global state: another image's",
+        "resample ablation of the global pathway",
+        lambda site: site.replace_state(site.donor_state),
+        replaces="global state",
+        needs=("pathway", "donors"),
+        group="pathway",
+    ),
+)
+for _edit in _TABLE:
+    register_edit(_edit)

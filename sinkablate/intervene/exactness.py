@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from sinkablate.attention.module import Attention
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
+from sinkablate.intervene.changes import Change, head_weights
 from sinkablate.intervene.editor import Editor, updates
-from sinkablate.intervene.edits import Edit, head_weights
 from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.vit.anatomy import classify, features, final_norm
 
@@ -45,12 +45,12 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
     cache = replay.run_with_cache(tensor)
     errors = {"unedited output": _output_error(exact.model, tensor, cache)}
     for block in replay.parts:
-        edits = exact.edits(cache, image, block)
+        changes = exact.changes(cache, image, block)
         last = replay.from_block(cache, block, *updates(exact.model, cache, block, []))
         errors[f"unedited replay of block {block}"] = _error(last, cache.last)
-        valued = [edit for edit in edits if edit.column is not None]
-        for edit, error in zip(valued, _value_errors(exact.model, replay, cache, block, valued), strict=True):
-            errors[f"block {block} head {edit.changed_head} {edit.name}"] = error
+        valued = [change for change in changes if change.column is not None]
+        for change, error in zip(valued, _value_errors(exact.model, replay, cache, block, valued), strict=True):
+            errors[f"block {block} head {change.changed_head} {change.edit}"] = error
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] < MAX_ERROR:
         raise UserError(
@@ -69,16 +69,16 @@ def _output_error(model: nn.Module, tensor: Tensor, cache: ActivationCache) -> f
 
 
 def _value_errors(
-    model: nn.Module, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]
+    model: nn.Module, replay: Replay, cache: ActivationCache, block: int, changes: list[Change]
 ) -> list[float]:
     """Error of every value edit of a block: closed form against the model's own attention, and against the replay."""
     view, stream = cache.views[block], cache.streams[block]
     size, found = copies(view.layout.num_tokens), []
     own = _stream_after(replay, block, lambda: replay.from_block(cache, block, *updates(model, cache, block, [])))
     forgiven = 64 * torch.finfo(stream.dtype).eps * float(own.abs().max())
-    for start in range(0, len(edits), size):
-        group = edits[start : start + size]
-        expected = torch.stack([closed_form(view, edit) for edit in group])
+    for start in range(0, len(changes), size):
+        group = changes[start : start + size]
+        expected = torch.stack([closed_form(view, change) for change in group])
         replayed = (
             _stream_after(
                 replay,
@@ -90,21 +90,21 @@ def _value_errors(
             - own
         )
         errors = [_error(ours, closed, forgiven) for ours, closed in zip(replayed, expected, strict=True)]
-        inside = [place for place, edit in enumerate(group) if (edit.column or 0) < view.layout.num_tokens]
+        inside = [index for index, change in enumerate(group) if (change.column or 0) < view.layout.num_tokens]
         if inside:  # a null or k/v-bias column has no value that could be exchanged in the call
-            direct = _with_values(replay, cache, block, [group[place] for place in inside]) - own
-            for place, change in zip(inside, direct, strict=True):
-                errors[place] = max(errors[place], _error(change, expected[place], forgiven))
+            direct = _with_values(replay, cache, block, [group[index] for index in inside]) - own
+            for index, measured in zip(inside, direct, strict=True):
+                errors[index] = max(errors[index], _error(measured, expected[index], forgiven))
         found += errors
     return found
 
 
-def closed_form(view: BlockView, edit: Edit) -> Tensor:
+def closed_form(view: BlockView, change: Change) -> Tensor:
     """A_is W (g_i * (v'_s - v_s)) of a value edit, LayerScale included, (N, D)."""
-    head, column = edit.changed_head, edit.column
+    head, column = change.changed_head, change.column
     assert column is not None
-    assert edit.value is not None
-    difference = (edit.value - view.v[0, head, column]).expand(view.layout.num_tokens, -1)
+    assert change.value is not None
+    difference = (change.value - view.v[0, head, column]).expand(view.layout.num_tokens, -1)
     if view.gate is not None and not view.gates_values:
         difference = view.gate[0, head] * difference
     return head_weights(view, head)[:, column, None] * (difference @ view.out_map[head].T)
@@ -131,16 +131,16 @@ def _stream_after(replay: Replay, block: int, run: Callable[[], object]) -> Tens
     return seen[0]
 
 
-def _with_values(replay: Replay, cache: ActivationCache, block: int, edits: Sequence[Edit]) -> Tensor:
+def _with_values(replay: Replay, cache: ActivationCache, block: int, changes: Sequence[Change]) -> Tensor:
     """The stream after a block's own attention, which runs with other values, (E, N, D)."""
     args, kwargs = cache.calls[block]
     parts = replay.parts[block]
 
     def exchanged(v: Tensor) -> Tensor:
         v = v.clone()
-        for place, edit in enumerate(edits):
-            assert edit.value is not None
-            v[place, edit.changed_head, edit.column] = edit.value
+        for index, change in enumerate(changes):
+            assert change.value is not None
+            v[index, change.changed_head, change.column] = change.value
         return v
 
     with ExitStack() as stack:
@@ -149,7 +149,7 @@ def _with_values(replay: Replay, cache: ActivationCache, block: int, edits: Sequ
             stack.callback(hook.remove)
         else:
             stack.enter_context(_Exchange(exchanged))
-        stream = cache.streams[block].expand(len(edits), -1, -1)
+        stream = cache.streams[block].expand(len(changes), -1, -1)
         return _stream_after(replay, block, lambda: parts.block(stream, *args, **kwargs))
 
 

@@ -22,6 +22,7 @@ from sinkablate.figures import sinks as figures
 from sinkablate.files.writing import write_json
 from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
 from sinkablate.intervene.editor import Editor
+from sinkablate.intervene.edits import all_edits, judged_by, selected
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.findings import headline
 from sinkablate.intervene.judging import judge_of, targets_of
@@ -42,8 +43,8 @@ class Experiment:
     source: Source
     rows: Rows
     plan: Plan
-    names: list[str]
-    """Of the edits."""
+    edits: list[str]
+    """Names of edits, and of groups of edits."""
     device: torch.device
     thresholds: ThresholdConfig
     rule: Rule
@@ -80,7 +81,7 @@ class Experiment:
 
     def _edited(self) -> list[int]:
         """Images on which there is something to edit."""
-        pathways = "pathway" in self.names and pathway_blocks(self.loaded.model)
+        pathways = any(edit.of_pathway for edit in selected(self.edits)) and pathway_blocks(self.loaded.model)
         return [image for image in range(len(self.plan.names)) if pathways or self.plan.edited(image)]
 
     def _values(self) -> Values:
@@ -94,7 +95,7 @@ class Experiment:
         targets = targets_of(
             self.source.targets if isinstance(self.source, InMemoryImages) else None, self.plan.numbers
         )
-        editor = Editor(self.loaded.model, self.plan, values, self.names, judge_of(self.loaded, targets))
+        editor = Editor(self.loaded.model, self.plan, values, selected(self.edits), judge_of(self.loaded, targets))
         done = self.rows.done()
         left = [image for image in images if image not in done]
         finished: list[int] = []
@@ -140,9 +141,16 @@ class Experiment:
         controls = self._controls(control_images)
         controls.append(donor_direction(later_heads(heads, self.depth)))
         (out / "figures").mkdir(exist_ok=True)
-        figures.save(interventions.edits_by_label(heads, tables["classes"]), out / "figures" / "edits_by_label")
+        labels = {edit.name: edit.label for edit in all_edits()}
+        figures.save(interventions.edits_by_label(heads, tables["classes"], labels), out / "figures" / "edits_by_label")
         figures.save(
-            interventions.effect_by_ratio(heads, self.thresholds.nop_max, self.thresholds.broadcast_min),
+            interventions.effect_by_ratio(
+                heads,
+                labels,
+                judged_by(heads["edit"].to_list()),
+                self.thresholds.nop_max,
+                self.thresholds.broadcast_min,
+            ),
             out / "figures" / "effect_by_ratio",
         )
         write_json(

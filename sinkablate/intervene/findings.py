@@ -7,6 +7,7 @@ import polars as pl
 
 from sinkablate.config import SelectionConfig
 from sinkablate.intervene.controls import Outcome
+from sinkablate.intervene.edits import judged_by
 from sinkablate.intervene.validation import FEWEST, FEWEST_BLOCKS
 
 
@@ -27,7 +28,7 @@ def headline(chosen: int, validation: pl.DataFrame, controls: Sequence[Outcome],
 
 
 def _worth(validation: pl.DataFrame) -> str:
-    row = validation.row(by_predicate=pl.col("edit") == _scored(validation), named=True)
+    row = validation.row(by_predicate=pl.col("edit") == judged_by(validation["edit"].to_list()), named=True)
     counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
     if math.isnan(row["auc"]):
         return f"Label validation: NA, {counted} that count, {FEWEST} of each are needed."
@@ -45,8 +46,3 @@ def _worth(validation: pl.DataFrame) -> str:
         f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
         f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}."
     ).replace(" [nan, nan]", "")
-
-
-def _scored(validation: pl.DataFrame) -> str:
-    """The edit the first line speaks of: zeroing overstates, the mean value does not."""
-    return next(name for name in ("mean_value", "zero_value", *validation["edit"]) if name in set(validation["edit"]))

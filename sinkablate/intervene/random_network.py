@@ -16,6 +16,7 @@ from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
 from sinkablate.intervene.editor import Editor, no_judge
+from sinkablate.intervene.edits import DONOR, MEAN, ROTATED, ZERO
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
 from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import collect
@@ -156,13 +157,7 @@ def _edit(
             model
         ):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
             model, images = model.double(), [image.double() for image in images]
-            editor = Editor(
-                model,
-                plan,
-                collect(model, plan, images),
-                ("zero_value", "mean_value", "donor_value", "rotated_value"),
-                no_judge,
-            )
+            editor = Editor(model, plan, collect(model, plan, images), [ZERO, MEAN, DONOR, ROTATED], no_judge)
             rows = [
                 {"place": number, **row}
                 for number, image in enumerate(images)
@@ -174,9 +169,9 @@ def _edit(
 
 def _of_random(heads: pl.DataFrame, depth: int) -> dict[str, float]:
     """What the edits of a random network say."""
-    zero = heads.filter(pl.col("edit") == "zero_value")
+    zero = heads.filter(pl.col("edit") == ZERO.name)
     gain = donor_gain(later_heads(heads, depth))
-    checked = validation_table(heads, depth).filter(pl.col("edit") == "zero_value")
+    checked = validation_table(heads, depth).filter(pl.col("edit") == ZERO.name)
     delta = {
         name: checked[name][0] if len(checked) else nan for name in ("delta_auc", "delta_auc_low", "delta_auc_high")
     }

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from sinkablate.config import SelectionConfig
-from sinkablate.figures.interventions import ORDER
+from sinkablate.intervene.edits import all_edits, edit_named, position_of
 from sinkablate.intervene.selection import CLASSES
 from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
 
@@ -56,7 +56,7 @@ def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
         **dict.fromkeys((*MEDIANS, *judged), pl.Float64),
     }
     table = pl.DataFrame(rows, schema=schema, orient="row")
-    return table.with_columns(pl.col("head", "changed_head").replace(-1, None)).drop("place")
+    return _with_method(table.with_columns(pl.col("head", "changed_head").replace(-1, None)).drop("place"))
 
 
 def head_table(
@@ -102,7 +102,7 @@ def head_table(
         "counts": pl.Boolean,
     }
     numbers = [*MEDIANS, "effect_low", "effect_high", *(name for name in JUDGED if name in rows.columns)]
-    return pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row")
+    return _with_method(pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row"))
 
 
 def later_heads(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
@@ -122,7 +122,7 @@ def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
     found = []
     counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
     for (name, edit), group in sorted(
-        counted.group_by(["class", "edit"]), key=lambda item: (item[0][0], ORDER.index(item[0][1]))
+        counted.group_by(["class", "edit"]), key=lambda item: (item[0][0], position_of(item[0][1]))
     ):
         blocks = group["block"].to_numpy()
         found.append(
@@ -140,20 +140,27 @@ def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
         )
     schema: dict[str, Any] = {"class": pl.String, "edit": pl.String, "heads": pl.Int64, "blocks": pl.Int64}
     schema |= {f"{column}{end}": pl.Float64 for column in columns for end in ("", "_low", "_high")}
-    return pl.DataFrame(found, schema=schema, orient="row")
+    return _with_method(pl.DataFrame(found, schema=schema, orient="row"))
 
 
 def validation_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
     """One row per edit that changes a value of the head itself: what it says of the labels, see `validate`."""
     counted = later_heads(heads.filter("counts"), depth)
-    edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit.startswith("pathway")]
+    edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit_named(edit).of_pathway]
     empty = heads.clear()
     rows = [{"edit": edit, **validate(counted.filter(pl.col("edit") == edit))} for edit in edits]
     schema = {
         "edit": pl.String,
         **{name: pl.Int64 if isinstance(value, int) else pl.Float64 for name, value in validate(empty).items()},
     }
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return _with_method(pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+def _with_method(table: pl.DataFrame) -> pl.DataFrame:
+    """Insert the column `method`, the literature's name of each edit, after `edit`."""
+    methods = {edit.name: edit.method for edit in all_edits()}
+    column = table["edit"].replace_strict(methods, return_dtype=pl.String).alias("method")
+    return table.insert_column(table.columns.index("edit") + 1, column)
 
 
 def _of_blocks(blocks: Any, values: Floats, name: str) -> dict[str, float]:
@@ -177,4 +184,4 @@ def _median(values: Floats) -> float:
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """Heads in their order, pathways behind them; edits in theirs."""
     block, head, edit = key
-    return block, head is None, head or 0, ORDER.index(edit)
+    return block, head is None, head or 0, position_of(edit)

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.intervene.edits import edit_named
+
 
 def print_findings(summary: dict[str, Any], out: Path) -> None:
     """The headline first; then edits by class, the controls, where it all is."""
@@ -43,27 +45,25 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
 
 
 def _edits(rows: pl.DataFrame, title: str) -> Table:
-    """A table of what edits did, a line for each; narrow enough for eighty columns."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = {"effect": "final effect", "common_share": "common share", "donor_cosine": "cosine to donor"}
-    judged = {name: text for name, text in {"loss_edited": "loss", "kl": "KL"}.items() if name in rows.columns}
+    """Return a table of what edits did, one line per edit, that fits eighty columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = {"common_share": "common share", "donor_cosine": "donor cosine"}
+    columns |= {name: text for name, text in {"kl": "KL", "loss_edited": "loss"}.items() if name in rows.columns}
     if "loss" in rows.columns:
-        judged["loss_edited"] = f"loss (of {_number(rows['loss'][0])})"
-    for name in ("edit", *columns.values(), *judged.values()):
-        table.add_column(name, justify="left" if name == "edit" else "right")
+        columns["loss_edited"] = f"loss (unedited: {_number(rows['loss'][0])})"
+    table.add_column("edit", min_width=28)
+    table.add_column("final effect", no_wrap=True)
+    for name in columns.values():
+        table.add_column(name, justify="right")
     for row in rows.iter_rows(named=True):
-        table.add_row(
-            row["edit"], _interval(row, "effect"), *(_number(row[name]) for name in (*list(columns)[1:], *judged))
-        )
+        table.add_row(edit_named(row["edit"]).title, _interval(row), *(_number(row[name]) for name in columns))
     return table
 
 
-def _interval(row: dict[str, Any], name: str) -> str:
-    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None or math.isnan(value):
-        return _number(value)
-    span = "" if low is None or math.isnan(low) else f" [{low:.2g}, {high:.2g}]"
-    return f"{value:.2g}{span}"
+def _interval(row: dict[str, Any]) -> str:
+    value, low, high = (row[f"effect{end}"] for end in ("", "_low", "_high"))
+    span = "" if low is None or math.isnan(low) else f" [{_number(low)}, {_number(high)}]"
+    return f"{_number(value)}{span}"
 
 
 def _number(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """An editor for any model, with a plan made of its own measurements."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.intervene.editor import Editor, no_judge
-from sinkablate.intervene.edits import EDITS
+from sinkablate.intervene.edits import option_names, selected
 from sinkablate.intervene.selection import Head, Plan
 from sinkablate.intervene.values import collect
 
@@ -52,7 +53,13 @@ def lenient(plan: Plan) -> Plan:
 
 
 @torch.no_grad()
-def editor_of(model: Any, images: Tensor, heads: list[Head], names: tuple[str, ...] = EDITS) -> Editor:
+def editor_of(model: Any, images: Tensor, heads: list[Head], names: Sequence[str] | None = None) -> Editor:
     """An editor whose donor_candidates are all other images."""
     plan = lenient(plan_of(model, images, heads))
-    return Editor(model, plan, collect(model, plan, [image[None] for image in images]), names, no_judge)
+    return Editor(
+        model,
+        plan,
+        collect(model, plan, [image[None] for image in images]),
+        selected(names or option_names()),
+        no_judge,
+    )

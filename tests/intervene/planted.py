@@ -17,7 +17,7 @@ from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import rule_named
-from sinkablate.intervene.edits import EDITS
+from sinkablate.intervene.edits import option_names
 from sinkablate.intervene.experiment import Experiment
 from sinkablate.intervene.selection import Plan, choose_heads
 from sinkablate.intervene.store import Rows
@@ -90,7 +90,7 @@ def tokens(count: int, seed: int = 0) -> Tensor:
 
 
 def experiment(
-    out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = EDITS, **selection: int
+    out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = (), **selection: int
 ) -> Experiment:
     """Everything up to the first edit, on a planted or random model."""
     untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
@@ -106,7 +106,7 @@ def experiment(
     plan = Plan.of(stored, rule, choose_heads(labels, chosen), everywhere=False, seed=0)
     rows = Rows(out, {"model": "planted"}, overwrite=False)
     rows.open()
-    return Experiment(loaded, given, rows, plan, list(edits), CPU, thresholds, rule, chosen)
+    return Experiment(loaded, given, rows, plan, list(edits) or option_names(), CPU, thresholds, rule, chosen)
 
 
 def run(experiment_: Experiment, controls: int = 16) -> None:

@@ -12,9 +12,9 @@ from variants import noise
 
 from sinkablate.config import AttentionConfig, PathwayConfig
 from sinkablate.errors import UserError
-from sinkablate.intervene import build_edits, exactness
+from sinkablate.intervene import exactness, sites
+from sinkablate.intervene.changes import Change, change_of_value
 from sinkablate.intervene.editor import updates
-from sinkablate.intervene.edits import Edit, change_of_value
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.replay import Replay
 
@@ -57,13 +57,13 @@ def test_a_global_state_is_replaced_where_the_model_computes_it() -> None:
     replay = Replay(model, [0, 1])
     with torch.no_grad():
         cache = replay.run_with_cache(images[:1])
-        edits = editor.edits(cache, 0, 1)
-        assert [edit.name for edit in edits] == ["pathway_zero", "pathway_mean", "pathway_donor"]
-        replayed = replay.from_block(cache, 1, *updates(model, cache, 1, edits))
+        changes = editor.changes(cache, 0, 1)
+        assert [change.edit for change in changes] == ["pathway_zero", "pathway_mean", "pathway_donor"]
+        replayed = replay.from_block(cache, 1, *updates(model, cache, 1, changes))
         pathway = model.blocks[1].pathway
         given = pathway.state(cache.pathway_inputs[1])
-        for edit, found in zip(edits, replayed[1:], strict=True):
-            pathway.state = lambda x, g=given + edit.change: g
+        for change, found in zip(changes, replayed[1:], strict=True):
+            pathway.state = lambda x, g=given + change.change: g
             torch.testing.assert_close(model.norm(found[None]), model.forward_features(images[:1]))
 
 
@@ -76,7 +76,7 @@ def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.Monkey
         def ungated(view: Any, *args: Any) -> Tensor:
             return change_of_value(replace(view, gate=None), *args)
 
-        monkeypatch.setattr(build_edits, "change_of_value", ungated)
+        monkeypatch.setattr(sites, "change_of_value", ungated)
     elif broken == "map":
 
         def twice(*args: Any) -> Any:
@@ -95,5 +95,5 @@ def test_an_edit_that_exchanges_no_value_has_no_column() -> None:
     model, images = own(AttentionConfig()), noise(3, 1, 28, 28)
     editor = editor_of(model, images, [(1, 1)])
     with torch.no_grad():
-        edits: list[Edit] = editor.edits(Replay(model, [1]).run_with_cache(images[:1]), 0, 1)
-    assert {edit.name for edit in edits if edit.column is None} == {"redirect"}
+        changes: list[Change] = editor.changes(Replay(model, [1]).run_with_cache(images[:1]), 0, 1)
+    assert {change.edit for change in changes if change.column is None} == {"redirect"}

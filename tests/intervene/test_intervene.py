@@ -11,7 +11,7 @@ from diagnosing import SMALL
 from polars.testing import assert_frame_equal
 from running import Outcome, killed, run, tree
 
-from sinkablate.intervene.edits import EDITS, KNOCK_OUTS
+from sinkablate.intervene.edits import all_edits
 
 HEADS = ("--heads", "1:0,2:1,2:3", "--limit", "6", "--control_images", "2")
 TABLES = ("rows", "heads", "classes", "validation")
@@ -56,8 +56,7 @@ def test_what_it_leaves(whole: Path) -> None:
     assert {path for path in tree(whole) if not path.startswith("diagnosis/")} == FILES
     assert (whole / "diagnosis" / "summary.json").is_file()
     rows = table(whole, "rows")
-    assert set(rows["edit"]) <= {*EDITS, *(f"register_{name}" for name in ("zero", "mean", "donor"))}
-    assert {*EDITS} - set(rows["edit"]) <= {*KNOCK_OUTS, "random_head"}
+    assert {edit.name for edit in all_edits() if not edit.group} - set(rows["edit"]) <= {"random_head"}
     assert rows.group_by("block", "head").len().height == 3
     assert not rows.filter(pl.col("donor") == pl.col("image")).height
     for name in ("effect", "head_change", "local_size", "kl", "agreement", "cross_entropy", "top1", "top1_edited"):
@@ -171,8 +170,8 @@ def test_transformers_models(tmp_path: Path) -> None:
     [
         (("--heads", "9:0"), "heads: 9:0 is outside the model's 4 blocks of 4 heads"),
         (("--heads", "1"), "'1' is not BLOCK:HEAD"),
-        (("--edits", "zero_values"), "edits: there is no 'zero_values'; there are zero_value"),
-        (("--limit", "1"), "take values from other images, and there is one image only"),
+        (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value?"),
+        (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
         (("--rule", "casual"), "rule=casual: there are causal"),
         (("--diagnosis", "nowhere"), "diagnosis=nowhere holds no finished diagnosis"),

@@ -8,7 +8,7 @@ from edited import MECHANISMS, own
 from variants import noise
 
 from sinkablate.diagnostics.view import BlockView
-from sinkablate.intervene.edits import head_weights, redirected
+from sinkablate.intervene.changes import head_weights, redirected
 from sinkablate.intervene.replay import Replay
 
 

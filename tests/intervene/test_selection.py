@@ -8,8 +8,8 @@ import pytest
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.rules import Label, rule_named
 from sinkablate.errors import UserError
-from sinkablate.intervene.command import parse_edits, parse_shard
-from sinkablate.intervene.edits import EDITS
+from sinkablate.intervene.command import parse_shard
+from sinkablate.intervene.edits import option_names, parse_edits
 from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads
 
 N, L, H = 40, 3, 4
@@ -100,7 +100,9 @@ def test_heads_with_most_events_of_their_class_are_chosen() -> None:
 def test_lists_are_read_and_refused() -> None:
     assert parse_heads("2:1,0:3,-1:-1", (L, H)) == [(0, 3), (2, 1), (2, 3)]
     assert parse_edits("redirect, zero_value") == ["zero_value", "redirect"]
-    assert parse_edits("all") == list(EDITS)
+    assert parse_edits("register_mean, redirect") == ["redirect", "register_mean"]
+    assert parse_edits("all") == option_names()
+    assert option_names()[-3:] == ["random_head", "register", "pathway"]
     assert parse_shard("2/3") == (2, 3)
     for text in ("3", "1:2:3", "a:b", ""):
         with pytest.raises(UserError, match="BLOCK:HEAD"):
@@ -110,7 +112,7 @@ def test_lists_are_read_and_refused() -> None:
     for text in ("3/3", "1", "-1/3", "1/0"):
         with pytest.raises(UserError, match="shard="):
             parse_shard(text)
-    with pytest.raises(UserError, match="there is no 'zero'"):
+    with pytest.raises(UserError, match="edits=zero: there is no such edit"):
         parse_edits("zero")
     with pytest.raises(UserError, match="rule=causl: no such rule; choose one of causal"):
         rule_named("causl", ThresholdConfig())

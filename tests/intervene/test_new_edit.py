@@ -1,0 +1,50 @@
+"""An edit from outside the package, in the rows, the tables, the figure and the terminal of `intervene`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from running import run
+
+from sinkablate.errors import UserError
+from sinkablate.intervene.edits import Edit, option_names, register_edit, unregister_edit
+
+HALF = Edit(
+    name="half_value",
+    title="sink value halved",
+    method="scaling",
+    build=lambda site: site.replace_value(site.value / 2),
+)
+
+
+@pytest.fixture
+def _half() -> Iterator[None]:
+    register_edit(HALF)
+    yield
+    unregister_edit(HALF.name)
+
+
+@pytest.mark.usefixtures("_half")
+def test_a_new_edit_is_in_everything_that_intervene_leaves(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--heads", "1:0", "--limit", "2", "--control_images", "2", "--edits", "zero_value,half_value")
+    done = run("intervene", "--run", finished, "--out", out, *words).succeeded()
+    assert "sink value halved  " in done.out
+    rows = pl.read_parquet(out / "rows.parquet")
+    assert rows["edit"].to_list() == ["zero_value", "half_value"] * 2
+    assert rows["method"].to_list() == ["zero ablation", "scaling"] * 2
+    zero, half = (rows.filter(edit=name)["head_change"].to_list() for name in ("zero_value", "half_value"))
+    assert half == pytest.approx([change / 2 for change in zero], rel=1e-5)
+    assert pl.read_parquet(out / "heads.parquet")["edit"].to_list() == ["zero_value", "half_value"]
+    assert pl.read_parquet(out / "validation.parquet")["method"].to_list() == ["zero ablation", "scaling"]
+    assert "half_value" in (out / "figures" / "edits_by_label.csv").read_text()
+
+
+@pytest.mark.usefixtures("_half")
+def test_a_name_is_taken_once() -> None:
+    assert option_names()[-1] == "half_value"
+    with pytest.raises(UserError, match="edit half_value: an edit or group with this name already exists"):
+        register_edit(HALF)
+    with pytest.raises(UserError, match="edit register: "):
+        register_edit(Edit("register", "", "", HALF.build))
