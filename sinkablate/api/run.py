@@ -49,8 +49,8 @@ class Run:
     @cached_property
     def probe_set(self) -> ProbeSet:
         """The probe images with their names and classes."""
-        assert self.loaded.own is not None
-        return self.loaded.own(self.loaded.probe_images)
+        assert self.loaded.probe_set is not None
+        return self.loaded.probe_set(self.loaded.probe_images)
 
 
 def load_run(directory: str | Path, *, trust: bool = False) -> Run:

@@ -82,9 +82,10 @@ def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
     for rule in all_rules(ThresholdConfig(), gated=True):
         prefix = scalar_prefix(rule.name)
         if "fit" in rule.shown and f"{prefix}/events" in summary:
+            events = summary[f"{prefix}/events"]
             parts = ", ".join(f"{name} {summary[f'{prefix}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
             title = rule.name.replace("effective_", "effective ")
-            table.add_row(f"sinks per image, {title}", f"{summary[f'{prefix}/events']:.2f} ({parts})")
+            table.add_row(f"sinks per image, {title}", f"{events:.2f} ({parts})" if events else "0")
 
 
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:

@@ -103,7 +103,8 @@ def _toy() -> Program:
 
 def _draw_formation(history: "pl.DataFrame", folder: Path) -> None:
     """When the sinks of a toy form."""
-    from sinkablate.figures.sinks import formation, save
+    from sinkablate.figures.formation import formation
+    from sinkablate.figures.sinks import save
 
     folder.mkdir(exist_ok=True)
     save(formation(history), folder / formation.__name__)

@@ -127,9 +127,9 @@ def pictures_of(loaded: LoadedModel, images: str | None, limit: int | None, min_
         if loaded.transform is None:
             raise UserError(f"images={images}: a toy takes its own sequences only, leave the key out")
         return ImageSource(images, Preparation(loaded.transform, loaded.in_chans, min_side)), images
-    if loaded.own is None:
+    if loaded.probe_set is None:
         raise UserError("images: say what to measure on, a folder, a list, shards, or `builtin`")
-    return InMemoryImages(loaded.own(limit or loaded.probe_images)), "the run's probe images"
+    return InMemoryImages(loaded.probe_set(limit or loaded.probe_images)), "the run's probe images"
 
 
 def device_of(device: str) -> torch.device:

@@ -10,15 +10,16 @@ import torch
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.files import said
+from sinkablate.diagnose.maps import attention_maps
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image, write_atomically
-from sinkablate.diagnose.stripes import attention_maps
 from sinkablate.diagnostics.measurement import Measurement
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE, rules
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE, rules
 from sinkablate.errors import UserError
-from sinkablate.figures import sinks as figures
+from sinkablate.figures import diagnosis as figures
 from sinkablate.figures.maps import busiest
+from sinkablate.figures.sinks import Drawn, save
 from sinkablate.figures.stripes import stripes
 from sinkablate.files.writing import as_stored, write_json
 from sinkablate.process.memory import peak_memory_gib
@@ -106,15 +107,17 @@ class Diagnosis:
             write_atomically(out / f"{name}.parquet", table.write_parquet)
         least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
         (out / "figures").mkdir(exist_ok=True)
+        with_handoff = [rule.name for rule in rules(thresholds) if rule.handoff]
+        with_figures = [rule.name for rule in rules(thresholds) if "figures" in rule.shown]
         for name, drawn in {
-            "handoff": figures.handoff(blocks_, [rule.name for rule in rules(thresholds) if rule.handoff]),
-            "frequency": figures.frequency(heads, [rule.name for rule in rules(thresholds) if "figures" in rule.shown]),
-            "atlas": figures.atlas(heads, least, thresholds.nop_max, thresholds.broadcast_min, thresholds.rank_max),
-            "token_norms": figures.token_norms(blocks_),
+            "handoff": figures.handoff(blocks_, with_handoff, self.loaded.token_names),
+            "frequency": figures.frequency(heads, with_figures),
+            "atlas": figures.atlas(heads, DEFAULT_RULE, least, asdict(thresholds)),
+            "token_norms": figures.token_norms(blocks_, self.loaded.token_names),
             "sensitivity": figures.sensitivity(grid),
             "stripes": self._stripes(heads, names[0], numbers[0], device),
         }.items():
-            figures.save(drawn, out / "figures" / name)
+            save(drawn, out / "figures" / name)
         write_json(
             out / "summary.json",
             self.identity()
@@ -133,7 +136,7 @@ class Diagnosis:
         )
         store.close()
 
-    def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> figures.Drawn:
+    def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
         """Attention maps of the busiest heads on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
         return stripes(attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE)), name)

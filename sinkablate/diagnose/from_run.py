@@ -104,7 +104,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
     images: ImageConfig = data["image"]
     module = ImageData(**data)
 
-    def own(count: int) -> ProbeSet:
+    def probe_set(count: int) -> ProbeSet:
         module.setup("validate")
         return module.probe_images(count)
 
@@ -119,7 +119,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
     return LoadedModel(
         model=model,
         untrained=untrained,
-        own=own,
+        probe_set=probe_set,
         in_chans=images.in_chans,
         transform=eval_transform(images),
         description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen},
@@ -132,15 +132,16 @@ def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]
     size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
     model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
 
-    def own(count: int) -> ProbeSet:
+    def probe_set(count: int) -> ProbeSet:
         tokens = evaluation_tokens(config, seed, max(count, size))[:count]
         return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
 
     return LoadedModel(
         model=model,
         untrained=untrained,
-        own=own,
+        probe_set=probe_set,
         toy=ToyTask.draw(config, seed),
+        token_names={"register": "null token"} if config.task == "nop" and config.prefix == 1 else {},
         description={"model": f"{stored['variant']} (toy {config.task})", "preprocessing": "none: sequences as drawn"},
     )
 

@@ -1,82 +1,74 @@
-"""Where the busiest heads of a run look, on its own probe images: for a report's panel of example images."""
+"""Attention maps for figures: of the heads that sink most, on one image or on the probe images of a run."""
 
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.diagnostics.attention_maps import Head, MapRecorder, run_recorder
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE
-from sinkablate.diagnostics.tap import Tap
-from sinkablate.diagnostics.view import BlockView
 from sinkablate.figures.maps import Floats, Maps, busiest, patch_grid
+from sinkablate.figures.stripes import AttentionMap
 from sinkablate.process.threads import considerate_threads
-from sinkablate.vit.tokens import TokenType
 
 
-class _Received:
-    """Keeps what every column receives from chosen heads: the mean of |A| over the queries."""
-
-    def __init__(self, heads: list[tuple[int, int]]) -> None:
-        self.rows: dict[tuple[int, int], Floats] = {key: np.empty((0, 0), np.float32) for key in heads}
-        self.kinds: tuple[str, ...] = ()
-
-    def attention(self, view: BlockView) -> None:
-        """One block: (images, M) of each chosen head; one matrix of weights at a time."""
-        self.kinds = tuple(TokenType(kind).label for kind in view.column_types().tolist())
-        for block, head in self.rows:
-            if block == view.index:
-                each = [
-                    view.weights(slice(i, i + 1), slice(head, head + 1))[0, 0].abs().mean(dim=0)
-                    for i in range(len(view.q))
-                ]
-                self.rows[block, head] = torch.stack(each).float().cpu().numpy()
-
-    def output(self, index: int, x: Tensor) -> None:
-        """Nothing is kept."""
+def attention_maps(model: nn.Module, image: Tensor, heads: list[Head]) -> list[AttentionMap]:
+    """Return the attention map and the value norms of some heads on one image (1, C, H, W), by block and head."""
+    recorder = MapRecorder(sorted(heads))
+    run_recorder(model, [image], recorder)
+    return [
+        AttentionMap(*head, _array(weights), _array(recorder.value_norms[head][0]))
+        for head, (weights,) in recorder.maps.items()
+    ]
 
 
 @considerate_threads()
 def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, trust: bool = False) -> Maps:
-    """Attention that columns receive from the busiest heads of a run's last checkpoint.
+    """Return the attention that columns receive from the busiest heads of a run's last checkpoint.
 
     Args:
         run: Directory of the run.
         heads: Its table of heads.
-        count: So many heads at most.
-        images: So many of the run's probe images.
-        trust: Read them through the commands that the run's configuration names.
+        count: Largest number of heads.
+        images: Number of the run's probe images.
+        trust: Allow commands that the run's configuration names for reading its images.
 
     Raises:
-        UserError: There is no checkpoint, or its data cannot be had.
+        UserError: There is no checkpoint, or its data cannot be read.
     """
     loaded = load_from_run(str(run), trust=trust)
-    assert loaded.own is not None
-    probe, received = loaded.own(images), _Received(busiest(heads, ADAPTIVE_RULE, count))
-    with (
-        measurement_mode(loaded.model),
-        Tap(loaded.model, received, sorted({block for block, _ in received.rows})) as tap,
-    ):
-        tap.run(probe.images)
+    assert loaded.probe_set is not None
+    probe = loaded.probe_set(images)
+    recorder = MapRecorder(busiest(heads, ADAPTIVE_RULE, count), reduce=_mean_over_queries)
+    run_recorder(loaded.model, [probe.images], recorder)
     pictures = () if loaded.toy is not None else tuple(_picture(loaded, image) for image in probe.images)
-    patches = received.kinds.count("patch")
+    kinds = tuple(kind.label for kind in recorder.column_types)
     return Maps(
-        heads=tuple(received.rows),
+        heads=tuple(recorder.maps),
         names=tuple(map(str, probe.names)),
         pictures=pictures,
-        kinds=received.kinds,
-        received=np.stack(list(received.rows.values())),
-        grid=patch_grid(patches, *pictures[0].shape[:2]) if pictures else (1, patches),
+        kinds=kinds,
+        received=np.stack([_array(torch.stack(rows)) for rows in recorder.maps.values()]),
+        grid=patch_grid(kinds.count("patch"), *pictures[0].shape[:2]) if pictures else (1, kinds.count("patch")),
     )
 
 
+def _mean_over_queries(weights: Tensor) -> Tensor:
+    """Mean of |A| over the queries, (N, M) -> (M,)."""
+    return weights.abs().mean(dim=0)
+
+
+def _array(x: Tensor) -> Floats:
+    return x.float().numpy()
+
+
 def _picture(loaded: LoadedModel, image: Tensor) -> Floats:
-    """An image (C, H, W) as it was before it was normalized, (H, W) or (H, W, 3)."""
-    seen = loaded.description["preprocessing"]
-    mean, std = (torch.tensor(seen[name]).view(-1, 1, 1) for name in ("mean", "std"))
-    plain = (image.cpu() * std + mean).clamp(0, 1).movedim(0, -1).float().numpy()
-    return plain[..., 0] if plain.shape[-1] == 1 else plain[..., :3]
+    """Undo the normalization of an image (C, H, W); returns (H, W) or (H, W, 3)."""
+    preprocessing = loaded.description["preprocessing"]
+    mean, std = (torch.tensor(preprocessing[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    pixels = (image.cpu() * std + mean).clamp(0, 1).movedim(0, -1).float().numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]

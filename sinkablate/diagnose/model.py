@@ -1,7 +1,7 @@
 """What is diagnosed: a model in eval mode with the preprocessing it wants; here any model of timm."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
@@ -32,8 +32,10 @@ class LoadedModel:
     in_chans: int = 0
     transform: Callable[[Image.Image], Tensor] | None = None
     """From a PIL image of `in_chans` channels to (C, H, W); None for a toy, which takes no pictures."""
-    own: Callable[[int], ProbeSet] | None = None
+    probe_set: Callable[[int], ProbeSet] | None = None
     """A run's own images: the first so many."""
+    token_names: Mapping[str, str] = field(default_factory=dict)
+    """Token type -> what figures call it, where that is not the type: the null token of the NOP toy is a register."""
     probe_images: int = 0
     """How many of them the run looked at while it trained."""
     thresholds: ThresholdConfig = ThresholdConfig()

@@ -24,7 +24,10 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     console = Console(highlight=False)
     counted = [rule for rule in all_rules(thresholds, gated=True) if rule.name in summary["counts"]]
     console.print(summary["headline"], soft_wrap=True)
-    console.print(_table(summary, [rule for rule in counted if "diagnose" in rule.shown]))
+    if summary.get("weights") == "random":
+        console.print("The weights are random; sinks form while a model trains.")
+    if any(counts["events"] for part in ("counts", "first_block") for counts in summary[part].values()):
+        console.print(_table(summary, [rule for rule in counted if "diagnose" in rule.shown]))
     for rule in counted:
         if "figures" in rule.shown:
             console.print(_explanation(rule, summary), soft_wrap=True)
@@ -42,15 +45,21 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
 
 
 def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
+    """Sinks per image by rule and label; block 0 is counted apart, unless it is the only block."""
     labels = [label.name.lower() for label in VERDICTS]
+    alone = summary["blocks"] == [0]
+    where = "block 0" if alone else "blocks ≥ 1"
     table = Table(
-        title=f"{summary['model']}: sinks per image, blocks ≥ 1, mean over {summary['image_count']} images",
+        title=f"{summary['model']}: sinks per image, {where}, mean over {summary['image_count']} images",
         title_justify="left",
     )
-    for column in ("rule", "sinks", *(name.replace("nop", "NOP") for name in labels), "block 0"):
-        table.add_column(column, justify="left" if column == "rule" else "right", no_wrap=True)
+    columns = ["sinks", *(name.replace("nop", "NOP") for name in labels), *([] if alone else ["block 0"])]
+    table.add_column("rule", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for rule in shown:
-        counts, first = summary["counts"][rule.name], summary["first_block"].get(rule.name)
+        counts = summary["first_block" if alone else "counts"][rule.name]
+        first = summary["first_block"].get(rule.name) if not alone else None
         numbers = [counts[name] for name in ("events", *labels)] + ([first["events"]] if first else [])
         table.add_row(rule.name, *map(short, numbers))
     return table
@@ -58,10 +67,11 @@ def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
 
 def _explanation(rule: Rule, summary: dict[str, Any]) -> str:
     """When a rule reports a sink, in words and as a formula, the tokens that are sinks, and the labels' stability."""
-    by_type = _by_token_type(summary["counts"][rule.name])
+    by_type = _by_token_type(summary["first_block" if summary["blocks"] == [0] else "counts"][rule.name])
     kept = summary["label_survival"].get(rule.name, {}).get("all")
     stable = "" if kept is None else f"; {kept:.0%} of the labels stay the same at every neighboring threshold"
-    return f"{rule.title} ({rule})\n  sinks by token type: {by_type or 'none'}{stable}"
+    found = f"\n  sinks by token type: {by_type}{stable}" if by_type else ""
+    return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){found}"
 
 
 def _by_token_type(counts: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Attention maps of chosen heads, read from the tapped model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import block_parts, blocks_of
+from sinkablate.vit.tokens import TokenType
 
 Head = tuple[int, int]
 """Block and head."""
@@ -20,20 +21,44 @@ class MapRecorder:
 
     Args:
         heads: (block, head) of each.
+        reduce: Applied to each matrix of weights (N, M) before it is kept, such as a mean over queries.
     """
 
-    def __init__(self, heads: Sequence[Head]) -> None:
+    def __init__(self, heads: Sequence[Head], reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.reduce = reduce
         self.maps: dict[Head, list[Tensor]] = {head: [] for head in heads}
+        """The weights of each head, image by image."""
+        self.value_norms: dict[Head, list[Tensor]] = {head: [] for head in heads}
+        """Norm ||u_j|| of what every column would write, (M,), image by image."""
+        self.column_types: tuple[TokenType, ...] = ()
+        """Token type of each of the M columns."""
 
     def attention(self, view: BlockView) -> None:
-        """Keep the weights (B, N, M) of one block's heads; one matrix exists at a time on the device."""
-        for (block, head), kept in self.maps.items():
-            if block == view.index:
-                rows = [view.weights(slice(i, i + 1), slice(head, head + 1))[:, 0].cpu() for i in range(len(view.q))]
-                kept.append(torch.cat(rows))
+        """Keep the chosen heads of one block; one matrix of weights exists at a time on the device."""
+        self.column_types = tuple(TokenType(kind) for kind in view.column_types().tolist())
+        for block, head in self.maps:
+            if block != view.index:
+                continue
+            for image in range(len(view.q)):
+                weights = view.weights(slice(image, image + 1), slice(head, head + 1))[0, 0]
+                norms = torch.linalg.vector_norm(view.v[image, head] @ view.out_map[head].T, dim=-1)
+                self.maps[block, head].append((self.reduce(weights) if self.reduce else weights).cpu())
+                self.value_norms[block, head].append(norms.cpu())
 
     def output(self, index: int, x: Tensor) -> None:
         """Keep nothing of a block's output."""
+
+
+def run_recorder(model: nn.Module, batches: Iterable[Tensor], recorder: MapRecorder) -> None:
+    """Send batches of images (B, C, H, W) through a model under the tap.
+
+    Raises:
+        UserError: The model cannot be measured.
+    """
+    device = next(model.parameters()).device
+    with measurement_mode(model), Tap(model, recorder, sorted({block for block, _ in recorder.maps})) as tap:
+        for batch in batches:
+            tap.run(batch.to(device))
 
 
 def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Head]) -> dict[Head, Tensor]:
@@ -47,10 +72,8 @@ def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Hea
         count = block_parts(model, 0).num_heads
         if not (0 <= block < depth and 0 <= head < count):
             raise UserError(f"heads: {block}:{head} is outside the model's {depth} blocks of {count} heads")
-    recorder, device = MapRecorder(heads), next(model.parameters()).device
-    with measurement_mode(model), Tap(model, recorder, sorted({block for block, _ in heads})) as tap:
-        for batch in batches:
-            tap.run(batch.to(device))
+    recorder = MapRecorder(heads)
+    run_recorder(model, batches, recorder)
     if not all(recorder.maps.values()):
         raise UserError("images: there are none to read attention maps from")
-    return {head: torch.cat(kept) for head, kept in recorder.maps.items()}
+    return {head: torch.stack(maps) for head, maps in recorder.maps.items()}

@@ -16,11 +16,11 @@ from sinkablate.vit.tokens import TokenType
 Mask = NDArray[np.bool_]
 LABEL_WORDS = {"nop": "NOP", "broadcast": "broadcast", "other": "other"}
 TOKEN_WORDS = {
-    "cls": "class tokens",
-    "register": "registers",
-    "patch": "patches",
-    "null": "null columns",
-    "kv_bias": "k/v-bias columns",
+    TokenType.CLS: "class tokens",
+    TokenType.REGISTER: "registers",
+    TokenType.PATCH: "patches",
+    TokenType.NULL: "null columns",
+    TokenType.KV_BIAS: "k/v-bias columns",
 }
 
 
@@ -39,7 +39,7 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
     first = np.array([block == 0 for block in blocks])
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {
-        "headline": headline(counts, rules(thresholds), int((~first).sum()) * records.heads["mass"].shape[2]),
+        "headline": headline(counts, rules(thresholds), blocks, records.heads["mass"].shape[2]),
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
         **counts,
         "group_events": {
@@ -56,32 +56,36 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
     }
 
 
-def headline(counts: dict[str, Any], candidates: Sequence[Rule], heads: int) -> str:
+def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[int], num_heads: int) -> str:
     """Say in a sentence how many heads sink, what the sinks do, and on which tokens; or that no head sinks.
 
-    The rule is the first that is shown in figures and has an event.
+    Block 0 is counted apart, unless it is the only block. The rule is the first that is shown in figures and has an
+    event.
 
     Args:
         counts: Result of `label_counts`.
         candidates: The rules, in order of preference.
-        heads: Number of heads in blocks >= 1.
+        blocks: Numbers of the measured blocks.
+        num_heads: Heads of each block.
     """
     shown = [rule for rule in candidates if "figures" in rule.shown]
-    rule = next((rule for rule in shown if counts["counts"][rule.name]["events"]), None)
+    later = [block for block in blocks if block != 0]
+    counted = counts["counts" if later else "first_block"]
+    rule = next((rule for rule in shown if counted[rule.name]["events"]), None)
     if rule is None:
-        names = " or ".join(rule.name for rule in shown)
-        none = f"No head of blocks >= 1 sinks on any image, by rule {names}."
-        in_first = next(
-            (first for rule in shown if (first := counts["first_block"].get(rule.name)) and first["events"]), None
-        )
-        return none if in_first is None else f"{none} Block 0 has {in_first['events']:.2f} sinks per image."
-    found = counts["counts"][rule.name]
-    labels = [f"{found[name]:.2f} {text}" for name, text in LABEL_WORDS.items() if found[name]]
-    by_type = {kind.label: sum(types[kind.label] for types in found["by_token_type"].values()) for kind in TokenType}
+        where = "No head of blocks ≥ 1 sinks" if later else "No head sinks"
+        none = f"{where} on any image, by rule {' or '.join(rule.name for rule in shown)}."
+        first = {rule.name: counts["first_block"].get(rule.name, {}).get("events") for rule in shown}
+        sinking = next((name for name, events in first.items() if events), None)
+        return f"{none} Block 0 has {first[sinking]:.2f} sinks per image (rule {sinking})." if sinking else none
+    labels = counted[rule.name]
+    words = [f"{labels[name]:.2f} {text}" for name, text in LABEL_WORDS.items() if labels[name]]
+    by_type = {kind: sum(types[kind.label] for types in labels["by_token_type"].values()) for kind in TokenType}
     most = max(by_type, key=lambda kind: by_type[kind])
     return (
-        f"{found['events']:.2f} of {heads} heads sink per image (rule {rule.name}: {rule.title}): {', '.join(labels)}; "
-        f"{by_type[most] / found['events']:.0%} of the sinks are {TOKEN_WORDS[most]}."
+        f"{labels['events']:.2f} of {(len(later) or 1) * num_heads} heads sink per image, by rule {rule.name} "
+        f"({rule.title}): {', '.join(words)}; "
+        f"{by_type[most] / labels['events']:.0%} of the sinks are {TOKEN_WORDS[most]}."
     )
 
 

@@ -1,12 +1,11 @@
-"""A block x head picture of where the sinks are."""
+"""The picture of blocks and heads that `fit` draws while a model trains."""
 
 import io
 from collections.abc import Sequence
 
-import numpy as np
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from sinkablate.figures.sinks import draw_heads, new_axes
 
 
 def heatmap(table: pl.DataFrame, title: str, rules: Sequence[str]) -> bytes:
@@ -23,21 +22,17 @@ def heatmap(table: pl.DataFrame, title: str, rules: Sequence[str]) -> bytes:
     panels = {"median_mass": "median mass on the dominant column"} | {
         f"{rule}_frequency": f"share of images with an event, rule {rule}" for rule in rules
     }
-    blocks, heads = table["block"].n_unique(), table["head"].n_unique()
-    width, height = 1.2 + 0.32 * heads, 1.1 + 0.32 * blocks
-    figure = Figure(figsize=(max(3.0, width) * len(panels), max(2.6, height)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), sharey=True)
-    for axis, (column, label) in zip(axes, panels.items(), strict=True):
-        values = np.asarray(table.sort("block", "head")[column]).reshape(blocks, heads)
-        image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", origin="lower")
+    rows, columns = table["block"].n_unique(), table["head"].n_unique()
+    size = (max(3.0, 1.2 + 0.32 * columns) * len(panels), max(2.6, 1.1 + 0.32 * rows))
+    figure, axes = new_axes(1, len(panels), size)
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
+        image = draw_heads(axis, table, name)
         axis.set_title(label, fontsize=8)
         axis.set_xlabel("head", fontsize=8)
         axis.tick_params(labelsize=7)
-        axis.locator_params(integer=True)
     axes[0].set_ylabel("block", fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=9)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

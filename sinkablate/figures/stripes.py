@@ -32,7 +32,8 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
         The figure, and for every head and column the mean attention and the value norm.
     """
     figure = Figure(figsize=(2.7 * max(2, len(maps)), 3.6), layout="constrained")
-    figure.suptitle(f"attention on {image}", fontsize=9)
+    text = f"attention on {image}; below, what each key can write, orange for the key with most attention"
+    figure.suptitle(text, fontsize=9)
     axes = figure.subplots(2, len(maps), height_ratios=(3, 1), squeeze=False, sharex="col")
     rows = []
     for place, one in enumerate(maps):

@@ -212,8 +212,8 @@ def test_intervene_returns_the_rows_of_the_command(finished: Path, tmp_path: Pat
     words = ("--heads", "1:0,3:2", "--edits", ",".join(edits), "--limit", "8", "--control_images", "2")
     run("intervene", "--run", finished, "--out", tmp_path / "out", *words).succeeded()
     trained = sa.load_run(finished)
-    assert trained.loaded.own is not None
-    images, names, targets = trained.loaded.own(8)
+    assert trained.loaded.probe_set is not None
+    images, names, targets = trained.loaded.probe_set(8)
     effects = sa.intervene(trained.model, images, [(1, 0), (3, 2)], edits, names=names, targets=targets)
     for name, table in {"rows": effects.rows, "heads": effects.heads, "validation": effects.validation}.items():
         assert_frame_equal(table, pl.read_parquet(tmp_path / "out" / f"{name}.parquet"), check_exact=True)

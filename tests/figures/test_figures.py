@@ -13,9 +13,11 @@ from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.sensitivity import sensitivity as sensitivity_table
 from sinkablate.diagnostics.tables import block_table, head_table
-from sinkablate.figures.sinks import Drawn, atlas, frequency, handoff, save, sensitivity, token_norms
+from sinkablate.figures.diagnosis import atlas, frequency, handoff, sensitivity, token_norms
+from sinkablate.figures.sinks import TYPE_COLORS, Drawn, draw_by_type, new_axes, plain_log, save
 
 RULES = ("causal", "adaptive")
+LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
 T = ThresholdConfig(adaptive_min=0.01, routed_min=0.2, event_min=0.05, routed_grid=(0.1, 0.3))
 """An untrained model has events under thresholds this low."""
 
@@ -31,7 +33,7 @@ def records() -> Records:
 FIGURES: dict[str, Callable[[Records], Drawn]] = {
     "handoff": lambda r: handoff(block_table(r, T), RULES),
     "frequency": lambda r: frequency(head_table(r, T), RULES),
-    "atlas": lambda r: atlas(head_table(r, T), 2, T.nop_max, T.broadcast_min, T.rank_max),
+    "atlas": lambda r: atlas(head_table(r, T), "causal", 2, LIMITS),
     "token_norms": lambda r: token_norms(block_table(r, T)),
     "sensitivity": lambda r: sensitivity(sensitivity_table(r.heads, T)[0]),
 }
@@ -61,7 +63,7 @@ def test_the_handoff_shows_the_types_that_occur(records: Records) -> None:
 
 def test_the_atlas_leaves_no_head_out(records: Records) -> None:
     table = head_table(records, T)
-    figure, data = atlas(table, 6, T.nop_max, T.broadcast_min, T.rank_max)
+    figure, data = atlas(table, "causal", 6, LIMITS)
     points = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
     assert points == len(table) == len(data)
     assert 0 < sum(data["events"] >= 6) < points
@@ -76,3 +78,34 @@ def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records)
         at = axis.lines[-1].get_xdata()[0]
         events = dict(zip(axis.lines[0].get_xdata().tolist(), axis.lines[0].get_ydata().tolist(), strict=True))
         assert events[at] == home[number // 4]
+
+
+def test_the_atlas_gives_no_label_to_a_head_without_events(records: Records) -> None:
+    table = head_table(records, T).with_columns(
+        pl.when(pl.col("head") > 0).then(pl.col(f"causal_{label}")).otherwise(0).alias(f"causal_{label}")
+        for label in ("nop", "broadcast", "other")
+    )
+    _, data = atlas(table, "causal", 1, LIMITS)
+    assert set(data.filter(events=0)["label"]) == {"none"}
+    assert "none" not in set(data.filter(pl.col("events") > 0)["label"])
+
+
+def test_a_null_token_is_not_called_a_register(records: Records) -> None:
+    blocks = block_table(records, T)
+    _, (axis,) = new_axes(1, 1, (3, 3))
+    draw_by_type(axis, blocks, "mass_", names={"register": "null token"})
+    colors = {line.get_label(): line.get_color() for line in axis.lines}
+    assert list(colors) == ["cls", "null token", "patch"]
+    assert colors["null token"] == TYPE_COLORS["null"]
+
+
+@pytest.mark.parametrize("values", [(3.1, 6.2), (0.02, 0.5), (1, 30000), (1.0, 1.02), (1e-5, 2)])
+def test_logarithmic_ticks_are_plain_numbers(values: tuple[float, float]) -> None:
+    figure, (axis,) = new_axes(1, 1, (3, 3))
+    axis.plot([0, 1], values)
+    plain_log(axis)
+    figure.canvas.draw()
+    low, high = axis.get_ylim()
+    texts = [text.get_text() for text in axis.get_yticklabels() if low <= text.get_position()[1] <= high]
+    assert texts
+    assert all(float(text.replace("\N{MINUS SIGN}", "-")) > 0 for text in texts)

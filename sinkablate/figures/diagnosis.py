@@ -1,0 +1,125 @@
+"""The figures of one diagnosis, from its tables; each is returned with the data it shows."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from sinkablate.figures.sinks import (
+    LABEL_COLORS,
+    MOVES,
+    TYPE_COLORS,
+    Drawn,
+    Names,
+    draw_atlas,
+    draw_by_type,
+    draw_heads,
+    draw_moves,
+    draw_token_norms,
+    has_numbers,
+    moves,
+    new_axes,
+    plain_log,
+    say,
+)
+
+
+def handoff(blocks: pl.DataFrame, rules: Sequence[str], names: Names | None = None) -> Drawn:
+    """Draw which tokens receive the attention, block by block: share of the mass, and of the events of each rule.
+
+    Args:
+        blocks: One row per block.
+        rules: Names of the rules; one panel each.
+        names: What the token types are called.
+    """
+    kinds = [kind for kind in TYPE_COLORS if has_numbers(blocks, f"mass_{kind}")]
+    panels = {"mass_": "share of the attention mass"} | {
+        f"events_{rule}_": f"share of events, rule {rule}" for rule in rules
+    }
+    figure, axes = new_axes(1, len(panels), (4.2 * len(panels), 3.2))
+    for axis, (prefix, label) in zip(axes, panels.items(), strict=True):
+        if not draw_by_type(axis, blocks, prefix, names=names):
+            say(axis, "no event in any block")
+        axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, xlim=axes[0].get_xlim())
+    axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
+    return figure, blocks.select("block", *(f"{prefix}{kind}" for prefix in panels for kind in kinds))
+
+
+def frequency(heads: pl.DataFrame, rules: Sequence[str]) -> Drawn:
+    """Draw how often each head of each block has a sink event, one panel per rule."""
+    data = heads.select("block", "head", *(f"{rule}_frequency" for rule in rules)).sort("block", "head")
+    rows, columns = data["block"].n_unique(), data["head"].n_unique()
+    width, height = max(3.5, 0.8 + 0.25 * columns), max(2.8, 1.2 + 0.22 * rows)
+    figure, axes = new_axes(1, len(rules), (width * len(rules), height))
+    for axis, rule in zip(axes, rules, strict=True):
+        image = draw_heads(axis, data, f"{rule}_frequency")
+        axis.set(xlabel="head", ylabel="block", title=f"rule {rule}")
+    figure.colorbar(image, ax=axes, label="share of images with an event")
+    return figure, data
+
+
+def atlas(heads: pl.DataFrame, rule: str, min_events: int, limits: Mapping[str, float]) -> Drawn:
+    """Draw the value ratio against the stable rank of every head.
+
+    Heads with enough events: medians over those, colored by the most frequent label, marked by token type. The
+    others: medians over all images, small and gray.
+
+    Args:
+        heads: One row per block and head.
+        rule: The rule of the columns `event_median_*`.
+        min_events: Number of events from which a head is colored.
+        limits: `nop_max`, `broadcast_min` and `rank_max` of the rule.
+    """
+    counts = [pl.col(f"{rule}_{label}") for label in LABEL_COLORS]
+    most = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(LABEL_COLORS)), return_dtype=pl.String)
+    medians = ("event_median_ratio_out", "event_median_stable_rank", "median_ratio_out", "median_stable_rank")
+    data = heads.with_columns(events=pl.sum_horizontal(counts)).select(
+        "block",
+        "head",
+        "events",
+        pl.when(pl.col("events") > 0).then(most).otherwise(pl.lit("none")).alias("label"),
+        "token_type",
+        *medians,
+    )
+    enough = (pl.col("events") >= min_events) & (pl.col("events") > 0)
+    points = data.select(
+        "token_type",
+        label=pl.when(enough).then("label").otherwise(pl.lit("none")),
+        ratio=pl.when(enough).then("event_median_ratio_out").otherwise("median_ratio_out"),
+        rank=pl.when(enough).then("event_median_stable_rank").otherwise("median_stable_rank"),
+    )
+    figure, (axis,) = new_axes(1, 1, (5.6, 4.4))
+    draw_atlas(axis, points, limits, rest=f"fewer than {min_events} events")
+    plain_log(axis)
+    axis.set(
+        xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median",
+        ylabel="stable rank of the update, median",
+        title=f"heads with at least {min_events} {rule} events: {len(data.filter(enough))} of {len(data)}",
+    )
+    axis.legend(fontsize=7)
+    return figure, data
+
+
+def token_norms(blocks: pl.DataFrame, names: Names | None = None) -> Drawn:
+    """Draw the token norms of each block's output, before the final norm, by token type."""
+    figure, (axis,) = new_axes(1, 1, (5.6, 3.6))
+    kinds = draw_token_norms(axis, blocks, names=names)
+    plain_log(axis)
+    axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm")
+    axis.legend(fontsize=8)
+    statistics = ("mean", "median", "p99", "max", "outliers")
+    return figure, blocks.select("block", *(f"norm_{kind}_{name}" for kind in kinds for name in statistics))
+
+
+def sensitivity(table: pl.DataFrame) -> Drawn:
+    """Draw events and labels per image while one threshold moves, one row of panels per rule."""
+    rules = table["rule"].unique(maintain_order=True).to_list()
+    figure, axes = new_axes(len(rules), len(MOVES), (10.4, 0.4 + 2.5 * len(rules)))
+    rows = []
+    for row, rule in enumerate(rules):
+        data = moves(table, rule)
+        of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
+        draw_moves(of_rule, data)
+        of_rule[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+        rows.append(data)
+    axes[0].legend(fontsize=7)
+    return figure, pl.concat(rows)
