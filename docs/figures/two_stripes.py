@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import sinkablate as sa
-from sinkablate.diagnose.stripes import attention_maps
+from sinkablate.diagnose.maps import attention_maps
 from sinkablate.figures.sinks import save
 
 MODEL = "vit_small_patch14_dinov2.lvd142m"
