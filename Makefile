@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check docs install clean two_stripes two_algorithms ablation ablation_tables
+.PHONY: fit test test-heavy check docs install clean notebook two_stripes two_algorithms ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -30,6 +30,10 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
+
+# docs/quickstart.ipynb, executed in place
+notebook: $(STAMP)
+	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace --kernel_name=python3 docs/quickstart.ipynb
 
 # the first figure of the README; WEIGHTS=FILE takes the weights of timm's vit_small_patch14_dinov2 from a local file
 two_stripes: $(STAMP)

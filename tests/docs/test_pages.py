@@ -1,7 +1,10 @@
 """Every code block of README and docs: commands run, Python executes, YAML is read; links lead somewhere."""
 
 import re
+from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,6 +12,11 @@ from pages import PAGES, PageRunner, blocks_of, small, small_sweeps
 from PIL import Image
 from running import CONFIGS, ROOT, run
 from sharing import Once
+
+from sinkablate.attention.scores import SCORES
+from sinkablate.attention.sinks import SINKS
+from sinkablate.config import mechanisms
+from sinkablate.diagnostics import rules
 
 RUNS = {
     "vit_mini-gate_reg-s0": CONFIGS / "gate_reg.yaml",
@@ -29,6 +37,17 @@ def write_runs(root: Path) -> None:
 @pytest.fixture(scope="session")
 def page_runs(once: Once) -> Path:
     return once("page_runs", write_runs)
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """Take back whatever a page registers."""
+    registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED]
+    before = [copy(registry) for registry in registries]
+    yield
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        (registry.update if isinstance(registry, dict) else registry.extend)(content)
 
 
 @pytest.fixture
