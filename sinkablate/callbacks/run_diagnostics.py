@@ -16,7 +16,7 @@ from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError
 from sinkablate.figures.heatmap import heatmap
 from sinkablate.files.writing import naming, write_atomically
-from sinkablate.loggers.wandb import FaultTolerantWandbLogger
+from sinkablate.loggers.wandb import wandb_loggers
 from sinkablate.vit.anatomy import backbone_of
 
 
@@ -93,6 +93,10 @@ class RunDiagnostics(SinkDiagnostics):
         """Measure and draw the final weights, which the summary reports."""
         super().on_train_end(trainer, pl_module)
         self._draw(trainer)
+        if self.records is not None and trainer.is_global_zero:
+            rows = [list(row) for row in self.heads.rows()]
+            for logger in wandb_loggers(trainer):
+                logger.log_table("tables/heads", columns=self.heads.columns, data=rows, step=trainer.global_step)
 
     def latest_counts(self) -> dict[str, Any]:
         """Return the latest counts by rule, label and token type, see `label_counts`; empty before a measurement."""
@@ -121,9 +125,8 @@ class RunDiagnostics(SinkDiagnostics):
         with naming(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda partial: partial.write_bytes(png))
-        for logger in trainer.loggers:
-            if isinstance(logger, FaultTolerantWandbLogger):
-                logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
+        for logger in wandb_loggers(trainer):
+            logger.log_image("sink/heads", [Image.open(io.BytesIO(png))], step=step)
 
 
 def _write(table: pl.DataFrame, step: int, path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Weights & Biases, beside the local record and never in the way of the training."""
+"""Log to Weights & Biases in addition to the local record; its failures never stop a training."""
 
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import wandb
 from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
@@ -17,20 +19,27 @@ from pydantic import ValidationError
 
 from sinkablate.config import WandbConfig
 from sinkablate.errors import first_line
+from sinkablate.loggers.panels import panel
 from sinkablate.loggers.wandb_record import WandbRecord, agents_id
+from sinkablate.run.directory import CONFIG
+
+RESULTS = (CONFIG, "metrics.csv", "diagnostics/**/*.parquet")
+"""Files of a run directory that its artifact holds; checkpoints stay local."""
 
 
 class FaultTolerantWandbLogger(WandbLogger):
-    """A `WandbLogger` that steps aside when the server, the key or the network fails: said once, training goes on.
+    """A `WandbLogger` that survives a failing server, key or network: it warns once and the training continues.
+
+    Scalars have the names that :func:`panel` gives them. When the training succeeds, the results become one artifact.
 
     Args:
-        record: Makes, once the run directory is ready, the record of its W&B run.
-        **kwargs: As for `WandbLogger`, less the id.
+        record: Returns the record of the directory's W&B run; called once the run directory is ready.
+        **kwargs: Arguments of `WandbLogger` except `id`.
     """
 
     def __init__(self, record: Callable[[], WandbRecord], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._wandb_init.pop("anonymous")  # wandb warns of it, even when it is None
+        self._wandb_init.pop("anonymous")  # wandb warns about it even when it is None
         self._make_record = record
         self._record: WandbRecord | None = None
         self.failed = False
@@ -38,10 +47,10 @@ class FaultTolerantWandbLogger(WandbLogger):
 
     @property
     def experiment(self) -> Any:
-        """The W&B run, opened by the first `log_hyperparams`.
+        """The W&B run, which the first `log_hyperparams` opens.
 
-        Lightning asks for it long before, when the run may still be refused and its directory is not there. When the
-        server or the key refuses, an offline run takes its place.
+        Lightning reads this property much earlier, when the run may still be refused and its directory does not
+        exist. If the server or the key is rejected, an offline run takes its place.
         """
         if not self._opened:
             return _DummyExperiment()
@@ -53,7 +62,7 @@ class FaultTolerantWandbLogger(WandbLogger):
             if self.failed or self._wandb_init["mode"] == "offline":
                 raise
             _warn(f"W&B: no online run ({_reason(error)}); recording offline")
-            wandb.teardown()  # else the service holds on to the run's id
+            wandb.teardown()  # otherwise its service keeps the run's id in use
             self._wandb_init["mode"] = "offline"
             return super().experiment
 
@@ -64,11 +73,11 @@ class FaultTolerantWandbLogger(WandbLogger):
             call(*args, **kwargs)
         except Exception as error:
             self.failed = True
-            _warn(f"W&B stopped ({_reason(error)}); training goes on, the local record is complete")
+            _warn(f"W&B stopped ({_reason(error)}); training continues, the local record is complete")
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Open the run with its configuration; failures contained."""
+        """Open the run with its configuration; a failure is contained."""
         self._opened = True
         self._try(self._open, params)
 
@@ -79,23 +88,41 @@ class FaultTolerantWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """As `WandbLogger`, failures contained; what the run was told before it was resumed is not repeated."""
+        """Log scalars as `WandbLogger` does; a resumed run does not repeat what W&B already has.
+
+        A failure is contained.
+        """
         self._try(self._log, metrics, step)
 
     def _log(self, metrics: Mapping[str, float], step: int | None) -> None:
         if self._record is None or step is None or self._record.is_new(metrics, step):
-            super().log_metrics(metrics, step)
+            super().log_metrics({panel(name): value for name, value in metrics.items()}, step)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """As `WandbLogger`, failures contained."""
+        """Log images as `WandbLogger` does; a failure is contained."""
         self._try(super().log_image, key, images, step, **kwargs)
 
     @rank_zero_only
+    def log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
+        """Log a table as `WandbLogger` does; a failure is contained."""
+        self._try(super().log_table, key, *args, **kwargs)
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the run, so that an offline one can be synced as soon as training ends."""
+        """Upload the results as one artifact, and close the run so that an offline one can be synced at once."""
         if self._experiment is not None:
+            if status == "success":
+                self._try(self._log_results)
             self._try(self._experiment.finish, exit_code=0 if status == "success" else 1)
+
+    def _log_results(self) -> None:
+        """Log `RESULTS` as one artifact."""
+        run_dir = Path(str(self.save_dir))
+        artifact = wandb.Artifact(f"{re.sub(r'[^A-Za-z0-9_.-]', '_', str(self._id))}-results", "results")
+        for path in (path for pattern in RESULTS for path in sorted(run_dir.glob(pattern))):
+            artifact.add_file(str(path), str(path.relative_to(run_dir)))  # add_dir would print
+        self.experiment.log_artifact(artifact)
 
 
 @rank_zero_only
@@ -106,7 +133,7 @@ def _say_once(line: str) -> None:
 
 @rank_zero_only
 def _warn(line: str) -> None:
-    """One line; Python's own warnings show their source as a second."""
+    """Print a warning on one line; Python's own warnings add their source on a second one."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
@@ -118,7 +145,7 @@ def _reason(error: Exception) -> str:
 
 
 def sync_command(run_dir: str) -> str:
-    """What uploads the offline runs of a directory, as a shell takes it."""
+    """Return the shell command that uploads the offline runs of a directory."""
     return f"wandb sync {shlex.quote(run_dir)}/wandb/offline-run-*"
 
 
@@ -130,17 +157,17 @@ MODES = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
-"""Values of WANDB_MODE."""
+"""Value of WANDB_MODE -> mode."""
 
 
 def wandb_mode(config: WandbConfig) -> str:
-    """online, offline or disabled; `auto` is online where a key is set. WANDB_MODE, as everywhere, has its say.
+    """Return online, offline or disabled; `auto` follows WANDB_MODE, and is online where an API key is set.
 
-    What is wrong in the environment is said in one line: with a key that cannot be one the run is recorded offline,
-    with a setting that wandb refuses, without W&B.
+    An error in the environment becomes a one-line warning: with a malformed key the run is recorded offline, with a
+    setting that wandb rejects it is recorded without W&B.
     """
     for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value.strip()]:
-        del os.environ[name]  # empty means unset; wandb would refuse it
+        del os.environ[name]  # empty means unset; wandb would reject it
     mode: str | None = config.mode
     if mode == "auto":
         off = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
@@ -148,9 +175,9 @@ def wandb_mode(config: WandbConfig) -> str:
     if mode == "disabled":
         return mode
     try:
-        wandb.setup(wandb.Settings(silent=True))  # else a login asks the server for the account's name, to print it
+        wandb.setup(wandb.Settings(silent=True))  # otherwise a login queries the account's name
     except Exception as error:
-        _warn(f"W&B: {_reason(error)}; training goes on without it, the local record is complete")
+        _warn(f"W&B: {_reason(error)}; training continues without it, the local record is complete")
         return "disabled"
     try:
         return mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
@@ -162,14 +189,14 @@ def wandb_mode(config: WandbConfig) -> str:
 def wandb_logger(
     config: WandbConfig, run_dir: str, name: str, tags: tuple[str, ...], cell: str | None = None
 ) -> FaultTolerantWandbLogger | None:
-    """The logger of one run, or None when W&B is disabled.
+    """Return the logger of one run, or None when W&B is disabled.
 
     Args:
-        config: Keys of the user.
+        config: The user's settings.
         run_dir: Directory of the run.
-        name: What the run is called.
-        tags: Tags next to those of the user.
-        cell: Sweep and id of the cell that the run is; its W&B id begins with it, others with the name.
+        name: Display name of the run.
+        tags: Tags in addition to the user's.
+        cell: Sweep and cell id of a run of a sweep, with which its W&B id begins; other ids begin with the name.
     """
     mode = wandb_mode(config)
     if mode == "disabled":
@@ -190,7 +217,12 @@ def wandb_logger(
 
 
 def _settings() -> wandb.Settings:
-    """Bounds on the seconds a lost server costs; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT have their say."""
+    """Bound the seconds that an unreachable server costs; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT override it."""
     bounds = {"init_timeout": 30, "finish_timeout": 60}
     ours = {name: seconds for name, seconds in bounds.items() if f"WANDB_{name.upper()}" not in os.environ}
     return wandb.Settings(silent=True, finish_timeout_raises=True, **ours)
+
+
+def wandb_loggers(trainer: L.Trainer) -> list[FaultTolerantWandbLogger]:
+    """Return the loggers of a Trainer that write to W&B."""
+    return [logger for logger in trainer.loggers if isinstance(logger, FaultTolerantWandbLogger)]
