@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.interleave import DEVICE, settle
 from sinkablate.config import BackboneConfig, OptimConfig
-from sinkablate.run.checkpoint_io import Checkpoints
+from sinkablate.run.checkpoint_io import AtomicCheckpointIO
 from sinkablate.tasks.optim import make_optimizer
 from sinkablate.vit.backbone import build_backbone
 
@@ -47,7 +47,7 @@ def main() -> None:
     step()
     plain, beside, copies, writes = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        io = Checkpoints()
+        io = AtomicCheckpointIO()
         for turn in range(args.rounds):
             plain += [step() for _ in range(3)]
             start = time.perf_counter()

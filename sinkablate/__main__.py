@@ -9,8 +9,8 @@ from sinkablate import __version__
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.process import streams
-from sinkablate.process.job_script import tell_mistake
-from sinkablate.process.signals import INTERRUPTED, ending_on_interrupt, interrupted
+from sinkablate.process.job_script import report_user_error
+from sinkablate.process.signals import INTERRUPTED, end_on_interrupt, interrupted
 
 VERBS = {
     "fit": "train a variant, with sink diagnostics logged as it trains",
@@ -58,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if argv[0] == "--version":
         print(__version__)
         return 0
-    with ending_on_interrupt():
+    with end_on_interrupt():
         return _guarded(argv[0], argv[1:])
 
 
@@ -72,12 +72,12 @@ def _guarded(verb: str, argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
-        streams.clear()
+        streams.clear_status()
         print(f"error: {error}", file=sys.stderr)
-        tell_mistake(str(error))
+        report_user_error(str(error))
         return 2
     except BaseException:
-        streams.clear()
+        streams.clear_status()
         if not interrupted():
             raise
         resume = "; the same command resumes after what is finished" if verb in RESUMED else ""
@@ -110,7 +110,7 @@ def _run(verb: str, argv: list[str]) -> int:
         set_parsing_settings(docstring_parse_attribute_docstrings=True)  # reads sources, so only for whoever asks
     if verb in TRAINER_VERBS:
         return _train(verb, argv)
-    with streams.announced("loading ..."):
+    with streams.status("loading ..."):
         run = _sweep() if verb == "sweep" else _of_function(verb)
     return run(argv)
 
@@ -118,17 +118,17 @@ def _run(verb: str, argv: list[str]) -> int:
 def _train(verb: str, argv: list[str]) -> int:
     """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
     from sinkablate.cli import early_checks
+    from sinkablate.cli.run_option import expand_run_option
     from sinkablate.files.shipped import resolve_config_names
     from sinkablate.process import signals
-    from sinkablate.run.located import located
 
-    argv = located(verb, resolve_config_names(argv))
+    argv = expand_run_option(verb, resolve_config_names(argv))
     if not HELP & set(argv):
         early_checks.check(verb, argv)
     if verb == "fit":
-        signals.forget()
-        signals.listen()
-    with streams.announced("loading PyTorch and Lightning ..."):
+        signals.reset()
+        signals.install_handlers()
+    with streams.status("loading PyTorch and Lightning ..."):
         from sinkablate.cli.trainer_command import run_trainer
 
         if verb == "plan":

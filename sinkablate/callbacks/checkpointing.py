@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sinkablate.run.checkpoint_files import saved_step
-from sinkablate.run.checkpoint_io import Checkpoints
+from sinkablate.run.checkpoint_io import AtomicCheckpointIO
+from sinkablate.run.checkpoints import saved_step
 from sinkablate.run.directory import FINAL, LAST
 
 
@@ -79,7 +79,7 @@ class RunCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         last, final = Path(self.dirpath) / LAST, Path(self.dirpath) / FINAL
-        if isinstance(trainer.strategy.checkpoint_io, Checkpoints):
+        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
             trainer.strategy.checkpoint_io.wait()
         missing = trainer.is_global_zero and saved_step(last) != trainer.global_step
         if trainer.strategy.reduce_boolean_decision(missing, all=False):

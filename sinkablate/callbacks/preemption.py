@@ -7,7 +7,7 @@ import lightning as L
 
 from sinkablate.files.writing import write_json
 from sinkablate.process import signals
-from sinkablate.run.checkpoint_io import Checkpoints
+from sinkablate.run.checkpoint_io import AtomicCheckpointIO
 from sinkablate.run.directory import PREEMPTED
 
 
@@ -45,12 +45,12 @@ class Preemption(L.Callback):
             loop._batches_that_stepped = trainer.global_step  # Lightning counts one too many when it resumes
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        if trainer.strategy.reduce_boolean_decision(signals.asked() is not None, all=False):
+        if trainer.strategy.reduce_boolean_decision(signals.received() is not None, all=False):
             self._stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing is left to be saved."""
-        signals.after_training()
+        signals.training_ended()
 
     def _stop(self, trainer: L.Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -59,12 +59,12 @@ class Preemption(L.Callback):
             count.ready -= 1
         path = self.run_dir.absolute() / "checkpoints" / "stopped.ckpt"
         trainer.save_checkpoint(path)
-        if isinstance(trainer.strategy.checkpoint_io, Checkpoints):
+        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
             trainer.strategy.checkpoint_io.wait()
         for logger in trainer.loggers:
             logger.after_save_checkpoint(None)  # type: ignore[arg-type]
         if trainer.is_global_zero:
-            why = signals.asked() or "a signal to another rank"
+            why = signals.received() or "a signal to another rank"
             write_json(self.run_dir / PREEMPTED, {"signal": why, "step": trainer.global_step})
             print(
                 f"stopped by {why} and saved at step {trainer.global_step}; the same command with --ckpt_path auto "
@@ -75,7 +75,7 @@ class Preemption(L.Callback):
         raise signals.Preempted
 
     def _own_signals(self, trainer: L.Trainer) -> None:
-        signals.listen(training=True)
+        signals.install_handlers(training=True)
         trainer._signal_connector.received_sigterm = False
 
     def state_dict(self) -> dict[str, Any]:

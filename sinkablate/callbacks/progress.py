@@ -113,7 +113,7 @@ class Bar(ProgressBar):
 
     def _add(self, doing: str, total: float, done: int = 0) -> TaskID:
         if self._bar is None:
-            streams.clear()
+            streams.clear_status()
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

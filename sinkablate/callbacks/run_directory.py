@@ -7,7 +7,7 @@ import yaml
 from filelock import FileLock
 
 from sinkablate.loggers.csv import MetricsCsv
-from sinkablate.run.directory import lock_directory, prepare, unlock_directory
+from sinkablate.run.directory import lock_directory, prepare_directory, unlock_directory
 
 
 class RunDirectory(L.Callback):
@@ -31,9 +31,9 @@ class RunDirectory(L.Callback):
         """Make the directory, then tell the loggers the configuration."""
         if trainer.is_global_zero:
             self._lock = lock_directory(self.run_dir, "run_dir")
-            prepare(self.run_dir, self.config, resumes=self.resumes)
-            account = getattr(trainer.datamodule, "account", None)  # type: ignore[attr-defined]  # a toy has none
-            for note in account.notes() if account else ():
+            prepare_directory(self.run_dir, self.config, resumes=self.resumes)
+            usage = getattr(trainer.datamodule, "usage", None)  # type: ignore[attr-defined]  # a toy has none
+            for note in usage.notes() if usage else ():
                 print(note, flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))

@@ -32,15 +32,15 @@ from sinkablate.files.writing import naming, write_json
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.loggers.wandb import wandb_logger
 from sinkablate.process import streams
-from sinkablate.process.job_script import tell_run_dir
+from sinkablate.process.job_script import report_run_dir
 from sinkablate.process.slurm import require_all_tasks, slurm_plugins
 from sinkablate.process.threads import considerate_threads
 from sinkablate.run import trust
 from sinkablate.run.cells import cell_id, configs_first, require_sweep_name, variant_name
-from sinkablate.run.checkpoint_files import require_final_weights
-from sinkablate.run.checkpoint_io import Checkpoints
-from sinkablate.run.directory import close, require_writable
-from sinkablate.run.resume import starting_point
+from sinkablate.run.checkpoint_io import AtomicCheckpointIO
+from sinkablate.run.checkpoints import require_final_weights
+from sinkablate.run.directory import finish_run, require_writable
+from sinkablate.run.resume import checkpoint_to_load
 
 TRAINER_DEFAULTS = {
     "max_epochs": 12,
@@ -172,8 +172,8 @@ class Cli(LightningCLI):
         self.run_dir = Path(config.run_dir)
         require_writable(self.run_dir)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            tell_run_dir(self.run_dir)
-        config.ckpt_path = starting_point(self.verb, self.run_dir, config, lambda: self._resolved(config))
+            report_run_dir(self.run_dir)
+        config.ckpt_path = checkpoint_to_load(self.verb, self.run_dir, config, lambda: self._resolved(config))
 
     def _name_cell(self, config: Namespace) -> None:
         """Directory, variant and W&B's id and group of a run of a sweep, from its arguments."""
@@ -201,7 +201,7 @@ class Cli(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         trainer["plugins"] = [
             *_listed(trainer.get("plugins")),
-            Checkpoints(config.on_checkpoint_failure),
+            AtomicCheckpointIO(config.on_checkpoint_failure),
             *slurm_plugins(),
         ]
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *callbacks]
@@ -220,7 +220,7 @@ class Cli(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Compute with the threads that this machine has to offer."""
         if self.config[self.verb].trainer.enable_progress_bar is not False:
-            streams.announce("preparing ...")  # until the bar starts
+            streams.show_status("preparing ...")  # until the bar starts
         with considerate_threads(self.trainer.num_devices):
             super()._run_subcommand(subcommand)
 
@@ -242,7 +242,7 @@ class Cli(LightningCLI):
             if draw := self.program.draw:
                 with naming(self.run_dir / "figures"):
                     draw(history, self.run_dir / "figures")
-            close(self.run_dir, summary)
+            finish_run(self.run_dir, summary)
             print_results(self.run_dir, summary)
 
     def after_validate(self) -> None:

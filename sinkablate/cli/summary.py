@@ -19,8 +19,8 @@ def fit_summary(cli: "Cli") -> dict[str, Any]:
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     sinks = init.diagnostics.latest | init.diagnostics.latest_counts()
     backbone = cli.model.backbone
-    account = getattr(cli.datamodule, "account", None)  # a toy draws its data
-    data = account.summary(trainer) if account else {}
+    usage = getattr(cli.datamodule, "usage", None)  # a toy draws its data
+    data = usage.summary(trainer) if usage else {}
     return (
         metrics
         | init.stability.totals()

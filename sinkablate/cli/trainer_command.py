@@ -12,7 +12,7 @@ from sinkablate.cli.lightning import Cli
 from sinkablate.distributed.fsdp2 import register
 from sinkablate.errors import UserError, first_line
 from sinkablate.process.memory import is_out_of_memory
-from sinkablate.run.cells import CONFIG, arguments
+from sinkablate.run.cells import CONFIG, parse_words
 from sinkablate.run.directory import version_note
 
 
@@ -58,7 +58,7 @@ def _config_notes(args: list[str], message: str) -> str:
     """Which versions of sinkablate wrote the configs of a command line, where one of their keys is unknown here."""
     if "there is no such key" not in message or "wrote this file" in message:
         return ""
-    paths = [value for key, value in arguments(args) if key == CONFIG]
+    paths = [value for key, value in parse_words(args) if key == CONFIG]
     return "".join(f"; {path}{note}" for path in paths if (note := version_note(Path(path))))
 
 

@@ -1,48 +1,47 @@
 """The data module: images with labels, for training, evaluation and diagnostics."""
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
-from sinkablate.data.account import Account
+from sinkablate.data.arguments import check_arguments
 from sinkablate.data.classes import number_of_classes
 from sinkablate.data.dataset import IndexedImages
+from sinkablate.data.errors import DataError, ErrorPolicy
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.layout import DataError
-from sinkablate.data.position import training_position
-from sinkablate.data.probe import ProbeSet, probe
-from sinkablate.data.samplers import EpochBatches, EvalBatches, TrainBatches
-from sinkablate.data.samples import ErrorPolicy, Preparation, Records, Sample, checked_image, collate
+from sinkablate.data.loader import build_loader
+from sinkablate.data.position import require_same_order, training_position
+from sinkablate.data.probe import ProbeSet, read_probe_set
+from sinkablate.data.samplers import EvalBatches, TrainBatches
+from sinkablate.data.samples import Preparation, Records, Sample, checked_image
 from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream, StreamImages
 from sinkablate.data.stream_split import LanePlan, StreamBatches
 from sinkablate.data.transforms import Views, eval_transform, train_transform
+from sinkablate.data.usage import DataUsage
 from sinkablate.errors import UserError
-from sinkablate.process.cpus import usable_cpus
 
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 
 
 class ImageData(LightningDataModule):
-    """Labelled images from the embedded set, WebDataset shards or an ImageFolder.
+    """Labeled images from the embedded set, WebDataset shards or an ImageFolder.
 
     Args:
         source: Where the images are and how they are read.
-        image: What an image is when it reaches the model.
+        image: Size, channels and normalization of the images that reach the model.
         augment: Training augmentation.
-        views: Several views of each training image in its place.
-        batch_size: Images of one forward pass over all processes together.
-        eval_batch_size: Images of one evaluation batch of each process.
-        num_workers: Loader processes of each process; 0 loads in the training process itself.
-        seed: Seed of order and augmentation.
+        views: Several random views of each training image, instead of `augment`.
+        batch_size: Number of images in one forward pass, summed over all processes.
+        eval_batch_size: Number of images in one evaluation batch of each process.
+        num_workers: Number of DataLoader workers of each process; 0 loads in the training process.
+        seed: Seed of the order and the augmentation.
     """
 
     def __init__(
@@ -57,32 +56,21 @@ class ImageData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"data.{name} must be at least {least}, got {value}")
-        most = max(64, 4 * usable_cpus())
-        if num_workers > most:
-            raise UserError(f"data.num_workers={num_workers}: {usable_cpus()} CPUs can be used here; at most {most}")
-        if views.count > 1 and views.blur_size // 2 >= image.size:
-            raise UserError(
-                f"data.views.blur_size={views.blur_size} is too wide for images of {image.size} pixels "
-                f"(data.image.size): at most {2 * image.size - 1}"
-            )
-        if source.reader == "stream" and augment.aug_repeats > 1:
-            raise UserError("data.augment.aug_repeats needs data.source.reader=indexed: a stream reads each image once")
+        numbers = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "num_workers": num_workers,
+            "seed": seed,
+        }
+        check_arguments(source, image, augment, views, numbers)
         self.source, self.image, self.augment, self.views = source, image, augment, views
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation image
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have no validation images
         transform = Views(image, views) if views.count > 1 else train_transform(image, augment)
         self._train = Preparation(image, transform, seed)
         self._eval = Preparation(image, eval_transform(image))
-        self._faults = ErrorPolicy(source.on_error)
+        self._on_error = ErrorPolicy(source.on_error)
         self._opened: dict[str, Records | ShardStream] = {}
 
     @cached_property
@@ -91,41 +79,36 @@ class ImageData(LightningDataModule):
         return number_of_classes(self.source)
 
     @property
-    def account(self) -> Account:
-        """What training does not see of the data, and what this process and its workers skipped so far."""
-        folders = [source for source in self._opened.values() if isinstance(source, FolderRecords)]
-        passed_over = sum((source.skipped for source in folders), Counter[str]())
-        return Account(
-            len(self._open("train")),
-            self.batch_size,
-            self.augment.aug_repeats,
-            passed_over,
-            Counter(self._faults.counts),
-        )
+    def usage(self) -> DataUsage:
+        """How much of the data training uses, with what this process and its workers have skipped so far."""
+        ignored = sum((folder.skipped for folder in self._folders()), Counter[str]())
+        skipped = Counter(self._on_error.counts)
+        return DataUsage(len(self._open("train")), self.batch_size, self.augment.aug_repeats, ignored, skipped)
 
     def prepare_data(self) -> None:
-        """Index the shards once per node, so that the other processes find the index beside them."""
-        with suppress(UserError):  # setup raises it on every process; here the others would wait for this one
+        """Index the shards once per node, so that the other processes find the index next to them."""
+        with suppress(UserError):  # `setup` raises it in every process; raised here, the others would wait for this one
             for split in self._splits(self.trainer.state.fn if self.trainer else None):
                 self._open(split)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open what a stage reads and check it before the first step.
+        """Open the splits of a stage and check them before the first step.
 
         Raises:
-            UserError: A path is missing, a split is empty or smaller than a batch, a label or channel count does not
-                fit, a stream has fewer shards than readers, or `data.batch_size` does not divide.
+            UserError: A path does not exist, a split is empty or smaller than a batch, a label or the number of
+                channels is invalid, a stream has fewer shards than readers, or `data.batch_size` is not a multiple of
+                the number of processes.
         """
         for split in self._splits(stage):
             source = self._open(split)
-            if self._faults.mode == "stop":  # else a broken first sample is one to skip
+            if self._on_error.mode == "stop":  # otherwise a broken first sample is skipped like any other
                 self._check_first(source)
             self._check_readers(split, source)
         if stage in ("fit", None):
             self._local_batch_size(len(self._open("train")))
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """This rank's part of each global batch, from the trainer's position on."""
+        """This rank's part of each global batch, starting at the position of the trainer."""
         source = self._open("train")
         rank, world = self._rank_and_world()
         local = self._local_batch_size(len(source))
@@ -133,7 +116,7 @@ class ImageData(LightningDataModule):
             plan = LanePlan(
                 counts=source.counts, batch_size=local, rank=rank, world=world, lanes=self._lanes, seed=self.seed
             )
-            dataset = StreamImages(source, plan, self._train, self._faults, block=self.source.shuffle_shards)
+            dataset = StreamImages(source, plan, self._train, self._on_error, block=self.source.shuffle_shards)
             return self._loader(dataset, StreamBatches(plan, self._position))
         batches = TrainBatches(
             len(source),
@@ -144,73 +127,54 @@ class ImageData(LightningDataModule):
             repeats=self.augment.aug_repeats,
             position=self._position,
         )
-        return self._loader(IndexedImages(source, self._train, self._faults, replace=True), batches)
+        return self._loader(IndexedImages(source, self._train, self._on_error, replace=True), batches)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Each validation image exactly once over all ranks."""
         return self._eval_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Each test image exactly once over all ranks; the validation images where no test set is named."""
+        """Each test image exactly once over all ranks; the validation images if no test set is configured."""
         return self._eval_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """As `test_dataloader`."""
+        """Same as `test_dataloader`."""
         return self._eval_dataloader("test")
 
     def probe_images(self, count: int) -> ProbeSet:
-        """The first `count` validation images of a fixed permutation: the same ones whatever the run's seed.
+        """Return the first `count` validation images of a fixed permutation, which does not depend on the run's seed.
 
         Args:
-            count: How many; a smaller set gives all it has.
+            count: Number of images; all images if the set is smaller.
 
         Returns:
-            Images as evaluation sees them, their keys and classes. No global random state is touched.
+            Images as prepared for evaluation, their keys and classes. No global random state changes.
 
         Raises:
-            DataError: One cannot be read and is not to be skipped.
+            DataError: An image cannot be read, and errors are not skipped.
         """
-        return probe(self._open("val"), self._eval, self._faults, count)
+        return read_probe_set(self._open("val"), self._eval, self._on_error, count)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the position in a checkpoint counts, and the names of the classes where folders give them."""
+        """Settings that determine the order of samples, and the class names if they come from folders."""
         _, world = self._rank_and_world()
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        folders = [source.classes for source in self._opened.values() if isinstance(source, FolderRecords)]
-        return {
+        settings = {
             "data.batch_size": self.batch_size,
             "trainer.accumulate_grad_batches": accumulated,
             "data.source.reader": self.source.reader,
             "readers": world * self._lanes,
-            **({"classes": folders[0]} if folders else {}),
         }
+        return settings | ({"classes": folders[0].classes} if (folders := self._folders()) else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See that the position means the same here: global batches are those of any number of processes.
+        """Check that a resumed training continues with the samples that the checkpoint has not used.
 
         Raises:
-            UserError: They are of another size, a stream is split over another number of readers, or the classes have
-                other names.
+            UserError: A setting differs, see `require_same_order`.
         """
-        if self.trainer is not None and self.trainer.state.fn != TrainerFn.FITTING:
-            return  # an evaluation has no position
-        now = self.state_dict()
-        ours, theirs = now.pop("classes", None), state_dict.get("classes")
-        if ours and theirs and ours != theirs:
-            differ = sorted(set(ours) ^ set(theirs))[:3]
-            raise UserError(
-                f"data.source.train={self.source.train}: its class folders are not those of the checkpoint "
-                f"({', '.join(differ)}): labels would be shifted"
-            )
-        if now["data.source.reader"] == "indexed" == state_dict["data.source.reader"]:
-            now["readers"] = state_dict["readers"]
-        for key, value in now.items():
-            if state_dict[key] != value:
-                hint = " (processes times data.num_workers)" if key == "readers" else ""
-                raise UserError(
-                    f"{key}={value} differs from the checkpoint's {state_dict[key]}{hint}: what was seen "
-                    "of the epoch cannot be told from the rest"
-                )
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:  # an evaluation has no position
+            require_same_order(self.state_dict(), state_dict, self.source.train)
 
     def _eval_dataloader(self, split: str) -> DataLoader[Sample]:
         source = self._open(split)
@@ -219,58 +183,56 @@ class ImageData(LightningDataModule):
             plan = LanePlan(
                 counts=source.counts, batch_size=self.eval_batch_size, rank=rank, world=world, lanes=self._lanes
             )
-            return self._loader(StreamImages(source, plan, self._eval, self._faults, block=1), StreamBatches(plan))
+            return self._loader(StreamImages(source, plan, self._eval, self._on_error, block=1), StreamBatches(plan))
         batches = EvalBatches(len(source), self.eval_batch_size, rank=rank, world=world)
-        return self._loader(IndexedImages(source, self._eval, self._faults, replace=False), batches)
+        return self._loader(IndexedImages(source, self._eval, self._on_error, replace=False), batches)
 
-    def _loader(self, dataset: Dataset[Sample], batches: EpochBatches[Any]) -> DataLoader[Sample]:
-        return Loader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
-            generator=torch.Generator(),  # else each iter() draws from the global generator
-        )
+    def _loader(
+        self, dataset: IndexedImages | StreamImages, batches: TrainBatches | EvalBatches | StreamBatches
+    ) -> DataLoader[Sample]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return build_loader(dataset, batches, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def _open(self, split: str) -> Records | ShardStream:
-        """Open a split once.
+        """Open a split, or return it if it is open already.
 
         Raises:
-            UserError: It cannot be read, or is empty.
+            UserError: The split cannot be read, or is empty.
         """
         if split == "test" and not self.source.test:
             split = "val"
         if split not in self._opened:
-            source = open_split(self.source, split, self.num_classes, self._faults)
+            source = open_split(self.source, split, self.num_classes, self._on_error)
             if not len(source):
-                raise UserError(f"data.source.{split}={getattr(self.source, split)}: the split is empty")
+                raise UserError(f"data.source.{split}={getattr(self.source, split)}: the split contains no images")
             self._opened[split] = source
         return self._opened[split]
 
     def _check_first(self, source: Records | ShardStream) -> None:
-        """Read one sample in the main process: a set of the wrong kind is known before any step."""
+        """Read one sample in the main process, so that a data set of the wrong kind is refused before any step."""
         try:
             checked_image(source.first() if isinstance(source, ShardStream) else source[0], self.image)
         except DataError as error:
-            self._faults.report(error)  # which names the way out
+            self._on_error.handle(error)  # adds a hint to the message
 
     def _check_readers(self, split: str, source: Records | ShardStream) -> None:
         _, world = self._rank_and_world()
         if isinstance(source, ShardStream) and len(source.urls) < world * self._lanes:
             raise UserError(
                 f"data.source.{split} has {len(source.urls)} shards for {world * self._lanes} readers ({world} "
-                f"processes, data.num_workers={self.num_workers}): use fewer workers or write smaller shards"
+                f"processes, data.num_workers={self.num_workers}); use fewer workers or write smaller shards"
             )
 
     def _local_batch_size(self, size: int) -> int:
         _, world = self._rank_and_world()
         if self.batch_size % world:
-            raise UserError(f"data.batch_size={self.batch_size} must be a multiple of the {world} processes")
+            raise UserError(f"data.batch_size={self.batch_size}: must be a multiple of the {world} processes")
         if self.batch_size > size:
-            raise UserError(f"data.batch_size={self.batch_size} exceeds the {size} images of data.source.train")
+            raise UserError(f"data.batch_size={self.batch_size}: exceeds the {size} images of data.source.train")
         return self.batch_size // world
+
+    def _folders(self) -> list[FolderRecords]:
+        return [source for source in self._opened.values() if isinstance(source, FolderRecords)]
 
     @property
     def _lanes(self) -> int:
@@ -284,11 +246,4 @@ class ImageData(LightningDataModule):
 
     @staticmethod
     def _splits(stage: str | None) -> tuple[str, ...]:
-        return _SPLITS.get(str(stage), ("train", "val", "test")) if stage else ("train", "val", "test")
-
-
-class Loader(DataLoader[Sample]):
-    """torch's loader without the evaluation batches of which every sample was skipped."""
-
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
-        return (batch for batch in super().__iter__() if batch is not None)
+        return _SPLITS.get(str(stage), ("train", "val", "test"))

@@ -1,29 +1,29 @@
-"""Images in one folder per class, torchvision's ImageFolder layout."""
+"""Images in one folder per class, the layout of torchvision's ImageFolder."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from sinkablate.data.files import labeled_files
-from sinkablate.data.layout import DataError, require_set
+from sinkablate.data.errors import DataError
+from sinkablate.data.image_files import labeled_files
+from sinkablate.data.locations import require_location
 from sinkablate.data.samples import Encoded
 
 
 class FolderRecords:
-    """Samples of a folder of class folders; classes are numbered in the order of the sorted names of the training set.
+    """Samples of a directory with one folder per class; labels follow the sorted names of the training folders.
 
     Args:
         root: Directory with one folder per class.
-        key: The configuration key it comes from, for messages.
-        classes: The classes of the training set, if this is another one.
+        key: The configuration key of the directory, for messages.
+        classes: The classes of the training set; None if `root` is the training set.
 
     Raises:
-        UserError: No such directory, a class without images, or one that the training set does not have.
+        UserError: The directory does not exist, a class has no images, or a folder is not a training class.
     """
 
     def __init__(self, root: str, *, key: str, classes: Sequence[str] | None = None) -> None:
-        require_set(root, key)
-        found = labeled_files(root, f"{key}={root}", classes)
-        self.files, self.labels, self.classes, self.skipped = found
+        require_location(root, key)
+        self.files, self.labels, self.classes, self.skipped = labeled_files(root, f"{key}={root}", classes)
         self.root = Path(root)
 
     def __len__(self) -> int:
@@ -33,7 +33,7 @@ class FolderRecords:
         """Read one file.
 
         Raises:
-            DataError: It cannot be read.
+            DataError: The file cannot be read.
         """
         path = Path(self.files[index])
         key = str(path.relative_to(self.root).with_suffix(""))

@@ -1,62 +1,62 @@
-"""What lies next to shards and says what they hold: our `manifest.json`, or timm's `_info.json`."""
+"""Files next to shards that describe their content: `manifest.json` of this package, and `_info.json` of timm."""
 
 import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sinkablate.data.layout import MANIFEST, beside, is_compressed, is_remote, shard_name
+from sinkablate.data.locations import MANIFEST, is_compressed, is_remote, shard_name, sibling
 from sinkablate.errors import UserError
 
-_LARGEST_COUNT = 2**31 - 1
-_SMALLEST_SAMPLE = 2048
-"""Bytes of an image and a label in a tar: a header and a block of content each."""
+_MAX_COUNT = 2**31 - 1
+_MIN_SAMPLE_BYTES = 2048
+"""Smallest size of an image and a label in a tar: a header and one block of content each."""
 
 
 class Manifest(NamedTuple):
-    """Samples per shard by file name, and the names of the classes in the order of the labels; empty if not known."""
+    """Number of samples per shard by file name, and class names in the order of the labels; empty if not known."""
 
     counts: dict[str, int]
     classes: list[str]
 
 
 def read_manifest(shard: str) -> Manifest:
-    """Read what lies next to a shard; nothing is known where no file is there or can be reached.
+    """Read the manifest next to a shard; it is empty if no such file exists or can be reached.
 
     Raises:
-        UserError: The file is there and is damaged, or counts what cannot be.
+        UserError: The file is damaged, or a number of samples is impossible.
     """
-    for name, parse in ((MANIFEST, _ours), ("_info.json", _timms)):
-        where = beside(shard, name)
-        content = _content(where) if where != shard else None
+    for name, parse in ((MANIFEST, _parse_manifest), ("_info.json", _parse_timm_info)):
+        path = sibling(shard, name)
+        content = _read(path) if path != shard else None
         if content is None:
             continue
         try:
-            found = parse(json.loads(content))
+            manifest = parse(json.loads(content))
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(
-                f"{where}: not a list of the samples in each shard ({type(error).__name__}: {error}); "
-                "`python -m sinkablate shards` writes it"
+                f"{path}: not a list of the samples in each shard ({type(error).__name__}: {error}); "
+                "`python -m sinkablate shards` writes one"
             ) from None
-        for listed, count in found.counts.items():
-            _require_count(count, listed, where, shard)
-        return found
+        for listed, count in manifest.counts.items():
+            _require_count(count, listed, path, shard)
+        return manifest
     return Manifest({}, [])
 
 
 def read_classes(shard: str) -> list[str]:
-    """The names of the classes that the manifest next to a local shard lists; empty where none does.
+    """Class names in the manifest next to a local shard; empty if there is none.
 
-    Shards that are read at random need no manifest, so that a file of that name may hold anything.
+    Shards that are read at random do not need a manifest, so a file of that name with other content is ignored.
     """
-    content = None if is_remote(shard) else _content(beside(shard, MANIFEST))
+    content = None if is_remote(shard) else _read(sibling(shard, MANIFEST))
     try:
-        return _names(json.loads(content or b"{}").get("classes"))
+        return _class_names(json.loads(content or b"{}").get("classes"))
     except (AttributeError, TypeError, ValueError, RecursionError):
         return []
 
 
-def _content(url: str) -> bytes | None:
+def _read(url: str) -> bytes | None:
     try:
         if not is_remote(url):
             with open(url, "rb") as local:
@@ -66,17 +66,17 @@ def _content(url: str) -> bytes | None:
         with gopen(url) as remote:
             content: bytes = remote.read()
         return content or None
-    except Exception:  # absent or unreachable, in as many ways as there are kinds of addresses
+    except Exception:  # missing or unreachable; each kind of address raises its own exceptions
         return None
 
 
-def _ours(content: Any) -> Manifest:
+def _parse_manifest(content: Any) -> Manifest:
     return Manifest(
-        {str(name): count for name, count in _mapping(content["shards"]).items()}, _names(content.get("classes"))
+        {str(name): count for name, count in _mapping(content["shards"]).items()}, _class_names(content.get("classes"))
     )
 
 
-def _timms(content: Any) -> Manifest:
+def _parse_timm_info(content: Any) -> Manifest:
     splits = _mapping(content["splits"]).values()
     return Manifest(
         {
@@ -94,7 +94,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _names(value: Any) -> list[str]:
+def _class_names(value: Any) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -102,20 +102,22 @@ def _names(value: Any) -> list[str]:
     return value
 
 
-def _require_count(count: Any, listed: str, where: str, shard: str) -> None:
-    """See that a count is a whole number, and not larger than the file has room for."""
-    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _LARGEST_COUNT:
+def _require_count(count: Any, listed: str, path: str, shard: str) -> None:
+    """Check that a number of samples is an integer, and that so many samples fit into the file."""
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MAX_COUNT:
         raise UserError(
-            f"{where}: {listed}: {str(count)[:40]} is not a number of samples; `python -m sinkablate shards` writes it"
+            f"{path}: {listed}: {str(count)[:40]} is not a number of samples; `python -m sinkablate shards` writes a "
+            "valid manifest"
         )
-    path = beside(shard, listed)
+    listed_shard = sibling(shard, listed)
     if (
         count
-        and not is_remote(path)
-        and not is_compressed(path)
-        and os.path.isfile(path)
-        and count * _SMALLEST_SAMPLE > os.path.getsize(path)
+        and not is_remote(listed_shard)
+        and not is_compressed(listed_shard)
+        and os.path.isfile(listed_shard)
+        and count * _MIN_SAMPLE_BYTES > os.path.getsize(listed_shard)
     ):
         raise UserError(
-            f"{where}: {shard_name(path)}: {count} samples do not fit into its {os.path.getsize(path):,} bytes"
+            f"{path}: {shard_name(listed_shard)}: {count} samples do not fit into its "
+            f"{os.path.getsize(listed_shard):,} bytes"
         )

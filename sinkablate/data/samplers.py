@@ -1,7 +1,7 @@
-"""Which sample comes when: functions of (seed, epoch, position, rank), never a state that could be lost.
+"""The order of samples: functions of (seed, epoch, position, rank), without a state that could be lost.
 
-Batch samplers run in the main process. What they yield carries all that a worker needs, so that workers may persist,
-be forked or be spawned, and a resumed run continues at any batch at no cost.
+Batch samplers run in the main process. They yield everything that a worker needs, so workers may persist, be forked or
+be spawned, and a resumed run continues at any batch at no cost.
 """
 
 import hashlib
@@ -18,32 +18,32 @@ from torch.utils.data import Sampler
 
 T = TypeVar("T")
 Position = Callable[[], tuple[int, int]]
-"""Gives (epoch, batch): where the next pass over a loader starts."""
+"""Returns (epoch, batch) at which the next pass over a loader starts."""
 
 
 class Draw(NamedTuple):
-    """One draw of one sample: what its augmentation is seeded from."""
+    """One use of one sample; the seed of its augmentation is derived from these numbers."""
 
     epoch: int
     sample: int
     repeat: int = 0
 
 
-def from_the_start() -> tuple[int, int]:
-    """The position of every evaluation pass."""
+def start_of_data() -> tuple[int, int]:
+    """The position at which every evaluation pass starts."""
     return 0, 0
 
 
 class EpochBatches(Sampler[list[T]], ABC):
-    """The batches of one epoch on one rank, from a position on.
+    """The batches of one epoch on one rank, starting at a position.
 
     Args:
-        length: Batches per epoch on each rank. `len()` stays this number when an epoch is entered in its middle,
-            because Lightning counts the batches already done.
-        position: Asked at each `iter()`. A batch equal to `length` is the start of the next epoch.
+        length: Number of batches per epoch on each rank. `len()` returns it even if an epoch is entered in the middle,
+            because Lightning counts the batches that are already done.
+        position: Called at each `iter()`. A batch equal to `length` is the start of the next epoch.
     """
 
-    def __init__(self, length: int, position: Position = from_the_start) -> None:
+    def __init__(self, length: int, position: Position = start_of_data) -> None:
         self.length = length
         self.position = position
 
@@ -58,23 +58,24 @@ class EpochBatches(Sampler[list[T]], ABC):
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[list[T]]:
-        """Yield the epoch's batches from number `start` on."""
+        """Yield the batches of an epoch, beginning with number `start`."""
 
 
 class TrainBatches(EpochBatches[Draw]):
-    """Global batches cut from a permutation of (seed, epoch); each rank takes every world-th sample of each.
+    """Training batches: a permutation of (seed, epoch) is cut into global batches, each interleaved over the ranks.
 
-    The last incomplete global batch is dropped, so every rank has the same number of batches, and their union is the
-    same for any number of ranks. With repeated augmentation (DeiT; timm's `RepeatAugSampler`) each image of the
-    permutation stands `repeats` times in a row, so neighboring ranks get the copies; the epoch keeps its length.
+    Rank r gets samples r, r + world, … of each global batch. The last incomplete global batch is dropped, so every rank
+    has the same number of batches, and their union is the same for any number of ranks. With repeated augmentation
+    (DeiT; timm's `RepeatAugSampler`) each image of the permutation occurs `repeats` times in a row, so neighboring
+    ranks get the copies; the length of an epoch does not change.
 
     Args:
-        size: Samples in the set.
-        batch_size: Samples of one global batch; a multiple of `world`.
+        size: Number of samples in the set.
+        batch_size: Number of samples in a global batch, a multiple of `world`.
         seed: The run's seed.
-        rank: This process.
+        rank: Rank of this process.
         world: Number of processes.
-        repeats: Times each image appears.
+        repeats: Number of times each image occurs.
         position: See `EpochBatches`.
     """
 
@@ -87,7 +88,7 @@ class TrainBatches(EpochBatches[Draw]):
         rank: int = 0,
         world: int = 1,
         repeats: int = 1,
-        position: Position = from_the_start,
+        position: Position = start_of_data,
     ) -> None:
         super().__init__(size // batch_size, position)
         self.size, self.batch_size, self.seed = size, batch_size, seed
@@ -98,17 +99,19 @@ class TrainBatches(EpochBatches[Draw]):
         order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
         for batch in range(start, self.length):
             first = batch * self.batch_size
-            places = range(first + self.rank, first + self.batch_size, self.world)
-            yield [Draw(epoch, int(order[p // self.repeats]), p % self.repeats) for p in places]
+            own = range(first + self.rank, first + self.batch_size, self.world)
+            yield [Draw(epoch, int(order[i // self.repeats]), i % self.repeats) for i in own]
 
 
 class EvalBatches(EpochBatches[Draw]):
-    """Every sample exactly once over all ranks: rank r takes r, r + world, …; nothing is padded, a rank may have none.
+    """Evaluation batches: every sample exactly once over all ranks, without padding.
+
+    Rank r gets samples r, r + world, …; a rank may have none.
 
     Args:
-        size: Samples in the set.
-        batch_size: Samples of one batch on this rank; the last one may be smaller.
-        rank: This process.
+        size: Number of samples in the set.
+        batch_size: Number of samples in a batch of this rank; the last one may be smaller.
+        rank: Rank of this process.
         world: Number of processes.
     """
 
@@ -123,19 +126,19 @@ class EvalBatches(EpochBatches[Draw]):
             yield [Draw(epoch, index) for index in self.indices[first : first + self.batch_size]]
 
 
-def seed_everything_from(seed: int, draw: Draw) -> None:
-    """Seed python, numpy and torch (CPU) from a draw: a well-mixed, platform-independent function of its numbers."""
+def seed_from_draw(seed: int, draw: Draw) -> None:
+    """Seed Python, NumPy and torch (CPU) with a hash of (seed, draw), which is the same on every platform."""
     digest = hashlib.blake2b(struct.pack("<4q", seed, *draw), digest_size=8).digest()
     number = int.from_bytes(digest, "little") >> 1  # torch takes a signed 64-bit number
     random.seed(number)
     np.random.seed(number & 0xFFFFFFFF)
-    # not torch.manual_seed: that also visits every accelerator, and this runs once per image
+    # torch.manual_seed would also seed every accelerator, and this runs once per image
     torch.default_generator.manual_seed(number)
 
 
 @contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Put the global random states of python, numpy and torch (CPU) back afterwards."""
+def preserve_random_state() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy and torch (CPU) at the end of the block."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     try:
         yield

@@ -1,8 +1,10 @@
-"""How a stream is split: a pure function of the manifest's counts, (seed, epoch) and the readers.
+"""How a stream is split over ranks and DataLoader workers.
 
-Put the shards of an epoch in their order on a line. Each rank gets an equal interval of samples, cut into batches; the
-rank's batches are cut into one run per lane (a DataLoader worker). So no sample has two readers, each rank has the same
-number of training batches whatever the shards' sizes, and a shard is opened twice only where a cut goes through it.
+The split is a pure function of the number of samples per shard, (seed, epoch) and the number of readers. Imagine the
+samples of an epoch on a line, shard after shard in the order of the epoch. Each rank gets an interval of equal length,
+divided into batches; the batches of a rank are divided into one contiguous run per lane, where a lane is a DataLoader
+worker. So no sample has two readers, each rank has the same number of training batches for any sizes of shards, and a
+shard is opened twice only if a boundary lies within it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,36 +13,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sinkablate.data.samplers import EpochBatches, Position, from_the_start
+from sinkablate.data.samplers import EpochBatches, Position, start_of_data
 
 
-class Ticket(NamedTuple):
-    """One batch of a stream: the lane's `batch`-th in an epoch."""
+class BatchIndex(NamedTuple):
+    """Address of one batch of a stream: batch number `batch` of a lane in an epoch."""
 
     epoch: int
     lane: int
     batch: int
 
 
-class Piece(NamedTuple):
-    """Samples [low, high) of a shard."""
+class ShardSlice(NamedTuple):
+    """Samples [start, stop) of a shard."""
 
     shard: int
-    low: int
-    high: int
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanePlan:
-    """Which samples each lane of this rank reads.
+    """The samples that each lane of this rank reads.
 
     Args:
-        counts: Samples per shard.
-        batch_size: Samples of one batch on one rank.
-        rank: This process.
+        counts: Number of samples in each shard.
+        batch_size: Number of samples in a batch of one rank.
+        rank: Rank of this process.
         world: Number of processes.
-        lanes: Readers of this process.
-        seed: The order of shards is a permutation of (seed, epoch); None: as given (evaluation).
+        lanes: Number of readers of this process.
+        seed: The order of shards is a permutation of (seed, epoch); None keeps the given order (evaluation).
     """
 
     counts: Sequence[int]
@@ -52,7 +59,7 @@ class LanePlan:
 
     @property
     def interval(self) -> tuple[int, int]:
-        """This rank's [low, high) on the line: whole batches in training, an exact share in evaluation."""
+        """This rank's interval [low, high): complete batches in training, an exact share in evaluation."""
         total = sum(self.counts)
         if self.seed is None:
             return total * self.rank // self.world, total * (self.rank + 1) // self.world
@@ -61,16 +68,16 @@ class LanePlan:
 
     @property
     def batches(self) -> int:
-        """Batches of this rank per epoch."""
+        """Number of batches of this rank per epoch."""
         low, high = self.interval
         return -(-(high - low) // self.batch_size)
 
-    def pieces(self, epoch: int, lane: int) -> Iterator[Piece]:
-        """Yield what a lane reads in an epoch, in the order of the line."""
+    def pieces(self, epoch: int, lane: int) -> Iterator[ShardSlice]:
+        """Yield the slices of shards that a lane reads in an epoch, in order."""
         low, high = self.interval
-        each, more = divmod(self.batches, self.lanes)
-        first = lane * each + min(lane, more)
-        last = first + each + (lane < more)
+        per_lane, remainder = divmod(self.batches, self.lanes)
+        first = lane * per_lane + min(lane, remainder)
+        last = first + per_lane + (lane < remainder)
         low, high = low + first * self.batch_size, min(high, low + last * self.batch_size)
         shards = np.arange(len(self.counts))
         if self.seed is not None:
@@ -79,26 +86,26 @@ class LanePlan:
         for shard in shards.tolist():
             end = start + self.counts[shard]
             if max(low, start) < min(high, end):
-                yield Piece(shard, max(low, start) - start, min(high, end) - start)
+                yield ShardSlice(shard, max(low, start) - start, min(high, end) - start)
             start = end
 
 
-class StreamBatches(EpochBatches[Ticket]):
-    """Tickets in the order in which torch hands them to workers: round robin.
+class StreamBatches(EpochBatches[BatchIndex]):
+    """Batch indices in the order in which torch hands them to workers: round robin.
 
-    Batch b belongs to lane b % lanes. torch gives the first ticket of a pass to worker 0 and so on in turn, so that
-    each worker serves one lane from wherever the pass starts.
+    Batch b belongs to lane b % lanes. torch gives the first index of a pass to worker 0, the next one to worker 1, and
+    so on, so that each worker reads a single lane wherever the pass starts.
 
     Args:
-        plan: The split.
+        plan: The split over ranks and lanes.
         position: See `EpochBatches`.
     """
 
-    def __init__(self, plan: LanePlan, position: Position = from_the_start) -> None:
+    def __init__(self, plan: LanePlan, position: Position = start_of_data) -> None:
         super().__init__(plan.batches, position)
         self.lanes = plan.lanes
 
-    def batches(self, epoch: int, start: int) -> Iterator[list[Ticket]]:
-        """Yield one ticket per batch."""
+    def batches(self, epoch: int, start: int) -> Iterator[list[BatchIndex]]:
+        """Yield one index per batch."""
         for batch in range(start, self.length):
-            yield [Ticket(epoch, batch % self.lanes, batch // self.lanes)]
+            yield [BatchIndex(epoch, batch % self.lanes, batch // self.lanes)]

@@ -1,4 +1,4 @@
-"""Training and evaluation transforms: timm's, with a quick way for images that already have the right size."""
+"""Training and evaluation transforms of timm, with a fast path for images that already have the right size."""
 
 import random
 
@@ -29,11 +29,11 @@ from sinkablate.errors import UserError
 def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
     """timm's ImageNet training transform, from a PIL image to a normalized (C, H, W) fp32 tensor.
 
-    Differences from timm's: a crop scale of (1, 1) is no crop at all; `color_jitter` set beside `auto_augment` is
-    applied, not dropped.
+    Two differences from timm: a crop scale of (1, 1) disables the random crop, and `color_jitter` is applied in
+    addition to `auto_augment` instead of being dropped.
 
     Raises:
-        UserError: `auto_augment` is not one of timm's policies.
+        UserError: `auto_augment` is not a policy of timm.
     """
     policy = "3a" if augment.three_augment else augment.auto_augment
     try:
@@ -43,7 +43,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
             ratio=augment.ratio,
             hflip=augment.hflip,
             vflip=augment.vflip,
-            color_jitter=augment.color_jitter or None,  # type: ignore[arg-type]  # None is off, as in timm itself
+            color_jitter=augment.color_jitter or None,  # type: ignore[arg-type]  # None disables it, as in timm
             force_color_jitter=True,
             auto_augment=policy,
             interpolation=image.interpolation,
@@ -62,11 +62,11 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
 
 
 class Views:
-    """Several random views of an image, stacked: (V, C, H, W).
+    """Several random views of an image, stacked to (V, C, H, W).
 
     Args:
         image: Size and normalization.
-        views: What is done to each.
+        views: Number of views and the augmentation of each.
     """
 
     def __init__(self, image: ImageConfig, views: ViewsConfig) -> None:
@@ -90,7 +90,7 @@ class Views:
         )
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Draws from the global random states."""
+        """Draw the views from the global random states."""
         return torch.stack([self.view(image) for _ in range(self.count)])
 
 
@@ -104,10 +104,10 @@ def eval_transform(image: ImageConfig) -> Compose:
 
 
 class FitSquare:
-    """Resize the shorter side and crop the center; an image of the right size passes untouched.
+    """Resize the shorter side and crop the center; an image of the right size is returned unchanged.
 
     Args:
-        size: Side in pixels.
+        size: Side length in pixels.
         interpolation: `random` draws bilinear or bicubic per image, as timm's random resized crop does.
     """
 
@@ -117,7 +117,7 @@ class FitSquare:
         self.modes: list[InterpolationMode] = [str_to_interp_mode(name) for name in names]  # type: ignore[no-untyped-call]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """From any PIL image to one of (size, size)."""
+        """Turn any PIL image into one of (size, size)."""
         if image.size == (self.size, self.size):
             return image
         mode = self.modes[0] if len(self.modes) == 1 else random.choice(self.modes)
@@ -126,11 +126,11 @@ class FitSquare:
 
 
 class ToNormalizedTensor:
-    """`ToTensor` and `Normalize` of torchvision in one step: a third of their time on a small image.
+    """torchvision's `ToTensor` and `Normalize` in one step, which takes a third of their time on a small image.
 
     Args:
-        mean: Per channel, after scaling to [0, 1].
-        std: As `mean`.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel, for values in [0, 1].
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -138,7 +138,7 @@ class ToNormalizedTensor:
         self.std = torch.tensor(std).mul(255).view(-1, 1, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """From a PIL image to a contiguous (C, H, W) fp32 tensor."""
+        """Turn a PIL image into a contiguous (C, H, W) fp32 tensor."""
         pixels = torch.from_numpy(np.array(image))
         pixels = pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
         return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).div_(self.std)

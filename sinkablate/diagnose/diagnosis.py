@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.data.files import said
+from sinkablate.data.image_files import format_counts
 from sinkablate.diagnose.maps import attention_maps
 from sinkablate.diagnose.measure import Source, measure_pictures
 from sinkablate.diagnose.model import LoadedModel
@@ -96,7 +96,7 @@ class Diagnosis:
         if records is None:
             store.discard()  # so that the same command looks again once the images are mended
             raise UserError(
-                f"images={self.where}: none could be read ({said(skipped) or 'it holds no image'}; "
+                f"images={self.where}: none could be read ({format_counts(skipped) or 'it holds no image'}; "
                 f"min_side={self.min_side})"
             )
         out, thresholds = store.out, self.thresholds

@@ -23,7 +23,7 @@ from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
-from sinkablate.run.checkpoint_files import check_checkpoint
+from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, last_checkpoint
 from sinkablate.run.reading import read_yaml
 from sinkablate.run.trust import require_trust

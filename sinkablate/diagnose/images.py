@@ -11,17 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from sinkablate.config import ImageConfig
-from sinkablate.data.files import image_files, said
-from sinkablate.data.layout import (
-    IMAGE_SUFFIXES,
-    SHARD_SUFFIXES,
-    DataError,
-    expand,
-    image_suffix,
-    is_remote,
-    shard_name,
-    shards_in,
-)
+from sinkablate.data.errors import DataError
+from sinkablate.data.file_names import IMAGE_SUFFIXES, image_suffix
+from sinkablate.data.image_files import format_counts, image_files
+from sinkablate.data.locations import SHARD_SUFFIXES, expand_location, is_remote, shard_name, shards_in
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samples import Encoded, checked_image
 from sinkablate.data.tar import TarSample, stream_samples
@@ -114,7 +107,7 @@ class ImageSource:
             found, self.skipped = image_files(location)
             self.files = sorted(map(Path, found))
             if not self.files:
-                skipped = f"; skipped: {said(self.skipped)}" if self.skipped else ""
+                skipped = f"; skipped: {format_counts(self.skipped)}" if self.skipped else ""
                 raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}){skipped}")
         elif self.root.is_dir() and image_files(location).files:
             raise UserError(
@@ -126,7 +119,7 @@ class ImageSource:
         elif self.root.is_file() and self.root.suffix.lower().lstrip(".") in IMAGE_SUFFIXES:
             self.files, self.root = [self.root], self.root.parent
         else:
-            self.shards = expand(location, "images")
+            self.shards = expand_location(location, "images")
             for shard in self.shards:
                 if not is_remote(shard):
                     _require_shard(shard)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.data.layout import DataError
+from sinkablate.data.errors import DataError
 from sinkablate.diagnose.images import Picture
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import measurement_mode

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkablate.data.layout import DataError
+from sinkablate.data.errors import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
 from sinkablate.files import writing

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.data.files import said
+from sinkablate.data.image_files import format_counts
 from sinkablate.diagnostics.rules import VERDICTS, Rule, all_rules
 
 FEW_IMAGES = 10
@@ -31,7 +31,7 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     for rule in counted:
         if "figures" in rule.shown:
             console.print(_explanation(rule, summary), soft_wrap=True)
-    skipped = f" ({said(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
+    skipped = f" ({format_counts(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
     console.print(
         f"rebuilt blocks differ from the model's own by at most {summary['rebuild_error']:.1e}; "
         f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.data.layout import DataError
+from sinkablate.data.errors import DataError
 from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.measure import Source, progress
 from sinkablate.diagnose.model import LoadedModel

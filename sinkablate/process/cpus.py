@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and how much of them other processes take. Standard library only."""
+"""The number of CPUs that this process may use, and how busy other processes keep them. Standard library only."""
 
 import os
 import time
@@ -15,10 +15,10 @@ def allowed_cpus() -> set[int]:
 
 
 def usable_cpus(root: Path = ROOT) -> int:
-    """Number of CPUs that this process can keep busy.
+    """Number of CPUs that this process can keep busy, at least 1.
 
-    That is the smallest of its CPU affinity, the CPU quota of its control groups (version 1 or 2; containers and batch
-    systems set one), and SLURM_CPUS_PER_TASK; at least 1. A quota of 2.5 CPUs counts as 2.
+    This is the minimum of its CPU affinity, the CPU quota of its control groups (version 1 or 2; containers and batch
+    systems set one), and SLURM_CPUS_PER_TASK. A quota of 2.5 CPUs counts as 2.
 
     Args:
         root: Where `proc` and `sys` are mounted.
@@ -31,8 +31,8 @@ def usable_cpus(root: Path = ROOT) -> int:
 
 
 def _quotas(root: Path) -> list[float]:
-    """CPU quotas, in CPUs, of the control groups of this process and of the groups above them."""
-    found = []
+    """CPU quotas, in CPUs, of the control groups of this process and of their parents."""
+    quotas = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
@@ -40,13 +40,13 @@ def _quotas(root: Path) -> list[float]:
         for mount in ("", "unified") if not controllers else (controllers, "cpu"):
             folder = root / "sys/fs/cgroup" / mount
             parts = [part for part in group.split("/") if part not in ("", "..")]
-            for depth in range(len(parts) + 1):  # inside a container the group itself is mounted at the top
-                found += _quota(folder.joinpath(*parts[:depth]))
-    return found
+            for depth in range(len(parts) + 1):  # inside a container the group itself is mounted at the root
+                quotas += _quota(folder.joinpath(*parts[:depth]))
+    return quotas
 
 
 def _quota(group: Path) -> list[float]:
-    """The quota of one control group in CPUs; empty where it has none."""
+    """Quota of one control group in CPUs; empty if it has none."""
     words = _read(group / "cpu.max").split() or [
         _read(group / "cpu.cfs_quota_us").strip(),
         _read(group / "cpu.cfs_period_us").strip(),
@@ -58,15 +58,16 @@ def _quota(group: Path) -> list[float]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""
 
 
 class OtherProcesses:
-    """Measures how many CPUs everything but this process keeps busy, on the CPUs that this process may use.
+    """Measures how many of the CPUs that this process may use are kept busy by others.
 
-    What the hypervisor takes from a virtual machine counts too. Data-loader workers count: they need the CPUs as well.
+    Others include DataLoader workers, which need the CPUs as well, and time that the hypervisor takes from a virtual
+    machine.
 
     Args:
         root: Where `proc` is mounted.
@@ -79,17 +80,17 @@ class OtherProcesses:
 
     @property
     def measurable(self) -> bool:
-        """False where the system does not tell, as on macOS."""
+        """Whether the system provides the numbers; macOS does not."""
         return bool(_read(self._stat))
 
     def busy_cpus(self) -> float:
-        """CPUs that others kept busy, on average since the last call."""
+        """Average number of CPUs that others kept busy since the last call."""
         before, self._last = self._last, self._now()
         seconds, busy, own = (now - then for now, then in zip(self._last, before, strict=True))
         return max(0.0, (busy - own) / seconds) if seconds > 0 else 0.0
 
     def _now(self) -> tuple[float, float, float]:
-        """Seconds of the clock, of all processes, and of this one."""
+        """Seconds of wall time, and of CPU time of all processes and of this one."""
         busy = 0.0
         for line in _read(self._stat).splitlines():
             name, *fields = line.split()

@@ -1,26 +1,27 @@
-"""What a run tells the job script that started it, `slurm/fit.sbatch`. Standard library only.
+"""What a run reports to the job script that started it, `slurm/fit.sbatch`. Standard library only.
 
-The script looks for markers in the run directory, because the exit code may be another task's.
+The script needs the run directory, in which it looks for markers, because the exit code may be that of another task.
 """
 
 import os
 from pathlib import Path
 
 RUN_DIR_FILE = "SINKABLATE_RUN_DIR_FILE"
-"""Environment variable: where the script wants to read the run directory, and `.mistake` behind it a user's mistake."""
+"""Environment variable: path of the file for the run directory; a user's mistake is written to that path plus
+`.mistake`."""
 
 
-def tell_run_dir(run_dir: Path) -> None:
-    """Say where this run is, if somebody wants to know."""
-    _tell("", str(run_dir.absolute()))
+def report_run_dir(run_dir: Path) -> None:
+    """Write the run directory to the file of the job script, if there is one."""
+    _write("", str(run_dir.absolute()))
 
 
-def tell_mistake(line: str) -> None:
-    """Say that the user made a mistake: starting the job again would not help."""
-    _tell(".mistake", line)
+def report_user_error(line: str) -> None:
+    """Tell the job script that the user made a mistake, so that starting the job again would not help."""
+    _write(".mistake", line)
 
 
-def _tell(suffix: str, line: str) -> None:
+def _write(suffix: str, line: str) -> None:
     file = os.environ.get(RUN_DIR_FILE)
     if file:
-        Path(f"{file}{suffix}").write_text(f"{line}\n")
+        Path(f"{file}{suffix}").write_text(f"{line}\n", encoding="utf-8")

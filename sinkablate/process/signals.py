@@ -1,10 +1,10 @@
-"""Signals that ask a process to stop. Standard library only: imported before anything heavy.
+"""Signals that stop a process. Standard library only, because this is imported before anything heavy.
 
-SIGTERM, SIGUSR1, SIGHUP and SIGQUIT are only noted; a run saves itself at the next step boundary and exits with 75.
-Ctrl-C (SIGINT) does the same while a run trains, with exit code 130; everywhere else there is nothing to save, and it
-ends the command with one line. A second Ctrl-C ends the process at once. SIGHUP, SIGQUIT and SIGINT stay ignored where
-they were when the process started, so that `nohup` works. SIGTERM and SIGUSR1 do not: a job script ignores them only
-until Python listens.
+SIGTERM, SIGUSR1, SIGHUP and SIGQUIT are only recorded; a run then saves itself at the next step boundary and exits with
+code 75. Ctrl-C (SIGINT) does the same during training, with exit code 130; otherwise there is nothing to save, and it
+ends the command with one line. A second Ctrl-C ends the process at once. SIGHUP, SIGQUIT and SIGINT stay ignored if
+they were ignored when the process started, so that `nohup` works. SIGTERM and SIGUSR1 do not, because a job script
+ignores them only until these handlers are installed.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from types import FrameType
 from typing import Any
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL: the run was stopped, has saved itself and wants to be started again."""
+"""EX_TEMPFAIL: the run was stopped and saved, and should be started again."""
 INTERRUPTED = 130
-"""What a shell reports of a program that Ctrl-C ended."""
+"""The exit code that a shell reports for a program ended by Ctrl-C."""
 STOPPED = (EXIT_CODE, INTERRUPTED)
 """Exit codes of a run that was stopped and can be resumed."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
@@ -36,70 +36,70 @@ class Preempted(SystemExit):
         super().__init__(INTERRUPTED if signal.SIGINT in _noted[:1] else EXIT_CODE)
 
 
-def listen(*, training: bool = False) -> None:
-    """Put the handlers in place, in front of whatever is there.
+def install_handlers(*, training: bool = False) -> None:
+    """Install the handlers in place of the present ones.
 
     Args:
-        training: Note Ctrl-C too, because there is something to save.
+        training: Record Ctrl-C too, because there is something to save.
     """
     for number in SIGNALS:
-        handle(number, _note)
+        set_handler(number, _note)
     if training:
-        handle(signal.SIGINT, _note_interrupt)
+        set_handler(signal.SIGINT, _note_interrupt)
 
 
-def handle(number: int, handler: Any) -> None:
-    """Install a handler, unless the signal is one that stays ignored."""
+def set_handler(number: int, handler: Any) -> None:
+    """Install a handler, unless the signal has to stay ignored."""
     if number not in _STAY_IGNORED or signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, handler)
 
 
-def after_training() -> None:
-    """Let Ctrl-C end the command at once again: no training step follows at which a run would save itself."""
-    handle(signal.SIGINT, _interrupt)
+def training_ended() -> None:
+    """Make Ctrl-C end the command at once again, because no step boundary follows at which the run would save."""
+    set_handler(signal.SIGINT, _interrupt)
 
 
-def restore(handlers: Mapping[Any, Any]) -> None:
-    """Put handlers back; None stands for one that Python did not install and cannot put back."""
+def restore_handlers(handlers: Mapping[Any, Any]) -> None:
+    """Restore handlers; None is a handler that Python did not install and cannot restore."""
     for number, handler in handlers.items():
         if handler is not None:
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def ending_on_interrupt() -> Iterator[None]:
-    """Within this block, Ctrl-C raises `KeyboardInterrupt`; a second one ends the process at once.
+def end_on_interrupt() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at Ctrl-C within the block; a second Ctrl-C ends the process at once.
 
-    Handlers that the block installs are undone: a process may run several commands.
+    Handlers that the block installs are removed at its end, because a process may run several commands.
     """
     global _process  # noqa: PLW0603
-    if threading.current_thread() is not threading.main_thread():  # no place for handlers
+    if threading.current_thread() is not threading.main_thread():  # handlers can only be installed in the main thread
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
     _process = os.getpid()
     _interrupted.clear()
-    handle(signal.SIGINT, _interrupt)
+    set_handler(signal.SIGINT, _interrupt)
     try:
         yield
     finally:
         if before[signal.SIGINT] is signal.default_int_handler and signal.SIGINT in _interrupted + _noted:
-            before[signal.SIGINT] = signal.SIG_DFL  # what is left is the end of the process: no traceback from there
-        restore(before)
+            before[signal.SIGINT] = signal.SIG_DFL  # only the end of the process follows: no traceback
+        restore_handlers(before)
 
 
 def interrupted() -> bool:
-    """True when Ctrl-C ended what `ending_on_interrupt` surrounds, whatever a library made of the exception."""
+    """Whether Ctrl-C ended the block of `end_on_interrupt`, even if a library converted the exception."""
     return bool(_interrupted)
 
 
-def asked() -> str | None:
-    """Name of the first signal that came in; None as long as none did."""
+def received() -> str | None:
+    """Name of the first signal that was received; None if there was none."""
     return signal.Signals(_noted[0]).name if _noted else None
 
 
-def forget() -> None:
-    """As if no signal had come: a process that trains several times begins anew."""
+def reset() -> None:
+    """Forget received signals, before another training in the same process."""
     _noted.clear()
 
 
@@ -108,12 +108,12 @@ def _note(number: int, _frame: FrameType | None) -> None:
 
 
 def _note_interrupt(number: int, _frame: FrameType | None) -> None:
-    if os.getpid() != _process:  # a loader process: it got the Ctrl-C of the terminal too, and is still needed
+    if os.getpid() != _process:  # a DataLoader worker also receives the Ctrl-C of the terminal, and is still needed
         return
     if number in _noted:
         _end_now()
     _noted.append(number)
-    _say("Ctrl-C: saving at the next training step; press it again to quit at once without saving")
+    _write_line("Ctrl-C: saving at the next training step; press it again to quit at once without saving")
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -126,15 +126,17 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _end_now() -> None:
-    _say("interrupted again: quitting at once", "\x1b[?25h")  # a progress bar had hidden the cursor
+    _write_line(
+        "interrupted again: quitting at once", "\x1b[?25h"
+    )  # shows the cursor again, which a progress bar hides
     os._exit(INTERRUPTED)
 
 
-def _say(line: str, then: str = "") -> None:
-    """Write a line to stderr, on a terminal over the line of a progress bar; the first process speaks for all.
+def _write_line(line: str, suffix: str = "") -> None:
+    """Write a line to stderr from the first process only; on a terminal it replaces the line of a progress bar.
 
-    A handler may run in the middle of a `print`, whose buffer must not be entered twice: hence `os.write`.
+    `os.write` is used because a handler may run in the middle of a `print`, whose buffer is not reentrant.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with contextlib.suppress(OSError):
-            os.write(2, f"\r\x1b[2K{line}\n{then}".encode() if os.isatty(2) else f"{line}\n".encode())
+            os.write(2, f"\r\x1b[2K{line}\n{suffix}".encode() if os.isatty(2) else f"{line}\n".encode())

@@ -1,4 +1,4 @@
-"""What a run under SLURM does differently: our own requeueing, and every task in one training."""
+"""Settings of a run under SLURM: no requeueing by Lightning, and all tasks in one training."""
 
 import os
 from typing import Any
@@ -10,19 +10,19 @@ from sinkablate.errors import UserError
 
 
 def slurm_plugins() -> list[Any]:
-    """Lightning's SLURM environment without its requeueing, which saves inside a signal handler."""
+    """Lightning's SLURM environment without its requeueing, which would save inside a signal handler."""
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def require_all_tasks(trainer: L.Trainer) -> None:
-    """See that the tasks SLURM started are one training and not several of the same.
+    """Check that the tasks that SLURM started form one training, and do not each train the same run.
 
     Raises:
-        UserError: The trainer counts fewer processes than there are tasks.
+        UserError: The number of processes of the trainer differs from the number of tasks.
     """
     tasks = os.environ.get("SLURM_NTASKS")
     if SLURMEnvironment.detect() and tasks and int(tasks) != trainer.world_size:
         raise UserError(
             f"trainer.devices times trainer.num_nodes is {trainer.world_size}, but SLURM started {tasks} "
-            "tasks: they would train the same run side by side"
+            "tasks, which would train the same run several times; request as many tasks as processes"
         )

@@ -1,6 +1,6 @@
-"""The standard streams: what they can show, and a line on a terminal while something takes its time.
+"""The standard streams: their encoding, and a status line on a terminal during slow operations.
 
-Standard library only: the line must appear before anything heavy is imported.
+Standard library only, because the line must appear before anything heavy is imported.
 """
 
 import contextlib
@@ -13,35 +13,35 @@ _shown: list[str] = []
 
 
 def escape_unencodable() -> None:
-    """Print what the encoding of a terminal lacks as an escape (`\\u2013`) instead of failing at it."""
+    """Print characters that a terminal cannot encode as escapes (`\\u2013`) instead of raising an exception."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def announce(text: str) -> None:
-    """Show on the last line of a terminal what is being waited for; the next `clear` or `announce` removes it.
+def show_status(text: str) -> None:
+    """Show what is being waited for on the last line of a terminal, until `clear_status` or the next `show_status`.
 
-    Nothing is written where stderr is not a terminal: a command that is refused leaves one line in a log.
+    Nothing is written if stderr is not a terminal, so that a refused command leaves one line in a log.
     """
-    clear()
+    clear_status()
     if sys.stderr.isatty():
         _shown.append(text)
-        print(text, end="\r", file=sys.stderr, flush=True)  # whatever a library prints meanwhile goes over it
+        print(text, end="\r", file=sys.stderr, flush=True)  # output of a library overwrites it
 
 
-def clear() -> None:
-    """Remove the line that `announce` shows, if there is one."""
+def clear_status() -> None:
+    """Remove the line of `show_status`, if there is one."""
     if _shown:
         _shown.clear()
         print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def announced(text: str) -> Iterator[None]:
-    """Show a line while the block runs."""
-    announce(text)
+def status(text: str) -> Iterator[None]:
+    """Show a status line while the block runs."""
+    show_status(text)
     try:
         yield
     finally:
-        clear()
+        clear_status()

@@ -1,12 +1,12 @@
-"""PyTorch's OpenMP threads on a machine that is shared: no more of them than CPUs, and waiting ones that sleep.
+"""PyTorch's OpenMP threads on a shared machine: not more threads than CPUs, and waiting threads that sleep.
 
-GNU OpenMP lets a thread that waits for the others of its team spin for some milliseconds. Nothing is faster on an idle
-machine. Where another process takes one of the CPUs, the thread that is waited for may be the one that is not running,
-and spinning keeps it from the CPU that it needs: a small model then trains five times slower or worse. The policy is
-read from the environment (OMP_WAIT_POLICY, GOMP_SPINCOUNT) when the library is loaded, but the library itself spins
-three thousand times shorter as soon as it manages more threads than there are CPUs. So while others need the CPUs, a
-second team of threads is kept, which does nothing, and is let go when they are free again. Results do not depend on
-it: the number of threads that compute stays the same.
+In GNU OpenMP a thread that waits for the others of its team spins for some milliseconds, which is fastest on an idle
+machine. But if another process uses one of the CPUs, the thread that is waited for may be the one that is not running,
+and spinning threads keep the CPU from it: a small model then trains five or more times slower. The library reads its
+policy from the environment (OMP_WAIT_POLICY, GOMP_SPINCOUNT) when it is loaded, but it spins three thousand times
+shorter as soon as it manages more threads than there are CPUs. So while other processes need the CPUs, additional
+teams of idle threads are kept, and dismissed when the CPUs are free again. Results do not change, because the number
+of computing threads stays the same.
 """
 
 import os
@@ -17,52 +17,53 @@ from contextlib import contextmanager, nullcontext
 from sinkablate.process.cpus import OtherProcesses, allowed_cpus, usable_cpus
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Environment variables that say how a thread waits; where one is set, nothing is changed."""
+"""Environment variables that determine how a thread waits; if one is set, nothing is changed."""
 FIRST, INTERVAL = 0.1, 0.5
-"""Seconds until the first look at the other processes, and between two looks."""
+"""Seconds until the first measurement of the other processes, and between two measurements."""
 TAKEN, FREE = 0.3, 0.15
-"""CPUs that others take beyond those this process leaves: from the first on waiting threads sleep, below the second
-they spin again."""
+"""Number of CPUs that others use in excess of those that this process leaves free: above the first, waiting threads
+sleep; below the second, they spin again."""
 PATIENCE = 4
-"""Looks in a row that must find the CPUs free."""
+"""Number of consecutive measurements for which the CPUs must be free."""
 
 
 def limit_threads(processes: int = 1) -> int:
-    """Let PyTorch compute with no more threads than this process may use CPUs; returns their number.
+    """Limit the threads of PyTorch to the number of CPUs that this process may use; returns their number.
 
-    PyTorch counts the cores of the host, whatever a container or a batch system grants. OMP_NUM_THREADS wins.
+    PyTorch itself counts the cores of the host, even if a container or a batch system grants fewer. OMP_NUM_THREADS
+    takes precedence.
 
     Args:
-        processes: Processes of this run on this machine, which share the CPUs.
+        processes: Number of processes of this run on this machine, which share the CPUs.
     """
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        share = 1 if "SLURM_CPUS_PER_TASK" in os.environ else processes  # SLURM counts the CPUs of each process
+        share = 1 if "SLURM_CPUS_PER_TASK" in os.environ else processes  # SLURM gives the number of each process
         torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cpus() // share)))
     return torch.get_num_threads()
 
 
 @contextmanager
 def considerate_threads(processes: int = 1) -> Iterator[None]:
-    """Compute with as many threads as there are CPUs to use; those that wait sleep while others need the CPUs."""
+    """Compute with one thread per usable CPU; waiting threads sleep while other processes need the CPUs."""
     threads = limit_threads(processes)
     others = OtherProcesses()
     with _inherited(threads) if processes > 1 else nullcontext():
         if threads == 1 or not others.measurable or any(name in os.environ for name in SETTINGS):
             yield
             return
-        watch = _Watch(others, threads)
-        watch.start()
+        monitor = _Monitor(others, threads)
+        monitor.start()
         try:
             yield
         finally:
-            watch.end()
+            monitor.end()
 
 
 @contextmanager
 def _inherited(threads: int) -> Iterator[None]:
-    """Give the processes that the trainer starts the same number of threads."""
+    """Give the same number of threads to the processes that the trainer starts."""
     if "OMP_NUM_THREADS" in os.environ:
         yield
         return
@@ -73,23 +74,23 @@ def _inherited(threads: int) -> Iterator[None]:
         os.environ.pop("OMP_NUM_THREADS", None)
 
 
-class _Watch(threading.Thread):
-    """Looks at the other processes and keeps idle teams of threads while they need the CPUs."""
+class _Monitor(threading.Thread):
+    """Measures the other processes, and keeps idle teams of threads while they need the CPUs."""
 
     def __init__(self, others: OtherProcesses, threads: int) -> None:
         super().__init__(name="considerate-threads", daemon=True)
         self._others, self._threads = others, threads
-        self._left = len(allowed_cpus()) - threads
+        self._unused = len(allowed_cpus()) - threads
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Until `end` is called."""
+        """Measure until `end` is called."""
         teams: IdleTeams | None = None
         free = 0
         wait = FIRST
         while not self._ended.wait(wait):
             wait = INTERVAL
-            taken = self._others.busy_cpus() - self._left
+            taken = self._others.busy_cpus() - self._unused
             free = free + 1 if taken < FREE else 0
             if taken > TAKEN and teams is None:
                 teams = IdleTeams(self._threads)
@@ -100,16 +101,16 @@ class _Watch(threading.Thread):
             teams.dismiss()
 
     def end(self) -> None:
-        """Stop looking, and let the idle teams go."""
+        """Stop measuring, and dismiss the idle teams."""
         self._ended.set()
         self.join()
 
 
 class IdleTeams:
-    """OpenMP teams that exist and do nothing, enough of them that there are more threads than CPUs.
+    """Idle OpenMP teams, enough of them that there are more threads than CPUs.
 
     Args:
-        threads: Threads of a team.
+        threads: Number of threads in a team.
     """
 
     def __init__(self, threads: int) -> None:
@@ -122,11 +123,11 @@ class IdleTeams:
     def _lead(self) -> None:
         import torch
 
-        torch.ones(1 << 16).exp_()  # large enough to be computed by a team, which this thread then has
+        torch.ones(1 << 16).exp_()  # large enough to be computed by a team, which then belongs to this thread
         self._dismissed.wait()
 
     def dismiss(self) -> None:
-        """Let their threads end."""
+        """End their threads."""
         self._dismissed.set()
         for leader in self._leaders:
             leader.join()

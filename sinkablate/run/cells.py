@@ -1,4 +1,7 @@
-"""One cell of a sweep: what identifies it and what it is called. Standard library only: `fit` asks here too."""
+"""Identity and name of one cell of a sweep, that is one run, from its command-line arguments.
+
+`fit --sweep` and the command `sweep` both derive the run directory and the names from here. Standard library only.
+"""
 
 import hashlib
 import re
@@ -12,10 +15,10 @@ from sinkablate.errors import UserError
 from sinkablate.files.shipped import checkout_path
 
 CONFIG, SEED, SWEEP = "config", "seed_everything", "sweep"
-LAUNCH = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
-"""Keys of `fit` that whoever starts a cell sets."""
-WHERE = (
-    *LAUNCH,
+LAUNCH_KEYS = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
+"""Keys of `fit` that are set by whatever starts a cell."""
+PLACEMENT_KEYS = (
+    *LAUNCH_KEYS,
     "wandb.mode",
     "wandb.project",
     "wandb.entity",
@@ -29,27 +32,31 @@ WHERE = (
     "trainer.enable_progress_bar",
     "data.num_workers",
 )
-"""Keys of `fit` that say where a run is computed and recorded, not what it is."""
-LONGEST = 100
-"""Letters in the name of a cell: W&B takes 128 for a run, with the model in front and the seed behind."""
+"""Keys of `fit` that determine where a run is computed and recorded; they are not part of its identity."""
+MAX_NAME_LENGTH = 100
+"""Maximum length of the name of a cell; W&B allows 128 characters for model, cell and seed together."""
 
 
-def arguments(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Command-line words of `fit` as (key, value), in their order; `--key value`, `--key=value` and a bare `--key`."""
-    found: list[tuple[str, str]] = []
+def parse_words(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Parse command-line words of `fit` into (key, value) pairs, in order.
+
+    `--key value`, `--key=value` and a bare `--key` (value `true`) are recognized.
+    """
+    pairs: list[tuple[str, str]] = []
     for word in words:
         if word.startswith("--") or word == "-c":
             key, _, value = word.lstrip("-").partition("=")
-            found.append((CONFIG if key == "c" else key, value if "=" in word else "true"))
-        elif found:
-            found[-1] = (found[-1][0], word)
-    return found
+            pairs.append((CONFIG if key == "c" else key, value if "=" in word else "true"))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], word)
+    return pairs
 
 
 def configs_first(words: Sequence[str]) -> list[str]:
-    """The same words of `fit` with all configs in front, so that every other key overrides them.
+    """Move all configs to the front, so that every other key overrides them.
 
-    W&B's agents append a swept config to the command, and the identity of a cell knows no order of its keys.
+    W&B's agents append a swept config to the command, and the identity of a cell does not depend on the order of its
+    keys.
     """
     configs: list[str] = []
     others: list[str] = []
@@ -62,26 +69,30 @@ def configs_first(words: Sequence[str]) -> list[str]:
 
 
 def require_sweep_name(name: object, key: str) -> str:
-    """The name of a sweep, which can name a directory.
+    """Return the name of a sweep if it can be the name of a directory.
+
+    Args:
+        name: The name.
+        key: The configuration key of the name, for messages.
 
     Raises:
-        UserError: It is not a word of at most 100 characters.
+        UserError: The name is not a word of at most 100 characters.
     """
     if not isinstance(name, str) or re.fullmatch(r"\w[\w-]{0,99}", name) is None:
         raise UserError(
-            f"{key}={reprlib.repr(name)}: a sweep names a directory: a word of at most 100 letters, "
-            "digits, - and _ is needed"
+            f"{key}={reprlib.repr(name)}: not a valid name for a sweep; use at most 100 letters, digits, - and _, "
+            "because it names a directory"
         )
     return name
 
 
 def cell_id(words: Sequence[str]) -> str:
-    """Identity of a run in its sweep: a hash of the sorted arguments that say what it is.
+    """Identity of a run in its sweep: a hash of its sorted arguments without the placement keys.
 
-    The order of dotted keys does not matter, and the last of a key counts, as in `fit`; configs are one argument, in
-    their order, because later ones win.
+    The order of dotted keys does not matter, and the last value of a key counts, as in `fit`. The configs together are
+    one argument, in order, because later configs override earlier ones.
     """
-    given = [(key, value) for key, value in arguments(words) if key not in WHERE]
+    given = [(key, value) for key, value in parse_words(words) if key not in PLACEMENT_KEYS]
     configs = ",".join(checkout_path(value) for key, value in given if key == CONFIG)
     last = {key: value for key, value in given if key != CONFIG}
     text = "\n".join(sorted([f"{CONFIG}={configs}", *(f"{key}={value}" for key, value in last.items())]))
@@ -93,7 +104,7 @@ def _hash(text: str) -> str:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted keys by the shortest ending that tells them apart; `seed_everything` is `seed`."""
+    """Map dotted keys to their shortest distinct endings; `seed_everything` becomes `seed`."""
     names = {}
     for key in keys:
         parts = key.split(".")
@@ -105,7 +116,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def config_names(configs: Sequence[str]) -> dict[str, str]:
-    """What tables call configs: the names of their files, with as many folders as it takes to tell them apart."""
+    """Map configs to their names in tables: the file name, with as many folders as needed to make it unique."""
     for count in range(1, max(len(PurePath(config).parts) for config in configs) + 1):
         names = {config: "/".join(PurePath(config).with_suffix("").parts[-count:]) for config in configs}
         if len(set(names.values())) == len(names):
@@ -114,13 +125,13 @@ def config_names(configs: Sequence[str]) -> dict[str, str]:
 
 
 def variant_name(words: Sequence[str], variant: str) -> str:
-    """What a cell is called in run names: the variant of its configs and the `model` keys that the sweep sets."""
-    given = dict(arguments(words))
+    """Name of a cell in run names: the variant of its configs and the `model` keys that the sweep sets."""
+    given = dict(parse_words(words))
     model = [key for key in given if key.startswith("model.")]
     names = short_names(model)
     parts = [f"{names[key]}={_slug(given[key])}" for key in sorted(model)]
     name = "+".join(([] if variant == "baseline" and parts else [variant]) + parts)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_hash(name)[:8]}"
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 9]}-{_hash(name)[:8]}"
 
 
 def _slug(value: str) -> str:
@@ -132,10 +143,10 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        words: Arguments of `fit` that make it, without those that say where.
-        factors: Swept key to value, as words.
-        config_names: What tables call the configs of the sweep; by default the names of their files.
-        label: What a person calls it: the values of its factors, seed last.
+        words: Arguments of `fit` for this run, without the placement keys.
+        factors: Values of the swept keys, as strings.
+        config_names: Names of the sweep's configs in tables; by default their file names.
+        label: Readable name: the values of the factors, seed last.
     """
 
     words: tuple[str, ...]
@@ -144,12 +155,12 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """Name of its run directory."""
+        """Name of the run directory."""
         return cell_id(self.words)
 
     @property
-    def tidy(self) -> dict[str, str]:
-        """Factors under their short names, configs as the names of their files."""
+    def short_factors(self) -> dict[str, str]:
+        """Factors by their short names, configs by their names in tables."""
         names = short_names(list(self.factors))
         return {
             names[key]: self.config_names.get(value, PurePath(value).stem) if key == CONFIG else value
@@ -159,8 +170,11 @@ class Cell:
     @property
     def label(self) -> str:
         """The values of its factors, seed last."""
-        tidy = self.tidy
-        seed = tidy.pop("seed", None)
-        tidy = {name: value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…" for name, value in tidy.items()}
-        parts = [value if name == CONFIG else f"{name}={value}" for name, value in tidy.items()]
+        factors = self.short_factors
+        seed = factors.pop("seed", None)
+        factors = {
+            name: value if len(value) <= MAX_NAME_LENGTH else f"{value[: MAX_NAME_LENGTH - 1]}…"
+            for name, value in factors.items()
+        }
+        parts = [value if name == CONFIG else f"{name}={value}" for name, value in factors.items()]
         return " ".join([*parts, *([f"s{seed}"] if seed is not None else [])]) or "the only cell"

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: written beside the training, whole or not at all, the one before kept.
+"""Writes checkpoints in the background, completely or not at all, and keeps the previous one.
 
-checkpoints/<name>.ckpt    as ModelCheckpoint names it; `stopped.ckpt` when a signal ended the run
-checkpoints/last.ckpt      a link to the latest of them
+checkpoints/<name>.ckpt    named by ModelCheckpoint; `stopped.ckpt` if a signal ended the run
+checkpoints/last.ckpt      a link to the latest checkpoint
 checkpoints/previous.ckpt  the one before, in case the latest is damaged
-checkpoints/final.ckpt     the final weights, where the last step was not due for a checkpoint
+checkpoints/final.ckpt     the final weights, if no checkpoint was due at the last step
 """
 
 import os
@@ -26,14 +26,14 @@ PREVIOUS = "previous.ckpt"
 OnFailure = Literal["stop", "continue"]
 
 
-class Checkpoints(TorchCheckpointIO):
-    """Copies the state, and lets a thread write it: a temporary file in the same folder, synced, then renamed.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Copies the state and writes it in a thread, to a temporary file in the same folder that is synced and renamed.
 
-    Writes are done one after the other; the next one waits for the one before, so that at most one copy exists.
+    A write waits for the previous one, so that at most one copy of the state exists.
 
     Args:
-        on_failure: A checkpoint that cannot be written (a full disk) stops the run, or is reported and passed over.
-            The ones before are intact either way.
+        on_failure: A checkpoint that cannot be written, for example to a full disk, stops the run or causes a warning.
+            Earlier checkpoints stay intact in both cases.
     """
 
     def __init__(self, on_failure: OnFailure = "stop") -> None:
@@ -43,35 +43,35 @@ class Checkpoints(TorchCheckpointIO):
         self._failed = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Begin to write a checkpoint; the state may change as soon as this returns.
+        """Start writing a checkpoint; the state may change as soon as this returns.
 
         Raises:
-            UserError: An earlier one could not be written.
+            UserError: An earlier checkpoint could not be written.
         """
         self.wait()
         copied = apply_to_collection(checkpoint, Tensor, _copy)
-        self._do(lambda: self._write(copied, Path(path)))
+        self._submit(lambda: self._write(copied, Path(path)))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Let a checkpoint go once what was begun before is written: it becomes the previous one."""
-        self._do(lambda: self._retire(Path(path)))
+        """Remove a checkpoint after all pending writes: it becomes the previous one."""
+        self._submit(lambda: self._retire(Path(path)))
 
     def wait(self) -> None:
-        """Return when everything is written.
+        """Wait until all checkpoints are written.
 
         Raises:
-            UserError: Something could not be.
+            UserError: A checkpoint could not be written.
         """
         pending, self._pending = self._pending, []
         for future in pending:
             future.result()
 
     def teardown(self) -> None:
-        """Finish what was begun."""
+        """Finish pending writes."""
         self.wait()
 
-    def _do(self, what: Callable[[], None]) -> None:
-        self._pending.append(self._writer.submit(what))
+    def _submit(self, task: Callable[[], None]) -> None:
+        self._pending.append(self._writer.submit(task))
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         try:
@@ -83,15 +83,15 @@ class Checkpoints(TorchCheckpointIO):
                 with replacing(path.parent / LAST) as link:
                     link.symlink_to(path.name)
             self._failed = False
-        except (OSError, RuntimeError) as error:  # torch's writer turns one into the other
+        except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
             self._failed = True
-            reason = f"checkpoint {path} cannot be written ({_reason(error)}); those before are intact"
+            reason = f"checkpoint {path} cannot be written ({_reason(error)}); earlier checkpoints are intact"
             if self.on_failure == "stop":
-                raise UserError(f"{reason}; --on_checkpoint_failure continue goes on without") from None
-            rank_zero_warn(f"{reason}, training goes on")
+                raise UserError(f"{reason}; --on_checkpoint_failure continue trains on without it") from None
+            rank_zero_warn(f"{reason}; training continues")
 
     def _retire(self, path: Path) -> None:
-        if path.exists() and not self._failed:  # after a failure it is the latest there is
+        if path.exists() and not self._failed:  # after a failed write it is the latest checkpoint
             os.replace(path, path.with_name(PREVIOUS))
 
 

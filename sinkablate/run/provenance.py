@@ -1,4 +1,4 @@
-"""What computed the numbers of a run: versions of packages, and the revision of this code."""
+"""Provenance of the numbers of a run: versions of packages, and the revision of this code."""
 
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb"
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what computed the numbers, and the git revision of the code where it is a checkout."""
+    """Versions of the installed packages, and the git revision of the code if it is a checkout."""
     versions = {"sinkablate": __version__}
     for package in PACKAGES:
         try:
@@ -22,8 +22,8 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """Commit of this source tree, `-dirty` when files differ from it; None outside a checkout."""
-    # without its lock: a process that is killed here would leave a repository in which nothing can be committed
+    """Commit of this source tree, with `-dirty` if files differ from it; None outside a checkout."""
+    # without git's lock, which a killed process would leave behind, so that nothing could be committed any more
     command = [
         "git",
         "--no-optional-locks",

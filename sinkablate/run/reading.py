@@ -1,4 +1,4 @@
-"""Files that runs leave, read whole; a damaged one is an error that names it."""
+"""Reads the files of runs; a damaged file is an error that names it."""
 
 import json
 import math
@@ -17,58 +17,62 @@ from sinkablate.errors import UserError, first_line
 from sinkablate.files.strict_yaml import LOADER
 from sinkablate.run.schema import check_table
 
-DAMAGES = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError)
-"""What the readers of tables and arrays raise for files that are not whole; polars panics as well."""
-MOST_BYTES = 256 << 20
-"""Size of the largest JSON or YAML file that is read."""
-MOST_VALUES = 100_000
-"""A configuration holds fewer values."""
+READ_ERRORS = (pl.exceptions.PolarsError, OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError)
+"""Exceptions that the readers of tables and arrays raise for damaged files; polars also panics."""
+MAX_BYTES = 256 << 20
+"""Size limit of JSON and YAML files."""
+MAX_VALUES = 100_000
+"""Limit of the number of values in a configuration."""
 
 
 def read_parquet(path: Path, needs: tuple[str, ...], columns: list[str] | None = None) -> pl.DataFrame:
-    """One table of ours.
+    """Read a table that this package wrote.
 
     Args:
         path: The file.
-        needs: Columns it has if it is the table it should be.
-        columns: Read only these.
+        needs: Columns that the table must have.
+        columns: Read only these columns.
 
     Raises:
-        UserError: It cannot be read, or is another table.
+        UserError: The file cannot be read, or contains another table.
     """
     try:
         if not path.is_file():
-            raise IsADirectoryError("a folder, not a file")
+            raise IsADirectoryError("not a file")
         table = pl.read_parquet(path, columns=columns)
-    except (*DAMAGES, pl.exceptions.PanicException) as error:
+    except (*READ_ERRORS, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
     check_table(path, table, needs)
     return table
 
 
 def read_csv(path: Path, content: bytes | None = None) -> pl.DataFrame:
-    """A table of ours, of the file or of its content.
+    """Read a CSV table that this package wrote.
+
+    Args:
+        path: The file.
+        content: Its content, if it has been read already.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         return pl.read_csv(path.read_bytes() if content is None else content, infer_schema_length=None)
-    except (*DAMAGES, pl.exceptions.PanicException) as error:
+    except (*READ_ERRORS, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
 
 
 def read_metrics(path: Path) -> pl.DataFrame | None:
-    """Rows of metrics.csv; the last line of a run that was killed while it wrote is left out if it is not whole."""
+    """Read metrics.csv, without the last line if it is incomplete because the run was killed; None if it is empty."""
     if not path.exists():
         return None
     try:
-        whole = path.read_bytes().rpartition(b"\n")
+        lines, newline, _ = path.read_bytes().rpartition(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if not whole[0]:
+    if not lines:
         return None
-    table = read_csv(path, whole[0] + whole[1])
+    table = read_csv(path, lines + newline)
     if not len(table):
         return None
     empty = [name for name, kind in table.schema.items() if kind == pl.String and table[name].is_null().all()]
@@ -78,49 +82,53 @@ def read_metrics(path: Path) -> pl.DataFrame | None:
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    """Arrays of an .npz file; pickled objects are refused.
+    """Read arrays of an .npz file by name; pickled objects are refused.
 
     Raises:
-        UserError: It cannot be read, or lacks one.
+        UserError: The file cannot be read, or lacks an array.
     """
-    found = read_all_arrays(path)
-    missing = next((name for name in names if name not in found), None)
+    arrays = read_all_arrays(path)
+    missing = next((name for name in names if name not in arrays), None)
     if missing is not None:
-        raise UserError(f"{path}: damaged, it has no array {missing}")
-    return [found[name] for name in names]
+        raise UserError(f"{path}: damaged, the array {missing} is missing")
+    return [arrays[name] for name in names]
 
 
 def read_all_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of an .npz file; pickled objects are refused.
+    """Read all arrays of an .npz file; pickled objects are refused.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored.items())
-    except (*DAMAGES, AttributeError, zipfile.BadZipFile, zlib.error) as error:  # AttributeError: a bare .npy array
+    except (*READ_ERRORS, AttributeError, zipfile.BadZipFile, zlib.error) as error:  # AttributeError: a bare .npy array
         raise UserError(f"{path}: damaged ({first_line(error)})") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Content of a JSON file, None where there is none."""
+    """Read a JSON file; None if it does not exist.
+
+    Raises:
+        UserError: The file cannot be read, or does not contain a JSON object.
+    """
     if not path.exists():
         return None
     try:
-        content = json.loads(_text(path), parse_int=_whole)
+        content = json.loads(_text(path), parse_int=_parse_int)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not JSON of sinkablate (a {type(content).__name__}, not an object)")
+        raise UserError(f"{path}: not a JSON file of sinkablate (a {type(content).__name__}, not an object)")
     return content
 
 
-def _whole(digits: str) -> int:
-    """A whole number that a float can hold.
+def _parse_int(digits: str) -> int:
+    """Parse an integer that fits into a float.
 
     Raises:
-        ValueError: It is larger than any number of ours.
+        ValueError: It is larger than any number that this package writes.
     """
     if len(digits) > 300:
         raise ValueError("a number of more than 300 digits")
@@ -128,32 +136,32 @@ def _whole(digits: str) -> int:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration; tags that would make Python objects are refused.
+    """Read a configuration; YAML tags that would create Python objects are refused.
 
     Raises:
-        UserError: It is none.
+        UserError: The file cannot be read, or is not a configuration.
     """
     try:
         content = yaml.load(_text(path), LOADER)
         size = _expanded_size(content, {})
-    except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: a key that is a list
+    except (ValueError, RecursionError, TypeError, yaml.YAMLError) as error:  # TypeError: a key is a list
         raise UserError(f"{path}: not YAML ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not the configuration of a run")
-    if size > MOST_VALUES:
-        raise UserError(f"{path}: more than {MOST_VALUES:,} values: not the configuration of a run")
+    if size > MAX_VALUES:
+        raise UserError(f"{path}: more than {MAX_VALUES:,} values, so it is not the configuration of a run")
     return with_current_names(content)
 
 
 def _text(path: Path) -> str:
-    """Content of a text file.
+    """Read a text file.
 
     Raises:
-        UserError: It cannot be read, is no text, or is larger than any of ours.
+        UserError: The file cannot be read, is not text, or exceeds the size limit.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a file of sinkablate")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so it is not a file of sinkablate")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({first_line(error)})") from None
@@ -162,11 +170,11 @@ def _text(path: Path) -> str:
 
 
 def _expanded_size(node: Any, sizes: dict[int, float]) -> float:
-    """Number of values with every reference written out: a small YAML file can stand for billions, or refer to itself.
+    """Number of values with all YAML aliases expanded; a small file can expand to billions, or contain itself.
 
     Args:
         node: Content of the file.
-        sizes: Of the nodes seen so far, by id; infinite for those that are still being counted.
+        sizes: Sizes of the nodes visited so far, by id; infinite for nodes that are still being counted.
     """
     if not isinstance(node, (dict, list)):
         return 1

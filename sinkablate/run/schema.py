@@ -1,4 +1,4 @@
-"""What the files of a run must hold for a report to draw them: each check names the file and what is wrong with it."""
+"""Checks of the content of a run's files before they are drawn; each error names the file and what is wrong."""
 
 from collections.abc import Callable, Mapping
 from math import isfinite
@@ -10,86 +10,91 @@ import polars as pl
 from sinkablate.errors import UserError
 
 LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
-"""Thresholds that divide the atlas, and their values where a run says none."""
+"""Thresholds that divide the atlas, and their defaults."""
 LABELS = ("nop", "broadcast", "other")
 TEXTS = ("token_type", "rule")
-"""Columns of names; all others hold numbers."""
-PLACES = ("step", "block", "head", "images", "column")
-"""Columns of whole numbers from 0."""
-LARGEST = 2**53
+"""Columns of names; all other columns contain numbers."""
+INTEGERS = ("step", "block", "head", "images", "column")
+"""Columns of nonnegative integers."""
+MAX_INTEGER = 2**53
 TYPES = ("cls", "register", "patch", "null", "kv_bias")
-"""Of tokens."""
+"""Types of tokens."""
 METRICS = ("val/", "train/", "toy/", "probe/", "stability/", "gate/")
-"""Beginnings of the numbers a run ends with."""
+"""Prefixes of the final numbers of a run."""
 
 
 def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None:
-    """A table of ours: the columns it needs, numbers where there should be numbers, and at least one row.
+    """Check a table: it has the necessary columns, columns have the right types, and there is at least one row.
+
+    Args:
+        path: The file, for messages.
+        table: Its content.
+        needs: Columns that the table must have.
 
     Raises:
-        UserError: As above.
+        UserError: The table fails a check.
     """
     for name in needs:
         if name not in table.columns:
-            raise UserError(f"{path}: not a table of sinkablate (it has no column {name})")
+            raise UserError(f"{path}: not a table of sinkablate (the column {name} is missing)")
     if not len(table):
-        raise UserError(f"{path}: damaged, it has no rows")
+        raise UserError(f"{path}: damaged, the table is empty")
     for name, kind in table.schema.items():
         if name in TEXTS:
-            right = kind == pl.String
-        elif name in PLACES:
-            whole = table[name].cast(pl.Int64, strict=False) if kind.is_integer() else pl.Series([None])
-            right = whole.null_count() == 0 and whole.is_between(0, LARGEST).all()
+            valid = kind == pl.String
+        elif name in INTEGERS:
+            integers = table[name].cast(pl.Int64, strict=False) if kind.is_integer() else pl.Series([None])
+            valid = integers.null_count() == 0 and integers.is_between(0, MAX_INTEGER).all()
         else:
-            right = kind.is_numeric() or kind == pl.Null
-        if not right:
-            raise UserError(f"{path}: damaged, the column {name} holds {_sample(table[name])}")
+            valid = kind.is_numeric() or kind == pl.Null
+        if not valid:
+            raise UserError(f"{path}: damaged, the column {name} contains {_sample(table[name])}")
 
 
 def _sample(column: pl.Series) -> str:
-    """What a column holds, for a message."""
+    """Type of a column and one of its values, for a message."""
     return f"{column.dtype}" + (f", such as {str(column.drop_nulls()[0])[:40]!r}" if column.drop_nulls().len() else "")
 
 
 def check_heads(path: Path, table: pl.DataFrame) -> None:
-    """A row for every block and head, and the counts of every rule that has a frequency.
+    """Check a table of heads: one row for every block and head, and the counts of every rule that has a frequency.
 
     Raises:
-        UserError: As above.
+        UserError: The table fails a check.
     """
     check_grid(path, table, ("block", "head"))
     unknown = set(table["token_type"].drop_nulls()) - set(TYPES)
     if unknown:
-        raise UserError(f"{path}: damaged, there are no tokens of type {str(min(unknown))[:40]!r}")
+        raise UserError(f"{path}: damaged, {str(min(unknown))[:40]!r} is not a type of token")
     if not (table["images"] > 0).all():
-        raise UserError(f"{path}: damaged, a head was measured on no image")
+        raise UserError(f"{path}: damaged, a head was measured on 0 images")
     for name in table.columns:
         rule, ending, rest = name.rpartition("_frequency")
         for count in (f"{rule}_{label}" for label in (*LABELS, "undefined") if ending and not rest):
             if count not in table.columns:
-                raise UserError(f"{path}: not a table of sinkablate (it has no column {count})")
+                raise UserError(f"{path}: not a table of sinkablate (the column {count} is missing)")
             if not table[count].dtype.is_integer() or table[count].null_count():
-                raise UserError(f"{path}: damaged, the column {count} holds {_sample(table[count])}")
+                raise UserError(f"{path}: damaged, the column {count} contains {_sample(table[count])}")
 
 
 def check_grid(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> None:
-    """One row for every combination of the values of some columns.
+    """Check that a table has exactly one row for every combination of the values of some columns.
 
     Raises:
         UserError: A combination is missing, or occurs twice.
     """
-    whole = 1
+    combinations = 1
     for name in names:
-        whole *= table[name].n_unique()
-    if len(table) != whole or table.select(names).n_unique() != whole:
-        raise UserError(f"{path}: damaged, it does not hold one row for every {' and '.join(names)}")
+        combinations *= table[name].n_unique()
+    if len(table) != combinations or table.select(names).n_unique() != combinations:
+        raise UserError(f"{path}: damaged, it does not contain exactly one row for every {' and '.join(names)}")
 
 
 def check_sensitivity(path: Path, table: pl.DataFrame) -> None:
-    """Of every rule, a row with the rule's own thresholds.
+    """Check that every rule has a row with its own thresholds.
 
     Raises:
-        UserError: There is none.
+        UserError: The row is missing.
     """
     for rule in table["rule"].unique().to_list():
         if not len(table.filter((pl.col("rule") == rule) & (pl.col("steps") == 0))):
@@ -104,10 +109,10 @@ CHECKS: dict[str, Callable[[Path, pl.DataFrame], None]] = {
 
 
 def check_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """Numbers, counts and thresholds of a summary.json or diagnosis.json.
+    """Check the numbers, counts and thresholds of a summary.json or diagnosis.json.
 
     Raises:
-        UserError: Names the value that is none.
+        UserError: A value is not a number.
     """
     for name, value in summary.items():
         if (name.startswith(METRICS) and name.count("/") == 1) or name in ("step", "num_tokens", "num_prefix_tokens"):
@@ -118,26 +123,26 @@ def check_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def check_limits(path: Path, prefix: str, thresholds: Mapping[str, Any]) -> None:
-    """The thresholds that are drawn.
+    """Check the thresholds that are drawn.
 
     Raises:
-        UserError: One is not a number.
+        UserError: A threshold is not a number.
     """
     for name in LIMITS:
         _require_number(path, prefix + name, thresholds.get(prefix + name, thresholds.get(name)))
 
 
 def _check_counts(path: Path, name: str, counts: Any) -> None:
-    """Events by rule, label and token type."""
-    for rule, found in _group(path, name, counts).items():
-        types = _group(path, f"{name}.{rule}", found).get("by_token_type")
+    """Check the number of events by rule, label and token type."""
+    for rule, values in _group(path, name, counts).items():
+        types = _group(path, f"{name}.{rule}", values).get("by_token_type")
         for label in LABELS:
             kinds = _group(path, f"{name}.{rule}.by_token_type", types).get(label)
             where = f"{name}.{rule}.by_token_type.{label}"
             if kinds is None:
-                raise UserError(f"{path}: damaged, it has no {where}")
-            for kind, value in _group(path, where, kinds).items():
-                _require_number(path, f"{where}.{kind}", value, lacking=False)
+                raise UserError(f"{path}: damaged, {where} is missing")
+            for token_type, value in _group(path, where, kinds).items():
+                _require_number(path, f"{where}.{token_type}", value, optional=False)
 
 
 def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
@@ -146,8 +151,8 @@ def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
-def _require_number(path: Path, name: str, value: Any, *, lacking: bool = True) -> None:
-    if value is None and lacking:
+def _require_number(path: Path, name: str, value: Any, *, optional: bool = True) -> None:
+    if value is None and optional:
         return
     if (
         isinstance(value, bool)

@@ -1,8 +1,8 @@
-"""What the configuration of a run would execute. Commands that read runs do not execute it unless they are told to.
+"""Refuses configurations of runs that would execute code, unless the user trusts them.
 
-A run may come from somebody else. Its configuration can name shards as the output of a shell command, and classes
-that Python imports. `fit` does what its configuration says; `validate`, `test`, `predict`, `diagnose`, `intervene` and
-`report` refuse such a configuration unless `--trust` is given on the command line.
+A run may come from somebody else. Its configuration can contain shell commands whose output is read as shards, and
+classes that Python imports. `fit` executes them; `validate`, `test`, `predict`, `diagnose`, `intervene` and `report`
+refuse such a configuration unless `--trust` is given on the command line.
 """
 
 import re
@@ -13,42 +13,42 @@ from typing import Any
 
 from sinkablate.config import flat
 from sinkablate.config.keys import GROUPS
-from sinkablate.data.layout import local_path
+from sinkablate.data.locations import local_path
 from sinkablate.errors import UserError
 from sinkablate.run.reading import read_yaml
 
-HELP = "Run the commands and import the classes that the configuration of the run names: it is yours."
+HELP = "Run the commands and import the classes in the configuration of the run; use this only for runs you trust."
 LOCATIONS = ("data.source.train", "data.source.val", "data.source.test")
 OBJECTS = ("trainer.callbacks", "trainer.plugins", "trainer.logger")
 """Keys whose values are classes."""
 NAMES = ("trainer.strategy", "trainer.accelerator", "trainer.profiler")
-"""Keys that take a name, or a class."""
+"""Keys whose values are names or classes."""
 PATHS = {*GROUPS, "model.toy.attention", "model.toy.pathway"}
-"""Groups of keys: text in place of one is the path of another configuration file."""
+"""Groups of keys; a string in place of a group is the path of another configuration file."""
 SETTINGS = ("trust", "config", "weights_only", "trainer.model_registry")
-"""Keys that change what is executed, or name another file or service."""
-MOST_LOCATIONS = 10_000
-"""So many shards of one location are looked at; in the range {0000..9999} one number stands for all."""
+"""Keys that change what is executed, or refer to another file or service."""
+MAX_LOCATIONS = 10_000
+"""Limit of the shards of a location that are checked; a range such as {0000..9999} counts once."""
 VARIABLE = re.compile(r"\$\{oc\.env:\w+(,[^{}:]*)?\}")
 RANGE = re.compile(r"\{(\d+)\.\.\d+(\.\.\d+)?\}")
 
 
-def hazards(config: Mapping[str, Any]) -> list[str]:
-    """What a configuration would execute, as `key=value`; empty for almost every configuration.
+def find_hazards(config: Mapping[str, Any]) -> list[str]:
+    """List what a configuration would execute, as `key=value`; empty for almost every configuration.
 
     Args:
-        config: Nested or dotted keys, as a YAML file has them.
+        config: Nested or dotted keys, as in a YAML file.
     """
-    found = []
+    hazards = []
     for key, value in flat(config).items():
         name = ".".join(part.rstrip("+") for part in key.split("."))
         if _executes(name, value):
-            found.append(f"{name}={' '.join(str(value).split())[:80]}")
-    return found
+            hazards.append(f"{name}={' '.join(str(value).split())[:80]}")
+    return hazards
 
 
 def _executes(name: str, value: Any) -> bool:
-    """True for a key and value that import, run or load something."""
+    """Whether a key with this value imports, runs or loads something."""
     if value is None or (isinstance(value, bool) and name != "weights_only"):
         return name in SETTINGS and bool(value)
     if name.endswith("class_path") or "'class_path'" in str(value) or name in SETTINGS:
@@ -61,68 +61,69 @@ def _executes(name: str, value: Any) -> bool:
 
 
 def runs_command(location: Any) -> bool:
-    """True for a location of which a shard is the output of a command, or into which something is inserted.
+    """Whether a location contains the output of a command, or a value that is inserted.
 
-    One environment variable may be the whole location. Put together with a URL, it would be sent to that server.
+    An environment variable may be the entire location. As a part of a URL it is refused, because its value would be
+    sent to that server.
     """
     text = str(location)
     if "${" in text:
         return VARIABLE.fullmatch(text) is None
-    shards = list(islice(_shards(text), MOST_LOCATIONS))
-    return len(shards) == MOST_LOCATIONS or any(local_path(shard).startswith("pipe:") for shard in shards)
+    shards = list(islice(_shards(text), MAX_LOCATIONS))
+    return len(shards) == MAX_LOCATIONS or any(local_path(shard).startswith("pipe:") for shard in shards)
 
 
 def _shards(location: str) -> Iterator[str]:
-    """Yield what a location names, one shard of each range of numbers."""
+    """Yield the shards of a location, one for each numeric range."""
     from braceexpand import braceexpand
 
     for part in location.split("::"):
         try:
             yield from braceexpand(RANGE.sub(r"\1", part))
-        except ValueError:  # `expand` says so, in the place where the shards are opened
+        except ValueError:  # reported by `expand_location` when the shards are opened
             yield part
 
 
 def require_trust(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a configuration that executes something.
+    """Refuse a configuration that would execute something.
 
     Args:
         config: The configuration.
-        where: Begins the message: which file it is.
+        where: Name of the file, with which the message starts.
 
     Raises:
-        UserError: Names the keys, and `--trust`.
+        UserError: The configuration would execute something; the message names the keys and `--trust`.
     """
-    found = hazards(config)
-    if found:
-        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    hazards = find_hazards(config)
+    if hazards:
+        more = f" and {len(hazards) - 2} more" if len(hazards) > 2 else ""
         raise UserError(
-            f"{where} names what would be executed: {'; '.join(found[:2])}{more}. Look at it, and give "
-            "--trust if you trust where it comes from"
+            f"{where}: would execute code: {'; '.join(hazards[:2])}{more}; review it, and give --trust if you trust "
+            "its source"
         )
 
 
-def told(args: Sequence[str]) -> bool:
-    """True when the command line, and not a configuration, says `--trust`."""
-    said = False
-    for word, after in pairwise([*args, "--"]):
+def is_trusted(args: Sequence[str]) -> bool:
+    """Whether `--trust` is given on the command line, and not only in a configuration."""
+    trusted = False
+    for word, following in pairwise([*args, "--"]):
         key, equals, value = word.partition("=")
         if key == "--trust":
-            given = value if equals else after
-            said = given.lower() == "true" or (not equals and given.startswith("--"))
-    return said
+            answer = value if equals else following
+            trusted = answer.lower() == "true" or (not equals and answer.startswith("--"))
+    return trusted
 
 
 def require_trusted_files(args: Sequence[str]) -> None:
-    """Refuse configuration files on a command line that would execute something, before anything of them is parsed.
+    """Refuse configuration files on a command line that would execute something, before they are parsed.
 
     Args:
-        args: Words behind the name of the command. What they set themselves is the user's own, and not looked at.
+        args: Arguments of the command. Keys that they set directly come from the user and are not checked.
 
     Raises:
-        UserError: A file names what would be executed.
+        UserError: A file would execute something.
     """
-    if told(args):
+    if is_trusted(args):
         return
     for word, value in pairwise(
         part for arg in args for part in (arg.split("=", 1) if arg.startswith("--") else [arg])
@@ -132,17 +133,17 @@ def require_trusted_files(args: Sequence[str]) -> None:
 
 
 def require_trusted_locations(args: Sequence[str], source: Mapping[str, Any]) -> None:
-    """Refuse shards of commands that a configuration put together from several keys.
+    """Refuse locations that run a command only after references between keys are resolved.
 
     Args:
-        args: Words behind the name of the command.
+        args: Arguments of the command.
         source: `data.source` with its references resolved.
 
     Raises:
-        UserError: A location runs a command, and it was not given on the command line.
+        UserError: A location runs a command, and was not given on the command line.
     """
     own = {word.split("=", 1)[0].removeprefix("--") for word in args if word.startswith("--")}
-    if not told(args) and "data.source" not in own:
+    if not is_trusted(args) and "data.source" not in own:
         require_trust(
             {key: source.get(key.rsplit(".", 1)[1]) for key in LOCATIONS if key not in own}, "the configuration"
         )

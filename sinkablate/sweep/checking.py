@@ -13,7 +13,7 @@ from sinkablate import __version__
 from sinkablate.errors import UserError
 from sinkablate.files.writing import write_json, write_text
 from sinkablate.process import streams
-from sinkablate.run.cells import CONFIG, arguments
+from sinkablate.run.cells import CONFIG, parse_words
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, read_notes, state_of
 
@@ -38,10 +38,10 @@ def check(sweep: Sweep, root: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         if (root / CHECKED).read_text() == stamp:
             return
-    with streams.announced("loading PyTorch and Lightning ..."):
+    with streams.status("loading PyTorch and Lightning ..."):
         from sinkablate.sweep.parsing import CellParser
 
-    with streams.announced("checking the cells ..."):
+    with streams.status("checking the cells ..."):
         _parse(sweep, CellParser())
     if root.is_dir():
         write_text(root / CHECKED, stamp)
@@ -56,7 +56,7 @@ def _parse(sweep: Sweep, parser: "CellParser") -> None:
             raise UserError(f"{sweep.path}: {cell.label}: {error}") from error
         if time.monotonic() > shown + EVERY:
             shown = time.monotonic()
-            streams.announce(f"checking the {len(sweep.cells):,} cells: {number:,} combinations so far ...")
+            streams.show_status(f"checking the {len(sweep.cells):,} cells: {number:,} combinations so far ...")
     same = parser.same_values(sweep)
     if same is not None:
         key, one, other = same
@@ -87,7 +87,7 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
 
 def _configs(sweep: Sweep) -> dict[str, set[str]]:
     """The configs that each cell names, by its id."""
-    return {cell.id: {value for key, value in arguments(cell.words) if key == CONFIG} for cell in sweep.cells}
+    return {cell.id: {value for key, value in parse_words(cell.words) if key == CONFIG} for cell in sweep.cells}
 
 
 def _said_by(config: Path) -> str:

@@ -25,7 +25,7 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
-    factors = [name for name in sweep.cells[0].tidy if name in columns]
+    factors = [name for name in sweep.cells[0].short_factors if name in columns]
     first = ["run", "cell", "run_dir", "status", *factors, "diverged"]
     order = [*first, *sorted(name for name in columns if name not in first)]
     return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in order})
@@ -34,7 +34,7 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
 def _row(cell: Cell, root: Path) -> dict[str, Any]:
     run_dir = root / cell.id
     state = state_of(run_dir)
-    factors = {name: _typed(value) for name, value in cell.tidy.items()}
+    factors = {name: _typed(value) for name, value in cell.short_factors.items()}
     row = {
         "run": cell.label,
         "cell": cell.id,

@@ -34,7 +34,7 @@ def plan(file: str, out: str | None = None, format: Format = "table") -> int:
             {
                 "id": cell.id,
                 "label": cell.label,
-                "factors": cell.tidy,
+                "factors": cell.short_factors,
                 "words": list(cell.words),
                 "run_dir": str(root / cell.id),
             }

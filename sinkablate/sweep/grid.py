@@ -18,13 +18,13 @@ from sinkablate.files.shipped import find_shipped, nearest_shipped
 from sinkablate.files.strict_yaml import load_yaml
 from sinkablate.run.cells import (
     CONFIG,
-    LAUNCH,
+    LAUNCH_KEYS,
+    PLACEMENT_KEYS,
     SWEEP,
-    WHERE,
     Cell,
-    arguments,
     config_names,
     configs_first,
+    parse_words,
     require_sweep_name,
 )
 
@@ -124,10 +124,12 @@ def _fixed(path: Path, content: dict[str, Any], name: str) -> tuple[str, ...]:
     for before, word in itertools.pairwise(["", *words]):
         if not word.startswith("-") and (not before.startswith("-") or "=" in before):
             raise UserError(f"{path}: command: {word!r} belongs to no key")
-    given = arguments(words)
+    given = parse_words(words)
     if (SWEEP, name) not in given:
         raise UserError(f"{path}: command needs --sweep {name}: it names the directories of the cells")
-    kept = [(key, _found_config(path, value) if key == CONFIG else value) for key, value in given if key not in LAUNCH]
+    kept = [
+        (key, _found_config(path, value) if key == CONFIG else value) for key, value in given if key not in LAUNCH_KEYS
+    ]
     return tuple(f"--{key}={value}" for key, value in kept)
 
 
@@ -140,7 +142,7 @@ def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...
         where = f"{path}: parameters.{_short(key)}"
         if not isinstance(key, str) or KEY.fullmatch(key) is None:
             raise UserError(f"{where}: not a key of fit; they have the form model.optim.weight_decay")
-        if key in WHERE:
+        if key in PLACEMENT_KEYS:
             raise UserError(f"{where}: says where a run is computed, not what it is: it cannot be swept")
         found[key] = _values(where, spec)
         inner = next((other for other in given if str(other).startswith(f"{key}.")), None)

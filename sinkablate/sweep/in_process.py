@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from sinkablate.errors import UserError
-from sinkablate.process.signals import SIGNALS, STOPPED, forget, listen, restore
+from sinkablate.process.signals import SIGNALS, STOPPED, install_handlers, reset, restore_handlers
 from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
@@ -114,8 +114,8 @@ def _fit(words: list[str], log: Path) -> int:
 
     with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
-        forget()
-        listen()
+        reset()
+        install_handlers()
         try:
             return run_trainer(words[0], words[1:])
         except UserError as error:
@@ -127,7 +127,7 @@ def _fit(words: list[str], log: Path) -> int:
             print(f"error: {type(error).__name__}: {error}")
             return 1
         finally:
-            restore(handlers)
+            restore_handlers(handlers)
 
 
 @contextlib.contextmanager
@@ -141,7 +141,7 @@ def _interrupt_as_termination() -> Iterator[None]:
     try:
         yield
     finally:
-        restore(before)
+        restore_handlers(before)
 
 
 @contextlib.contextmanager

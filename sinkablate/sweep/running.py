@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sinkablate.process.signals import SIGNALS, STOPPED, handle, restore
+from sinkablate.process.signals import SIGNALS, STOPPED, restore_handlers, set_handler
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import DONE
 from sinkablate.sweep.grid import Sweep
@@ -44,11 +44,11 @@ class Stop:
         """Take the signals over for a while."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
         for number in before:
-            handle(number, self._note)
+            set_handler(number, self._note)
         try:
             yield self
         finally:
-            restore(before)
+            restore_handlers(before)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from sinkablate.errors import UserError
 from sinkablate.files.shipped import shipped_root
 from sinkablate.files.writing import write_json, write_text
-from sinkablate.run.cells import CONFIG, Cell, arguments
+from sinkablate.run.cells import CONFIG, Cell, parse_words
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import fit_words
 from sinkablate.sweep.state import State, read_notes, states
@@ -28,7 +28,7 @@ def job_line(sweep: Sweep, cell: Cell, root: Path) -> str:
     Raises:
         UserError: The command names no config, or one whose path the script would split.
     """
-    given = [(key, value) for key, value in arguments(fit_words(sweep, cell, root)[1:]) if key != "ckpt_path"]
+    given = [(key, value) for key, value in parse_words(fit_words(sweep, cell, root)[1:]) if key != "ckpt_path"]
     configs = [value for key, value in given if key == CONFIG]
     if not configs:
         raise UserError(f"{sweep.path}: command needs a --config FILE to be submitted")

@@ -11,7 +11,7 @@ import pytest
 from running import QUICK, fit, quick_fit, run
 
 from sinkablate.__main__ import main
-from sinkablate.run.reading_order import reading_order
+from sinkablate.run.summary_order import sort_summary
 
 
 class Terminal(io.StringIO):
@@ -89,8 +89,8 @@ def test_a_summary_begins_with_what_a_person_looks_for(finished: Path) -> None:
     assert {"sink/events", "images_per_second", "parameters", "steps"} <= set(keys[:25])
     nested = [isinstance(value, dict | list) for value in summary.values()]
     assert nested == sorted(nested)
-    assert reading_order(dict(sorted(summary.items()))) == summary
-    assert list(reading_order(dict(sorted(summary.items())))) == keys
+    assert sort_summary(dict(sorted(summary.items()))) == summary
+    assert list(sort_summary(dict(sorted(summary.items())))) == keys
 
 
 def ascii_output(*words: str | Path) -> str:

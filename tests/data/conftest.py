@@ -13,7 +13,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def fashion_mnist() -> Path:
     shared = os.environ.get("SINKABLATE_SHARED") or Path(__file__).resolve().parents[3] / "shared"
-    found = Path(shared) / "data"
-    if not (found / "train-images-idx3-ubyte.gz").is_file():
-        pytest.skip("the original Fashion-MNIST files are not here (SINKABLATE_SHARED names the folder)")
-    return found
+    folder = Path(shared) / "data"
+    if not (folder / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip("the original Fashion-MNIST files are missing (SINKABLATE_SHARED names their folder)")
+    return folder

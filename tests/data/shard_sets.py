@@ -1,4 +1,4 @@
-"""Small sets of real images in real tar files."""
+"""Writes small sets of real images in real tar files."""
 
 import io
 import tarfile
@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 
 from sinkablate.config import ImageConfig, SourceConfig
-from sinkablate.data.layout import MANIFEST
+from sinkablate.data.locations import MANIFEST
 
 COUNTS = (7, 5, 9, 4, 6, 8)
-"""Samples per shard: unequal on purpose."""
+"""Number of samples per shard, deliberately unequal."""
 GRAY = ImageConfig(size=8, mean=(0.5,), std=(0.5,))
 
 
 def png(number: int, mode: str = "L", size: int = 8) -> bytes:
-    """A PNG of noise that only `number` decides."""
+    """A PNG of noise that depends only on `number`."""
     shape = (size, size) if mode == "L" else (size, size, len(mode))
     pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
     buffer = io.BytesIO()
@@ -41,7 +41,7 @@ def members(first: int, count: int, mode: str = "L") -> list[tuple[str, bytes]]:
 
 
 def write_set(root: Path, counts: Iterable[int] = COUNTS, mode: str = "L") -> SourceConfig:
-    """Write train shards of the given sizes, the same files serving as validation, and their manifest."""
+    """Write training shards of the given sizes and their manifest; the same files serve as validation shards."""
     root.mkdir(parents=True, exist_ok=True)
     first, listed = 0, {}
     for shard, count in enumerate(counts):

@@ -22,14 +22,14 @@ def build(name: str) -> ImageData:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "embedded"))
-def test_an_unset_location_names_key_and_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_location_is_refused_with_its_key_and_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IMAGENET_TRAIN", "IMAGENET_VAL", "IMAGE_FOLDER_TRAIN", "IMAGE_FOLDER_VAL"):
         monkeypatch.delenv(variable, raising=False)
-    with pytest.raises(UserError, match=r"data.source.train=\$\w+_TRAIN: set the environment variable \w+_TRAIN"):
+    with pytest.raises(UserError, match=r"data.source.train=\$\w+_TRAIN: the environment variable is not set; set \w+"):
         build(name).setup("fit")
 
 
-def test_the_embedded_config_is_the_default() -> None:
+def test_the_embedded_config_equals_the_defaults() -> None:
     built, default = build("embedded"), ImageData()
     for name in ("source", "image", "augment"):
         # YAML has lists where Python has tuples

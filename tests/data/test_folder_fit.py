@@ -1,4 +1,4 @@
-"""A `fit` on a folder of odd files: the number of classes is inferred, and what is not seen is said."""
+"""A `fit` on a folder with unusual files infers the number of classes and reports what it does not use."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from running import fit, run
 
 
-def test_a_fit_says_what_it_does_not_see(tmp_path: Path) -> None:
+def test_a_fit_reports_the_images_that_it_does_not_use(tmp_path: Path) -> None:
     for split, classes in {"train": ("ant", "bird", "cat"), "val": ("bird", "cat")}.items():
         for name in classes:
             (tmp_path / split / name).mkdir(parents=True)
@@ -30,7 +30,7 @@ def test_a_fit_says_what_it_does_not_see(tmp_path: Path) -> None:
         "--trainer.limit_train_batches=1.0",
     ).succeeded()
     assert "each epoch leaves out 5 of the 21 training images" in outcome.out
-    assert "data: not read: 1 not an image that can be read (.heic)" in outcome.out
+    assert "data: files not read: 1 not an image that can be read (.heic)" in outcome.out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert (summary["train_images"], summary["images_dropped_per_epoch"]) == (21, 5)
     assert summary["skipped"].pop("not an image that can be read (.heic)") == 1
@@ -39,8 +39,8 @@ def test_a_fit_says_what_it_does_not_see(tmp_path: Path) -> None:
     stored = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert stored["data"]["source"]["num_classes"] == stored["model"]["num_classes"] == 3
     run("predict", "--config", run_dir / "config.yaml", "--run_dir", run_dir).succeeded()
-    found = pl.read_parquet(run_dir / "predictions.parquet")
-    assert dict(zip(found["key"], found["label"], strict=True)) == {
+    predictions = pl.read_parquet(run_dir / "predictions.parquet")
+    assert dict(zip(predictions["key"], predictions["label"], strict=True)) == {
         f"{name}/{number}": label
         for name, label in {"bird": 1, "cat": 2}.items()
         for number in range(7)

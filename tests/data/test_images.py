@@ -19,26 +19,26 @@ AUGMENT = AugmentConfig(scale=(0.3, 1.0), hflip=0.5, reprob=0.5)
 
 
 class Ranked(ImageData):
-    """One rank of several, in one process."""
+    """The data module of one rank of several, simulated in one process."""
 
-    place = (0, 1)
+    rank_and_world = (0, 1)
 
     def _rank_and_world(self) -> tuple[int, int]:
-        return self.place
+        return self.rank_and_world
 
 
 def ranks(source: SourceConfig, world: int, workers: int = 0, batch: int = 12, **options: object) -> list[Ranked]:
     out = []
     for rank in range(world):
         data = Ranked(source, GRAY, AUGMENT, batch_size=batch, eval_batch_size=5, num_workers=workers, **options)
-        data.place = (rank, world)
+        data.rank_and_world = (rank, world)
         data.setup("fit")
         out.append(data)
     return out
 
 
 def read(loader: DataLoader[Sample]) -> list[Sample]:
-    """All batches. Then stop the workers: left to the garbage collector, torch waits 5 s for each of them."""
+    """Read all batches, then stop the workers; otherwise torch waits 5 s for each in the garbage collector."""
     try:
         return list(loader)
     finally:
@@ -75,24 +75,24 @@ def test_global_batches_do_not_depend_on_ranks_or_workers(
     parts = [read(data.train_dataloader()) for data in ranks(source, world, workers)]
     assert {len(part) for part in parts} == {len(single)}
     for number, expected in enumerate(single):
-        found = by_key([part[number] for part in parts])
-        assert found.keys() == expected.keys()
+        samples = by_key([part[number] for part in parts])
+        assert samples.keys() == expected.keys()
         for key, (target, image) in expected.items():
-            assert found[key][0] == target
-            assert torch.equal(found[key][1], image), "the augmented image is the same bit by bit"
+            assert samples[key][0] == target
+            assert torch.equal(samples[key][1], image), "the augmented images are equal to the last bit"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
-def test_validation_sees_each_image_once(tmp_path: Path, reader: str, world: int, workers: int) -> None:
+def test_validation_uses_each_image_once(tmp_path: Path, reader: str, world: int, workers: int) -> None:
     source = dataclasses.replace(write_set(tmp_path, (5, 3, 4, 2, 6, 1, 3, 2)), reader=reader)
     loaders = [data.val_dataloader() for data in ranks(source, world, workers)]
-    batches = [read(loader) for loader in loaders]
-    assert [len(found) for found in batches] == [len(loader) for loader in loaders]
-    seen = by_key([batch for found in batches for batch in found])
-    assert sorted(seen) == [f"s{number:03d}" for number in range(26)]
-    assert all(target == int(key[1:]) % 4 for key, (target, _) in seen.items())
+    batches_by_rank = [read(loader) for loader in loaders]
+    assert [len(batches) for batches in batches_by_rank] == [len(loader) for loader in loaders]
+    samples = by_key([batch for batches in batches_by_rank for batch in batches])
+    assert sorted(samples) == [f"s{number:03d}" for number in range(26)]
+    assert all(target == int(key[1:]) % 4 for key, (target, _) in samples.items())
 
 
 def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_rank_may_have_no_validation_image(tmp_path: Path) -> None:
     loaders = [data.val_dataloader() for data in ranks(source, 2, batch=2)]
     assert len(by_key([batch for loader in loaders for batch in loader])) == 2
     lone = Ranked(source, GRAY, AUGMENT, batch_size=2)
-    lone.place = (2, 3)
+    lone.rank_and_world = (2, 3)
     assert len(lone.val_dataloader()) == 0
     assert list(lone.val_dataloader()) == []
     assert lone.allow_zero_length_dataloader_with_multiple_devices
@@ -112,9 +112,9 @@ def test_a_stream_trains_on_each_image_at_most_once(source: SourceConfig, world:
     streamed = dataclasses.replace(source, reader="stream", shuffle_shards=2)
     parts = [read(data.train_dataloader()) for data in ranks(streamed, world, workers, batch=6)]
     assert {len(part) for part in parts} == {TOTAL // 6}
-    seen = by_key([batch for part in parts for batch in part])
-    assert len(seen) == TOTAL // 6 * 6
-    assert list(seen) != sorted(seen)
+    samples = by_key([batch for part in parts for batch in part])
+    assert len(samples) == TOTAL // 6 * 6
+    assert list(samples) != sorted(samples)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -122,36 +122,36 @@ def test_a_stream_trains_on_each_image_at_most_once(source: SourceConfig, world:
 @pytest.mark.parametrize("start", [1, 2, 5])
 def test_a_pass_may_start_anywhere(source: SourceConfig, reader: str, workers: int, start: int) -> None:
     class Placed(Ranked):
-        at = (0, 0)
+        position = (0, 0)
 
         def _position(self) -> tuple[int, int]:
-            return self.at
+            return self.position
 
     data = Placed(
         dataclasses.replace(source, reader=reader, shuffle_shards=2), GRAY, AUGMENT, batch_size=6, num_workers=workers
     )
     data.setup("fit")
     loader = data.train_dataloader()
-    data.at = (1, 0)
-    whole = read(loader)
-    data.at = (1, start)
+    data.position = (1, 0)
+    complete = read(loader)
+    data.position = (1, start)
     rest = read(loader)
-    assert [batch.key for batch in rest] == [batch.key for batch in whole[start:]]
-    assert all(torch.equal(a.image, b.image) for a, b in zip(rest, whole[start:], strict=True))
-    data.at = (0, len(whole))
-    assert [batch.key for batch in read(loader)] == [batch.key for batch in whole]
-    data.at = (2, 0)
-    assert [batch.key for batch in read(loader)] != [batch.key for batch in whole]
+    assert [batch.key for batch in rest] == [batch.key for batch in complete[start:]]
+    assert all(torch.equal(a.image, b.image) for a, b in zip(rest, complete[start:], strict=True))
+    data.position = (0, len(complete))
+    assert [batch.key for batch in read(loader)] == [batch.key for batch in complete]
+    data.position = (2, 0)
+    assert [batch.key for batch in read(loader)] != [batch.key for batch in complete]
 
 
-def test_the_seed_decides_order_and_augmentation(source: SourceConfig) -> None:
+def test_the_seed_determines_order_and_augmentation(source: SourceConfig) -> None:
     first, again, other = (next(iter(ranks(source, 1, seed=seed)[0].train_dataloader())) for seed in (1, 1, 2))
     assert first.key == again.key
     assert torch.equal(first.image, again.image)
     assert first.key != other.key
 
 
-def test_loading_leaves_the_random_states_alone(source: SourceConfig) -> None:
+def test_loading_does_not_change_the_random_states(source: SourceConfig) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
     (data,) = ranks(source, 1)
     read(data.train_dataloader())
@@ -179,14 +179,14 @@ def test_probe_images_do_not_depend_on_the_run(source: SourceConfig, reader: str
 
 
 def _break_image(root: Path) -> None:
-    found = members(7, 5)
-    found[4] = (found[4][0], found[4][1][:40])
-    write_tar(root / "set-0001.tar", found)
+    content = members(7, 5)
+    content[4] = (content[4][0], content[4][1][:40])
+    write_tar(root / "set-0001.tar", content)
 
 
 def _cut(root: Path) -> None:
     data = (root / "set-0001.tar").read_bytes()
-    (root / "set-0001.tar").write_bytes(data[: 2048 * 3])  # between two samples: tarfile itself would not notice
+    (root / "set-0001.tar").write_bytes(data[: 2048 * 3])  # between two samples, which tarfile itself does not detect
 
 
 def _cut_inside(root: Path) -> None:
@@ -219,7 +219,7 @@ FAULTS = [
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
 @pytest.mark.parametrize(("fault", "key"), FAULTS)
-def test_a_fault_is_named_in_one_line(tmp_path: Path, reader: str, fault, key: str, workers: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_shard_is_reported_in_one_line(tmp_path: Path, reader: str, fault, key: str, workers: int) -> None:  # type: ignore[no-untyped-def]
     source = dataclasses.replace(write_set(tmp_path), reader=reader)
     fault(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -234,35 +234,35 @@ def test_a_fault_is_named_in_one_line(tmp_path: Path, reader: str, fault, key: s
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
 @pytest.mark.parametrize(("fault", "lost"), [(_break_image, 1), (_remove, 5), (_color, 1)])
-def test_a_fault_can_be_skipped_and_is_counted(tmp_path: Path, reader: str, fault, lost: int, workers: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_skipped_damage_is_counted(tmp_path: Path, reader: str, fault, lost: int, workers: int) -> None:  # type: ignore[no-untyped-def]
     source = dataclasses.replace(write_set(tmp_path), reader=reader, on_error="skip")
     fault(tmp_path)
     (data,) = ranks(source, 1, workers)
     assert len(by_key(read(data.val_dataloader()))) == TOTAL - lost
-    assert data.account.skipped.total() > 0
+    assert data.usage.skipped.total() > 0
     sizes = [len(batch.target) for batch in read(data.train_dataloader())]
     assert set(sizes) == {12}, "training batches keep their size"
 
 
-def test_labels_out_of_range_are_found_before_training(source: SourceConfig) -> None:
-    with pytest.raises(UserError, match=r"set-0000.tar: s003: the label 3 is outside \[0, 3\).*num_classes"):
+def test_labels_out_of_range_are_refused_before_training(source: SourceConfig) -> None:
+    with pytest.raises(UserError, match=r"set-0000.tar: s003: the label 3 is not in \[0, 3\).*num_classes"):
         ranks(dataclasses.replace(source, num_classes=3), 1)
 
 
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
-def test_another_number_of_channels_is_found_before_training(tmp_path: Path, reader: str) -> None:
+def test_a_wrong_number_of_channels_is_refused_before_training(tmp_path: Path, reader: str) -> None:
     source = dataclasses.replace(write_set(tmp_path, (8, 8), "RGB"), reader=reader)
-    with pytest.raises(UserError, match=r"3 channels .*data.image.in_chans is 1"):
+    with pytest.raises(UserError, match=r"3 channels .*data.image.in_chans=1"):
         ranks(source, 1)
     converting = ImageData(source, dataclasses.replace(GRAY, convert=True), batch_size=4)
     converting.setup("fit")
     assert next(iter(converting.train_dataloader())).image.shape == (4, 1, 8, 8)
 
 
-def test_what_does_not_fit_is_refused_with_its_key(source: SourceConfig, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data.batch_size=10 must be a multiple of the 3"):
+def test_inconsistent_settings_are_refused_with_their_keys(source: SourceConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.batch_size=10: must be a multiple of the 3 processes"):
         ranks(source, 3, batch=10)
-    with pytest.raises(UserError, match=r"data.batch_size=900 exceeds the 39 images"):
+    with pytest.raises(UserError, match=r"data.batch_size=900: exceeds the 39 images"):
         ranks(source, 1, batch=900)
     with pytest.raises(UserError, match=r"6 shards for 8 readers .*data.num_workers=2"):
         ranks(dataclasses.replace(source, reader="stream"), 4, workers=2)
@@ -270,12 +270,12 @@ def test_what_does_not_fit_is_refused_with_its_key(source: SourceConfig, tmp_pat
         ranks(dataclasses.replace(source, train=f"{tmp_path}/none-*.tar"), 1)
     with pytest.raises(UserError, match=r"data.source.train.*IMAGENET_TRAIN"):
         ranks(dataclasses.replace(source, train="$IMAGENET_TRAIN"), 1)
-    with pytest.raises(UserError, match=r"data.source.train=pipe:.* needs data.source.reader=stream"):
+    with pytest.raises(UserError, match=r"data.source.train=pipe:.*; set data.source.reader=stream"):
         ranks(dataclasses.replace(source, train="pipe:cat a.tar"), 1)
     write_tar(tmp_path / "empty.tar", [])
-    with pytest.raises(UserError, match=r"data.source.val=.*empty.tar: the split is empty"):
+    with pytest.raises(UserError, match=r"data.source.val=.*empty.tar: the split contains no images"):
         ranks(dataclasses.replace(source, val=str(tmp_path / "empty.tar")), 1)
-    with pytest.raises(UserError, match=r"data.augment.aug_repeats needs data.source.reader=indexed"):
+    with pytest.raises(UserError, match=r"data.augment.aug_repeats=2: .*; set data.source.reader=indexed"):
         ImageData(dataclasses.replace(source, reader="stream"), augment=AugmentConfig(aug_repeats=2))
 
 
@@ -289,7 +289,7 @@ def test_a_stream_reads_pipes(tmp_path: Path) -> None:
         ranks(source, 1)
 
 
-def test_the_index_is_kept_beside_the_shards_and_renewed(tmp_path: Path) -> None:
+def test_the_index_is_stored_next_to_the_shards_and_rebuilt_when_they_change(tmp_path: Path) -> None:
     source = write_set(tmp_path)
     ranks(source, 1)
     (cache,) = tmp_path.glob(".sinkablate-index-*.npz")
@@ -303,21 +303,21 @@ def test_the_index_is_kept_beside_the_shards_and_renewed(tmp_path: Path) -> None
     assert len(ranks(source, 1)[0].val_dataloader().dataset) == TOTAL + 1  # type: ignore[arg-type]
 
 
-def test_a_folder_per_class(tmp_path: Path) -> None:
+def test_one_folder_per_class_is_read(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"c{number % 3}").mkdir(exist_ok=True)
         (tmp_path / f"c{number % 3}" / f"{number}.png").write_bytes(png(number))
     source = SourceConfig(format="folder", train=str(tmp_path), val=str(tmp_path), num_classes=3)
     (data,) = ranks(source, 1, workers=2, batch=6)
-    seen = by_key(read(data.val_dataloader()))
-    assert {key: target for key, (target, _) in seen.items()} == {f"c{n % 3}/{n}": n % 3 for n in range(12)}
+    samples = by_key(read(data.val_dataloader()))
+    assert {key: target for key, (target, _) in samples.items()} == {f"c{n % 3}/{n}": n % 3 for n in range(12)}
     with pytest.raises(UserError, match="num_classes"):
         ranks(dataclasses.replace(source, num_classes=2), 1, batch=6)
     with pytest.raises(UserError, match=r"data.source.val=nowhere: no such directory"):
         ranks(dataclasses.replace(source, val="nowhere"), 1, batch=6)
 
 
-def test_the_embedded_images() -> None:
+def test_the_embedded_images_are_balanced_and_normalized() -> None:
     data = ImageData()
     data.setup("fit")
     train, val = data.train_dataloader(), data.val_dataloader()

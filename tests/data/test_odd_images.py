@@ -1,4 +1,4 @@
-"""Image files of every kind: one table, read by the reader of `fit` and by that of `diagnose`."""
+"""Image files of every kind, in one table that is checked with the readers of both `fit` and `diagnose`."""
 
 import io
 import os
@@ -17,8 +17,8 @@ from PIL import Image
 
 from sinkablate.config import ImageConfig, SourceConfig
 from sinkablate.data.datamodule import ImageData
+from sinkablate.data.errors import DataError
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.layout import DataError
 from sinkablate.data.samples import checked_image
 from sinkablate.diagnose.images import ImageSource, Preparation
 
@@ -27,7 +27,7 @@ RGB: Pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint
 GRAY: Pixels = RGB[..., 0].copy()
 DEEP: NDArray[np.uint16] = np.random.default_rng(1).integers(0, 65_536, (4, 6), dtype=np.uint16)
 FLAT: Pixels = np.broadcast_to(np.array([200, 120, 40], np.uint8), (16, 16, 3)).copy()
-TURNED: dict[int, Callable[[Pixels], Pixels]] = {
+ORIENTED: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -37,11 +37,11 @@ TURNED: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: a.swapaxes(0, 1)[::-1],
 }
-"""How an image is to be shown with each value of the EXIF orientation: the definition, not Pillow's methods."""
+"""How an image is displayed for each EXIF orientation: the definition, independent of Pillow's methods."""
 
 
 def saved(image: Any, form: str, **options: Any) -> bytes:
-    """A file of an array or an image."""
+    """The bytes of an image file of an array or an image."""
     buffer = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, form, **options)
     return buffer.getvalue()
@@ -54,13 +54,13 @@ def oriented(value: int) -> Image.Exif:
 
 
 def gray(values: NDArray[Any]) -> Pixels:
-    """Three equal channels of values in [0, 1]."""
+    """Three equal 8-bit channels from values in [0, 1]."""
     channel = np.round(values * 255).astype(np.uint8)
     return np.stack([channel] * 3, axis=-1)
 
 
 def png(kind: int, depth: int, width: int, height: int, rows: bytes) -> bytes:
-    """A PNG written by hand: what Pillow cannot save."""
+    """A PNG written by hand, of a kind that Pillow cannot save."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -91,7 +91,7 @@ def deep_rgb() -> tuple[bytes, Pixels]:
 
 
 LOSSY = {"upper.JPG", "flat.jpeg", "exif_6.jpg", "flat.avif", "cmyk.tif"}
-"""Compared within a few levels."""
+"""Files that are compared within a few levels."""
 BROAD: Pixels = np.concatenate([FLAT[:, :, :] // 4, FLAT], axis=0)
 READ: dict[str, tuple[bytes, Pixels]] = {
     "gray.png": (saved(GRAY, "PNG"), gray(GRAY / 255)),
@@ -137,12 +137,12 @@ READ: dict[str, tuple[bytes, Pixels]] = {
     "two.dots.png": (saved(RGB, "PNG"), RGB),
     "one_pixel.png": (saved(RGB[:1, :1], "PNG"), RGB[:1, :1]),
     "broken_exif.png": (saved(RGB, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"), RGB),
-    "exif_6.jpg": (saved(BROAD, "JPEG", quality=95, exif=oriented(6)), TURNED[6](BROAD)),
-    "exif_6.webp": (saved(RGB, "WEBP", lossless=True, exif=oriented(6)), TURNED[6](RGB)),
-    "exif_8.tif": (saved(RGB, "TIFF", tiffinfo={0x0112: 8}), TURNED[8](RGB)),
+    "exif_6.jpg": (saved(BROAD, "JPEG", quality=95, exif=oriented(6)), ORIENTED[6](BROAD)),
+    "exif_6.webp": (saved(RGB, "WEBP", lossless=True, exif=oriented(6)), ORIENTED[6](RGB)),
+    "exif_8.tif": (saved(RGB, "TIFF", tiffinfo={0x0112: 8}), ORIENTED[8](RGB)),
     "exif_9.png": (saved(RGB, "PNG", exif=oriented(9)), RGB),
-    "exif_6_gray_16.png": (saved(DEEP, "PNG", exif=oriented(6)), TURNED[6](gray(DEEP / 65_535))),
-    **{f"exif_{value}.png": (saved(RGB, "PNG", exif=oriented(value)), turn(RGB)) for value, turn in TURNED.items()},
+    "exif_6_gray_16.png": (saved(DEEP, "PNG", exif=oriented(6)), ORIENTED[6](gray(DEEP / 65_535))),
+    **{f"exif_{value}.png": (saved(RGB, "PNG", exif=oriented(value)), turn(RGB)) for value, turn in ORIENTED.items()},
 }
 SKIPPED: dict[str, tuple[bytes | None, str]] = {
     "floats.tif": (saved(GRAY.astype(np.float32), "TIFF"), "unknown range of pixels"),
@@ -160,7 +160,7 @@ SKIPPED: dict[str, tuple[bytes | None, str]] = {
     "large.png": (png(0, 8, 10_000, 9_000, b""), "too many pixels"),
     "link_to_nowhere.png": (None, "unreadable file"),
 }
-PASSED_OVER = {
+IGNORED = {
     "photo.heic": "not an image that can be read (.heic)",
     "LICENSE": "not an image (no suffix)",
     "notes.txt": "not an image that can be read (.txt)",
@@ -180,11 +180,11 @@ CONFIG = ImageConfig(size=4, in_chans=3, convert=True, mean=(0.0,) * 3, std=(1.0
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One class folder of all of these files, and one of a single image."""
+    """One class folder with all of these files, and one with a single image."""
     root = tmp_path_factory.mktemp("corpus")
     folder = root / "odd"
     contents = {name: data for name, (data, _) in {**READ, **SKIPPED}.items()}
-    contents |= dict.fromkeys((*PASSED_OVER, *HIDDEN), saved(RGB, "PNG"))
+    contents |= dict.fromkeys((*IGNORED, *HIDDEN), saved(RGB, "PNG"))
     for name, data in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if data is None:
@@ -198,81 +198,81 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_is_long_enough() -> None:
-    assert len({**READ, **SKIPPED, **PASSED_OVER}) + len(HIDDEN) >= 30
+    assert len({**READ, **SKIPPED, **IGNORED}) + len(HIDDEN) >= 30
 
 
-def same(found: NDArray[Any], name: str) -> None:
+def assert_pixels(pixels: NDArray[Any], name: str) -> None:
     expected = READ[name][1]
-    assert found.shape == expected.shape, name
-    off = np.abs(found.astype(int) - expected.astype(int))
+    assert pixels.shape == expected.shape, name
+    difference = np.abs(pixels.astype(int) - expected.astype(int))
     if name == "exif_6.jpg":  # the edge between the two colors is blurred
-        off = off[:, [0, 1, 2, -3, -2, -1]]
-    assert off.max() <= (6 if name in LOSSY else 0), (name, off.max())
+        difference = difference[:, [0, 1, 2, -3, -2, -1]]
+    assert difference.max() <= (6 if name in LOSSY else 0), (name, difference.max())
 
 
-def test_fit_reads_each_file_right_or_says_why_not(corpus: Path) -> None:
+def test_fit_reads_each_file_correctly_or_reports_why_not(corpus: Path) -> None:
     records = FolderRecords(str(corpus), key="data.source.train")
-    seen: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     messages: dict[str, str] = {}
     for index in range(len(records)):
         name = Path(records.files[index]).name
         try:
-            seen[name] = np.asarray(checked_image(records[index], CONFIG)) if records.labels[index] == 0 else None
+            results[name] = np.asarray(checked_image(records[index], CONFIG)) if records.labels[index] == 0 else None
         except DataError as error:
-            seen[name] = error.reason
+            results[name] = error.reason
             messages[name] = str(error)
-    assert seen.keys() == READ.keys() | SKIPPED.keys()
+    assert results.keys() == READ.keys() | SKIPPED.keys()
     for name in READ.keys() - {"rgb.png"}:
-        assert not isinstance(seen[name], str), (name, seen[name])
-        same(seen[name], name)
+        assert not isinstance(results[name], str), (name, results[name])
+        assert_pixels(results[name], name)
     for name, (_, reason) in SKIPPED.items():
-        assert isinstance(seen[name], str), f"{name} is read as an image"
-        assert seen[name] == reason, name
+        assert isinstance(results[name], str), f"{name} is read as an image"
+        assert results[name] == reason, name
         assert f"odd/{Path(name).stem}" in messages[name]
-        assert "0x" not in messages[name], "the address of an object says nothing"
-    assert records.skipped == Counter(PASSED_OVER.values())
+        assert "0x" not in messages[name], "a message contains no object address"
+    assert records.skipped == Counter(IGNORED.values())
 
 
-def test_diagnose_reads_each_file_right_or_says_why_not(corpus: Path) -> None:
+def test_diagnose_reads_each_file_correctly_or_reports_why_not(corpus: Path) -> None:
     def pixels(image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.array(image))
 
-    pictures = ImageSource(str(corpus / "odd"), Preparation(pixels, 3, 1))
-    seen: dict[str, Any] = {}
-    for picture in pictures.start(0):
+    source = ImageSource(str(corpus / "odd"), Preparation(pixels, 3, 1))
+    results: dict[str, Any] = {}
+    for image in source.start(0):
         try:
-            seen[picture.name] = picture.load().numpy()
+            results[image.name] = image.load().numpy()
         except DataError as error:
-            seen[picture.name] = error.reason
-    assert list(seen) == sorted(READ.keys() | SKIPPED.keys())
+            results[image.name] = error.reason
+    assert list(results) == sorted(READ.keys() | SKIPPED.keys())
     for name in READ:
-        assert not isinstance(seen[name], str), (name, seen[name])
-        same(seen[name], name)
-    assert {name: str(seen[name]) for name in SKIPPED} == {name: reason for name, (_, reason) in SKIPPED.items()}
-    assert pictures.skipped == Counter(PASSED_OVER.values())
+        assert not isinstance(results[name], str), (name, results[name])
+        assert_pixels(results[name], name)
+    assert {name: str(results[name]) for name in SKIPPED} == {name: reason for name, (_, reason) in SKIPPED.items()}
+    assert source.skipped == Counter(IGNORED.values())
 
 
-def test_a_small_image_has_a_reason_of_its_own(corpus: Path) -> None:
+def test_a_small_image_has_its_own_reason(corpus: Path) -> None:
     prepare = Preparation(lambda image: torch.zeros(1), in_chans=3, min_side=2)
-    (picture,) = ImageSource(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
+    (too_small,) = ImageSource(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
     with pytest.raises(DataError, match=r"1 x 1 pixels are too small") as caught:
-        picture.load()
+        too_small.load()
     assert caught.value.reason == "too small"
 
 
-def test_training_skips_counts_and_goes_on(corpus: Path) -> None:
+def test_training_skips_and_counts_unreadable_files(corpus: Path) -> None:
     source = SourceConfig(format="folder", train=str(corpus), val=str(corpus), on_error="skip")
     data = ImageData(source, CONFIG, batch_size=8, eval_batch_size=64)
     data.setup("fit")
     (batch,) = data.val_dataloader()
     assert len(batch.key) == len(READ) + 1
     expected = Counter(reason for _, reason in SKIPPED.values())
-    assert data.account.skipped == expected
-    assert data.account.passed_over == Counter({reason: 2 * n for reason, n in Counter(PASSED_OVER.values()).items()})
+    assert data.usage.skipped == expected
+    assert data.usage.ignored == Counter({reason: 2 * n for reason, n in Counter(IGNORED.values()).items()})
 
 
 @pytest.mark.parametrize("name", sorted(SKIPPED))
-def test_training_stops_at_the_first_one_by_name(name: str, corpus: Path, tmp_path: Path) -> None:
+def test_training_stops_at_the_first_unreadable_file_and_names_it(name: str, corpus: Path, tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / name).symlink_to(corpus / "odd" / name)
@@ -281,16 +281,16 @@ def test_training_stops_at_the_first_one_by_name(name: str, corpus: Path, tmp_pa
         data.setup("fit")
 
 
-def test_a_list_names_what_is_missing(corpus: Path, tmp_path: Path) -> None:
+def test_a_list_reports_files_that_do_not_exist(corpus: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.TXT"
     listed.write_text(f"# pictures\n{corpus}/odd/rgb.png\nmissing.png\n{corpus}/odd\n\n{corpus}/odd/upper.JPG\n")
-    pictures = ImageSource(str(listed), Preparation(lambda image: torch.zeros(1), 3, 1))
-    said = []
-    for picture in pictures.start(0):
+    source = ImageSource(str(listed), Preparation(lambda image: torch.zeros(1), 3, 1))
+    errors = []
+    for image in source.start(0):
         try:
-            picture.load()
+            image.load()
         except DataError as error:
-            said.append((error.reason, str(error)))
-    assert [reason for reason, _ in said] == ["unreadable file"] * 2
-    assert "missing.png" in said[0][1]
-    assert "corpus" in said[1][1]
+            errors.append(error)
+    assert [error.reason for error in errors] == ["unreadable file"] * 2
+    assert "missing.png" in str(errors[0])
+    assert "corpus" in str(errors[1])

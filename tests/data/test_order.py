@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 import torch
 
-from sinkablate.data.samplers import Draw, EvalBatches, TrainBatches, kept_random_state, seed_everything_from
-from sinkablate.data.stream_split import LanePlan, StreamBatches, Ticket
+from sinkablate.data.samplers import Draw, EvalBatches, TrainBatches, preserve_random_state, seed_from_draw
+from sinkablate.data.stream_split import BatchIndex, LanePlan, StreamBatches
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_any_number_of_ranks_sees_the_same_global_batches(world: int) -> None:
+def test_global_batches_are_the_same_for_any_number_of_ranks(world: int) -> None:
     single = list(TrainBatches(103, 12, seed=5))
     ranks = [list(TrainBatches(103, 12, seed=5, rank=rank, world=world)) for rank in range(world)]
     assert {len(batches) for batches in ranks} == {103 // 12}
-    for number, whole in enumerate(single):
+    for number, global_batch in enumerate(single):
         parts = [batches[number] for batches in ranks]
         assert {len(part) for part in parts} == {12 // world}
-        assert set(itertools.chain(*parts)) == set(whole)
+        assert set(itertools.chain(*parts)) == set(global_batch)
 
 
-def test_an_epoch_is_a_permutation_of_its_own() -> None:
+def test_each_epoch_is_a_different_permutation() -> None:
     epochs = [
         [draw.sample for batch in TrainBatches(96, 12, seed=5, position=lambda e=e: (e, 0)) for draw in batch]
         for e in range(3)
@@ -33,13 +33,13 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
 
 @pytest.mark.parametrize("start", [0, 1, 4, 7])
 def test_a_start_in_the_middle_continues_the_same_epoch(start: int) -> None:
-    whole = list(TrainBatches(96, 12, seed=1, position=lambda: (3, 0)))
+    epoch = list(TrainBatches(96, 12, seed=1, position=lambda: (3, 0)))
     resumed = TrainBatches(96, 12, seed=1, position=lambda: (3, start))
-    assert list(resumed) == whole[start:]
-    assert len(resumed) == len(whole) == 8
+    assert list(resumed) == epoch[start:]
+    assert len(resumed) == len(epoch) == 8
 
 
-def test_a_start_at_the_end_is_the_next_epoch() -> None:
+def test_a_start_at_the_end_of_an_epoch_begins_the_next_epoch() -> None:
     at_the_end = TrainBatches(96, 12, seed=1, position=lambda: (3, 8))
     assert list(at_the_end) == list(TrainBatches(96, 12, seed=1, position=lambda: (4, 0)))
 
@@ -48,7 +48,7 @@ def test_repeated_augmentation_keeps_the_epoch_length() -> None:
     batches = list(TrainBatches(96, 12, seed=1, repeats=3))
     draws = list(itertools.chain(*batches))
     assert len(batches) == 8
-    assert len(set(draws)) == 96, "no draw is repeated: each copy is augmented anew"
+    assert len(set(draws)) == 96, "no draw is repeated, so each copy is augmented differently"
     images, copies = np.unique([draw.sample for draw in draws], return_counts=True)
     assert len(images) == 32
     assert set(copies) == {3}
@@ -58,7 +58,7 @@ def test_repeated_augmentation_keeps_the_epoch_length() -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("size", [0, 1, 7, 24])
-def test_evaluation_sees_each_sample_once(world: int, size: int) -> None:
+def test_evaluation_uses_each_sample_once(world: int, size: int) -> None:
     samplers = [EvalBatches(size, 5, rank=rank, world=world) for rank in range(world)]
     seen = [draw.sample for sampler in samplers for batch in sampler for draw in batch]
     assert sorted(seen) == list(range(size))
@@ -69,16 +69,16 @@ def _draws() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
-def test_seeding_depends_on_the_draw_alone_and_leaves_no_trace() -> None:
+def test_seeding_depends_only_on_the_draw_and_is_undone() -> None:
     before = _state()
-    seen = []
-    places = [(1, Draw(0, 1)), (1, Draw(0, 2)), (1, Draw(1, 1)), (2, Draw(0, 1)), (1, Draw(0, 1, 1)), (1, Draw(0, 1))]
-    for seed, draw in places:
-        with kept_random_state():
-            seed_everything_from(seed, draw)
-            seen.append(_draws())
-    assert seen[0] == seen[-1]
-    assert all(len({values[kind] for values in seen[:-1]}) == 5 for kind in range(3))
+    values = []
+    draws = [(1, Draw(0, 1)), (1, Draw(0, 2)), (1, Draw(1, 1)), (2, Draw(0, 1)), (1, Draw(0, 1, 1)), (1, Draw(0, 1))]
+    for seed, draw in draws:
+        with preserve_random_state():
+            seed_from_draw(seed, draw)
+            values.append(_draws())
+    assert values[0] == values[-1]
+    assert all(len({numbers[kind] for numbers in values[:-1]}) == 5 for kind in range(3))
     assert _state() == before
 
 
@@ -99,7 +99,7 @@ def _plans(world: int, lanes: int, batch: int, seed: int | None) -> list[LanePla
 
 def _samples(plan: LanePlan, epoch: int) -> list[list[tuple[int, int]]]:
     return [
-        [(piece.shard, place) for piece in plan.pieces(epoch, lane) for place in range(piece.low, piece.high)]
+        [(piece.shard, index) for piece in plan.pieces(epoch, lane) for index in range(piece.start, piece.stop)]
         for lane in range(plan.lanes)
     ]
 
@@ -115,16 +115,16 @@ def test_a_stream_is_split_without_overlap(world: int, lanes: int, seed: int | N
     assert len(seen) == (total if seed is None else total // (3 * world) * 3 * world)
     for plan in plans:
         for lane, samples in enumerate(_samples(plan, 2)):
-            tickets = [t for batch in StreamBatches(plan) for t in batch if t.lane == lane]
-            assert len(tickets) == -(-len(samples) // 3)
+            batches = [index for (index,) in StreamBatches(plan) if index.lane == lane]
+            assert len(batches) == -(-len(samples) // 3)
     if seed is not None:
         assert len({plan.batches for plan in plans}) == 1
 
 
-def test_tickets_go_round_robin_from_any_start() -> None:
+def test_batches_are_assigned_round_robin_from_any_start() -> None:
     (plan,) = _plans(1, 3, 3, 4)
-    whole = [ticket for (ticket,) in StreamBatches(plan)]
-    assert [ticket.lane for ticket in whole[:4]] == [0, 1, 2, 0]
-    resumed = [ticket for (ticket,) in StreamBatches(plan, lambda: (0, 4))]
-    assert resumed == whole[4:]
-    assert whole[4] == Ticket(0, 1, 1)
+    epoch = [index for (index,) in StreamBatches(plan)]
+    assert [index.lane for index in epoch[:4]] == [0, 1, 2, 0]
+    resumed = [index for (index,) in StreamBatches(plan, lambda: (0, 4))]
+    assert resumed == epoch[4:]
+    assert epoch[4] == BatchIndex(0, 1, 1)

@@ -1,4 +1,4 @@
-"""The position that the data module takes from a real trainer, wherever in an epoch the checkpoint was written."""
+"""The data module reads its position from a real trainer, wherever in an epoch the checkpoint was written."""
 
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ from sinkablate.data.samples import Sample
 
 
 class Recorder(lightning.LightningModule):
-    """Notes each training batch."""
+    """Records each training batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(64, 4)
-        self.seen: list[tuple[int, list[str], float]] = []
+        self.batches: list[tuple[int, list[str], float]] = []
 
     def training_step(self, batch: Sample, index: int) -> torch.Tensor:
-        self.seen.append((self.current_epoch, batch.key, float(batch.image.sum())))
+        self.batches.append((self.current_epoch, batch.key, float(batch.image.sum())))
         return torch.nn.functional.cross_entropy(self.layer(batch.image.flatten(1)), torch.as_tensor(batch.target))
 
     def validation_step(self, batch: Sample, index: int) -> None:
@@ -33,14 +33,14 @@ class Recorder(lightning.LightningModule):
 
 
 class SaveAt(lightning.Callback):
-    """Writes one checkpoint at a hook once so many batches were seen."""
+    """Writes one checkpoint at a hook after a number of batches."""
 
     def __init__(self, hook: str, batches: int, path: Path) -> None:
         self.batches, self.path = batches, path
         setattr(self, hook, self.save)
 
     def save(self, trainer: lightning.Trainer, module: Recorder, *_: Any) -> None:
-        if len(module.seen) == self.batches and not self.path.exists():
+        if len(module.batches) == self.batches and not self.path.exists():
             trainer.save_checkpoint(self.path)
 
 
@@ -60,7 +60,7 @@ def fit(root: Path, limit: float | int, callback: SaveAt | None = None, resume: 
         callbacks=[callback] if callback else [],
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=False)
-    return module.seen
+    return module.batches
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -68,12 +68,12 @@ def fit(root: Path, limit: float | int, callback: SaveAt | None = None, resume: 
 @pytest.mark.parametrize(
     "hook", ["on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "on_validation_end"]
 )
-def test_a_resumed_run_sees_what_a_whole_one_sees(tmp_path: Path, hook: str, limit: float | int) -> None:
+def test_a_resumed_run_uses_the_batches_of_an_uninterrupted_run(tmp_path: Path, hook: str, limit: float | int) -> None:
     length = min(sum(COUNTS) // 9, limit) if isinstance(limit, int) else sum(COUNTS) // 9
-    whole = fit(tmp_path / "set", limit)
-    assert len(whole) == 3 * length
+    uninterrupted = fit(tmp_path / "set", limit)
+    assert len(uninterrupted) == 3 * length
     stops = range(1, 2 * length + 1) if "batch" in hook else (length, 2 * length)
     for stop in stops:
         path = tmp_path / f"{hook}-{stop}.ckpt"
         fit(tmp_path / "set", limit, SaveAt(hook, stop, path))
-        assert fit(tmp_path / "set", limit, resume=path) == whole[stop:], f"stopped after {stop} of {length} batches"
+        assert fit(tmp_path / "set", limit, resume=path) == uninterrupted[stop:], f"stopped after {stop} batches"

@@ -1,4 +1,4 @@
-"""Tar shards that other tools write, or that are damaged: one rule of names for `fit`'s two readers and `diagnose`."""
+"""Tar shards that other tools write, or that are damaged, in both readers of `fit` and in `diagnose`."""
 
 import bz2
 import dataclasses
@@ -15,7 +15,7 @@ from shard_sets import GRAY, members, png, write_tar
 
 from sinkablate.config import SourceConfig
 from sinkablate.data.datamodule import ImageData
-from sinkablate.data.layout import DataError
+from sinkablate.data.errors import DataError
 from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource
 from sinkablate.errors import UserError
@@ -42,7 +42,7 @@ def keys(source: SourceConfig) -> dict[str, int]:
 
 
 def diagnosed(path: Path) -> dict[str, bytes | str]:
-    """Bytes of each image that `diagnose` would measure, or the reason why it is skipped."""
+    """Bytes of each image that `diagnose` would measure, or the reason for which it is skipped."""
     read: list[bytes] = []
 
     def prepare(encoded: Encoded) -> torch.Tensor:
@@ -50,19 +50,19 @@ def diagnosed(path: Path) -> dict[str, bytes | str]:
         read.append(encoded.image)
         return torch.zeros(1)
 
-    found: dict[str, bytes | str] = {}
-    for picture in ImageSource(str(path), prepare).start(0):
+    images: dict[str, bytes | str] = {}
+    for image in ImageSource(str(path), prepare).start(0):
         try:
-            picture.load()
-            found[picture.name] = read.pop()
+            image.load()
+            images[image.name] = read.pop()
         except DataError as error:
-            found[picture.name] = error.reason
-    return found
+            images[image.name] = error.reason
+    return images
 
 
-FINE: dict[str, tuple[Members, dict[str, int]]] = {
+VALID: dict[str, tuple[Members, dict[str, int]]] = {
     "dots in names": ([*sample("22", 0, "05.png", "05.cls"), *sample("23", 1, "05.png", "05.cls")], {"22": 0, "23": 1}),
-    "image beside a mask": (
+    "image next to a mask": (
         [*sample("a", 1), ("a.mask.png", png(9)), *sample("b", 2), ("b.depth.png", png(9))],
         {"a": 1, "b": 2},
     ),
@@ -90,45 +90,45 @@ FINE: dict[str, tuple[Members, dict[str, int]]] = {
         {"a": 1, "b": 2},
     ),
 }
-WRONG: dict[str, tuple[Members, str, str]] = {
+INVALID: dict[str, tuple[Members, str, str]] = {
     "several images of one kind": (
         [("22.05.png", png(0)), ("22.06.png", png(1)), ("22.cls", b"1")],
         "several images",
-        "22: one sample holds .05.png, .06.png",
+        "22: the sample is ambiguous, it has .05.png, .06.png",
     ),
     "left and right": (
         [("a.left.png", png(0)), ("a.right.png", png(1)), ("a.cls", b"1")],
         "several images",
-        "a: one sample holds .left.png, .right.png",
+        "a: the sample is ambiguous, it has .left.png, .right.png",
     ),
     "two formats": ([("a.png", png(0)), ("a.jpg", png(1)), ("a.cls", b"1")], "several images", ".png, .jpg"),
     "the same names again": ([*sample("a", 1), *sample("a", 2)], "key given twice", "a.cls"),
     "the same key later": ([*sample("a", 1), *sample("b", 2), *sample("a", 3)], "key given twice", "a: the key"),
-    "no label": ([("a.png", png(0)), ("a.txt", b"1")], "no image or no label", "a: needs an image and a .cls"),
-    "no image": ([("a.json", b"{}"), ("a.cls", b"1")], "no image or no label", "a: needs an image and a .cls"),
+    "no label": ([("a.png", png(0)), ("a.txt", b"1")], "no image or no label", "a: a sample needs an image and a .cls"),
+    "no image": ([("a.json", b"{}"), ("a.cls", b"1")], "no image or no label", "a: a sample needs an image and a .cls"),
     "a label of words": ([("a.png", png(0)), ("a.cls", b"dog")], "wrong label", "a: the label b'dog'"),
 }
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("case", FINE)
-def test_samples_are_what_webdataset_says(case: str, reader: str, tmp_path: Path) -> None:
-    content, expected = FINE[case]
+@pytest.mark.parametrize("case", VALID)
+def test_samples_follow_the_rule_of_webdataset(case: str, reader: str, tmp_path: Path) -> None:
+    content, expected = VALID[case]
     write_tar(tmp_path / "set.tar", content)
     assert keys(source_of(tmp_path, reader, len(expected))) == expected
 
 
-@pytest.mark.parametrize("case", FINE)
+@pytest.mark.parametrize("case", VALID)
 def test_diagnose_measures_the_same_images(case: str, tmp_path: Path) -> None:
-    content, expected = FINE[case]
+    content, expected = VALID[case]
     write_tar(tmp_path / "set.tar", content)
     assert diagnosed(tmp_path / "set.tar") == {key: png(number) for key, number in expected.items()}
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_sample_is_named_or_skipped_and_counted(case: str, reader: str, tmp_path: Path) -> None:
-    content, reason, said = WRONG[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_sample_is_reported_or_skipped_and_counted(case: str, reader: str, tmp_path: Path) -> None:
+    content, reason, message = INVALID[case]
     content = [*content, *sample("z", 3)]
     write_tar(tmp_path / "set.tar", content)
     count = 4 if case == "the same key later" else 2
@@ -136,34 +136,34 @@ def test_a_wrong_sample_is_named_or_skipped_and_counted(case: str, reader: str, 
     with pytest.raises(DataError) as caught:
         keys(source)
     assert "set.tar" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).count("on_error=skip") == 1
     data = ImageData(dataclasses.replace(source, on_error="skip"), GRAY, batch_size=1)
     data.setup("fit")
-    found = [key for batch in data.val_dataloader() for key in batch.key]
-    assert "z" in found
-    assert len(found) == len(set(found))
-    assert data.account.skipped[reason] >= 1
+    read_keys = [key for batch in data.val_dataloader() for key in batch.key]
+    assert "z" in read_keys
+    assert len(read_keys) == len(set(read_keys))
+    assert data.usage.skipped[reason] >= 1
 
 
 @pytest.mark.parametrize("case", ["several images of one kind", "left and right", "two formats"])
-def test_diagnose_refuses_several_images_of_one_sample(case: str, tmp_path: Path) -> None:
-    content, _, said = WRONG[case]
+def test_diagnose_refuses_a_sample_with_several_images(case: str, tmp_path: Path) -> None:
+    content, _, message = INVALID[case]
     write_tar(tmp_path / "set.tar", content)
-    with pytest.raises(UserError, match=rf"images=.*set.tar.*{said}"):
+    with pytest.raises(UserError, match=rf"images=.*set.tar.*{message}"):
         diagnosed(tmp_path / "set.tar")
 
 
 def test_diagnose_counts_samples_without_an_image_and_keys_given_twice(tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", [("a.json", b"{}"), *sample("b", 2), *sample("c", 3), *sample("b", 4)])
-    pictures = list(ImageSource(str(tmp_path / "set.tar"), lambda _: torch.zeros(1)).start(0))
+    images = list(ImageSource(str(tmp_path / "set.tar"), lambda _: torch.zeros(1)).start(0))
     reasons = []
-    for picture in pictures:
+    for image in images:
         try:
-            picture.load()
+            image.load()
         except DataError as error:
             reasons.append(error.reason)
-    assert [picture.name for picture in pictures] == ["a", "b", "c", "b"]
+    assert [image.name for image in images] == ["a", "b", "c", "b"]
     assert reasons == ["no image or no label", "key given twice"]
 
 
@@ -188,7 +188,7 @@ def test_compressed_shards_are_read(name: str, tmp_path: Path) -> None:
         assert keys(dataclasses.replace(source, train=str(tmp_path), val=str(tmp_path))) == expected
     assert diagnosed(tmp_path / name) == {key: png(number) for key, number in expected.items()}
     (tmp_path / name).write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(DataError, match=rf"{name}: the shard is truncated or no"):
+    with pytest.raises(DataError, match=rf"{name}: the shard is truncated or not"):
         keys(source_of(tmp_path, "indexed", 3, name))
     with pytest.raises(UserError, match=rf"images=.*{name}: the shard (cannot be read|is truncated)"):
         diagnosed(tmp_path / name)
@@ -197,14 +197,14 @@ def test_compressed_shards_are_read(name: str, tmp_path: Path) -> None:
 def test_zstandard_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "set.tar.zst").write_bytes(b"x")
     for reader in READERS:
-        with pytest.raises(UserError, match=r"data.source.train=.*set.tar.zst: Zstandard is not read"):
+        with pytest.raises(UserError, match=r"data.source.train=.*set.tar.zst: Zstandard is not supported"):
             keys(source_of(tmp_path, reader, 1, "set.tar.zst"))
-    with pytest.raises(UserError, match=r"images=.*set.tar.zst: Zstandard is not read"):
+    with pytest.raises(UserError, match=r"images=.*set.tar.zst: Zstandard is not supported"):
         diagnosed(tmp_path / "set.tar.zst")
 
 
 @pytest.mark.parametrize("content", [bytes(10_240), b"", b"not a tar\n" * 200])
-def test_a_tar_of_nothing_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_empty_tar_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(content)
     with pytest.raises(UserError, match=r"empty.tar"):
         keys(source_of(tmp_path, "indexed", 0, "empty.tar"))
@@ -212,14 +212,14 @@ def test_a_tar_of_nothing_is_named(content: bytes, tmp_path: Path) -> None:
         keys(source_of(tmp_path, "stream", 1, "empty.tar"))
 
 
-def test_diagnose_notices_a_tar_that_is_cut_between_two_samples(tmp_path: Path) -> None:
+def test_diagnose_detects_a_tar_that_is_truncated_between_two_samples(tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 4))
     (tmp_path / "set.tar").write_bytes((tmp_path / "set.tar").read_bytes()[: 2048 * 2])
     with pytest.raises(UserError, match=r"images=.*set.tar: the shard is truncated"):
         diagnosed(tmp_path / "set.tar")
 
 
-def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
+def test_links_folders_and_devices_are_ignored(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
         for name, kind in (
             ("a.png", tarfile.SYMTYPE),
@@ -270,7 +270,7 @@ COUNTS = ["3.0", "2.5", "-1", "true", '"3"', "null", "[3]", "1e999", "NaN", "9" 
 @pytest.mark.parametrize(
     "form", ['{"shards": {"set.tar": %s}}', '{"splits": {"train": {"filenames": ["set.tar"], "shard_lengths": [%s]}}}']
 )
-def test_a_count_that_cannot_be_is_refused_by_name(form: str, count: str, tmp_path: Path) -> None:
+def test_an_impossible_count_is_refused_by_name(form: str, count: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)
     name = "manifest.json" if form.startswith('{"shards"') else "_info.json"
@@ -297,7 +297,7 @@ def test_a_count_that_cannot_be_is_refused_by_name(form: str, count: str, tmp_pa
         '{"shards": {"set.tar": 3}, "classes": 4}',
     ],
 )
-def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_refused_by_name(content: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)
     (tmp_path / "manifest.json").write_text(content)

@@ -14,7 +14,7 @@ from shard_sets import png
 from sinkablate.config import ImageConfig, SourceConfig
 from sinkablate.data import embedded
 from sinkablate.data.datamodule import ImageData
-from sinkablate.data.layout import expand
+from sinkablate.data.locations import expand_location
 from sinkablate.data.shards import write_shards
 from sinkablate.errors import UserError
 
@@ -62,13 +62,13 @@ def test_written_shards_are_read_back(folder: Path, tmp_path: Path, reader: str,
     )
     data = ImageData(source, ImageConfig(size=8, mean=(0.0,), std=(1.0,)), batch_size=4)
     data.setup("fit")
-    seen = _labels_and_pixels(data)
+    from_shards = _labels_and_pixels(data)
     from_folder = SourceConfig(format="folder", train=str(folder), val=str(folder), num_classes=2)
     data = ImageData(from_folder, ImageConfig(size=8, mean=(0.0,), std=(1.0,)), batch_size=4)
     data.setup("fit")
     expected = _labels_and_pixels(data)
-    assert sorted(seen) == sorted(expected)
-    assert [label for label, _ in seen] != [label for label, _ in expected], "classes are mixed within shards"
+    assert sorted(from_shards) == sorted(expected)
+    assert [label for label, _ in from_shards] != [label for label, _ in expected], "classes are mixed within shards"
 
 
 def _labels_and_pixels(data: ImageData) -> list[tuple[int, bytes]]:
@@ -92,13 +92,13 @@ def test_idx_files_become_two_balanced_splits(tmp_path: Path) -> None:
             assert all(member.mtime == member.uid == member.gid == 0 for member in tar)
             labels += [int(tar.extractfile(m).read()) for m in tar if m.name.endswith(".cls")]  # type: ignore[union-attr]
     assert np.bincount(labels).tolist() == [6, 6, 6]
-    with pytest.raises(UserError, match="class 0 has 3 images, 4 are asked for"):
+    with pytest.raises(UserError, match="val_per_class=4: class 0 has only 3 images"):
         write_shards(str(tmp_path / "src"), str(tmp_path / "more"), split="val", val_per_class=4)
     assert not (tmp_path / "more").exists()
 
 
-def test_nothing_is_overwritten_and_wrong_sources_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="src exists and is not an empty directory"):
+def test_nothing_is_overwritten_and_invalid_sources_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="src: already exists and is not an empty directory"):
         write_shards(str(folder), str(folder))
     with pytest.raises(UserError, match="nowhere: no such directory"):
         write_shards(str(tmp_path / "nowhere"), str(tmp_path / "out"))
@@ -109,17 +109,17 @@ def test_nothing_is_overwritten_and_wrong_sources_are_named(folder: Path, tmp_pa
     with pytest.raises(UserError, match="t10k-images-idx3-ubyte"):
         write_shards(str(tmp_path / "hollow"), str(tmp_path / "out"))
     (tmp_path / "hollow" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x03cut short here"))
-    with pytest.raises(UserError, match="not a whole IDX file"):
+    with pytest.raises(UserError, match="not a complete IDX file"):
         write_shards(str(tmp_path / "hollow"), str(tmp_path / "out"), split="train")
 
 
-def test_the_verb_does_not_import_torch() -> None:
+def test_the_command_does_not_import_torch() -> None:
     heavy = ("torch", "lightning", "webdataset")
     code = f"import sys, sinkablate.data.shards; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_embedded_set_is_small_and_carries_its_licence() -> None:
+def test_the_embedded_set_is_small_and_includes_its_license() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir() if path.is_file()) <= 8 * 2**20
     assert "MIT License" in (EMBEDDED / "LICENSE").read_text()
     assert "Zalando SE" in (EMBEDDED / "LICENSE").read_text()
@@ -127,7 +127,7 @@ def test_the_embedded_set_is_small_and_carries_its_licence() -> None:
 
 
 @pytest.mark.parametrize("split", ["val", pytest.param("train", marks=pytest.mark.slow)])
-def test_the_embedded_set_is_what_its_readme_says(fashion_mnist: Path, tmp_path: Path, split: str) -> None:
+def test_the_embedded_set_can_be_reproduced_as_its_readme_says(fashion_mnist: Path, tmp_path: Path, split: str) -> None:
     out = tmp_path / "out"
     counts = write_shards(str(fashion_mnist), str(out), split=split, train_per_class=1000, val_per_class=200)  # type: ignore[arg-type]
     shipped = json.loads((EMBEDDED / "manifest.json").read_text())["shards"]
@@ -138,18 +138,18 @@ def test_the_embedded_set_is_what_its_readme_says(fashion_mnist: Path, tmp_path:
 
 
 def _samples(tar: tarfile.TarFile) -> list[tuple[str, bytes]]:
-    """Names with labels or pixels, not packed bytes: those depend on the version of zlib."""
-    found = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
-    return [(n, data if n.endswith(".cls") else Image.open(io.BytesIO(data)).tobytes()) for n, data in found]
+    """Names with labels or pixels; the compressed bytes depend on the version of zlib."""
+    contents = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    return [(n, data if n.endswith(".cls") else Image.open(io.BytesIO(data)).tobytes()) for n, data in contents]
 
 
 def test_a_file_named_like_a_command_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = "pipe:touch executed #0.tar"
     (tmp_path / name).touch()
-    assert expand("*.tar", "key") == expand(f"file:{name}", "key") == [f"./{name}"]
+    assert expand_location("*.tar", "key") == expand_location(f"file:{name}", "key") == [f"./{name}"]
 
 
-def test_a_range_that_no_disk_holds_is_refused() -> None:
-    with pytest.raises(UserError, match=r"key=.*names more than 1,000,000 shards"):
-        expand("train-{0..999999999}.tar", "key")
+def test_a_range_of_too_many_shards_is_refused() -> None:
+    with pytest.raises(UserError, match=r"key=.*: more than 1,000,000 shards"):
+        expand_location("train-{0..999999999}.tar", "key")

@@ -1,4 +1,4 @@
-"""What `shards` makes of folders and files as people have them: it packs images alone, or says in a line why not."""
+"""`shards` on folders and files as people have them: it packs the images, or explains in one line why it cannot."""
 
 import gzip
 import json
@@ -88,21 +88,21 @@ def packed_idx(root: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
-    "no image per class": (two_classes, "--train_per_class 0", ["train_per_class must be at least 1, got 0"]),
-    "fewer than none": (two_classes, "--train_per_class -1", ["train_per_class must be at least 1, got -1"]),
-    "no validation image": (two_classes, "--val_per_class 0", ["val_per_class must be at least 1"]),
-    "more than there are": (two_classes, "--train_per_class 3", ["class bird has 2 images, 3 are asked for"]),
-    "negative seed": (two_classes, "--seed -1", ["seed must be at least 0, got -1"]),
-    "no sample per shard": (two_classes, "--samples_per_shard 0", ["samples_per_shard must be at least 1"]),
+    "no image per class": (two_classes, "--train_per_class 0", ["train_per_class=0: must be at least 1"]),
+    "fewer than none": (two_classes, "--train_per_class -1", ["train_per_class=-1: must be at least 1"]),
+    "no validation image": (two_classes, "--val_per_class 0", ["val_per_class=0: must be at least 1"]),
+    "more than there are": (two_classes, "--train_per_class 3", ["train_per_class=3: class bird has only 2 images"]),
+    "negative seed": (two_classes, "--seed -1", ["seed=-1: must be at least 0"]),
+    "no sample per shard": (two_classes, "--samples_per_shard 0", ["samples_per_shard=0: must be at least 1"]),
     "seed in words": (two_classes, "--seed one", ["seed"]),
     "unknown split": (two_classes, "--split dev", ["split"]),
     "unknown key": (two_classes, "--seeds 1", ["seeds"]),
-    "scripts": (scripts, "", ["holds 2 images among 6 other files", "6 not an image that can be read (.py)"]),
-    "scripts around one folder": (one_folder_of_scripts, "", ["holds 1 images among 3 other files"]),
-    "no validation set": (bare_train, "", ["holds the folders train, which are splits", "/train"]),
+    "scripts": (scripts, "", ["contains 2 images among 6 other files", "6 not an image that can be read (.py)"]),
+    "scripts around one folder": (one_folder_of_scripts, "", ["contains 1 images among 3 other files"]),
+    "no validation set": (bare_train, "", ["its folders (train) are splits", "/train"]),
     "images without folders": (flat, "", ["neither IDX files nor one folder of images per class"]),
-    "empty files": (all_empty, "", ["holds no image", "4 empty file"]),
-    "IDX of no images": (lambda root: idx(root, 0), "--split train", ["train holds no image"]),
+    "empty files": (all_empty, "", ["contains no image", "4 empty file"]),
+    "IDX of no images": (lambda root: idx(root, 0), "--split train", ["train contains no image"]),
     "IDX of other labels": (lambda root: idx(root, 3, 2), "--split train", ["3 images and 2 labels"]),
     "IDX, header alone": (damaged_idx(bytes([0, 0, 8, 3])), "--split train", ["train-images-idx3-ubyte", "IDX"]),
     "IDX, cut header": (damaged_idx(bytes([0, 0, 8, 3, 0, 0, 0])), "--split train", ["train-images-idx3-ubyte"]),
@@ -116,20 +116,20 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
 }
 
 
-def one_line(outcome: Outcome, *says: str) -> None:
+def refused_in_one_line(outcome: Outcome, *phrases: str) -> None:
     assert outcome.code == 2, outcome
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ")
-    for words in says:
-        assert words in line
+    for phrase in phrases:
+        assert phrase in line
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_one_line_and_nothing_written(case: str, tmp_path: Path) -> None:
-    make, words, said = REFUSED[case]
+def test_invalid_input_is_refused_in_one_line_and_nothing_is_written(case: str, tmp_path: Path) -> None:
+    make, words, phrases = REFUSED[case]
     make(tmp_path / "src")
     before = tree(tmp_path)
-    one_line(run("shards", tmp_path / "src", tmp_path / "out", *words.split()), *said)
+    refused_in_one_line(run("shards", tmp_path / "src", tmp_path / "out", *words.split()), *phrases)
     assert tree(tmp_path) == before
     assert sorted(os.listdir(tmp_path)) == ["src"]
 
@@ -144,7 +144,7 @@ def test_hidden_and_empty_files_are_not_packed_and_counted(tmp_path: Path) -> No
     (src / "elk").symlink_to(two_classes(tmp_path / "linked") / "bird")
     outcome = run("shards", src, tmp_path / "out").succeeded()
     assert "6 images in 1 shards" in outcome.out
-    for words in ("train: not packed: ", "1 empty file", "1 unreadable file", "(.txt)"):
+    for words in ("train: files not packed: ", "1 empty file", "1 unreadable file", "(.txt)"):
         assert words in outcome.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == {"shards": {"train-0000.tar": 6}, "classes": ["bird", "cat", "elk"]}
@@ -152,7 +152,7 @@ def test_hidden_and_empty_files_are_not_packed_and_counted(tmp_path: Path) -> No
         assert all(member.size > 0 for member in tar)
 
 
-def test_what_pillow_can_read_is_packed_whatever_its_name_looks_like(tmp_path: Path) -> None:
+def test_every_format_that_pillow_reads_is_packed(tmp_path: Path) -> None:
     src = two_classes(tmp_path / "src")
     for name in ("a.GIF", "b.webp", "c.TIF", "d.avif"):
         picture(src / "cat" / name)
@@ -162,23 +162,23 @@ def test_what_pillow_can_read_is_packed_whatever_its_name_looks_like(tmp_path: P
     assert suffixes == sorted(["png"] * 4 + ["gif", "webp", "tif", "avif"] + ["cls"] * 8)
 
 
-def test_a_source_that_goes_away_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_disappears_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     src = two_classes(tmp_path / "src")
     gone = src / "cat" / "2.png"
     read = Path.read_bytes
 
     def reading(path: Path) -> bytes:
-        gone.unlink(missing_ok=True)  # as if somebody moved it while the others are packed
+        gone.unlink(missing_ok=True)  # as if it were moved while the others are packed
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", reading)
-    one_line(run("shards", src, tmp_path / "out"), str(gone), "cannot be read")
+    refused_in_one_line(run("shards", src, tmp_path / "out"), str(gone), "cannot be read")
     assert sorted(os.listdir(tmp_path)) == ["src"]
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
+    """A file system of 64 KiB, mounted for the test."""
     target = tmp_path / "disk"
     target.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(target)]
@@ -188,18 +188,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(target)], check=True)
 
 
-def test_a_full_disk_and_a_read_only_one(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_or_read_only_disk_is_reported(small_disk: Path, tmp_path: Path) -> None:
     src = two_classes(tmp_path / "src")
     for number in range(80):
         picture(src / "cat" / f"more{number}.png", number)
-    one_line(run("shards", src, small_disk / "out"), str(small_disk / "out"), "No space left")
+    refused_in_one_line(run("shards", src, small_disk / "out"), str(small_disk / "out"), "No space left")
     assert os.listdir(small_disk) == []
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    one_line(run("shards", src, small_disk / "out"), str(small_disk / "out"), "Read-only file system")
+    refused_in_one_line(run("shards", src, small_disk / "out"), str(small_disk / "out"), "Read-only file system")
 
 
-def test_a_long_packing_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sinkablate.data.shards._EVERY_SECONDS", -1)
+def test_a_long_packing_reports_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinkablate.data.shards._PROGRESS_SECONDS", -1)
     outcome = run("shards", two_classes(tmp_path / "src"), tmp_path / "out").succeeded()
     assert "packing: 1 of 4 images" in outcome.err
     shutil.rmtree(tmp_path / "out")

@@ -6,7 +6,7 @@ from timm.data import create_transform
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from sinkablate.config import AugmentConfig, ImageConfig
-from sinkablate.data.samplers import Draw, kept_random_state, seed_everything_from
+from sinkablate.data.samplers import Draw, preserve_random_state, seed_from_draw
 from sinkablate.data.samples import Encoded, decode
 from sinkablate.data.transforms import ToNormalizedTensor, eval_transform, train_transform
 from sinkablate.errors import UserError
@@ -22,14 +22,14 @@ def picture(mode: str, size: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(("mode", "image"), [("L", GRAY), ("RGB", COLOR)])
-def test_normalize_is_torchvisions(mode: str, image: ImageConfig) -> None:
+def test_normalization_equals_torchvision(mode: str, image: ImageConfig) -> None:
     reference = Compose([ToTensor(), Normalize(image.mean, image.std)])(picture(mode, 20))
-    ours = ToNormalizedTensor(image.mean, image.std)(picture(mode, 20))
-    assert ours.is_contiguous()
-    torch.testing.assert_close(ours, reference)
+    tensor = ToNormalizedTensor(image.mean, image.std)(picture(mode, 20))
+    assert tensor.is_contiguous()
+    torch.testing.assert_close(tensor, reference)
 
 
-def test_evaluation_is_timms() -> None:
+def test_the_evaluation_transform_equals_timm() -> None:
     reference = create_transform(
         (3, 32, 32), interpolation="bilinear", mean=COLOR.mean, std=COLOR.std, crop_pct=COLOR.crop_pct
     )
@@ -44,7 +44,7 @@ def test_evaluation_is_timms() -> None:
         AugmentConfig(scale=(0.2, 1.0), auto_augment="rand-m9-n2-mstd0.5"),
     ],
 )
-def test_training_is_timms(augment: AugmentConfig) -> None:
+def test_the_training_transform_equals_timm(augment: AugmentConfig) -> None:
     reference = create_transform(
         (3, 32, 32),
         is_training=True,
@@ -61,14 +61,14 @@ def test_training_is_timms(augment: AugmentConfig) -> None:
     )
     results = []
     for transform in (train_transform(COLOR, augment), reference):
-        with kept_random_state():
-            seed_everything_from(0, Draw(0, 5))
+        with preserve_random_state():
+            seed_from_draw(0, Draw(0, 5))
             results.append(transform(picture("RGB", 50)))
     torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("size", [28, 40, 20])
-def test_no_crop_means_no_change_but_the_size(size: int) -> None:
+def test_without_a_crop_only_the_size_changes(size: int) -> None:
     image = picture("L", size)
     plain = train_transform(GRAY, AugmentConfig(hflip=0.0))(image)
     assert plain.shape == (1, 28, 28)
@@ -85,12 +85,12 @@ def test_no_crop_means_no_change_but_the_size(size: int) -> None:
         AugmentConfig(scale=(0.3, 1.0), vflip=0.5, color_jitter=0.4, reprob=1.0, remode="const"),
     ],
 )
-def test_every_policy_serves_gray_and_color(mode: str, config: ImageConfig, augment: AugmentConfig) -> None:
+def test_every_policy_works_for_gray_and_color_images(mode: str, config: ImageConfig, augment: AugmentConfig) -> None:
     transform = train_transform(config, augment)
     results = []
     for number in range(30):
-        with kept_random_state():
-            seed_everything_from(0, Draw(0, number))
+        with preserve_random_state():
+            seed_from_draw(0, Draw(0, number))
             results.append(transform(picture(mode, config.size)))
     assert {tuple(result.shape) for result in results} == {(config.in_chans, config.size, config.size)}
     assert len({result.numpy().tobytes() for result in results}) > 5

@@ -26,7 +26,7 @@ def handlers() -> Iterator[None]:
     """Leaves the signals as they were."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *signals.SIGNALS)}
     yield
-    signals.forget()
+    signals.reset()
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -51,8 +51,8 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_job_script_that_ignores_signals_until_python_listens(number: int) -> None:
     code = (
-        "import signal; from sinkablate.process import signals; signals.listen()\n"
-        f"signal.raise_signal({int(number)}); print(signals.asked())"
+        "import signal; from sinkablate.process import signals; signals.install_handlers()\n"
+        f"signal.raise_signal({int(number)}); print(signals.received())"
     )
     done = subprocess.run(
         ["bash", "-c", 'trap "" USR1 TERM; exec "$@"', "_", sys.executable, "-c", code],

@@ -12,7 +12,7 @@ import torch
 from running import column, fit, metrics
 
 from sinkablate.callbacks.nan_guard import NanGuard
-from sinkablate.run.checkpoint_files import resumable
+from sinkablate.run.checkpoints import furthest_checkpoint
 
 EPOCHS = ("--trainer.max_epochs=3", "--trainer.limit_train_batches=3", "--diagnostics.every_n_steps=0")
 STEPS = 9
@@ -151,19 +151,19 @@ def checkpoint(run_dir: Path, name: str, step: int, *epoch: int, **more: Any) ->
 def test_the_step_of_a_checkpoint_decides_not_its_time(tmp_path: Path) -> None:
     checkpoint(tmp_path, "previous.ckpt", 3, 1, 1, 1, 0)
     checkpoint(tmp_path, "epoch=1-step=6.ckpt", 6, 2, 2, 2, 1)
-    assert resumable(tmp_path)[0] == tmp_path / "checkpoints" / "epoch=1-step=6.ckpt"
+    assert furthest_checkpoint(tmp_path)[0] == tmp_path / "checkpoints" / "epoch=1-step=6.ckpt"
     copied = checkpoint(tmp_path, "last.ckpt", 6, 2, 2, 2, 1)
-    assert resumable(tmp_path)[0] != copied, "of two that are the same the one with a name of its own"
+    assert furthest_checkpoint(tmp_path)[0] != copied, "of two that are the same the one with a name of its own"
     stopped = checkpoint(tmp_path, "stopped.ckpt", 6, 2, 2, 2, 2)
     checkpoint(tmp_path, "s6.ckpt", 6, 2, 2, 1, 1)
     checkpoint(tmp_path, "nonfinite.ckpt", 8, 3, 3, 2, 2)
-    assert resumable(tmp_path)[0] == stopped, "its epoch was over"
+    assert furthest_checkpoint(tmp_path)[0] == stopped, "its epoch was over"
     further = checkpoint(tmp_path, "last.ckpt", 7, 3, 3, 2, 2)
-    assert resumable(tmp_path) == (further, [])
+    assert furthest_checkpoint(tmp_path) == (further, [])
     alone = checkpoint(tmp_path, "alone.ckpt", 9, 3, 3, 3, 2)
     torch.save({"state_dict": {}, "hyper_parameters": {}, "global_step": 9}, alone)
     further.write_bytes(further.read_bytes()[:50])
-    found, faults = resumable(tmp_path)
+    found, faults = furthest_checkpoint(tmp_path)
     assert found == stopped
     assert [("alone.ckpt" in fault, "last.ckpt" in fault) for fault in faults] == [(True, False), (False, True)]
 

@@ -11,7 +11,7 @@ import yaml
 from reporting import report
 from running import Outcome, run, tree
 
-from sinkablate.run.trust import PATHS, hazards
+from sinkablate.run.trust import PATHS, find_hazards
 
 READERS: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "validate": lambda run, out: ["validate", "--config", run / "config.yaml"],
@@ -202,7 +202,7 @@ def test_a_report_draws_everything_but_the_maps_and_names_are_text_in_it(hostile
 
 
 def test_a_configuration_of_ours_holds_no_hazard(finished: Path) -> None:
-    assert hazards(yaml.safe_load((finished / "config.yaml").read_text())) == []
+    assert find_hazards(yaml.safe_load((finished / "config.yaml").read_text())) == []
 
 
 @pytest.mark.parametrize("task", ["classify", "lejepa", "toy"])

@@ -9,7 +9,7 @@ from running import CONFIGS, fit, run
 from sharing import Once
 
 from sinkablate.data.embedded import EmbeddedRecords
-from sinkablate.data.samples import ErrorPolicy
+from sinkablate.data.errors import ErrorPolicy
 
 PER_CLASS = {"train": 4, "val": 2}
 
@@ -18,7 +18,7 @@ def write_images(root: Path) -> None:
     """Color images of ten classes, in folders train and val of one folder per class."""
     for split, count in PER_CLASS.items():
         left = dict.fromkeys(range(10), count)
-        for sample in EmbeddedRecords(split, num_classes=10, faults=ErrorPolicy("stop")):
+        for sample in EmbeddedRecords(split, num_classes=10, on_error=ErrorPolicy("stop")):
             if left[sample.target]:
                 left[sample.target] -= 1
                 target = root / split / str(sample.target)

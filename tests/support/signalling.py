@@ -27,6 +27,6 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
             patch.setattr(Preemption, "on_before_backward", send)
             yield
     finally:
-        signals.forget()
+        signals.reset()
         for each, handler in handlers.items():
             signal.signal(each, handler)

@@ -1,26 +1,27 @@
-"""A small subset of Fashion-MNIST as WebDataset shards; see the README beside this file."""
+"""A small subset of Fashion-MNIST as WebDataset shards; see the README next to this file."""
 
 from pathlib import Path
 
-from sinkablate.data.samples import Encoded, ErrorPolicy, decode
+from sinkablate.data.errors import ErrorPolicy
+from sinkablate.data.samples import Encoded, decode
 from sinkablate.data.tar_index import TarRecords
 
 EMBEDDED_IMAGES = 10_000
-"""Of the training split."""
+"""Number of images in the training split."""
 
 
 class EmbeddedRecords:
-    """The embedded images, each decoded when it is first read and kept: decoding takes longer than all transforms.
+    """The embedded images. Each is decoded when it is first read and then kept, because decoding is the slowest step.
 
     Args:
         split: `train` (10,000 images) or `val` (2,000).
-        num_classes: Labels must lie below.
-        faults: What an unreadable shard does.
+        num_classes: Number of classes; labels must be smaller.
+        on_error: What happens at an unreadable shard.
     """
 
-    def __init__(self, split: str, *, num_classes: int, faults: ErrorPolicy) -> None:
+    def __init__(self, split: str, *, num_classes: int, on_error: ErrorPolicy) -> None:
         shards = sorted(str(path) for path in Path(__file__).parent.glob(f"{split}-*.tar.gz"))
-        self._records = TarRecords(shards, num_classes=num_classes, faults=faults)
+        self._records = TarRecords(shards, num_classes=num_classes, on_error=on_error)
         self._decoded: dict[int, Encoded] = {}
 
     def __len__(self) -> int:

@@ -1,0 +1,42 @@
+"""Checks of the arguments of the data module that concern more than one group of keys."""
+
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
+from sinkablate.errors import UserError
+from sinkablate.process.cpus import usable_cpus
+
+
+def check_arguments(
+    source: SourceConfig, image: ImageConfig, augment: AugmentConfig, views: ViewsConfig, numbers: dict[str, int]
+) -> None:
+    """Check the arguments of `ImageData`.
+
+    Args:
+        source: As in `ImageData`.
+        image: As in `ImageData`.
+        augment: As in `ImageData`.
+        views: As in `ImageData`.
+        numbers: `batch_size`, `eval_batch_size`, `num_workers` and `seed`.
+
+    Raises:
+        UserError: A number is out of range, or two groups contradict each other.
+    """
+    for name, value in numbers.items():
+        minimum = 1 if name.endswith("batch_size") else 0
+        if value < minimum:
+            raise UserError(f"data.{name}={value}: must be at least {minimum}")
+    max_workers = max(64, 4 * usable_cpus())
+    if numbers["num_workers"] > max_workers:
+        raise UserError(
+            f"data.num_workers={numbers['num_workers']}: too many for the {usable_cpus()} CPUs available; use at most "
+            f"{max_workers}"
+        )
+    if views.count > 1 and views.blur_size // 2 >= image.size:
+        raise UserError(
+            f"data.views.blur_size={views.blur_size}: too wide for images of {image.size} pixels "
+            f"(data.image.size); use at most {2 * image.size - 1}"
+        )
+    if source.reader == "stream" and augment.aug_repeats > 1:
+        raise UserError(
+            f"data.augment.aug_repeats={augment.aug_repeats}: a stream reads each image once; set "
+            "data.source.reader=indexed, or aug_repeats=1"
+        )
