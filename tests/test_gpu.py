@@ -14,7 +14,7 @@ from families import FAMILIES, family, pictures
 from polars.testing import assert_series_equal
 from running import CONFIGS, ROOT, column, fit, heads, quick_fit, run, spawn
 from torch import nn
-from variants import livelier, make, mechanisms, noise
+from variants import make, mechanisms, noise, perturbed
 
 from sinkablate.config import BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import measurement_mode
@@ -172,8 +172,8 @@ def test_a_mechanism_trains_in_bfloat16(name: str) -> None:
     """Loss, logits and gradients of the fused kernels under autocast against float64 on the CPU."""
     config: BackboneConfig = MECHANISMS[name]
     images, targets = noise(8, 1, 28, 28), torch.arange(8)
-    exact = livelier(make(config)).double()
-    mixed = livelier(make(config)).cuda()
+    exact = perturbed(make(config)).double()
+    mixed = perturbed(make(config)).cuda()
     F.cross_entropy(exact(images.double()), targets).backward()
     with torch.autocast("cuda", torch.bfloat16):
         logits = mixed(images.cuda())
@@ -190,7 +190,7 @@ def test_a_mechanism_trains_in_bfloat16(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOME_MECHANISMS)
 def test_a_mechanism_computes_what_it_does_on_the_cpu(name: str) -> None:
-    model, images = livelier(make(MECHANISMS[name])).double(), noise(4, 1, 28, 28, dtype=torch.float64)
+    model, images = perturbed(make(MECHANISMS[name])).double(), noise(4, 1, 28, 28, dtype=torch.float64)
     logits = model(images)
     torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), logits, rtol=1e-9, atol=1e-9)
 

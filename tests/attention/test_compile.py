@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig
 
@@ -44,7 +44,7 @@ def agree(model: nn.Module, compiled: Any, x: Tensor) -> None:
 @pytest.mark.parametrize("fields", AXES, ids=str)
 def test_compiled_equals_eager(fields: dict[str, Any]) -> None:
     torch._dynamo.reset()
-    model = livelier(make(depth=1, registers=2, attention=AttentionConfig(**fields)))
+    model = perturbed(make(depth=1, registers=2, attention=AttentionConfig(**fields)))
     agree(model, torch.compile(model, backend="aot_eager", fullgraph=True), noise(2, 1, 28, 28))
 
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from variants import livelier, make, mechanisms, noise, set_fused
+from variants import make, mechanisms, noise, perturbed, set_fused
 
 from sinkablate.config import AttentionConfig, BackboneConfig
 
@@ -20,7 +20,7 @@ def test_the_product_is_complete() -> None:
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_equals_explicit(mechanism: BackboneConfig, dtype: torch.dtype, limit: float) -> None:
-    model = livelier(make(mechanism)).to(dtype).eval()
+    model = perturbed(make(mechanism)).to(dtype).eval()
     if mechanism.attention.score == "softmax":
         assert all(block.attn.fused_attn for block in model.blocks)
     twin = deepcopy(model)
@@ -46,7 +46,7 @@ def test_gradients_at_init_are_finite_and_alive(mechanism: BackboneConfig, preci
 
 
 def test_state_dict_round_trips(mechanism: BackboneConfig) -> None:
-    model, other = livelier(make(mechanism)).eval(), make(mechanism, seed=1).eval()
+    model, other = perturbed(make(mechanism)).eval(), make(mechanism, seed=1).eval()
     assert not torch.equal(model(IMAGES), other(IMAGES))
     other.load_state_dict(model.state_dict())
     assert torch.equal(model(IMAGES), other(IMAGES))

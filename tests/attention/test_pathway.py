@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from variants import SMALL, livelier, make, noise
+from variants import SMALL, make, noise, perturbed
 
 from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import FLOOR, GlobalPathway, PathwayBlock, common_mode
@@ -57,14 +57,14 @@ def test_it_starts_half_open_and_small() -> None:
 
 @pytest.mark.parametrize("attention", [AttentionConfig(), AttentionConfig(gate="headwise", sink="zero")])
 def test_a_block_adds_it_before_the_mlp_and_keeps_the_rest(attention: AttentionConfig) -> None:
-    plain = livelier(make(attention=attention)).double().eval()
+    plain = perturbed(make(attention=attention)).double().eval()
     model = make(attention=attention, pathway=PathwayConfig(kind="global")).double().eval()
     model.load_state_dict(plain.state_dict(), strict=False)
     for block in model.blocks:
         block.pathway.proj.weight.data.zero_()
     images = noise(2, 1, 28, 28, dtype=torch.float64)
     assert torch.equal(model(images), plain(images))
-    block = livelier(model.blocks[1])
+    block = perturbed(model.blocks[1])
     x = noise(2, 17, 40, dtype=torch.float64)
     normed = block.norm1(x)
     mid = x + block.ls1(block.attn(normed)) + block.pathway(normed)
@@ -160,7 +160,7 @@ def updates(model: torch.nn.Module, *, gated: bool) -> list[Tensor]:
 @pytest.mark.parametrize("skip", [0, 1])
 def test_it_is_the_mean_over_the_penalized_blocks(skip: int, before_gate: bool) -> None:
     attention = AttentionConfig(gate="headwise")
-    model = livelier(make(attention=attention, init_values=1.0, pathway=PathwayConfig(kind="global")))
+    model = perturbed(make(attention=attention, init_values=1.0, pathway=PathwayConfig(kind="global")))
     expected = torch.stack([common_mode(o) for o in updates(model, gated=not before_gate)[skip:]]).mean()
     penalty = CommonModePenalty(model, CommonModeConfig(weight=1.0, skip=skip, before_gate=before_gate))
     model.eval()(noise(1, 1, 28, 28, seed=5))  # an evaluation in between is not collected

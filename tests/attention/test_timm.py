@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.layers import Attention as TimmAttention
 from torch import nn
-from variants import livelier, noise, set_fused
+from variants import noise, perturbed, set_fused
 
 from sinkablate.attention.module import Attention
 from sinkablate.config import AttentionConfig
@@ -24,7 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def pair(name: str) -> tuple[Any, Any]:
     """timm's model and the same with our module in the default configuration."""
-    timms = livelier(timm.create_model(depth=2, num_classes=3, **FAMILIES[name]))
+    timms = perturbed(timm.create_model(depth=2, num_classes=3, **FAMILIES[name]))
     ours = deepcopy(timms)
     for block in ours.blocks:
         block.attn = Attention.from_timm(block.attn, AttentionConfig())

@@ -76,8 +76,8 @@ EARLY = {
     "group in a file": ("fit --config group.yaml", "group.yaml: modell: ", "did you mean model?"),
     "no file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
     "not YAML": ("plan --config=syntax.yaml", "config=syntax.yaml: not a YAML file (", "line 2)"),
-    "finished run": ("fit --config good.yaml --run_dir done", "run_dir=done holds a finished run", "--overwrite"),
-    "unfinished run": ("fit --run_dir=unfinished", "run_dir=unfinished holds an unfinished run", "--overwrite"),
+    "finished run": ("fit --config good.yaml --run_dir done", "run_dir=done: contains a finished run", "--overwrite"),
+    "unfinished run": ("fit --run_dir=unfinished", "run_dir=unfinished: contains an unfinished run", "--overwrite"),
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
@@ -19,7 +19,7 @@ IMAGES, BLOCKS, HEADS = 11, 3, 4
 def records(gate: bool = False, registers: int = 2, planted: bool = True) -> Records:
     """(11, 3, 4) measurements; where `planted`, routing, ratios, ranks and places are drawn over all verdicts."""
     attention = AttentionConfig(gate="headwise") if gate else AttentionConfig()
-    model = livelier(make(depth=BLOCKS, registers=registers or None, attention=attention))
+    model = perturbed(make(depth=BLOCKS, registers=registers or None, attention=attention))
     found, _ = probe(model, noise(IMAGES, 1, 28, 28), np.arange(IMAGES), T)
     assert found.heads["mass"].shape == (IMAGES, BLOCKS, HEADS)
     return replace(found, heads=found.heads | _planted(found)) if planted else found

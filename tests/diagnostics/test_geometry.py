@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from families import family
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig
 from sinkablate.diagnostics.geometry import query_key_spectrum, spectral_spikes
@@ -84,7 +84,7 @@ def test_chosen_blocks_come_in_the_order_given(chosen: list[int]) -> None:
     "fields", [{}, {"gate": "headwise"}, {"gate": "elementwise"}, {"sink": "zero"}, {"score": "sigmoid"}], ids=str
 )
 def test_our_own_mechanisms(fields: dict[str, str]) -> None:
-    model = livelier(make(attention=AttentionConfig(**fields), registers=2))  # type: ignore[arg-type]
+    model = perturbed(make(attention=AttentionConfig(**fields), registers=2))  # type: ignore[arg-type]
     heads = model.blocks[0].attn.num_heads
     blocks = [(*block.attn.qkv.weight.chunk(3)[:2], block.norm1.weight) for block in model.blocks]
     for found, right in zip(spectral_spikes(model, [0, 1]), expected(blocks, heads), strict=True):

@@ -10,11 +10,11 @@ import torch
 from families import hook_count
 from PIL import Image
 from tapping import tapped
-from variants import livelier, noise
+from variants import noise, perturbed
 
 transformers = pytest.importorskip("transformers")
 
-from hugging_face import MODELS, SIZE, pour, untrained  # noqa: E402
+from hugging_face import MODELS, SIZE, copy_weights, untrained  # noqa: E402
 
 from sinkablate.config import ThresholdConfig  # noqa: E402
 from sinkablate.diagnose.hugging_face import load_hugging_face  # noqa: E402
@@ -49,7 +49,7 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 def sharp(name: str, **fields: Any) -> Any:
     """A small random model of timm whose heads look somewhere."""
     torch.manual_seed(0)
-    model = livelier(timm.create_model(name, **{**SHARED, **fields})).eval()
+    model = perturbed(timm.create_model(name, **{**SHARED, **fields})).eval()
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight[: 2 * SHARED["embed_dim"]] *= 5
@@ -93,7 +93,7 @@ def test_the_weights_are_those_of_the_explicit_path(name: str) -> None:
 def test_equal_to_timm_on_the_same_weights(name: str) -> None:
     theirs, ours, fields = PAIRS[name]
     source, target = sharp(theirs, **ours), untrained(name, lively=False, **fields)
-    pour(source, target)
+    copy_weights(source, target)
     images = noise(3, 3, 32, 32)
     expected, found = measured(source, images), measured(target, images)
     assert found.layout == expected.layout
@@ -125,7 +125,7 @@ def test_equal_to_timm_on_real_weights(dinov2: Any) -> None:
         patch_size=14,
         layer_norm_eps=1e-6,
     )
-    pour(source, target)
+    copy_weights(source, target)
     images = noise(2, 3, 112, 112)
     expected, found = measured(source.eval(), images), measured(target, images)
     for quantity in ("mass", "routed_frac", "ratio_out", "ratio_head", "stable_rank", "rel_update", "sink_idx"):

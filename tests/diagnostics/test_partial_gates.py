@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig, ThresholdConfig
 from sinkablate.diagnostics.labels import label_all, qualified_all
@@ -24,7 +24,7 @@ def test_gated_blocks_are_measured_and_the_others_equal_their_plain_numbers(
     layer: int, position: Any, prefix: str, of: str
 ) -> None:
     gate = AttentionConfig(gate="headwise", gate_position=position)
-    model = livelier(make(**SHAPE | {"layers": (layer,)}, attention=gate))
+    model = perturbed(make(**SHAPE | {"layers": (layer,)}, attention=gate))
     check(model, noise(1, 1, 28, 28))
     heads = probe(model, noise(4, 1, 28, 28), np.arange(4), T)[0].heads
     gated = layer % 3
@@ -34,7 +34,7 @@ def test_gated_blocks_are_measured_and_the_others_equal_their_plain_numbers(
 
 
 def test_effective_labels_and_scalars_exist() -> None:
-    model = livelier(make(**SHAPE, attention=AttentionConfig(gate="headwise")))
+    model = perturbed(make(**SHAPE, attention=AttentionConfig(gate="headwise")))
     records = probe(model, noise(4, 1, 28, 28), np.arange(4), T)[0]
     labels = label_all(records, T)
     for name in ("causal", "lejepa", "def1_0.5", "adaptive"):
@@ -44,7 +44,7 @@ def test_effective_labels_and_scalars_exist() -> None:
 
 
 def test_an_effective_broadcast_is_qualified_by_what_passes_the_gate() -> None:
-    model = livelier(make(**SHAPE, attention=AttentionConfig(gate="headwise")))
+    model = perturbed(make(**SHAPE, attention=AttentionConfig(gate="headwise")))
     records = probe(model, noise(4, 1, 28, 28), np.arange(4), T)[0]
     records.heads["rel_update"][:] = 0.5
     records.heads["gated_rel_update"][:] = 0.001

@@ -11,7 +11,7 @@ from tapping import tapped
 from timm.layers import Attention as TimmAttention
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.diagnostics.tap import MAX_REBUILD_ERROR
@@ -132,7 +132,7 @@ class _GatedTimmAttention(TimmAttention):
 
 
 def test_timms_own_gate() -> None:
-    model = livelier(
+    model = perturbed(
         timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=0, attn_layer=_GatedTimmAttention)
     ).eval()
     views, _, errors = tapped(model, noise(2, 3, 32, 32))
@@ -143,7 +143,7 @@ def test_timms_own_gate() -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_every_mechanism_of_ours(mechanism: BackboneConfig, fused: bool) -> None:
-    model = livelier(make(mechanism)).eval()
+    model = perturbed(make(mechanism)).eval()
     for block in model.blocks:
         block.attn.fused_attn = fused
     config = mechanism.attention
@@ -165,7 +165,7 @@ def test_every_mechanism_of_ours(mechanism: BackboneConfig, fused: bool) -> None
 
 
 def test_a_pathway_beside_attention_is_part_of_the_rebuild() -> None:
-    model = livelier(make(attention=AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))).eval()
+    model = perturbed(make(attention=AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))).eval()
     _, _, errors = tapped(model, noise(2, 1, 28, 28))
     assert max(errors.values()) < 1e-5
     block = model.blocks[0]

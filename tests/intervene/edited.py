@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from variants import SMALL, livelier, make
+from variants import SMALL, make, perturbed
 
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
@@ -36,7 +36,7 @@ MECHANISMS = {
 
 
 def own(config: AttentionConfig, **fields: Any) -> Any:
-    return livelier(make(BackboneConfig(**SMALL, attention=config, **fields))).eval()
+    return perturbed(make(BackboneConfig(**SMALL, attention=config, **fields))).eval()
 
 
 def plan_of(model: Any, images: Tensor, heads: list[Head], rule: str = "adaptive", seed: int = 0) -> Plan:

@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of a closed terminal: what can be saved is saved, and one line says how it ended."""
+"""Ctrl-C and the signals of a closed terminal: a run saves itself, and one line says how the command ended."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TWO_EPOCHS = ("--trainer.max_epochs=2", "--diagnostics.every_n_steps=0")
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Leaves the signals as they were."""
+    """Restores the signal handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *signals.SIGNALS)}
     yield
     signals.reset()
@@ -32,7 +32,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDS)
-def test_a_run_that_is_told_to_stop_in_its_first_epoch_saves_itself(number: int, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_in_its_first_epoch_saves_itself(number: int, tmp_path: Path) -> None:
     with signal_at(0, number):
         stopped = fit(tmp_path / "run", *TWO_EPOCHS)
     name = signal.Signals(number).name
@@ -49,7 +49,7 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_job_script_that_ignores_signals_until_python_listens(number: int) -> None:
+def test_signals_that_the_job_script_ignores_are_handled(number: int) -> None:
     code = (
         "import signal; from sinkablate.process import signals; signals.install_handlers()\n"
         f"signal.raise_signal({int(number)}); print(signals.received())"

@@ -1,4 +1,4 @@
-"""A run that is stopped by a signal, at any step, saves itself, exits with 75 and goes on as if never stopped."""
+"""A run that a signal stops, at any step, saves itself, exits with 75 and resumes as if never stopped."""
 
 import json
 import os
@@ -34,13 +34,13 @@ CONFIG = [CONFIGS / "gate_reg.yaml"]
 
 
 def state(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    return found
+    checkpoint: dict[str, Any] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that was never stopped."""
+    """An uninterrupted run; tests must not change it."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     fit(run_dir, *ARGS, configs=CONFIG).succeeded()
     return run_dir
@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that a signal stopped in its second epoch; to be read, not to be changed."""
+    """A run that a signal stopped in its second epoch; tests must not change it."""
     run_dir = tmp_path_factory.mktemp("interrupted") / "run"
     with signal_at(5):
         assert resumed(run_dir).code == 75
@@ -56,7 +56,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def same_run(one: Path, other: Path) -> None:
-    """The same weights, averages, optimizer, metrics and per-head tables, to the last bit."""
+    """Check that two runs have the same weights, history, metrics and per-head tables, to the last bit."""
     first, second = state(one), state(other)
     for name, tensor in first["state_dict"].items():
         assert torch.equal(second["state_dict"][name], tensor), name
@@ -75,26 +75,26 @@ def resumed(run_dir: Path, *args: str) -> Outcome:
 @pytest.mark.parametrize(
     ("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1), (3, signal.SIGTERM), (6, signal.SIGTERM)]
 )
-def test_a_signal_at_any_step_changes_nothing(step: int, number: int, whole: Path, tmp_path: Path) -> None:
-    """The first step, the last of an epoch, which is measured and validated too, and one within an epoch."""
+def test_a_signal_at_any_step_does_not_change_the_results(step: int, number: int, whole: Path, tmp_path: Path) -> None:
+    """The first step, the last of an epoch (which is also measured and validated), and one within an epoch."""
     run_dir = tmp_path / "run"
     with signal_at(step, number):
         stopped = resumed(run_dir)
-    assert (stopped.code, "nothing to go on from" in stopped.err) == (75, True)
+    assert (stopped.code, "starting from scratch" in stopped.err) == (75, True)
     marker = json.loads((run_dir / "PREEMPTED").read_text())
     assert marker == {"signal": signal.Signals(number).name, "step": step + 1}
     assert f"at step {step + 1}" in stopped.out
     assert not (run_dir / "DONE").exists()
     assert state(run_dir)["global_step"] == step + 1
-    going_on = resumed(run_dir).succeeded()
-    assert "going on from" in going_on.err
+    again = resumed(run_dir).succeeded()
+    assert "resuming from" in again.err
     same_run(whole, run_dir)
     assert (run_dir / "DONE").exists()
     assert not (run_dir / "PREEMPTED").exists()
     assert json.loads((run_dir / "summary.json").read_text())["restarts"] == 1
 
 
-def test_accumulation_is_not_cut_in_two(tmp_path: Path) -> None:
+def test_a_run_is_not_stopped_between_accumulated_batches(tmp_path: Path) -> None:
     accumulated = ("--trainer.accumulate_grad_batches=2", "--data.num_workers=1")
     fit(tmp_path / "whole", *ARGS, *accumulated, configs=CONFIG).succeeded()
     with signal_at(1):  # in the first of the two batches of step 2
@@ -113,7 +113,7 @@ def test_a_signal_in_the_last_step_lets_the_run_finish(whole: Path, tmp_path: Pa
 def test_a_finished_run_is_left_alone(whole: Path) -> None:
     before = (whole / "summary.json").stat().st_mtime_ns
     again = resumed(whole).succeeded()
-    assert "holds a finished run: nothing to do" in again.err
+    assert "contains the finished run; nothing to do" in again.err
     assert (whole / "summary.json").stat().st_mtime_ns == before
 
 
@@ -141,22 +141,22 @@ def test_a_signal_during_the_imports_stops_the_run_at_its_first_step(tmp_path: P
     assert json.loads((run_dir / "PREEMPTED").read_text()) == {"signal": "SIGUSR1", "step": 0}
 
 
-def test_a_damaged_checkpoint_is_passed_over(whole: Path, interrupted: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_ignored(whole: Path, interrupted: Path, tmp_path: Path) -> None:
     run_dir = Path(shutil.copytree(interrupted, tmp_path / "run", symlinks=True))
     stopped = run_dir / "checkpoints" / "stopped.ckpt"
     stopped.write_bytes(stopped.read_bytes()[:1000])
-    going_on = resumed(run_dir).succeeded()
-    assert "passed over: " in going_on.err
-    assert "stopped.ckpt: truncated" in going_on.err
+    again = resumed(run_dir).succeeded()
+    assert "checkpoint ignored: " in again.err
+    assert "stopped.ckpt: truncated" in again.err
     same_run(whole, run_dir)
 
 
-def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "run" / "checkpoints" / "foreign.ckpt")
-    begun = resumed(tmp_path / "run").succeeded()
-    assert "foreign.ckpt: not a checkpoint of a run" in begun.err
-    assert "a fresh start" in begun.err
+    started = resumed(tmp_path / "run").succeeded()
+    assert "foreign.ckpt: not a checkpoint of a run" in started.err
+    assert "starting from scratch" in started.err
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_a_checkpoint_of_something_else_is_passed_over(tmp_path: Path) -> None:
         (("--trainer.accumulate_grad_batches=2",), "trainer.accumulate_grad_batches=2 differs from the checkpoint's 1"),
     ],
 )
-def test_another_run_does_not_go_on_from_it(args: tuple[str, ...], line: str, interrupted: Path) -> None:
+def test_a_run_with_other_settings_does_not_resume_from_it(args: tuple[str, ...], line: str, interrupted: Path) -> None:
     refused = resumed(interrupted, *args)
     assert (refused.code, line in refused.err) == (2, True), refused.err
 
 
 @pytest.fixture
 def full_disk() -> Iterator[Any]:
-    """Lets no file grow beyond a size."""
+    """Limits the size of files."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -185,7 +185,7 @@ def full_disk() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_a_full_disk_leaves_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     policy: str, tmp_path: Path, full_disk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "run"
@@ -201,13 +201,13 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert state(run_dir)["global_step"] == 4
     assert (done.code, (run_dir / "DONE").exists()) == (2, False)
     if policy == "stop":
-        assert "cannot be written (File too large); those before are intact" in done.err
+        assert "cannot be written (File too large); earlier checkpoints are intact" in done.err
     else:
-        assert f"the final weights, of step {STEPS}, could not be written" in done.err
+        assert f"the final weights, from step {STEPS}, could not be written" in done.err
         assert len(column(run_dir, "train/loss")) == STEPS
 
 
-def test_checkpoints_are_two_and_a_link(whole: Path) -> None:
+def test_two_checkpoints_and_a_link_are_kept(whole: Path) -> None:
     names = sorted(path.name for path in (whole / "checkpoints").iterdir())
     assert names == ["epoch=1-step=8.ckpt", "last.ckpt", "previous.ckpt"]
     assert (whole / "checkpoints" / "last.ckpt").resolve().name == "epoch=1-step=8.ckpt"

@@ -1,4 +1,4 @@
-"""Threads follow the CPUs that this process may use, and how they wait changes no number."""
+"""The number of threads follows the CPUs that this process may use, and how they wait does not change results."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def system(root: Path, files: dict[str, str]) -> Path:
-    """A system's files under another root."""
+    """Write files of `/proc` and `/sys` below another root."""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -66,13 +66,13 @@ def test_a_quota_of_the_control_group_limits_the_cpus(files: dict[str, str], exp
     assert usable_cpus(system(tmp_path, files)) == expected
 
 
-@pytest.mark.parametrize(("said", "expected"), [("8", 8), ("128", 64), ("0", 64), ("", 64), ("all", 64)])
-def test_slurm_grants_cpus(said: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", said)
+@pytest.mark.parametrize(("granted", "expected"), [("8", 8), ("128", 64), ("0", 64), ("", 64), ("all", 64)])
+def test_slurm_limits_the_cpus(granted: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", granted)
     assert usable_cpus(tmp_path) == expected
 
 
-def test_the_work_of_others_is_what_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_of_other_processes_excludes_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tick = os.sysconf("SC_CLK_TCK")
     monkeypatch.setattr(cpus, "allowed_cpus", lambda: {0, 2})
     clock, own = iter((10.0, 14.0)), iter((1.0, 2.0))
@@ -105,18 +105,18 @@ print(threads, digest)
 """
 
 
-def computed(how: str, **env: str) -> list[str]:
-    """Number of threads, and a hash of what they computed."""
+def computed(mode: str, **env: str) -> list[str]:
+    """Number of threads, and a hash of the gradients that they computed."""
     clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE, how], env=clean | env, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE, mode], env=clean | env, cwd=ROOT, capture_output=True, text=True, check=True
     )
     return done.stdout.split()
 
 
-def test_idle_teams_change_no_number_and_the_users_threads_win() -> None:
-    alone, beside = computed("alone"), computed("idle teams")
-    assert alone == beside
+def test_idle_teams_change_no_result_and_omp_num_threads_takes_precedence() -> None:
+    alone, with_teams = computed("alone"), computed("idle teams")
+    assert alone == with_teams
     assert computed("alone", SLURM_CPUS_PER_TASK="1")[0] == "1"
     if len(os.sched_getaffinity(0)) > 1:
         assert computed("alone", SLURM_CPUS_PER_TASK="1", OMP_NUM_THREADS="2")[0] == "2"

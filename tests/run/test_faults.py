@@ -1,4 +1,4 @@
-"""What breaks while a run trains: a shard, a process, the machine. The run says so in a line, and nothing is lost."""
+"""Failures during training, of a shard, a process or the machine, are reported in one line and lose nothing."""
 
 import os
 import re
@@ -44,7 +44,7 @@ READERS = {
 
 @pytest.fixture
 def copied(shards: Path, tmp_path: Path) -> Path:
-    """A set of shards that may be damaged."""
+    """A copy of the shards that tests may damage."""
     return Path(shutil.copytree(shards, tmp_path / "set"))
 
 
@@ -61,12 +61,12 @@ def train(run_dir: Path, shards: Path, *args: str) -> Outcome:
 
 
 def state(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    return found
+    checkpoint: dict[str, Any] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint
 
 
 def same_end(one: Path, other: Path) -> None:
-    """The same weights and training losses, to the last bit."""
+    """Check that two runs have the same weights and training losses, to the last bit."""
     first, second = state(one), state(other)
     assert first["global_step"] == second["global_step"]
     for name, tensor in first["state_dict"].items():
@@ -74,12 +74,12 @@ def same_end(one: Path, other: Path) -> None:
     assert column(other, "train/loss") == column(one, "train/loss")
 
 
-def during(step: int, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something in the middle of a training step."""
+def during(step: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call a function in the middle of a training step."""
 
     def hook(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == step:
-            do()
+            action()
 
     monkeypatch.setattr(Preemption, "on_before_backward", hook)
 
@@ -89,7 +89,7 @@ def truncate(shard: Path) -> None:
 
 
 @pytest.mark.parametrize(("reader", "damage"), [("indexed", truncate), ("stream", truncate), ("stream", Path.unlink)])
-def test_a_shard_that_breaks_stops_the_run_which_goes_on_when_it_is_back(
+def test_a_shard_that_breaks_stops_the_run_which_resumes_once_it_is_restored(
     reader: str,
     damage: Callable[[Path], None],
     shards: Path,
@@ -116,7 +116,7 @@ def test_a_shard_that_breaks_stops_the_run_which_goes_on_when_it_is_back(
 
 
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
-def test_a_shard_that_breaks_is_passed_over_where_that_is_asked(
+def test_a_shard_that_breaks_can_be_skipped(
     reader: str, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     during(2, lambda: truncate(copied / "train-0002.tar"), monkeypatch)
@@ -126,7 +126,7 @@ def test_a_shard_that_breaks_is_passed_over_where_that_is_asked(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, tmp_path: Path) -> None:
+def test_a_signal_does_not_change_the_results_of_either_reader(reader: str, shards: Path, tmp_path: Path) -> None:
     train(tmp_path / "whole", shards, *READERS[reader]).succeeded()
     with signal_at(6):  # in the second epoch
         assert train(tmp_path / "run", shards, *READERS[reader]).code == 75
@@ -138,22 +138,22 @@ def test_a_signal_with_either_reader_changes_nothing(reader: str, shards: Path, 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("reader", ["indexed", "stream"])
-def test_more_processes_go_on_where_the_batches_stay_the_same(reader: str, shards: Path, tmp_path: Path) -> None:
-    """A permutation is cut into the same global batches by any number of processes; a stream is not."""
+def test_more_processes_can_resume_if_the_batches_stay_the_same(reader: str, shards: Path, tmp_path: Path) -> None:
+    """A permutation gives the same global batches for any number of processes; a stream does not."""
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
     train(whole, shards, *READERS[reader], "--checkpoint.save_top_k=-1", "--checkpoint.filename=s{step}").succeeded()
     args = (*on(shards), *READERS[reader], "--trainer.devices=2", "--trainer.strategy=ddp")
     third = whole / "checkpoints" / "sstep=3.ckpt"
-    two_go_on = forked(*quick_fit(run_dir, *args, "--ckpt_path", third, configs=CONFIG))
+    resumed = forked(*quick_fit(run_dir, *args, "--ckpt_path", third, configs=CONFIG))
     if reader == "stream":
-        assert two_go_on.code == 2
-        assert "error: readers=2 differs from the checkpoint's 1 (processes times data.num_workers)" in two_go_on.err
-        assert "Traceback" not in two_go_on.err
+        assert resumed.code == 2
+        assert "error: readers=2 differs from the checkpoint's 1 (processes times data.num_workers)" in resumed.err
+        assert "Traceback" not in resumed.err
         assert not run_dir.exists()
     else:
-        expected = {at: float(loss) for at, loss in column(whole, "train/loss").items() if int(at) >= 3}
-        got = {at: float(loss) for at, loss in column(two_go_on.succeeded() and run_dir, "train/loss").items()}
-        assert got == pytest.approx(expected, rel=1e-4)
+        expected = {step: float(loss) for step, loss in column(whole, "train/loss").items() if int(step) >= 3}
+        losses = {number: float(loss) for number, loss in column(resumed.succeeded() and run_dir, "train/loss").items()}
+        assert losses == pytest.approx(expected, rel=1e-4)
 
 
 EIGHT = (
@@ -168,24 +168,24 @@ EIGHT = (
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("cadence", [1, 3], ids="every {} steps".format)
-def test_a_run_killed_in_a_step_loses_what_came_after_its_last_checkpoint(cadence: int, tmp_path: Path) -> None:
-    """In the first step and the last, on either side of the epochs' border, and where a measurement has just been."""
+def test_a_killed_run_loses_only_the_steps_after_its_last_checkpoint(cadence: int, tmp_path: Path) -> None:
+    """Killed in the first and the last step, on both sides of the end of an epoch, and just after a measurement."""
     words = (*EIGHT, f"--checkpoint.every_n_train_steps={cadence}")
     fit(tmp_path / "whole", *words, configs=CONFIG).succeeded()
     for step in (0, 3, 4, 7):
         run_dir = tmp_path / str(step)
         with started(*quick_fit(run_dir, *words, configs=CONFIG), before=partial(die_in_step, step)) as command:
-            assert command.wait() == -signal.SIGKILL, command.said()
+            assert command.wait() == -signal.SIGKILL, command.output()
         again = fit(run_dir, *words, "--ckpt_path=auto", configs=CONFIG).succeeded()
-        begun = re.search(r"step=(\d+)\.ckpt", again.err)
-        least = step // cadence * cadence - cadence  # the one at hand was perhaps still being written
-        assert (int(begun[1]) if begun else 0) in range(max(0, least), step + 1), again.err
+        resumed_from = re.search(r"step=(\d+)\.ckpt", again.err)
+        earliest = step // cadence * cadence - cadence  # the latest checkpoint may still have been in progress
+        assert (int(resumed_from[1]) if resumed_from else 0) in range(max(0, earliest), step + 1), again.err
         same_end(tmp_path / "whole", run_dir)
         assert (run_dir / "DONE").exists()
 
 
-def two(run_dir: Path, *args: str) -> Command:
-    """A long run of two processes, which the trainer starts."""
+def two_processes(run_dir: Path, *args: str) -> Command:
+    """A long run of two processes, started by the trainer."""
     return started(
         *quick_fit(
             run_dir,
@@ -201,9 +201,9 @@ def two(run_dir: Path, *args: str) -> Command:
 
 
 def child_of(pid: int) -> int:
-    """The process that the trainer started beside itself."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
-    (line,) = [line for line in found.stdout.splitlines() if "sinkablate" in line]
+    """The second process, which the trainer started."""
+    listing = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    (line,) = [line for line in listing.stdout.splitlines() if "sinkablate" in line]
     return int(line.split()[0])
 
 
@@ -216,33 +216,33 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("which", ["first", "second"])
-def test_the_others_stop_when_a_process_dies(which: str, tmp_path: Path) -> None:
+def test_the_other_processes_stop_when_one_dies(which: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with two(run_dir) as parent:
+    with two_processes(run_dir) as parent:
         until((run_dir / "checkpoints" / "last.ckpt").exists, parent)
         child = child_of(parent.pid)
-        killed, left = (parent.pid, child) if which == "first" else (child, parent.pid)
+        killed, survivor = (parent.pid, child) if which == "first" else (child, parent.pid)
         os.kill(killed, signal.SIGKILL)
         try:
-            until(lambda: not alive(left))
+            until(lambda: not alive(survivor))
         finally:
-            for pid in (left, killed):
+            for pid in (survivor, killed):
                 if alive(pid):
                     os.kill(pid, signal.SIGKILL)
-        code, (_, err) = parent.wait(), parent.said()
+        code, (_, err) = parent.wait(), parent.output()
     assert not (run_dir / "DONE").exists()
     if which == "second":
         assert code not in (0, 2), err
         assert "error: another process of this run has died" in err
         assert "Traceback" not in err
-    begun = state(run_dir)["global_step"]
+    saved_step = state(run_dir)["global_step"]
     fit(
         run_dir,
-        f"--trainer.max_epochs={begun // 2 + 1}",
+        f"--trainer.max_epochs={saved_step // 2 + 1}",
         "--diagnostics.every_n_steps=0",
         "--ckpt_path=auto",
         *EVERY_STEP,
         configs=CONFIG,
     ).succeeded()
-    there = set(map(int, column(run_dir, "train/loss")))  # a loss is logged just after its step's checkpoint
-    assert there | {begun - 1} == set(range(begun // 2 * 2 + 2))
+    logged = set(map(int, column(run_dir, "train/loss")))  # a loss is logged just after the checkpoint of its step
+    assert logged | {saved_step - 1} == set(range(saved_step // 2 * 2 + 2))

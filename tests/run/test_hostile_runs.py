@@ -1,4 +1,4 @@
-"""A run that somebody else made: reading it executes nothing, and writes nothing outside of it."""
+"""Reading a run that somebody else made executes nothing, and writes nothing outside it."""
 
 import contextlib
 import shutil
@@ -20,21 +20,21 @@ READERS: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "diagnose": lambda run, out: ["diagnose", "--run", run, "--out", out],
     "intervene": lambda run, out: ["intervene", "--run", run, "--out", out],
 }
-"""Every command that runs the model of a run; `report` does so for its maps."""
+"""Every command that runs the model of a run; `report` does so for its attention maps."""
 
 
 class Hostile:
-    """A copy of a run whose configuration can be changed, and the file that its commands and classes would make."""
+    """A copy of a run with a changeable configuration, and the file that its commands and classes would create."""
 
     def __init__(self, root: Path, source: Path) -> None:
-        self.root, self.path, self.made, self.out = root, root / "run", root / "executed", root / "out"
+        self.root, self.path, self.executed, self.out = root, root / "run", root / "executed", root / "out"
         shutil.copytree(source, self.path, symlinks=True)
         (root / "hostile_module.py").write_text(
-            f"open({str(self.made)!r}, 'w')\nfrom lightning.pytorch.callbacks import Callback\n\n\n"
+            f"open({str(self.executed)!r}, 'w')\nfrom lightning.pytorch.callbacks import Callback\n\n\n"
             "class Hostile(Callback):\n    pass\n"
         )
         (root / "hostile.yaml").write_text("callbacks:\n- class_path: hostile_module.Hostile\n")
-        self.pipe = f"pipe:touch {self.made}; cat nothing"
+        self.pipe = f"pipe:touch {self.executed}; cat nothing"
 
     def configure(self, values: dict[str, Any]) -> None:
         """Set dotted keys."""
@@ -48,9 +48,9 @@ class Hostile:
             group[last] = value
         path.write_text(yaml.safe_dump(tree))
 
-    def read(self, verb: str, *more: str) -> Outcome:
-        """Run a command on it."""
-        return run(*READERS[verb](self.path, self.out), *more)
+    def read(self, command: str, *more: str) -> Outcome:
+        """Run a command on the copy."""
+        return run(*READERS[command](self.path, self.out), *more)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def hostile(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def shards(pipe: str, split: str = "val") -> dict[str, Any]:
-    """Keys of shards that a command makes."""
+    """Keys of shards that a command generates."""
     return {
         "data.source.format": "shards",
         "data.source.reader": "stream",
@@ -70,38 +70,38 @@ def shards(pipe: str, split: str = "val") -> dict[str, Any]:
 
 
 def refused(outcome: Outcome, *names: str) -> None:
-    """One line that names the thing."""
+    """Check that a command failed with one line that contains names."""
     assert outcome.code == 2
-    *said, line = outcome.err.strip().splitlines()
+    *notes, line = outcome.err.strip().splitlines()
     assert line.startswith("error: ")
-    assert all(other.startswith("weights") for other in said), outcome.err
+    assert all(other.startswith("weights") for other in notes), outcome.err
     for name in names:
         assert name in line
 
 
 @pytest.mark.parametrize("verb", READERS)
-def test_no_command_that_reads_a_run_runs_its_pipes(verb: str, hostile: Hostile) -> None:
+def test_commands_that_read_a_run_do_not_run_its_pipes(verb: str, hostile: Hostile) -> None:
     hostile.configure(shards(hostile.pipe))
     before = tree(hostile.path)
     refused(hostile.read(verb), "config.yaml", "data.source.val=pipe:touch", "--trust")
-    assert not hostile.made.exists()
+    assert not hostile.executed.exists()
     assert not hostile.out.exists()
     assert tree(hostile.path) == before
 
 
 @pytest.mark.parametrize("verb", READERS)
-def test_trust_runs_them(verb: str, hostile: Hostile) -> None:
-    """What comes out of the pipe is no manifest, which is then what is wrong."""
-    hostile.configure(shards(f"pipe:touch {hostile.made}; cat {hostile.path}/0.tar"))
+def test_with_trust_the_pipes_are_run(verb: str, hostile: Hostile) -> None:
+    """The output of the pipe is not a manifest, which is the error that follows."""
+    hostile.configure(shards(f"pipe:touch {hostile.executed}; cat {hostile.path}/0.tar"))
     refused(hostile.read(verb, "--trust"), "data.source.", "manifest")
-    assert hostile.made.exists() or verb in ("validate", "test", "predict")  # which look at the training shards first
+    assert hostile.executed.exists() or verb in ("validate", "test", "predict")  # these open the training shards first
 
 
-def test_trust_runs_them_for_the_maps_of_a_report(hostile: Hostile) -> None:
-    hostile.configure(shards(f"pipe:touch {hostile.made}; cat {hostile.path}/0.tar"))
+def test_with_trust_the_pipes_are_run_for_the_maps_of_a_report(hostile: Hostile) -> None:
+    hostile.configure(shards(f"pipe:touch {hostile.executed}; cat {hostile.path}/0.tar"))
     outcome = report(hostile.out, hostile.path, "--trust").succeeded()
     assert "No attention maps of run: data.source.val" in outcome.err
-    assert hostile.made.exists()
+    assert hostile.executed.exists()
 
 
 CLASS = {"class_path": "hostile_module.Hostile"}
@@ -114,8 +114,8 @@ EXECUTED: dict[str, dict[str, Any]] = {
     "profiler": {"trainer.profiler": CLASS},
     "another file": {"trainer": "{root}/hostile.yaml"},
     "another file for a group of the model": {"model.backbone": "{root}/hostile.yaml"},
-    "a file beside it": {"config": "{root}/hostile.yaml"},
-    "a class where there is none": {"model.backbone.name": CLASS},
+    "a file next to it": {"config": "{root}/hostile.yaml"},
+    "a class in place of a name": {"model.backbone.name": CLASS},
     "trust given by the file itself": {"trust": True, "trainer.callbacks": [CLASS]},
     "pickles": {"weights_only": False},
     "a pipe in braces": shards("{a,p}ipe:touch {root}/executed"),
@@ -124,14 +124,14 @@ EXECUTED: dict[str, dict[str, Any]] = {
     "a pipe in place of a path of a URL": shards("file://pipe:touch {root}/executed #a.tar"),
     "a variable sent to a server": shards("https://localhost:9/${oc.env:HOME}/a.tar"),
     "a variable and a server put together": shards("${data.source.test}${oc.env:HOME}/a.tar"),
-    "a pipe behind a file": shards("0.tar::pipe:touch {root}/executed"),
-    "more shards than can be looked at": shards("{a..z}" * 4 + "pipe:touch {root}/executed"),
+    "a pipe after a file": shards("0.tar::pipe:touch {root}/executed"),
+    "more shards than can be checked": shards("{a..z}" * 4 + "pipe:touch {root}/executed"),
     "a secret in an address": shards("https://example.invalid/${oc.env:HOME}.tar"),
 }
 
 
 @pytest.mark.parametrize("name", EXECUTED)
-def test_what_a_configuration_would_execute_is_refused_before_it_is_parsed(name: str, hostile: Hostile) -> None:
+def test_a_configuration_that_executes_something_is_refused_before_it_is_parsed(name: str, hostile: Hostile) -> None:
     hostile.configure(
         {
             key: value.replace("{root}", str(hostile.root)) if isinstance(value, str) else value
@@ -140,17 +140,17 @@ def test_what_a_configuration_would_execute_is_refused_before_it_is_parsed(name:
     )
     before = tree(hostile.path)
     refused(hostile.read("validate"), "config.yaml", next(reversed(EXECUTED[name])), "--trust")
-    assert not hostile.made.exists()
+    assert not hostile.executed.exists()
     assert tree(hostile.path) == before
 
 
-def test_a_pipe_made_of_several_keys_is_refused_once_they_are_together(hostile: Hostile) -> None:
-    hostile.configure({"variant": "p", **shards("${validate.variant}ipe:touch " + str(hostile.made))})
+def test_a_pipe_composed_of_several_keys_is_refused(hostile: Hostile) -> None:
+    hostile.configure({"variant": "p", **shards("${validate.variant}ipe:touch " + str(hostile.executed))})
     refused(hostile.read("validate"))
-    assert not hostile.made.exists()
+    assert not hostile.executed.exists()
 
 
-def test_what_the_command_line_says_itself_needs_no_trust(hostile: Hostile) -> None:
+def test_keys_on_the_command_line_need_no_trust(hostile: Hostile) -> None:
     refused(hostile.read("validate", *(f"--{key}={value}" for key, value in shards(hostile.pipe).items())), "manifest")
 
 
@@ -165,31 +165,31 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("verb", ["fit", "validate"])
 @pytest.mark.parametrize("key", OUTSIDE)
-def test_no_name_leads_outside_of_the_run(key: str, verb: str, hostile: Hostile) -> None:
+def test_no_name_leads_outside_the_run(key: str, verb: str, hostile: Hostile) -> None:
     hostile.configure({key: OUTSIDE[key]})
     refused(run(verb, "--config", hostile.path / "config.yaml", "--wandb.mode", "disabled"), key)
 
 
 def test_links_in_a_run_are_replaced_and_not_written_through(hostile: Hostile) -> None:
     hostile.configure({})
-    mine = hostile.root / "mine"
-    mine.write_text("mine")
+    target = hostile.root / "target"
+    target.write_text("unchanged")
     for name in ("validate.json", "validate.partial", "predictions.parquet", ".predictions.parquet.partial"):
         (hostile.path / name).unlink(missing_ok=True)
-        (hostile.path / name).symlink_to(mine)
+        (hostile.path / name).symlink_to(target)
     hostile.read("validate").succeeded()
     hostile.read("predict", "--trainer.limit_predict_batches", "1").succeeded()
-    assert mine.read_text() == "mine"
+    assert target.read_text() == "unchanged"
     assert not (hostile.path / "predictions.parquet").is_symlink()
 
 
-def test_a_report_draws_everything_but_the_maps_and_names_are_text_in_it(hostile: Hostile) -> None:
+def test_a_report_omits_the_maps_and_escapes_names(hostile: Hostile) -> None:
     name = "<script>alert(1)</script> | [x](javascript:y) \x1b]0;title\x07\n% \\input{z}"
     hostile.configure({"variant": name, **shards(hostile.pipe)})
     outcome = report(hostile.out, hostile.path).succeeded()
     assert "No attention maps of run: " in outcome.err
     assert "--trust" in outcome.err
-    assert not hostile.made.exists()
+    assert not hostile.executed.exists()
     assert "\x1b" not in outcome.out + outcome.err
     for path in hostile.out.glob("tables/*.md"):
         assert "<script" not in path.read_text().replace(r"\<script", "")
@@ -201,7 +201,7 @@ def test_a_report_draws_everything_but_the_maps_and_names_are_text_in_it(hostile
     assert "\x1b" not in page
 
 
-def test_a_configuration_of_ours_holds_no_hazard(finished: Path) -> None:
+def test_the_configuration_of_an_ordinary_run_executes_nothing(finished: Path) -> None:
     assert find_hazards(yaml.safe_load((finished / "config.yaml").read_text())) == []
 
 
@@ -210,10 +210,10 @@ def test_every_group_that_can_be_a_file_is_known(task: str) -> None:
     from sinkablate.cli.lightning import Cli
 
     class Groups(Cli):
-        """Stops when the parser is made."""
+        """Stops after the parser is built."""
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            """Keep its groups."""
+            """Record its groups of keys."""
             actions = self._parser(self.verb)._actions
             self.groups = {action.dest for action in actions if type(action).__name__ == "_ActionConfigLoad"}
             raise StopIteration

@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed through the command line is the run that was never stopped."""
+"""A run that was stopped and resumed on the command line equals the uninterrupted run."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """An measurement_mode run with a checkpoint of every third step."""
-    run_dir = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory) -> Path:
+    """An uninterrupted run with a checkpoint at every third step."""
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
     fit(
         run_dir,
         *LONGER,
@@ -31,24 +31,24 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("step", [3, 9])
-def test_a_resumed_run_repeats_no_batch(whole, tmp_path, step, workers):
-    checkpoint = whole / "checkpoints" / f"sstep={step}.ckpt"
+def test_a_resumed_run_repeats_no_batch(uninterrupted, tmp_path, step, workers):
+    checkpoint = uninterrupted / "checkpoints" / f"sstep={step}.ckpt"
     fit(tmp_path / "run", *LONGER, *MIXED, f"--data.num_workers={workers}", "--ckpt_path", checkpoint).succeeded()
-    expected, got = column(whole, "train/loss"), column(tmp_path / "run", "train/loss")
+    expected, losses = column(uninterrupted, "train/loss"), column(tmp_path / "run", "train/loss")
     assert len(expected) == 12
-    assert got == {at: loss for at, loss in expected.items() if int(at) >= step}
-    after, before = weights(tmp_path / "run"), weights(whole)
+    assert losses == {number: loss for number, loss in expected.items() if int(number) >= step}
+    after, before = weights(tmp_path / "run"), weights(uninterrupted)
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch(whole, tmp_path):
-    """`last.ckpt` is there after each epoch, not only at the end."""
+def test_a_killed_run_resumes_from_its_last_epoch(tmp_path):
+    """`last.ckpt` is written after each epoch, not only at the end."""
     run_dir = tmp_path / "run"
     words = quick_fit(run_dir, *LONGER, *MIXED)
     last = run_dir / "checkpoints" / "last.ckpt"
     killed(*words, "--trainer.max_epochs=500", after=last.parent, pattern=last.name)
-    begun = torch.load(last, weights_only=True)["global_step"]
-    assert begun % 6 == 0
+    saved_step = torch.load(last, weights_only=True)["global_step"]
+    assert saved_step % 6 == 0
     assert not (run_dir / "DONE").exists()
-    fit(run_dir, *LONGER, *MIXED, f"--trainer.max_epochs={begun // 6 + 1}", "--ckpt_path", last).succeeded()
-    assert sorted(map(int, column(run_dir, "train/loss"))) == list(range(begun + 6))
+    fit(run_dir, *LONGER, *MIXED, f"--trainer.max_epochs={saved_step // 6 + 1}", "--ckpt_path", last).succeeded()
+    assert sorted(map(int, column(run_dir, "train/loss"))) == list(range(saved_step + 6))

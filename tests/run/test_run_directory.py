@@ -1,4 +1,4 @@
-"""The contract of a run directory: what a run leaves, what may be written over, how a run goes on or is repeated."""
+"""The contract of a run directory: its files, what may be overwritten, and how a run is resumed or repeated."""
 
 import json
 import re
@@ -31,29 +31,29 @@ COLUMNS = {
     "gate/open",
     "stability/grad_norm",
 }
-"""Names in people's dashboards."""
+"""Column names that users' dashboards rely on."""
 
 
 def summary(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return content
 
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
-    """The finished run at another place, to be changed."""
+    """A copy of the finished run that tests may change."""
     return shutil.copytree(finished, tmp_path / "copy")
 
 
 @pytest.fixture
 def unfinished(copy: Path) -> Path:
-    """The same run as if it had been killed before it was closed."""
+    """The same run as if it had been killed before it finished."""
     for name in ("DONE", "summary.json"):
         (copy / name).unlink()
     return copy
 
 
-def test_nothing_but_the_contract_is_in_it(finished: Path) -> None:
+def test_a_run_directory_contains_the_documented_files_only(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml",
         "metrics.csv",
@@ -65,7 +65,7 @@ def test_nothing_but_the_contract_is_in_it(finished: Path) -> None:
     assert not list(finished.rglob("*.partial"))
 
 
-def test_config_is_resolved(finished: Path) -> None:
+def test_the_config_is_resolved(finished: Path) -> None:
     text = (finished / "config.yaml").read_text()
     config = yaml.safe_load(text)
     assert "${" not in text
@@ -95,7 +95,7 @@ def test_diagnostics_have_one_row_per_step_block_and_head(finished: Path) -> Non
     assert blocks.select("step", "block").rows() == [(6, b) for b in range(4)]
 
 
-def test_the_checkpoint_is_safe_to_load_and_whole(finished: Path) -> None:
+def test_the_checkpoint_is_complete_and_safe_to_load(finished: Path) -> None:
     path = finished / "checkpoints" / "last.ckpt"
     assert {other.name for other in path.parent.iterdir()} == {"last.ckpt", "previous.ckpt", path.resolve().name}
     checkpoint = torch.load(path, weights_only=True)
@@ -108,7 +108,7 @@ def test_the_checkpoint_is_safe_to_load_and_whole(finished: Path) -> None:
 
 
 def test_the_summary_has_the_known_keys(finished: Path) -> None:
-    found = summary(finished)
+    numbers = summary(finished)
     assert {
         "val/acc1",
         "images_per_second",
@@ -121,18 +121,18 @@ def test_the_summary_has_the_known_keys(finished: Path) -> None:
         "versions",
         "git_revision",
         "rules",
-    } <= found.keys()
+    } <= numbers.keys()
     last = metrics(finished)
-    assert found["val/acc1"] == pytest.approx(float(last[5]["val/acc1"]))
-    assert found["sink/mass_max"] == pytest.approx(float(last[6]["sink/mass_max"]))
-    assert found["images_per_second"] > 0
-    assert found["wall_seconds"] > 0
-    assert (found["steps"], found["epochs"], found["world_size"]) == (6, 2, 1)
-    assert {"sinkablate", "torch", "lightning", "timm"} <= found["versions"].keys()
-    assert found["git_revision"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found["git_revision"])
+    assert numbers["val/acc1"] == pytest.approx(float(last[5]["val/acc1"]))
+    assert numbers["sink/mass_max"] == pytest.approx(float(last[6]["sink/mass_max"]))
+    assert numbers["images_per_second"] > 0
+    assert numbers["wall_seconds"] > 0
+    assert (numbers["steps"], numbers["epochs"], numbers["world_size"]) == (6, 2, 1)
+    assert {"sinkablate", "torch", "lightning", "timm"} <= numbers["versions"].keys()
+    assert numbers["git_revision"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", numbers["git_revision"])
 
 
-def test_done_comes_last(finished: Path) -> None:
+def test_done_is_written_last(finished: Path) -> None:
     done = (finished / "DONE").stat().st_mtime_ns
     assert all(path.stat().st_mtime_ns <= done for path in finished.rglob("*") if path.is_file())
 
@@ -145,7 +145,7 @@ def test_the_default_directory_names_model_variant_and_seed(tmp_path: Path, monk
 
 
 def refusal(run_dir: Path, *args: str | Path) -> str:
-    """What a `fit` into a directory says when it refuses; nothing in it may have changed."""
+    """The message of a `fit` that is refused, after a check that nothing in its directory changed."""
     before = tree(run_dir)
     outcome = fit(run_dir, *args, configs=[CONFIGS / "gate_reg.yaml"])
     assert outcome.code == 2
@@ -154,9 +154,9 @@ def refusal(run_dir: Path, *args: str | Path) -> str:
     return line
 
 
-def test_a_finished_run_is_not_written_over(copy: Path) -> None:
+def test_a_finished_run_is_not_overwritten(copy: Path) -> None:
     line = refusal(copy)
-    assert f"run_dir={copy} holds a finished run" in line
+    assert f"run_dir={copy}: contains a finished run" in line
     assert "--overwrite true" in line
     assert "finished run" in refusal(copy, "--ckpt_path", copy / "checkpoints" / "last.ckpt")
 
@@ -175,19 +175,19 @@ def test_the_config_of_an_overwriting_run_does_not_overwrite(copy: Path) -> None
         "notes.txt",
     }
     before = tree(copy)
-    assert "holds a finished run" in run("fit", "--config", copy / "config.yaml").err
+    assert "contains a finished run" in run("fit", "--config", copy / "config.yaml").err
     assert tree(copy) == before
 
 
-def test_an_unfinished_run_says_how_to_resume(unfinished: Path) -> None:
+def test_the_refusal_of_an_unfinished_run_says_how_to_resume(unfinished: Path) -> None:
     line = refusal(unfinished)
-    assert f"run_dir={unfinished} holds an unfinished run" in line
+    assert f"run_dir={unfinished}: contains an unfinished run" in line
     assert "--ckpt_path auto" in line
     shutil.rmtree(unfinished / "checkpoints")
     assert "stopped before its first checkpoint" in refusal(unfinished)
 
 
-def test_a_resumed_run_goes_on_where_it_stopped(unfinished: Path, finished: Path) -> None:
+def test_a_resumed_run_continues_where_it_stopped(unfinished: Path, finished: Path) -> None:
     words = (
         "--ckpt_path",
         unfinished / "checkpoints" / "last.ckpt",
@@ -203,17 +203,19 @@ def test_a_resumed_run_goes_on_where_it_stopped(unfinished: Path, finished: Path
     assert list(losses.items())[:6] == list(column(finished, "train/loss").items())
     assert (unfinished / "DONE").exists()
     assert (summary(unfinished)["steps"], summary(unfinished)["epochs"]) == (9, 3)
-    assert yaml.safe_load((unfinished / "config.yaml").read_text())["ckpt_path"] is None, "it repeats the whole run"
+    assert yaml.safe_load((unfinished / "config.yaml").read_text())["ckpt_path"] is None, (
+        "the config repeats the run from its start"
+    )
 
 
-def test_its_config_repeats_a_run(finished: Path, tmp_path: Path) -> None:
+def test_the_config_of_a_run_repeats_it(finished: Path, tmp_path: Path) -> None:
     run("fit", "--config", finished / "config.yaml", "--run_dir", tmp_path / "again").succeeded()
     again, first = metrics(tmp_path / "again"), metrics(finished)
-    assert again == first, "every number of every step is the same to the last digit"
+    assert again == first, "every number of every step is equal to the last digit"
     assert (tmp_path / "again" / "DONE").exists()
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_the_seed_determines_the_losses(tmp_path: Path) -> None:
     losses = []
     for number, seed in enumerate("112"):
         fit(tmp_path / str(number), "--seed_everything", seed, "--diagnostics.every_n_steps", "0").succeeded()
@@ -225,11 +227,11 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("verb", "split"), [("validate", "val"), ("test", "test")])
 def test_validate_and_test_give_the_accuracy_of_the_run(verb: str, split: str, copy: Path) -> None:
     before = tree(copy)
-    words = ("--trainer.limit_test_batches", "2", "--model.optim.opt", "sgd")  # the optimizer plays no part
+    words = ("--trainer.limit_test_batches", "2", "--model.optim.opt", "sgd")  # the optimizer has no influence
     run(verb, "--config", copy / "config.yaml", "--run_dir", copy, *words).succeeded()
-    found = json.loads((copy / f"{verb}.json").read_text())
-    assert found[f"{split}/acc1"] == summary(copy)["val/acc1"]
-    assert found[f"{split}/loss"] == pytest.approx(summary(copy)["val/loss"])
+    results = json.loads((copy / f"{verb}.json").read_text())
+    assert results[f"{split}/acc1"] == summary(copy)["val/acc1"]
+    assert results[f"{split}/loss"] == pytest.approx(summary(copy)["val/loss"])
     after = tree(copy)
     assert after.pop(f"{verb}.json")
     assert after == before
@@ -260,33 +262,33 @@ def test_shards_are_written_with_a_manifest(shards: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("src", "words", "says"),
+    ("src", "words", "message"),
     [
-        ("{images}", ["{shards}"], "{shards} exists and is not an empty directory"),
+        ("{images}", ["{shards}"], "{shards}: already exists and is not an empty directory"),
         ("{shards}/nothing", ["{new}"], "nothing: no such directory"),
         ("{shards}", ["{new}"], "neither IDX files nor one folder"),
         ("{images}", ["{shards}/manifest.json/new"], "cannot be written"),
         ("{images}", ["{new}", "--samples", "3"], "--samples"),
         ("{images}", ["{new}", "--samples_per_shard", "0"], "samples_per_shard"),
-        ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has 4 images"),
+        ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has only 4 images"),
         ("{images}", [], "dst"),
     ],
     ids=str,
 )
-def test_what_shards_refuses(
-    src: str, words: list[str], says: str, shards: Path, image_folder: Path, tmp_path: Path
+def test_shards_refuses_invalid_input(
+    src: str, words: list[str], message: str, shards: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    places = {"images": image_folder, "shards": shards, "new": tmp_path / "new"}
+    paths = {"images": image_folder, "shards": shards, "new": tmp_path / "new"}
     before = tree(shards)
-    outcome = run("shards", *(word.format(**places) for word in (src, *words)))
+    outcome = run("shards", *(word.format(**paths) for word in (src, *words)))
     assert outcome.code == 2
     (line,) = outcome.err.splitlines()
-    assert says.format(**places) in line
+    assert message.format(**paths) in line
     assert tree(shards) == before
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_writers_of_one_directory(tmp_path: Path) -> None:
+def test_a_second_writer_of_a_directory_is_refused(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     lock = lock_directory(run_dir, "run_dir")
     assert "another process" in fit(run_dir).err

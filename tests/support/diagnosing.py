@@ -1,4 +1,4 @@
-"""Runs `diagnose` on a small model and reads what it leaves behind."""
+"""Runs `diagnose` on a small model and reads its results."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ FILES = {
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
 }
 PROCESS = ("seconds", "images_per_second", "peak_memory_gib", "rebuild_error")
-"""What depends on the process: its times, its memory, the first batch it saw."""
+"""Numbers that depend on the process: its time, its memory, its first batch."""
 
 
 def diagnose(out: Path, images: str | Path = "builtin", *args: str | Path) -> Outcome:
@@ -31,23 +31,23 @@ def diagnose(out: Path, images: str | Path = "builtin", *args: str | Path) -> Ou
 
 
 def arrays(out: Path) -> dict[str, Any]:
-    """Content of `per_image.npz`, which needs no pickle."""
+    """Content of `per_image.npz`, read without pickle."""
     with np.load(out / "per_image.npz") as stored:
         return dict(stored)
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """Content of `summary.json`, which is JSON without NaN."""
+    """Content of `summary.json`, which must be JSON without NaN."""
 
     def refuse(constant: str) -> float:
         raise ValueError(constant)
 
-    found: dict[str, Any] = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
-    return found
+    content: dict[str, Any] = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    return content
 
 
 def same_results(one: Path, other: Path, rtol: float = 0.0) -> None:
-    """Two directories hold the same numbers; with a tolerance the tables and counts, which round, are not compared."""
+    """Check that two directories contain the same numbers; with a tolerance, only the arrays are compared."""
     before, after = arrays(one), arrays(other)
     assert before.keys() == after.keys()
     for name, values in before.items():
@@ -64,7 +64,7 @@ def same_results(one: Path, other: Path, rtol: float = 0.0) -> None:
 
 
 def photographs(root: Path) -> list[Path]:
-    """Nine pictures of several sizes and modes in two folders, in the order of their names."""
+    """Write nine images of several sizes and modes into two folders; returns their sorted paths."""
     generator = np.random.default_rng(0)
     for index in range(9):
         colors = generator.integers(0, 256, (70 + index, 80, 3), np.uint8)

@@ -1,11 +1,11 @@
-"""Small untrained models of timm's families, with nothing left at a neutral start."""
+"""Small untrained models of timm's families, in which no parameter has its neutral initial value."""
 
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
-from variants import livelier, noise
+from variants import noise, perturbed
 
 from sinkablate.vit.tokens import TokenLayout
 
@@ -22,13 +22,13 @@ FAMILIES: dict[str, tuple[int, TokenLayout]] = {
     "eva_giant_patch14_224": (42, TokenLayout(1, 0, 9)),
     "vit_small_patch16_dinov3": (64, TokenLayout(1, 4, 16)),
 }
-"""timm's name -> image side and the sequence its blocks see there."""
+"""Name in timm -> image side length, and the token layout at that size."""
 
 
 def family(name: str, **fields: Any) -> Any:
-    """Two blocks in eval mode; biases, norms, LayerScale and relative positions are random."""
+    """Build a model of two blocks in eval mode with random biases, norms, LayerScale and relative positions."""
     torch.manual_seed(0)
-    model = livelier(timm.create_model(name, num_classes=0, img_size=FAMILIES[name][0], **{"depth": 2, **fields}))
+    model = perturbed(timm.create_model(name, num_classes=0, img_size=FAMILIES[name][0], **{"depth": 2, **fields}))
     with torch.no_grad():
         for module in model.modules():
             table = getattr(module, "relative_position_bias_table", None)
@@ -38,11 +38,11 @@ def family(name: str, **fields: Any) -> Any:
 
 
 def pictures(model: Any, count: int = 2) -> Tensor:
-    """Noise of the model's input shape."""
+    """Random images of the input shape of a model."""
     side = model.patch_embed.img_size[0]
     return noise(count, model.patch_embed.proj.in_channels, side, side)
 
 
 def hook_count(model: nn.Module) -> int:
-    """Forward hooks and pre-hooks on all modules."""
+    """Number of forward hooks and pre-hooks of all modules."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())

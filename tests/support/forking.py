@@ -1,7 +1,7 @@
-"""Commands as processes of their own, forked from one that has imported everything already.
+"""Commands in separate processes, forked from one that has already imported everything.
 
-A fresh interpreter spends several seconds of processor time on imports. Where a test is about what a process does
-(its streams, its exit code, a signal that ends it) and not about how an interpreter starts, it forks one instead.
+A new interpreter spends several seconds of CPU time on imports. A test that is about the behavior of a process (its
+streams, its exit code, a signal that ends it), and not about the start of an interpreter, forks a process instead.
 """
 
 import atexit
@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600.0
-"""Seconds after which a process counts as hanging; no test is meant to come near it."""
+"""Seconds after which a process counts as hanging; no test should come near it."""
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -36,7 +36,7 @@ FORKS.set_forkserver_preload(
 
 
 def environment(**env: str) -> dict[str, str]:
-    """One thread, and nothing of W&B or of a distributed launch but what is given."""
+    """The environment of a command: one thread, and no variables of W&B or a distributed launch except the given ones."""
     foreign = ("WANDB_", "MASTER_", "TORCHELASTIC_")
     clean = {
         name: value
@@ -51,8 +51,8 @@ class Command:
 
     Args:
         words: Arguments of the command.
-        env: Its whole environment.
-        before: What the process does first, such as to arrange its own end.
+        env: The complete environment.
+        before: Called first in the process, for example to make it end at a certain moment.
     """
 
     def __init__(self, words: Sequence[str], env: Mapping[str, str], before: Callable[[], None] | None = None) -> None:
@@ -80,20 +80,20 @@ class Command:
     def wait(self, limit: float = LIMIT) -> int:
         """Wait for the end; returns the exit code."""
         self._process.join(limit)
-        assert self.code is not None, f"still running after {limit} s: {self.said()}"
+        assert self.code is not None, f"still running after {limit} s: {self.output()}"
         return self.code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         os.kill(self.pid, number)
 
-    def said(self) -> tuple[str, str]:
-        """What it wrote to stdout and stderr so far."""
+    def output(self) -> tuple[str, str]:
+        """Text that the process has written to stdout and stderr so far."""
         return self.out.read_text() if self.out.exists() else "", self.err.read_text() if self.err.exists() else ""
 
 
 def _warm() -> None:
-    """Start the process that is forked, where ours are importable and nothing computes on several threads."""
+    """Start the process to fork from, with the test modules importable and one thread."""
     before = dict(os.environ)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     try:
@@ -104,18 +104,18 @@ def _warm() -> None:
 
 
 def _main(words: list[str], env: dict[str, str], out: Path, err: Path, before: Callable[[], None] | None) -> None:
-    """Be `python -m sinkablate WORDS`."""
-    assert "sinkablate.cli.lightning" in sys.modules, "the process that is forked has imported nothing"
+    """Run `python -m sinkablate WORDS` in a forked process."""
+    assert "sinkablate.cli.lightning" in sys.modules, "the process to fork from has imported nothing"
     import sinkablate.__main__ as command
 
-    atexit._clear()  # the folders of the process that is forked, such as W&B's for media, are its own to remove
-    multiprocessing.set_start_method(None, force=True)  # that of a fresh interpreter
+    atexit._clear()  # they would remove folders of the process forked from, such as W&B's for media
+    multiprocessing.set_start_method(None, force=True)  # as in a new interpreter
     os.environ.clear()
     os.environ |= env
     os.chdir(ROOT)
     for descriptor, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]  # what is started again, by Lightning
+    sys.modules["__main__"], sys.argv = command, [str(command.__file__), *words]  # Lightning starts these again
     if before is not None:
         before()
     code: Any = 1
@@ -123,18 +123,18 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path, before: C
         code = command.main(words)
     finally:
         with contextlib.suppress(Exception):
-            atexit._run_exitfuncs()  # a forked process would skip them
+            atexit._run_exitfuncs()  # a forked process skips them
     sys.exit(code)
 
 
 def die_after(folder: Path, pattern: str) -> None:
-    """Kill this process at the first rename after a file of a pattern is in a folder: before the next one is whole."""
+    """Kill this process at the first rename once a folder contains a file of a pattern: before the next one is complete."""
 
-    def look(event: str, _arguments: tuple[Any, ...]) -> None:
+    def hook(event: str, _arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and list(folder.glob(pattern)):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(look)
+    sys.addaudithook(hook)
 
 
 def die_in_step(step: int) -> None:

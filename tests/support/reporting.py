@@ -1,4 +1,4 @@
-"""Small real runs for reports, whose thresholds are so low that untrained heads have events."""
+"""Small real runs for reports, with thresholds so low that untrained heads have events."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ VARIANTS = {
     "reg": ("none", "4"),
     "gate_reg": ("headwise", "4"),
 }
-"""Variant to its gate and registers, as its configuration has them."""
+"""Variant -> gate and registers, as in its configuration."""
 FIGURES = {
     "handoff",
     "frequency",
@@ -38,7 +38,7 @@ FIGURES = {
 
 
 def trained(root: Path) -> Path:
-    """A gate x registers design on two seeds, and a diagnosis of one of the runs."""
+    """Train a gate x registers design on two seeds, and diagnose one of the runs."""
     for variant in VARIANTS:
         for seed in ("0", "1"):
             fit(
@@ -59,5 +59,5 @@ def trained(root: Path) -> Path:
 
 
 def report(out: Path, *args: str | Path) -> Outcome:
-    """`report` into a directory."""
+    """Run `report` into a directory."""
     return run("report", *args, "--out", out)

@@ -1,4 +1,4 @@
-"""Runs the real command line, in this process where one will do, and reads what a run leaves behind."""
+"""Runs the real command line, in this process if possible, and reads the results of runs."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ QUICK = (
     "--trainer.log_every_n_steps=1",
     "--trainer.accelerator=cpu",
 )
-"""A fit of two steps."""
+"""Arguments of a fit of two steps."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Outcome:
     err: str
 
     def succeeded(self) -> "Outcome":
-        """Itself, or a failed test that shows what was said."""
+        """Return the outcome, or fail the test and show stderr."""
         assert self.code == 0, self.err
         return self
 
 
 def run(*args: str | Path) -> Outcome:
-    """`python -m sinkablate ARGS` in this process."""
+    """Run `python -m sinkablate ARGS` in this process."""
     out, err = io.StringIO(), io.StringIO()
     code: int | str | None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -63,18 +63,18 @@ def run(*args: str | Path) -> Outcome:
 
 
 def quick_fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) -> list[str]:
-    """The words of a `fit` of two steps into a directory; `configs` come first, `args` last, so that each wins."""
+    """Arguments of a `fit` of two steps into a directory; `configs` come first and `args` last, so `args` override."""
     stacked = [word for path in configs for word in ("--config", path)]
     return [str(word) for word in ("fit", *stacked, *QUICK, "--run_dir", run_dir, *args)]
 
 
 def fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) -> Outcome:
-    """A quick `fit` into a directory."""
+    """Run a `fit` of two steps into a directory."""
     return run(*quick_fit(run_dir, *args, configs=configs))
 
 
 def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outcome:
-    """`python [LAUNCHER] -m sinkablate ARGS` in an interpreter of its own, where no W&B account is to be found."""
+    """Run `python [LAUNCHER] -m sinkablate ARGS` in a new interpreter, without a W&B account."""
     command = [sys.executable, *launcher, "-m", "sinkablate", *map(str, args)]
     done = subprocess.run(
         command, env=environment(**env), capture_output=True, text=True, timeout=LIMIT, check=False, cwd=ROOT
@@ -83,18 +83,18 @@ def spawn(*args: str | Path, launcher: tuple[str, ...] = (), **env: str) -> Outc
 
 
 def started(*args: str | Path, before: Callable[[], None] | None = None, **env: str) -> Command:
-    """The same as a process that is forked, which costs no imports; the caller ends it or waits for it."""
+    """Start a command in a forked process, which saves the imports; the caller must wait for it or end it."""
     return Command([str(arg) for arg in args], environment(**env), before)
 
 
 def forked(*args: str | Path, **env: str) -> Outcome:
-    """What `spawn` returns, of a process that is forked."""
+    """Run a command like `spawn`, in a forked process."""
     with started(*args, **env) as command:
-        return Outcome(command.wait(), *command.said())
+        return Outcome(command.wait(), *command.output())
 
 
 def together(count: int, *args: str | Path) -> Outcome:
-    """A `fit` of one process or of several, started as `torchrun` starts them; the outcome of the first."""
+    """Run a `fit` with one or several processes, started as by `torchrun`; returns the outcome of the first."""
     if count == 1:
         return forked(*args)
     with contextlib.ExitStack() as stack:
@@ -108,17 +108,17 @@ def together(count: int, *args: str | Path) -> Outcome:
         }
         commands = [
             stack.enter_context(
-                started(*args, "--trainer.devices", str(count), **rank, RANK=str(at), LOCAL_RANK=str(at))
+                started(*args, "--trainer.devices", str(count), **rank, RANK=str(number), LOCAL_RANK=str(number))
             )
-            for at in range(count)
+            for number in range(count)
         ]
         codes = [command.wait() for command in commands]
-        assert codes == [codes[0]] * count, [command.said() for command in commands]
-        return Outcome(codes[0], *commands[0].said())
+        assert codes == [codes[0]] * count, [command.output() for command in commands]
+        return Outcome(codes[0], *commands[0].output())
 
 
 def free_port() -> int:
-    """A port of loopback on which nobody listens."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -126,18 +126,18 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], object], command: Command | None = None) -> None:
-    """Wait for something that comes about, while a command runs."""
+    """Wait until a condition holds, while a command runs."""
     end = time.monotonic() + LIMIT
     while not condition():
-        assert command is None or command.code is None, command.said()
-        assert time.monotonic() < end, f"did not come about within {LIMIT} s"
+        assert command is None or command.code is None, command.output()
+        assert time.monotonic() < end, f"the condition did not hold within {LIMIT} s"
         time.sleep(0.02)
 
 
 def killed(*args: str | Path, after: Path, pattern: str) -> None:
-    """Run a command that is killed once a folder holds a file of that pattern, before the next one is in its place."""
+    """Run a command that is killed once a folder contains a file of a pattern, before the next file is in place."""
     with started(*args, before=partial(die_after, after, pattern)) as command:
-        assert command.wait() == -signal.SIGKILL, command.said()
+        assert command.wait() == -signal.SIGKILL, command.output()
     assert list(after.glob(pattern))
 
 
@@ -148,7 +148,7 @@ def metrics(run_dir: Path) -> list[dict[str, str]]:
 
 
 def column(run_dir: Path, name: str) -> dict[str, str]:
-    """The values of one column as written, by step."""
+    """Values of one column by step, as strings."""
     return {row["step"]: row[name] for row in metrics(run_dir) if row[name]}
 
 
@@ -158,7 +158,7 @@ def heads(run_dir: Path, step: int) -> pl.DataFrame:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Hash of every file under a directory."""
+    """Hash of every file in a directory, by relative path."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))

@@ -1,4 +1,4 @@
-"""Runs and shards that several tests look at, made once for all workers; to be read, not to be changed."""
+"""Runs and shards that several tests read, made once for all workers; tests must not change them."""
 
 from pathlib import Path
 
@@ -15,20 +15,20 @@ PER_CLASS = {"train": 4, "val": 2}
 
 
 def write_images(root: Path) -> None:
-    """Color images of ten classes, in folders train and val of one folder per class."""
+    """Write color images of ten classes into folders train and val with one folder per class."""
     for split, count in PER_CLASS.items():
-        left = dict.fromkeys(range(10), count)
+        missing = dict.fromkeys(range(10), count)
         for sample in EmbeddedRecords(split, num_classes=10, on_error=ErrorPolicy("stop")):
-            if left[sample.target]:
-                left[sample.target] -= 1
-                target = root / split / str(sample.target)
-                target.mkdir(parents=True, exist_ok=True)
+            if missing[sample.target]:
+                missing[sample.target] -= 1
+                folder = root / split / str(sample.target)
+                folder.mkdir(parents=True, exist_ok=True)
                 assert isinstance(sample.image, Image.Image)
-                sample.image.convert("RGB").resize((32, 32)).save(target / f"{sample.key}.png")
+                sample.image.convert("RGB").resize((32, 32)).save(folder / f"{sample.key}.png")
 
 
 def write_run(root: Path) -> None:
-    """A run of two epochs of three steps, measured every two steps."""
+    """Train a run of two epochs of three steps, measured every two steps."""
     fit(
         root / "run",
         "--trainer.limit_train_batches",
@@ -45,13 +45,13 @@ def write_run(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def image_folder(once: Once) -> Path:
-    """A small set of images in folders."""
+    """A small set of images in one folder per class."""
     return once("image_folder", write_images)
 
 
 @pytest.fixture(scope="session")
 def shards(image_folder: Path, once: Once) -> Path:
-    """The same images in shards of ten."""
+    """The images of `image_folder` in shards of ten."""
     words = ("--samples_per_shard", "10")
     return once("shards", lambda root: run("shards", image_folder, root / "set", *words).succeeded()) / "set"
 
@@ -64,12 +64,12 @@ def finished(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def ablated(once: Once) -> Path:
-    """Folders `runs`, of eight runs, and `diagnoses`, of one of them."""
+    """Folders `runs`, with eight runs, and `diagnoses`, with a diagnosis of one of them."""
     return once("ablated", trained)
 
 
 @pytest.fixture(scope="session")
 def reported(ablated: Path, once: Once) -> Path:
-    """A report of all of them."""
+    """A report of the runs of `ablated`."""
     words = (ablated, "--factors", "gate,registers", "--detect", "0.05")
     return once("reported", lambda root: report(root / "out", *words).succeeded()) / "out"

@@ -1,4 +1,4 @@
-"""What several tests read and nobody changes is made once, for all workers of a test session."""
+"""Makes folders that several tests read and none changes, once for all workers of a test session."""
 
 import os
 import shutil
@@ -10,23 +10,23 @@ from filelock import FileLock
 
 Make = Callable[[Path], object]
 Once = Callable[[str, Make], Path]
-"""Returns the folder of a name, filled by a function unless somebody has filled it already."""
+"""Returns the folder of a name, filled by a function unless it has been filled already."""
 
 
 def shared_by_workers(factory: pytest.TempPathFactory) -> Once:
-    """Folders beside those of the workers; whoever comes second waits for the first."""
+    """Return a function that makes folders next to those of the workers; the second caller waits for the first."""
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
 
     def once(name: str, make: Make) -> Path:
-        folder, whole = root / name, root / f"{name}.whole"
+        folder, complete = root / name, root / f"{name}.complete"
         with FileLock(root / f"{name}.lock"):
-            if not whole.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # left by a failed attempt
                 folder.mkdir()
                 make(folder)
-                whole.touch()
+                complete.touch()
         return folder
 
     return once

@@ -1,4 +1,4 @@
-"""Signals that reach this process at a known moment of a training."""
+"""Sends signals to this process at a known moment of training."""
 
 import os
 import signal
@@ -15,18 +15,18 @@ from sinkablate.process import signals
 
 @contextmanager
 def signal_at(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """Sends a signal to this process in the middle of the training step with a number."""
+    """Send a signal to this process in the middle of a training step, while the block runs."""
 
     def send(_self: Any, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == step:
             os.kill(os.getpid(), number)
 
-    handlers = {each: signal.getsignal(each) for each in signals.SIGNALS}
+    handlers = {handled: signal.getsignal(handled) for handled in signals.SIGNALS}
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Preemption, "on_before_backward", send)
             yield
     finally:
         signals.reset()
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
+        for handled, handler in handlers.items():
+            signal.signal(handled, handler)

@@ -1,4 +1,4 @@
-"""Sweeps of small cells for several tests."""
+"""Sweeps with small cells, shared by several tests."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from running import CONFIGS, QUICK, Outcome, forked, run
 from sinkablate.sweep.grid import Sweep, read_sweep
 
 SMALL: dict[str, Any] = {"model.backbone.registers": {"values": [0, 2]}, "seed_everything": {"values": [0, 1]}}
-"""Four cells."""
+"""Parameters of a sweep of four cells."""
 
 
 def content(parameters: dict[str, Any] | None = None, *words: str) -> dict[str, Any]:
-    """A sweep file whose cells take two steps each, unless words say otherwise."""
+    """Content of a sweep file whose cells train two steps each, unless `words` say otherwise."""
     command = [
         "${env}",
         "${interpreter}",
@@ -40,40 +40,40 @@ def content(parameters: dict[str, Any] | None = None, *words: str) -> dict[str, 
     }
 
 
-def written(folder: Path, made: dict[str, Any]) -> Path:
-    """The file."""
+def written(folder: Path, sweep_content: dict[str, Any]) -> Path:
+    """Write a sweep file; returns its path."""
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(made, sort_keys=False))
+    path.write_text(yaml.safe_dump(sweep_content, sort_keys=False))
     return path
 
 
 def sweep(command: str, path: Path, *args: str) -> Outcome:
-    """`sweep COMMAND` in this process, into a folder beside the file."""
+    """Run `sweep COMMAND` in this process, with the folder next to the file."""
     return run("sweep", command, path, "--out", root_of(path), *args)
 
 
 def spawned(command: str, path: Path, *args: str) -> Outcome:
-    """The same as a process of its own."""
+    """Run `sweep COMMAND` in a forked process."""
     return forked("sweep", command, path, "--out", root_of(path), *args)
 
 
 def root_of(path: Path) -> Path:
-    """Directory of the cells."""
+    """Directory of the cells of a sweep file."""
     return path.parent / "cells"
 
 
 def opened(path: Path) -> Sweep:
-    """The sweep itself."""
+    """Read the sweep."""
     return read_sweep(path)
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    """State of the last checkpoint."""
-    found: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return found
+    """Weights of the last checkpoint."""
+    state: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Equal to the last bit."""
+    """Whether two runs have the same weights, to the last bit."""
     left, right = weights(one), weights(other)
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)

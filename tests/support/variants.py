@@ -1,4 +1,4 @@
-"""Every legal mechanism, small models of them, and the headline variants."""
+"""All valid mechanisms, small models of them, and the named variants."""
 
 from itertools import combinations, product
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from sinkablate.errors import UserError
 from sinkablate.vit.backbone import build_backbone
 
 SMALL = {"name": "vit_mini", "depth": 2, "embed_dim": 40, "qkv_bias": True, "patch_size": 7}
-"""Head width 10: not a multiple of 8, so that the fused learned sink has to pad."""
+"""Head width 10, which is not a multiple of 8, so that the fused learned sink has to pad."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline": {},
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def mechanisms() -> dict[str, BackboneConfig]:
     """Every combination of the axes that `AttentionConfig` accepts, with and without registers."""
-    found = {}
+    configs = {}
     axes = (tuple(SCORES), tuple(SINKS), get_args(Gate), get_args(GatePosition), ("log_n", "learned"), (0, 2))
     for score, sink, gate, position, bias, registers in product(*axes):
         try:
@@ -42,33 +42,33 @@ def mechanisms() -> dict[str, BackboneConfig]:
         except UserError:
             continue
         name = f"{score}-{sink}-{gate}-{position}-{bias}-{registers}"
-        found[name] = BackboneConfig(**SMALL, registers=registers, attention=config)
-    return found
+        configs[name] = BackboneConfig(**SMALL, registers=registers, attention=config)
+    return configs
 
 
-def in_pairs(found: dict[str, BackboneConfig]) -> dict[str, BackboneConfig]:
-    """A few of the mechanisms in which every two values of two axes that go together do so at least once."""
-    pairs = {name: set(combinations(enumerate(name.split("-")), 2)) for name in found}
-    left, chosen = set().union(*pairs.values()), {}
-    while left:
-        name = max(pairs, key=lambda each: len(pairs[each] & left))
-        chosen[name] = found[name]
-        left -= pairs[name]
+def in_pairs(configs: dict[str, BackboneConfig]) -> dict[str, BackboneConfig]:
+    """Select a few mechanisms that contain every compatible pair of values of two axes at least once."""
+    pairs = {name: set(combinations(enumerate(name.split("-")), 2)) for name in configs}
+    missing, chosen = set().union(*pairs.values()), {}
+    while missing:
+        name = max(pairs, key=lambda candidate: len(pairs[candidate] & missing))
+        chosen[name] = configs[name]
+        missing -= pairs[name]
     return chosen
 
 
 def make(
     config: BackboneConfig | dict[str, Any] | None = None, *, seed: int = 0, num_classes: int = 10, **fields: Any
 ) -> Any:
-    """A small model at 28 pixels of one channel."""
+    """Build a small model for images of 28 pixels and one channel."""
     if not isinstance(config, BackboneConfig):
         config = BackboneConfig(**{**SMALL, **(config or {}), **fields})
     return build_backbone(config, num_classes=num_classes, in_chans=1, img_size=28, seed=seed)
 
 
 @torch.no_grad()
-def livelier(model: nn.Module, seed: int = 0) -> Any:
-    """Weights five times larger, and random vectors (biases, norms, LayerScale, sinks): nothing hides at its init."""
+def perturbed(model: nn.Module, seed: int = 0) -> Any:
+    """Scale weights by five and randomize vectors (biases, norms, LayerScale, sinks), so that no term is neutral."""
     g = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         if p.ndim == 2 and "gate" not in name:
@@ -79,7 +79,7 @@ def livelier(model: nn.Module, seed: int = 0) -> Any:
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers of a generator of their own."""
+    """Standard normal numbers from a separate generator."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 

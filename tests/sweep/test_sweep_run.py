@@ -183,7 +183,7 @@ def checkpoints(path: Path) -> list[Path]:
 def test_two_runners_share_the_cells(tmp_path: Path) -> None:
     path = written(tmp_path, content())
     with begun(path, "--jobs", "1") as one, begun(path, "--jobs", "2", "--in_process") as other:
-        assert [one.wait(), other.wait()] == [0, 0], (one.said(), other.said())
+        assert [one.wait(), other.wait()] == [0, 0], (one.output(), other.output())
     assert len(list(root_of(path).glob("*/DONE"))) == 4
     assert once(root_of(path))
 
@@ -207,13 +207,13 @@ def kill_cell(process: Command, path: Path) -> None:
     pattern = f"sinkablate fit .*{root_of(path)}"
     [pid, *_] = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(pid), signal.SIGKILL)
-    assert process.wait() == 0, process.said()
-    assert "2 done" in process.said()[0]  # started again by the runner
+    assert process.wait() == 0, process.output()
+    assert "2 done" in process.output()[0]  # started again by the runner
 
 
 def interrupt(process: Command, path: Path) -> None:
     process.send_signal(signal.SIGINT)
-    code, output = process.wait(), "".join(process.said())
+    code, output = process.wait(), "".join(process.output())
     assert code == 130, output
     assert "the same command goes on" in output
     assert "1 preempted" in output

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
-from variants import livelier, make, noise
+from variants import make, noise, perturbed
 
 from sinkablate.config import AttentionConfig, BackboneConfig
 from sinkablate.errors import UserError
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A timm ViT-Ti of depth 2 at 64 pixels, written with torch.save."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     torch.manual_seed(0)
-    model = livelier(timm.create_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=3))
+    model = perturbed(timm.create_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=3))
     torch.save({"state_dict": model.state_dict()}, path)
     return path
 
@@ -200,7 +200,7 @@ OURS = BackboneConfig(
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classify]:
     """A checkpoint that Lightning wrote of one of our tasks."""
     task = Classify(backbone=OURS, seed=3)
-    livelier(task.backbone)
+    perturbed(task.backbone)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     trainer.strategy.connect(task)
     path = tmp_path_factory.mktemp("run") / "last.ckpt"
