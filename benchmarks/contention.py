@@ -74,8 +74,8 @@ def seconds(job: str, env: dict[str, str]) -> float:
 
 def child(job: str) -> None:
     """Print the seconds of a job, imports done."""
-    import sinkablate.cli.lightning
-    import sinkablate.diagnose.command
+    import sinkablate.cli.lightning  # noqa: F401
+    import sinkablate.diagnose.command  # noqa: F401
     import sinkablate.intervene.command  # noqa: F401
     from sinkablate.__main__ import main
 

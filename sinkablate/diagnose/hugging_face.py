@@ -130,7 +130,7 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
             f"hf={path}: {file.name} makes images of shape {made}, the model takes {channels} channels and squares"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
-    stored = json.loads(file.read_text())
+    stored = json.loads(file.read_text(encoding="utf-8"))
     return transform, {
         "input_size": list(made),
         "source": file.name,

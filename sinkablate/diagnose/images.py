@@ -208,7 +208,7 @@ def _builtin() -> tuple[Path, list[Path]]:
 
 def _listed(path: Path) -> list[Path]:
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"images={path}: the list cannot be read ({error})") from None
     files = [path.parent / line for line in lines if line and not line.startswith("#")]

@@ -128,7 +128,9 @@ class Store:
                 self.parts.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
-            write_atomically(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+            write_atomically(
+                self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+            )
 
     def read(self) -> Finished:
         """Everything measured so far."""

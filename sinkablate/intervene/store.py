@@ -82,7 +82,9 @@ class Rows:
     def mark(self) -> None:
         """Say what is edited, once there is something to keep."""
         if not self.marker.exists():
-            write_atomically(self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n"))
+            write_atomically(
+                self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+            )
 
     def leave(self) -> None:
         """Go without a trace where nothing was kept."""
@@ -105,7 +107,10 @@ class Rows:
     def add(self, images: list[int], rows: list[dict[str, Any]]) -> None:
         """Keep the rows of some images."""
         content = json.dumps({"images": images, "rows": rows})
-        write_atomically(self.parts / f"{images[0]:07d}-{images[-1]:07d}.json", lambda path: path.write_text(content))
+        write_atomically(
+            self.parts / f"{images[0]:07d}-{images[-1]:07d}.json",
+            lambda path: path.write_text(content, encoding="utf-8"),
+        )
 
     def read(self) -> list[dict[str, Any]]:
         """All rows, by block, head and edit within an image; every image once."""

@@ -112,7 +112,7 @@ class MetricsCsv(Logger):
         size = self.path.stat().st_size
         with naming(self.path):
             try:
-                with self.path.open("a", newline="") as file:
+                with self.path.open("a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, self._columns).writerows(rows)
             except OSError:
                 os.truncate(self.path, size)  # a full disk takes half a row
@@ -142,7 +142,7 @@ class MetricsCsv(Logger):
         """Write the file anew, with the columns known by now, whole or not at all."""
 
         def write(partial: Path) -> None:
-            with partial.open("w", newline="") as file:
+            with partial.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(rows)

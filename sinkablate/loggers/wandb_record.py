@@ -56,7 +56,7 @@ class WandbRecord:
     def _stored(self) -> dict[str, Any]:
         """What an earlier process left; nothing where it cannot be read."""
         try:
-            found = json.loads(self._path.read_text())
+            found = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

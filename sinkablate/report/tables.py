@@ -78,11 +78,13 @@ def write_tables(folder: Path, made: dict[str, Sheet], ablation: Ablation | None
     """Write NAME.md and NAME.tex for each sheet, and for the comparison."""
     folder.mkdir()
     for name, sheet in made.items():
-        (folder / f"{name}.md").write_text(f"**{escaped_markdown(sheet.title)}**\n\n{markdown_table(sheet)}\n")
-        (folder / f"{name}.tex").write_text(f"{NEEDS}\n\n{latex_table(sheet, sheet.title + '.')}\n")
+        (folder / f"{name}.md").write_text(
+            f"**{escaped_markdown(sheet.title)}**\n\n{markdown_table(sheet)}\n", encoding="utf-8"
+        )
+        (folder / f"{name}.tex").write_text(f"{NEEDS}\n\n{latex_table(sheet, sheet.title + '.')}\n", encoding="utf-8")
     if ablation is not None:
-        (folder / "ablation.md").write_text(render([ablation.comparison], "markdown") + "\n")
-        (folder / "ablation.tex").write_text(render([ablation.comparison], "latex") + "\n")
+        (folder / "ablation.md").write_text(render([ablation.comparison], "markdown") + "\n", encoding="utf-8")
+        (folder / "ablation.tex").write_text(render([ablation.comparison], "latex") + "\n", encoding="utf-8")
 
 
 def page_sheets(ablation: Ablation | None) -> list[Sheet]:

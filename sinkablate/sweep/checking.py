@@ -36,7 +36,7 @@ def check(sweep: Sweep, root: Path) -> None:
     configs = _unchanged_configs(sweep, root)
     stamp = _hash(sweep)
     with contextlib.suppress(OSError, ValueError):
-        if (root / CHECKED).read_text() == stamp:
+        if (root / CHECKED).read_text(encoding="utf-8") == stamp:
             return
     with streams.status("loading PyTorch and Lightning ..."):
         from sinkablate.sweep.parsing import CellParser
@@ -93,7 +93,7 @@ def _configs(sweep: Sweep) -> dict[str, set[str]]:
 def _said_by(config: Path) -> str:
     """A hash of a config's keys and values, whatever its layout and comments."""
     try:
-        content = json.dumps(yaml.safe_load(config.read_text()), sort_keys=True, default=str)
+        content = json.dumps(yaml.safe_load(config.read_text(encoding="utf-8")), sort_keys=True, default=str)
     except (OSError, yaml.YAMLError, ValueError, RecursionError):  # which the parser will name
         content = ""
     return hashlib.sha256(content.encode()).hexdigest()

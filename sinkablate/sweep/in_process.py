@@ -112,7 +112,11 @@ def _fit(words: list[str], log: Path) -> int:
     """Exit code of `fit` in this process, which writes to a file."""
     from sinkablate.cli.trainer_command import run_trainer
 
-    with log.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        log.open("a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
         reset()
         install_handlers()

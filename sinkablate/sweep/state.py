@@ -91,7 +91,7 @@ def last_line(run_dir: Path) -> str:
 def failed_because(run_dir: Path) -> str:
     """Why a cell failed, in one line."""
     try:
-        return (run_dir / FAILED).read_text().strip()
+        return (run_dir / FAILED).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
 
@@ -111,7 +111,7 @@ def summary_of(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "summary.json"
     try:
-        summary: Any = json.loads(path.read_text())
+        summary: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         summary = None
     if not isinstance(summary, dict):
@@ -149,7 +149,7 @@ def read_notes(path: Path, damaged: str) -> dict[str, str]:
         UserError: It is damaged.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError):

@@ -36,7 +36,7 @@ FORKS.set_forkserver_preload(
 
 
 def environment(**env: str) -> dict[str, str]:
-    """The environment of a command: one thread, and no variables of W&B or a distributed launch except the given ones."""
+    """The environment of a command: one thread, and only the given variables of W&B or a distributed launch."""
     foreign = ("WANDB_", "MASTER_", "TORCHELASTIC_")
     clean = {
         name: value
@@ -128,7 +128,7 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path, before: C
 
 
 def die_after(folder: Path, pattern: str) -> None:
-    """Kill this process at the first rename once a folder contains a file of a pattern: before the next one is complete."""
+    """Kill this process at the first rename once a folder contains a file of a pattern."""
 
     def hook(event: str, _arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and list(folder.glob(pattern)):
