@@ -9,7 +9,7 @@ import torch
 from running import fit, heads, run
 from tapping import tapped
 from torch import Tensor
-from variants import livelier, make, noise, set_fused
+from variants import make, noise, perturbed, set_fused
 
 from sinkablate.attention.scores import SCORES, Score, register_score
 from sinkablate.attention.sinks import SINKS, Sink, register_sink
@@ -57,7 +57,7 @@ def registered() -> Iterator[None]:
 
 @pytest.mark.parametrize(("score", "sink"), PAIRS)
 def test_the_tap_rebuilds_its_blocks(score: str, sink: str) -> None:
-    model = livelier(make(attention=AttentionConfig(score=score, sink=sink))).eval()
+    model = perturbed(make(attention=AttentionConfig(score=score, sink=sink))).eval()
     views, _, errors = tapped(model, noise(2, 1, 28, 28))
     assert max(errors.values()) < 1e-4
     normalized = score != "shifted_relu"
@@ -71,7 +71,7 @@ def test_the_tap_rebuilds_its_blocks(score: str, sink: str) -> None:
 
 @pytest.mark.parametrize("sink", ["learned_key", "mean_key"])
 def test_its_sink_is_fused_like_the_others(sink: str) -> None:
-    model = livelier(make(attention=AttentionConfig(sink=sink))).double().eval()
+    model = perturbed(make(attention=AttentionConfig(sink=sink))).double().eval()
     twin = copy.deepcopy(model)
     set_fused(twin, False)
     images = noise(2, 1, 28, 28, dtype=torch.float64)
