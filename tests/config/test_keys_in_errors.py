@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import fit, run
+from running import run
 from sweeping import content, sweep, written
 
 from sinkablate.config import (
@@ -51,7 +51,8 @@ def test_other_errors_pass_unchanged() -> None:
 @pytest.mark.parametrize("group", ["model.toy", "model.backbone"])
 def test_fit_names_the_full_key(group: str, tmp_path: Path) -> None:
     words = [f"--{group}.attention.{key}={value}" for key, value in RELU_SINK.items()]
-    outcome = fit(tmp_path / "run", *(["--task=toy"] if "toy" in group else []), *words)
+    task = "toy" if group == "model.toy" else "classify"
+    outcome = run("fit", f"--task={task}", *words, "--run_dir", tmp_path / "run", "--wandb.mode=disabled")
     assert (outcome.code, outcome.err) == (2, f"error: {group}.attention.{SINK}\n")
 
 
