@@ -1,4 +1,4 @@
-"""Where images are, what they become, and how they are augmented."""
+"""Image sources, preprocessing and augmentation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,24 +10,27 @@ EMBEDDED_CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """Where the images are and how they are read."""
+    """Where images are stored and how they are read."""
 
     format: Literal["embedded", "shards", "folder"] = "embedded"
-    """The Fashion-MNIST subset inside the package, WebDataset tar shards, or one folder per class."""
+    """embedded: the Fashion-MNIST subset that comes with the package; shards: WebDataset tar shards; folder: one folder
+    per class."""
     train: str = ""
-    """shards: a path, brace list, glob, directory, URL or pipe:command, which is executed; folder: a directory."""
+    """Training images. For format=shards, a path, brace list, glob, directory, URL or pipe:COMMAND, which is executed.
+    For format=folder, a directory."""
     val: str = ""
-    """Validation images, as `train`."""
+    """Validation images, in the form of train."""
     test: str = ""
-    """Test images, as `train`; empty means the validation images."""
+    """Test images, in the form of train; if empty, the validation images."""
     reader: Literal["indexed", "stream"] = "indexed"
-    """shards: read any sample of local tars at random, or stream whole shards (URLs, pipes, object stores)."""
+    """For format=shards, read samples of local files in random order (indexed), or whole shards in sequence (stream),
+    which also works for URLs, pipes and object stores."""
     shuffle_shards: int = 16
-    """stream: samples are shuffled within blocks of this many whole shards."""
+    """For reader=stream, the number of shards whose samples are shuffled together."""
     on_error: Literal["stop", "skip"] = "stop"
-    """What an unreadable shard or image does: end the run, or be skipped, counted and named."""
+    """For a shard or image that cannot be read: end the run (stop), or leave it out and report it (skip)."""
     num_classes: int | None = None
-    """Number of classes; null takes the number of class folders, or of classes in manifest.json."""
+    """Number of classes; null uses the number of class folders, or of classes in manifest.json."""
 
     def __post_init__(self) -> None:
         paths = {"train": self.train, "val": self.val, "test": self.test}
@@ -52,22 +55,22 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """What an image is when it reaches the model; the model's size and channels follow it."""
+    """Size, channels and normalization of images; the model's input size and channels follow these."""
 
     size: int = 28
-    """Side in pixels."""
+    """Side of the square image in pixels."""
     in_chans: int = 1
-    """1 for gray, 3 for color; a file with another number of channels is an error."""
+    """Number of channels: 1 for gray, 3 for color. A file with another number of channels is an error; see convert."""
     convert: bool = False
-    """Convert such files instead of refusing them (ImageNet holds a few gray and CMYK ones)."""
+    """Convert files with another number of channels (ImageNet has a few gray and CMYK images)."""
     mean: tuple[float, ...] = (0.286,)
-    """Mean per channel after scaling to [0, 1]."""
+    """Mean of each channel, for pixel values scaled to [0, 1]."""
     std: tuple[float, ...] = (0.353,)
-    """Standard deviation per channel after scaling to [0, 1]."""
+    """Standard deviation of each channel, for pixel values scaled to [0, 1]."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
-    """Resampling; `random` picks one per training image."""
+    """Interpolation of resizing; random picks bilinear or bicubic for each training image."""
     crop_pct: float = 1.0
-    """Evaluation: the center crop's side over the resized image's shorter side."""
+    """For evaluation, the side of the center crop divided by the shorter side of the resized image, in (0, 1]."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -83,28 +86,28 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Training augmentation, with timm's names."""
+    """Augmentation of training images, with timm's names."""
 
     scale: tuple[float, float] = (1.0, 1.0)
-    """Area of the random resized crop; (1, 1) is no crop."""
+    """Smallest and largest area of the random resized crop, as a fraction of the image; [1, 1] disables cropping."""
     ratio: tuple[float, float] = (0.75, 1.3333)
-    """Aspect ratio of the random resized crop."""
+    """Smallest and largest aspect ratio of the random resized crop."""
     hflip: float = 0.5
     """Probability of a horizontal flip."""
     vflip: float = 0.0
     """Probability of a vertical flip."""
     color_jitter: float = 0.0
-    """Strength of brightness, contrast and saturation jitter."""
+    """Strength of brightness, contrast and saturation jitter; 0 disables it."""
     auto_augment: str | None = None
-    """timm's policy string, such as rand-m10-n2; null is none."""
+    """timm's policy string, such as rand-m10-n2; null disables it."""
     three_augment: bool = False
-    """DeiT III's choice of gray, solarise or blur."""
+    """3-Augment of DeiT III: gray, solarization or blur, one of them for each image."""
     reprob: float = 0.0
     """Probability of random erasing."""
     remode: Literal["const", "rand", "pixel"] = "pixel"
-    """What random erasing writes."""
+    """Content of erased regions: zeros (const), one random color (rand), or random pixels (pixel)."""
     aug_repeats: int = 1
-    """Times each image appears in a batch's pool, each augmented anew (repeated augmentation)."""
+    """Repeated augmentation: the number of times each image is drawn, each time with another augmentation."""
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -1,6 +1,6 @@
-"""The keys of a run, as far as they must be known before a framework is imported: for `--help` and the first checks.
+"""Groups of keys for `--help` and the first checks, which run before any framework is imported.
 
-`--help GROUP` and the parser know every key; a test compares the names here with the parser's.
+The parser knows every key; a test compares the names here with the parser's.
 """
 
 from textwrap import fill
@@ -9,37 +9,37 @@ from sinkablate.files.shipped import shipped_names
 
 GROUPS = {
     "trainer": "Lightning's Trainer: epochs, devices, precision, accumulation, limits",
-    "model": "what is trained",
-    "model.backbone": "the vision transformer and what is changed in it (task: classify, lejepa)",
+    "model": "the model and its training",
+    "model.backbone": "the vision transformer and the changes made to it (task: classify, lejepa)",
     "model.backbone.attention": "score function, sink and gate",
     "model.backbone.pathway": "a global pathway in addition to attention",
     "model.optim": "optimizer and schedule",
     "model.loss": "loss and label mixing (task: classify)",
     "model.ema": "moving average of the weights (task: classify)",
-    "model.common_mode": "penalty on what attention writes to all tokens alike (task: classify)",
+    "model.common_mode": "penalty on the part of attention's updates common to all tokens (task: classify)",
     "model.lejepa": "objective, projector and probe (task: lejepa)",
     "model.toy": "the toy task and its mechanism (task: toy)",
     "data": "batches and loader processes",
-    "data.source": "where the images are and how they are read",
+    "data.source": "where images are stored and how they are read",
     "data.image": "size, channels and normalization",
     "data.augment": "augmentation of training images",
     "data.views": "several views of each training image",
     "wandb": "Weights & Biases",
-    "diagnostics": "how often and on which images the sinks are measured",
-    "diagnostics.thresholds": "the numbers behind quantities and rules",
-    "stability": "what counts as a spike of the gradient norm",
+    "diagnostics": "how often and on which images sinks are measured",
+    "diagnostics.thresholds": "thresholds of the sink rules",
+    "stability": "definition of a spike of the gradient norm",
     "checkpoint": "when checkpoints are saved",
 }
-"""Groups of keys with one line each; `task` decides which of them exist."""
+"""One line for each group of keys; which groups exist depends on `task`."""
 
 MOST_USED = {
-    "config FILE": "YAML file of keys; several are stacked, the last one wins",
+    "config FILE": "YAML file of keys; of several, later ones take precedence",
     "task NAME": "classify (default), lejepa or toy",
     "run_dir DIR": "directory of the run (default: runs/<model>-<variant>-s<seed>)",
     "variant NAME": "name of the variant in run names",
     "seed_everything N": "seed of parameters, data order and augmentation",
-    "ckpt_path FILE": "checkpoint to start from; `auto`: the latest one of the run directory",
-    "overwrite": "start over in a directory that holds a run",
+    "ckpt_path FILE": "checkpoint to resume from; `auto`: the latest one in the run directory",
+    "overwrite": "start over in a directory that contains a run",
     "trainer.max_epochs N": "epochs of training",
     "trainer.devices N": "GPUs or processes",
     "trainer.precision NAME": "32-true, bf16-mixed, ...",
@@ -48,9 +48,9 @@ MOST_USED = {
     "model.backbone.name NAME": "timm's name of the model, or vit_mini",
     "model.optim.lr X": "peak learning rate",
     "wandb.mode MODE": "auto (default), online, offline or disabled",
-    "print_config": "show the resulting keys and check them; nothing runs",
+    "print_config": "check and print all keys without running anything",
 }
-"""Keys that most command lines need, with a placeholder for their value."""
+"""The most common keys, with a placeholder for the value."""
 
 SINGLE = (
     "config",
@@ -66,7 +66,7 @@ SINGLE = (
     "ckpt_path",
     "weights_only",
 )
-"""Keys without a group."""
+"""Keys that are in no group."""
 OF_ONE_COMMAND = {
     "validate": ("verbose", "run", "trust"),
     "test": ("verbose", "run", "trust"),
@@ -76,12 +76,12 @@ OF_ONE_COMMAND = {
 
 
 def first_names(command: str) -> set[str]:
-    """What a key of a command may begin with, up to its first dot."""
+    """Return every valid first part of a command's keys, up to the first dot."""
     return {*SINGLE, *(group.split(".")[0] for group in GROUPS), *OF_ONE_COMMAND.get(command, ())}
 
 
 def overview(command: str, purpose: str) -> str:
-    """What `--help` prints: the most used keys and the groups of all others."""
+    """Return the text of `--help`: the most used keys and the groups of all keys."""
     used = "\n".join(f"  --{key:<26} {line}" for key, line in MOST_USED.items())
     groups = "\n".join(f"  {group:<28} {line}" for group, line in GROUPS.items())
     names = ", ".join(shipped_names("configs"))

@@ -1,4 +1,4 @@
-"""Which model: a timm vision transformer, the transformer of a toy task, or one to be measured as it is."""
+"""The model: a timm vision transformer to train, the transformer of a toy task, or a model to measure."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,60 +9,61 @@ from sinkablate.config.checks import refuse_idle, require, require_at_most, requ
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A timm vision transformer and what is changed in it. `null` always means: as timm has it."""
+    """A timm vision transformer and the changes made to it. A value of null keeps timm's default."""
 
     name: str = "vit_mini"
-    """timm's model name; `vit_mini` is the small default (width 64, depth 4, patch 7)."""
+    """timm's model name. The default, vit_mini, is a small ViT for 28-pixel images (width 64, depth 4, patch 7)."""
     img_size: int | None = None
-    """Side of the square input in pixels; null follows the data."""
+    """Side of the square input in pixels; null uses the size of the data."""
     pretrained: bool = False
     """Load timm's weights for this name from the Hugging Face hub."""
     checkpoint: str | None = None
     """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
     registers: int | None = None
-    """Number of register tokens after CLS; null keeps the model's own number (none for most)."""
+    """Number of register tokens after CLS; null keeps the model's own number, which is 0 for most models."""
     register_pos_embed: bool = False
-    """Give registers a position embedding (the LeJEPA runs) or none (DINOv2, timm)."""
+    """Whether registers have a position embedding, as in the LeJEPA runs; DINOv2 and timm use none."""
     register_init_std: float = 1e-6
-    """Standard deviation of the registers at the start: 1e-6 in DINOv2 and timm, .02 in the LeJEPA runs."""
+    """Standard deviation of the registers at initialization: 1e-6 in DINOv2 and timm, .02 in the LeJEPA runs."""
     layers: Literal["all"] | tuple[int, ...] = "all"
-    """Blocks whose attention is changed; negative numbers count from the last."""
+    """Blocks to which attention, pathway and match_parameters apply: all, or a list of block numbers from 0; negative
+    numbers count from the last block."""
     attention: AttentionConfig = AttentionConfig()
-    """The attention mechanism of those blocks."""
+    """Attention mechanism of these blocks."""
     pathway: PathwayConfig = PathwayConfig()
-    """A global pathway in those blocks."""
+    """Global pathway of these blocks."""
     match_parameters: Gate = "none"
-    """Control without a gate: widen the MLPs to the parameter count this gate would bring."""
+    """Control without a gate: widen the MLPs by the number of parameters that this gate would add."""
     embed_dim: int | None = None
-    """Width D."""
+    """Width D of the tokens."""
     depth: int | None = None
     """Number of blocks."""
     num_heads: int | None = None
-    """Heads per block."""
+    """Number of heads per block."""
     patch_size: int | None = None
     """Side of a patch in pixels."""
     mlp_ratio: float | None = None
-    """Hidden width of the MLP over D."""
+    """Hidden width of the MLP divided by D."""
     qkv_bias: bool | None = None
-    """Bias in the q, k, v projections."""
+    """Whether the projections to q, k and v have a bias."""
     init_values: float | None = None
-    """LayerScale at the start; 0 switches LayerScale off."""
+    """Initial value of LayerScale; 0 disables LayerScale."""
     class_token: bool | None = None
-    """Put a CLS token first; false needs `global_pool` avg or map."""
+    """Whether the sequence starts with a CLS token; false needs global_pool=avg or map."""
     global_pool: Literal["token", "avg", "map"] | None = None
-    """What the classifier reads: CLS, the mean patch, or attention pooling."""
+    """Input of the classifier: the CLS token (token), the mean of the patches (avg), or attention pooling (map)."""
     fixed_sincos: bool = False
-    """Replace the learned position embedding by a fixed two-dimensional sine-cosine one."""
+    """Replace the learned position embedding with a fixed two-dimensional sine-cosine embedding."""
     grad_checkpointing: bool = False
-    """Compute each block again in the backward pass instead of keeping its activations: slower, far less memory."""
+    """Recompute each block in the backward pass instead of storing its activations: slower, with much less memory."""
     drop_path_rate: float = 0.0
-    """Stochastic depth of the last block; earlier blocks get proportionally less."""
+    """Stochastic depth rate of the last block, in [0, 1); it rises linearly over the blocks from 0."""
     drop_rate: float = 0.0
-    """Dropout before the classifier."""
+    """Dropout rate before the classifier, in [0, 1)."""
     proj_drop_rate: float = 0.0
-    """Dropout after the projections of attention and MLP."""
+    """Dropout rate after the output projections of attention and MLP, in [0, 1)."""
     attn_drop_rate: float = 0.0
-    """Dropout on attention weights."""
+    """Dropout rate of attention weights, in [0, 1)."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -91,11 +92,11 @@ class BackboneConfig:
         for name in ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate"):
             require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), got {getattr(self, name)}")
         require(
-            not (self.pretrained and self.checkpoint), "pretrained and checkpoint name two sources of weights: keep one"
+            not (self.pretrained and self.checkpoint), "pretrained and checkpoint are two sources of weights; keep one"
         )
         require(
             self.class_token is not False or self.global_pool != "token",
-            "class_token=false leaves global_pool=token nothing to read: use avg or map",
+            "class_token=false leaves nothing for global_pool=token to read; use avg or map",
         )
         require(
             self.match_parameters == "none" or self.attention.gate == "none",
@@ -104,7 +105,7 @@ class BackboneConfig:
         )
         require(
             self.match_parameters == "none" or not (self.pretrained or self.checkpoint),
-            "match_parameters widens the MLPs and so cannot start from pretrained weights",
+            "match_parameters widens the MLPs, so the model cannot start from pretrained weights",
         )
         require(
             not (self.fixed_sincos and self.register_pos_embed),
@@ -124,29 +125,29 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """A synthetic task with a known answer, and the mechanism that is to find it."""
+    """A synthetic task with a known solution, and the attention mechanism that learns it."""
 
     task: Literal["nop", "broadcast"] = "nop"
-    """nop: some tokens must be changed and the others left alone. broadcast: one token's content must reach all."""
+    """nop: change some tokens and leave the others as they are. broadcast: copy the content of one token to all."""
     tokens: int = 32
-    """Tokens of a sequence, the null token of `nop` among them."""
+    """Length of a sequence, including the null token of nop, excluding registers."""
     width: int = 64
-    """Width of the tokens and of the one head of each block."""
+    """Width of the tokens and of the single head of each block."""
     attention: AttentionConfig = AttentionConfig()
-    """The attention mechanism of every block."""
+    """Attention mechanism of every block."""
     pathway: PathwayConfig = PathwayConfig()
-    """A global pathway in every block."""
+    """Global pathway of every block."""
     registers: int = 0
-    """Learned tokens more, which no task asks about."""
+    """Number of additional learned tokens, which have no target."""
     p_nop: float = 0.5
-    """nop: share of the tokens that must be left alone."""
+    """For task=nop, the fraction of tokens that must be left unchanged, in (0, 1)."""
     supervise: Literal["output", "update"] = "output"
-    """nop: compare the outputs with x or 0, or what the head writes with gamma x or x (the published code's second
-    form; there the tokens that rest are those whose update is damped)."""
+    """For task=nop, compare the outputs with x or 0 (output), or the update of the head with gamma x or x (update, the
+    second form of the published code, in which the tokens left unchanged are those whose update is damped)."""
     gamma: float = 0.0
-    """nop, supervise=update: what the head must still write on tokens that rest, as a share of x."""
+    """For task=nop and supervise=update, the update required of unchanged tokens, as a fraction of x."""
     alpha: float = 1.0
-    """broadcast: size of the message in the target."""
+    """For task=broadcast, the scale of the message in the target."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -168,32 +169,32 @@ class ToyConfig:
 
     @property
     def depth(self) -> int:
-        """Blocks: one for nop, two for broadcast."""
+        """Number of blocks: 1 for nop, 2 for broadcast."""
         return 1 if self.task == "nop" else 2
 
     @property
     def prefix(self) -> int:
-        """Learned tokens before the drawn ones: the null token of nop, then registers."""
+        """Number of learned tokens at the start of the sequence: the null token of nop, then registers."""
         return (self.task == "nop") + self.registers
 
     @property
     def drawn(self) -> int:
-        """Tokens of a sequence that are drawn and have a target."""
+        """Number of tokens of a sequence that are drawn and have a target."""
         return self.tokens - (self.task == "nop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """A timm vision transformer to be measured as it is."""
+    """A timm vision transformer to measure without changes."""
 
     name: str | None = None
-    """timm's model name, with the tag of its weights (vit_large_patch14_dinov2.lvd142m)."""
+    """timm's model name with the tag of its weights, such as vit_large_patch14_dinov2.lvd142m."""
     img_size: int | None = None
-    """Side of the square input in pixels; null is the size of the weights' own configuration."""
+    """Side of the square input in pixels; null uses the size in timm's configuration of the weights."""
     checkpoint: str | None = None
     """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
     pretrained: bool = True
-    """Load timm's weights for this name from the hub; false without a checkpoint measures a random network."""
+    """Load timm's weights for this name from the hub; with false and no checkpoint, a random network is measured."""
 
     def __post_init__(self) -> None:
         require(self.img_size is None or self.img_size > 0, f"img_size must be positive, got {self.img_size}")

@@ -1,4 +1,4 @@
-"""Which heads an intervention edits."""
+"""Selection of the heads that an intervention edits."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from sinkablate.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionConfig:
-    """Which heads are edited, from the events of a diagnosis."""
+    """Selection of the heads that are edited, by the number of sink events in a diagnosis."""
 
     min_events: int = 50
-    """A head is edited when it has at least so many events."""
+    """Smallest number of sink events of an edited head."""
     top: int = 16
-    """Heads of each class in blocks >= 1, those with most events of it."""
+    """Number of heads per class in blocks 1 and later: those with the most events of the class."""
     top_first_block: int = 4
-    """The same for block 0, which reads raw patch embeddings."""
+    """Number of heads per class in block 0, whose input is the patch embedding."""
     min_class_events: int = 20
-    """A head counts for its class with at least so many events of it."""
+    """Smallest number of events of its class for a head to be counted in that class."""
 
     def __post_init__(self) -> None:
         for name in ("min_events", "min_class_events"):

@@ -1,4 +1,4 @@
-"""The numbers behind quantities, events and labels."""
+"""Thresholds of the sink rules."""
 
 from dataclasses import dataclass
 
@@ -7,34 +7,34 @@ from sinkablate.config.checks import require, require_finite
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdConfig:
-    """The numbers behind the event rules. No published rule is calibrated: they are printed with every result."""
+    """Thresholds of events and labels. No published rule is calibrated, so every result comes with its thresholds."""
 
     routed_min: float = 0.5
-    """A query is routed to the dominant column s when A_is reaches this."""
+    """A query i is routed to the dominant column s if its weight A_is is at least this, in (0, 1]."""
     routed_grid: tuple[float, ...] = (0.3, 0.4, 0.6, 0.7)
-    """Other values of `routed_min` under which the share of routed queries is kept, for the sensitivity table."""
+    """Other values of routed_min for which the fraction of routed queries is stored, for the sensitivity table."""
     event_min: float = 0.9
-    """causal, lejepa: share of routed queries that makes a sink event."""
+    """For the rules causal and lejepa, the smallest fraction of routed queries of a sink event, in (0, 1]."""
     adaptive_min: float = 0.1
-    """adaptive: share of routed queries that makes a sink event."""
+    """For the rule adaptive, the smallest fraction of routed queries of a sink event, in (0, 1]."""
     def1_eps: tuple[float, ...] = (0.5, 0.3, 0.2, 0.1)
-    """def1: every query gives s at least 1 - eps; one rule per eps."""
+    """Values of eps, each of which makes one rule: every query must give the sink a weight of at least 1 - eps."""
     nop_max: float = 0.2
-    """NOP: the sink's value norm over the mean of the others is at most this."""
+    """For a NOP label, the largest norm of the sink's value relative to the mean of the other values."""
     broadcast_min: float = 0.5
-    """Broadcast: the same ratio is at least this."""
+    """For a broadcast label, the smallest such relative norm."""
     rank_max: float = 1.5
-    """Broadcast: the head's update has at most this stable rank."""
+    """For a broadcast label, the largest stable rank of the head's update."""
     rel_update_min: float = 0.01
-    """A broadcast is qualified when the head's update is at least this times the residual stream."""
+    """For a qualified broadcast, the smallest norm of the head's update relative to the residual stream."""
     quiet_max: float = 0.2
-    """A query is quiet when its update is at most this times the mean value norm."""
+    """A query is quiet if the norm of its update is at most this times the mean norm of the values."""
     outlier_sd: float = 3.0
-    """A token norm is an outlier beyond the mean plus this many standard deviations."""
+    """A token norm is an outlier if it exceeds the mean by this number of standard deviations."""
     outlier_norm: float | None = None
-    """A fixed limit on token norms instead, such as 150 (arXiv 2309.16588)."""
+    """A fixed limit on token norms that replaces outlier_sd, such as 150 (arXiv 2309.16588); null disables it."""
     group_top_k: int = 4
-    """Group events sum the mass of this many strongest columns (and, apart, of all registers)."""
+    """Number of strongest columns whose mass is summed for group events; registers are also summed separately."""
 
     def __post_init__(self) -> None:
         require_finite(self)

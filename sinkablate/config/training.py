@@ -1,4 +1,4 @@
-"""How a model is trained and where its record goes."""
+"""Optimizer, losses, weight averaging and Weights & Biases."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,19 +11,19 @@ class OptimConfig:
     """Optimizer and learning-rate schedule, with timm's names."""
 
     opt: str = "adamw"
-    """timm's optimizer name (adamw, lamb, sgd, …); adamw and sgd run fused where precision is not mixed."""
+    """timm's optimizer name, such as adamw, lamb or sgd. adam, adamw and sgd are fused unless precision is mixed."""
     lr: float = 3e-3
-    """Peak learning rate."""
+    """Peak learning rate, greater than 0."""
     weight_decay: float = 0.05
-    """Decay of matrices; norms, biases, LayerScale, registers, positions and sink parameters get none."""
+    """Weight decay of matrices. Not applied to norms, biases, LayerScale, positions, CLS, registers and sinks."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's and LAMB's moment decays."""
+    """Decay rates of the moments of Adam-like optimizers, in [0, 1)."""
     layer_decay: float | None = None
-    """Factor on the learning rate per block from the last to the first; null is none."""
+    """Factor on the learning rate of each block relative to the next one, in (0, 1]; null disables it."""
     warmup_steps: int | None = None
-    """Optimizer steps of linear warm-up; null is 8 % of the training."""
+    """Number of optimizer steps of linear warm-up; null uses 8 % of all steps."""
     min_lr: float = 0.0
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine schedule, at most lr."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -48,17 +48,17 @@ class LossConfig:
     bce_loss: bool = False
     """Binary cross-entropy over classes instead of softmax cross-entropy."""
     smoothing: float = 0.0
-    """Label smoothing."""
+    """Label smoothing, in [0, 1)."""
     mixup: float = 0.0
-    """Alpha of mixup; 0 is off."""
+    """Alpha of mixup; 0 disables it."""
     cutmix: float = 0.0
-    """Alpha of cutmix; 0 is off."""
+    """Alpha of cutmix; 0 disables it."""
     mixup_prob: float = 1.0
-    """Share of batches that are mixed when either is on."""
+    """Probability that a batch is mixed, if mixup or cutmix is enabled."""
     mixup_switch_prob: float = 0.5
-    """Share of mixed batches that use cutmix when both are on."""
+    """Probability of cutmix instead of mixup, if both are enabled."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    """One mixing coefficient per batch, pair or image."""
+    """Draw one mixing coefficient per batch, per pair of images (pair) or per image (elem)."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -70,20 +70,20 @@ class LossConfig:
 
     @property
     def mixes(self) -> bool:
-        """True when batches are mixed."""
+        """Whether batches are mixed."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommonModeConfig:
-    """A penalty on the share of attention's updates that all tokens have in common."""
+    """Penalty on the part of attention's updates that all tokens have in common."""
 
     weight: float = 0.0
-    """Factor of the penalty in the loss; 0 is off. Published: .1 on a ViT-L, with LayerScale starting at 1."""
+    """Weight of the penalty in the loss; 0 disables it. The published runs use .1 for a ViT-L and init_values=1."""
     skip: int = 1
-    """First blocks that are not penalized."""
+    """Number of blocks at the start of the model that are not penalized."""
     before_gate: bool = False
-    """Take the update of gated attention before the gate (G1)."""
+    """Penalize the update of gated attention before the output gate (G1) instead of after it."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -97,9 +97,9 @@ class EmaConfig:
     """Exponential moving average of the weights, with timm's names."""
 
     decay: float = 0.0
-    """Decay per optimizer step; 0 is off. Validation then uses the average."""
+    """Decay per optimizer step, in [0, 1); 0 disables the average. If enabled, validation uses the average."""
     warmup: bool = False
-    """Ramp the decay up from 0 at the start."""
+    """Increase the decay from 0 during the first steps."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -109,17 +109,17 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases. The local record (metrics.csv, parquet) is complete without it."""
+    """Logging to Weights & Biases. The run directory holds the same numbers (metrics.csv and Parquet files)."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online when a key is set, offline otherwise (`wandb sync` uploads later)."""
+    """auto logs online if an API key is set and offline otherwise; `wandb sync` uploads offline runs."""
     project: str = "sinkablate"
     """Project of the run."""
     entity: str | None = None
-    """User or team; null is the account's default."""
+    """User or team; null uses the account's default."""
     group: str | None = None
-    """Group of the run, the sweep's name in a sweep."""
+    """Group of the run; in a sweep, the name of the sweep by default."""
     id: str | None = None
-    """Run id; null is one of the run directory's own, which `wandb.json` keeps for when the run is resumed."""
+    """Id of the run; null generates one and stores it in wandb.json for when the run is resumed."""
     tags: tuple[str, ...] = ()
-    """Tags beside the mechanism's."""
+    """Tags in addition to those of the mechanism."""

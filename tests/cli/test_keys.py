@@ -49,5 +49,5 @@ def test_help_has_a_sentence_for_every_key() -> None:
         names, *text = re.split(r"\s{2,}", option.strip(), maxsplit=1)
         sentences[re.findall(r"--(\S+)", names)[-1]] = re.sub(r"\s+", " ", "".join(text)).split(" (type:")[0]
     assert set(FROZEN.read_text().split()) - set(sentences) == set()
-    assert sentences["data.image.size"] == "Side in pixels."
+    assert sentences["data.image.size"] == "Side of the square image in pixels."
     assert [key for key, text in sentences.items() if not re.match(r"[^(].{5}", text)] == []
