@@ -1,7 +1,7 @@
 """Edit heads of a model in memory and measure what the edits change."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,17 +13,13 @@ from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.attention_maps import Head
 from sinkablate.diagnostics.measurement import Measurement
-from sinkablate.diagnostics.probe import measurement_mode, record
+from sinkablate.diagnostics.probe import record
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
-from sinkablate.intervene.command import refuse_lonely
-from sinkablate.intervene.editor import Editor
-from sinkablate.intervene.edits import parse_edits, selected
-from sinkablate.intervene.exactness import check_exactness
-from sinkablate.intervene.judging import classifier_judge
-from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse_heads
-from sinkablate.intervene.tables import head_table, row_table, validation_table
-from sinkablate.intervene.values import collect
+from sinkablate.intervene.edits import parse_edits
+from sinkablate.intervene.effects import classifier_judge
+from sinkablate.intervene.experiment import Experiment
+from sinkablate.intervene.selection import parse_heads
 from sinkablate.vit.anatomy import block_parts, blocks_of
 from sinkablate.vit.find import unwrap
 
@@ -34,23 +30,29 @@ class Interventions:
 
     rows: pl.DataFrame
     """One row per image, head and edit."""
-    plan: Plan
-    """The edited heads, and the labels of all heads on all images."""
+    experiment: Experiment
+    """The model, its edited heads, and the edits."""
     measurement: Measurement
     """The measurement of the unedited model."""
-    selection: SelectionConfig
-    """The number of events that a head needs to count."""
 
     @cached_property
+    def _tables(self) -> dict[str, pl.DataFrame]:
+        return self.experiment.tables(self.rows)
+
+    @property
     def heads(self) -> pl.DataFrame:
         """One row per block, head and edit: medians over the images, with intervals."""
-        classes = {(block, head): head_class(self.plan.labels[:, block, head]) for block, head in self.plan.heads}
-        return head_table(self.rows, classes, self.selection, everywhere=self.plan.everywhere)
+        return self._tables["heads"]
+
+    @property
+    def classes(self) -> pl.DataFrame:
+        """One row per label and edit: medians over the heads that count, with intervals over blocks."""
+        return self._tables["classes"]
 
     @property
     def validation(self) -> pl.DataFrame:
         """One row per edit: how well the labels predict its effect, from heads that count."""
-        return validation_table(self.heads, len(self.measurement.block_numbers))
+        return self._tables["validation"]
 
 
 def intervene(
@@ -98,7 +100,7 @@ def intervene(
         print(effects.heads.select("block", "head", "edit", "effect"))
     """
     model = unwrap(model)
-    chosen = parse_edits("all" if edits is None else edits)
+    parse_edits("all" if edits is None else edits)  # before anything is measured
     thresholds = thresholds or ThresholdConfig()
     depth = len(blocks_of(model))
     gated = any(block_parts(model, block).gate is not None for block in range(depth))
@@ -108,36 +110,22 @@ def intervene(
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in batches_of(images, model, transform=transform, batch_size=batch_size)]
     records, error = record(model, batches, thresholds)
-    refuse_lonely(len(records.order), chosen)
-    plan = Plan.of_records(records, wanted, given or (), everywhere=given is not None, seed=seed)
-    if names is not None:
-        plan = replace(plan, names=_of_length(names, len(records.order), "names"))
-    if given is None:
-        plan = replace(plan, heads=choose_heads(plan.labels, selection))
-    classes = None if targets is None else _of_length(torch.as_tensor(targets).tolist(), len(records.order), "targets")
-    with measurement_mode(model):
-        rows = _edited(model, plan, batches, chosen, classes)
-    return Interventions(row_table(rows), plan, Measurement.of(model, records, thresholds, None, error), selection)
-
-
-def _edited(
-    model: nn.Module, plan: Plan, batches: list[Tensor], edits: list[str], targets: list[int] | None
-) -> list[dict[str, Any]]:
-    """Return the rows of all images."""
-
-    def one_by_one() -> Iterator[Tensor]:
-        for batch in batches:
-            yield from batch.split(1)
-
-    editor = Editor(model, plan, collect(model, plan, one_by_one()), selected(edits), classifier_judge(model, targets))
-    edited = [number for number in range(len(plan.names)) if editor.pathways or plan.edited(number)]
-    rows: list[dict[str, Any]] = []
-    for number, image in enumerate(one_by_one()):
-        if edited and number == edited[0]:
-            check_exactness(editor, number, image)
-        if number in edited:
-            rows += [{"place": number, **row} for row in editor.rows(number, image)]
-    return rows
+    count = len(records.order)
+    experiment = Experiment.prepare(
+        model,
+        records,
+        wanted,
+        heads=given,
+        edits="all" if edits is None else edits,
+        selection=selection,
+        judge=classifier_judge(
+            model, None if targets is None else _of_length(torch.as_tensor(targets).tolist(), count, "targets")
+        ),
+        names=None if names is None else _of_length(names, count, "names"),
+        seed=seed,
+    )
+    rows = experiment.run(lambda: (image for batch in batches for image in batch.split(1)))
+    return Interventions(rows, experiment, Measurement.of(model, records, thresholds, None, error))
 
 
 def _of_length(values: Sequence[Any], count: int, key: str) -> list[Any]:

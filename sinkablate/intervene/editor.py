@@ -1,6 +1,6 @@
 """One image: all its edits, block by block, and a row for each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,16 +12,13 @@ from sinkablate.diagnostics.rules import Label
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.changes import Change, change_of_value, head_output, head_weights
 from sinkablate.intervene.edits import Edit
-from sinkablate.intervene.effects import common_share, cosine, is_rounding, mean_change, relative_change
+from sinkablate.intervene.effects import Judge, common_share, cosine, is_rounding, mean_change, relative_change
 from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.intervene.selection import Plan
 from sinkablate.intervene.sites import HeadSite, PathwaySite, pathway_donor
 from sinkablate.intervene.values import Values, pathway_blocks, state
 from sinkablate.vit.anatomy import block_parts, final_norm
 from sinkablate.vit.tokens import TokenType
-
-Judge = Callable[[Tensor, Tensor, int], dict[str, Tensor]]
-"""(last block's output (1 + E, N, D), the unedited copy first; image (1, ...); its number) -> numbers (E,)."""
 
 COPIED = {"mass": "mass", "entropy": "entropy", "token_norm": "sink_token_norm", "ratio_out": "ratio_out"}
 """Column -> quantity of the diagnosis."""
@@ -88,7 +85,9 @@ class Editor:
             group = changes[start : start + size]
             last = self.replay.from_block(cache, block, *updates(self.model, cache, block, group))
             donors_of_group = [donors[change.head] for change in group]
-            measured = self._measure(last, view, group, donors_of_group, image, block) | self.judge(last, tensor, image)
+            measured = self._measure(last, view, group, donors_of_group, image, block) | self.judge(
+                last, tensor, self.plan.numbers[image]
+            )
             for index, (change, donor) in enumerate(zip(group, donors_of_group, strict=True)):
                 row = {
                     "image": self.plan.names[image],
@@ -185,8 +184,3 @@ def updates(
             from_pathway = cache.pathways[block].repeat(len(added), 1, 1)
         from_pathway[copy] += (pathway.openness(cache.pathway_inputs[block]) * pathway.proj(change.change))[0]
     return view.update + added, from_pathway
-
-
-def no_judge(_last: Tensor, _image: Tensor, _number: int) -> dict[str, Tensor]:
-    """The judge of a model that neither classifies nor has a task."""
-    return {}

@@ -1,189 +1,164 @@
-"""One intervention: the images of a shard, then, once all shards are through, tables, controls and figures."""
+"""An experiment: a model, the heads to edit on each image, and the edits. Runs in memory; writes and prints nothing."""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+import polars as pl
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.data.errors import DataError
-from sinkablate.diagnose.images import InMemoryImages
-from sinkablate.diagnose.measure import Source, progress
-from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import write_atomically
+from sinkablate.config import SelectionConfig
+from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
-from sinkablate.figures import interventions
-from sinkablate.figures import sinks as figures
-from sinkablate.files.writing import write_json
-from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
 from sinkablate.intervene.editor import Editor
-from sinkablate.intervene.edits import all_edits, judged_by, selected
+from sinkablate.intervene.edits import Edit, parse_edits, selected
+from sinkablate.intervene.effects import Judge, no_judge
 from sinkablate.intervene.exactness import check_exactness
-from sinkablate.intervene.findings import headline
-from sinkablate.intervene.judging import judge_of, targets_of
-from sinkablate.intervene.random_network import events_per_image, random_network
-from sinkablate.intervene.selection import Plan, head_class, nearest_heads
-from sinkablate.intervene.store import Rows
-from sinkablate.intervene.tables import class_table, head_table, later_heads, row_table, validation_table
+from sinkablate.intervene.selection import Head, Plan, choose_heads, head_class
+from sinkablate.intervene.tables import class_table, head_table, row_table, validation_table
 from sinkablate.intervene.values import Values, collect, pathway_blocks
-from sinkablate.process.threads import considerate_threads
-from sinkablate.run.provenance import provenance
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the results, and where they go."""
+    """Everything that decides the numbers of an intervention. Made by `prepare`.
 
-    loaded: LoadedModel
-    source: Source
-    rows: Rows
+    Example::
+
+        experiment = Experiment.prepare(model, records, rule, heads=[(5, 3)], edits=["mean_value", "donor_value"])
+        rows = experiment.run(lambda: images.split(1))
+        experiment.tables(rows)["heads"]
+    """
+
+    model: nn.Module
+    """On its device, in eval mode."""
     plan: Plan
-    edits: list[str]
-    """Names of edits, and of groups of edits."""
-    device: torch.device
-    thresholds: ThresholdConfig
-    rule: Rule
+    edits: list[Edit]
+    judge: Judge
     selection: SelectionConfig
+
+    @classmethod
+    def prepare(
+        cls,
+        model: nn.Module,
+        measured: Records | Mapping[str, NDArray[Any]],
+        rule: Rule,
+        *,
+        heads: Sequence[Head] | None = None,
+        edits: str | Sequence[str] = "all",
+        selection: SelectionConfig = SelectionConfig(),
+        judge: Judge = no_judge,
+        names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> "Experiment":
+        """Choose the heads to edit and check that there are enough images for the edits.
+
+        Args:
+            model: On its device, in eval mode.
+            measured: What was measured on the images: records, or the arrays of a diagnosis' `per_image.npz`.
+            rule: The rule that defines events and labels.
+            heads: Heads to edit, as (block, head), on every image. None chooses the heads with enough events, and edits
+                each on the images on which it has an event.
+            edits: Names of edits and groups of edits; all by default.
+            selection: The number of heads that are chosen, and of events that a head needs.
+            judge: Scores the output of the edited copies, such as a classifier's answers.
+            names: Names of the images; random draws depend on the seed, the name and the number of an image.
+            seed: Seed of donors, directions, random tokens and random heads.
+
+        Raises:
+            UserError: An edit is unknown, or there is only one image and an edit takes values from others.
+        """
+        everywhere, given = heads is not None, heads or ()
+        if isinstance(measured, Records):
+            plan = Plan.of_records(measured, rule, given, everywhere, seed)
+        else:
+            plan = Plan.of(measured, rule, given, everywhere, seed)
+        if heads is None:
+            plan = replace(plan, heads=choose_heads(plan.labels, selection))
+        if names is not None:
+            plan = replace(plan, names=list(names))
+        chosen = parse_edits(edits)
+        require_donors(len(plan.names), chosen)
+        return cls(model, plan, selected(chosen), judge, selection)
 
     @property
     def depth(self) -> int:
-        """Blocks of the model."""
+        """Number of blocks of the model."""
         return self.plan.labels.shape[1]
 
-    @considerate_threads()
-    def run(self, shard: tuple[int, int], together: int, control_images: int) -> None:
-        """Edit the shard's images that are not done, and summarize once every image is.
+    @property
+    def edited_images(self) -> list[int]:
+        """Indices of the images on which something is edited."""
+        everywhere = any(edit.of_pathway for edit in self.edits) and pathway_blocks(self.model)
+        return [image for image in range(len(self.plan.names)) if everywhere or self.plan.edited(image)]
+
+    def run(self, images: Callable[[], Iterable[Tensor]]) -> pl.DataFrame:
+        """Edit all images.
 
         Args:
-            shard: k and n: the images k, k + n, ...
-            together: Images stored together.
-            control_images: Images of the controls.
+            images: Called twice; returns the images of the plan (1, C, H, W), in order and on the model's device.
+
+        Returns:
+            One row per image, head and edit.
 
         Raises:
-            UserError: A check in float64 fails, or the disk is full.
+            UserError: A check in float64 fails: an edit would not do what its name says.
         """
-        self.loaded.model.to(self.device)
-        todo = self._edited()
-        if todo:
-            with self.rows.alone():
-                if self.rows.finished:  # by another shard, meanwhile
-                    return
-                values = self._values()
-            self._edit([image for image in todo if image % shard[1] == shard[0]], values, together)
-        with self.rows.alone():
-            if not self.rows.finished and set(todo) <= self.rows.done():
-                self._summarize(control_images)
+        with measurement_mode(self.model):
+            edited = set(self.edited_images)
+            chosen = ((index, image) for index, image in enumerate(images()) if index in edited)
+            rows = self.rows(collect(self.model, self.plan, images()), chosen)
+            return row_table([row for of_image in rows for row in of_image])
 
-    def _edited(self) -> list[int]:
-        """Images on which there is something to edit."""
-        pathways = any(edit.of_pathway for edit in selected(self.edits)) and pathway_blocks(self.loaded.model)
-        return [image for image in range(len(self.plan.names)) if pathways or self.plan.edited(image)]
+    def rows(self, values: Values, images: Iterable[tuple[int, Tensor]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of each image, after a check of all edits of the first image in float64.
 
-    def _values(self) -> Values:
-        path = self.rows.out / "values.npz"
-        if not path.exists():
-            images = (tensor for _, tensor in self._load(list(range(len(self.plan.names)))))
-            collect(self.loaded.model, self.plan, images).save(path)
-        return Values.load(path)
+        Args:
+            values: Values of all images, from which donors are taken.
+            images: Index in the plan, and image (1, C, H, W), of those to edit.
 
-    def _edit(self, images: list[int], values: Values, together: int) -> None:
-        targets = targets_of(
-            self.source.targets if isinstance(self.source, InMemoryImages) else None, self.plan.numbers
-        )
-        editor = Editor(self.loaded.model, self.plan, values, selected(self.edits), judge_of(self.loaded, targets))
-        done = self.rows.done()
-        left = [image for image in images if image not in done]
-        finished: list[int] = []
-        rows: list[dict[str, Any]] = []
-        with progress(len(images) - len(left), len(images), "editing") as advance:
-            for image, tensor in self._load(left):
-                if image == left[0]:
-                    check_exactness(editor, image, tensor)
-                rows += [{"place": image, **row} for row in editor.rows(image, tensor)]
-                finished.append(image)
-                advance(1)
-                if len(finished) == together or image == left[-1]:
-                    self.rows.add(finished, rows)
-                    finished, rows = [], []
+        Raises:
+            UserError: A check in float64 fails.
+        """
+        editor = Editor(self.model, self.plan, values, self.edits, self.judge)
+        for position, (index, image) in enumerate(images):
+            if position == 0:
+                check_exactness(editor, index, image)
+            yield [{"place": index, **row} for row in editor.rows(index, image)]
 
-    def _load(self, images: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield images of the plan (1, C, H, W) on the device, in rising order; others are passed over unread."""
-        wanted = {self.plan.numbers[image]: image for image in images}
-        for number, picture in enumerate(self.source.start(0)):
-            if number in wanted:
-                try:
-                    yield wanted.pop(number), picture.load()[None].to(self.device)
-                except DataError as error:
-                    raise UserError(f"{error}: it was read when the model was diagnosed") from None
-            if not wanted:
-                return
-        raise UserError(f"images: {len(wanted)} of those diagnosed are gone")
+    def tables(self, rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        """Summarize rows.
 
-    def _summarize(self, control_images: int) -> None:
-        """Write everything that is derived from the finished images; `summary.json` last."""
-        out, plan = self.rows.out, self.plan
-        rows = row_table(self.rows.read())
-        classes = {(block, head): head_class(plan.labels[:, block, head]) for block, head in plan.heads}
-        heads = head_table(rows, classes, self.selection, everywhere=plan.everywhere)
-        tables = {
-            "rows": rows,
+        Returns:
+            `heads`, one row per block, head and edit; `classes`, one row per label and edit; `validation`, one row per
+            edit: how well the labels predict its effect.
+        """
+        labels = self.plan.labels
+        classes = {(block, head): head_class(labels[:, block, head]) for block, head in self.plan.heads}
+        heads = head_table(rows, classes, self.selection, everywhere=self.plan.everywhere)
+        return {
             "heads": heads,
             "classes": class_table(heads, self.depth),
             "validation": validation_table(heads, self.depth),
         }
-        for name, table in tables.items():
-            write_atomically(out / f"{name}.parquet", table.write_parquet)
-        controls = self._controls(control_images)
-        controls.append(donor_direction(later_heads(heads, self.depth)))
-        (out / "figures").mkdir(exist_ok=True)
-        labels = {edit.name: edit.label for edit in all_edits()}
-        figures.save(interventions.edits_by_label(heads, tables["classes"], labels), out / "figures" / "edits_by_label")
-        figures.save(
-            interventions.effect_by_ratio(
-                heads,
-                labels,
-                judged_by(heads["edit"].to_list()),
-                self.thresholds.nop_max,
-                self.thresholds.broadcast_min,
-            ),
-            out / "figures" / "effect_by_ratio",
-        )
-        write_json(
-            out / "summary.json",
-            {
-                **self.rows.identity,
-                "headline": headline(len(plan.heads), tables["validation"], controls, self.selection),
-                "rule_text": str(self.rule),
-                "image_count": len(plan.names),
-                "rows": len(rows),
-                "events_per_image": events_per_image(plan.labels),
-                "edited_heads": [f"{block}:{head}" for block, head in plan.heads],
-                "nearest_heads": [] if plan.heads else nearest_heads(plan.quantities, self.rule, plan.labels),
-                "controls": [control.fields() for control in controls],
-                "threads": torch.get_num_threads(),
-                **provenance(),
-            },
-        )
-        self.rows.close()
 
-    def _controls(self, count: int) -> list[Outcome]:
-        """Permuted values, and a random network of the same architecture."""
-        plan, seed = self.plan, self.plan.seed
-        if not plan.events.any():
-            none = {"images": 0}
-            return [
-                Outcome(name, None, "the model has no event", none) for name in ("permuted values", "random network")
-            ]
-        busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]
-        images = [tensor for _, tensor in self._load(sorted(busiest.tolist()))]
-        print(f"controls on {len(images)} images", file=sys.stderr, flush=True)
-        untrained = self.loaded.untrained(seed + 1).to(self.device)
-        return [
-            permuted_values(self.loaded.model, images, self.rule, self.thresholds, seed),
-            random_network(untrained, images, self.rule, self.thresholds, events_per_image(plan.labels), seed),
-        ]
+
+def require_donors(count: int, edits: Sequence[str]) -> None:
+    """Check that edits which take values from other images have some.
+
+    Args:
+        count: Number of images; 0 if it is not known.
+        edits: Names of edits and groups.
+
+    Raises:
+        UserError: There is only one image.
+    """
+    borrowing = dict.fromkeys(edit.group or edit.name for edit in selected(edits) if "donors" in edit.needs)
+    if count == 1 and borrowing:
+        raise UserError(
+            f"edits: {', '.join(borrowing)} take values from other images, but there is only one image; "
+            "give more images, or name other edits"
+        )

@@ -15,8 +15,9 @@ from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
-from sinkablate.intervene.editor import Editor, no_judge
+from sinkablate.intervene.editor import Editor
 from sinkablate.intervene.edits import DONOR, MEAN, ROTATED, ZERO
+from sinkablate.intervene.effects import no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
 from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import collect

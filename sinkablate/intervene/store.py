@@ -86,13 +86,18 @@ class Rows:
                 self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
             )
 
-    def leave(self) -> None:
-        """Go without a trace where nothing was kept."""
-        if not self.marker.exists():
-            self._lock.unlink(missing_ok=True)
-            for path in (self.parts, self.out):
-                with suppress(OSError):
-                    path.rmdir()
+    @contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """Remove the directory again if the block fails before there is anything to keep."""
+        try:
+            yield
+        except UserError:
+            if not self.marker.exists():
+                self._lock.unlink(missing_ok=True)
+                for path in (self.parts, self.out):
+                    with suppress(OSError):
+                        path.rmdir()
+            raise
 
     @contextmanager
     def alone(self) -> Iterator[None]:

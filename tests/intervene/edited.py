@@ -11,8 +11,9 @@ from variants import SMALL, make, perturbed
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.rules import rule_named
-from sinkablate.intervene.editor import Editor, no_judge
+from sinkablate.intervene.editor import Editor
 from sinkablate.intervene.edits import option_names, selected
+from sinkablate.intervene.effects import no_judge
 from sinkablate.intervene.selection import Head, Plan
 from sinkablate.intervene.values import collect
 

@@ -15,12 +15,10 @@ from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
-from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import rule_named
-from sinkablate.intervene.edits import option_names
 from sinkablate.intervene.experiment import Experiment
-from sinkablate.intervene.selection import Plan, choose_heads
 from sinkablate.intervene.store import Rows
+from sinkablate.intervene.stored_run import StoredRun
 
 DIM, HEADS, DEPTH, PATCHES = 64, 4, 7, 16
 WIDTH = DIM // HEADS
@@ -89,27 +87,22 @@ def tokens(count: int, seed: int = 0) -> Tensor:
     return x
 
 
-def experiment(
-    out: Path, model: nn.Module, count: int = IMAGES, edits: tuple[str, ...] = (), **selection: int
-) -> Experiment:
+def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: str = "all", **selection: int) -> StoredRun:
     """Everything up to the first edit, on a planted or random model."""
     untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
     loaded = LoadedModel(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})
     given = InMemoryImages(ProbeSet(tokens(count), [f"sequence {number}" for number in range(count)]))
-    thresholds, chosen = ThresholdConfig(), SelectionConfig(**selection)
+    thresholds, rule = ThresholdConfig(), rule_named("causal", ThresholdConfig())
     about = Diagnosis(loaded=loaded, source=given, where="tokens", thresholds=thresholds, blocks=list(range(DEPTH)))
     about.finish(Store(out / "diagnosis", about.identity(), overwrite=False), CPU, batch_size=16, strict=True)
     with np.load(out / "diagnosis" / "per_image.npz") as arrays:
         stored = dict(arrays)
-    rule = rule_named("causal", thresholds)
-    labels = Plan.of(stored, rule, (), everywhere=False, seed=0).labels
-    plan = Plan.of(stored, rule, choose_heads(labels, chosen), everywhere=False, seed=0)
+    prepared = Experiment.prepare(model, stored, rule, edits=edits, selection=SelectionConfig(**selection))
     rows = Rows(out, {"model": "planted"}, overwrite=False)
     rows.open()
-    return Experiment(loaded, given, rows, plan, list(edits) or option_names(), CPU, thresholds, rule, chosen)
+    return StoredRun(prepared, loaded, given, rows, CPU, thresholds, rule)
 
 
-def run(experiment_: Experiment, controls: int = 16) -> None:
+def run(stored: StoredRun, controls: int = 16) -> None:
     """All images in one go."""
-    with measurement_mode(experiment_.loaded.model):
-        experiment_.run((0, 1), 16, controls)
+    stored.run((0, 1), 16, controls)

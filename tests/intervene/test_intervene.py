@@ -71,7 +71,7 @@ def test_a_shards_rows_are_those_of_the_whole(finished: Path, whole: Path, tmp_p
     out = tmp_path / "out"
     for shard in ("1/3", "2/3"):
         said = intervene(finished, out, "--shard", shard).succeeded()
-        assert "the last of the 3 makes the tables" in said.out
+        assert "the last of the 3 shards to finish writes the tables" in said.out
         assert not (out / "summary.json").exists()
     intervene(finished, out, "--shard", "0/3", "--batch_size", "1").succeeded()
     same_tables(whole, out)
@@ -87,7 +87,7 @@ def test_a_diagnosis_can_be_given(finished: Path, whole: Path, tmp_path: Path) -
         finished, tmp_path / "other", "--diagnosis", tmp_path / "diagnosis", "--thresholds.nop_max", "0.1"
     )
     assert other.code == 2
-    assert other.err.startswith(f"error: diagnosis={tmp_path / 'diagnosis'} is one with thresholds=")
+    assert other.err.startswith(f"error: diagnosis={tmp_path / 'diagnosis'} was made with thresholds=")
 
 
 def test_a_killed_run_goes_on(finished: Path, whole: Path, tmp_path: Path) -> None:
@@ -173,12 +173,12 @@ def test_transformers_models(tmp_path: Path) -> None:
         (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value?"),
         (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
-        (("--rule", "casual"), "rule=casual: there are causal"),
+        (("--rule", "casual"), "rule=casual: no such rule; choose one of causal"),
         (("--diagnosis", "nowhere"), "diagnosis=nowhere holds no finished diagnosis"),
         (("--batch_size", "0"), "batch_size must be at least 1"),
         (("--control_images", "1"), "control_images must be at least 2"),
         (("--selection.min_events", "0"), "selection.min_events must be at least 1"),
-        (("--shard", "0/2", "--overwrite"), "shards would wipe out"),
+        (("--shard", "0/2", "--overwrite"), "shards would remove each other's rows"),
     ],
 )
 def test_mistakes_are_told_in_one_line(args: tuple[str, ...], line: str, finished: Path, tmp_path: Path) -> None:

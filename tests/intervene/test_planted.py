@@ -121,7 +121,7 @@ def test_a_model_without_events_gets_an_empty_valid_table(tmp_path: Path) -> Non
 
 
 def test_classes_with_fewer_than_five_heads_are_not_validated(tmp_path: Path) -> None:
-    run(experiment(tmp_path, planted(), top=2, top_first_block=1, edits=("zero_value",)), controls=4)
+    run(experiment(tmp_path, planted(), top=2, top_first_block=1, edits="zero_value"), controls=4)
     assert (
         "Label validation: NA, 2 broadcast and 2 NOP heads"
         in json.loads((tmp_path / "summary.json").read_text())["headline"]
