@@ -13,30 +13,34 @@ from sinkablate.compare.numbers import decimals, interval, number, p_is
 from sinkablate.compare.statistics import Inference
 from sinkablate.compare.tidy import tidy
 from sinkablate.errors import UserError
-from sinkablate.report.contents import scalar_metrics
-from sinkablate.report.runs import Run
+from sinkablate.report.events import events_per_image
+from sinkablate.report.run import Run, scalar_metrics
 
 TASK_METRICS = ("val/acc1", "val/loss")
-"""The first that a run has is what it was trained for."""
+"""What a run was trained for; the first that it has comes first."""
+EVENTS = "sink events per image"
+"""Column of the sink events that a run ended with."""
+VARIANT = "variant"
+"""The factor that stands for the whole configuration of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One line of a figure with intervals; `low` and `high` are NaN where there is no inference."""
+    """One line of a figure with intervals; `low` and `high` are NaN if nothing can be inferred."""
 
     name: str
     value: float
     low: float
     high: float
     text: str
-    """All of it in words, for hovering."""
+    """All of it in words, shown when the pointer is over the line."""
     values: tuple[float, ...] = ()
-    """Of the single runs."""
+    """Values of the single runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """A comparison and what is drawn of it."""
+    """A comparison, and the lines of its figures."""
 
     comparison: Comparison
     cells: tuple[Estimate, ...]
@@ -45,33 +49,35 @@ class Ablation:
 
 
 def task_metrics(runs: Sequence[Run]) -> list[str]:
-    """Numbers that some run ended with, what it was trained for first; stability and gates are no task metrics."""
+    """Names of the task metrics that some run ended with, beginning with what it was trained for."""
     names = {name for run in runs for name in scalar_metrics(run) if not name.startswith(("stability/", "gate/"))}
     return sorted(names, key=lambda name: (*(name != first for first in TASK_METRICS), name))
 
 
-def run_table(runs: Sequence[Run], factors: Sequence[str]) -> pl.DataFrame:
-    """One row a run of `fit`: run, variant, seed, the factors, diverged, and what it ended with if it has finished.
+def run_table(runs: Sequence[Run], factors: Sequence[str], rule: str | None = None) -> pl.DataFrame:
+    """One row per run of `fit`: run, variant, seed, factors, diverged, and, if it has finished, its metrics.
 
     Args:
         runs: Diagnoses among them are left out.
-        factors: `variant`, or keys of the configuration, whole or by an ending that only one key has.
+        factors: `variant`, or keys of the configuration, in full or by an ending that only one key has.
+        rule: Add the column `EVENTS`, counted by this rule.
 
     Raises:
-        UserError: A factor is no such key.
+        UserError: A factor is not such a key.
     """
-    trained = [run for run in runs if run.kind == "run"]
     rows = [
         {
             "run": run.name,
-            "variant": run.variant,
+            VARIANT: run.variant,
             "seed": run.seed,
-            **{name: run.variant if name == "variant" else _setting(run, name) for name in factors},
+            **{name: run.variant if name == VARIANT else _setting(run, name) for name in factors},
             "diverged": run.diverged,
             **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
             **(scalar_metrics(run) if run.finished else {}),
+            **({EVENTS: events_per_image(run, rule)} if run.finished and rule in run.rules and rule else {}),
         }
-        for run in trained
+        for run in runs
+        if run.kind == "run"
     ]
     columns: dict[str, None] = {}
     for row in rows:
@@ -80,11 +86,30 @@ def run_table(runs: Sequence[Run], factors: Sequence[str]) -> pl.DataFrame:
 
 
 def _setting(run: Run, name: str) -> str:
-    found = [key for key in run.config if key == name or key.endswith(f".{name}")]
-    if len(found) != 1:
-        several = f"; it could be {', '.join(found[:4])}" if found else ""
+    """Value of the one configuration key with this name or ending."""
+    keys = [key for key in run.config if key == name or key.endswith(f".{name}")]
+    if len(keys) != 1:
+        several = f"; it could be {', '.join(keys[:4])}" if keys else ""
         raise UserError(f"factors: {name} is not one key of the configuration of {run.name}{several}")
-    return str(run.config[found[0]])
+    return str(run.config[keys[0]])
+
+
+def refuse_collisions(table: pl.DataFrame, factors: Sequence[str]) -> None:
+    """Refuse runs that the factors and the seed do not tell apart.
+
+    Raises:
+        UserError: Names two such runs, and what to change on the command line of `report`.
+    """
+    if not len(table):
+        return
+    for _, group in table.group_by([*factors, "seed"], maintain_order=True):
+        if len(group) > 1:
+            first, second, *_ = group["run"].to_list()
+            where = ", ".join(f"{name}={group[name][0]}" for name in (*factors, "seed"))
+            raise UserError(
+                f"runs: {first} and {second} both have {where}; leave one of them out, or add a configuration key in "
+                f"which they differ: --factors {','.join(factors)},KEY"
+            )
 
 
 def ablation(
@@ -101,20 +126,20 @@ def ablation(
     """Compare the cells of a table of runs; pairs are those of the column `seed`.
 
     Args:
-        table: One row a run.
-        metric: Column that is compared.
-        factors: Columns that make the cells.
-        primary: As for `compare`, which explains the others too.
-        baseline: Level of each factor.
-        lower_is_better: Smaller values are better.
-        margin: For saying that cells are the same.
-        detect: An effect to say how many seeds would find it.
+        table: One row per run.
+        metric: Column to compare.
+        factors: Columns whose levels define the cells.
+        primary: The test that decides, `paired` or `welch`; see `compare`.
+        baseline: Level of each factor in the cell to compare with.
+        lower_is_better: Whether smaller values are better.
+        margin: Cells that differ by less are equivalent (TOST).
+        detect: An effect for which the number of seeds needed is computed.
 
     Raises:
-        UserError: As `compare`.
+        UserError: See `compare`.
     """
     paired = "seed" if "seed" in table.columns else None
-    found = compare(
+    comparison = compare(
         table,
         metric=metric,
         factors=factors,
@@ -125,49 +150,53 @@ def ablation(
         margin=margin,
         detect=detect,
     )
-    places = decimals(found)
+    places = decimals(comparison)
     diverged = "diverged" if "diverged" in table.columns else None
-    values = {
-        cell: each.values.tolist()
-        for cell, each in tidy(table, metric, factors, paired, diverged=diverged).cells.items()
-    }
+    cells = tidy(table, metric, factors, paired, diverged=diverged).cells
 
     def estimate(name: str, of: Inference, more: str, *, sign: bool = True, runs: Sequence[float] = ()) -> Estimate:
+        name = short_name(name, factors)
         text = f"{name}: {number(of.value, places, sign=sign)} {interval(of, places, sign=sign)}, {more}"
         return Estimate(name=name, value=of.value, low=of.low, high=of.high, text=text, values=tuple(runs))
 
     return Ablation(
-        comparison=found,
+        comparison=comparison,
         cells=tuple(
-            estimate(cell.name, cell.mean, f"n = {cell.n}", sign=False, runs=values[cell.levels])
-            for cell in found.cells
+            estimate(cell.name, cell.mean, f"n = {cell.n}", sign=False, runs=cells[cell.levels].values.tolist())
+            for cell in comparison.cells
         ),
         differences=tuple(
-            estimate(each.cell, each.estimate, f"{p_is(each.p_holm)} after Holm") for each in found.differences
+            estimate(difference.cell, difference.estimate, f"{p_is(difference.p_holm)} after Holm")
+            for difference in comparison.differences
         ),
         interactions=tuple(
             estimate(
-                f"{each.first} with {each.second}", each.interaction, f"{p_is(each.p_holm)} after Holm, {each.kind}"
+                f"{pair.first} with {pair.second}", pair.interaction, f"{p_is(pair.p_holm)} after Holm, {pair.kind}"
             )
-            for each in found.combinations
+            for pair in comparison.combinations
         ),
     )
 
 
-def page_ablation(made: Ablation) -> dict[str, Any]:
-    """As plain values, NaN as null."""
+def short_name(cell: str, factors: Sequence[str]) -> str:
+    """Name of a cell; of the factor `variant` alone, only its level."""
+    return cell.removeprefix(f"{VARIANT}=") if tuple(factors) == (VARIANT,) else cell
 
-    def lines(some: Sequence[Estimate]) -> list[dict[str, Any]]:
+
+def page_ablation(ablation: Ablation) -> dict[str, Any]:
+    """The lines of the figures as plain values, NaN as null."""
+
+    def lines(estimates: Sequence[Estimate]) -> list[dict[str, Any]]:
         return [
-            {"name": each.name, "text": each.text, "values": [value for value in each.values if isfinite(value)]}
-            | {key: value if isfinite(value := getattr(each, key)) else None for key in ("value", "low", "high")}
-            for each in some
+            {"name": line.name, "text": line.text, "values": [value for value in line.values if isfinite(value)]}
+            | {key: value if isfinite(value := getattr(line, key)) else None for key in ("value", "low", "high")}
+            for line in estimates
         ]
 
-    cells = [{**line, "mean": line["value"]} for line in lines(made.cells)]
     return {
-        "metric": made.comparison.metric,
-        "cells": cells,
-        "differences": lines(made.differences),
-        "interactions": lines(made.interactions),
+        "metric": ablation.comparison.metric,
+        "baseline": short_name(ablation.comparison.baseline, ablation.comparison.factors),
+        "cells": lines(ablation.cells),
+        "differences": lines(ablation.differences),
+        "interactions": lines(ablation.interactions),
     }

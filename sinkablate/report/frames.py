@@ -1,4 +1,4 @@
-"""Equal frames on one sheet: the ground of a report's figures."""
+"""Figures of equal frames, from which the figures of a report are made."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -11,18 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sinkablate.report.runs import Run
+from sinkablate.report.run import Run
 
 COLUMNS = 5
-"""Most frames in a row."""
+"""Largest number of frames in a row."""
 MOST_RUNS = 30
-"""In a figure with a frame a run."""
+"""Largest number of runs in a figure with one frame per run."""
 
 
 def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
-    """At most `MOST_RUNS` of the runs, in their order, and what a figure's title says of it; empty where all are there.
+    """Choose at most `MOST_RUNS` runs for a figure, evenly over the variants.
 
-    The first run of each variant, then the second, and so on; where not all of a turn have room, some evenly between.
+    The first run of each variant is chosen, then the second, and so on; if not all of the next ones fit, some of them
+    at even distances.
+
+    Returns:
+        The runs in their order, and what the title of the figure says about the choice: empty if all runs are shown.
     """
     if len(runs) <= MOST_RUNS:
         return list(runs), ""
@@ -31,16 +35,23 @@ def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
         of_variant.setdefault(run.variant, []).append(run)
     names: set[str] = set()
     for turn in zip_longest(*of_variant.values()):
-        there = [run.name for run in turn if run is not None]
-        room = min(MOST_RUNS - len(names), len(there))
-        names |= {there[place] for place in np.linspace(0, len(there) - 1, room).round().astype(int)}
+        candidates = [run.name for run in turn if run is not None]
+        room = min(MOST_RUNS - len(names), len(candidates))
+        names |= {candidates[index] for index in np.linspace(0, len(candidates) - 1, room).round().astype(int)}
     return [run for run in runs if run.name in names], f"{MOST_RUNS} of {len(runs)} runs"
 
 
 def frames(
     titles: Sequence[str], *, size: tuple[float, float] = (2.5, 2.1), share: bool = True, columns: int = COLUMNS
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal frames (inches), wider where a title needs it, as many a row as `columns`."""
+    """Make a figure of equal frames.
+
+    Args:
+        titles: Title of each frame; a frame is as wide as its title if that is wider than `size`.
+        size: Width and height of a frame in inches.
+        share: Whether the frames share their axes.
+        columns: Largest number of frames in a row.
+    """
     across = min(columns, len(titles))
     down = ceil(len(titles) / across)
     width = max(size[0], 0.2 + 0.067 * max(map(len, titles)))
@@ -55,36 +66,36 @@ def frames(
         axis.yaxis.label.set_size(8)
     for axis in axes[len(titles) :]:
         axis.set_visible(False)
-    for place in range(len(titles), len(axes)):  # frames above an empty place have no axis below to read
-        axes[place - across].tick_params(labelbottom=True)
+    for index in range(len(titles), len(axes)):  # a frame with no other below it needs tick labels of its own
+        axes[index - across].tick_params(labelbottom=True)
     return figure, axes[: len(titles)]
 
 
 def label_axes(figure: Figure, x: str, y: str) -> None:
-    """One title for all frames' axes."""
+    """Label the axes of all frames together."""
     figure.supxlabel(x, fontsize=9)
     figure.supylabel(y, fontsize=9)
 
 
 def keyed(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
-    """One legend above all frames, of everything that any of them shows, under a title of the figure."""
-    found: dict[str, Artist] = {}
+    """Put one legend for all frames above them, under the title of the figure."""
+    entries: dict[str, Artist] = {}
     for axis in axes:
         handles, texts = axis.get_legend_handles_labels()
-        found |= dict(zip(texts, handles, strict=True))
-    if found or title:
+        entries |= dict(zip(texts, handles, strict=True))
+    if entries or title:
         figure.legend(
-            list(found.values()),
-            list(found),
+            list(entries.values()),
+            list(entries),
             loc="outside upper center",
-            ncols=max(1, min(6, len(found))),
+            ncols=max(1, min(6, len(entries))),
             fontsize=8,
             title=title or None,
             title_fontsize=9,
-            frameon=bool(found),
+            frameon=bool(entries),
         )
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:
-    """The rows with the run's name and variant before them."""
+    """The rows with two more columns in front, the run's name and variant."""
     return table.select(pl.lit(run.name).alias("run"), pl.lit(run.variant).alias("variant"), pl.all())

@@ -1,36 +1,31 @@
-"""The attention maps that a diagnosis holds, for the report's panel of example images."""
+"""The attention maps that a diagnosis holds, for the report's example images."""
 
 import numpy as np
 
 from sinkablate.figures.maps import Maps, patch_grid
-from sinkablate.report.runs import Run
+from sinkablate.report.run import Run
 
 
 def held_maps(run: Run) -> Maps | None:
-    """The maps that a diagnosis holds: of the heads of its figure `stripes`, on its first image, without the image."""
+    """The maps in the diagnosis of a model: those of its figure `stripes`, of its first image, without the image."""
     if run.columns is None or not len(run.columns):
         return None
-    tokens, prefix = int(run.summary.get("num_tokens") or 0), int(run.summary.get("num_prefix_tokens") or 0)
     heads = run.columns.select("block", "head").unique(maintain_order=True).rows()
     received = run.columns["mean_attention"].cast(float).to_numpy().reshape(len(heads), 1, -1).astype(np.float32)
-    extra = _extra_kind(run)
-    kinds = ["cls"] * (prefix - run.registers) + ["register"] * run.registers + ["patch"] * (tokens - prefix)
-    kinds += [extra] * (received.shape[2] - len(kinds))
+    kinds = [kind for kind, count in run.tokens.items() for _ in range(count)]
+    kinds += [_extra_kind(run)] * (received.shape[2] - len(kinds))
     return Maps(
         heads=tuple(heads),
         names=run.image_names[:1] or ("first image",),
         pictures=(),
         kinds=tuple(kinds),
         received=received,
-        grid=patch_grid(tokens - prefix),
+        grid=patch_grid(kinds.count("patch")),
     )
 
 
 def _extra_kind(run: Run) -> str:
-    """Type of a column beyond the tokens."""
-    masses = (
-        {}
-        if run.blocks is None
-        else {name: run.blocks[f"mass_{name}"].drop_nans().len() for name in ("null", "kv_bias")}
-    )
-    return "kv_bias" if masses.get("kv_bias") else "null"
+    """Type of a column in addition to the tokens."""
+    if run.blocks is not None and "mass_kv_bias" in run.blocks.columns:
+        return "kv_bias" if run.blocks["mass_kv_bias"].drop_nans().len() else "null"
+    return "null"

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file with its data, its scripts and plotly inside, which asks for nothing else."""
+"""The page of a report: one HTML file that contains its data, its scripts and plotly, and makes no requests."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -12,9 +12,14 @@ from sinkablate.figures.maps import Maps
 from sinkablate.figures.sinks import LABEL_COLORS, MOVES, TYPE_COLORS, VARIANT_COLORS
 from sinkablate.files.writing import json_text
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
-from sinkablate.report.contents import KINDS, QUANTITIES, page_run, sinks, types_caveat
-from sinkablate.report.runs import Run
+from sinkablate.report.contents import QUANTITIES, page_run
+from sinkablate.report.edits import EDIT_NAMES, edit_order
+from sinkablate.report.events import KINDS, events_per_image, types_caveat
+from sinkablate.report.run import Run, kind_names, models
 from sinkablate.report.tables import page_sheets
+
+SCRIPTS = ("plots.js", "panels.js", "run_panels.js", "tables.js", "card.js", "page.js")
+"""The scripts of the page, in the order in which they run."""
 
 
 def render_page(
@@ -23,68 +28,65 @@ def render_page(
     ablation: Ablation | None,
     *,
     title: str,
+    finding: Sequence[str],
     rule: str,
     metric: str,
     missing: Mapping[str, str],
     notes: Sequence[str],
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        runs: What is shown.
-        maps: Attention maps by the name of the run.
-        ablation: What panels 7 and 8 show.
-        title: Of the page.
-        rule: Chosen at the start.
-        metric: Task metric chosen at the start.
-        missing: Panel to what it lacks; such a panel is a note.
-        notes: On what went in.
+        runs: The runs to show.
+        maps: Attention maps by name of the run.
+        ablation: The comparison, if there is one.
+        title: Title of the page.
+        finding: The opening sentences.
+        rule: The rule shown first.
+        metric: The task metric shown first.
+        missing: Panel to what it lacks; such a panel is replaced by a note.
+        notes: What a reader must know about the runs.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     content = json_text(page_data(runs, maps, ablation, rule, metric), indent=None, separators=(",", ":"))
-    fits, count = sum(run.kind == "run" for run in runs), len(runs)
-    lead = (
-        f"{_several(fits, 'run')} and {_several(count - fits, 'diagnosis', 'diagnoses')}, "
-        f"{_several(len({run.variant for run in runs}), 'variant')}. Choose what is shown, hover for numbers, "
-        "click a point to choose what it stands for."
-    )
-    return environment.from_string(_file("page.html")).render(
+    return environment.from_string(_template("page.html")).render(
         title=title,
-        lead=lead,
+        finding=finding,
+        lead=_lead(runs),
+        one_model=len(models(runs)) == 1,
         missing=missing,
         notes=list(notes),
         comparison=ablation and ablation.comparison,
         ablation_sheets=page_sheets(ablation),
         types_note=_sentence(types_caveat(runs)),
-        footer=f"Made by sinkablate {__version__}.",
-        css=Markup(_file("page.css")),
+        footer=f"Made by sinkablate {__version__}. Numbers on this page have four significant digits; "
+        "the files in figures/ next to it have all.",
+        css=Markup(_template("page.css")),
         data=Markup(content.replace("<", "\\u003c")),
         plotly=Markup(plotly()),
-        panels_js=Markup(_file("panels.js")),
-        page_js=Markup(_file("page.js")),
+        scripts=[Markup(_template(name)) for name in SCRIPTS],
     )
 
 
 def page_data(
     runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation | None, rule: str, metric: str
 ) -> dict[str, Any]:
-    """Everything the scripts of the page read, as plain values."""
+    """Everything that the scripts of the page read, as plain values."""
     pictures: dict[str, int] = {}
     shown = [page_run(run, maps.get(run.name), pictures) for run in runs]
     first = max(
         runs,
-        key=lambda run: (
-            run.kind == "run",
-            run.name in maps,
-            sum(sinks(run, rule).values()) if rule in run.rules else 0,
-        ),
+        key=lambda run: (run.kind == "run", run.name in maps, events_per_image(run, rule) if rule in run.rules else 0),
     )
     return {
         "runs": shown,
         "pictures": list(pictures),
         "kinds": KINDS,
+        "kind_names": kind_names(runs),
         "quantities": QUANTITIES,
         "moves": MOVES,
+        "edits": {name: EDIT_NAMES.get(name, name) for name in edit_order(runs)},
+        "rules": _definitions(runs),
         "label_colors": LABEL_COLORS,
         "type_colors": TYPE_COLORS,
         "variant_colors": VARIANT_COLORS,
@@ -94,13 +96,28 @@ def page_data(
     }
 
 
+def _definitions(runs: Sequence[Run]) -> dict[str, str]:
+    """Name of each rule to its definition, as the runs' own files give it."""
+    lines = [str(line) for run in runs for line in run.summary.get("rules") or ()]
+    return {name: text.strip() for name, colon, text in (line.partition(":") for line in lines) if colon}
+
+
 def plotly() -> str:
-    """plotly's own script, as its Python package brings it."""
+    """The script of plotly, from its Python package."""
     return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
-def _file(name: str) -> str:
+def _template(name: str) -> str:
     return (files("sinkablate.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _lead(runs: Sequence[Run]) -> str:
+    """What the report contains."""
+    fits = sum(run.kind == "run" for run in runs)
+    variants = len({run.variant for run in runs})
+    counts = [_several(fits, "run"), _several(len(runs) - fits, "diagnosis", "diagnoses")]
+    present = [text for text, count in zip(counts, (fits, len(runs) - fits), strict=True) if count]
+    return f"{' and '.join(present)}, {_several(variants, 'variant')}."
 
 
 def _several(count: int, one: str, more: str = "") -> str:

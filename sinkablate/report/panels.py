@@ -1,4 +1,4 @@
-"""Panels of a report that show one run a frame, as figures for paper, on common axes."""
+"""Figures with one frame per run or variant, on common axes."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,15 +19,17 @@ from sinkablate.figures.sinks import (
     say,
     whole_numbers,
 )
-from sinkablate.report.contents import column, steps_of_labels
+from sinkablate.report.events import column, steps_of_labels
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
-from sinkablate.report.runs import Run
-
-Lines = Sequence[Run]
+from sinkablate.report.run import Run, kind_names
 
 
-def handoff(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 1: share of the attention mass (solid) and of the events of a rule (dotted) by token type and block."""
+def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
+    """Draw the share of the attention mass and of the events of a rule by token type and block.
+
+    Solid: mass. Dotted: events. Thin and dashed: the share of the tokens that are of this type, which mass would have
+    if attention were uniform; drawn where the number of tokens is known.
+    """
     some, part = some_runs([run for run in runs if run.blocks is not None])
     if not some:
         return None
@@ -36,33 +38,41 @@ def handoff(runs: Lines, rule: str) -> Drawn | None:
     for axis, run in zip(axes, some, strict=True):
         assert run.blocks is not None
         table = run.blocks.sort("block")
-        shown = ["block"]
-        kinds = [kind for kind in TYPE_COLORS if _there(table, f"mass_{kind}")]
+        columns = ["block"]
         for prefix, style, text in (("mass_", "-", "mass"), (f"events_{rule}_", ":", "events")):
-            for kind in kinds:
-                name = f"{prefix}{kind}"
-                if _there(table, name):
-                    axis.plot(
-                        table["block"],
-                        column(table, name),
-                        style,
-                        color=TYPE_COLORS[kind],
-                        linewidth=1.2,
-                        marker=TYPE_MARKERS[kind],
-                        markersize=3,
-                        label=f"{kind}, {text}",
-                    )
-                    shown.append(name)
+            for kind in (kind for kind in run.token_types if _has_values(table, f"{prefix}{kind}")):
+                columns.append(f"{prefix}{kind}")
+                axis.plot(
+                    table["block"],
+                    column(table, columns[-1]),
+                    style,
+                    color=TYPE_COLORS[kind],
+                    linewidth=1.2,
+                    marker=TYPE_MARKERS[kind],
+                    markersize=3,
+                    label=f"{kind_names([run])[kind]}, {text}",
+                )
+        chance = chance_levels(run)
+        for kind, level in chance.items():
+            label = f"{kind_names([run])[kind]}, chance"
+            axis.axhline(level, color=TYPE_COLORS[kind], linestyle="--", linewidth=0.6, label=label)
         axis.set_ylim(-0.03, 1.03)
         whole_numbers(axis)
-        rows.append(named(table.select(shown), run))
+        levels = [pl.lit(level).alias(f"chance_{kind}") for kind, level in chance.items()]
+        rows.append(named(table.select(*columns, *levels), run))
     label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows, how="diagonal_relaxed")
 
 
-def frequency(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 2: how often each head of each block has an event."""
+def chance_levels(run: Run) -> dict[str, float]:
+    """Share of the key columns that are of each type; empty if their number is unknown."""
+    total = sum(run.tokens.values())
+    return {kind: count / total for kind, count in run.tokens.items()}
+
+
+def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
+    """Draw how often each head of each block has an event."""
     some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules])
     if not some:
         return None
@@ -87,8 +97,8 @@ def frequency(runs: Lines, rule: str) -> Drawn | None:
     return figure, pl.concat(rows, how="vertical_relaxed")
 
 
-def atlas(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 3: value ratio against stable rank of every head, medians over all images; gray heads have no event."""
+def atlas(runs: Sequence[Run], rule: str) -> Drawn | None:
+    """Draw value ratio against stable rank of every head, medians over all images; gray heads have no event."""
     some, part = some_runs(
         [run for run in runs if run.heads is not None and rule in run.rules and "median_ratio_out" in run.heads.columns]
     )
@@ -99,7 +109,7 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
     edges = (
         "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0])
         if len(set(judged)) == 1
-        else "each run's thresholds: NOP up to the first, broadcast from the second, up to that rank"
+        else "thresholds of each run: NOP up to the first line, broadcast from the second, up to that rank"
     )
     rows = []
     for axis, run, (nop_max, broadcast_min, rank_max) in zip(axes, some, judged, strict=True):
@@ -117,23 +127,23 @@ def atlas(runs: Lines, rule: str) -> Drawn | None:
                 alpha=0.8,
                 color="#BBBBBB" if gray else LABEL_COLORS[label],
                 marker="." if gray else TYPE_MARKERS[kind],
-                label="no event" if gray else f"{label}, {kind}",
+                label="no event" if gray else f"{label}, {kind_names([run])[kind]}",
             )
         rows.append(named(table, run))
-    axes[0].set_xlim(left=0)  # once all points are there: the frames share their axes
+    axes[0].set_xlim(left=0)  # after all points are drawn, because the frames share their axes
     _plain_log(axes)
     label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median", f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows, how="vertical_relaxed")
 
 
-def _there(table: pl.DataFrame, name: str) -> bool:
-    """Whether a column has any number."""
+def _has_values(table: pl.DataFrame, name: str) -> bool:
+    """Whether a column exists and has a number that is not NaN."""
     return name in table.columns and not np.isnan(column(table, name)).all()
 
 
 def _plain_log(axes: Sequence[Axes]) -> None:
-    """Logarithmic y with ticks at plain numbers."""
+    """Make y logarithmic, with ticks at plain numbers."""
     for axis in axes:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
@@ -142,7 +152,7 @@ def _plain_log(axes: Sequence[Axes]) -> None:
 
 
 def labeled(run: Run, rule: str) -> pl.DataFrame:
-    """Every head with its events and its commonest label, `none` without an event."""
+    """Every head with its events and its commonest label, which is `none` without an event."""
     assert run.heads is not None
     labels = list(LABEL_COLORS)
     counts = [pl.col(f"{rule}_{label}") for label in labels]
@@ -159,40 +169,40 @@ def labeled(run: Run, rule: str) -> pl.DataFrame:
     )
 
 
-def token_norms(runs: Lines) -> Drawn | None:
-    """Panel 4: token norms by block and token type, a frame a variant, a line a run."""
-    some = [run for run in runs if run.blocks is not None]
-    names = list(dict.fromkeys(run.variant for run in some))
-    if not some:
+def token_norms(runs: Sequence[Run]) -> Drawn | None:
+    """Draw token norms by block and token type, one frame per variant and one line per run."""
+    measured = [run for run in runs if run.blocks is not None]
+    names = list(dict.fromkeys(run.variant for run in measured))
+    if not measured:
         return None
     figure, axes = frames(names)
     rows = []
-    for run in some:
+    for run in measured:
         assert run.blocks is not None
-        table, axis, shown = run.blocks.sort("block"), axes[names.index(run.variant)], ["block"]
+        table, axis, columns = run.blocks.sort("block"), axes[names.index(run.variant)], ["block"]
         for kind in ("cls", "register", "patch"):
             for stat, style in (("median", "-"), ("p99", ":")):
                 name = f"norm_{kind}_{stat}"
-                if _there(table, name):
+                if _has_values(table, name):
                     axis.plot(
                         table["block"],
                         column(table, name),
                         style,
                         color=TYPE_COLORS[kind],
                         linewidth=1,
-                        label=f"{kind}, {stat}",
+                        label=f"{kind_names([run])[kind]}, {stat}",
                     )
-                    shown += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
+                    columns += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
         whole_numbers(axis)
-        rows.append(named(table.select(shown), run))
+        rows.append(named(table.select(columns), run))
     _plain_log(axes)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
     keyed(figure, axes)
     return figure, pl.concat(rows, how="diagonal_relaxed")
 
 
-def formation(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 5: events per image by label over training steps."""
+def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
+    """Draw events per image by label over training steps."""
     of_run = {run.name: table for run in runs if (table := steps_of_labels(run, rule)) is not None}
     some, part = some_runs([run for run in runs if run.name in of_run])
     if not some:
@@ -203,26 +213,26 @@ def formation(runs: Lines, rule: str) -> Drawn | None:
         for label, color in LABEL_COLORS.items():
             axis.plot(table["step"], table[label], color=color, linewidth=1.3, marker=".", markersize=5, label=label)
         if not any(column(table, label).any() for label in LABEL_COLORS):
-            say(axis, "no event")
+            say(axis, "no events")
     axes[0].set_ylim(bottom=0)
-    label_axes(figure, "optimizer step", f"events per image, rule {rule}")
+    label_axes(figure, "optimizer step", f"sink events per image, rule {rule}")
     keyed(figure, axes, part)
     return figure, pl.concat([named(table, run) for run, table in tables], how="vertical_relaxed")
 
 
-def sensitivity(runs: Lines, rule: str) -> Drawn | None:
-    """Panel 9: events and labels while one threshold moves, a row a diagnosis."""
+def sensitivity(runs: Sequence[Run], rule: str) -> Drawn | None:
+    """Draw events and labels while one threshold moves, one row of frames per diagnosis."""
     some, part = some_runs([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
     if not some:
         return None
     figure, axes = frames(
-        [run.name if not place else "" for run in some for place in range(len(MOVES))], share=False, columns=len(MOVES)
+        [run.name if not index else "" for run in some for index in range(len(MOVES))], share=False, columns=len(MOVES)
     )
     rows = []
-    for place, run in enumerate(some):
+    for row, run in enumerate(some):
         assert run.sensitivity is not None
         table = moves(run.sensitivity, rule)
-        draw_moves(axes[place * len(MOVES) : (place + 1) * len(MOVES)], table)
+        draw_moves(axes[row * len(MOVES) : (row + 1) * len(MOVES)], table)
         rows.append(named(table, run))
     label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
     keyed(figure, axes, part)

@@ -14,7 +14,8 @@ from reporting import report
 from running import run
 
 from sinkablate.errors import UserError
-from sinkablate.report.runs import read_run, read_runs
+from sinkablate.report.reading import read_run
+from sinkablate.report.runs import read_runs
 
 Break = Callable[[Path], Any]
 STEP, BLOCKS = "diagnostics/step_00000006.parquet", "diagnostics/blocks/step_00000006.parquet"

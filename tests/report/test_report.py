@@ -31,8 +31,7 @@ def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path)
         f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation") for kind in ("md", "tex")
     }
     assert json.loads((reported / "report.json").read_text())["missing"] == {}
-    names = [one["name"] for one in page_data(reported)["runs"]]
-    assert [name for name in names if name != "first"] == sorted(
+    assert [one["name"] for one in page_data(reported)["runs"]] == sorted(
         f"{variant}-s{seed}" for variant in sorted(VARIANTS) for seed in (0, 1)
     )
 
@@ -69,6 +68,7 @@ def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: P
         "scatter",
         "labels",
         "sensitivity",
+        "edits",
         "maps",
         "ablation",
         "effects",
@@ -91,7 +91,7 @@ def test_an_unfinished_run_is_shown_marked_and_not_averaged(ablated: Path, tmp_p
     outcome = report(tmp_path / "out", tmp_path / "runs", "--factors", "gate,registers", "--maps", "0").succeeded()
     assert "reg-s1 has not finished" in outcome.err
     shown = {one["name"]: one for one in page_data(tmp_path / "out")["runs"]}
-    assert [name for name, one in shown.items() if not one["finished"]] == ["reg-s1"]
+    assert [name for name, one in shown.items() if one["state"] != "finished"] == ["reg-s1"]
     assert shown["reg-s1"]["metrics"]["val/acc1"] is not None
     cells = {cell["name"]: len(cell["values"]) for cell in page_data(tmp_path / "out")["ablation"]["cells"]}
     assert cells.pop("gate=none, registers=4") == 1
@@ -185,7 +185,7 @@ def test_only_a_report_is_replaced_and_only_when_told(finished: Path, tmp_path: 
     quick = (finished, "--maps", "0")
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "no report"])
+    _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "does not hold a report"])
     (out / "thesis.tex").unlink()
     report(out, *quick).succeeded()
     (out / "figures" / "handoff.png").write_text("old")

@@ -13,10 +13,13 @@ from sinkablate.diagnose.maps import example_maps
 from sinkablate.figures.maps import patch_grid
 from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.across_runs import labels_by_type
-from sinkablate.report.contents import VERDICTS, page_run, rounded, sinks, sinks_by_type, steps_of_labels, types_caveat
+from sinkablate.report.contents import page_run, rounded
+from sinkablate.report.events import VERDICTS, sinks, sinks_by_type, steps_of_labels, types_caveat
 from sinkablate.report.frames import some_runs
 from sinkablate.report.held_maps import held_maps
-from sinkablate.report.runs import Run, read_run, read_runs
+from sinkablate.report.reading import read_run
+from sinkablate.report.run import Run
+from sinkablate.report.runs import read_runs
 from sinkablate.report.tables import types_sheet
 
 RULES = ("causal", "adaptive", "lejepa", "def1_0.5", "effective_causal")
@@ -184,8 +187,8 @@ def test_guessed_token_types_are_said_to_be(rule: str, gated: Run, diagnosed: Ru
     for label, shares in sinks_by_type(gated, rule).items():
         assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both counted event by event
     old = replace(gated, name="old", summary={})
-    guess = "each head's events under its commonest token type"
-    for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"of 1 of 2 runs {guess}"):
+    guess = "all events of a head count for its commonest token type"
+    for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"in 1 of 2 runs, {guess}"):
         assert types_caveat(runs, rule) == types_caveat(runs) == caveat
         assert types_sheet(runs, rule).title.endswith(caveat or f"rule {rule}")
         figure, _ = labels_by_type(runs, rule) or pytest.fail("no figure")

@@ -33,12 +33,13 @@ FIGURES = {
     "labels_by_type",
     "stability",
     "sensitivity",
+    "edits",
     "maps",
 }
 
 
 def trained(root: Path) -> Path:
-    """Train a gate x registers design on two seeds, and diagnose one of the runs."""
+    """Train a gate x registers design on two seeds; diagnose and edit one of the runs."""
     for variant in VARIANTS:
         for seed in ("0", "1"):
             fit(
@@ -55,6 +56,8 @@ def trained(root: Path) -> Path:
                 configs=[CONFIGS / f"{variant}.yaml"],
             ).succeeded()
     run("diagnose", "--run", root / "runs" / "gate_reg-s0", "--out", root / "diagnoses" / "first").succeeded()
+    heads = ("--limit", "2", "--heads", "1:0,3:2", "--edits", "zero_value,redirect", "--control_images", "2")
+    run("intervene", "--run", root / "runs" / "gate_reg-s0", "--out", root / "edits", *heads).succeeded()
     return root
 
 

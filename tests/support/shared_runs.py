@@ -64,12 +64,12 @@ def finished(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def ablated(once: Once) -> Path:
-    """Folders `runs`, with eight runs, and `diagnoses`, with a diagnosis of one of them."""
+    """Folders `runs`, with eight runs, and `diagnoses` and `edits`, with a diagnosis and an intervention of one."""
     return once("ablated", trained)
 
 
 @pytest.fixture(scope="session")
 def reported(ablated: Path, once: Once) -> Path:
-    """A report of the runs of `ablated`."""
-    words = (ablated, "--factors", "gate,registers", "--detect", "0.05")
+    """A report of all of `ablated`."""
+    words = (ablated, ablated / "edits", "--factors", "gate,registers", "--detect", "0.05")
     return once("reported", lambda root: report(root / "out", *words).succeeded()) / "out"

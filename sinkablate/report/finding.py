@@ -1,0 +1,135 @@
+"""The opening sentences of a report: what the runs show, and no more than the comparison supports."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from sinkablate.compare.comparison import Comparison, Difference
+from sinkablate.compare.numbers import decimals, interval, number
+from sinkablate.report.ablation import EVENTS, Ablation, short_name
+from sinkablate.report.events import LABELS, events_per_image, from_block_one, has_events, sinks, sinks_by_type
+from sinkablate.report.run import Run, kind_names, models
+
+NAMED = 4
+"""Number of cells of a kind that are named; the others are counted."""
+NAMES = {"nop": "NOP", "broadcast": "broadcast", "other": "other"}
+
+
+def finding(runs: Sequence[Run], rule: str, metric: Ablation | None, events: Ablation | None) -> list[str]:
+    """The sentences at the top of the page.
+
+    Args:
+        runs: All runs of the report.
+        rule: The rule that is shown first.
+        metric: The comparison of the task metric, if there is one.
+        events: The comparison of the sink events per image, if there is one.
+    """
+    compared = [comparison_sentence(made.comparison) for made in (metric, events) if made is not None]
+    return [sinks_sentence(models(runs), rule), *compared]
+
+
+def sinks_sentence(runs: Sequence[Run], rule: str) -> str:
+    """Whether heads sink, how often, with which labels, and on which tokens."""
+    measured = [run for run in runs if rule in run.rules]
+    if not measured:
+        return "No sinks were measured in these runs."
+    if not has_events(measured, rule):
+        others = sorted({name for run in measured for name in run.rules if has_events([run], name)})
+        if others:
+            return f"No head sinks by the rule {rule}; events are counted by {', '.join(others)}."
+        where = f"none of the {len(measured)} models has" if len(measured) > 1 else f"{measured[0].name} does not have"
+        return f"No head sinks: {where} a single sink event{_blocks(measured)} by any rule."
+    return _one_model(measured[0], rule) if len(measured) == 1 else _many_models(measured, rule)
+
+
+def _one_model(run: Run, rule: str) -> str:
+    assert run.heads is not None
+    table = from_block_one(run.heads)
+    heads = int((table[f"{rule}_frequency"] > 0).sum())
+    return (
+        f"In {run.name}, {heads} of {len(table)} heads{_blocks([run])} sink on at least one image by the rule {rule}: "
+        f"{events_per_image(run, rule):.3g} sink events per image ({_labels([run], rule)}; {_tokens([run], rule)})."
+    )
+
+
+def _many_models(runs: Sequence[Run], rule: str) -> str:
+    events = [events_per_image(run, rule) for run in runs]
+    count = sum(value > 0 for value in events)
+    return (
+        f"{count} of {len(runs)} models have attention sinks by the rule {rule}: {min(events):.3g} to "
+        f"{max(events):.3g} sink events per image{_blocks(runs)}, median {median(events):.3g} ({_labels(runs, rule)}; "
+        f"{_tokens(runs, rule)})."
+    )
+
+
+def _blocks(runs: Sequence[Run]) -> str:
+    """That block 0 is left out, where there are other blocks."""
+    deep = [run for run in runs if run.heads is not None and run.heads["block"].max()]
+    return " in blocks ≥ 1" if deep else ""
+
+
+def _labels(runs: Sequence[Run], rule: str) -> str:
+    """Shares of the labels among all events, largest first."""
+    counts = {label: sum(sinks(run, rule)[label] for run in runs) for label in LABELS}
+    total = sum(counts.values())
+    shares = sorted(((count / total, NAMES[label]) for label, count in counts.items() if count), reverse=True)
+    return "labels: " + ", ".join(f"{_percent(share)} {name}" for share, name in shares)
+
+
+def _tokens(runs: Sequence[Run], rule: str) -> str:
+    """Shares of the token types among all events, largest first."""
+    counts: dict[str, float] = {}
+    for run in runs:
+        for by_type in sinks_by_type(run, rule).values():
+            for kind, value in by_type.items():
+                counts[kind] = counts.get(kind, 0) + value
+    total, names = sum(counts.values()), kind_names(runs)
+    shares = sorted(((value / total, names[kind]) for kind, value in counts.items() if value), reverse=True)
+    return "sink tokens: " + ", ".join(f"{_percent(share)} {name}" for share, name in shares)
+
+
+def _percent(share: float) -> str:
+    """A share in percent; what is not all and not nothing is not rounded to it."""
+    return "100 %" if share >= 1 - 1e-9 else f"{min(max(round(100 * share), 1), 99)} %"
+
+
+def comparison_sentence(of: Comparison) -> str:
+    """The differences from the baseline that are established, or that there are none."""
+    base = short_name(of.baseline, of.factors)
+    established = [difference for difference in of.differences if difference.better is not None]
+    name = of.metric[0].upper() + of.metric[1:] if of.metric == EVENTS else of.metric
+    if not established:
+        few = min((cell.n for cell in of.cells), default=0) < 2
+        reason = "; nothing can be inferred from one run per cell" if few else ""
+        return f"{name}: no difference from {base} is established{reason}."
+    groups: dict[str, list[Difference]] = {}
+    for difference in established:
+        groups.setdefault(_direction(of, difference), []).append(difference)
+    parts = [f"{direction}: {_listed(of, group)}" for direction, group in groups.items()]
+    others = [short_name(difference.cell, of.factors) for difference in of.differences if difference.better is None]
+    rest = f"; no difference established: {_first(others)}" if others else ""
+    return f"{name} compared with {base} (p < .05 after Holm, 95 % intervals): {'; '.join(parts)}{rest}."
+
+
+def _direction(of: Comparison, difference: Difference) -> str:
+    """How an established difference is read; neither more nor fewer sinks are better."""
+    if of.metric == EVENTS:
+        return "higher" if difference.estimate.value > 0 else "lower"
+    return "better" if difference.better else "worse"
+
+
+def _listed(of: Comparison, differences: Sequence[Difference]) -> str:
+    """Cells with their differences and intervals."""
+    places = decimals(of)
+    return _first(
+        [
+            f"{short_name(difference.cell, of.factors)} {number(difference.estimate.value, places, sign=True)} "
+            f"{interval(difference.estimate, places, sign=True)}"
+            for difference in differences
+        ]
+    )
+
+
+def _first(texts: Sequence[str]) -> str:
+    """The first few texts, and the number of the others."""
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more

@@ -1,0 +1,121 @@
+"""One model as a report shows it: a run of `fit`, the output of `diagnose`, or both together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from numpy import float32
+from numpy.typing import NDArray
+
+from sinkablate.run.directory import diverged
+from sinkablate.run.schema import LIMITS, METRICS
+
+OWN_IMAGES = "the run's probe images"
+"""How `diagnose` names its images when it measures a run on the images that `fit` measures it on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One model and its measurements. A table that the directory does not hold is None."""
+
+    name: str
+    path: Path
+    kind: Literal["run", "diagnosis"]
+    variant: str
+    seed: str
+    """Empty for a diagnosis."""
+    finished: bool
+    step: int | None = None
+    """Optimizer step of the last measurement."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Configuration of a run, dotted key to value."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Content of summary.json; for an unfinished run, the last value of every metric."""
+    heads: pl.DataFrame | None = None
+    """One row per block and head, from the last measurement."""
+    blocks: pl.DataFrame | None = None
+    """One row per block, from the last measurement."""
+    sensitivity: pl.DataFrame | None = None
+    """Events and labels over a grid of thresholds, as `diagnose` measures them."""
+    edits: pl.DataFrame | None = None
+    """One row per edited head and edit, as `intervene` measures it."""
+    metrics: pl.DataFrame | None = None
+    """Rows of metrics.csv, by step."""
+    formation: pl.DataFrame | None = None
+    """Event frequency per step, block and head."""
+    columns: pl.DataFrame | None = None
+    """Mean attention that each column receives in a few heads on one image (`figures/stripes.csv` of a diagnosis)."""
+    mass: NDArray[float32] | None = None
+    """Mass on the dominant column, (images, blocks, heads), from a diagnosis."""
+    image_names: tuple[str, ...] = ()
+    """Names of the images of `mass`."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Number of key columns of each token type; empty where the files do not tell."""
+    diagnosis_of: str = ""
+    """Name of the run in the same report whose weights this diagnosis measured on other images or at another step."""
+
+    @property
+    def rules(self) -> list[str]:
+        """Names of the rules whose labels were counted."""
+        columns = [] if self.heads is None else self.heads.columns
+        return [name.removesuffix("_frequency") for name in columns if name.endswith("_frequency")]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run was stopped because its loss became NaN or infinite."""
+        return diverged(self.path)
+
+    @property
+    def token_types(self) -> list[str]:
+        """Types of the key columns that the model has, as far as the table of blocks tells."""
+        if self.blocks is None:
+            return []
+        names = [name for name in self.blocks.columns if name.startswith("mass_")]
+        return [name.removeprefix("mass_") for name in names if self.blocks[name].cast(float).drop_nans().count()]
+
+    @property
+    def state(self) -> str:
+        """`finished`, `diverged` or `unfinished`."""
+        return "diverged" if self.diverged else "finished" if self.finished else "unfinished"
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The thresholds in `LIMITS` by which the run's events were labeled."""
+        diagnosed = self.summary.get("thresholds") or {}
+        candidates = {
+            name: (self.config.get(f"diagnostics.thresholds.{name}"), diagnosed.get(name), default)
+            for name, default in LIMITS.items()
+        }
+        return {name: float(next(v for v in values if v is not None)) for name, values in candidates.items()}
+
+    @property
+    def register_name(self) -> str:
+        """What the prefix tokens stored as `register` are: the NOP toy has a null token among them, or only that."""
+        if self.config.get("model.toy.task") != "nop" or self.config.get("task") != "toy":
+            return "register"
+        return "null token or register" if self.config.get("model.toy.registers") else "null token"
+
+
+def models(runs: Sequence[Run]) -> list[Run]:
+    """The runs without those that measure a model of the list a second time."""
+    return [run for run in runs if not run.diagnosis_of]
+
+
+def kind_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Names of the token types for a figure that shows these runs."""
+    prefix = " or ".join(sorted({run.register_name for run in runs}, reverse=True)) or "register"
+    return {"cls": "CLS", "register": prefix, "patch": "patch", "null": "null column", "kv_bias": "k/v bias"}
+
+
+def scalar_metrics(run: Run) -> dict[str, float]:
+    """The numbers that a run ended with, without those of single blocks and of sinks."""
+    return {
+        name: float(value)
+        for name, value in run.summary.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and name.count("/") == 1
+        and name.startswith(METRICS)
+    }

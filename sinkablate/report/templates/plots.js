@@ -1,0 +1,86 @@
+"use strict";
+// What all panels share: colors, axes, frames, numbers, and the CSV of a figure.
+
+const report = JSON.parse(document.getElementById("data").textContent);
+const LABELS = ["nop", "broadcast", "other"];
+const LABEL_NAMES = {nop: "NOP", broadcast: "broadcast", other: "other", undefined: "undefined", events: "events"};
+const SYMBOLS = {cls: "circle", register: "square", patch: "triangle-up", null: "x", kv_bias: "diamond"};
+const LIGHTER = {"#0072B2": "#4aa5de", "#555555": "#a9b1b9", "#8B4513": "#cf9163", "#999999": "#a9b1b9", "#009E73": "#24bd90", "#D55E00": "#f08035"};
+// The same colors on a dark ground, where the originals have too little contrast.
+
+const darkScheme = matchMedia("(prefers-color-scheme: dark)");
+const printing = () => document.documentElement.classList.contains("printing");
+const themed = name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const color = original => darkScheme.matches && !printing() ? LIGHTER[original] ?? original : original;
+
+const axis = (title, more = {}) => ({title: {text: title, standoff: 8}, gridcolor: themed("grid"), zerolinecolor: themed("line"), automargin: true, ...more});
+const base = (height, more = {}) => ({height, font: {family: "system-ui, sans-serif", size: 12, color: themed("ink")}, margin: {l: 56, r: 14, t: 24, b: 78},
+  hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0}, ...more});
+const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(digits)));
+const sum = values => values.reduce((a, b) => a + b, 0);
+const defined = values => values !== undefined && values.some(value => value != null);
+const models = () => report.runs.filter(run => !run.diagnosis_of);  // each model once
+const variants = runs => [...new Set(runs.map(run => run.variant))];
+const variantColor = variant => color(report.variant_colors[variants(report.runs).indexOf(variant) % report.variant_colors.length]);
+const stateOf = run => run.state === "finished" ? "" : ` (${run.state})`;
+const kindName = (kind, run) => kind === "register" && run ? run.register_name : report.kind_names[kind] ?? kind;
+const kindsOf = run => report.kinds.filter(kind => run.blocks && defined(run.blocks[`mass_${kind}`]));
+const metricTitle = name => /acc\d/.test(name) ? `${name} (share of images)` : name.endsWith("loss") ? `${name} (mean over images)` : name;
+const eventsTitle = rule => `sink events per image, rule ${rule}`;
+
+function counted(run, rule, index) {  // label counts of one head; events are the three labels together
+  const counts = run.heads.counts[rule];
+  const head = Object.fromEntries([...LABELS, "undefined"].map(label => [label, counts[label][index]]));
+  head.events = sum(LABELS.map(label => head[label]));
+  head.frequency = head.events / run.heads.images;
+  head.label = head.events ? LABELS.reduce((a, b) => head[b] > head[a] ? b : a) : null;
+  return head;
+}
+
+function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = {}, shared = true, gap = 60, below = 62} = {}) {
+  // Axes of `count` small frames in a grid with as many columns as fit; the first frame of each row has the title of y.
+  const columns = Math.max(1, Math.min(count, Math.floor(width / least)));
+  const rows = Math.ceil(count / columns), height = rows * row + 90, layout = {annotations: []};
+  const wide = shared ? 0.03 : gap / width, high = below / (height - 80);
+  for (let i = 0; i < count; i++) {
+    const n = i ? i + 1 : "", c = i % columns, r = Math.floor(i / columns);
+    const w = (1 - wide * (columns - 1)) / columns, h = (1 - high * (rows - 1)) / rows;
+    const left = c * (w + wide), bottom = 1 - r * (h + high) - h;
+    layout[`xaxis${n}`] = axis("", {...x, domain: [left, left + w], anchor: `y${n}`,
+      title: {text: Array.isArray(x.title) ? x.title[i] : i + columns >= count ? x.title || "" : "", standoff: 4}});
+    layout[`yaxis${n}`] = axis("", {...y, domain: [bottom, bottom + h], anchor: `x${n}`, title: {text: c ? "" : y.title || "", standoff: 6},
+      ...(shared && i ? {matches: "y", showticklabels: !c} : {})});
+    if (titles[i]) layout.annotations.push({text: titles[i], showarrow: false, xref: "paper", yref: "paper", x: left, xanchor: "left",
+                                            y: bottom + h, yanchor: "bottom", font: {size: 12}});
+  }
+  return {layout: {...base(height), ...layout}, at: i => ({xaxis: i ? `x${i + 1}` : "x", yaxis: i ? `y${i + 1}` : "y"})};
+}
+
+function rowsOf(traces, {x, y, z}) {
+  // One row per point that is drawn: the keys of its customdata, the series and frame it belongs to, and its numbers.
+  const rows = [];
+  for (const trace of traces) {
+    if (trace.hoverinfo === "skip") continue;  // a mark for what is chosen, or an entry of the legend
+    const grid = trace.z !== undefined;
+    const points = grid ? trace.z.flatMap((line, r) => line.map((value, c) => [trace.x[c], trace.y[r], trace.customdata[r][c], {[z]: value}]))
+                        : trace.x.map((value, i) => [value, trace.y[i], trace.customdata?.[i], {}]);
+    for (const [px, py, custom, color] of points)
+      rows.push({...custom, ...(trace.meta ?? {}), ...(grid || !trace.name ? {} : {series: trace.name}), [x]: px, [y]: py, ...color});
+  }
+  return rows;
+}
+
+function csv(rows) {
+  const columns = [...new Set(rows.flatMap(Object.keys))];
+  const cell = value => value == null ? "" : /[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value);
+  return [columns, ...rows.map(row => columns.map(name => row[name]))].map(line => line.map(cell).join(",")).join("\n") + "\n";
+}
+
+function offerCsv(id, rows, name) {  // the link of a panel downloads the numbers that the panel shows
+  const link = document.getElementById(`${id}-csv`);
+  link.hidden = !rows.length;
+  if (link.href) URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(new Blob([csv(rows)], {type: "text/csv"}));
+  link.download = `${name.replace(/[^\w.=-]+/g, "_")}.csv`;
+}

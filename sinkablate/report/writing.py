@@ -1,0 +1,169 @@
+"""Write a report: figures, tables and the page, first into a temporary folder, then into place."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sinkablate.compare.sheets import Sheet
+from sinkablate.errors import UserError
+from sinkablate.figures.maps import Maps
+from sinkablate.figures.sinks import Drawn, save
+from sinkablate.files.writing import naming, remove_files, temporary_sibling, write_json
+from sinkablate.report import across_runs, map_panel, panels
+from sinkablate.report.ablation import Ablation, task_metrics
+from sinkablate.report.edits import edits
+from sinkablate.report.finding import finding
+from sinkablate.report.page import render_page
+from sinkablate.report.run import Run, models
+from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
+from sinkablate.run.provenance import provenance
+
+MARKER, PAGE = "report.json", "index.html"
+"""A directory with the first, which is written last, is a report."""
+LACKS = {
+    "handoff": "No run holds a table of blocks.",
+    "frequency": "No run holds a table of heads.",
+    "atlas": "No run holds value ratios.",
+    "norms": "No run holds a table of blocks.",
+    "formation": "No run was measured during training.",
+    "scatter": "No run has both a task metric and labels.",
+    "labels": "No run holds labels.",
+    "stability": "No run logged its stability.",
+    "sensitivity": "No diagnosis is among the runs: python -m sinkablate diagnose --run … measures its thresholds.",
+    "edits": "No intervention is among the runs: python -m sinkablate intervene --run … tests what a label claims.",
+    "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0).",
+}
+"""What a panel says if there is nothing to show."""
+FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
+"""Panels whose figure has another name."""
+TABLES = ("runs", "labels_by_type", "ablation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a report shows."""
+
+    runs: Sequence[Run]
+    rule: str
+    metric: str | None
+    """The task metric that the user chose."""
+    title: str
+    comparison: Ablation | None
+    no_comparison: str
+    """Why there is no comparison."""
+    sinks: Ablation | None
+    """The comparison of the sink events per image."""
+    maps: dict[str, Maps]
+    """Attention maps by name of the run."""
+    notes: Sequence[str]
+    """What a reader must know about the runs."""
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse to write over anything but a report.
+
+    Raises:
+        UserError: The directory holds something else, or a report that is not to be replaced.
+    """
+    if not str(target) or str(target) == ".":
+        raise UserError("out is empty: name a directory to write")
+    if target.is_dir() and any(target.iterdir()):
+        if not (target / MARKER).exists():
+            raise UserError(f"out={target} is not empty and does not hold a report; choose another --out")
+        if not overwrite:
+            raise UserError(f"out={target} holds a report; choose another --out, or add --overwrite true")
+
+
+def write_report(target: Path, report: Report) -> str:
+    """Write a report and print its notes on stderr.
+
+    Returns:
+        One line that says what was written.
+
+    Raises:
+        UserError: The directory cannot be written.
+    """
+    with naming(target), temporary_sibling(target) as partial:
+        drawn, missing = _write(partial, report)
+        _replace(target, partial)
+    for line in (*report.notes, *(f"panel {panel}: {text}" for panel, text in missing.items())):
+        print(line, file=sys.stderr)
+    size = (target / PAGE).stat().st_size / 1e6
+    return f"{len(report.runs)} runs, {drawn} of {drawn + len(missing)} panels, page of {size:.1f} MB: {target / PAGE}"
+
+
+def _write(folder: Path, report: Report) -> tuple[int, dict[str, str]]:
+    """Write all files; the number of figures drawn, and what the other panels lack."""
+    known = task_metrics(report.runs)
+    task = report.metric if report.metric in known else next(iter(known), None)
+    (folder / "figures").mkdir(parents=True)
+    figures = _draw(report, task)
+    missing = {panel: LACKS[panel] for panel, drawn in figures.items() if drawn is None and panel in LACKS}
+    if report.comparison is None:
+        missing |= {"ablation": report.no_comparison, "effects": report.no_comparison}
+    present = {panel: drawn for panel, drawn in figures.items() if drawn is not None}
+    for panel, drawn in present.items():
+        save(drawn, folder / "figures" / FIGURES.get(panel, panel))
+    tables: dict[str, Sheet] = {
+        "runs": runs_sheet(report.runs, task, report.rule),
+        "labels_by_type": types_sheet(report.runs, report.rule),
+    }
+    write_tables(folder / "tables", tables, report.comparison)
+    page = render_page(
+        report.runs,
+        report.maps,
+        report.comparison,
+        title=report.title,
+        finding=finding(report.runs, report.rule, report.comparison, report.sinks),
+        rule=report.rule,
+        metric=task or "",
+        missing=missing,
+        notes=report.notes,
+    )
+    (folder / PAGE).write_text(page, encoding="utf-8")
+    content = {
+        "runs": {run.name: str(run.path) for run in report.runs},
+        "missing": missing,
+        "notes": list(report.notes),
+        "rule": report.rule,
+        **provenance(),
+    }
+    write_json(folder / MARKER, content)
+    return len(present), missing
+
+
+def _replace(target: Path, partial: Path) -> None:
+    """Move a finished report into place; other files in the directory and in its folders stay."""
+    target.mkdir(parents=True, exist_ok=True)
+    (target / MARKER).unlink(missing_ok=True)
+    names = {FIGURES.get(panel, panel) for panel in (*LACKS, "ablation", "effects")}
+    for folder, old in (("figures", names), ("tables", TABLES)):
+        for name in old:
+            remove_files(target / folder, f"{name}.*")
+        (target / folder).mkdir(exist_ok=True)
+        for path in (partial / folder).iterdir():
+            path.replace(target / folder / path.name)
+    for name in (PAGE, MARKER):
+        (partial / name).replace(target / name)
+
+
+def _draw(report: Report, metric: str | None) -> dict[str, Drawn | None]:
+    """Figures by panel; None for a panel without data."""
+    runs, rule, comparison = report.runs, report.rule, report.comparison
+    single = models(runs)
+    return {
+        "handoff": panels.handoff(runs, rule),
+        "frequency": panels.frequency(runs, rule),
+        "atlas": panels.atlas(runs, rule),
+        "norms": panels.token_norms(single),
+        "formation": panels.formation(runs, rule),
+        "scatter": across_runs.scatter(single, rule, metric) if metric else None,
+        "ablation": None if comparison is None else across_runs.cells(comparison),
+        "effects": None if comparison is None else across_runs.effects(comparison),
+        "labels": across_runs.labels_by_type(single, rule),
+        "stability": across_runs.stability(runs),
+        "sensitivity": panels.sensitivity(runs, rule),
+        "edits": edits(runs),
+        "maps": map_panel.attention([(run, report.maps[run.name]) for run in runs if run.name in report.maps]),
+    }
