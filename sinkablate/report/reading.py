@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sinkablate.config import flat
-from sinkablate.errors import UserError, printable
+from sinkablate.errors import UserError, first_line, printable
 from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
-from sinkablate.run.reading import read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.run.reading import DAMAGES, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run.schema import CHECKS, check_grid, check_limits, check_summary, check_table
 
 STEPS = 24
@@ -114,8 +114,11 @@ def _edits(folder: Path) -> pl.DataFrame | None:
     path = folder / "heads.parquet"
     if not (folder / INTERVENTION).is_file() or not path.is_file():
         return None
-    table = read_parquet(path, EDIT_COLUMNS, list(EDIT_COLUMNS))
-    return table.filter(pl.col("effect").is_not_nan()) if len(table) else None
+    try:
+        table = pl.read_parquet(path, columns=list(EDIT_COLUMNS)).filter(pl.col("effect").is_not_nan())
+    except (*DAMAGES, pl.exceptions.PanicException) as error:
+        raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
+    return table if len(table) else None
 
 
 def _stripes(path: Path, summary: dict[str, Any]) -> pl.DataFrame:

@@ -132,6 +132,7 @@ def with_diagnoses(runs: Sequence[Run]) -> list[Run]:
 
 def _merged(fit: Run, diagnosis: Run) -> Run:
     """A run with everything that only its diagnosis measured."""
+    from_diagnosis = fit.mass is None
     return replace(
         fit,
         heads=diagnosis.heads if fit.heads is None else fit.heads,
@@ -140,7 +141,8 @@ def _merged(fit: Run, diagnosis: Run) -> Run:
         edits=diagnosis.edits if fit.edits is None else fit.edits,
         columns=diagnosis.columns if fit.columns is None else fit.columns,
         tokens=diagnosis.tokens or fit.tokens,
-        **({} if fit.mass is not None else {"mass": diagnosis.mass, "image_names": diagnosis.image_names}),
+        mass=diagnosis.mass if from_diagnosis else fit.mass,
+        image_names=diagnosis.image_names if from_diagnosis else fit.image_names,
     )
 
 

@@ -115,7 +115,7 @@ def test_the_images_of_a_diagnosed_head_are_those_with_most_mass(diagnosed: Run)
     with np.load(diagnosed.path / "per_image.npz") as stored:
         mass, names = stored["mass"], stored["image_names"].tolist()
     named = page_run(diagnosed, None, {})["busiest_images"]
-    for head, (places, values) in enumerate(zip(named["places"], named["mass"], strict=True)):
+    for head, (places, values) in enumerate(zip(named["indices"], named["mass"], strict=True)):
         of_head = mass.reshape(len(mass), -1)[:, head]
         best = np.argsort(-of_head, kind="stable")[:3]
         assert [named["names"][place] for place in places] == [names[place] for place in best]

@@ -97,20 +97,22 @@ def frequencies(run: Path, rule: str) -> np.ndarray:  # type: ignore[type-arg]
 
 def test_every_panel_is_drawn_when_it_comes_into_sight(page: Browsed) -> None:
     for panel in (
+        "scatter",
+        "labels",
+        "ablation",
+        "effects",
+        "norms",
+        "stability",
         "handoff",
         "frequency",
         "atlas",
-        "norms",
         "formation",
-        "scatter",
-        "ablation",
-        "effects",
-        "labels",
-        "stability",
+        "sensitivity",
+        "edits",
     ):
         assert page.shown(panel), panel
-    assert page.tab.locator("section").count() == 13
-    assert page.tab.locator(".what").count() == 12
+    assert page.tab.locator("section").count() == 15
+    assert page.tab.locator("section .what").count() == 14
 
 
 def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Path) -> None:
@@ -136,8 +138,8 @@ def test_the_chosen_head_is_the_one_that_is_told_of(page: Browsed, ablated: Path
         page.choose(block=block, head=head)
         row = heads(ablated / "runs" / "gate-s0", LAST).filter((pl.col("block") == block) & (pl.col("head") == head))
         said = page.card()
-        assert float(said["attention mass on the sink"]) == pytest.approx(row["median_mass"][0], rel=6e-3)
-        assert float(said["gate openness"]) == pytest.approx(row["median_gate_open"][0], rel=6e-3)
+        assert float(said["attention mass on the dominant column"]) == pytest.approx(row["median_mass"][0], rel=6e-3)
+        assert float(said["mean gate value"]) == pytest.approx(row["median_gate_open"][0], rel=6e-3)
         events = sum(row[f"adaptive_{label}"][0] for label in ("nop", "broadcast", "other"))
         assert said["events, rule adaptive"] == f"{events} of 8"
         traces = [trace for trace in page.shown("formation") if trace["name"].startswith("block")]
@@ -167,7 +169,7 @@ def test_a_click_chooses_a_head_and_shows_its_images(page: Browsed) -> None:
         assert (page.tab.input_value("#block"), page.tab.input_value("#head")) == (str(block), str(head))
     other = next((b, h) for b in range(4) for h in range(4) if [b, h] not in mapped)
     page.click_square(*other)
-    page.tab.wait_for_selector("#card .tiles:has-text('Maps were made of the heads')")
+    page.tab.wait_for_selector("#card .tiles:has-text('Maps exist for the heads')")
 
 
 def test_a_point_is_a_run(page: Browsed) -> None:
@@ -179,11 +181,11 @@ def test_a_point_is_a_run(page: Browsed) -> None:
     assert page.tab.input_value("#run") in ("reg-s0", "reg-s1")
 
 
-def test_a_diagnosis_brings_its_sensitivity_and_its_images(page: Browsed, ablated: Path) -> None:
+def test_a_diagnosis_is_part_of_its_run(page: Browsed, ablated: Path) -> None:
     page.tab.locator("#sensitivity").scroll_into_view_if_needed()
     page.choose(run="gate-s0")
     page.tab.wait_for_selector("#sensitivity-plot .missing")
-    page.choose(run="first", rule="causal")
+    page.choose(run="gate_reg-s0", rule="causal")
     table = pl.read_parquet(ablated / "diagnoses" / "first" / "sensitivity.parquet")
     home = table.filter((pl.col("rule") == "causal") & (pl.col("steps") == 0))["events"][0]
     events = page.shown("sensitivity")[0]
