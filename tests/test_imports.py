@@ -36,7 +36,7 @@ MAY_IMPORT = {
         "config",
         "errors",
     },
-    "report": {"diagnose", "diagnostics", "figures", "compare", "run", "files", "config", "errors"},
+    "report": {"intervene", "diagnose", "diagnostics", "figures", "compare", "run", "files", "config", "errors"},
     "diagnose": {"toys", "diagnostics", "vit", "figures", "data", "run", "files", "process", "config", "errors"},
     "intervene": {
         "diagnose",

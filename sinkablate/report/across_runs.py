@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, VARIANT_COLORS, Drawn, say, whole_numbers
+from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, VARIANT_COLORS, Drawn, column, say, whole_numbers
 from sinkablate.report.ablation import Ablation, Estimate
-from sinkablate.report.events import column, events_per_image, sinks_by_type, types_caveat
+from sinkablate.report.events import events_per_image, sinks_by_type, types_caveat
 from sinkablate.report.frames import frames, keyed, label_axes
 from sinkablate.report.run import Run, kind_names
 

@@ -7,12 +7,11 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
-from sinkablate.figures.sinks import moves
+from sinkablate.figures.sinks import column, moves
 from sinkablate.report.events import (
     KINDS,
     LABELS,
     VERDICTS,
-    column,
     events_per_image,
     logged_rules,
     sinks,

@@ -1,38 +1,28 @@
-"""The figure of what edits of single heads do, and the names of the edits in plain words."""
+"""The figure of what edits of single heads do."""
 
 from collections.abc import Sequence
 
 import polars as pl
 
-from sinkablate.figures.interventions import COLORS, ORDER
-from sinkablate.figures.sinks import Drawn
-from sinkablate.report.events import column
+from sinkablate.figures.interventions import COLORS
+from sinkablate.figures.sinks import Drawn, column
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
 from sinkablate.report.run import Run
 
-EDIT_NAMES = {
-    "zero_value": "sink value set to zero",
-    "mean_value": "sink value set to its mean over other images",
-    "donor_value": "sink value taken from another image",
-    "rotated_value": "sink value in a random direction, same size (control)",
-    "ordinary_value": "sink value replaced by an ordinary token's",
-    "redirect": "sink column removed (attention knockout)",
-    "random_value": "value of a random other token set to zero (control)",
-    "random_head": "sink value of a head that is not a sink set to zero (control)",
-    "register_zero": "register values set to zero",
-    "register_mean": "register values set to their mean over other images",
-    "register_donor": "register values taken from another image",
-    "pathway_zero": "pathway state set to zero",
-    "pathway_mean": "pathway state set to its mean over other images",
-    "pathway_donor": "pathway state taken from another image",
-}
-"""What each edit of `intervene` does."""
 
+def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
+    """The edits that were made in any of the runs, each with its description in plain words.
 
-def edit_order(runs: Sequence[Run]) -> list[str]:
-    """The edits that were made in any of the runs, in their usual order, unknown ones last."""
-    made = {edit: None for run in runs if run.edits is not None for edit in run.edits["edit"].to_list()}
-    return [*(edit for edit in ORDER if edit in made), *(edit for edit in made if edit not in ORDER)]
+    They are in their usual order; an edit that this version does not know comes last, under its name.
+    """
+    made = {edit: edit for run in runs if run.edits is not None for edit in run.edits["edit"].to_list()}
+    if not made:
+        return {}
+    from sinkablate.intervene.edits import all_edits  # imports torch, which only reports on interventions need
+
+    return {edit.name: edit.label for edit in all_edits() if edit.name in made} | {
+        name: name for name in made if name not in {edit.name for edit in all_edits()}
+    }
 
 
 def edits(runs: Sequence[Run]) -> Drawn | None:
@@ -40,7 +30,8 @@ def edits(runs: Sequence[Run]) -> Drawn | None:
     some, part = some_runs([run for run in runs if run.edits is not None])
     if not some:
         return None
-    names = edit_order(some)
+    titles = edit_titles(some)
+    names = list(titles)
     figure, axes = frames([run.name for run in some], size=(4.2, 0.8 + 0.26 * len(names)), columns=2)
     rows = []
     for axis, run in zip(axes, some, strict=True):
@@ -49,7 +40,7 @@ def edits(runs: Sequence[Run]) -> Drawn | None:
             points = run.edits.filter(pl.col("class") == name)
             y = [names.index(edit) for edit in points["edit"]]
             axis.plot(column(points, "effect"), y, "o", color=COLORS.get(name), markersize=4, alpha=0.6, label=name)
-        axis.set_yticks(range(len(names)), [EDIT_NAMES.get(edit, edit) for edit in names], fontsize=7)
+        axis.set_yticks(range(len(names)), list(titles.values()), fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)
         rows.append(named(run.edits, run))
     axes[0].set_xlim(left=0)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from sinkablate.diagnostics.rules import DEFAULT_RULE, scalar_prefix
 from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS
@@ -19,11 +18,6 @@ VERDICTS = (*LABELS, "undefined")
 """What a rule can say of a head on an image, other than that it has no event."""
 POINTS = 100
 """Length of the longest series of training steps."""
-
-
-def column(table: pl.DataFrame, name: str) -> NDArray[np.float64]:
-    """One column as floats, NaN for null."""
-    return table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
 def from_block_one(table: pl.DataFrame) -> pl.DataFrame:

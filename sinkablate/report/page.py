@@ -13,7 +13,7 @@ from sinkablate.figures.sinks import LABEL_COLORS, MOVES, TYPE_COLORS, VARIANT_C
 from sinkablate.files.writing import json_text
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import QUANTITIES, page_run
-from sinkablate.report.edits import EDIT_NAMES, edit_order
+from sinkablate.report.edits import edit_titles
 from sinkablate.report.events import KINDS, events_per_image, types_caveat
 from sinkablate.report.run import Run, kind_names, models
 from sinkablate.report.tables import page_sheets
@@ -85,7 +85,7 @@ def page_data(
         "kind_names": kind_names(runs),
         "quantities": QUANTITIES,
         "moves": MOVES,
-        "edits": {name: EDIT_NAMES.get(name, name) for name in edit_order(runs)},
+        "edits": edit_titles(runs),
         "rules": _definitions(runs),
         "label_colors": LABEL_COLORS,
         "type_colors": TYPE_COLORS,

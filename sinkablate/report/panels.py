@@ -1,27 +1,27 @@
 """Figures with one frame per run or variant, on common axes."""
 
 from collections.abc import Sequence
-from math import ceil
 
-import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
 
 from sinkablate.figures.sinks import (
     LABEL_COLORS,
     MOVES,
     TYPE_COLORS,
-    TYPE_MARKERS,
     Drawn,
+    column,
+    draw_atlas,
+    draw_by_type,
+    draw_heads,
     draw_moves,
+    draw_token_norms,
     moves,
+    plain_log,
     say,
-    whole_numbers,
 )
-from sinkablate.report.events import column, steps_of_labels
+from sinkablate.report.events import LABELS, steps_of_labels
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
-from sinkablate.report.run import Run, kind_names
+from sinkablate.report.run import Run
 
 
 def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
@@ -37,29 +37,15 @@ def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
     rows = []
     for axis, run in zip(axes, some, strict=True):
         assert run.blocks is not None
-        table = run.blocks.sort("block")
-        columns = ["block"]
-        for prefix, style, text in (("mass_", "-", "mass"), (f"events_{rule}_", ":", "events")):
-            for kind in (kind for kind in run.token_types if _has_values(table, f"{prefix}{kind}")):
-                columns.append(f"{prefix}{kind}")
-                axis.plot(
-                    table["block"],
-                    column(table, columns[-1]),
-                    style,
-                    color=TYPE_COLORS[kind],
-                    linewidth=1.2,
-                    marker=TYPE_MARKERS[kind],
-                    markersize=3,
-                    label=f"{kind_names([run])[kind]}, {text}",
-                )
+        table, names = run.blocks.sort("block"), _null_names(run)
+        drawn = draw_by_type(axis, table, "mass_", names=names, note="mass")
+        drawn += draw_by_type(axis, table, f"events_{rule}_", names=names, style=":", note="events")
         chance = chance_levels(run)
         for kind, level in chance.items():
-            label = f"{kind_names([run])[kind]}, chance"
+            label = f"{names.get(kind, kind)}, chance"
             axis.axhline(level, color=TYPE_COLORS[kind], linestyle="--", linewidth=0.6, label=label)
-        axis.set_ylim(-0.03, 1.03)
-        whole_numbers(axis)
         levels = [pl.lit(level).alias(f"chance_{kind}") for kind, level in chance.items()]
-        rows.append(named(table.select(*columns, *levels), run))
+        rows.append(named(table.select("block", *drawn, *levels), run))
     label_axes(figure, "block (block 0 reads raw patch embeddings)", f"share of mass, and of events (rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows, how="diagonal_relaxed")
@@ -69,6 +55,11 @@ def chance_levels(run: Run) -> dict[str, float]:
     """Share of the key columns that are of each type; empty if their number is unknown."""
     total = sum(run.tokens.values())
     return {kind: count / total for kind, count in run.tokens.items()}
+
+
+def _null_names(run: Run) -> dict[str, str]:
+    """The name of the prefix tokens of a model in which they are not registers."""
+    return {} if run.register_name == "register" else {"register": run.register_name}
 
 
 def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
@@ -81,14 +72,7 @@ def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
     for axis, run in zip(axes, some, strict=True):
         assert run.heads is not None
         table = run.heads.sort("block", "head").select("block", "head", "images", f"{rule}_frequency")
-        blocks, heads = table["block"].unique().sort().to_list(), table["head"].n_unique()
-        values = column(table, f"{rule}_frequency").reshape(len(blocks), heads)
-        image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
-        step = ceil(len(blocks) / 8)
-        axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
-        whole_numbers(axis)
-        if not (values > 0).any():
-            say(axis, "no event in any head", color="white")
+        image = draw_heads(axis, table, f"{rule}_frequency")
         rows.append(named(table, run))
     assert image is not None
     figure.colorbar(image, ax=axes, shrink=0.8).set_label(f"share of images with an event, rule {rule}", fontsize=8)
@@ -105,58 +89,25 @@ def atlas(runs: Sequence[Run], rule: str) -> Drawn | None:
     if not some:
         return None
     figure, axes = frames([run.name for run in some])
-    judged = [tuple(run.limits.values()) for run in some]
-    edges = (
-        "thresholds: NOP ≤ {:g} | broadcast ≥ {:g}, rank ≤ {:g}".format(*judged[0])
-        if len(set(judged)) == 1
-        else "thresholds of each run: NOP up to the first line, broadcast from the second, up to that rank"
-    )
     rows = []
-    for axis, run, (nop_max, broadcast_min, rank_max) in zip(axes, some, judged, strict=True):
+    for axis, run in zip(axes, some, strict=True):
         table = labeled(run, rule)
-        for edge in (nop_max, broadcast_min):
-            axis.axvline(edge, color="#777777", linewidth=0.7, linestyle="--", label=edges)
-        axis.axhline(rank_max, color="#777777", linewidth=0.7, linestyle="--")
-        for label, kind in sorted(set(table.select("label", "token_type").rows()), key=lambda pair: pair[0] != "none"):
-            points = table.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
-            gray = label == "none"
-            axis.scatter(
-                points["median_ratio_out"],
-                points["median_stable_rank"],
-                s=5 if gray else 18,
-                alpha=0.8,
-                color="#BBBBBB" if gray else LABEL_COLORS[label],
-                marker="." if gray else TYPE_MARKERS[kind],
-                label="no event" if gray else f"{label}, {kind_names([run])[kind]}",
-            )
+        names = {"ratio": table["median_ratio_out"], "rank": table["median_stable_rank"]}
+        types = table["token_type"].replace(_null_names(run) and {"register": "null"})
+        draw_atlas(axis, table.select("label").with_columns(**names, token_type=types), run.limits)
         rows.append(named(table, run))
-    axes[0].set_xlim(left=0)  # after all points are drawn, because the frames share their axes
-    _plain_log(axes)
+    for axis in axes:
+        plain_log(axis)
     label_axes(figure, "value ratio ‖u_s‖ / mean ‖u_j‖, median", f"stable rank, median (labels: rule {rule})")
     keyed(figure, axes, part)
     return figure, pl.concat(rows, how="vertical_relaxed")
 
 
-def _has_values(table: pl.DataFrame, name: str) -> bool:
-    """Whether a column exists and has a number that is not NaN."""
-    return name in table.columns and not np.isnan(column(table, name)).all()
-
-
-def _plain_log(axes: Sequence[Axes]) -> None:
-    """Make y logarithmic, with ticks at plain numbers."""
-    for axis in axes:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(NullLocator())
-
-
 def labeled(run: Run, rule: str) -> pl.DataFrame:
     """Every head with its events and its commonest label, which is `none` without an event."""
     assert run.heads is not None
-    labels = list(LABEL_COLORS)
-    counts = [pl.col(f"{rule}_{label}") for label in labels]
-    best = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(labels)), return_dtype=pl.String)
+    counts = [pl.col(f"{rule}_{label}") for label in LABELS]
+    best = pl.concat_list(counts).list.arg_max().replace_strict(dict(enumerate(LABELS)), return_dtype=pl.String)
     return run.heads.select(
         "block",
         "head",
@@ -164,7 +115,7 @@ def labeled(run: Run, rule: str) -> pl.DataFrame:
         "median_ratio_out",
         "median_stable_rank",
         pl.sum_horizontal(counts).alias("events"),
-        *(c.alias(name) for c, name in zip(counts, labels, strict=True)),
+        *(count.alias(label) for count, label in zip(counts, LABELS, strict=True)),
         pl.when(pl.sum_horizontal(counts) > 0).then(best).otherwise(pl.lit("none")).alias("label"),
     )
 
@@ -179,23 +130,12 @@ def token_norms(runs: Sequence[Run]) -> Drawn | None:
     rows = []
     for run in measured:
         assert run.blocks is not None
-        table, axis, columns = run.blocks.sort("block"), axes[names.index(run.variant)], ["block"]
-        for kind in ("cls", "register", "patch"):
-            for stat, style in (("median", "-"), ("p99", ":")):
-                name = f"norm_{kind}_{stat}"
-                if _has_values(table, name):
-                    axis.plot(
-                        table["block"],
-                        column(table, name),
-                        style,
-                        color=TYPE_COLORS[kind],
-                        linewidth=1,
-                        label=f"{kind_names([run])[kind]}, {stat}",
-                    )
-                    columns += [name] if stat == "p99" else [name, f"norm_{kind}_max", f"norm_{kind}_outliers"]
-        whole_numbers(axis)
-        rows.append(named(table.select(columns), run))
-    _plain_log(axes)
+        table = run.blocks.sort("block")
+        drawn = draw_token_norms(axes[names.index(run.variant)], table, names=_null_names(run))
+        columns = [f"norm_{kind}_{stat}" for kind in drawn for stat in ("median", "p99", "max", "outliers")]
+        rows.append(named(table.select("block", *columns), run))
+    for axis in axes:
+        plain_log(axis)
     label_axes(figure, "block", "L2 norm of the block's output,\nbefore the final norm")
     keyed(figure, axes)
     return figure, pl.concat(rows, how="diagonal_relaxed")
@@ -211,7 +151,15 @@ def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, color in LABEL_COLORS.items():
-            axis.plot(table["step"], table[label], color=color, linewidth=1.3, marker=".", markersize=5, label=label)
+            axis.plot(
+                table["step"],
+                table[label],
+                color=color,
+                linewidth=1.3,
+                marker=".",
+                markersize=5,
+                label=label.replace("nop", "NOP"),
+            )
         if not any(column(table, label).any() for label in LABEL_COLORS):
             say(axis, "no events")
     axes[0].set_ylim(bottom=0)
