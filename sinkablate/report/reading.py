@@ -12,7 +12,7 @@ from sinkablate.config import flat
 from sinkablate.errors import UserError, first_line, printable
 from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
-from sinkablate.run.reading import DAMAGES, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
+from sinkablate.run.reading import READ_ERRORS, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run.schema import CHECKS, check_grid, check_limits, check_summary, check_table
 
 STEPS = 24
@@ -116,7 +116,7 @@ def _edits(folder: Path) -> pl.DataFrame | None:
         return None
     try:
         table = pl.read_parquet(path, columns=list(EDIT_COLUMNS)).filter(pl.col("effect").is_not_nan())
-    except (*DAMAGES, pl.exceptions.PanicException) as error:
+    except (*READ_ERRORS, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
     return table if len(table) else None
 
