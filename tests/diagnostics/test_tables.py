@@ -166,6 +166,22 @@ def test_norms_variance_and_activations_of_a_block() -> None:
     np.testing.assert_allclose(table["largest_max_abs"], found.tokens["max_abs"].max(axis=0))
 
 
+@pytest.mark.parametrize(
+    ("limits", "limit"),
+    [({"outlier_sd": 1.0}, None), ({"outlier_sd": 0.0}, None), ({"outlier_norm": 7.5}, 7.5), ({}, None)],
+)
+def test_outliers_are_counted_by_the_configured_limit(limits: dict[str, float], limit: float | None) -> None:
+    found = replace(records(), norms=np.random.default_rng(0).lognormal(2, 2.0, records().norms.shape).astype("f4"))
+    table = block_table(found, ThresholdConfig(**limits))
+    for block in range(BLOCKS):
+        norms = found.norms[:, block].astype(np.float64)
+        most = norms.mean(1, keepdims=True) + limits.get("outlier_sd", 3.0) * norms.std(1, keepdims=True)
+        far = norms > (most if limit is None else limit)
+        patches = far[:, found.layout.num_prefix :]
+        assert table["norm_patch_outliers"][block] == pytest.approx(patches.mean(), abs=1e-6)
+        assert 0 < patches.mean() < 1
+
+
 def test_numbers_of_the_measured_blocks() -> None:
     found, chosen = records(), [0, 5, 11]
     heads, blocks = head_table(found, T, chosen), block_table(found, T, chosen)
