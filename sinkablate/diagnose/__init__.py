@@ -1,1 +1,1 @@
-"""The verb `diagnose`: what the sinks of a model do on a set of images."""
+"""The command `diagnose`: what the attention sinks of a model do on a set of images."""

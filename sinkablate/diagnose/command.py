@@ -1,4 +1,4 @@
-"""The verb `diagnose`, from its arguments to the files it leaves."""
+"""The command `diagnose`: from its arguments to the files it writes."""
 
 import json
 from pathlib import Path
@@ -40,31 +40,32 @@ def diagnose(
     trust: bool = False,
     format: Literal["table", "json"] = "table",
 ) -> dict[str, Any]:
-    """Measure what the sinks of a model do: which heads sink, where, of which kind, and how sure the label is.
+    """Measure what the attention sinks of a model do: which heads sink, on which tokens, and with which effect.
 
-    Writes per_image.npz, heads.parquet, blocks.parquet, sensitivity.parquet, summary.json and figures. The same
-    command again goes on after the last finished batch.
+    Writes per_image.npz, heads.parquet, blocks.parquet, sensitivity.parquet, summary.json and figures. If the command
+    is interrupted, the same command resumes after the last finished batch.
 
     Args:
-        out: Directory to write.
-        backbone: A timm model (--backbone.name), as it is.
-        run: Directory of a run of ours instead; its last checkpoint, on its own probe images by default.
-        hf: Local folder of a Hugging Face vision model instead, or a config.json for an untrained one.
-        images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (scikit-image's photographs).
-        limit: Measure the first so many images.
-        batch_size: Images per forward pass; it changes speed and memory only.
-        device: auto, cpu, cuda or cuda:1.
+        out: Directory for the results.
+        backbone: A timm model (--backbone.name).
+        run: Directory of a run instead; its last checkpoint is measured, by default on the probe images of the run.
+        hf: Local folder of a Hugging Face vision model instead, or a config.json for untrained weights.
+        images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (photographs of scikit-image).
+        limit: Number of images to measure, from the first; all by default.
+        batch_size: Images per forward pass; changes speed and memory only.
+        device: auto (the GPU if there is one), cpu, cuda or cuda:1.
         blocks: Numbers of the blocks to measure, negative ones from the last; all by default.
-        thresholds: The numbers behind quantities and rules; a run's own by default.
-        min_events: The atlas shows heads with at least so many events: 50, or half the images if they are under 100.
-        min_side: An image with a shorter side below this many pixels is not measured.
-        strict: Stop at an image that cannot be read instead of skipping and counting it.
-        overwrite: Start over in a directory that holds another diagnosis.
-        trust: Run the commands that the configuration of the run names to read its images: the run is yours.
-        format: What is printed at the end: a table, or the summary as JSON.
+        thresholds: Thresholds of the quantities and rules; those of the run by default.
+        min_events: Number of events from which the atlas colors a head; 50, or half the images if there are fewer than
+            100.
+        min_side: Skip images whose shorter side has fewer pixels than this.
+        strict: Stop at an image that cannot be read, instead of skipping and counting it.
+        overwrite: Start from scratch in a directory that holds another diagnosis.
+        trust: Allow shell commands that the configuration of the run uses to read its images; only for your own runs.
+        format: What to print at the end: a table, or the summary as JSON.
 
     Raises:
-        UserError: For everything that cannot be done as asked.
+        UserError: An argument is wrong, or the model or the images cannot be read or measured.
     """
     for key, value in {
         "limit": limit,
@@ -75,10 +76,10 @@ def diagnose(
         if value is not None and value < 1:
             raise UserError(f"{key} must be at least 1, got {value}")
     if not out:
-        raise UserError("out is empty: name a directory to write")
-    loaded = subject_of("diagnose", backbone, run, hf, trust=trust)
-    source, where = pictures_of(loaded, images, limit, min_side)
-    target = device_of(device)
+        raise UserError("out is empty; name a directory for the results")
+    loaded = load_model("diagnose", backbone, run, hf, trust=trust)
+    source, where = open_images(loaded, images, limit, min_side)
+    target = find_device(device)
     diagnosis = Diagnosis(
         loaded=loaded,
         source=source,
@@ -104,45 +105,44 @@ def diagnose(
     return summary
 
 
-def subject_of(verb: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> LoadedModel:
-    """The one model that was named.
+def load_model(command: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> LoadedModel:
+    """Load the model that the arguments of a command name.
 
     Raises:
-        UserError: None or several were, or it cannot be had.
+        UserError: They name no model or several, or it cannot be loaded.
     """
     if sum(x is not None for x in (backbone.name, run, hf)) != 1:
-        raise UserError(f"{verb} needs one model: --backbone.name NAME, --run DIR or --hf FOLDER")
+        raise UserError(f"{command} needs exactly one model: --backbone.name NAME, --run DIR or --hf FOLDER")
     if run is not None:
         return load_from_run(run, trust=trust)
     return load_timm(backbone) if hf is None else load_hugging_face(hf)
 
 
-def pictures_of(loaded: LoadedModel, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:
-    """The pictures, and what to call them.
+def open_images(loaded: LoadedModel, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:
+    """Open the images to measure on; returns them and their name.
 
     Raises:
-        UserError: There are none of that name, or the model takes others.
+        UserError: They do not exist, none are named and the model has none of its own, or it is a toy.
     """
     if images is not None:
         if loaded.transform is None:
-            raise UserError(f"images={images}: a toy takes its own sequences only, leave the key out")
+            raise UserError(f"images={images}: a toy is measured on its own sequences; leave the key out")
         return ImageSource(images, Preparation(loaded.transform, loaded.in_chans, min_side)), images
     if loaded.probe_set is None:
-        raise UserError("images: say what to measure on, a folder, a list, shards, or `builtin`")
+        raise UserError("images is not given; name a folder, a list, shards, or `builtin`")
     return InMemoryImages(loaded.probe_set(limit or loaded.probe_images)), "the run's probe images"
 
 
-def device_of(device: str) -> torch.device:
-    """A device by name; `auto` is the GPU where there is one.
+def find_device(device: str) -> torch.device:
+    """Return a device by name; `auto` is the GPU if there is one.
 
     Raises:
-        UserError: There is no such device.
+        UserError: The device does not exist or cannot be used.
     """
     try:
-        found = (
-            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
-        )
-        torch.zeros(1, device=found).item()  # which a meta device cannot answer
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen).item()  # fails for a missing GPU, and for the meta device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={device}: {first_line(error)}") from None
-    return found
+    return chosen

@@ -1,4 +1,4 @@
-"""One diagnosis, from the pictures to the files it leaves."""
+"""One diagnosis: from the images to the files it writes."""
 
 from collections import Counter
 from contextlib import suppress
@@ -11,7 +11,7 @@ import torch
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.image_files import format_counts
 from sinkablate.diagnose.maps import attention_maps
-from sinkablate.diagnose.measure import Source, measure_pictures
+from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image, write_atomically
 from sinkablate.diagnostics.measurement import Measurement
@@ -30,12 +30,12 @@ from sinkablate.run.provenance import provenance
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What is measured, on what, and how it is judged: everything that decides the results."""
+    """A model, images, and everything else that determines the results."""
 
     loaded: LoadedModel
     source: Source
     where: str
-    """What the pictures are called."""
+    """Name of the images."""
     thresholds: ThresholdConfig
     blocks: list[int]
     limit: int | None = None
@@ -43,7 +43,7 @@ class Diagnosis:
     min_events: int | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Everything that determines the results, as plain values."""
         return as_stored(
             {
                 **self.loaded.description,
@@ -58,22 +58,24 @@ class Diagnosis:
 
     @considerate_threads()
     def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
-        """Measure what the store does not hold yet and summarize it; nothing is done where that was done before.
+        """Measure the images that the store does not hold yet, then write tables, figures and the summary.
+
+        A finished diagnosis is left as it is.
 
         Args:
-            store: Of this diagnosis.
+            store: The finished batches of this diagnosis.
             device: Where the model runs.
-            batch_size: ImageSource per forward pass.
-            strict: A picture that cannot be read stops the run instead of being skipped.
+            batch_size: Images per forward pass.
+            strict: Stop at an image that cannot be read, instead of skipping it.
 
         Raises:
-            UserError: Another process writes there, or it cannot be measured.
+            UserError: Another process writes to the directory, or the model or the images cannot be measured.
         """
         if store.finished:
             return
         lock = lock_directory(store.out, "out")
         try:
-            measure_pictures(
+            measure_images(
                 self.loaded.model.to(device),
                 self.source,
                 store,
@@ -86,17 +88,17 @@ class Diagnosis:
             self._summarize(store, device)
         finally:
             unlock_directory(lock)
-            with suppress(OSError):  # what is refused before the first batch leaves nothing behind
+            with suppress(OSError):  # an error before the first batch leaves no empty directory
                 store.out.rmdir()
 
     def _summarize(self, store: Store, device: torch.device) -> None:
-        """Write everything that is derived from the finished batches; `summary.json` last."""
+        """Write everything that is derived from the finished batches, `summary.json` last."""
         records, names, numbers, faults, reasons, seconds, rebuild_error = store.read()
         skipped = Counter(reasons) + self.source.skipped
         if records is None:
-            store.discard()  # so that the same command looks again once the images are mended
+            store.discard()  # so that the same command tries again once the images are repaired
             raise UserError(
-                f"images={self.where}: none could be read ({format_counts(skipped) or 'it holds no image'}; "
+                f"images={self.where}: no image could be read ({format_counts(skipped) or 'there is none'}; "
                 f"min_side={self.min_side})"
             )
         out, thresholds = store.out, self.thresholds
@@ -137,6 +139,6 @@ class Diagnosis:
         store.close()
 
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
-        """Attention maps of the busiest heads on the first image."""
+        """Draw attention maps of the heads that sink most often, on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
         return stripes(attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE)), name)

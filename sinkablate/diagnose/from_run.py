@@ -1,4 +1,4 @@
-"""The last checkpoint of a run of ours, with the run's own images or sequences."""
+"""Load the last checkpoint of a run, with the images or sequences that the run itself measures."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,15 +34,15 @@ from sinkablate.vit.weights import read_weights
 
 
 def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
-    """The last checkpoint of a run of ours, with the run's own data.
+    """Load the last checkpoint of a run, with the data of the run.
 
     Args:
         run: Directory of the run.
-        trust: Read shards through the commands that the run's configuration names.
+        trust: Allow shell commands that the run's configuration uses to read its shards.
 
     Raises:
-        UserError: The directory holds no run, its configuration would execute something, or its checkpoint is
-            truncated or of another model.
+        UserError: The directory holds no run, its configuration would execute a command, or its checkpoint is
+            truncated or belongs to another model.
     """
     directory = Path(run)
     if not run or not (directory / CONFIG).is_file():
@@ -73,7 +73,7 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"run={run}: the checkpoint is of another model ({reason})") from None
+        raise UserError(f"run={run}: the checkpoint belongs to another model ({reason})") from None
     require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
     return replace(
@@ -82,19 +82,19 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
 
 
 def _whole_number(value: Any, key: str) -> int:
-    """A value of a configuration that nobody has checked.
+    """Return an unchecked value of a configuration as a positive integer.
 
     Raises:
-        ValueError: It is not a whole number above 0.
+        ValueError: It is not a positive integer.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key}={value} is not a whole number above 0")
+        raise ValueError(f"{key}={value} is not a positive integer")
     return value
 
 
 def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
-    """A vision transformer and its validation images."""
-    from sinkablate.data.datamodule import ImageData  # imports Lightning, which models from elsewhere do without
+    """Build a vision transformer with the trained weights, and its validation images."""
+    from sinkablate.data.datamodule import ImageData  # imports Lightning, which other models do not need
 
     config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
     shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
@@ -108,7 +108,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         module.setup("validate")
         return module.probe_images(count)
 
-    seen = {
+    preprocessing = {
         "size": images.size,
         "in_chans": images.in_chans,
         "mean": list(images.mean),
@@ -122,12 +122,12 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         probe_set=probe_set,
         in_chans=images.in_chans,
         transform=eval_transform(images),
-        description={"model": f"{stored['variant']} ({config.name})", "preprocessing": seen},
+        description={"model": f"{stored['variant']} ({config.name})", "preprocessing": preprocessing},
     )
 
 
 def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
-    """A toy transformer and the sequences it is evaluated on."""
+    """Build a toy transformer with the trained weights, and the sequences it is evaluated on."""
     config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
     size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
     model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
@@ -149,14 +149,14 @@ def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]
 def _models(
     make: Callable[[int], nn.Module], seed: int, state: dict[str, Tensor]
 ) -> tuple[nn.Module, Callable[[int], nn.Module]]:
-    """The trained model, and how to make untrained ones."""
+    """Return the trained model, and a function that makes an untrained one from a seed."""
     model = make(seed)
     model.load_state_dict(state)
     return measurable(model), lambda seed: measurable(make(seed))
 
 
 def _tuples(tree: Any) -> Any:
-    """Lists of a YAML file or checkpoint as the tuples of a config class."""
+    """Turn the lists of a YAML file or checkpoint into the tuples of a config class."""
     if isinstance(tree, dict):
         return {key: _tuples(value) for key, value in tree.items()}
     return tuple(tree) if isinstance(tree, list) else tree

@@ -1,4 +1,4 @@
-"""A vision model of Hugging Face's transformers, from a local folder."""
+"""Load a vision model of Hugging Face's transformers from a local folder."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ from sinkablate.files.writing import as_stored
 
 
 def load_hugging_face(location: str) -> LoadedModel:
-    """A vision model of transformers from a local folder, or untrained from a `config.json`.
+    """Load a vision model of transformers from a local folder, or build an untrained one from a `config.json`.
 
     Raises:
-        UserError: transformers is not installed, or the folder holds no vision model it knows.
+        UserError: transformers is not installed, or the folder holds no vision model that it supports.
     """
     try:
         import transformers
@@ -29,7 +29,7 @@ def load_hugging_face(location: str) -> LoadedModel:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if not location or not path.exists():
-        raise UserError(f"hf={location}: no such file or folder (a local folder, or a config.json)")
+        raise UserError(f"hf={location}: no such file or folder; name a local folder or a config.json")
     try:
         config: Any = transformers.AutoConfig.from_pretrained(location, local_files_only=True)
         config = getattr(config, "vision_config", config)
@@ -49,39 +49,39 @@ def load_hugging_face(location: str) -> LoadedModel:
             )
         else:
             model = untrained(0)
-    except Exception as error:  # many kinds, from many loaders
+    except Exception as error:  # loaders raise errors of many kinds
         raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None
     require_finite(model, f"hf={location}")
     side, channels = _image_shape(config)
     if not (side and channels):
-        raise UserError(f"hf={location}: {type(model).__name__} is not made for square images of one size")
-    transform, seen = _hugging_face_preprocessing(path, side, channels)
+        raise UserError(f"hf={location}: {type(model).__name__} does not take square images of one size")
+    transform, preprocessing = _hugging_face_preprocessing(path, side, channels)
     weights = location if path.is_dir() else "random"
-    if seen["input_size"][-1] != side:
-        _require_other_size(model, seen["input_size"], side, location)
+    if preprocessing["input_size"][-1] != side:
+        _require_other_size(model, preprocessing["input_size"], side, location)
     return LoadedModel(
         model=model,
         untrained=untrained,
         in_chans=channels,
         transform=transform,
         description=as_stored(
-            {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": seen}
+            {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
         ),
     )
 
 
 def _image_shape(config: Any) -> tuple[int, int]:
-    """Side and channels of the square images that a configuration of transformers names; 0 for what it does not."""
+    """Return side and channels of the square images in a configuration of transformers; 0 for what it does not name."""
     size = getattr(config, "image_size", None) or 0
     sides = {size} if isinstance(size, int) else set(size)
     return sides.pop() if len(sides) == 1 else 0, getattr(config, "num_channels", None) or 0
 
 
 def _require_other_size(model: nn.Module, shape: list[int], side: int, location: str) -> None:
-    """See that a model takes images of the preprocessing's size, which is not its own.
+    """Check that a model takes images whose size differs from the one in its configuration.
 
     Raises:
-        UserError: It does not interpolate its positions.
+        UserError: The model does not interpolate its position embeddings.
     """
     try:
         with torch.no_grad():
@@ -94,10 +94,12 @@ def _require_other_size(model: nn.Module, shape: list[int], side: int, location:
 
 
 def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[Any, dict[str, Any]]:
-    """The image processor of a folder's preprocessor_config.json, or a plain one: resize to the side, mean and std .5.
+    """Return the image processor of a folder's preprocessor_config.json, and its description.
+
+    Without that file: resize to the side, mean and standard deviation 0.5.
 
     Raises:
-        UserError: The processor cannot be made, or does not make square images of one size.
+        UserError: The processor cannot be built, or does not return square images of one size.
     """
     file = path / "preprocessor_config.json"
     if not file.is_file():
@@ -123,7 +125,7 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
 
         blank = Image.new("RGB" if channels == 3 else "L", (300, 200))
         made = tuple(transform(blank).shape)
-    except Exception as error:  # many kinds, from many processors
+    except Exception as error:  # processors raise errors of many kinds
         raise UserError(f"hf={path}: {file.name} makes no image processor ({first_line(error)})") from None
     if made[0] != channels or made[1] != made[2]:
         raise UserError(

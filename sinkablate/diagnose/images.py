@@ -1,4 +1,4 @@
-"""The images of a diagnosis: where they are, and how each becomes a tensor; numbered from 0 in a fixed order."""
+"""The images of a diagnosis, numbered from 0 in a fixed order, and how each becomes a tensor."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,26 +37,26 @@ BUILTIN = (
     "retina.jpg",
     "clock_motion.png",
 )
-"""ImageSource that scikit-image ships."""
+"""Photographs that scikit-image ships."""
 LIST_SUFFIXES = (".txt", ".lst")
 
 
-class Picture(NamedTuple):
-    """One image, not read yet."""
+class LazyImage(NamedTuple):
+    """An image that has not been read yet."""
 
     name: str
     load: Callable[[], Tensor]
-    """To (C, H, W); raises `DataError` when the image cannot be read or is too small."""
+    """Returns (C, H, W); raises `DataError` if the image cannot be read or is too small."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """From an encoded image to a tensor.
+    """Turns an encoded image into a tensor.
 
     Args:
-        transform: The model's own.
-        in_chans: Files are converted to so many channels.
-        min_side: An image with a shorter side below this is refused.
+        transform: The preprocessing of the model.
+        in_chans: Number of channels to which files are converted.
+        min_side: Smallest shorter side in pixels.
     """
 
     transform: Callable[[Image.Image], Tensor]
@@ -86,12 +86,12 @@ class ImageSource:
     """A set of images in a fixed order.
 
     Args:
-        location: A folder, a list file (.txt, .lst: one path a line, relative to the file), one image, WebDataset
+        location: A folder, a list file (.txt, .lst: one path per line, relative to the file), one image, WebDataset
             shards (path, brace list, directory, URL or pipe), or `builtin`.
-        prepare: From an encoded image to a tensor.
+        prepare: Turns an encoded image into a tensor.
 
     Raises:
-        UserError: There is no such thing, or it holds no image.
+        UserError: The location does not exist or holds no image.
     """
 
     def __init__(self, location: str, prepare: Callable[[Encoded], Tensor]) -> None:
@@ -125,17 +125,17 @@ class ImageSource:
                     _require_shard(shard)
 
     def __len__(self) -> int:
-        """Number of images; 0 where only reading the shards would tell."""
+        """Number of images; 0 if it is unknown before the shards are read."""
         return len(self.files)
 
-    def start(self, first: int) -> Iterator[Picture]:
-        """Yield the pictures from number `first` on; those before are passed over, not decoded."""
-        return islice(self._shard_pictures() if self.shards else self._file_pictures(), first, None)
+    def start(self, first: int) -> Iterator[LazyImage]:
+        """Yield the images from number `first` on; earlier ones are skipped without decoding."""
+        return islice(self._shard_images() if self.shards else self._file_images(), first, None)
 
-    def _file_pictures(self) -> Iterator[Picture]:
+    def _file_images(self) -> Iterator[LazyImage]:
         for path in self.files:
             name = str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
-            yield Picture(name, lambda path=path, name=name: self._read(path, name))  # type: ignore[misc]
+            yield LazyImage(name, lambda path=path, name=name: self._read(path, name))  # type: ignore[misc]
 
     def _read(self, path: Path, name: str) -> Tensor:
         try:
@@ -144,15 +144,15 @@ class ImageSource:
             raise DataError(f"{path}: the file cannot be read ({error.strerror})", "unreadable file") from None
         return self.prepare(Encoded(data, 0, name, str(self.root)))
 
-    def _shard_pictures(self) -> Iterator[Picture]:
+    def _shard_images(self) -> Iterator[LazyImage]:
         for shard in self.shards:
             try:
                 for sample in stream_samples(shard):
-                    yield self._picture_of(sample, shard)
+                    yield self._image_of(sample, shard)
             except DataError as error:
                 raise UserError(f"images={shard}: {error}") from None
 
-    def _picture_of(self, sample: TarSample, shard: str) -> Picture:
+    def _image_of(self, sample: TarSample, shard: str) -> LazyImage:
         where = f"{shard_name(shard)}: {sample.key}"
         suffix = image_suffix(list(sample.parts), where)
 
@@ -163,38 +163,38 @@ class ImageSource:
                 raise DataError(f"{where}: holds no image, only {sorted(sample.parts)}", "no image or no label")
             return self.prepare(Encoded(sample.parts[suffix], 0, sample.key, shard))
 
-        return Picture(sample.key, load)
+        return LazyImage(sample.key, load)
 
 
 def _require_shard(path: str) -> None:
-    """See that a file is there and could be a shard.
+    """Check that a file exists and could be a shard.
 
     Raises:
-        UserError: It is not.
+        UserError: It does not, or cannot.
     """
     if not Path(path).is_file():
         raise UserError(f"images={path}: no such file or folder")
     if not path.lower().endswith(SHARD_SUFFIXES):
         raise UserError(
-            f"images={path}: is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a list "
+            f"images={path}: neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a list "
             f"({', '.join(LIST_SUFFIXES)}) nor a shard ({', '.join(SHARD_SUFFIXES)})"
         )
 
 
 class InMemoryImages:
-    """Images, or sequences, that a run has ready."""
+    """Images or sequences that are already tensors."""
 
-    def __init__(self, given: ProbeSet) -> None:
+    def __init__(self, probe_set: ProbeSet) -> None:
         self.skipped: Counter[str] = Counter()
-        self.images, self.names, self.targets = given
+        self.images, self.names, self.targets = probe_set
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def start(self, first: int) -> Iterator[Picture]:
-        """Yield the pictures from number `first` on."""
-        for place in range(first, len(self.names)):
-            yield Picture(self.names[place], lambda place=place: self.images[place])  # type: ignore[misc]
+    def start(self, first: int) -> Iterator[LazyImage]:
+        """Yield the images from number `first` on."""
+        for number in range(first, len(self.names)):
+            yield LazyImage(self.names[number], lambda number=number: self.images[number])  # type: ignore[misc]
 
 
 def _builtin() -> tuple[Path, list[Path]]:

@@ -1,4 +1,4 @@
-"""Sending pictures through a model under the tap, batch by batch, each kept as soon as it is finished."""
+"""Measure a model on images batch by batch; each batch is stored as soon as it is finished."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.errors import DataError
-from sinkablate.diagnose.images import Picture
+from sinkablate.diagnose.images import LazyImage
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder, Records
@@ -28,22 +28,22 @@ _READERS = 4
 """Threads that decode the next batch while the model works on this one."""
 
 Loaded = tuple[list[str], list[int], list[Tensor], list[DataError]]
-"""Names, numbers and tensors of what could be read, and what is wrong with each picture that could not."""
+"""Names, numbers and tensors of the images that could be read, and an error for each that could not."""
 
 
 class Source(Protocol):
-    """Numbered pictures."""
+    """Numbered images."""
 
     skipped: Counter[str]
-    """Files that are not images, by reason; they have no number."""
+    """Number of files that are not images, by reason; they are not numbered."""
 
     def __len__(self) -> int: ...
 
-    def start(self, first: int) -> Iterator[Picture]:
-        """Yield the pictures from number `first` on."""
+    def start(self, first: int) -> Iterator[LazyImage]:
+        """Yield the images from number `first` on."""
 
 
-def measure_pictures(
+def measure_images(
     model: nn.Module,
     source: Source,
     store: Store,
@@ -54,20 +54,20 @@ def measure_pictures(
     limit: int | None,
     strict: bool,
 ) -> None:
-    """Measure what the store does not hold yet.
+    """Measure the images that the store does not hold yet.
 
     Args:
-        model: On its device, in fp32.
-        source: The pictures.
+        model: The model, on its device and in fp32.
+        source: The images.
         store: Receives each finished batch.
-        thresholds: Of the quantities.
+        thresholds: Thresholds of the quantities.
         blocks: Numbers of the blocks to measure.
-        batch_size: ImageSource per forward pass.
-        limit: Measure the first so many pictures; None is all.
-        strict: A picture that cannot be read stops the run instead of being skipped.
+        batch_size: Images per forward pass.
+        limit: Number of images to measure, from the first; None measures all.
+        strict: Stop at an image that cannot be read, instead of skipping it.
 
     Raises:
-        UserError: The model cannot be measured, a picture cannot be read (strict), memory or disk is full.
+        UserError: The model cannot be measured, an image cannot be read (`strict`), or memory or disk is full.
     """
     total = min(x for x in (limit, len(source) or None, sys.maxsize) if x is not None)
     recorder, begun = Recorder(thresholds), time.perf_counter()
@@ -93,17 +93,17 @@ def measure_pictures(
 
 
 def _batches(source: Source, first: int, total: int, size: int) -> Iterator[tuple[int, int, Loaded]]:
-    """Yield (first number, one past the last, what was read); the next batch is decoded meanwhile."""
-    pictures = enumerate(islice(source.start(first), max(0, total - first)), first)
+    """Yield (first number, one past the last, the batch); the next batch is decoded in the meantime."""
+    images = enumerate(islice(source.start(first), max(0, total - first)), first)
     with ThreadPoolExecutor(_READERS) as pool:
 
-        def begin() -> list[tuple[int, Picture, object]]:
-            return [(number, picture, pool.submit(_load, picture)) for number, picture in islice(pictures, size)]
+        def begin() -> list[tuple[int, LazyImage, object]]:
+            return [(number, image, pool.submit(_load, image)) for number, image in islice(images, size)]
 
         waiting = begin()
         while waiting:
             now, waiting = waiting, begin()
-            read = [(number, picture.name, future.result()) for number, picture, future in now]  # type: ignore[attr-defined]
+            read = [(number, image.name, future.result()) for number, image, future in now]  # type: ignore[attr-defined]
             good = [item for item in read if isinstance(item[2], Tensor)]
             yield (
                 now[0][0],
@@ -117,16 +117,16 @@ def _batches(source: Source, first: int, total: int, size: int) -> Iterator[tupl
             )
 
 
-def _load(picture: Picture) -> Tensor | DataError:
-    """The tensor, or what is wrong with the picture."""
+def _load(image: LazyImage) -> Tensor | DataError:
+    """Return the tensor, or the error that the image raised."""
     try:
-        return picture.load()
+        return image.load()
     except DataError as error:
         return error
 
 
 def _run(tap: Tap, recorder: Recorder, tensors: list[Tensor], numbers: list[int]) -> Records:
-    """The records of a batch; where it does not fit into memory, smaller ones are tried to say what would."""
+    """Return the records of a batch; if it does not fit into memory, find the size that fits and say so."""
     images, fits = torch.stack(tensors), len(tensors)
     while fits:
         records = _attempt(tap, recorder, images[:fits], numbers[:fits])
@@ -135,12 +135,12 @@ def _run(tap: Tap, recorder: Recorder, tensors: list[Tensor], numbers: list[int]
                 return records
             break
         fits //= 2
-    advice = f"{fits} fit: --batch_size {fits} goes on from here" if fits else "not even one does"
+    advice = f"{fits} fit: --batch_size {fits} resumes from here" if fits else "a single image does not fit either"
     raise UserError(f"batch_size={len(images)} does not fit into memory; {advice}")
 
 
 def _attempt(tap: Tap, recorder: Recorder, images: Tensor, numbers: list[int]) -> Records | None:
-    """The records of a batch, or None when memory runs out."""
+    """Return the records of a batch, or None if memory runs out."""
     recorder.reset()
     try:
         tap.run(images.to(next(tap.model.parameters()).device))
@@ -152,13 +152,17 @@ def _attempt(tap: Tap, recorder: Recorder, images: Tensor, numbers: list[int]) -
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch raises a plain RuntimeError on a CPU."""
+    """Return whether memory ran out; on a CPU, torch raises a plain RuntimeError."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 @contextmanager
 def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # type: ignore[type-arg]
-    """A bar with images/s and time left on a terminal, a line now and then elsewhere; both on stderr."""
+    """Show progress on stderr, as a bar on a terminal and as a line every ten seconds elsewhere.
+
+    Yields:
+        A function that is called with the number of images that were finished.
+    """
     known = total if total < sys.maxsize else None
     begun, state = time.monotonic(), {"done": done, "said": 0.0}
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""What is diagnosed: a model in eval mode with the preprocessing it wants; here any model of timm."""
+"""A model to be measured, with its preprocessing, and how to load one from timm."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,45 +21,45 @@ from sinkablate.vit.weights import weights_classes
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model to be measured."""
+    """A model to be measured, and what is known about its images."""
 
     model: nn.Module
     """In eval mode, fp32."""
     description: dict[str, Any]
-    """Model, weights and preprocessing as plain values: printed, stored, and compared when a diagnosis goes on."""
+    """Model, weights and preprocessing as plain values: printed, stored, and compared when a diagnosis resumes."""
     untrained: Callable[[int], nn.Module]
-    """The same architecture with the random weights of a seed."""
+    """Makes the same architecture with random weights, from a seed."""
     in_chans: int = 0
     transform: Callable[[Image.Image], Tensor] | None = None
-    """From a PIL image of `in_chans` channels to (C, H, W); None for a toy, which takes no pictures."""
+    """From a PIL image of `in_chans` channels to (C, H, W); None for a toy, which is measured on sequences."""
     probe_set: Callable[[int], ProbeSet] | None = None
-    """A run's own images: the first so many."""
+    """Returns the first images of a run's own probe set, given their number."""
     token_names: Mapping[str, str] = field(default_factory=dict)
-    """Token type -> what figures call it, where that is not the type: the null token of the NOP toy is a register."""
+    """Token type -> another name in figures: the null token of the NOP toy is stored as a register."""
     probe_images: int = 0
-    """How many of them the run looked at while it trained."""
+    """Number of probe images that the run measured while it trained."""
     thresholds: ThresholdConfig = ThresholdConfig()
-    """A run's own, else the defaults."""
+    """The thresholds of a run, otherwise the defaults."""
     toy: ToyTask | None = None
     """The task of a toy."""
 
     @property
     def rule(self) -> str:
-        """The rule that heads are judged by where none is named."""
+        """The rule that labels heads unless another is chosen."""
         return DEFAULT_RULE if self.toy is None else ADAPTIVE_RULE
 
 
 def measurable(model: nn.Module) -> nn.Module:
-    """The model in fp32 and eval mode."""
+    """Return the model in fp32 and eval mode."""
     return model.float().eval()
 
 
 def require_finite(model: nn.Module, what: str) -> None:
-    """See that the weights of a model are numbers.
+    """Check that all weights of a model are finite.
 
     Args:
         model: The model.
-        what: Begins the message: where the weights are from.
+        what: The source of the weights, with which the message begins.
 
     Raises:
         UserError: A weight is NaN or infinite; the message names its parameter.
@@ -74,10 +74,10 @@ def require_finite(model: nn.Module, what: str) -> None:
 
 
 def load_timm(choice: ModelChoice) -> LoadedModel:
-    """A timm model with the preprocessing of its own pretrained configuration.
+    """Load a timm model, with the preprocessing of its pretrained configuration.
 
     Raises:
-        UserError: Unknown model, or weights that cannot be had or do not fit.
+        UserError: The model is unknown, or its weights cannot be loaded or do not fit.
     """
     assert choice.name is not None
     cfg = _pretrained_cfg(choice.name)
@@ -96,19 +96,21 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     )
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
-    seen = {name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    preprocessing = {
+        name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+    }
     bare = replace(config, pretrained=False, checkpoint=None)
     return LoadedModel(
         model=measurable(model),
         in_chans=channels,
         transform=create_transform(**data, is_training=False),
-        description=as_stored({"model": choice.name, "weights": weights, "preprocessing": seen}),
+        description=as_stored({"model": choice.name, "weights": weights, "preprocessing": preprocessing}),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
 
 
 def _pretrained_cfg(name: str) -> Any:
-    """timm's configuration of a model and tag; None for an unknown model, which `build_backbone` refuses."""
+    """Return timm's pretrained configuration of a model and tag; None for a model that `build_backbone` will refuse."""
     model, _, tag = name.partition(".")
     if not timm.is_model(model):
         return None
@@ -118,5 +120,7 @@ def _pretrained_cfg(name: str) -> Any:
         cfg = None
     if cfg is None:
         tags = ", ".join(x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")) or "none"
-        raise UserError(f"backbone.name={name}: {model} has no weights tagged {tag or 'by default'}; there are {tags}")
+        raise UserError(
+            f"backbone.name={name}: {model} has no weights tagged {tag or 'by default'}; choose one of {tags}"
+        )
     return cfg

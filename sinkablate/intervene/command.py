@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
-from sinkablate.diagnose.command import device_of, pictures_of, subject_of
+from sinkablate.diagnose.command import find_device, load_model, open_images
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnose.store import Store, refuse_another
@@ -99,7 +99,7 @@ def intervene(
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite=true: shards would remove each other's rows; remove the directory first")
-    loaded = subject_of("intervene", backbone, run, hf, trust=trust)
+    loaded = load_model("intervene", backbone, run, hf, trust=trust)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))
     if diagnosis is not None:
@@ -107,9 +107,9 @@ def intervene(
         limit = limit or of_diagnosis
     elif images is None and limit is None:
         limit = max(OWN_IMAGES, loaded.probe_images)
-    source, where = pictures_of(loaded, images, limit, min_side)
+    source, where = open_images(loaded, images, limit, min_side)
     require_donors(1 if limit == 1 else len(source), names)
-    target = device_of(device)
+    target = find_device(device)
     about = Diagnosis(
         loaded=loaded,
         source=source,

@@ -259,7 +259,7 @@ def test_diagnose_refuses_a_folder_of_shards_and_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["photo.heic", "paper.pdf", "weights.pt", "noname"])
 def test_diagnose_refuses_a_file_that_is_neither_image_nor_list_nor_shard(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=rf"images=.*{name}: is neither an image"):
+    with pytest.raises(UserError, match=rf"images=.*{name}: neither an image"):
         diagnosed(tmp_path / name)
 
 

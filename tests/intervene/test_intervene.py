@@ -227,7 +227,7 @@ def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:
     assert (said.code, "has no checkpoint" in said.err) == (2, True)
     assert not (tmp_path / "out").exists()
     neither = run("intervene", "--out", tmp_path / "out")
-    assert (neither.code, "intervene needs one model" in neither.err) == (2, True)
+    assert (neither.code, "intervene needs exactly one model" in neither.err) == (2, True)
 
 
 def test_one_image_will_do_for_edits_that_borrow_nothing(finished: Path, tmp_path: Path) -> None:
