@@ -45,7 +45,7 @@ CASES = {
     "no such folder": (f"{' '.join(SMALL)} --images {{nothing}}", ["nothing"]),
     "folder without images": (f"{' '.join(SMALL)} --images {{empty}}", ["empty", "no image"]),
     "list of nothing": (f"{' '.join(SMALL)} --images {{blank}}", ["blank.txt", "empty"]),
-    "none can be read": (f"{' '.join(SMALL)} --images {{broken}}", ["broken", "none could be read"]),
+    "none can be read": (f"{' '.join(SMALL)} --images {{broken}}", ["broken", "no image could be read"]),
     "image too small": (f"{' '.join(SMALL)} --images {{small}} --strict true", ["small", "20 x 40", "min_side"]),
     "unreadable, strict": (f"{' '.join(SMALL)} --images {{broken}} --strict true", ["broken", "strict"]),
     "run that is none": (f"--run {{pictures}} {IMAGES}", ["run=", "config.yaml"]),
@@ -149,7 +149,7 @@ def test_missing_weights_offline_name_the_key_for_a_local_file(places: dict[str,
         HF_HUB_OFFLINE="1",
         HF_HOME=str(tmp_path / "cache"),
     )
-    assert_one_line(outcome, "vit_tiny_patch16_224", "backbone.checkpoint")
+    assert_one_line(outcome, "vit_tiny_patch16_224", "checkpoint=FILE")
     assert not (tmp_path / "out").exists()
 
 
@@ -178,7 +178,7 @@ def test_the_same_command_looks_again_where_nothing_could_be_read(tmp_path: Path
     for path in files:
         path.write_bytes(b"nothing")
     outcome = diagnose(out, root)
-    assert_one_line(outcome, "none could be read", "min_side=32")
+    assert_one_line(outcome, "no image could be read", "min_side=32")
     assert "0x" not in outcome.err
     photographs(root)
     diagnose(out, root).succeeded()
