@@ -17,6 +17,7 @@ from sinkablate.attention.scores import SCORES
 from sinkablate.attention.sinks import SINKS
 from sinkablate.config import mechanisms
 from sinkablate.diagnostics import rules
+from sinkablate.intervene import edits
 
 RUNS = {
     "vit_mini-gate_reg-s0": CONFIGS / "gate_reg.yaml",
@@ -24,7 +25,7 @@ RUNS = {
     "toy_broadcast-broadcast-s0": CONFIGS / "toy" / "broadcast.yaml",
 }
 """Runs that a page may read without training them first."""
-NOT_RUN = 6
+NOT_RUN = 7
 """How many blocks of all pages cannot run in a test; each says why above itself."""
 
 
@@ -42,7 +43,7 @@ def page_runs(once: Once) -> Path:
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Take back whatever a page registers."""
-    registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED]
+    registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED, edits._EDITS]
     before = [copy(registry) for registry in registries]
     yield
     for registry, content in zip(registries, before, strict=True):

@@ -161,7 +161,8 @@ class PageRunner:
                 assert word.split("=")[0] in shown, f"{line}: {word} is not in `{' '.join(names)} --help`"
 
     def _config(self, block: Block) -> None:
-        path = self.folder / f"block-{block.line}.yaml"
+        name = re.match(r"# (\w+\.yaml)", block.text)
+        path = self.folder / (name[1] if name else f"block-{block.line}.yaml")
         path.write_text(self._local(block.text))
         if "method: grid" in block.text:
             run("sweep", "plan", path).succeeded()
@@ -184,6 +185,16 @@ def small(words: list[str]) -> list[str]:
         names = " ".join(words)
         quick = [word for word in QUICK if "toy" not in names or not word.startswith("--data.eval_batch_size")]
         imagenet = SMALL_IMAGENET if "configs/data/" in names else ()
+        if "finetune.yaml" in names:  # patches of 14 pixels, and a warm-up that is longer than two steps
+            own = ("--data.num_workers=0", "--data.source.num_classes=10") if imagenet else ()
+            return [
+                *words,
+                *quick,
+                *own,
+                "--data.image.size=28",
+                "--model.backbone.depth=2",
+                "--model.optim.warmup_steps=0",
+            ]
         run_dir = ("--run_dir", "runs/imagenet") if imagenet and "--run_dir" not in words else ()
         return [*words, *quick, *imagenet, *run_dir]
     if words[0] in ("diagnose", "intervene") and "--limit" not in words:
