@@ -103,7 +103,7 @@ def _class_names(value: Any) -> list[str]:
 
 
 def _require_count(count: Any, listed: str, path: str, shard: str) -> None:
-    """Check that a number of samples is an integer, and that so many samples fit into the file."""
+    """Check that a number of samples is a nonnegative integer, and that the file is large enough for it."""
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MAX_COUNT:
         raise UserError(
             f"{path}: {listed}: {str(count)[:40]} is not a number of samples; `python -m sinkablate shards` writes a "

@@ -1,3 +1,5 @@
+"""The data module: order and augmentation on any number of ranks, validation, probe images, and refused settings."""
+
 import dataclasses
 import os
 import random
@@ -6,54 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shard_sets import COUNTS, GRAY, members, png, write_set, write_tar
-from torch.utils.data import DataLoader
+from ranked import AUGMENT, TOTAL, Ranked, by_key, ranks, read
+from shard_sets import GRAY, members, png, write_set, write_tar
 
 from sinkablate.config import AugmentConfig, SourceConfig
 from sinkablate.data.datamodule import ImageData
-from sinkablate.data.samples import Sample
 from sinkablate.errors import UserError
-
-TOTAL = sum(COUNTS)
-AUGMENT = AugmentConfig(scale=(0.3, 1.0), hflip=0.5, reprob=0.5)
-
-
-class Ranked(ImageData):
-    """The data module of one rank of several, simulated in one process."""
-
-    rank_and_world = (0, 1)
-
-    def _rank_and_world(self) -> tuple[int, int]:
-        return self.rank_and_world
-
-
-def ranks(source: SourceConfig, world: int, workers: int = 0, batch: int = 12, **options: object) -> list[Ranked]:
-    out = []
-    for rank in range(world):
-        data = Ranked(source, GRAY, AUGMENT, batch_size=batch, eval_batch_size=5, num_workers=workers, **options)
-        data.rank_and_world = (rank, world)
-        data.setup("fit")
-        out.append(data)
-    return out
-
-
-def read(loader: DataLoader[Sample]) -> list[Sample]:
-    """Read all batches, then stop the workers; otherwise torch waits 5 s for each in the garbage collector."""
-    try:
-        return list(loader)
-    finally:
-        if loader._iterator is not None:  # type: ignore[attr-defined]
-            loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
-            loader._iterator = None  # type: ignore[attr-defined]
-
-
-def by_key(batches: list[Sample]) -> dict[str, tuple[int, torch.Tensor]]:
-    out = {}
-    for batch in batches:
-        for image, target, key in zip(batch.image, batch.target, batch.key, strict=True):
-            assert key not in out
-            out[key] = (int(target), image)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -176,87 +136,6 @@ def test_probe_images_do_not_depend_on_the_run(source: SourceConfig, reader: str
     assert len(one.probe_images(10_000)[1]) == TOTAL
     evaluated = by_key(read(one.val_dataloader()))
     assert all(torch.equal(evaluated[key][1], image) for key, image in zip(keys, images, strict=True))
-
-
-def _break_image(root: Path) -> None:
-    content = members(7, 5)
-    content[4] = (content[4][0], content[4][1][:40])
-    write_tar(root / "set-0001.tar", content)
-
-
-def _cut(root: Path) -> None:
-    data = (root / "set-0001.tar").read_bytes()
-    (root / "set-0001.tar").write_bytes(data[: 2048 * 3])  # between two samples, which tarfile itself does not detect
-
-
-def _cut_inside(root: Path) -> None:
-    data = (root / "set-0001.tar").read_bytes()
-    (root / "set-0001.tar").write_bytes(data[: 2048 * 3 + 700])
-
-
-def _remove(root: Path) -> None:
-    (root / "set-0001.tar").unlink()
-
-
-def _wrong_label(root: Path) -> None:
-    write_tar(root / "set-0001.tar", [*members(7, 4), ("s011.png", png(11)), ("s011.cls", b"4")])
-
-
-def _color(root: Path) -> None:
-    write_tar(root / "set-0001.tar", [*members(7, 4), *members(11, 1, "RGB")])
-
-
-FAULTS = [
-    (_break_image, "s009"),
-    (_cut, ""),
-    (_cut_inside, ""),
-    (_remove, ""),
-    (_wrong_label, "s011"),
-    (_color, "s011"),
-]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("reader", ["indexed", "stream"])
-@pytest.mark.parametrize(("fault", "key"), FAULTS)
-def test_a_damaged_shard_is_reported_in_one_line(tmp_path: Path, reader: str, fault, key: str, workers: int) -> None:  # type: ignore[no-untyped-def]
-    source = dataclasses.replace(write_set(tmp_path), reader=reader)
-    fault(tmp_path)
-    with pytest.raises(UserError) as caught:
-        read(ranks(source, 1, workers)[0].val_dataloader())
-    message = str(caught.value)
-    assert "set-0001.tar" in message
-    assert key in message
-    assert "Traceback" not in message
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("reader", ["indexed", "stream"])
-@pytest.mark.parametrize(("fault", "lost"), [(_break_image, 1), (_remove, 5), (_color, 1)])
-def test_a_skipped_damage_is_counted(tmp_path: Path, reader: str, fault, lost: int, workers: int) -> None:  # type: ignore[no-untyped-def]
-    source = dataclasses.replace(write_set(tmp_path), reader=reader, on_error="skip")
-    fault(tmp_path)
-    (data,) = ranks(source, 1, workers)
-    assert len(by_key(read(data.val_dataloader()))) == TOTAL - lost
-    assert data.usage.skipped.total() > 0
-    sizes = [len(batch.target) for batch in read(data.train_dataloader())]
-    assert set(sizes) == {12}, "training batches keep their size"
-
-
-def test_labels_out_of_range_are_refused_before_training(source: SourceConfig) -> None:
-    with pytest.raises(UserError, match=r"set-0000.tar: s003: the label 3 is not in \[0, 3\).*num_classes"):
-        ranks(dataclasses.replace(source, num_classes=3), 1)
-
-
-@pytest.mark.parametrize("reader", ["indexed", "stream"])
-def test_a_wrong_number_of_channels_is_refused_before_training(tmp_path: Path, reader: str) -> None:
-    source = dataclasses.replace(write_set(tmp_path, (8, 8), "RGB"), reader=reader)
-    with pytest.raises(UserError, match=r"3 channels .*data.image.in_chans=1"):
-        ranks(source, 1)
-    converting = ImageData(source, dataclasses.replace(GRAY, convert=True), batch_size=4)
-    converting.setup("fit")
-    assert next(iter(converting.train_dataloader())).image.shape == (4, 1, 8, 8)
 
 
 def test_inconsistent_settings_are_refused_with_their_keys(source: SourceConfig, tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def test_repeated_augmentation_keeps_the_epoch_length() -> None:
 @pytest.mark.parametrize("size", [0, 1, 7, 24])
 def test_evaluation_uses_each_sample_once(world: int, size: int) -> None:
     samplers = [EvalBatches(size, 5, rank=rank, world=world) for rank in range(world)]
-    seen = [draw.sample for sampler in samplers for batch in sampler for draw in batch]
-    assert sorted(seen) == list(range(size))
+    samples = [draw.sample for sampler in samplers for batch in sampler for draw in batch]
+    assert sorted(samples) == list(range(size))
     assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
 
 
@@ -109,14 +109,14 @@ def _samples(plan: LanePlan, epoch: int) -> list[list[tuple[int, int]]]:
 @pytest.mark.parametrize("seed", [None, 4])
 def test_a_stream_is_split_without_overlap(world: int, lanes: int, seed: int | None) -> None:
     plans = _plans(world, lanes, 3, seed)
-    seen = [sample for plan in plans for lane in _samples(plan, 2) for sample in lane]
-    assert len(seen) == len(set(seen))
+    samples = [sample for plan in plans for lane in _samples(plan, 2) for sample in lane]
+    assert len(samples) == len(set(samples))
     total = sum(COUNTS)
-    assert len(seen) == (total if seed is None else total // (3 * world) * 3 * world)
+    assert len(samples) == (total if seed is None else total // (3 * world) * 3 * world)
     for plan in plans:
-        for lane, samples in enumerate(_samples(plan, 2)):
+        for lane, lane_samples in enumerate(_samples(plan, 2)):
             batches = [index for (index,) in StreamBatches(plan) if index.lane == lane]
-            assert len(batches) == -(-len(samples) // 3)
+            assert len(batches) == -(-len(lane_samples) // 3)
     if seed is not None:
         assert len({plan.batches for plan in plans}) == 1
 

@@ -4,7 +4,6 @@ import bz2
 import dataclasses
 import gzip
 import io
-import json
 import lzma
 import tarfile
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from shard_sets import GRAY, members, png, write_tar
+from tar_sources import keys, source_of
 
-from sinkablate.config import SourceConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.data.errors import DataError
 from sinkablate.data.samples import Encoded
@@ -26,19 +25,6 @@ Members = list[tuple[str, bytes]]
 
 def sample(key: str, number: int, image: str = "png", label: str = "cls") -> Members:
     return [(f"{key}.{image}", png(number)), (f"{key}.{label}", str(number % 4).encode())]
-
-
-def source_of(root: Path, reader: str, count: int, name: str = "set.tar") -> SourceConfig:
-    (root / "manifest.json").write_text(json.dumps({"shards": {name: count}}))
-    return SourceConfig(format="shards", train=str(root / name), val=str(root / name), num_classes=4, reader=reader)  # type: ignore[arg-type]
-
-
-def keys(source: SourceConfig) -> dict[str, int]:
-    data = ImageData(source, GRAY, batch_size=1)
-    data.setup("fit")
-    return {
-        key: int(label) for batch in data.val_dataloader() for key, label in zip(batch.key, batch.target, strict=True)
-    }
 
 
 def diagnosed(path: Path) -> dict[str, bytes | str]:
@@ -261,45 +247,3 @@ def test_diagnose_refuses_a_file_that_is_neither_image_nor_list_nor_shard(name: 
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=rf"images=.*{name}: neither an image"):
         diagnosed(tmp_path / name)
-
-
-COUNTS = ["3.0", "2.5", "-1", "true", '"3"', "null", "[3]", "1e999", "NaN", "9" * 30, "4000"]
-
-
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize(
-    "form", ['{"shards": {"set.tar": %s}}', '{"splits": {"train": {"filenames": ["set.tar"], "shard_lengths": [%s]}}}']
-)
-def test_an_impossible_count_is_refused_by_name(form: str, count: str, tmp_path: Path) -> None:
-    write_tar(tmp_path / "set.tar", members(0, 3))
-    source = source_of(tmp_path, "stream", 3)
-    name = "manifest.json" if form.startswith('{"shards"') else "_info.json"
-    (tmp_path / "manifest.json").unlink()
-    (tmp_path / name).write_text(form % count)
-    with pytest.raises(UserError, match=rf"{name}: .*set.tar"):
-        keys(source)
-    (tmp_path / name).write_text(form % 3)
-    assert len(keys(source)) == 3
-    assert len(keys(dataclasses.replace(source, reader="indexed"))) == 3
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{",
-        "[]",
-        "3",
-        '{"shards": 3}',
-        '{"shards": [1]}',
-        "{}",
-        "[" * 100_000,
-        '{"shards": {"set.tar": 3}, "classes": 4}',
-    ],
-)
-def test_a_damaged_manifest_is_refused_by_name(content: str, tmp_path: Path) -> None:
-    write_tar(tmp_path / "set.tar", members(0, 3))
-    source = source_of(tmp_path, "stream", 3)
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest.json"):
-        keys(source)
