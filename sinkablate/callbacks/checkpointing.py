@@ -1,4 +1,4 @@
-"""When a run saves itself: after each epoch, as often as asked for on top of that, and where its training ends."""
+"""Save checkpoints after each epoch, at additional intervals, and when the training ends."""
 
 from pathlib import Path
 from typing import Any
@@ -12,55 +12,57 @@ from sinkablate.run.directory import FINAL, LAST
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint` for runs that resume exactly and always keep their final weights.
+    """A `ModelCheckpoint` for runs that resume exactly and always keep their final weights.
 
-    `every_n_train_steps` and `train_time_interval` add to the checkpoint after each epoch; Lightning's replace it.
-    Checkpoints are saved at step boundaries only, and the one at the end of an epoch after its validation, so that a
-    resumed run has nothing to repeat and misses nothing.
+    `every_n_train_steps` and `train_time_interval` save checkpoints in addition to the one after each epoch, whereas
+    in Lightning they replace it. Checkpoints are saved only at the boundaries of optimizer steps, and the one of an
+    epoch after its validation, so that a resumed run neither repeats nor misses anything.
     """
 
     @property
     def state_key(self) -> str:
-        """How often checkpoints are written may change when a run is resumed; what they are ranked by may not."""
+        """Depend on how checkpoints are ranked, not on how often they are saved, which may change on resuming."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Find the earlier checkpoints of a run that was moved in its new directory."""
+        """Point to the earlier checkpoints in the present directory, also if the run was moved."""
         assert self.dirpath is not None
         folder, best = Path(self.dirpath), state_dict["best_model_path"]
         if best and (folder / Path(best).name).exists():
 
-            def here(path: str) -> str:
+            def moved(path: str) -> str:
                 return str(folder / Path(path).name) if path else path
 
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
-                "best_model_path": here(best),
-                "kth_best_model_path": here(state_dict["kth_best_model_path"]),
-                "last_model_path": here(state_dict["last_model_path"]),
-                "best_k_models": {here(path): score for path, score in state_dict["best_k_models"].items()},
+                "best_model_path": moved(best),
+                "kth_best_model_path": moved(state_dict["kth_best_model_path"]),
+                "last_model_path": moved(state_dict["last_model_path"]),
+                "best_k_models": {moved(path): score for path, score in state_dict["best_k_models"].items()},
             }
         super().load_state_dict(state_dict)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save a step that is due once its gradient is whole; the epoch's last step waits for the validation."""
+        """Save when due and all micro-batches of the step are done; the epoch's last step waits for its validation."""
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if whole and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look whether the weights are among the best; the end of the training is saved when that is over."""
+        """Save the weights if they are among the best; the end of the training is saved in `on_train_end`."""
         if self.monitor is not None or not trainer.fit_loop.done:
             super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save each epoch that is due, whether or not it was validated: Lightning leaves out those that were not."""
+        """Save each epoch that is due; Lightning skips those without a validation."""
         super().on_train_epoch_end(trainer, pl_module)
         adds = self._every_n_train_steps > 0 or self._train_time_interval is not None
         every = 1 if adds else self._every_n_epochs
-        fresh = self.monitor is None or self._should_save_on_train_epoch_end(trainer)  # else the metric is an old one
+        fresh = self.monitor is None or self._should_save_on_train_epoch_end(
+            trainer
+        )  # otherwise the metric is from an earlier epoch
         if (
             every
             and (trainer.current_epoch + 1) % every == 0
@@ -73,7 +75,7 @@ class RunCheckpoint(ModelCheckpoint):
                 self._save_last_checkpoint(trainer, candidates)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final weights unless `last.ckpt` leads to them already; every rank takes part."""
+        """Save the final weights unless `last.ckpt` already holds them; all ranks must take part."""
         super().on_train_end(trainer, pl_module)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -85,4 +87,4 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.strategy.reduce_boolean_decision(missing, all=False):
             self._save_checkpoint(trainer, str(final))
         elif trainer.is_global_zero and last.resolve() != final.resolve():
-            final.unlink(missing_ok=True)  # of a shorter training that this one went on from
+            final.unlink(missing_ok=True)  # of a shorter training that this one continued

@@ -1,22 +1,22 @@
-"""The end of a training: its final weights are validated, also where the process died before it could close the run."""
+"""Validate the final weights, also when the process died after its last checkpoint and before it closed the run."""
 
 import lightning as L
 from lightning.pytorch.loops.fit_loop import _FitLoop
 
 
 class FinalValidation(L.Callback):
-    """Validates the final weights where the last validation was of earlier ones, so that the summary speaks of them."""
+    """Validate the final weights if the last validation was of earlier ones, so that the summary describes them."""
 
     def __init__(self) -> None:
         self._validated_at: int | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note which step was validated."""
+        """Remember which step was validated."""
         if not trainer.sanity_checking:
             self._validated_at = trainer.global_step
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Validate as Lightning does within an epoch; the numbers belong to the row of the last step."""
+        """Validate as Lightning does within an epoch; the metrics belong to the row of the last step."""
         if not trainer.enable_validation or self._validated_at == trainer.global_step:
             return
         loop = trainer.fit_loop.epoch_loop
@@ -28,14 +28,15 @@ class FinalValidation(L.Callback):
 
 
 class FitLoop(_FitLoop):
-    """Lightning's loop, which also closes a training that has no step left.
+    """Lightning's fit loop, which also finishes a training that has no steps left.
 
-    A process can die between its last checkpoint and `DONE`. Lightning would then leave out every hook; here the
-    training starts and ends without a step, so that what the end does is done: validation, measurement, summary.
+    A process can die between its last checkpoint and the file `DONE`. When such a run is resumed, Lightning calls no
+    hook at all; this loop starts and ends the training without a step, so that validation, diagnostics and summary of
+    the final weights are made.
     """
 
     def run(self) -> None:
-        """Train, or only start and end."""
+        """Train, or only call the hooks at the start and at the end."""
         self.setup_data()
         if self.trainer.ckpt_path and self.done:
             self.on_run_start()
@@ -45,7 +46,7 @@ class FitLoop(_FitLoop):
 
 
 def close_completed(trainer: L.Trainer) -> None:
-    """Give a trainer the loop that closes a completed training."""
+    """Replace the fit loop of a trainer by the one that finishes a completed training."""
     loop = FitLoop(trainer, min_epochs=trainer.fit_loop.min_epochs, max_epochs=trainer.fit_loop.max_epochs)
     loop.epoch_loop = trainer.fit_loop.epoch_loop
     trainer.fit_loop = loop

@@ -1,4 +1,4 @@
-"""Stops a training whose loss is no longer a number."""
+"""Stop a training whose loss became NaN or infinite."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from sinkablate.vit.anatomy import backbone_of
 
 
 class NanGuard(L.Callback):
-    """On a NaN or infinite loss: names the step and the module, saves a checkpoint, stops before the weights move."""
+    """Stop before a NaN or infinite loss changes the weights, save a checkpoint, and name the step and the module."""
 
     def __init__(self) -> None:
         self._images: Tensor | None = None
@@ -21,11 +21,11 @@ class NanGuard(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the images in reach, to find the module at fault."""
+        """Keep the images to find the module at fault with."""
         self._images = batch[0]
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Check the loss; every rank decides alike."""
+        """Check the loss; all ranks come to the same decision."""
         finite = bool(torch.isfinite(loss).all())
         if trainer.world_size > 1:
             finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
@@ -41,29 +41,29 @@ class NanGuard(L.Callback):
 
 
 def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str:
-    """The parameter, or else the first module in the order of execution, that holds a value that is not finite."""
+    """Describe the first parameter, or else the first module in execution order, with a value that is not finite."""
     for name, parameter in pl_module.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"parameter {name} is not finite"
     backbone = backbone_of(pl_module)
     if images is None or backbone is None:
         return "every parameter is finite"
-    found: list[str] = []
+    nonfinite: list[str] = []
 
-    def look(name: str) -> Any:
+    def watch(name: str) -> Any:
         def hook(_: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                found.append(name)
+                nonfinite.append(name)
 
         return hook
 
-    handles = [m.register_forward_hook(look(n)) for n, m in backbone.named_modules(prefix="backbone")]
+    handles = [m.register_forward_hook(watch(n)) for n, m in backbone.named_modules(prefix="backbone")]
     try:
         with torch.no_grad():
             backbone(images)
     finally:
         for handle in handles:
             handle.remove()
-    if not torch.isfinite(images).all():  # looked at last: a model cut over processes is run by all of them or none
+    if not torch.isfinite(images).all():  # checked last: all ranks of a sharded model must run it, or none
         return "the images are not finite"
-    return f"first in the output of {found[0]}" if found else "every parameter and output is finite"
+    return f"first in the output of {nonfinite[0]}" if nonfinite else "every parameter and output is finite"

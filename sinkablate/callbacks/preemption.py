@@ -1,4 +1,4 @@
-"""Stops a run that was asked to stop: all ranks at one step boundary, with a checkpoint, and exit code 75 or 130."""
+"""Stop a run on a signal: all ranks at the same step, with a checkpoint, and with exit code 75 or 130."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from sinkablate.run.directory import PREEMPTED
 
 
 class Preemption(L.Callback):
-    """Looks at every step boundary whether a signal came in, to any rank.
+    """Check before every optimizer step whether any rank received a signal; if so, save a checkpoint and stop.
 
-    The boundary is the start of a batch that begins an accumulation: the epoch's validation and every hook of the
-    step before are over, so that the resumed run has nothing left to repeat.
+    The check is at the start of the first micro-batch of a step. The validation of the epoch and all hooks of the
+    previous step are over by then, so that the resumed run repeats nothing.
 
     Args:
         run_dir: Directory of the run.
@@ -24,14 +24,14 @@ class Preemption(L.Callback):
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.restarts = 0
-        """How often this run was begun from a checkpoint."""
+        """Number of times this run was resumed from a checkpoint."""
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning has put a handler of its own in front, which would end the run with exit code 0."""
+        """Take the signals back from Lightning, whose handler would end the run with exit code 0."""
         self._own_signals(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """As before the sanity check, which not every run has; the run is no longer a stopped one."""
+        """Take the signals back in runs without a sanity check, and remove the mark of a stopped run."""
         self._own_signals(trainer)
         if trainer.is_global_zero:
             (self.run_dir / PREEMPTED).unlink(missing_ok=True)
@@ -39,7 +39,7 @@ class Preemption(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave, if it was asked for."""
+        """Save a checkpoint and stop if a signal arrived."""
         loop = trainer.fit_loop.epoch_loop
         if self.restarts and not loop.automatic_optimization.optim_progress.optimizer.step.current.completed:
             loop._batches_that_stepped = trainer.global_step  # Lightning counts one too many when it resumes
@@ -49,12 +49,12 @@ class Preemption(L.Callback):
             self._stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is left to be saved."""
+        """Let signals end the process at once: there is nothing left to save."""
         signals.training_ended()
 
     def _stop(self, trainer: L.Trainer) -> None:
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        progress.is_last_batch = False  # the batch at hand was fetched and will be fetched again
+        progress.is_last_batch = False  # the current batch was fetched and will be fetched again
         for count in (progress.current, progress.total):
             count.ready -= 1
         path = self.run_dir.absolute() / "checkpoints" / "stopped.ckpt"
@@ -79,9 +79,9 @@ class Preemption(L.Callback):
         trainer._signal_connector.received_sigterm = False
 
     def state_dict(self) -> dict[str, Any]:
-        """How often the run was resumed."""
+        """Return the number of times the run was resumed."""
         return {"restarts": self.restarts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Once more."""
+        """Count this start as one more resumption."""
         self.restarts = state_dict["restarts"] + 1

@@ -1,4 +1,4 @@
-"""What a run shows of its progress: a bar on a terminal, lines in a file."""
+"""Show the progress of a run: a bar on a terminal, lines in a file."""
 
 import math
 import sys
@@ -18,19 +18,19 @@ from sinkablate.process.memory import peak_memory_gib
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
+    """Format seconds as h:mm:ss or m:ss."""
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
 
 
 def progress_callback(throughput: Throughput) -> ProgressBar:
-    """A bar on a terminal, one line per logging interval in a file."""
+    """Return the callback for the present output: a bar on a terminal, a line every few seconds elsewhere."""
     return Bar(throughput) if sys.stderr.isatty() else Lines(throughput)
 
 
 class Bar(ProgressBar):
-    """A bar over the whole run with the time left, one more while the model is evaluated, a line after each epoch."""
+    """Show a bar over the whole run with the time left, a second one during evaluation, and a line per epoch."""
 
     def __init__(self, throughput: Throughput) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Bar(ProgressBar):
         self._evaluating: TaskID | None = None
 
     def disable(self) -> None:
-        """Lightning calls this on every rank but the first."""
+        """Hide the bar; Lightning calls this on all ranks but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -58,7 +58,7 @@ class Bar(ProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on by a step."""
+        """Advance by a step."""
         self._show_training(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -66,7 +66,7 @@ class Bar(ProgressBar):
         self._evaluate("validating", sum(trainer.num_val_batches))
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Move on by a batch."""
+        """Advance by a batch."""
         self._advance()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -74,7 +74,7 @@ class Bar(ProgressBar):
         self._end_evaluation(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave a line with the metrics of the epoch."""
+        """Print a line with the metrics of the epoch."""
         if self._bar is not None:
             metrics = "  ".join(f"{name} {float(value):.4g}" for name, value in self._metrics(trainer).items())
             self._bar.console.print(f"epoch {_epoch(trainer)}  {metrics}", highlight=False, markup=False)
@@ -84,7 +84,7 @@ class Bar(ProgressBar):
         self._evaluate("testing", sum(trainer.num_test_batches))
 
     def on_test_batch_end(self, *_: Any) -> None:
-        """Move on by a batch."""
+        """Advance by a batch."""
         self._advance()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -96,7 +96,7 @@ class Bar(ProgressBar):
         self._evaluate("predicting", sum(trainer.num_predict_batches))
 
     def on_predict_batch_end(self, *_: Any) -> None:
-        """Move on by a batch."""
+        """Advance by a batch."""
         self._advance()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -156,7 +156,7 @@ class Bar(ProgressBar):
             self._stop()
 
     def _metrics(self, trainer: L.Trainer) -> dict[str, Any]:
-        """Losses and accuracies; the sinks are in the tables."""
+        """Return losses and accuracies; the sink scalars are in the tables."""
         return {
             name: value
             for name, value in trainer.callback_metrics.items()
@@ -170,13 +170,13 @@ class Bar(ProgressBar):
 
 
 def _epoch(trainer: L.Trainer) -> str:
-    """The current epoch of all, counted from 1."""
+    """Format the current epoch, counted from 1, and the number of epochs."""
     total = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
     return f"{trainer.current_epoch + 1}{total}"
 
 
 class Lines(ProgressBar):
-    """One line now and then: epoch, step, loss, images/s, time left, peak memory."""
+    """Print a line every few seconds: epoch, step, loss, images/s, time left, peak memory."""
 
     def __init__(self, throughput: Throughput, every_seconds: float = 10.0) -> None:
         super().__init__()
@@ -186,10 +186,10 @@ class Lines(ProgressBar):
         self._first: tuple[float, int] | None = None
 
     def disable(self) -> None:
-        """Nothing to switch off."""
+        """Do nothing: only the first rank prints."""
 
     def enable(self) -> None:
-        """Nothing to switch on."""
+        """Do nothing: the lines are always on."""
 
     @rank_zero_only
     def on_train_batch_end(

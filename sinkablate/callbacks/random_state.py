@@ -1,4 +1,4 @@
-"""The global random state travels with the checkpoint: dropout and drop-path go on where they were."""
+"""Keep the global random state in checkpoints, so that dropout and drop-path continue exactly."""
 
 import random
 from typing import Any
@@ -12,25 +12,25 @@ from sinkablate.distributed.gather import gather
 
 
 class RandomState(L.Callback):
-    """Stores python's, numpy's and torch's global generators and puts them back when a resumed training begins.
+    """Save the global generators of Python, NumPy and PyTorch, and restore them when a resumed training starts.
 
-    Data order, augmentation and mixing do not need it: they are functions of seed, epoch and sample. Each process
-    draws from generators of its own, and a checkpoint holds those of all.
+    Data order, augmentation and mixing do not need them: they are functions of seed, epoch and sample. Each rank has
+    its own generators, and a checkpoint holds those of all ranks.
     """
 
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all ranks, in types that a weights-only load accepts."""
+        """Return the states of all ranks, in types that a weights-only load accepts."""
         return {"ranks": gather(_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep them until training begins: what happens in between may draw."""
+        """Keep the states until the training starts, because code in between may draw random numbers."""
         self._loaded = state_dict["ranks"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put this rank's state back."""
+        """Restore the state of this rank."""
         if self._loaded is None:
             return
         ranks, self._loaded = self._loaded, None
@@ -38,8 +38,8 @@ class RandomState(L.Callback):
             _restore(ranks[trainer.global_rank])
         else:
             rank_zero_warn(
-                f"the checkpoint is of {len(ranks)} processes, not {trainer.world_size}: batches go on as "
-                "they were, dropout and drop-path are drawn anew"
+                f"the checkpoint was written by {len(ranks)} ranks, this run has {trainer.world_size}: the order of "
+                "the batches continues, dropout and drop-path are drawn anew"
             )
 
 

@@ -1,4 +1,4 @@
-"""Opens the run directory when training begins."""
+"""Create the run directory when the training starts."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from sinkablate.run.directory import lock_directory, prepare_directory, unlock_d
 
 
 class RunDirectory(L.Callback):
-    """Writes `config.yaml`, and clears what an earlier run left, once all that can be refused has been checked.
+    """Write `config.yaml` and remove the files of an earlier run, once nothing can be refused any more.
 
-    Data, model, checkpoint and optimizer are ready at this hook, so that a `fit` that is refused writes nothing.
+    Data, model, checkpoint and optimizer exist when the hook is called, so that a refused `fit` writes nothing.
 
     Args:
         run_dir: Directory of the run.
         config: The resolved configuration as YAML.
-        resumes: True when the run continues from a checkpoint: nothing is cleared.
+        resumes: True when the run continues from a checkpoint; then nothing is removed.
     """
 
     def __init__(self, run_dir: Path, config: str, *, resumes: bool) -> None:
@@ -28,7 +28,7 @@ class RunDirectory(L.Callback):
         self._lock: FileLock | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the directory, then tell the loggers the configuration."""
+        """Create and lock the directory, then give the configuration to the loggers."""
         if trainer.is_global_zero:
             self._lock = lock_directory(self.run_dir, "run_dir")
             prepare_directory(self.run_dir, self.config, resumes=self.resumes)
@@ -39,11 +39,11 @@ class RunDirectory(L.Callback):
             logger.log_hyperparams(yaml.safe_load(self.config))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let others write here."""
+        """Unlock the directory."""
         self._release()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let others write here: no teardown follows."""
+        """Unlock the directory, because no teardown follows an exception."""
         self._release()
 
     def _release(self) -> None:
@@ -52,7 +52,7 @@ class RunDirectory(L.Callback):
             self._lock = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The step is known only now: what was logged past it belongs to the run that broke off."""
+        """Drop the metrics that an interrupted run logged after the step that this one resumes from."""
         for logger in trainer.loggers if self.resumes else ():
             if isinstance(logger, MetricsCsv):
                 logger.rewind(trainer.global_step)

@@ -1,4 +1,4 @@
-"""Stability of training: gradient norm, spikes of loss and gradient, non-finite steps."""
+"""Log the stability of a training: gradient norm, spikes of loss and gradient, non-finite steps."""
 
 import math
 from collections import deque
@@ -15,10 +15,10 @@ from sinkablate.errors import UserError
 
 
 class Stability(L.Callback):
-    """Logs `stability/grad_norm` and running counts of spikes.
+    """Log `stability/grad_norm` and running counts of loss spikes, gradient spikes and non-finite steps.
 
     A spike is a value above `factor` times the median of the last `window` values. Values stay on the device between
-    two logging steps, so that no step waits for them.
+    two logging steps, so that no other step waits for them.
 
     Args:
         factor: A loss or gradient norm is a spike above this multiple of the running median.
@@ -37,14 +37,14 @@ class Stability(L.Callback):
         self._waiting: dict[str, list[Tensor]] = {"loss": [], "grad": []}
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Total gradient norm before clipping."""
+        """Keep the total gradient norm before clipping."""
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self._waiting["grad"].append(full(torch.nn.utils.get_total_norm(grads).detach()))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note the loss; read and log everything noted at logging steps."""
+        """Keep the loss; at logging steps, evaluate and log all values that were kept."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting["loss"].append(loss.detach())
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -54,18 +54,18 @@ class Stability(L.Callback):
             pl_module.log_dict(self.totals(), batch_size=1)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count what came after the last logging step too."""
-        found = [self._drain(name, trainer) for name in ("loss", "grad")]
-        if trainer.is_global_zero and any(value is not None for value in found):
+        """Also count the values after the last logging step."""
+        latest = [self._drain(name, trainer) for name in ("loss", "grad")]
+        if trainer.is_global_zero and any(value is not None for value in latest):
             for logger in trainer.loggers:
                 logger.log_metrics(self.totals(), step=trainer.global_step)
 
     def totals(self) -> dict[str, float]:
-        """The counts so far, as they are logged."""
+        """Return the counts so far under their logged names."""
         return {f"stability/{name}": float(count) for name, count in self.counts.items()}
 
     def _drain(self, name: str, trainer: L.Trainer) -> float | None:
-        """Count the spikes among the waiting values, means over the ranks; returns the latest."""
+        """Count the spikes among the waiting values, averaged over ranks, and return the latest value."""
         if not self._waiting[name]:
             return None
         waiting = torch.stack([value.float().to(trainer.strategy.root_device) for value in self._waiting[name]])
@@ -83,7 +83,7 @@ class Stability(L.Callback):
         return float(values[-1])
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, safe for weights-only loading."""
+        """Return plain lists and numbers, which a weights-only load accepts."""
         return {
             "history": {k: list(v) for k, v in self.history.items()},
             "counts": dict(self.counts),
@@ -91,7 +91,7 @@ class Stability(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue as if never stopped."""
+        """Continue with the values and counts of the checkpoint."""
         self.history = {k: deque(v, maxlen=self.window) for k, v in state_dict["history"].items()}
         self.counts = dict(state_dict["counts"])
         self._waiting = {k: [torch.tensor(x) for x in v] for k, v in state_dict["waiting"].items()}

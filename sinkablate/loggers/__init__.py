@@ -1,1 +1,1 @@
-"""Where a run's numbers go."""
+"""Loggers: `metrics.csv` and Weights & Biases."""

@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row per step, columns as they appear; an existing file is continued, never deleted."""
+"""Write `metrics.csv`: one row per step; a resumed run continues the file."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ MOVE_AWAY = "repair it or move it away: the run then resumes without the earlier
 
 
 class MetricsCsv(Logger):
-    """Merges everything logged at one step into one row and writes rows as steps pass.
+    """Merge everything that is logged at one step into one row, and write a row when its step is over.
 
     Args:
         run_dir: Directory of `metrics.csv`.
@@ -31,7 +31,7 @@ class MetricsCsv(Logger):
         self.path = Path(run_dir) / "metrics.csv"
         self._columns: list[str] = []
         self._pending: dict[int, dict[str, Any]] = {}
-        self._flushed = -1  # the latest row that a checkpoint had written: what is added to it is written at once
+        self._flushed = -1  # latest row written for a checkpoint; additions to it are written at once
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class MetricsCsv(Logger):
 
     @property
     def version(self) -> str:
-        """Empty, as `name`."""
+        """Empty, like `name`."""
         return ""
 
     @property
@@ -50,13 +50,14 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `config.yaml` holds them."""
+        """Do nothing: `config.yaml` holds the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of `step`; rows more than one step back are complete and go to disk.
+        """Add values to the row of `step`; rows more than one step back are complete and are written.
 
-        Lightning numbers a training step from 0 and logs it after what callbacks log for the steps done, one more.
+        Lightning counts training steps from 0, callbacks count completed steps: the values of one step arrive under
+        two numbers.
         """
         step = -1 if step is None else step
         if step <= self._flushed:
@@ -66,20 +67,20 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Forget what was logged past the step that training resumes from; that step's own row is still open."""
+        """Drop the rows after the step that the training resumes from; the row of that step can still change."""
         self._reopen(step)
         self._pending = {at: row for at, row in self._pending.items() if at <= step}
         self._flushed = max(self._flushed, step - 1)
 
     @rank_zero_only
     def save(self) -> None:
-        """Nothing until the row is complete: Lightning calls this several times a step."""
+        """Do nothing: rows are written when they are complete, and Lightning calls this several times per step."""
 
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Write every row: a run that goes on from the checkpoint must find all that came before it.
+        """Write all rows, because a run that resumes from the checkpoint needs everything before it.
 
-        A row that is added to later is taken back from the file first; the loss of the step that was just saved is.
+        If values are added to a row later, as with the loss of the saved step, the row is first read back.
         """
         saved = getattr(checkpoint_callback, "_last_global_step_saved", -1)
         self._flushed = max(self._flushed, saved, *self._pending)
@@ -87,12 +88,12 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left; a run that has failed has its own error to tell."""
+        """Write the remaining rows; an error while writing does not hide the error of a failed run."""
         with suppress(UserError) if status == "failed" else nullcontext():
             self._write(list(self._pending))
 
     def _reopen(self, step: int) -> None:
-        """Take the rows from `step` on back from the file, to be added to."""
+        """Read the rows from `step` on back from the file, so that values can be added to them."""
         if not self.path.exists():
             return
         rows = self._read()
@@ -115,14 +116,14 @@ class MetricsCsv(Logger):
                 with self.path.open("a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, self._columns).writerows(rows)
             except OSError:
-                os.truncate(self.path, size)  # a full disk takes half a row
+                os.truncate(self.path, size)  # a full disk may have written half a row
                 raise
 
     def _read(self) -> list[dict[str, str]]:
-        """Rows so far; their columns are known from here on. A last row that a kill cut off is left out.
+        """Return the rows of the file and remember its columns; a last row that a kill cut off is dropped.
 
         Raises:
-            UserError: The file is not one of ours.
+            UserError: The file was not written by this logger.
         """
         try:
             text = self.path.read_bytes().decode()
@@ -139,7 +140,7 @@ class MetricsCsv(Logger):
         return rows
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        """Write the file anew, with the columns known by now, whole or not at all."""
+        """Rewrite the file atomically with all columns known so far."""
 
         def write(partial: Path) -> None:
             with partial.open("w", newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""`wandb.json`: which W&B run a directory records to, and what that run was told, so that it goes on as itself."""
+"""Keep in `wandb.json` which W&B run a directory logs to and what was logged, so that a resumed run continues it."""
 
 import json
 import os
@@ -12,22 +12,22 @@ from sinkablate.files.writing import write_json
 from sinkablate.run.directory import WANDB
 
 MOST_LETTERS = 80
-"""Of the readable part of an id; W&B makes a folder of it."""
+"""Longest readable part of an id; W&B creates a folder of that name."""
 
 
 class WandbRecord:
     """The W&B run of one run directory.
 
-    The id is drawn when a run starts afresh, because two runs of the same name in different directories are two runs
-    of W&B. A resumed run finds it here. It also finds the last step that was logged of each group of metrics: after a
-    kill it trains steps again that W&B has already, and they are not logged twice; what W&B's own process had not
-    written by then is missing there, and complete in `metrics.csv`. A copy of a run that resumes next to the original
-    is another run of W&B.
+    The id is drawn when a run starts from scratch, because two runs of the same name in different directories are two
+    W&B runs. A resumed run reads it from here, together with the last step that was logged of each group of metrics:
+    after a kill it repeats steps that W&B already has, and does not log them twice. What W&B's own process had not
+    written when it was killed is missing in W&B and complete in `metrics.csv`. A copy of a run that resumes while the
+    original still exists becomes another W&B run.
 
     Args:
         run_dir: Directory of the run.
         name: Readable part of a new id.
-        given: Id that was asked for; it replaces one that is stored.
+        given: An id that the user chose; it replaces a stored one.
     """
 
     def __init__(self, run_dir: Path, name: str, given: str | None = None) -> None:
@@ -42,11 +42,13 @@ class WandbRecord:
         self._write()
 
     def is_new(self, metrics: Iterable[str], step: int) -> bool:
-        """True the first time that a group of metrics is logged at a step, which is noted before it is logged.
+        """Return whether a group of metrics is new at a step, and remember that it was logged.
 
-        Every group is logged under the same names each time, so that the first of them stands for all.
+        A group always has the same names, so that the first name identifies it.
         """
-        group = min((name for name in metrics if name != "epoch"), default="epoch")  # Lightning adds epoch to each
+        group = min(
+            (name for name in metrics if name != "epoch"), default="epoch"
+        )  # Lightning adds `epoch` to every group
         if step <= self._logged.get(group, -1):
             return False
         self._logged[group] = step
@@ -54,17 +56,17 @@ class WandbRecord:
         return True
 
     def _stored(self) -> dict[str, Any]:
-        """What an earlier process left; nothing where it cannot be read."""
+        """Return the content that an earlier process left; empty if it cannot be read."""
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
+            content = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def _write(self) -> None:
         write_json(self._path, {"id": self.id, "run_dir": self._run_dir, "logged": self._logged})
 
 
 def agents_id() -> str | None:
-    """The id that `wandb agent` gave this run; W&B takes no other one for a run of an agent."""
+    """Return the id that `wandb agent` gave this run, which is the only one that W&B accepts for it."""
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
