@@ -46,8 +46,8 @@ class Edit:
 
     @property
     def label(self) -> str:
-        """Title and method, as in `sink value: zero (zero ablation)`."""
-        return f"{self.title} ({self.method})"
+        """Title and method on two lines, as in `sink value: zero` above `(zero ablation)`."""
+        return f"{self.title}\n({self.method})"
 
     def change(self, site: HeadSite | PathwaySite) -> Change | None:
         """Return what the edit changes at a site; None where it cannot be made."""
@@ -144,7 +144,7 @@ MEAN = Edit(
 DONOR = Edit(
     "donor_value",
     "sink value: another image's",
-    "resample ablation (activation patching)",
+    "resample ablation, activation patching",
     lambda site: site.replace_value(site.donor_value(site.sink_values)),
     needs=("donors",),
 )

@@ -1,4 +1,4 @@
-"""The tables that `intervene` ends with."""
+"""What `intervene` prints at the end: its findings in one line, then tables in plain words."""
 
 import math
 from pathlib import Path
@@ -11,9 +11,14 @@ from rich.table import Table
 
 from sinkablate.intervene.edits import edit_named
 
+EXPLANATION = (
+    "effect: relative change (RMS) of the final patch tokens, without the sink; shared: part of that change which all "
+    "tokens have in common; cosine: between the change and the difference to the donor image's output"
+)
+
 
 def print_findings(summary: dict[str, Any], out: Path) -> None:
-    """The headline first; then edits by class, the controls, where it all is."""
+    """Print the headline, the edits by head or class, the controls, and where the results are."""
     console = Console(highlight=False, markup=False)
     console.print(summary["headline"], soft_wrap=True)
     if "controls" not in summary:
@@ -23,36 +28,37 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":
         heads = pl.read_parquet(out / "heads.parquet").filter(pl.col("head").is_not_null())
-        for (block, head), some in heads.group_by(["block", "head"], maintain_order=True):
-            console.print(
-                _edits(
-                    some,
-                    f"block {block} head {head} ({some['class'][0]}) on {some['images'][0]} images, "
-                    "median [95 % interval over images]",
-                )
-            )
-    for (name,), some in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
-        console.print(
-            _edits(
-                some,
-                f"{name}: {some['heads'][0]} heads in {some['blocks'][0]} blocks, median [95 % interval over blocks]",
-            )
-        )
-    outcome = {True: "as stated", False: "FAILED", None: "not applicable"}
+        for (block, head), rows in heads.group_by(["block", "head"], maintain_order=True):
+            title = f"block {block} head {head} ({_words(rows['class'][0])}), median over {rows['images'][0]} images"
+            console.print(_edits(rows, title))
+    for (name,), rows in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
+        heads_of_class = "" if name == "pathway" else f"{rows['heads'][0]} heads in "
+        title = f"{_words(str(name))}, median over {heads_of_class}{rows['blocks'][0]} blocks (bootstrap over blocks)"
+        console.print(_edits(rows, title))
+    console.print(EXPLANATION, soft_wrap=True)
+    outcome = {True: "as expected", False: "FAILED", None: "not applicable"}
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)
     console.print(f"results: {out}", soft_wrap=True)
 
 
+def _words(name: str) -> str:
+    """Return the name of a class for a reader."""
+    label, _, rest = name.partition(",")
+    return {"nop": "NOP", "pathway": "global pathway", "none": "no label"}.get(label, label) + rest.replace(
+        " ", ", ", 1
+    )
+
+
 def _edits(rows: pl.DataFrame, title: str) -> Table:
     """Return a table of what edits did, one line per edit, that fits eighty columns."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = {"common_share": "common share", "donor_cosine": "donor cosine"}
+    columns = {"common_share": "shared", "donor_cosine": "cosine"}
     columns |= {name: text for name, text in {"kl": "KL", "loss_edited": "loss"}.items() if name in rows.columns}
     if "loss" in rows.columns:
         columns["loss_edited"] = f"loss (unedited: {_number(rows['loss'][0])})"
-    table.add_column("edit", min_width=28)
-    table.add_column("final effect", no_wrap=True)
+    table.add_column("edit", no_wrap=True)
+    table.add_column("effect [95 % interval]", no_wrap=True)
     for name in columns.values():
         table.add_column(name, justify="right")
     for row in rows.iter_rows(named=True):

@@ -30,7 +30,7 @@ def test_a_new_edit_is_in_everything_that_intervene_leaves(finished: Path, tmp_p
     out = tmp_path / "out"
     words = ("--heads", "1:0", "--limit", "2", "--control_images", "2", "--edits", "zero_value,half_value")
     done = run("intervene", "--run", finished, "--out", out, *words).succeeded()
-    assert "sink value halved  " in done.out
+    assert "sink value halved" in done.out
     rows = pl.read_parquet(out / "rows.parquet")
     assert rows["edit"].to_list() == ["zero_value", "half_value"] * 2
     assert rows["method"].to_list() == ["zero ablation", "scaling"] * 2
