@@ -26,7 +26,7 @@ from sinkablate.cli.summary import fit_summary
 from sinkablate.cli.tasks import PROGRAMS, chosen
 from sinkablate.cli.trainer_options import check_options, check_trainer, refused_by_lightning
 from sinkablate.config import build, require
-from sinkablate.distributed.fsdp2 import require_cuttable
+from sinkablate.distributed.fsdp2 import require_shardable
 from sinkablate.errors import UserError
 from sinkablate.files.writing import naming, write_json
 from sinkablate.loggers.csv import MetricsCsv
@@ -214,7 +214,7 @@ class Cli(LightningCLI):
         close_completed(made)
         require_all_tasks(made)
         check_trainer(made, config.trainer)
-        require_cuttable(made, self.model)
+        require_shardable(made, self.model)
         return made
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes; torch's SyncBatchNorm refuses CPUs."""
+"""Batch norm over the batches of all processes, also on CPUs, which torch's SyncBatchNorm does not support."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -6,10 +6,10 @@ from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defi
 
 
 class SyncBatchNorm1d(nn.BatchNorm1d):
-    """As `nn.BatchNorm1d` on the embeddings (N, D) of all processes together, which have equally many each."""
+    """`nn.BatchNorm1d` over the embeddings (N, D) of all processes, each of which must have the same number."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalized embeddings (N, D); the gradient passes through the mean and variance of all processes."""
+        """Normalize embeddings (N, D); gradients flow through the mean and variance over all processes."""
         if not (self.training and distributed.is_available() and distributed.is_initialized()):
             return super().forward(x)
         world = distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""`--trainer.strategy fsdp2`: weights, gradients, optimizer cut over the processes, checkpoints as of one process."""
+"""The strategy `fsdp2`: weights, gradients and optimizer state are sharded across ranks; checkpoints are not."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,10 +19,10 @@ NAME = "fsdp2"
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP2 over all processes; the task cuts itself in `configure_model`.
+    """FSDP2 over all ranks; the task shards its modules in `configure_model`.
 
-    A checkpoint is one file with whole tensors, the same as any other strategy's: it goes on under any number of
-    processes, with this strategy or without.
+    A checkpoint is a single file with full tensors, as with other strategies, so a run can be resumed with any number
+    of ranks and any strategy.
     """
 
     strategy_name = NAME
@@ -32,20 +32,20 @@ class FullySharded(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """The optimizer's state comes from the checkpoint that Lightning has read."""
+        """Whether Lightning restores the optimizer state from the checkpoint it has loaded."""
         return True
 
     def setup_environment(self) -> None:
-        """One group of all processes."""
+        """Set up one data-parallel group of all ranks."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """What the file holds, on every process."""
+        """Load the whole file on every rank."""
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Give each process its part."""
+        """Load full tensors, of which each rank keeps its shard."""
         assert self.lightning_module is not None
         set_model_state_dict(
             self.lightning_module,
@@ -55,23 +55,23 @@ class FullySharded(ModelParallelStrategy):
 
     @torch.no_grad()
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole tensors, numbered as the optimizer does; empty on all processes but the first."""
+        """Return the optimizer state with full tensors on rank 0, and an empty one on other ranks."""
         state = optimizer.state_dict()
         tensors = {
-            number: {name: self._kept(value) for name, value in values.items()}
+            number: {name: self._gathered(value) for name, value in values.items()}
             for number, values in state["state"].items()
         }
         return {**state, "state": tensors} if self.is_global_zero else {}
 
-    def _kept(self, value: Any) -> Any:
+    def _gathered(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        gathered = full(value)  # on every process: it is a joint operation
+        gathered = full(value)  # a collective: every rank must call it
         return gathered.cpu() if self.is_global_zero else None
 
     @torch.no_grad()
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Give each process its part."""
+        """Load full tensors, of which each rank keeps its shard."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [number for group in state["param_groups"] for number in group["params"]]
@@ -90,16 +90,16 @@ def _is_as_large(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
-def require_cuttable(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """See that a task cuts itself where the strategy asks for it.
+def require_shardable(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Refuse the strategy for a task that does not shard its modules.
 
     Raises:
-        UserError: It does not.
+        UserError: The strategy is fsdp2 and the task has no `configure_model`.
     """
     if isinstance(trainer.strategy, FullySharded) and not is_overridden("configure_model", module):
-        raise UserError(f"trainer.strategy={NAME}: {type(module).__name__} cannot be cut over processes; use ddp")
+        raise UserError(f"trainer.strategy={NAME}: {type(module).__name__} cannot be sharded across ranks; use ddp")
 
 
 def register() -> None:
-    """Let Lightning know the name."""
-    StrategyRegistry.register(NAME, FullySharded, description="FSDP2 over all processes", override=True)
+    """Register the strategy's name with Lightning."""
+    StrategyRegistry.register(NAME, FullySharded, description="FSDP2 over all ranks", override=True)

@@ -1,4 +1,4 @@
-"""Cutting a module's parameters over processes (FSDP2), and having them whole again where a copy is looked at."""
+"""Sharding a module's parameters across ranks with FSDP2, and gathering them in a copy for measurements."""
 
 import copy
 from collections.abc import Sequence
@@ -9,30 +9,30 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-_TWIN = "_whole_twin"
+_TEMPLATE = "_unsharded_template"
 
 
 def shard(module: nn.Module, mesh: DeviceMesh, units: Sequence[nn.Module] = ()) -> None:
-    """Cut a module in place; each process keeps a part of every parameter, and gathers a unit while it runs.
+    """Shard a module in place: each rank keeps a part of every parameter and gathers a unit while it runs.
 
     Args:
-        module: The root: its forward pass must go through its call.
-        mesh: One-dimensional, over the processes.
-        units: Submodules that are gathered one at a time, the blocks of a transformer.
+        module: The root module. Its forward pass must be run by calling the module.
+        mesh: One-dimensional mesh of all ranks.
+        units: Submodules whose parameters are gathered one at a time, such as the blocks of a transformer.
     """
-    # in the dictionary and not as an attribute: a submodule would show among the parameters
-    vars(module)[_TWIN] = copy.deepcopy(module).to("meta")
+    # in the dictionary, because a submodule would be registered and add parameters
+    vars(module)[_TEMPLATE] = copy.deepcopy(module).to("meta")
     for unit in (*units, module):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
 
 
 def full(tensor: Tensor) -> Tensor:
-    """All of a tensor; of one that is cut over processes, each of them must ask."""
+    """Return the full tensor. For a sharded tensor this is a collective: every rank must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def like(tensor: Tensor, target: Tensor) -> Tensor:
-    """A tensor that every process has, cut as `target` is."""
+    """Shard a tensor that every rank has in the same way as `target`."""
     if not isinstance(target, DTensor):
         return tensor
     return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
@@ -40,10 +40,10 @@ def like(tensor: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def unshard(module: nn.Module) -> nn.Module:
-    """The module, or of one that is cut over processes a plain copy with all its weights; each of them must ask."""
-    twin: nn.Module | None = vars(module).get(_TWIN)
-    if twin is None:
+    """Return the module, or an unsharded copy of a sharded module. This is a collective: every rank must call it."""
+    template: nn.Module | None = vars(module).get(_TEMPLATE)
+    if template is None:
         return module
-    twin = copy.deepcopy(twin)
-    twin.load_state_dict({name: full(tensor) for name, tensor in module.state_dict().items()}, assign=True)
-    return twin
+    unsharded = copy.deepcopy(template)
+    unsharded.load_state_dict({name: full(tensor) for name, tensor in module.state_dict().items()}, assign=True)
+    return unsharded

@@ -1,1 +1,1 @@
-"""LightningModules."""
+"""LightningModules for classification and LeJEPA, with optimizers and checkpoint checks."""

@@ -1,4 +1,4 @@
-"""Comparing what a checkpoint was made with to what is to be loaded from it, by the keys a user sets."""
+"""Checks that a checkpoint fits the task into which it is loaded, with errors that name the user's keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,14 @@ from sinkablate.errors import UserError
 
 
 def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Stop at the first key whose value differs; what an older version stored knows no newer key.
+    """Refuse a checkpoint if the value of a key differs; keys that the checkpoint does not have are not compared.
+
+    Args:
+        saved: Keys and values of the checkpoint.
+        now: Keys and values of the task.
 
     Raises:
-        UserError: Names the key and both values.
+        UserError: Names the first key that differs, and both values.
     """
     for key, value in now.items():
         if key in saved and saved[key] != value:
@@ -23,15 +27,15 @@ def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any], groups: tuple[str, ...]) -> None:
-    """See that a checkpoint's tensors fit a task and, to train on from it, that it was trained in the same way.
+    """Refuse a checkpoint whose tensors do not fit a task or, when training is resumed, whose settings differ.
 
     Args:
-        module: The task, with its hyper-parameters.
-        checkpoint: What is to be loaded.
-        groups: Groups of the model's keys, beside the backbone's, that decide its tensors.
+        module: The task, with its hyperparameters.
+        checkpoint: The content of the checkpoint.
+        groups: Groups of the model's keys, in addition to the backbone, that determine its tensors.
 
     Raises:
-        UserError: Names the first key, or tensor, that differs.
+        UserError: Names the first key or tensor that differs.
     """
     trains = module._trainer is not None and module._trainer.training
     saved, now = (
@@ -39,19 +43,18 @@ def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any],
         for h in (checkpoint.get("hyper_parameters", {}), module.hparams)
     )
     refuse_another(saved, now)
-    shapes, ours = (
+    saved_shapes, shapes = (
         {k: tuple(v.shape) for k, v in state.items() if isinstance(v, Tensor)}
         for state in (checkpoint["state_dict"], module.state_dict())
     )
-    for name in ours | shapes:
-        if shapes.get(name) != ours.get(name):
-            raise UserError(
-                f"the checkpoint is of another model: {name} has shape {shapes.get(name)} there, {ours.get(name)} here"
-            )
+    for name in shapes | saved_shapes:
+        theirs, own = saved_shapes.get(name), shapes.get(name)
+        if theirs != own:
+            raise UserError(f"the checkpoint is of another model: {name} has shape {theirs} there, {own} here")
 
 
 def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:
-    """What decides the tensors of a model, by the key a user sets."""
+    """Return the user's keys that determine the tensors of a model, with their values."""
     followed = {
         "num_classes": "data.source.num_classes",
         "in_chans": "data.image.in_chans",
@@ -68,9 +71,9 @@ def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str
 
 
 def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training goes on with as it began, by the key a user sets: the optimizer, its schedule, the loss.
+    """Return the user's keys that must not change when training is resumed: optimizer, schedule and loss.
 
-    Their state comes from the checkpoint, so that another value would stand in `config.yaml` and do nothing.
+    Their state is loaded from the checkpoint, so another value would be written to `config.yaml` without any effect.
     """
     groups = {name: value for name, value in hparams.items() if isinstance(value, Mapping) and name != "backbone"}
     return with_current_names(flat(groups, "model."))

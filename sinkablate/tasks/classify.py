@@ -22,16 +22,16 @@ class Classify(ImageTask):
     """Trains a vision transformer to classify images.
 
     Args:
-        backbone: The model and what is changed in it.
+        backbone: The model and the changes made to it.
         optim: Optimizer and schedule.
         loss: Loss and label mixing.
-        ema: Moving average of the weights; validation uses it when it is on.
-        common_mode: Penalty on what attention writes to all tokens alike.
-        compile: Train through `torch.compile`; measurements and checkpoints are those of the plain model.
-        num_classes: Follows data.source.num_classes.
-        in_chans: Follows data.image.in_chans.
-        img_size: Follows data.image.size.
-        seed: Follows seed_everything.
+        ema: Moving average of the weights, which validation uses if it is enabled.
+        common_mode: Penalty on the part of attention's updates that all tokens have in common.
+        compile: Train with `torch.compile`; measurements and checkpoints use the uncompiled model.
+        num_classes: Set from data.source.num_classes.
+        in_chans: Set from data.image.in_chans.
+        img_size: Set from data.image.size.
+        seed: Set from seed_everything.
     """
 
     def __init__(
@@ -68,25 +68,25 @@ class Classify(ImageTask):
             self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
         if self.ema is not None:
-            self.ema.requires_grad_(False)  # DDP would wait for gradients that never come
+            self.ema.requires_grad_(False)  # DDP would wait for gradients of these parameters
         self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
         if compile:
-            self.backbone.compile()  # in place: no parameter changes its name
+            self.backbone.compile()  # in place, so that parameters keep their names
         self.mixup = _mixup(loss, num_classes) if loss.mixes else None
         self.criterion = _criterion(loss)
 
     def parts(self) -> list[nn.Module]:
-        """The model, and its average."""
+        """Return the model and its moving average, if there is one."""
         return [self.backbone, *([self.ema.module] if self.ema is not None else [])]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits (B, num_classes), of the averaged weights where there are any and the module evaluates."""
+        """Return class logits (B, num_classes); in evaluation mode, those of the averaged weights if there are any."""
         model = self.backbone if self.ema is None or self.training else self.ema.module
         logits: Tensor = self.evaluated(model)(images)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Compute and log the loss of a batch."""
         images, targets, _ = batch
         if self.mixup is not None:
             images, targets = self._mix(images, targets, batch_idx)
@@ -100,10 +100,10 @@ class Classify(ImageTask):
         return loss
 
     def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """mixup or cutmix, drawn from (seed, epoch, batch, rank) so that a resumed run mixes alike."""
+        """Apply mixup or cutmix, drawn from (seed, epoch, batch, rank), so that a resumed run mixes in the same way."""
         state = np.random.get_state()  # timm draws from the global generator
-        where = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        np.random.seed(np.random.SeedSequence(where).generate_state(1))
+        entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        np.random.seed(np.random.SeedSequence(entropy).generate_state(1))
         try:
             mixed: tuple[Tensor, Tensor] = self.mixup(images, targets)  # type: ignore[misc]
         finally:
@@ -111,36 +111,37 @@ class Classify(ImageTask):
         return mixed
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Move the average with the step itself, so that no checkpoint falls between the two."""
+        """Update the average together with the step, so that no checkpoint is written between the two."""
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update(self.backbone, step=self.global_step + 1)
 
     def check_data(self, data: Any, processes: int) -> None:
-        """Refuse several views of an image, and a batch that cannot be mixed."""
+        """Refuse multiple views of an image, and batches that cannot be mixed."""
         views = getattr(data, "views", None)
         if views is not None and views.count > 1:
             raise UserError(
-                f"data.views.count={views.count}: task=classify trains on one view of an image; "
-                "data.augment.aug_repeats augments it several times"
+                f"data.views.count={views.count}: task=classify trains on one view of each image; "
+                "use data.augment.aug_repeats for repeated augmentation"
             )
         batch = getattr(data, "batch_size", 0)
         if self.mixup is not None and batch // processes % 2:
             raise UserError(
-                f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs, so each of the "
+                f"data.batch_size={batch}: model.loss.mixup and cutmix mix pairs of images, so each of the "
                 f"{processes} processes needs an even number of images"
             )
 
     def configure_optimizers(self) -> Any:
-        """As every task's."""
+        """Return the optimizer and the schedule."""
         return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model or, to train on from, optimizer, by the first key that differs."""
+        """Refuse a checkpoint of another model or, when training is resumed, with other settings."""
         refuse_another_run(self, checkpoint, ("ema",))
 
 
 def _mixup(loss: LossConfig, num_classes: int) -> Mixup:
+    """Return timm's mixup and cutmix."""
     return Mixup(
         mixup_alpha=loss.mixup,
         cutmix_alpha=loss.cutmix,
@@ -153,7 +154,7 @@ def _mixup(loss: LossConfig, num_classes: int) -> Mixup:
 
 
 def _criterion(loss: LossConfig) -> nn.Module:
-    """timm's choice: mixed labels carry their smoothing themselves."""
+    """Return timm's loss for these settings; mixed labels are already smoothed."""
     if loss.bce_loss:
         return BinaryCrossEntropy(smoothing=0.0 if loss.mixes else loss.smoothing)
     return SoftTargetCrossEntropy() if loss.mixes else nn.CrossEntropyLoss(label_smoothing=loss.smoothing)

@@ -1,4 +1,4 @@
-"""The common-mode penalty: a price on what attention writes to all tokens alike."""
+"""The common-mode penalty on the part of attention's updates that all tokens have in common."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,26 +15,26 @@ from sinkablate.vit.anatomy import blocks_of
 
 
 class CommonModePenalty:
-    """Collects the attention updates of a training pass, after W_O and LayerScale, and takes their common-mode share.
+    """Collects the attention updates of a training pass (after LayerScale) and computes their common-mode share.
 
     Args:
-        backbone: A timm ViT, plain or ours; measured in training mode only.
-        config: Which blocks, and before or after the gate.
+        backbone: A timm ViT with or without a mechanism. Updates are collected in training mode only.
+        config: The penalized blocks, and whether to take the update before the gate.
 
     Raises:
-        UserError: No block is left to penalize, or the blocks are not timm's plain ones.
+        UserError: No block is left to penalize, or the blocks are not timm's plain blocks.
     """
 
     def __init__(self, backbone: nn.Module, config: CommonModeConfig) -> None:
         self.weight = config.weight
         self._updates: list[Tensor] = []
-        self._looked = False
+        self._checked_size = False
         blocks: list[Any] = list(blocks_of(backbone))[config.skip :]
         if not blocks:
             raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize")
         for block in blocks:
             if not isinstance(getattr(block, "ls1", None), nn.Module):
-                raise UserError(f"model.common_mode needs timm's plain blocks, not {type(block).__name__}")
+                raise UserError(f"model.common_mode: {type(block).__name__} is not a plain block of timm")
             gated = isinstance(block.attn, Attention) and block.attn.gate is not None
             if config.before_gate and gated and block.attn.config.gate_position == "output":
                 block.attn.core.register_forward_hook(self._ungated(block))
@@ -46,7 +46,7 @@ class CommonModePenalty:
             self._updates.append(update)
 
     def _ungated(self, block: Any) -> Callable[..., None]:
-        """A hook that carries the heads' output (B, H, N, d) past the gate: through W_O and LayerScale."""
+        """Return a hook that applies W_O and LayerScale to the heads' output (B, H, N, d) before the gate."""
 
         def hook(module: nn.Module, _args: Any, out: Tensor) -> None:
             if module.training:
@@ -55,15 +55,15 @@ class CommonModePenalty:
         return hook
 
     def take(self) -> Tensor:
-        """Mean share over the penalized blocks of the pass just made, scalar; ready for the next pass."""
+        """Return the mean share over the penalized blocks of the last pass, a scalar, and start collecting anew."""
         updates, self._updates[:] = list(self._updates), []
-        if not self._looked:
-            self._looked = True
-            least = min(float(energy(update.detach())) for update in updates)
-            if least < 1e3 * FLOOR:
+        if not self._checked_size:
+            self._checked_size = True
+            smallest = min(float(energy(update.detach())) for update in updates)
+            if smallest < 1e3 * FLOOR:
                 rank_zero_warn(
-                    f"model.common_mode: an attention update has a mean square of {least:.0e}, which the "
-                    f"penalty's constant {FLOOR:.0e} swamps; start LayerScale at 1 "
-                    "(model.backbone.init_values=1)"
+                    f"model.common_mode: an attention update has a mean square of {smallest:.0e}, close to the "
+                    f"constant {FLOOR:.0e} in the penalty, which therefore underestimates the share; initialize "
+                    "LayerScale with 1 (model.backbone.init_values=1)"
                 )
         return torch.stack([common_mode(update.float()) for update in updates]).mean()

@@ -1,4 +1,4 @@
-"""What every task on labeled images does outside of training: evaluate, predict, refuse another model's checkpoint."""
+"""The base class of tasks on labeled images: evaluation, prediction and sharding."""
 
 from abc import abstractmethod
 from typing import Any
@@ -19,15 +19,15 @@ Batch = tuple[Tensor, Tensor, list[str]]
 
 
 class ImageTask(MeanOverGroup):
-    """A task whose `forward` gives class logits (B, num_classes).
+    """A task whose `forward` returns class logits (B, num_classes).
 
     Args:
-        backbone: The model, for its own idea of an image size.
-        num_classes: Classes that are told apart.
-        img_size: Side of the data's images in pixels.
+        backbone: The model's configuration, to check its image size.
+        num_classes: Number of classes.
+        img_size: Side of the images in pixels.
 
     Raises:
-        UserError: The two sizes differ.
+        UserError: The image size of the model differs from that of the data.
     """
 
     def __init__(self, backbone: BackboneConfig, num_classes: int, img_size: int) -> None:
@@ -48,49 +48,49 @@ class ImageTask(MeanOverGroup):
 
     @abstractmethod
     def parts(self) -> list[nn.Module]:
-        """The modules with parameters, each of which is run through its call."""
+        """Return the modules that hold the parameters. Each must be run by calling it, for sharding to work."""
 
     @abstractmethod
     def check_data(self, data: Any, processes: int) -> None:
-        """Refuse data that the task cannot be trained on, as far as its options tell.
+        """Refuse data that the task cannot be trained on, judged by the options of the data module.
 
         Args:
             data: The data module.
-            processes: Number of processes of the training.
+            processes: Number of processes that train together.
 
         Raises:
             UserError: Names the key.
         """
 
     def setup(self, stage: str) -> None:
-        """Check the data before anything is written."""
+        """Check the data before any file is written."""
         if stage == "fit":
             self.check_data(self.trainer.datamodule, self.trainer.world_size)  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
-        """Cut them over the processes where that is how they are trained (`--trainer.strategy fsdp2`)."""
+        """Shard the modules across ranks if the strategy is fsdp2."""
         if self.device_mesh is not None and self.trainer.state.fn == TrainerFn.FITTING:
             for part in self.parts():
                 shard(part, self.device_mesh["data_parallel"], list(getattr(part, "blocks", ())))
 
     def on_validation_start(self) -> None:
-        """Gather what is cut once: processes may have different numbers of batches, and must not wait for another."""
+        """Gather sharded modules once, because ranks may have different numbers of batches and must not wait in one."""
         self._copies = {part: copy.eval() for part in self.parts() if (copy := unshard(part)) is not part}
 
     def on_validation_end(self) -> None:
-        """Let the copies go."""
+        """Release the gathered copies."""
         self._copies = {}
 
     def evaluated(self, part: nn.Module) -> nn.Module:
-        """The module, or its gathered copy during an evaluation."""
+        """Return the module, or its gathered copy during an evaluation."""
         return self._copies.get(part, part)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the validation images."""
+        """Update accuracy and cross-entropy on the validation images."""
         self._evaluate(batch, self.val_metrics, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and cross-entropy on the test images."""
+        """Update accuracy and cross-entropy on the test images."""
         self._evaluate(batch, self.test_metrics, "test")
 
     def _evaluate(self, batch: Batch, metrics: nn.ModuleDict, stage: str) -> None:
@@ -103,6 +103,6 @@ class ImageTask(MeanOverGroup):
             self.log(f"{stage}/{name}", metric, prog_bar=name == "acc1", batch_size=len(images))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Keys, labels and class probabilities (B, num_classes)."""
+        """Return the keys, labels and class probabilities (B, num_classes) of a batch."""
         images, targets, keys = batch
         return {"key": keys, "label": targets, "probability": self(images).float().softmax(dim=-1)}

@@ -1,4 +1,4 @@
-"""Self-supervised training by LeJEPA, with a probe that says on the way what the backbone has learned."""
+"""Self-supervised training with LeJEPA and an online probe."""
 
 from dataclasses import asdict
 from typing import Any
@@ -19,17 +19,17 @@ from sinkablate.vit.backbone import build_backbone
 
 
 class LeJepa(ImageTask):
-    """Trains a vision transformer without labels; an online probe reads its detached features.
+    """Trains a vision transformer without labels, and an online linear probe on its detached features.
 
     Args:
-        backbone: The model and what is changed in it.
+        backbone: The model and the changes made to it.
         lejepa: Objective, projector and probe.
         optim: Optimizer and schedule.
-        compile: Train through `torch.compile`; measurements and checkpoints are those of the plain model.
-        num_classes: Of the probe; follows data.source.num_classes.
-        in_chans: Follows data.image.in_chans.
-        img_size: Follows data.image.size.
-        seed: Follows seed_everything.
+        compile: Train with `torch.compile`; measurements and checkpoints use the uncompiled model.
+        num_classes: Number of classes of the probe; set from data.source.num_classes.
+        in_chans: Set from data.image.in_chans.
+        img_size: Set from data.image.size.
+        seed: Set from seed_everything.
     """
 
     def __init__(
@@ -72,25 +72,25 @@ class LeJepa(ImageTask):
         self.moments: Any = Moments(width)
 
     def parts(self) -> list[nn.Module]:
-        """The model, and its two heads."""
+        """Return the model and its two heads."""
         return [self.backbone, self.projector, self.probe]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits of the probe (B, num_classes)."""
+        """Return class logits of the probe (B, num_classes)."""
         features = self.evaluated(self.backbone)(images)
         logits: Tensor = self.evaluated(self.probe)(features.detach())
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Both terms of the objective on the views (B, V, C, H, W) of a batch, and the probe's loss."""
+        """Compute the objective on the views (B, V, C, H, W) of a batch, plus the loss of the probe."""
         images, targets, _ = batch
         views = images.shape[1]
         features = self.backbone(images.flatten(0, 1))
         z = self.projector(features)
         z = z.to(torch.promote_types(z.dtype, torch.float32))
-        where = f"{self.current_epoch}/{batch_idx}"
+        step = f"{self.current_epoch}/{batch_idx}"
         regular = sigreg(
-            z, directions(self.seed, where, self.config.num_slices, z.shape[-1]), all_ranks=self.config.all_ranks
+            z, directions(self.seed, step, self.config.num_slices, z.shape[-1]), all_ranks=self.config.all_ranks
         )
         same = invariance(z.unflatten(0, (-1, views)))
         probe = F.cross_entropy(self.probe(features.detach()), targets.repeat_interleave(views))
@@ -101,24 +101,26 @@ class LeJepa(ImageTask):
         return probe if self.config.probe_only else loss + probe
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy of the probe, and the moments of the features."""
+        """Update the accuracy of the probe and the moments of the features."""
         super().validation_step(batch, batch_idx)
         self.moments.update(self.evaluated(self.backbone)(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
-        """Effective rank of the features over the whole validation set."""
+        """Log the effective rank of the features over the whole validation set."""
         self.log("val/effective_rank", effective_rank(self.moments.compute()).float())
         self.moments.reset()
 
     def check_data(self, data: Any, processes: int) -> None:
-        """Refuse data without views, and a batch of which the projector's batch norm has no variance."""
+        """Refuse data with fewer than two views per image."""
         views = getattr(data, "views", None)
         if views is None or views.count < 2:
             count = getattr(views, "count", 1)
-            raise UserError(f"data.views.count={count}: task=lejepa compares views of an image and needs at least 2")
+            raise UserError(
+                f"data.views.count={count}: task=lejepa compares views of the same image, and needs at least 2"
+            )
 
     def configure_optimizers(self) -> Any:
-        """The backbone as in every task; projector and probe in groups of their own."""
+        """Return optimizer and schedule, with separate parameter groups for the projector and the probe."""
         config, probe = self.optim_config, self.config
         matrices, vectors = ([p for p in self.projector.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
         groups = [
@@ -129,12 +131,12 @@ class LeJepa(ImageTask):
         return optimizer_and_schedule(self.backbone, config, self.trainer, groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, by the first key that differs."""
+        """Refuse a checkpoint of another model or, when training is resumed, with other settings."""
         refuse_another_run(self, checkpoint, ("lejepa",))
 
 
 class Moments(Metric):
-    """Covariance (D, D) of features over the batches of all ranks, in float64."""
+    """Computes the covariance (D, D) of features over the batches of all ranks, in float64."""
 
     full_state_update = False
 
@@ -145,22 +147,22 @@ class Moments(Metric):
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Add a batch (B, D)."""
+        """Add a batch of features (B, D)."""
         features = features.double()
         self.count += len(features)
         self.total += features.sum(0)
         self.squares += features.mT @ features
 
     def compute(self) -> Tensor:
-        """The covariance."""
+        """Return the covariance (D, D)."""
         mean = self.total / self.count
         return self.squares / self.count - torch.outer(mean, mean)
 
 
 def projector(width: int, config: LeJepaConfig) -> nn.Sequential:
-    """D -> hidden -> hidden -> out with batch norm, of each process or of all, and ReLU between."""
+    """Return the projector D -> proj_hidden_dim -> proj_hidden_dim -> proj_dim, with batch norm and ReLU in between."""
     norm = SyncBatchNorm1d if config.all_ranks else nn.BatchNorm1d
     layers: list[nn.Module] = []
-    for before in (width, config.proj_hidden_dim):
-        layers += [nn.Linear(before, config.proj_hidden_dim), norm(config.proj_hidden_dim), nn.ReLU()]
+    for in_features in (width, config.proj_hidden_dim):
+        layers += [nn.Linear(in_features, config.proj_hidden_dim), norm(config.proj_hidden_dim), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(config.proj_hidden_dim, config.proj_dim))

@@ -1,4 +1,4 @@
-"""Optimizer, parameter groups and schedule: timm's optimizers, with the sinks' parameters kept from weight decay."""
+"""timm's optimizers, parameter groups, and a schedule with linear warm-up and cosine decay."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Groups with and without weight decay, by depth where the learning rate decays with it.
+    """Return parameter groups with and without weight decay, one pair per block if `layer_decay` is set.
 
     Weight decay is not applied to one-dimensional parameters (norms, biases, LayerScale), to those that timm exempts
     (positions, CLS, registers), and to the parameters of scores and sinks.
@@ -32,7 +32,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
         groups: list[dict[str, Any]] = param_groups_layer_decay(
             model, config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
         )
-        for group in groups:  # our schedule multiplies each group's own lr; timm's scheduler would read lr_scale
+        for group in groups:  # the schedule multiplies the lr of each group; only timm's schedulers use lr_scale
             group["lr"] = config.lr * group["lr_scale"]
         return groups
     return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
@@ -41,13 +41,13 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
 def make_optimizer(
     model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *, fused: bool = True
 ) -> Optimizer:
-    """timm's optimizer of that name over `parameter_groups`.
+    """Create timm's optimizer for `parameter_groups`.
 
     Args:
-        model: What it trains.
-        config: Name and numbers.
-        more: Groups of other parameters.
-        fused: Use torch's fused kernel where it has one; Lightning refuses to clip gradients for it under AMP.
+        model: The model to train.
+        config: Name and settings of the optimizer.
+        more: Groups of further parameters.
+        fused: Use torch's fused kernel if there is one. Lightning cannot clip gradients with it under AMP.
 
     Raises:
         UserError: timm has no such optimizer.
@@ -68,7 +68,7 @@ def make_optimizer(
 
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
-    """Learning rate over its peak: linear from 1/warmup to 1, then half a cosine to `floor` at the last step."""
+    """Return the learning rate relative to its peak: linear from 1/warmup to 1, then a half cosine to `floor`."""
     if step < warmup:
         return (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - 1 - warmup))
@@ -76,18 +76,18 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
 
 
 def total_steps(trainer: L.Trainer) -> int:
-    """Optimizer steps of a whole training.
+    """Return the number of optimizer steps of the whole training.
 
-    Counted from the loader's length. Lightning's `estimated_stepping_batches` would start the loader, and that before
-    a resumed run knows where it stands: the run would go on from the first batch.
+    The number is computed from the length of the loader. Lightning's `estimated_stepping_batches` would start the
+    loader before a resumed run has restored its position, and the run would resume from the first batch.
 
     Raises:
-        UserError: The training has no end, or no step, or an epoch ends before its first validation.
+        UserError: Training has no end or no step, or an epoch ends before the first validation.
     """
     length = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
-    interval = getattr(trainer, "val_check_interval", None)  # there is none where it is a time
+    interval = getattr(trainer, "val_check_interval", None)  # missing if the interval is a time
     if (
         isinstance(interval, int)
         and interval > batches
@@ -96,12 +96,12 @@ def total_steps(trainer: L.Trainer) -> int:
     ):
         raise UserError(
             f"trainer.val_check_interval={interval} exceeds the {batches} batches of an epoch; "
-            "trainer.check_val_every_n_epoch=null counts batches over epochs"
+            "with trainer.check_val_every_n_epoch=null, batches are counted across epochs"
         )
     if trainer.max_epochs in (None, -1):
         steps = trainer.max_steps
         if steps == -1:
-            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the learning rate falls toward the end")
+            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the schedule must know the last step")
         return steps
     epochs = trainer.max_epochs or 0
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
@@ -115,7 +115,7 @@ def total_steps(trainer: L.Trainer) -> int:
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
-    """Warm-up and cosine over `total_steps` optimizer steps.
+    """Create the schedule with warm-up and cosine decay over `total_steps` optimizer steps.
 
     Raises:
         UserError: The warm-up is longer than the training.
@@ -130,13 +130,13 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
 def optimizer_and_schedule(
     model: nn.Module, config: OptimConfig, trainer: L.Trainer, more: Sequence[dict[str, Any]] = ()
 ) -> Any:
-    """What a task's `configure_optimizers` returns: timm's optimizer, and a schedule that moves every step.
+    """Return the optimizer and a per-step schedule, in the form that `configure_optimizers` returns.
 
     Args:
         model: The backbone.
         config: Optimizer and schedule.
-        trainer: For the number of steps.
-        more: Groups of parameters beside the backbone's.
+        trainer: Determines the number of steps.
+        more: Groups of parameters in addition to the backbone's.
     """
     optimizer = make_optimizer(model, config, more, fused=not trainer.precision.endswith("-mixed"))
     schedule = make_schedule(optimizer, config, total_steps(trainer))

@@ -1,4 +1,4 @@
-"""SIGReg (arXiv 2511.08544): how far embeddings are from a standard normal, along random directions.
+"""SIGReg (arXiv 2511.08544): the distance of embeddings from a standard normal distribution along random directions.
 
 Axis letters: N embeddings, K their width, A directions, T points of the characteristic function.
 """
@@ -10,32 +10,32 @@ from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defi
 from sinkablate.vit.init import generator
 
 POINTS, LAST = 17, 3.0
-"""The characteristic functions are compared on so many points of [0, 3]."""
+"""Number of points in [0, LAST] at which the characteristic functions are compared, and the last point."""
 
 
 def quadrature(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """t (T,), trapezoid weights doubled by symmetry (T,), and phi(t) = exp(-t^2 / 2) (T,)."""
+    """Return t (T,), trapezoid weights doubled by symmetry (T,), and phi(t) = exp(-t^2 / 2) (T,)."""
     t = torch.linspace(0, LAST, POINTS, device=like.device, dtype=like.dtype)
     w = torch.full_like(t, 2 * LAST / (POINTS - 1))
     w[[0, -1]] /= 2
     return t, w, torch.exp(-t.square() / 2)
 
 
-def directions(seed: int, where: str, count: int, width: int) -> Tensor:
-    """Random unit directions (K, A), a function of seed and place in the training: the same on every rank."""
-    drawn = torch.randn(width, count, generator=generator(seed, f"sigreg {where}"))
-    return drawn / drawn.norm(dim=0)
+def directions(seed: int, step: str, count: int, width: int) -> Tensor:
+    """Draw random unit directions (K, A) that depend on the seed and the step only, so all ranks have the same ones."""
+    normal = torch.randn(width, count, generator=generator(seed, f"sigreg {step}"))
+    return normal / normal.norm(dim=0)
 
 
 def sigreg(z: Tensor, a: Tensor, *, all_ranks: bool = False) -> Tensor:
-    """N sum_t w_t phi(t) [(mean_n cos(t a.z_n) - phi(t))^2 + (mean_n sin(t a.z_n))^2], mean over directions, scalar.
+    """Return N sum_t w_t phi(t) [(mean_n cos(t a.z_n) - phi(t))^2 + (mean_n sin(t a.z_n))^2], averaged over directions.
 
-    1.0525 for independent standard normal embeddings, .40205 N for embeddings that are all zero.
+    The expected value is 1.0525 for independent standard normal embeddings and .40205 N for embeddings that are zero.
 
     Args:
-        z: Embeddings (N, K), in fp32.
+        z: Embeddings (N, K) in fp32.
         a: Unit directions (K, A).
-        all_ranks: Average over the embeddings of all processes, N being all of them.
+        all_ranks: Average over the embeddings of all processes; N is then their total number.
     """
     t, w, phi = quadrature(z)
     angles = (z @ a.to(z))[..., None] * t
@@ -49,12 +49,15 @@ def sigreg(z: Tensor, a: Tensor, *, all_ranks: bool = False) -> Tensor:
 
 
 def invariance(z: Tensor) -> Tensor:
-    """mean((mean_v z - z)^2) of views (B, V, K), scalar."""
+    """Return mean((mean_v z - z)^2) of the embeddings of views (B, V, K), a scalar."""
     return (z.mean(1, keepdim=True) - z).square().mean()
 
 
 def effective_rank(covariance: Tensor) -> Tensor:
-    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007), scalar; from a covariance (D, D)."""
+    """Return the effective rank (Roy and Vetterli 2007) of a covariance (D, D).
+
+    It is the exponential of the entropy of the singular values, divided by their sum.
+    """
     sigma = torch.linalg.eigvalsh(covariance).clamp_min(0).sqrt()
     p = sigma / sigma.sum()
     return torch.exp(-torch.special.xlogy(p, p).sum())

@@ -1,1 +1,1 @@
-"""timm's vision transformers and what is changed in them."""
+"""timm's vision transformers with registers and attention mechanisms."""

@@ -1,6 +1,6 @@
-"""Where a model keeps its blocks, and a block its attention: the one place that knows the families.
+"""Locations of blocks, attention and norms in the vision transformers of timm and of Hugging Face's transformers.
 
-timm's vision transformers and those of Hugging Face's transformers differ in the names of the same pieces.
+The families use different names for the same parts; this is the only module that knows them.
 """
 
 from collections.abc import Sequence
@@ -25,36 +25,36 @@ _NUM_HEADS = ("num_heads", "num_attention_heads")
 
 @dataclass(frozen=True)
 class BlockParts:
-    """The pieces of one pre-norm block, x + gamma * attn(norm1(x)) and then the MLP behind `norm2`."""
+    """The parts of a pre-norm block: x + gamma * attn(norm1(x)), followed by the MLP after `norm2`."""
 
     block: nn.Module
     attn: nn.Module
-    """Its output is the attention update before LayerScale, (B, N, D), or the first of a tuple."""
+    """The attention, whose output, or its first element, is the update before LayerScale (B, N, D)."""
     proj: nn.Linear
-    """W_O, (D, H d)."""
+    """The output map W_O (D, H d)."""
     gamma: Tensor | None
-    """LayerScale (D,), None where there is none."""
+    """LayerScale (D,), or None."""
     norm1: nn.Module
     norm2: nn.Module
-    """Its input is the residual stream after the attention update."""
+    """The norm before the MLP, whose input is the residual stream after the attention update."""
     gate: nn.Module | None
-    """Linear map to gate logits, where the attention has one."""
+    """The linear map to gate logits, or None."""
     num_heads: int
     pathway: nn.Module | None = None
-    """Writes a second update (B, N, D) beside attention's, where the block has one."""
+    """The module that adds a second update (B, N, D) to attention's, or None."""
 
 
 def backbone_of(task: nn.Module) -> nn.Module | None:
-    """What a task offers to diagnostics, its original, uncompiled model; None if it has none."""
-    found = getattr(task, "backbone", None)
-    return found if isinstance(found, nn.Module) else None
+    """Return the model of a task that diagnostics measure, without compilation; None if there is none."""
+    backbone = getattr(task, "backbone", None)
+    return backbone if isinstance(backbone, nn.Module) else None
 
 
 def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
-    """The transformer blocks, first to last.
+    """Return the transformer blocks, from first to last.
 
     Raises:
-        UserError: The model has no list of them where one is looked for.
+        UserError: The model has no list of blocks under any of the known names.
     """
     blocks = _first(model, _BLOCKS)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or len(blocks) == 0:
@@ -63,7 +63,7 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
 
 
 def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
-    """Return the numbers of the named blocks, rising; negative numbers count from the last block, None means all.
+    """Return block numbers in ascending order; negative numbers count from the last block, None means all.
 
     Raises:
         UserError: The list is empty, or a block is outside the model.
@@ -80,21 +80,21 @@ def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
 
 
 def block_parts(model: nn.Module, index: int) -> BlockParts:
-    """Pieces of block `index`.
+    """Return the parts of block `index`.
 
     Raises:
-        UserError: The block is of a family that cannot be measured; the message names it.
+        UserError: The block belongs to a family that cannot be measured; the message names it.
     """
     block = blocks_of(model)[index]
     family = f"{type(model).__name__} ({type(block).__name__})"
     attn, norm1, norm2 = (_first(block, names) for names in (_ATTENTION, _NORM1, _NORM2))
     proj, num_heads = _first(attn, _PROJECTION), _first(attn, _NUM_HEADS)
     if not isinstance(proj, nn.Linear) or norm1 is None or norm2 is None or num_heads is None:
-        raise UserError(f"{family} cannot be measured: block {index} is not attention and MLP in sequence")
+        raise UserError(f"{family} cannot be measured: block {index} is not attention followed by an MLP")
     if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
         raise UserError(
-            f"{family} cannot be measured: a norm between the heads and W_O mixes them, "
-            "so that no head has an update of its own"
+            f"{family} cannot be measured: a norm between the heads and W_O mixes the heads, "
+            "so the update of a single head is not defined"
         )
     return BlockParts(
         block=block,
@@ -110,20 +110,21 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """The tokens (B, N, D) that a model makes of images (B, C, H, W), before any pooling."""
-    of_timm: Any = getattr(model, "forward_features", None)
-    found: Tensor = model(pixel_values=images).last_hidden_state if of_timm is None else of_timm(images)
-    return found
+    """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling."""
+    forward_features: Any = getattr(model, "forward_features", None)  # Hugging Face's models have none
+    if forward_features is None:
+        return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
+    return forward_features(images)  # type: ignore[no-any-return]
 
 
 def final_norm(model: nn.Module) -> nn.Module:
-    """The norm behind the last block, that of the pooled tokens where there is no other; Identity for a toy."""
+    """Return the norm after the last block, or else that of the pooled tokens; Identity for a toy."""
     norms = (_first(model, (name,)) for name in _FINAL_NORM)
     return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
 
 
 def classify(model: nn.Module, last: Tensor) -> Tensor | None:
-    """Class logits (B, K) of the last block's output (B, N, D); None where the model has no classifier."""
+    """Return the class logits (B, K) of the last block's output (B, N, D); None if the model has no classifier."""
     head: Any = getattr(model, "forward_head", None)
     if head is None or not getattr(model, "num_classes", 0):
         return None
@@ -132,9 +133,10 @@ def classify(model: nn.Module, last: Tensor) -> Tensor | None:
 
 
 def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor] | None:
-    """Weights of the query and key maps of every head, (H, d, D) each, the gain of the norm before them folded in.
+    """Return the weights of the query and key maps of every head, (H, d, D) each, multiplied by the gain of `norm1`.
 
-    None where logits are not this bilinear form of normed tokens: query-key norms, rotary positions, other layouts.
+    Returns None if the logits are not a bilinear form of normalized tokens with these weights, as with query-key norms,
+    rotary positions or other layouts.
     """
     attn: Any = parts.attn
     gain = getattr(parts.norm1, "weight", None)
@@ -154,10 +156,10 @@ def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def sharpen(model: nn.Module, factor: float) -> None:
-    """Multiply the logits of every head of every block by a factor, through the query maps, in place.
+    """Multiply the logits of every head of every block by a factor, by scaling the query maps in place.
 
     Raises:
-        UserError: Queries are made in a way that is not known.
+        UserError: The model computes its queries in an unknown way.
     """
     for index in range(len(blocks_of(model))):
         attn: Any = block_parts(model, index).attn
@@ -171,20 +173,20 @@ def sharpen(model: nn.Module, factor: float) -> None:
         elif isinstance(_first(attn, _QUERY), nn.Linear):
             queries = [_first(attn, _QUERY).weight, _first(attn, _QUERY).bias]
         else:
-            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): its queries cannot be scaled")
+            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): the query map cannot be scaled")
         if queries[0] is None:
-            raise UserError(f"{type(model).__name__}: its query norm has no gain, so that queries cannot be scaled")
+            raise UserError(f"{type(model).__name__}: the query norm has no gain, so queries cannot be scaled")
         for tensor in queries:
             if tensor is not None:
                 tensor.mul_(factor)
 
 
 def _first(owner: Any, paths: Sequence[str]) -> Any:
-    """The first of some dotted attributes that an object has; None where it has none."""
+    """Return the first of several dotted attributes that an object has and that is not None; else None."""
     for path in paths:
-        found = owner
+        value = owner
         for name in path.split("."):
-            found = getattr(found, name, None)
-        if found is not None:
-            return found
+            value = getattr(value, name, None)
+        if value is not None:
+            return value
     return None

@@ -145,7 +145,7 @@ def test_eager_attention_is_refused_by_name() -> None:
     [
         ("Swin", {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2}, "SwinModel"),
         ("ConvNext", {"hidden_sizes": [8, 8], "depths": [1, 1], "num_stages": 2}, "ConvNextModel"),
-        ("ViTMAE", {}, "ViTMAEModel does not say where its tokens are"),
+        ("ViTMAE", {}, "ViTMAEModel cannot be measured, because the positions"),
     ],
 )
 def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields: dict[str, Any], says: str) -> None:
