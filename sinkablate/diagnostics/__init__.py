@@ -1,1 +1,1 @@
-"""What attention sinks compute: tap, quantities, rules, summaries."""
+"""Measure what attention sinks compute: the tap, the quantities, the rules, and the tables made from them."""

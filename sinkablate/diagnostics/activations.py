@@ -1,4 +1,7 @@
-"""How hard a block's tensors are to quantize: range, tails, massive activations. Axis letters as in `view.py`."""
+"""Range, tails and massive activations of a block's tensors, which make them hard to quantize.
+
+Axis letters as in `view.py`.
+"""
 
 import torch
 from torch import Tensor
@@ -12,27 +15,27 @@ MASSIVE_RATIO = 1000.0
 
 
 def max_abs(x: Tensor) -> Tensor:
-    """Largest |x| of each image, (B, N, D) -> (B,)."""
+    """Return the largest |x| of each image, (B, N, D) -> (B,)."""
     return x.abs().amax((-2, -1))
 
 
 def kurtosis(x: Tensor) -> Tensor:
-    """Kurtosis over the channels of every token, averaged over tokens, (B, N, D) -> (B,).
+    """Return the kurtosis over the channels of every token, averaged over tokens, (B, N, D) -> (B,).
 
-    E[(x - mean)^4] / E[(x - mean)^2]^2, 3 for normally distributed channels, D for a single large one; a token of
-    constant channels makes it NaN.
+    E[(x - mean)^4] / E[(x - mean)^2]^2: 3 for normally distributed channels, D for a single large one, and NaN if the
+    channels of any token are constant.
     """
     squares = (x - x.mean(-1, keepdim=True)).square()
     return divide(squares.square().mean(-1), squares.mean(-1).square()).mean(-1)
 
 
 def massive_activations(x: Tensor) -> Tensor:
-    """Number of entries with |x| > `MASSIVE_MIN` and > `MASSIVE_RATIO` times the image's median |x|, (B, N, D) -> (B,).
+    """Count the entries with |x| > `MASSIVE_MIN` and > `MASSIVE_RATIO` times the image's median |x|, (B, N, D) -> (B,).
 
-    The median is taken only of images that reach the first limit at all.
+    The median is computed only for images that exceed the first limit.
     """
-    found = x.new_zeros(len(x))
+    counts = x.new_zeros(len(x))
     for image in torch.nonzero(max_abs(x) > MASSIVE_MIN).flatten().tolist():
         size = x[image].abs()
-        found[image] = (size > max(MASSIVE_MIN, MASSIVE_RATIO * float(size.median()))).sum()
-    return found
+        counts[image] = (size > max(MASSIVE_MIN, MASSIVE_RATIO * float(size.median()))).sum()
+    return counts

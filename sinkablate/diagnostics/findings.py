@@ -1,4 +1,4 @@
-"""What a set of records says about a model, as plain numbers: the content of `summary.json`."""
+"""The findings of a diagnosis as plain values: the content of `summary.json`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,13 +25,13 @@ TOKEN_WORDS = {
 
 
 def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
-    """Counts by label and token type for every rule, group events, the handoff.
+    """Return the headline, counts by label and token type for every rule, group events and the handoff.
 
-    Counts are per image, summed over heads and over blocks >= 1; block 0 stands apart under `first_block`.
+    Counts are per image, summed over heads and over blocks >= 1; block 0 is counted separately under `first_block`.
 
     Args:
-        records: What was measured.
-        thresholds: Of the rules.
+        records: The measurements.
+        thresholds: Thresholds of the rules.
         blocks: Numbers of the measured blocks.
     """
     labels = label_all(records, thresholds)
@@ -90,15 +90,16 @@ def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[in
 
 
 def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
-    """Events, labels and the token types of their sinks, for every rule: `counts` of blocks >= 1, `first_block` of 0.
+    """Count events, labels and the token types of their sinks for every rule.
 
     Args:
-        records: What was measured.
-        thresholds: Of the rules.
+        records: The measurements.
+        thresholds: Thresholds of the rules.
         blocks: Numbers of the measured blocks.
 
     Returns:
-        Per image, summed over heads and blocks; `first_block` is empty where block 0 was not measured.
+        `counts` of blocks >= 1 and `first_block` of block 0, per image and summed over heads and blocks;
+        `first_block` is empty if block 0 was not measured.
     """
     labels = label_all(records, thresholds)
     worthy = qualified_all(labels, records, thresholds)
@@ -118,12 +119,12 @@ def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int
 
 
 def _per_image(hit: Mask) -> float:
-    """Hits (n, L, H) summed over blocks and heads, averaged over images."""
+    """Sum hits (n, L, H) over blocks and heads, and average over images."""
     return float(hit.sum(axis=(1, 2)).mean())
 
 
 def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict[str, Any]:
-    """Events and labels per image, and the token type of each label's dominant column."""
+    """Return events and labels per image, and the token type of each label's dominant column."""
     kinds = records.heads["sink_type"][:, where]
     return {
         "events": _per_image(is_event(labels)),
@@ -137,15 +138,15 @@ def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict
 
 
 def _constancy_of(labels: Labels, records: Records, where: Mask) -> float | None:
-    """Median payload constancy of the heads whose most frequent `causal` verdict is broadcast; None without any."""
+    """Return the median payload constancy of heads whose most frequent label is broadcast; None without such heads."""
     counts = np.stack([(labels == label).sum(axis=0) for label in VERDICTS])
     chosen = (counts.sum(axis=0) > 0) & (counts.argmax(axis=0) == 1)
-    found = constancy(records)[where][chosen]
-    return float(np.nanmedian(found)) if found.size else None
+    values = constancy(records)[where][chosen]
+    return float(np.nanmedian(values)) if values.size else None
 
 
 def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:
-    """The first block >= 1 where patches hold the largest share: of events, of mass, of mass per token; None: never."""
+    """Find the first block >= 1 where patches have the largest share of events, of mass, and of mass per token."""
     layout = records.layout
     counts = {
         TokenType.CLS: layout.num_cls,
@@ -166,7 +167,7 @@ def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> 
 
 
 def _first_led(shares: dict[TokenType, Any], blocks: list[int]) -> int | None:
-    """The first block >= 1 in which patches exceed every other type."""
+    """Return the first block >= 1 in which patches exceed every other type; None if there is none."""
     patch = shares[TokenType.PATCH]
     led = np.all([patch > share for kind, share in shares.items() if kind != TokenType.PATCH] or [patch > 0], axis=0)
     return next((block for block, patches in zip(blocks, led, strict=True) if patches and block > 0), None)

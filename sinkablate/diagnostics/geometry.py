@@ -1,4 +1,4 @@
-"""Query-key geometry: what a head's weights alone say about where it can look."""
+"""Query-key geometry: how strongly a head's weights alone favor one direction of attention."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from sinkablate.vit.anatomy import block_parts, query_key_maps
 
 
 def query_key_spectrum(query: Tensor, key: Tensor) -> Tensor:
-    """Singular values of W_Q^T W_K of every head, largest first, (H, d, D), (H, d, D) -> (H, d).
+    """Return the singular values of W_Q^T W_K of every head, largest first, (H, d, D), (H, d, D) -> (H, d).
 
     The D x D product has rank d at most: with W_Q^T = Q_1 R_1 and W_K^T = Q_2 R_2 its singular values are those of
     R_1 R_2^T, a d x d problem. Computed in float64.
@@ -18,9 +18,9 @@ def query_key_spectrum(query: Tensor, key: Tensor) -> Tensor:
 
 
 def spectral_spikes(model: nn.Module, blocks: list[int]) -> tuple[Tensor, Tensor]:
-    """Largest singular value of each head's query-key map, and its ratio to the mean one, (L, H) float64 each.
+    """Return the largest singular value of each head's query-key map, and its ratio to the mean, (L, H) float64 each.
 
-    The gain of the norm before the maps is folded in. NaN where logits are not a bilinear form of normed tokens
+    The gain of the norm before the maps is folded in. NaN if logits are not a bilinear form of the normed tokens
     (query-key norms, rotary positions).
     """
     largest, spike = [], []

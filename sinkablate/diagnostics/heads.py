@@ -1,10 +1,10 @@
 """Every quantity of one block per image and head, in one pass over its attention weights.
 
-Names and definitions are those of the table in the documentation; axis letters as in `view.py`. What is undefined is
-NaN: one token alone, zero denominators, an update of zero, no routed query.
+Names and definitions are those of the table in the documentation; axis letters as in `view.py`. Undefined values are
+NaN: a single token, a zero denominator, an update of zero, no routed query.
 
 Plain names describe the update before an output gate (G1), `gated_*` the one after it. A value gate (G2) is part of
-the values, so plain names contain it and `raw_*` are those of the values before it.
+the values, so plain names include its effect, and `raw_*` describe the values before it.
 """
 
 from dataclasses import dataclass
@@ -19,24 +19,24 @@ from sinkablate.diagnostics.updates import correlation, over_others, stable_rank
 from sinkablate.diagnostics.view import BlockView, chunks, head_factor
 
 GATED = ("stable_rank", "routed_stable_rank", "update_norm", "rel_update", "quiet_frac")
-"""Quantities of the update that an output gate changes, stored again as `gated_*`."""
+"""Quantities of the update that an output gate changes; after the gate, they are stored as `gated_*`."""
 
 
 @dataclass(frozen=True)
 class BlockMeasures:
-    """What was measured on one block and batch, in the view's dtype."""
+    """Measurements of one block on one batch, in the dtype of the view."""
 
     heads: dict[str, Tensor]
     """Quantity name -> (B, H); `sink_idx` and `sink_type` are int64."""
     mass: dict[str, Tensor]
     """Token type -> share of the block's attention mass it receives, (B,)."""
     payload: Tensor
-    """R v_s, what the sink hands out in d coordinates that keep norms and angles of u_s, (B, H, d)."""
+    """R v_s: u_s in d coordinates that preserve its norms and angles, (B, H, d)."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some images and heads of a block: what the quantities of values and updates read."""
+    """A slice of images and heads of one block, with everything that the quantities of values and updates need."""
 
     weights: Tensor
     """A (b, h, N, M), signed."""
@@ -56,7 +56,7 @@ class _Chunk:
     quiet_max: float
 
     def norms(self, x: Tensor) -> Tensor:
-        """||W x|| of every row: (b, h, n, d) -> (b, h, n)."""
+        """Return ||W x|| for every row, (b, h, n, d) -> (b, h, n)."""
         norms: Tensor = torch.linalg.vector_norm(_project(x, self.factor), dim=-1)
         return norms
 
@@ -65,13 +65,13 @@ class _Chunk:
 def measure(
     view: BlockView, thresholds: ThresholdConfig, budget: int | None = None, factor: Tensor | None = None
 ) -> BlockMeasures:
-    """Measure one block.
+    """Compute every quantity of one block.
 
     Args:
-        view: The block's attention on one batch.
-        thresholds: What counts as routed, quiet, a group.
-        budget: Bytes of one chunk's weight matrices, see `chunks`; it changes speed and memory, no number.
-        factor: `head_factor(view.out_map)` where it is at hand.
+        view: The attention of the block on one batch.
+        thresholds: Thresholds for routed and quiet queries and for groups of columns.
+        budget: Bytes of one chunk's weight matrices, see `chunks`; changes speed and memory, not the results.
+        factor: `head_factor(view.out_map)`, if it has been computed before.
     """
     factor = head_factor(view.out_map) if factor is None else factor
     residual_norm = torch.linalg.vector_norm(view.residual, dim=-1).mean(-1, keepdim=True)
@@ -108,30 +108,30 @@ def measure(
 
 
 def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:
-    """R v_s (B, H, d): u_s = W v_s up to a rotation that is the same for every image.
+    """Return R v_s (B, H, d), which is u_s = W v_s up to a rotation that is the same for every image.
 
     Args:
         view: The block.
         sink_idx: Dominant column, (B, H).
-        factor: `head_factor(view.out_map)` where it is at hand.
+        factor: `head_factor(view.out_map)`, if it has been computed before.
     """
     factor = head_factor(view.out_map) if factor is None else factor
     return _project(_rows_at(view.v, sink_idx), factor).squeeze(-2)
 
 
 def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
-    """||mean u_s||^2 / mean ||u_s||^2 over images, (...): one for a constant, content-free payload.
+    """Return ||mean u_s||^2 / mean ||u_s||^2 over images, (...): one for a constant, content-free payload.
 
     Args:
         total: Sum of the payloads of all images, (..., d).
         squares: Sum of their squared norms, (...).
-        images: How many there are.
+        images: Number of images.
     """
     return divide(total.square().sum(-1) / images, squares)
 
 
 def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
-    """Quantities of the values, of the update, and of the gate where there is one, (b, h) each."""
+    """Return the quantities of the values, of the update and, if there is one, of the gate, (b, h) each."""
     sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.output
     sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
     value_norm = norms[..., : chunk.num_tokens].mean(-1)
@@ -154,7 +154,7 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     if chunk.gate is None:
         return quantities
     quantities["gate_open"] = chunk.gate.mean((-2, -1))
-    if gates_values:  # a gate of values, not of queries: nothing to correlate with where queries look
+    if gates_values:  # values are gated, not queries: openness cannot be correlated with routing
         return quantities | _before_value_gate(chunk)
     quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
     gated = of_update(chunk.gate * output)
@@ -164,10 +164,10 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
 
 
 def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
-    """mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||u_j||, (b, h); NaN when no query is routed.
+    """Return mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||u_j||, (b, h); NaN if no query is routed.
 
-    What the sink still hands out after the gate, relative to an ordinary value before any gate: a nearly closed gate
-    on a sink of normal norm reads as small.
+    This compares what passes the gate from the sink with an ordinary value before any gate, so a nearly closed gate on
+    a sink of normal norm gives a small ratio.
 
     Args:
         handed: ||W (g_i * v_s)|| of every query, (b, h, N).
@@ -178,7 +178,7 @@ def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
 
 
 def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:
-    """`raw_*` quantities of a value gate (G2), from the values before it, (b, h) each; none without `raw_v`."""
+    """Return the `raw_*` quantities, of the values before a value gate (G2), (b, h) each; empty without `raw_v`."""
     if chunk.raw_v is None:
         return {}
     v, sink = chunk.raw_v, chunk.routing.sink
@@ -192,17 +192,17 @@ def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:
 
 
 def _project(x: Tensor, factor: Tensor) -> Tensor:
-    """R x for every row x: (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
+    """Return R x for every row x, (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
     return x @ factor.mT
 
 
 def _at_sink(per_token: Tensor, sink: Tensor) -> Tensor:
-    """Numbers of tokens (B, N) at each head's column s (B, H), (B, H); NaN where s is no token."""
+    """Select from numbers of tokens (B, N) the one at each head's column s (B, H); NaN if s is not a token."""
     num_tokens = per_token.shape[1]
-    found = per_token.gather(1, sink.clamp_max(num_tokens - 1))
-    return found.masked_fill(sink >= num_tokens, torch.nan)
+    selected = per_token.gather(1, sink.clamp_max(num_tokens - 1))
+    return selected.masked_fill(sink >= num_tokens, torch.nan)
 
 
 def _rows_at(v: Tensor, index: Tensor) -> Tensor:
-    """v_s (b, h, 1, d) of each head's column s (b, h)."""
+    """Select v_s (b, h, 1, d) at each head's column s (b, h)."""
     return v.gather(-2, index[..., None, None].expand(*index.shape, 1, v.shape[-1]))

@@ -1,4 +1,4 @@
-"""Sizes of tokens, and the attention they receive, by token type. Axis letters as in `view.py`."""
+"""Norms of tokens and the attention they receive, by token type. Axis letters as in `view.py`."""
 
 from itertools import accumulate
 from math import nan
@@ -11,10 +11,10 @@ from sinkablate.vit.tokens import TokenLayout, TokenType
 
 
 def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, ...] = ()) -> dict[str, Tensor]:
-    """Share of a block's attention mass that each token type receives, (B,) each; NaN for types that do not occur.
+    """Return the share of a block's attention mass that each token type receives, (B,) each; NaN for absent types.
 
-    Mean over heads and queries. The shares add to one, except under clipping and with dead rows, which give part to
-    nobody.
+    The mean is over heads and queries. The shares sum to one, except with clipping or dead rows, which leave part of
+    the mass unassigned.
 
     Args:
         columns: Mean event weight of each column (`routing.py`), (B, H, M).
@@ -35,22 +35,22 @@ def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, .
 
 
 def token_norms(x: Tensor) -> Tensor:
-    """L2 norm of every token, (B, N, D) -> (B, N)."""
+    """Return the L2 norm of every token, (B, N, D) -> (B, N)."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return norms
 
 
 def outliers(norms: Tensor, outlier_sd: float, absolute: float | None = None) -> Tensor:
-    """Which tokens have an outlier norm, (B, N) -> (B, N) bool.
+    """Mark tokens whose norm is an outlier, (B, N) -> (B, N) bool.
 
     The limit is the mean plus `outlier_sd` standard deviations (population) over all tokens of the same image,
-    whatever their type: a verdict on one image does not depend on the batch it came in. Among fewer than
-    `outlier_sd`^2 + 2 tokens none can be that far out.
+    whatever their type, so the result for an image does not depend on its batch. Among fewer than `outlier_sd`^2 + 2
+    tokens, none can exceed this limit.
 
     Args:
         norms: Token norms of one block's output.
-        outlier_sd: Standard deviations above the mean.
-        absolute: A fixed limit instead, 150 in the registers paper.
+        outlier_sd: Number of standard deviations above the mean.
+        absolute: A fixed limit instead, such as 150 in the registers paper.
     """
     if absolute is not None:
         return norms > absolute
@@ -60,17 +60,18 @@ def outliers(norms: Tensor, outlier_sd: float, absolute: float | None = None) ->
 def norm_summary(
     norms: Tensor, layout: TokenLayout, outlier_sd: float, absolute: float | None = None
 ) -> dict[str, dict[str, Tensor]]:
-    """Mean, median, p99, max and outlier share of token norms, over the images and tokens of each type.
+    """Return mean, median, p99, max and outlier share of token norms, over the images and tokens of each type.
 
-    A median does not add up over batches: gather the norms (B, N) of all images, then summarize once.
+    Medians of batches cannot be combined: collect the norms (B, N) of all images, then call this once.
 
     Args:
         norms: Token norms (B, N) of one block's output, before the final norm.
-        layout: Which token is which.
-        outlier_sd: See `outliers`, as is `absolute`.
+        layout: Types of the tokens.
+        outlier_sd: As for `outliers`.
+        absolute: As for `outliers`.
 
     Returns:
-        {cls, register, patch: {mean, median, p99, max, outliers: scalar}}; NaN for types that do not occur.
+        {cls, register, patch: {mean, median, p99, max, outliers: scalar}}; NaN for absent types.
     """
     types = layout.types().to(norms.device)
     far = outliers(norms, outlier_sd, absolute)
@@ -81,10 +82,11 @@ def norm_summary(
 
 
 def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
-    """Summary of norms (n,) and outlier marks (n,); NaN for n = 0."""
+    """Summarize norms (n,) and outlier marks (n,); NaN for n = 0."""
     if norms.numel() == 0:
         return dict.fromkeys(("mean", "median", "p99", "max", "outliers"), norms.new_tensor(nan))
-    median, p99 = norms.new_tensor(np.quantile(norms.cpu().numpy(), (0.5, 0.99)))  # torch's stops at 2^24 numbers
+    # torch.quantile accepts at most 2^24 numbers.
+    median, p99 = norms.new_tensor(np.quantile(norms.cpu().numpy(), (0.5, 0.99)))
     return {
         "mean": norms.mean(),
         "median": median,
@@ -95,16 +97,16 @@ def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
 
 
 def token_variance(x: Tensor) -> Tensor:
-    """Variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
+    """Return the variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
     centered = x - x.mean(1, keepdim=True)
     spread: Tensor = torch.linalg.vector_norm(centered, dim=(1, 2))
     return spread.square() / x[0].numel()
 
 
 def register_cosine(registers: Tensor) -> Tensor:
-    """Mean cosine between pairs of an image's registers, (B, n, D) -> (B,).
+    """Return the mean cosine between pairs of an image's registers, (B, n, D) -> (B,).
 
-    NaN for fewer than two registers or for one of norm zero.
+    NaN for fewer than two registers or if one has norm zero.
     """
     count = registers.shape[1]
     if count < 2:

@@ -1,4 +1,4 @@
-"""A measuring pass through a model that leaves no trace, for the training callback and pretrained models alike."""
+"""Measure a model without side effects, while it trains or after it is loaded."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,10 @@ PIXELS = ("pixel_values", "image", "images")
 
 @contextmanager
 def measurement_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, fp32 without TF32, no autocast, no graph; modes, random states and settings come back, always."""
+    """Run a block of code in eval mode and fp32, without TF32, autocast and autograd.
+
+    Afterward, also after an exception, the modes of all modules, random states and settings are restored.
+    """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
     cuda = [device] if device.type == "cuda" else []
@@ -44,7 +47,7 @@ def measurement_mode(model: nn.Module) -> Iterator[None]:
 
 
 def check(model: nn.Module, image: Tensor) -> None:
-    """Send one image (1, C, H, W) through the tap.
+    """Check on one image (1, C, H, W) that a model can be measured.
 
     Raises:
         UserError: The model cannot be measured; the message names its family.

@@ -1,6 +1,7 @@
-"""Everything measured on a set of images, as arrays with images first: appended batch by batch, merged over ranks.
+"""Everything measured on a set of images, as arrays whose first axis is images; collected from batches and ranks.
 
-Medians and quantiles do not add up, so what is gathered is per image, not sums; a probe set makes a few megabytes.
+Values are kept per image, because medians and quantiles of batches cannot be combined; a probe set takes a few
+megabytes.
 """
 
 from collections.abc import Sequence
@@ -27,26 +28,26 @@ class Records:
     """Measurements of n images on L blocks of H heads."""
 
     order: NDArray[np.int64]
-    """Position of each image in the whole set, (n,)."""
+    """Position of each image in the full set, (n,)."""
     layout: TokenLayout
-    """The sequence the blocks saw."""
+    """The sequence of tokens in the blocks."""
     heads: dict[str, Array]
-    """Quantity -> (n, L, H), see `heads.py`."""
+    """Quantity -> (n, L, H); see `heads.py`."""
     mass: dict[str, Array]
     """Token type -> share of attention mass, (n, L)."""
     tokens: dict[str, Array]
-    """Of each block's tensors, (n, L): variance_in and variance_out over tokens, register_cosine; max_abs, kurtosis and
-    massive of its output, max_abs_attn and kurtosis_attn of its attention output before LayerScale."""
+    """Quantities of each block's tensors, (n, L): variance_in and variance_out over tokens, register_cosine; max_abs,
+    kurtosis and massive of its output, max_abs_attn and kurtosis_attn of its attention output before LayerScale."""
     norms: Array
     """L2 norm of every token of each block's output, before the final norm, (n, L, N)."""
     payload_sum: NDArray[np.float64]
-    """Sum over images of what each head's dominant column hands out, (L, H, d)."""
+    """Sum over images of the payload of each head's dominant column, (L, H, d)."""
     payload_squares: NDArray[np.float64]
-    """Sum over images of its squared norm, (L, H)."""
+    """Sum over images of the payload's squared norm, (L, H)."""
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
-        """One set from the parts of several batches or ranks, in the order of the whole set."""
+        """Merge the records of several batches or ranks, in the order of the full set."""
         order = np.concatenate([part.order for part in parts])
         by = np.argsort(order, kind="stable")
 
@@ -73,9 +74,9 @@ class Records:
 
 
 class Recorder:
-    """Consumes the blocks of one batch and turns them into `Records`; reduces where it observes.
+    """A consumer of the tap that reduces each block as it runs and returns `Records`.
 
-    One model, whose weights stay: what depends on them alone is computed once.
+    Use one recorder per model with fixed weights: what depends on the weights alone is computed once.
     """
 
     def __init__(self, thresholds: ThresholdConfig) -> None:
@@ -85,11 +86,11 @@ class Recorder:
         self._factors: dict[int, Tensor] = {}
 
     def reset(self) -> None:
-        """Forget a batch that broke off."""
+        """Discard a batch that failed."""
         self._blocks.clear()
 
     def attention(self, view: BlockView) -> None:
-        """Measure one block's heads; only per-image numbers stay."""
+        """Measure the heads of one block; only numbers per image are kept."""
         if view.index not in self._factors:
             self._factors[view.index] = head_factor(view.out_map)
         measures = measure(view, self.thresholds, factor=self._factors[view.index])
@@ -108,7 +109,7 @@ class Recorder:
         )
 
     def output(self, index: int, x: Tensor) -> None:
-        """Measure the tokens that a block hands on."""
+        """Measure the tokens that a block returns."""
         block, layout = self._blocks[-1], self._layout
         assert layout is not None
         registers = x[:, layout.num_cls : layout.num_prefix]
@@ -122,7 +123,7 @@ class Recorder:
         }
 
     def take(self, order: NDArray[np.int64]) -> Records:
-        """The records of the batch just seen, whose images have these positions; ready for the next batch."""
+        """Return the records of the last batch, whose images have these positions, and get ready for the next."""
         blocks, self._blocks = self._blocks, []
         if self._layout is None or not blocks:
             raise RuntimeError("no block has been recorded")
@@ -149,9 +150,9 @@ class Recorder:
 
 
 def _of_block(measured: dict[str, Tensor], name: str) -> Tensor:
-    """A quantity of a block, or what stands for it where only other blocks have a gate.
+    """Return a quantity of a block, or a substitute if only other blocks have a gate.
 
-    Behind an absent gate a quantity is what it is before; the gate's own are NaN.
+    Without a gate, a `gated_*` or `raw_*` quantity equals the plain one, and those of the gate itself are NaN.
     """
     if name in measured:
         return measured[name]

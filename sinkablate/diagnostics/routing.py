@@ -1,8 +1,8 @@
-"""Where a head's queries look: the quantities that need attention weights only. Axis letters as in `view.py`.
+"""The quantities that depend on attention weights only. Axis letters as in `view.py`.
 
-Event weights E (b, h, N, M) are what every quantity of routing reads: the weights A themselves for softmax and clipped
-softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero, so it
-is routed nowhere.
+Every quantity of routing is computed from event weights E (b, h, N, M): the weights A themselves for softmax and
+clipped softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero,
+so its query is not routed.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from sinkablate.diagnostics.view import BlockView
 from sinkablate.vit.tokens import TokenType
 
 TIE = 1e-5
-"""Columns within this relative distance of the strongest count as tied: rounding must not choose the sink."""
+"""Columns within this relative distance of the strongest count as tied, so that rounding does not choose the sink."""
 
 
 @dataclass(frozen=True)
 class Routing:
-    """One chunk's routing; what the update's quantities and the masses by token type need of it."""
+    """The routing of one chunk, as needed for the quantities of updates and the mass by token type."""
 
     columns: Tensor
     """Mean event weight of each column, (b, h, M)."""
@@ -36,30 +36,30 @@ class Routing:
 
 
 def divide(x: Tensor, y: Tensor) -> Tensor:
-    """x / y, NaN where y is not positive: a ratio to nothing is undefined, not infinite."""
+    """Return x / y, and NaN where y is not positive."""
     return torch.where(y > 0, x / y, nan)
 
 
 def share(hit: Tensor, of: Tensor) -> Tensor:
-    """Share of hits (..., N) bool along the last axis, (...); NaN where `of`, the compared numbers, has a NaN.
+    """Return the share of hits (..., N) bool along the last axis, (...); NaN if the compared numbers `of` have a NaN.
 
-    Counted in float64, so that 9 of 10 is the same number as a threshold of .9 on every device.
+    Computed in float64, so that 9 of 10 equals a threshold of 0.9 on every device.
     """
     return hit.double().mean(-1).to(of.dtype).masked_fill(of.isnan().any(-1), nan)
 
 
 def first_largest(x: Tensor) -> Tensor:
-    """Lowest index among the largest entries of the last axis (see `TIE`), (...) int64; x is not negative."""
+    """Return the lowest index among the largest entries of the last axis (see `TIE`), (...) int64, for x >= 0."""
     below = x < x.amax(-1, keepdim=True) * (1 - TIE)
     last = x.shape[-1] - 1
     return torch.arange(last + 1, device=x.device).expand_as(x).masked_fill(below, last).amin(-1)
 
 
 def row_entropy(size: Tensor, total: Tensor) -> Tensor:
-    """Mean entropy of the live rows over log M, (b, h): H_i = log S_i - sum_j a_ij log a_ij / S_i.
+    """Return the mean entropy of the live rows over log M, (b, h): H_i = log S_i - sum_j a_ij log a_ij / S_i.
 
     Args:
-        size: a = |A|, (b, h, N, M), of any scale.
+        size: a = |A|, (b, h, N, M), on any scale.
         total: S = its row sums, (b, h, N).
     """
     a_log_a = torch.linalg.vecdot(size, size.clamp_min(torch.finfo(size.dtype).tiny).log_())
@@ -69,10 +69,10 @@ def row_entropy(size: Tensor, total: Tensor) -> Tensor:
 
 
 def softmax_entropy(weights: Tensor, logits: Tensor) -> Tensor:
-    """`row_entropy` of A = softmax(S), (b, h): H_i = -log max_j A_ij - sum_j A_ij (S_ij - max_j S_ij).
+    """Return `row_entropy` of A = softmax(S), (b, h): H_i = -log max_j A_ij - sum_j A_ij (S_ij - max_j S_ij).
 
-    No logarithm of N x M numbers, which costs as much as all other sums over them; peaked rows lose no digits, because
-    both terms go to zero. `logits`, S (b, h, N, M), are overwritten.
+    This avoids the logarithm of N x M numbers, which costs as much as all other sums over them. Peaked rows lose no
+    precision, because both terms approach zero. `logits`, S (b, h, N, M), are overwritten.
     """
     logits -= logits.amax(-1, keepdim=True)
     entropy = -torch.einsum("bhnm,bhnm->bhn", weights, logits) - weights.amax(-1).log()
@@ -80,13 +80,13 @@ def softmax_entropy(weights: Tensor, logits: Tensor) -> Tensor:
 
 
 def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig, logits: Tensor | None = None) -> Routing:
-    """Dominant column and routed queries of one chunk.
+    """Find the dominant column and the routed queries of one chunk.
 
     Args:
-        weights: A (b, h, N, M), signed, as the mechanism made them.
-        view: The block, for its layout and the kind of its rows.
-        thresholds: `routed_min` and `group_top_k` are read.
-        logits: S with A = softmax(S), where there are such; overwritten.
+        weights: A (b, h, N, M), signed, as the mechanism computes them.
+        view: The block, for its token layout and the normalization of its rows.
+        thresholds: `routed_min`, `routed_grid` and `group_top_k` are used.
+        logits: S with A = softmax(S), if they exist; overwritten.
     """
     num_tokens = view.layout.num_tokens
     size = weights if view.rows_sum_to_one else weights.abs()
@@ -118,9 +118,9 @@ def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig, logits:
 
 
 def _null_mass(columns: Tensor, view: BlockView) -> Tensor:
-    """What no value receives, (b, h): 1 - the mass on columns that carry a value.
+    """Return the mass that no value receives, (b, h): 1 minus the mass on columns that carry a value.
 
-    0 where rows sum to one over such columns (softmax, k/v bias), NaN where a row may exceed one.
+    0 if rows sum to one over such columns (softmax, k/v bias), NaN if a row may exceed one.
     """
     if not (view.rows_sum_to_one and view.rows_at_most_one):
         return columns.new_full(columns.shape[:-1], nan)
@@ -130,9 +130,9 @@ def _null_mass(columns: Tensor, view: BlockView) -> Tensor:
 
 
 def _group_events(size: Tensor, columns: Tensor, view: BlockView, thresholds: ThresholdConfig) -> dict[str, Tensor]:
-    """Split sinks: share of queries that give a group of columns together at least `routed_min`.
+    """Return the share of queries that give a group of columns together at least `routed_min`, to detect split sinks.
 
-    The groups: all registers (NaN without any), and the k columns of largest mean weight, whatever their type.
+    The groups are all registers (NaN without any) and the k columns with the largest mean weight, of any type.
     """
     k = min(thresholds.group_top_k, columns.shape[-1])
     strongest = columns.sort(dim=-1, descending=True, stable=True).indices[..., None, :k]

@@ -1,7 +1,7 @@
-"""What labels are worth: how they change when the thresholds move, which no published rule has calibrated.
+"""How labels change when the thresholds move; no published rule has calibrated them.
 
-Four axes: the mass that makes a query routed, the share of routed queries that makes an event, the pair of value
-ratios, the largest rank.
+There are four axes: the mass from which a query is routed, the share of routed queries from which there is an event,
+the pair of value ratios, and the largest rank.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ RANK_STEPS = (1.1, 1.25, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Grid:
-    """Values of each axis, rising or from strict to lenient, and where on it the rule itself stands."""
+    """The values of each axis, rising or from strict to lenient, and the position of the rule itself."""
 
     rule: Rule
     values: dict[str, tuple[float, ...]]
@@ -32,45 +32,45 @@ class Grid:
 
     @classmethod
     def around(cls, rule: Rule, thresholds: ThresholdConfig) -> "Grid":
-        """The grid around a rule; `ratio` holds indices into `RATIO_STEPS`."""
-        here = {"routed_min": thresholds.routed_min, "event_min": rule.event_min, "rank_max": rule.rank_max}
+        """Make the grid around a rule; `ratio` holds indices into `RATIO_STEPS`."""
+        own = {"routed_min": thresholds.routed_min, "event_min": rule.event_min, "rank_max": rule.rank_max}
         levels = thresholds.routed_grid if rule.event_quantity == "routed_frac" else ()
         steps = {"routed_min": levels, "event_min": rule.event_steps, "rank_max": RANK_STEPS}
-        values = {name: tuple(sorted({*steps[name], at})) for name, at in here.items()}
+        values = {name: tuple(sorted({*steps[name], at})) for name, at in own.items()}
         values["ratio"] = tuple(range(len(RATIO_STEPS)))
-        home = {name: values[name].index(at) for name, at in here.items()} | {"ratio": RATIO_STEPS.index((1.0, 1.0))}
+        home = {name: values[name].index(at) for name, at in own.items()} | {"ratio": RATIO_STEPS.index((1.0, 1.0))}
         return cls(rule, {axis: values[axis] for axis in AXES}, {axis: home[axis] for axis in AXES})
 
-    def at(self, place: Mapping[str, int], thresholds: ThresholdConfig) -> Rule:
-        """The rule at one point; quantities over the routed rows stay those of the configured `routed_min`."""
-        level = self.values["routed_min"][place["routed_min"]]
-        nop, broadcast = RATIO_STEPS[place["ratio"]]
+    def at(self, point: Mapping[str, int], thresholds: ThresholdConfig) -> Rule:
+        """Return the rule at one point; quantities over the routed rows remain those of the configured `routed_min`."""
+        level = self.values["routed_min"][point["routed_min"]]
+        nop, broadcast = RATIO_STEPS[point["ratio"]]
         return replace(
             self.rule,
-            event_min=self.values["event_min"][place["event_min"]],
+            event_min=self.values["event_min"][point["event_min"]],
             event_quantity=self.rule.event_quantity if level == thresholds.routed_min else f"routed_frac_at_{level:g}",
             nop_max=self.rule.nop_max * nop,
             broadcast_min=self.rule.broadcast_min * broadcast,
-            rank_max=self.values["rank_max"][place["rank_max"]],
+            rank_max=self.values["rank_max"][point["rank_max"]],
         )
 
     def neighbors(self) -> dict[str, list[dict[str, int]]]:
-        """Points one step from home, by axis."""
-        found = {}
+        """Return the points one step from home, by axis."""
+        points = {}
         for axis in AXES:
             steps = (self.home[axis] - 1, self.home[axis] + 1)
-            found[axis] = [self.home | {axis: step} for step in steps if 0 <= step < len(self.values[axis])]
-        return found
+            points[axis] = [self.home | {axis: step} for step in steps if 0 <= step < len(self.values[axis])]
+        return points
 
 
 def sensitivity(
     heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig
 ) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
-    """Labels over the whole grid, and how many survive next door, for every rule with `event_steps`.
+    """Count labels over the grid around every rule with `event_steps`, and those that neighboring thresholds keep.
 
     Args:
-        heads: Quantity -> (n, L, H) of the blocks that count, as in `Records`.
-        thresholds: The configured thresholds; `routed_grid` says which other masses were measured.
+        heads: Quantity -> (n, L, H) of the counted blocks, as in `Records`.
+        thresholds: The configured thresholds; `routed_grid` lists the other masses that were measured.
 
     Returns:
         A table with one row per rule and grid point: the thresholds, events, nop, broadcast, other per image; and for
@@ -90,12 +90,12 @@ def _table(grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: Thr
     images = len(heads["mass"])
     rows = []
     lowest = grid.at(dict.fromkeys(AXES, 0), thresholds)
-    candidate = heads[lowest.event_quantity] >= np.float32(lowest.event_min)  # no other can be an event anywhere
-    few = {name: values[candidate] for name, values in heads.items()}
-    for point in product(*(range(len(values)) for values in grid.values.values())):
-        place = dict(zip(AXES, point, strict=True))
-        rule = grid.at(place, thresholds)
-        labels = apply(rule, few)
+    candidate = heads[lowest.event_quantity] >= np.float32(lowest.event_min)  # no other can be an event at any point
+    candidates = {name: values[candidate] for name, values in heads.items()}
+    for indices in product(*(range(len(values)) for values in grid.values.values())):
+        point = dict(zip(AXES, indices, strict=True))
+        rule = grid.at(point, thresholds)
+        labels = apply(rule, candidates)
         counts = {
             label.name.lower(): float((labels == label).sum()) / images
             for label in (Label.NOP, Label.BROADCAST, Label.OTHER)
@@ -103,12 +103,12 @@ def _table(grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: Thr
         rows.append(
             {
                 "rule": rule.name,
-                "routed_min": grid.values["routed_min"][place["routed_min"]],
+                "routed_min": grid.values["routed_min"][point["routed_min"]],
                 "event_min": rule.event_min,
                 "nop_max": rule.nop_max,
                 "broadcast_min": rule.broadcast_min,
                 "rank_max": rule.rank_max,
-                "steps": sum(place[axis] != grid.home[axis] for axis in AXES),
+                "steps": sum(point[axis] != grid.home[axis] for axis in AXES),
                 "events": sum(counts.values()),
                 **counts,
             }
@@ -119,15 +119,15 @@ def _table(grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: Thr
 def _survival(
     grid: Grid, heads: Mapping[str, NDArray[np.float32]], thresholds: ThresholdConfig
 ) -> dict[str, float | None]:
-    def labels_at(place: Mapping[str, int]) -> Labels:
-        return apply(grid.at(place, thresholds), heads)
+    def labels_at(point: Mapping[str, int]) -> Labels:
+        return apply(grid.at(point, thresholds), heads)
 
     home = labels_at(grid.home)
     event = is_event(home)
     kept = {
-        axis: np.all([labels_at(place)[event] == home[event] for place in places], axis=0)
-        for axis, places in grid.neighbors().items()
-        if places
+        axis: np.all([labels_at(point)[event] == home[event] for point in points], axis=0)
+        for axis, points in grid.neighbors().items()
+        if points
     }
     kept["all"] = np.all(list(kept.values()), axis=0)
     return {axis: float(same.mean()) if event.any() else None for axis, same in kept.items()}

@@ -1,7 +1,7 @@
-"""From records to the scalars a logger gets.
+"""Reduce records to the scalars that are logged.
 
-Events per image are summed over heads and blocks >= 1 and averaged over images. Block 0 sits on raw patch embeddings:
-its events are counted apart, and every other aggregate under sink/ leaves it out (unless it is the only block).
+Events per image are summed over heads and blocks >= 1 and averaged over images. Block 0 reads raw patch embeddings, so
+its events are counted separately, and every other aggregate under sink/ excludes it unless it is the only block.
 """
 
 import math
@@ -16,7 +16,7 @@ from sinkablate.diagnostics.tables import constancy, mean_of, norms_of
 
 
 def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
-    """Aggregates under sink/, norm/ and gate/, never one per head."""
+    """Return the aggregates under sink/, norm/ and gate/; none is for a single head."""
     labels = label_all(records, thresholds)
     out = _counts(labels)
     first = 1 if records.norms.shape[1] > 1 else 0
@@ -48,20 +48,20 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
 
 
 def _counts(labels: dict[str, Labels]) -> dict[str, float]:
-    """Events and labels per image; `causal` under plain names, every other rule under its own."""
+    """Return events and labels per image; those of the default rule have plain names."""
     out = {}
     for rule, verdicts in labels.items():
         prefix = scalar_prefix(rule)
         later, first = verdicts[:, 1:], verdicts[:, :1]
-        for where, some in ((prefix, later), (f"{prefix}/first_block", first)):
+        for name, part in ((prefix, later), (f"{prefix}/first_block", first)):
             for label in VERDICTS:
-                out[f"{where}/{label.name.lower()}"] = float((some == label).sum(axis=(1, 2)).mean())
-            out[f"{where}/events"] = float(is_event(some).sum(axis=(1, 2)).mean())
+                out[f"{name}/{label.name.lower()}"] = float((part == label).sum(axis=(1, 2)).mean())
+            out[f"{name}/events"] = float(is_event(part).sum(axis=(1, 2)).mean())
     return out
 
 
 def _norm_scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
-    """Token norms of the last block by type, of every block for CLS and the patches' tail."""
+    """Return token norms of the last block by type, and of every block for CLS, registers and the patches' tail."""
     last = records.norms.shape[1] - 1
     out = {}
     for block in range(last + 1):

@@ -1,4 +1,4 @@
-"""From records to tables: one row per block and head, one row per block."""
+"""Tables of records: one row per block and head, and one row per block."""
 
 import warnings
 from math import nan
@@ -17,30 +17,30 @@ from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, rules
 from sinkablate.vit.tokens import TokenType
 
 INDICES = ("sink_idx", "sink_type")
-"""Quantities that are numbers of something: their mode is reported, not their median."""
+"""Quantities that are indices: tables contain their mode instead of their median."""
 
 TOKENS = (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
 
 
 def mean_of(values: Array) -> float:
-    """Mean of what is defined; NaN of nothing."""
+    """Return the mean of the defined values; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else nan
 
 
 def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
-    """One row per block and head.
+    """Return one row per block and head.
 
-    Event frequency and label counts of every rule, and broadcast events with enough `rel_update` as
+    For every rule: event frequency, label counts, and broadcast events with a sufficient `rel_update` as
     `<rule>_broadcast_qualified`. `median_<quantity>` is over all defined images, `event_median_<quantity>` over the
     images with a `causal` event. `sink_idx` and `token_type` are modes. `specialisation` is the binary entropy of the
     `causal` frequency in bits, 0 for a head that always or never sinks; `location_entropy` that of `sink_idx` over
     the logarithm of the number of columns.
 
     Args:
-        records: What was measured.
-        thresholds: Of the rules.
-        blocks: Numbers of the measured blocks; None: from 0.
+        records: The measurements.
+        thresholds: Thresholds of the rules.
+        blocks: Numbers of the measured blocks; None means consecutive from 0.
     """
     n, count, heads = records.heads["mass"].shape
     grid = np.indices((count, heads)).reshape(2, -1)
@@ -81,10 +81,11 @@ def _label_columns(rule: str, verdicts: Labels, qualified_: NDArray[np.bool_]) -
 
 
 def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
-    """One row per block.
+    """Return one row per block.
 
     Attention mass by token type; share of the events of a rule by token type (`events_<rule>_<type>`, NaN without
     events); token norms by type; token variance before and after; range, kurtosis and massive activations.
+    Arguments as for `head_table`.
     """
     labels = label_all(records, thresholds)
     rows = []
@@ -115,7 +116,7 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
 
 
 def norms_of(records: Records, place: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
-    """Summary of the token norms of one measured block by token type, see `norm_summary`."""
+    """Summarize the token norms of one measured block by token type; see `norm_summary`."""
     summary = norm_summary(
         torch.from_numpy(records.norms[:, place]), records.layout, thresholds.outlier_sd, thresholds.outlier_norm
     )
@@ -123,24 +124,24 @@ def norms_of(records: Records, place: int, thresholds: ThresholdConfig) -> dict[
 
 
 def constancy(records: Records) -> Array:
-    """Payload constancy of every head (L, H)."""
-    found: Array = (
+    """Return the payload constancy of every head, (L, H)."""
+    values: Array = (
         payload_constancy(
             torch.from_numpy(records.payload_sum), torch.from_numpy(records.payload_squares), len(records.order)
         )
         .float()
         .numpy()
     )
-    return found
+    return values
 
 
 def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Most frequent value of each column of (n, m), the smallest among equals."""
+    """Return the most frequent value of each column of (n, m); the smallest of several."""
     return np.array([np.bincount(column).argmax() for column in values.T])
 
 
 def _location_entropy(places: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
-    """Entropy of each column of (n, m) over log of the number of key columns."""
+    """Return the entropy of each column of (n, m) over the logarithm of the number of key columns."""
     shares = [np.bincount(column) / len(column) for column in places.T]
     extra = sum(not np.isnan(records.mass[kind.label]).all() for kind in (TokenType.NULL, TokenType.KV_BIAS))
     most = records.layout.num_tokens + extra
@@ -156,5 +157,5 @@ def _binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _median_over_images(values: Array) -> Array:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a head that is undefined on every image stays NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN for a head that is undefined on every image
         return np.nanmedian(values, axis=0)

@@ -1,4 +1,4 @@
-"""What a head writes: norms and ranks of its values and its update. Axis letters as in `view.py`.
+"""Norms and ranks of a head's values and of its update. Axis letters as in `view.py`.
 
 With W the head's map into the residual stream (LayerScale folded in) and W = Q R: ||u_j|| = ||R v_j||, and the
 update U = A u has the singular values of A v R^T. Everything here is d wide; nothing is D wide or N x N.
@@ -12,16 +12,17 @@ from torch import Tensor
 from sinkablate.diagnostics.routing import Routing, divide, share
 
 ROUNDS = 10
-"""Each takes a Gram matrix to its fourth power: the relative error of the largest eigenvalue is < log(d) / 4^10."""
+"""Each round raises a Gram matrix to its fourth power; the relative error of the eigenvalue is < log(d) / 4^10."""
 
 
 def largest_eigenvalue(gram: Tensor) -> Tensor:
-    """Largest eigenvalue of positive semi-definite matrices (..., d, d), (...): tr(G^n G) / tr(G^n), n up to 4^10.
+    """Return the largest eigenvalue of positive semi-definite matrices (..., d, d), (...).
 
-    Batched matrix products only: faster than `eigvalsh` on a CPU, and free of the GPU's eigensolver, which works
-    through such a batch one matrix at a time. A matrix is done when G^n / tr(G^n) = P is a single vector's,
-    tr(P^2) = 1 up to rounding, which bounds the error by 1 - tr(P^2); two or three rounds for the steep spectra of real
-    heads. Where eigenvalues nearly equal the largest, all rounds are made. A zero matrix gives NaN.
+    It is computed as tr(G^n G) / tr(G^n) with n up to 4^10. This needs batched matrix products only, which are faster
+    than `eigvalsh` on a CPU and avoid the eigensolver of a GPU, which handles one matrix of the batch at a time. A
+    matrix is done when P = G^n / tr(G^n) has rank one, that is tr(P^2) = 1 up to rounding, because 1 - tr(P^2) bounds
+    the error; this takes two or three rounds for the steep spectra of real heads, and all rounds if other eigenvalues
+    nearly equal the largest. A zero matrix gives NaN.
     """
     shape = gram.shape[:-2]
     power = gram = gram.reshape(-1, *gram.shape[-2:])
@@ -42,9 +43,9 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
 
 
 def stable_rank(rows: Tensor) -> Tensor:
-    """||X||_F^2 / sigma_1(X)^2 of matrices (..., N, d), (...); NaN for X = 0.
+    """Return ||X||_F^2 / sigma_1(X)^2 of matrices (..., N, d), (...); NaN for X = 0.
 
-    Rows are first scaled to a largest entry of one: squares of tiny updates would underflow.
+    Rows are first scaled to a largest entry of one, because squares of tiny updates would underflow.
     """
     rows = rows / rows.abs().amax((-2, -1), keepdim=True)
     gram = rows.mT @ rows
@@ -52,14 +53,14 @@ def stable_rank(rows: Tensor) -> Tensor:
 
 
 def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Norm at the dominant column and the mean norm of the other token columns, (b, h) each.
+    """Return the norm at the dominant column and the mean norm of the other token columns, (b, h) each.
 
-    Null and k/v-bias columns are never among the others. The mean over no column is NaN.
+    The others never include null and k/v-bias columns. The mean over no column is NaN.
 
     Args:
         norms: Norm of every column's value, (b, h, M).
         sink: Dominant column, (b, h).
-        num_tokens: N; columns from here on are extra ones.
+        num_tokens: N; later columns are extra ones.
     """
     at = sink[..., None]
     others = norms.scatter(-1, at, 0)[..., :num_tokens].sum(-1)
@@ -68,18 +69,18 @@ def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, T
 
 
 def value_ratio(norms: Tensor, sink: Tensor, num_tokens: int) -> Tensor:
-    """||x_s|| / mean_{j != s} ||x_j|| over token columns, (b, h); arguments as in `over_others`."""
+    """Return ||x_s|| / mean_{j != s} ||x_j|| over token columns, (b, h); arguments as for `over_others`."""
     return divide(*over_others(norms, sink, num_tokens))
 
 
 def update_quantities(
     projected: Tensor, routing: Routing, *, value_norm: Tensor, residual_norm: Tensor, quiet_max: float
 ) -> dict[str, Tensor]:
-    """Ranks and sizes of one update, each (b, h).
+    """Return ranks and sizes of one update, each (b, h).
 
     Args:
-        projected: O R^T (b, h, N, d), whose rows have the norms and whose matrix the singular values of U.
-        routing: Gives the rows I.
+        projected: O R^T (b, h, N, d), which has the row norms and singular values of U.
+        routing: The routing, for the rows I.
         value_norm: mean_j ||u_j|| over token columns, (b, h).
         residual_norm: mean_i ||residual_i||, (b, 1).
         quiet_max: A query is quiet when ||U_i|| is at most this times `value_norm`.
@@ -99,15 +100,15 @@ def update_quantities(
 
 
 def _routed_rank(projected: Tensor, routed: Tensor) -> Tensor:
-    """Stable rank of the routed rows, (b, h); NaN, and no work, where there are none."""
+    """Return the stable rank of the routed rows, (b, h); NaN, without computation, if there are none."""
     rank = projected.new_full(projected.shape[:2], nan)
-    some = routed.any(-1)
-    rank[some] = stable_rank(projected[some] * routed[some][..., None])
+    defined = routed.any(-1)
+    rank[defined] = stable_rank(projected[defined] * routed[defined][..., None])
     return rank
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlation along the last axis, (..., N) and (..., N) -> (...); NaN where either is constant."""
+    """Return the Pearson correlation along the last axis, (..., N) and (..., N) -> (...); NaN if either is constant."""
     varies = (x.amax(-1) > x.amin(-1)) & (y.amax(-1) > y.amin(-1))
     x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
     norm = torch.linalg.vector_norm(x, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
@@ -115,5 +116,5 @@ def correlation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _trace(x: Tensor) -> Tensor:
-    """Trace of matrices (..., d, d), (...)."""
+    """Return the trace of matrices (..., d, d), (...)."""
     return x.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -1,6 +1,6 @@
-"""What the tap hands to the measurements: one block's attention on one batch.
+"""The attention of one block on one batch, as the tap passes it to the measurements.
 
-Axis letters, here and in the whole package:
+Axis letters, here and in the entire package:
     B images, H heads, N tokens (queries), M key columns (N, or N + 1 with a null or k/v-bias column last),
     d head width, D model width.
 """
@@ -18,7 +18,7 @@ Weigh = Callable[[Tensor, Tensor, slice, slice], Tensor]
 
 @dataclass(frozen=True)
 class BlockView:
-    """One block on one batch, fp32, outside the graph. Nothing here is (B, H, N, M): weights are made on demand."""
+    """One block on one batch, in fp32 and detached. No tensor is (B, H, N, M): weights are computed on demand."""
 
     index: int
     """Block number, from 0."""
@@ -39,30 +39,30 @@ class BlockView:
     residual: Tensor
     """The block's input (B, N, D)."""
     logits: Weigh | None = None
-    """As `weigh`, but the finite logits S of which the weights are the softmax; it then takes the place of `weigh`."""
+    """As `weigh`, but returns finite logits S whose softmax is the weights; used instead of `weigh` if given."""
     output: Tensor | None = None
     """A v as the model itself computed it, before an output gate, (B, H, N, d); None: computed from the weights."""
     update: Tensor | None = None
-    """What the attention module wrote, before LayerScale, (B, N, D); None for a view that no model made."""
+    """Output of the attention module before LayerScale, (B, N, D); None for a view that does not come from a model."""
     gate: Tensor | None = None
     """Openness in (0, 1): (B, H, N, 1) headwise or (B, H, N, d) elementwise; of queries (G1) or of values (G2)."""
     gates_values: bool = False
-    """True for G2: `v` already contains the gate."""
+    """True for G2: `v` already includes the gate."""
     raw_v: Tensor | None = None
     """G2 only: the values before the gate, (B, H, M, d)."""
     rows_sum_to_one: bool = True
     """False for relu, pointwise, polynomial and sigmoid, whose weights are normalized by sum |A| for events."""
     rows_at_most_one: bool = True
-    """False where a row may exceed one, so that 1 - row mass is not what a null sink took."""
+    """False if a row may exceed one, so that 1 - row mass is not the mass of a null sink."""
     takes_null: bool = False
     """True for zero and learned sinks and clipping: part of a row may go to no token."""
 
     def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
-        """Attention weights A (b, h, N, M) of some images and heads; signed, not renormalized."""
+        """Compute the attention weights A (b, h, N, M) of some images and heads; signed, not renormalized."""
         return self.weights_and_logits(images, heads)[0]
 
     def weights_and_logits(self, images: slice, heads: slice) -> tuple[Tensor, Tensor | None]:
-        """A and the logits S with A = softmax(S), or None where A is not the softmax of anything at hand."""
+        """Compute A and the logits S with A = softmax(S); None instead of S if there are no such logits."""
         rows = (self.q[images, heads], self.k[images, heads], images, heads)
         if self.logits is None:
             return self.weigh(*rows), None
@@ -70,14 +70,14 @@ class BlockView:
         return s.softmax(dim=-1), s
 
     def column_types(self) -> Tensor:
-        """Token type of each of the M columns, (M,)."""
+        """Return the token type of each of the M columns, (M,)."""
         return self.layout.types(self.extra).to(self.q.device)
 
 
 def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slice]]:
-    """Image and head slices whose weight matrices take at most `budget` bytes each (one matrix at the least).
+    """Return slices of images and heads whose weight matrices take at most `budget` bytes, at least one matrix each.
 
-    By default 16 MiB on a CPU, where they should stay in the cache, and 128 MiB elsewhere.
+    The default is 16 MiB on a CPU, so that they stay in the cache, and 128 MiB elsewhere.
     """
     if budget is None:
         budget = 2**24 if view.q.device.type == "cpu" else 2**27
@@ -93,9 +93,9 @@ def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slic
 
 
 def head_factor(out_map: Tensor) -> Tensor:
-    """R (H, d, d) of the QR factors of W, so that ||W x|| = ||R x|| and O W^T, O R^T share singular values.
+    """Return R (H, d, d) of the QR factors of W, so that ||W x|| = ||R x|| and O W^T, O R^T share singular values.
 
-    Computed in float64: R carries every norm and rank of the head's update.
+    Computed in float64, because every norm and rank of the head's update depends on R.
     """
     factor: Tensor = torch.linalg.qr(out_map.double(), mode="r").R.to(out_map.dtype)
     return factor

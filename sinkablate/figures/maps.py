@@ -1,4 +1,4 @@
-"""Where a head's attention goes on example images: what is shown, and as small pictures."""
+"""Attention maps of a few heads on example images, as arrays and as small PNG files."""
 
 import base64
 import io
@@ -12,27 +12,27 @@ from PIL import Image
 
 Floats = NDArray[np.float32]
 SHOWN = 4
-"""So many heads of a diagnosis have maps."""
+"""Number of heads that a diagnosis draws maps of."""
 LONGEST_SIDE = 128
-"""Example images are made smaller than this many pixels."""
+"""Longest side of an example image in pixels; larger ones are scaled down."""
 
 
 def busiest(heads: pl.DataFrame, rule: str, count: int = SHOWN) -> list[tuple[int, int]]:
-    """(block, head) of the `count` heads with the most events of a rule, then with the most mass on their column."""
+    """Return (block, head) of the `count` heads with the most events of a rule, then with the most mass on the sink."""
     order = heads.sort([f"{rule}_frequency", "median_mass", "block", "head"], descending=[True, True, False, False])
     return sorted(order.select("block", "head").head(count).rows())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maps:
-    """Attention-in of a few heads on a few images."""
+    """The attention that every column receives from a few heads on a few images."""
 
     heads: tuple[tuple[int, int], ...]
     """(block, head)."""
     names: tuple[str, ...]
-    """Of the images."""
+    """Names of the images."""
     pictures: tuple[Floats, ...]
-    """The images, (H, W) or (H, W, 3) in [0, 1]; none where there are none to see."""
+    """The images, (H, W) or (H, W, 3) in [0, 1]; empty for sequences."""
     kinds: tuple[str, ...]
     """Token type of each of the M columns."""
     received: Floats
@@ -41,23 +41,23 @@ class Maps:
     """Rows and columns of the patches."""
 
     def patches(self, head: int, image: int) -> Floats:
-        """What the patches receive, laid out as they lie in the image."""
+        """Return what the patches receive, arranged as in the image."""
         chosen = np.array([kind == "patch" for kind in self.kinds])
         return self.received[head, image][chosen].reshape(self.grid)
 
     def shares(self, head: int, image: int) -> dict[str, float]:
-        """What each token type receives, summed over its columns."""
+        """Return what each token type receives, summed over its columns."""
         kinds, row = np.array(self.kinds), self.received[head, image]
         return {kind: float(row[kinds == kind].sum()) for kind in dict.fromkeys(self.kinds)}
 
     def strongest(self, head: int, image: int) -> tuple[int, str, float]:
-        """The column that receives most: its number, its type, and how much."""
+        """Return the number and type of the column that receives most, and how much it receives."""
         column = int(self.received[head, image].argmax())
         return column, self.kinds[column], float(self.received[head, image, column])
 
 
 def patch_grid(patches: int, height: int = 1, width: int = 1) -> tuple[int, int]:
-    """Rows and columns of so many patches of an image (height, width); one row if they fill no such rectangle."""
+    """Return rows and columns of the patches of an image (height, width); one row if they do not fill a rectangle."""
     rows = round((patches * height / width) ** 0.5)
     return (
         (rows, patches // rows)
@@ -67,13 +67,13 @@ def patch_grid(patches: int, height: int = 1, width: int = 1) -> tuple[int, int]
 
 
 def map_png(patches: Floats) -> bytes:
-    """A patch map as a PNG of one pixel a patch, black to yellow from zero to its largest value."""
+    """Return a patch map as a PNG with one pixel per patch, black to yellow from zero to the largest value."""
     scaled = patches / max(float(patches.max()), 1e-12)
     return _png(Image.fromarray((colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)))
 
 
 def picture_png(picture: Floats) -> bytes:
-    """An image as a small PNG."""
+    """Return an image as a small PNG."""
     image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return _png(image)
@@ -86,5 +86,5 @@ def _png(image: Image.Image) -> bytes:
 
 
 def data_url(png: bytes) -> str:
-    """A PNG as a part of a page."""
+    """Return a PNG as a URL that contains it."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,4 +1,4 @@
-"""The stripe: attention maps of heads that sink."""
+"""Attention maps of heads that sink, in which the sink is a vertical stripe."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,13 @@ class AttentionMap(NamedTuple):
 
 
 def stripes(maps: list[AttentionMap], image: str) -> Drawn:
-    """Attention maps, and under each what its columns would write: a stripe over a dip is a head that does nothing.
+    """Draw attention maps, and below each the norm that every key can write.
+
+    A stripe above a dip is a head that writes almost nothing (NOP); a stripe above an ordinary bar broadcasts.
 
     Args:
-        maps: One a panel.
-        image: What the image is called.
+        maps: One per panel.
+        image: Name of the image.
 
     Returns:
         The figure, and for every head and column the mean attention and the value norm.
@@ -36,8 +38,8 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
     figure.suptitle(text, fontsize=9)
     axes = figure.subplots(2, len(maps), height_ratios=(3, 1), squeeze=False, sharex="col")
     rows = []
-    for place, one in enumerate(maps):
-        above, below = axes[:, place]
+    for panel, one in enumerate(maps):
+        above, below = axes[:, panel]
         size = np.abs(one.weights)
         shown = above.imshow(
             size,
