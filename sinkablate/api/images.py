@@ -24,6 +24,8 @@ Images = Tensor | str | Path | Iterable[Any]
 - a location as in `diagnose --images`: a folder, a list file, shards or `builtin`;
 - a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values` or `image`.
 """
+OWN_TRANSFORM = "sinkablate_transform"
+"""Attribute of a run's model that holds the transform of its evaluation images."""
 MIN_SIDE = 1
 
 
@@ -80,8 +82,9 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
 
 
 def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
-    """Return what turns a picture into the model's input; by default the transform of a timm model's weights."""
+    """Return what turns a picture into the model's input; by default that of the model's run or of timm's weights."""
     weights = getattr(model, "pretrained_cfg", None)
+    transform = transform or getattr(model, OWN_TRANSFORM, None)
     if transform is None and not weights:
         raise UserError(f"transform: {type(model).__name__} does not come with one; give the function that it needs")
     data = resolve_data_config(_input_of(model), pretrained_cfg=weights or {})

@@ -30,7 +30,8 @@ def measure(
         model: A vision transformer of timm, of Hugging Face's transformers or from `create_model`, with fp32 weights.
         images: A batch (n, C, H, W); a list of tensors, PIL images or paths; a folder, a list file, shards or
             `builtin`, as in `diagnose --images`; or a DataLoader. Frequencies and medians are over these images.
-        transform: Turns a PIL image into a tensor (C, H, W); by default the transform of a timm model's weights.
+        transform: Turns a PIL image into a tensor (C, H, W); by default that of the run the model
+            was loaded from, or of a timm model's weights.
         blocks: Numbers of the blocks to measure, negative ones from the last; all by default.
         thresholds: Thresholds of the quantities and rules.
         batch_size: Images per forward pass; a DataLoader has its own.

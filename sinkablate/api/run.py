@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sinkablate.api.images import Transform
+from sinkablate.api.images import OWN_TRANSFORM, Transform
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnose.from_run import load_from_run
@@ -69,4 +69,6 @@ def load_run(directory: str | Path, *, trust: bool = False) -> Run:
         m = sa.measure(run.model, run.images)
     """
     loaded = load_from_run(str(directory), trust=trust)
+    if loaded.transform is not None:
+        setattr(loaded.model, OWN_TRANSFORM, loaded.transform)
     return Run(Path(directory), read_yaml(Path(directory) / "config.yaml"), loaded)

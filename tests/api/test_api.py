@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from polars.testing import assert_frame_equal
 from running import run, tree
 from torch import Tensor, nn
@@ -93,6 +94,16 @@ def test_a_model_is_the_one_that_fit_trains(finished: Path) -> None:
     assert trained.transform is not None
 
 
+def test_pictures_are_prepared_as_the_run_prepared_them(finished: Path) -> None:
+    from skimage import __file__ as skimage
+
+    trained = sa.load_run(finished)
+    path = Path(skimage).parent / "data" / "camera.png"
+    assert trained.transform is not None
+    tensor = trained.transform(Image.open(path).convert("L"))[None]
+    assert_frame_equal(sa.measure(trained.model, [path]).heads, sa.measure(trained.model, tensor).heads)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -138,7 +149,6 @@ def test_measure_returns_what_diagnose_writes(
 
 
 def test_images_may_come_in_any_form(small: nn.Module) -> None:
-    from PIL import Image
     from skimage import __file__ as skimage
 
     paths = [Path(skimage).parent / "data" / name for name in BUILTIN[:3]]
