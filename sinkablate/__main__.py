@@ -1,4 +1,4 @@
-"""`python -m sinkablate VERB …`. The list of verbs is answered before anything heavy is imported."""
+"""Run `sinkablate COMMAND ...`. The list of commands is printed before anything heavy is imported."""
 
 import os
 import sys
@@ -12,43 +12,43 @@ from sinkablate.process import streams
 from sinkablate.process.job_script import report_user_error
 from sinkablate.process.signals import INTERRUPTED, end_on_interrupt, interrupted
 
-VERBS = {
-    "fit": "train a variant, with sink diagnostics logged as it trains",
+COMMANDS = {
+    "fit": "train a variant, with the sink diagnostics logged during training",
     "validate": "accuracy of a trained run on its validation images",
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
-    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; without data, in seconds",
-    "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or one of Hugging Face",
-    "intervene": "edit one head at a time and watch the network: what the labels of a diagnosis are worth",
-    "sweep": "plan, run, submit, watch, retry and collect a grid of runs: one file, any machine",
-    "compare": "what a table of runs says about its factors, and how many seeds it takes: any tidy CSV or parquet",
-    "report": "one interactive page, figures and tables of any number of runs and diagnoses",
+    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; in seconds, without data",
+    "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or a Hugging Face model",
+    "intervene": "edit one head at a time and measure the effect, to test the labels of a diagnosis",
+    "sweep": "plan, run, submit, watch, retry and collect a grid of runs from one file, on any machine",
+    "compare": "compare the runs of a tidy CSV or parquet table: effects of factors, and how many seeds they need",
+    "report": "one interactive page with the figures and tables of any number of runs and diagnoses",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
 
 def help_text() -> str:
-    """Every verb with one line."""
-    lines = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    """Return the list of commands with one line each."""
+    lines = "\n".join(f"  {command:<10} {line}" for command, line in COMMANDS.items())
     return (
         f"sinkablate {__version__}: train vision transformers and measure what their attention sinks compute\n\n"
-        f"usage: python -m sinkablate VERB [options]\n\n{lines}\n\n"
-        "`python -m sinkablate VERB --help` lists the options of a verb."
+        f"usage: sinkablate COMMAND [options]\n\n{lines}\n\n"
+        "`sinkablate COMMAND --help` lists the options of a command."
     )
 
 
 HELP = {"-h", "--help"}
-TRAINER_VERBS = ("fit", "validate", "test", "predict", "plan")
-"""Verbs with the keys of a run."""
-RESUMED = ("diagnose", "intervene")
-"""Verbs that keep what they have finished: the same command resumes after it."""
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict", "plan")
+"""Commands with the keys of a run."""
+RESUMABLE = ("diagnose", "intervene")
+"""Commands that keep finished work: the same command line resumes after it."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one verb.
+    """Run one command.
 
     Returns:
-        The exit code: 0; 2 with one line on stderr for a user's mistake; 130 with one line after Ctrl-C.
+        The exit code: 0; 2 with one line on stderr after a mistake of the user; 130 with one line after Ctrl-C.
     """
     argv = list(sys.argv[1:] if args is None else args)
     streams.escape_unencodable()
@@ -62,13 +62,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return _guarded(argv[0], argv[1:])
 
 
-def _guarded(verb: str, argv: list[str]) -> int:
-    """Run a verb, and tell in one line how it ended where it did not end well."""
+def _guarded(command: str, argv: list[str]) -> int:
+    """Run a command; if it fails or is interrupted, print one line that says how."""
     try:
-        code = _naming_files(verb, argv)
+        code = _naming_files(command, argv)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
@@ -80,63 +80,63 @@ def _guarded(verb: str, argv: list[str]) -> int:
         streams.clear_status()
         if not interrupted():
             raise
-        resume = "; the same command resumes after what is finished" if verb in RESUMED else ""
+        resume = "; the same command resumes after what is finished" if command in RESUMABLE else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return INTERRUPTED
 
 
-def _naming_files(verb: str, argv: list[str]) -> int:
-    """Run a verb; an error of the operating system about a file becomes one line with the file's name."""
+def _naming_files(command: str, argv: list[str]) -> int:
+    """Run a command; an error of the operating system becomes one line with the name of the file."""
     try:
-        return _run(verb, argv)
+        return _run(command, argv)
     except OSError as error:
         if error.filename is None:
             raise
         raise UserError(f"{error.filename}: {error.strerror}") from error
 
 
-def _run(verb: str, argv: list[str]) -> int:
-    """Import what the verb needs, and no more."""
-    if verb not in VERBS:
-        raise UserError(f"unknown verb {verb}; there are {', '.join(VERBS)}{did_you_mean(verb, VERBS)}")
+def _run(command: str, argv: list[str]) -> int:
+    """Import only what the command needs, and run it."""
+    if command not in COMMANDS:
+        raise UserError(f"{command}: no such command{did_you_mean(command, COMMANDS) or '; --help lists the commands'}")
     if any(word.split("=")[0] in HELP for word in argv):
-        if verb in TRAINER_VERBS and argv[-1] in HELP:
+        if command in TRAINER_COMMANDS and argv[-1] in HELP:
             from sinkablate.config.keys import overview
 
-            print(overview(verb, VERBS[verb]))
+            print(overview(command, COMMANDS[command]))
             return 0
         from jsonargparse import set_parsing_settings
 
-        set_parsing_settings(docstring_parse_attribute_docstrings=True)  # reads sources, so only for whoever asks
-    if verb in TRAINER_VERBS:
-        return _train(verb, argv)
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)  # parses source files, so only for --help
+    if command in TRAINER_COMMANDS:
+        return _train(command, argv)
     with streams.status("loading ..."):
-        run = _sweep() if verb == "sweep" else _of_function(verb)
+        run = _sweep() if command == "sweep" else _of_function(command)
     return run(argv)
 
 
-def _train(verb: str, argv: list[str]) -> int:
-    """A verb with the keys of a run; signals are noted from the start: the imports take seconds."""
+def _train(command: str, argv: list[str]) -> int:
+    """Run a command with the keys of a run. `fit` records signals from the start, because the imports take seconds."""
     from sinkablate.cli import early_checks
     from sinkablate.cli.run_option import expand_run_option
     from sinkablate.files.shipped import resolve_config_names
     from sinkablate.process import signals
 
-    argv = expand_run_option(verb, resolve_config_names(argv))
+    argv = expand_run_option(command, resolve_config_names(argv))
     if not HELP & set(argv):
-        early_checks.check(verb, argv)
-    if verb == "fit":
+        early_checks.check(command, argv)
+    if command == "fit":
         signals.reset()
         signals.install_handlers()
     with streams.status("loading PyTorch and Lightning ..."):
         from sinkablate.cli.trainer_command import run_trainer
 
-        if verb == "plan":
+        if command == "plan":
             from sinkablate.cli.plan import PlanCli
 
-    if verb == "plan":
+    if command == "plan":
         return run_trainer("fit", argv, PlanCli)
-    return run_trainer(verb, argv)
+    return run_trainer(command, argv)
 
 
 def _sweep() -> Callable[[list[str]], int]:
@@ -145,16 +145,16 @@ def _sweep() -> Callable[[list[str]], int]:
     return sweep
 
 
-def _of_function(verb: str) -> Callable[[list[str]], int]:
-    """What runs a verb whose options are the arguments of one function."""
+def _of_function(command: str) -> Callable[[list[str]], int]:
+    """Return a function that runs a command whose options are the arguments of one function."""
     from sinkablate.cli.parser import gathered, run_function
 
-    function, tell = FUNCTIONS[verb]()
-    return lambda argv: run_function(function, verb, gathered(argv) if verb == "report" else argv, tell)
+    function, to_text = FUNCTIONS[command]()
+    return lambda argv: run_function(function, command, gathered(argv) if command == "report" else argv, to_text)
 
 
 Function = tuple[Callable[..., Any], Callable[[Any], str] | None]
-"""What a verb calls with its options, and what it prints of the result."""
+"""The function that a command calls with its options, and how its result is printed, if it is."""
 
 
 def _compare() -> Function:
@@ -188,7 +188,7 @@ def _shards() -> Function:
 
 
 FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report, "shards": _shards}
-"""Verbs whose options are the arguments of one function."""
+"""Commands whose options are the arguments of one function."""
 
 
 if __name__ == "__main__":

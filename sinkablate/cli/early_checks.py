@@ -1,6 +1,6 @@
-"""Mistakes in a command line of `fit`, `validate`, `test`, `predict` or `plan`, found before the seconds of imports.
+"""Find mistakes in the command line of `fit`, `validate`, `test`, `predict` or `plan` before the slow imports.
 
-The parser checks everything again: whatever is not certain here is left to it.
+The parser checks everything again, so uncertain cases are left to it.
 """
 
 import os
@@ -18,11 +18,11 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def check(command: str, argv: Sequence[str]) -> None:
-    """Refuse what can be refused with the words, the config files and the run directory alone.
+    """Refuse mistakes that show in the command line, the config files and the run directory alone.
 
     Raises:
-        UserError: A word that belongs to no option, an unknown group of keys, a config file that cannot be read, or
-            a `fit` into a directory that holds a run.
+        UserError: A word belongs to no option, a group of keys is unknown, a config file cannot be read, or `fit` would
+            overwrite a run.
     """
     from sinkablate.run.directory import version_note, writer_of
 
@@ -35,14 +35,14 @@ def check(command: str, argv: Sequence[str]) -> None:
     for path, content in contents:
         for key in content:
             _require_known(str(key), names, f"{path}: {key}", version_note(path))
-        if not writer_of(path):  # the parser reads the file of a run with the names of today
+        if not writer_of(path):  # the parser gives renamed keys in the file of a run their current names
             refuse_renamed(content, f"{path}: ")
     if command == "fit" and _first_rank():
         _check_run_dir(options, [content for _, content in contents])
 
 
 def _options(command: str, argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield the key and value of each option; a flag has no value."""
+    """Yield the key and the value of each option; the value of a flag is None."""
     position = 0
     while position < len(argv):
         word, following = argv[position], argv[position + 1] if position + 1 < len(argv) else "--"
@@ -51,8 +51,8 @@ def _options(command: str, argv: Sequence[str]) -> Iterator[tuple[str, str | Non
         if not word.startswith("--"):
             path = word.endswith((".yaml", ".yml"))
             raise UserError(
-                f"{command}: {word} follows no option; "
-                + (f"name a config file by --config {word}" if path else "every value needs its --KEY in front")
+                f"{command}: {word} does not belong to an option; "
+                + (f"to use a config file, write --config {word}" if path else "write --KEY before every value")
             )
         key, equals, value = word[2:].partition("=")
         if not equals and not following.startswith("--"):
@@ -64,21 +64,19 @@ def _require_known(key: str, names: set[str], shown: str, note: str = "") -> Non
     first = key.partition(".")[0]
     if first not in names:
         near = did_you_mean(first, names)
-        raise UserError(
-            f"{shown}: there is no such key or group of keys" + (near or "; --help lists the groups") + note
-        )
+        raise UserError(f"{shown}: no such key or group of keys" + (near or "; --help lists the groups") + note)
 
 
 def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
-    """The keys of a config file; whatever else is wrong with it is told by the parser."""
+    """Return the keys of a config file; the parser reports everything else that is wrong with it."""
     import yaml
 
     from sinkablate.files.strict_yaml import load_yaml
 
     if not path.exists():
-        near = nearest_shipped("configs", str(path)) or "; `fit --help` lists the configs that have a name"
+        near = nearest_shipped("configs", str(path)) or "; `sinkablate fit --help` lists the shipped configs"
         raise UserError(f"config={path}: no such file{near}")
-    if not path.is_file():  # a pipe can be read only once
+    if not path.is_file():  # a pipe, which can only be read once
         return path, {}
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
@@ -91,15 +89,15 @@ def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
 
 
 def _first_rank() -> bool:
-    """True in the process that opens the run directory, of several that train together."""
+    """Return whether this is rank 0, which creates the run directory."""
     return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
 
 
 def _check_run_dir(options: list[tuple[str, str | None]], contents: list[dict[Any, Any]]) -> None:
-    """Refuse to write over a run, where nothing on the command line or in a config file might allow it."""
+    """Refuse to overwrite a run unless an option or a config file might allow it."""
     from sinkablate.run.directory import refuse_to_overwrite
 
-    given = {key for key, _ in options}.union(*contents)
-    named = [value for key, value in options if key == "run_dir"]
-    if named and named[-1] and not given & {"overwrite", "ckpt_path", "print_config"}:
-        refuse_to_overwrite(Path(named[-1]), resumes=False, overwrite=False)
+    keys = {key for key, _ in options}.union(*contents)
+    run_dirs = [value for key, value in options if key == "run_dir"]
+    if run_dirs and run_dirs[-1] and not keys & {"overwrite", "ckpt_path", "print_config"}:
+        refuse_to_overwrite(Path(run_dirs[-1]), resumes=False, overwrite=False)

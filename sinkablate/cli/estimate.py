@@ -1,4 +1,4 @@
-"""What a training will need, from its model alone: nothing is computed, tensors have shapes and no content."""
+"""Estimate the needs of a training from its model alone, on the meta device: tensors have shapes but no content."""
 
 import copy
 from collections.abc import Callable
@@ -10,41 +10,41 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 MOMENTS = {"sgd": 1, "lion": 1, "nadam": 2, "adan": 3}
-"""Tensors an optimizer keeps per parameter; the Adam family, LAMB among it, keeps two."""
+"""Tensors that an optimizer keeps per parameter; the Adam family, including LAMB, keeps two."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Needs of a model."""
+    """Parameters, FLOPs and memory of a training."""
 
     parameters: int
     trainable: int
     flops_per_image: int
-    """Of the forward pass, a multiplication and an addition being two; training takes about three times as many."""
+    """FLOPs of the forward pass; a multiply-add counts as two, and a training step takes about three times as many."""
     activation_bytes_per_image: int
-    """Kept for the backward pass."""
+    """Activations kept for the backward pass."""
     state_bytes: int
-    """Weights, gradients and the optimizer's moments."""
+    """Weights, gradients and optimizer state."""
     checkpoint_bytes: int
-    """Weights (and averages) and the optimizer's moments."""
+    """Weights, their moving averages, and optimizer state."""
 
 
 def estimate(
     model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str, half: bool
 ) -> Estimate:
-    """Count what a task needs.
+    """Estimate the needs of a training.
 
     Args:
-        model: The task, on any device; it is copied without content.
-        run: What a training step does with the model and a batch, up to the loss.
-        shape: Shape of one image, (C, H, W), or of its views (V, C, H, W).
+        model: The LightningModule, on any device; a copy without content is used.
+        run: Forward pass of a training step, from the model and a batch to the outputs.
+        shape: Shape of one image, (C, H, W), or of its views, (V, C, H, W).
         opt: timm's name of the optimizer.
-        half: Activations are of 16 bits (bf16-mixed, 16-mixed).
+        half: Whether activations have 16 bits (bf16-mixed, 16-mixed).
     """
     bare = copy.deepcopy(model).to("meta").train()
     one, two = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        bare.requires_grad_(False)  # the counter's hooks trip over a view of a parameter made without gradients
+        bare.requires_grad_(False)  # the counter's hooks fail on a view of a parameter made without gradients
         run(bare.eval(), torch.empty(1, *shape, device="meta"))
     sizes = [p.numel() * p.element_size() for p in model.parameters()]
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -62,16 +62,16 @@ def estimate(
 
 
 def _activations(model: nn.Module, run: Callable[[nn.Module, Tensor], object], images: Tensor) -> int:
-    """Bytes of everything the backward pass would read, parameters and the images aside, each storage once."""
+    """Return the bytes of all storages that the backward pass would read, except parameters and buffers."""
     own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-    seen: dict[int, tuple[Tensor, int]] = {}
+    saved: dict[int, tuple[Tensor, int]] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            seen[storage._cdata] = (tensor, storage.nbytes())  # kept alive, so that no address comes twice
+            saved[storage._cdata] = (tensor, storage.nbytes())  # kept alive, so that no address is reused
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    with saved_tensors_hooks(record, lambda tensor: tensor):
         run(model, images)
-    return sum(size for _, size in seen.values())
+    return sum(size for _, size in saved.values())

@@ -1,4 +1,4 @@
-"""`--help GROUP`: the keys of one group."""
+"""Show the keys of one group for `--help GROUP`."""
 
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ ALL = "all"
 
 
 def help_group(argv: Sequence[str]) -> str | None:
-    """The group whose help a command line asks for, `all` where it names none; None when it asks for no help."""
+    """Return the group after `--help`, `all` if there is none, or None for a command line without `--help`."""
     for position, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name in ("-h", "--help"):
@@ -22,7 +22,7 @@ def help_group(argv: Sequence[str]) -> str | None:
 
 
 def group_help(parser: ArgumentParser, group: str) -> str:
-    """The help of the keys that are in a group or below it, or of one key; the parser is good for nothing else then.
+    """Return the help of one key, or of all keys in a group and its subgroups. The parser cannot be used afterwards.
 
     Raises:
         UserError: There is no such group or key.
@@ -32,8 +32,7 @@ def group_help(parser: ArgumentParser, group: str) -> str:
     names = {action.dest for action in parser._actions}
     if not any(name == group or name.startswith(f"{group}.") for name in names):
         raise UserError(
-            f"--help {group}: there is no such group of keys"
-            + (did_you_mean(group, names) or "; --help lists the groups")
+            f"--help {group}: no such group of keys" + (did_you_mean(group, names) or "; --help lists the groups")
         )
     sections = parser._action_groups
     for section in sections:

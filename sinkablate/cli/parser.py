@@ -1,4 +1,4 @@
-"""Command lines from typed functions, with one-line errors and no abbreviations."""
+"""Build command lines from typed functions, with one-line errors and without abbreviated options."""
 
 import json
 import re
@@ -22,25 +22,25 @@ from sinkablate.run.directory import WRITTEN_BY, version_note
 
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser; what it refuses becomes one `UserError`, whatever exceptions it is wrapped in."""
+    """jsonargparse's parser, whose errors become one `UserError`, however deeply they are wrapped."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise instead of printing the usage."""
+        """Raise a `UserError` instead of printing the usage."""
         raise _mistake_behind(ex) or UserError(_unknown_name(self, message) or plain(message)) from ex
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's, which gives its groups this method too; a number without a point is an int."""
+        """Add an argument; groups of arguments use this method, too. A number without a decimal point is an int."""
         action = super().add_argument(*args, **kwargs)
         if hasattr(action, "_typehint"):
             action._typehint = int_first(action._typehint)
         return action
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; flags may be bare."""
+        """Parse a command line on which boolean options may have no value."""
         return super().parse_args(args and spelled_out(self, list(args)), *more, **kwargs)
 
     def instantiate(self, namespace: Any, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's, after every config class has been checked, so that an error names the full key."""
+        """Build the config classes, then the classes that use them, so that an error names the full key."""
         for key, config_class in config_groups(self).items():
             values = namespace.get(key)
             if values is not None and not is_dataclass(values):
@@ -48,7 +48,7 @@ class Parser(ArgumentParser):
         return super().instantiate(namespace, *args, **kwargs)
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; an error names the file."""
+        """Parse a config file; errors name the file."""
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except (UserError, UnicodeDecodeError) as error:
@@ -65,11 +65,11 @@ def config_groups(parser: ArgumentParser) -> dict[str, type[Any]]:
 
 
 def int_first(hint: Any) -> Any:
-    """The same type, with int as the first choice of a union that also holds float.
+    """Return the same type with int before float in a union.
 
-    jsonargparse tries the members of a union in their order, and `typing` caches unions without regard to it: whether
-    `Optional[Union[int, float]]` reads 1 as 1 or as 1.0 would depend on which library was imported first. To the
-    Trainer, 1 is one batch and 1.0 is all of them.
+    jsonargparse tries the members of a union in order, and `typing` caches unions regardless of their order: whether
+    `Optional[Union[int, float]]` parses 1 as 1 or as 1.0 would depend on which library was imported first. To
+    Lightning, 1 means one batch and 1.0 means all batches.
     """
     members = get_args(hint)
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(members):
@@ -81,22 +81,22 @@ UNKNOWN = re.compile(r"unrecognized arguments: (?P<words>.+)|does not accept opt
 
 
 def _unknown_name(parser: ArgumentParser, message: str) -> str | None:
-    """What is said of an option or key that does not exist, with the nearest that does; None for other messages."""
-    found = UNKNOWN.search(message)
-    if found is None:
+    """Rewrite a message about an unknown option or key, with the nearest known name; None for other messages."""
+    match = UNKNOWN.search(message)
+    if match is None:
         return None
-    words = (found["words"] or "").split()
-    name = found["key"] or next((word.split("=")[0] for word in words if word.startswith("-")), None)
+    words = (match["words"] or "").split()
+    name = match["key"] or next((word.split("=")[0] for word in words if word.startswith("-")), None)
     if name is None:
-        return f"{' '.join(words)}: follows no option; every value needs its --KEY in front"
+        return f"{' '.join(words)}: does not belong to an option; write --KEY before every value"
     known = (option.removeprefix("" if name.startswith("-") else "--") for option in _options(parser))
-    what = "key" if found["key"] else "option"
+    kind = "key" if match["key"] else "option"
     refuse_renamed({name.removeprefix("--"): None})
-    return f"{name}: there is no such {what}{did_you_mean(name, known) or '; --help lists them'}"
+    return f"{name}: no such {kind}{did_you_mean(name, known) or f'; --help lists the {kind}s'}"
 
 
 def _options(parser: ArgumentParser) -> list[str]:
-    """The options of a parser and of its subcommands."""
+    """Return the options of a parser and of its subcommands."""
     return [
         option
         for action in parser._actions
@@ -115,44 +115,44 @@ UNION = re.compile(
 
 
 def plain(message: str) -> str:
-    """What jsonargparse says of a value that is none of several types, in a few words."""
-    found = UNION.search(message)
-    if found is None:
+    """Shorten jsonargparse's message about a value that has none of several types."""
+    match = UNION.search(message)
+    if match is None:
         return message
-    types = re.sub(r"typing\.Literal\[(.*?)\]|<class '([\w.]+)'>", lambda kind: kind[1] or kind[2], found["types"])
+    types = re.sub(r"typing\.Literal\[(.*?)\]|<class '([\w.]+)'>", lambda kind: kind[1] or kind[2], match["types"])
     names = types.replace("NoneType", "null").replace("'", "")
-    return f"{found['key']}={found['value'].strip()} is none of: {names}"
+    return f"{match['key']}={match['value'].strip()}: must be one of: {names}"
 
 
 def _load(text: str) -> Any:
-    """What jsonargparse's own loader makes of a file or a word, unless a key is in it twice.
+    """Load a file or a value as jsonargparse does, but refuse a repeated key.
 
-    In a file that a run wrote, keys of earlier versions have the names of today.
+    In a file that a run of an earlier version wrote, renamed keys get their current names.
     """
     if ":" in text:
         refuse_repeated_keys(text)
-    content = _lenient(text)
+    content = _jsonargparse_loader(text)
     return with_current_names(content) if text.startswith(WRITTEN_BY) and isinstance(content, dict) else content
 
 
-_lenient = get_loader("yaml")
-for mode in ("yaml", "omegaconf+"):  # the modes of our parsers; interpolation comes after loading
+_jsonargparse_loader = get_loader("yaml")
+for mode in ("yaml", "omegaconf+"):  # the modes of the parsers here; interpolation happens after loading
     set_loader(mode, _load, (yaml.YAMLError,))
 
 
 def _mistake_behind(error: BaseException | None) -> UserError | None:
-    """The `UserError` that led to an exception, if one did."""
+    """Return the `UserError` that caused an exception, if there is one."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def refuse_nulls(parser: ArgumentParser, config: Any) -> None:
-    """Refuse null for a key that has a value always; jsonargparse lets a file say it.
+    """Refuse null for a key that must have a value; jsonargparse accepts it in a file.
 
     Args:
-        parser: What parsed it.
-        config: What was parsed.
+        parser: The parser of the keys.
+        config: The parsed keys.
 
     Raises:
         UserError: Names the key and its type.
@@ -165,11 +165,13 @@ def refuse_nulls(parser: ArgumentParser, config: Any) -> None:
             and action.default is not None
             and config.get(action.dest, action.default) is None
         ):
-            raise UserError(f"{action.dest}=null: the key has no such value; leave it out for {action.default}")
+            raise UserError(
+                f"{action.dest}=null: must have a value; leave the key out for the default, {action.default}"
+            )
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
-    """A bare `--flag` of a yes-or-no key means `--flag=true`, and `--pair-by` means `--pair_by`."""
+    """Replace a boolean `--flag` without a value by `--flag=true`, and hyphens as in `--pair-by` by underscores."""
     options = {
         option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }
@@ -183,41 +185,41 @@ def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
 
 
 def _underlined(word: str, options: Container[str]) -> str:
-    """An option spelled with hyphens, as it is known."""
+    """Return an option that is spelled with hyphens with underscores, if the parser knows that."""
     name, equals, value = word.partition("=")
     known = f"--{name[2:].replace('-', '_')}"
     return f"{known}{equals}{value}" if name.startswith("--") and name not in options and known in options else word
 
 
 def gathered(argv: list[str]) -> list[str]:
-    """Words that belong to no option, wherever they stand, as one list in front: for a verb that takes several."""
-    places = [
-        place
-        for place, word in enumerate(argv)
-        if not word.startswith("-") and not (place and argv[place - 1].startswith("--") and "=" not in argv[place - 1])
+    """Move all words that belong to no option to the front, as one list: for a command that takes several paths."""
+    positions = [
+        index
+        for index, word in enumerate(argv)
+        if not word.startswith("-") and not (index and argv[index - 1].startswith("--") and "=" not in argv[index - 1])
     ]
-    words = [argv[place] for place in places]
-    rest = [word for place, word in enumerate(argv) if place not in set(places)]
+    words = [argv[index] for index in positions]
+    rest = [word for index, word in enumerate(argv) if index not in set(positions)]
     return [json.dumps(words), *rest] if words else rest
 
 
 def run_function(
-    function: Callable[..., Any], verb: str, argv: list[str], tell: Callable[[Any], str] | None = None
+    function: Callable[..., Any], command: str, argv: list[str], to_text: Callable[[Any], str] | None = None
 ) -> int:
-    """Run a typed, documented function as a verb, and print what `tell` makes of its result."""
-    result = call(function, verb, argv)
-    if tell is not None:
-        print(tell(result))
+    """Run a typed, documented function as a command, and print its result as text, if there is one to print."""
+    result = call(function, command, argv)
+    if to_text is not None:
+        print(to_text(result))
     return 0
 
 
-def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
-    """What a typed, documented function returns to a command line.
+def call(function: Callable[..., Any], command: str, argv: list[str]) -> Any:
+    """Call a typed, documented function with the options of a command line, and return its result.
 
     Args:
-        function: What a verb does.
-        verb: Its name, for the help.
-        argv: The words behind it.
+        function: The function; its parameters are the options.
+        command: Name of the command, for the help.
+        argv: The words after the command.
     """
     try:
         return auto_cli(
@@ -226,7 +228,7 @@ def call(function: Callable[..., Any], verb: str, argv: list[str]) -> Any:
             as_positional=True,
             parser_class=Parser,
             allow_abbrev=False,
-            prog=f"python -m sinkablate {verb}",
+            prog=f"sinkablate {command}",
         )
     except (UserError, ValueError) as error:  # jsonargparse wraps what an optional group refuses
         mistake = _mistake_behind(error)

@@ -1,4 +1,4 @@
-"""The verb `plan`: what a `fit` would need, in seconds, without data and without a GPU."""
+"""The command `plan`: estimate what a `fit` would need, within seconds, without data and without a GPU."""
 
 import json
 from dataclasses import asdict
@@ -18,38 +18,38 @@ from sinkablate.tasks.optim import make_optimizer, make_schedule
 
 
 class PlanCli(Cli):
-    """Parses what `fit` parses, builds the task, and neither opens data nor trains."""
+    """Parse the command line of `fit` and build its model, but neither open data nor train."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Two keys of the plan's own."""
+        """Add the two keys that only `plan` has."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
-            "--images", type=int | None, default=None, help="Training images; known for the embedded ones alone."
+            "--images", type=int | None, default=None, help="Number of training images (known for the embedded ones)."
         )
         parser.add_argument("--json", type=bool, default=False, help="Print the plan as JSON.")
 
     def before_instantiate_classes(self) -> None:
-        """No directory is touched."""
+        """Do nothing: no directory is touched."""
 
     def instantiate_classes(self) -> None:
-        """The task alone."""
+        """Build the model and the data module, but no trainer."""
         self.config_init = self.parser.instantiate_classes(self.config)
         self.model = self._get(self.config_init, "model")
         self.datamodule = self._get(self.config_init, "data")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Count, then print."""
+        """Estimate, then print."""
         config = self.config["fit"]
         if config.images is not None and config.images < 1:
-            raise UserError(f"images must be at least 1, got {config.images}")
-        if self.task == "toy":
-            raise UserError("plan counts images: a toy needs seconds, just run it")
+            raise UserError(f"images={config.images}: must be at least 1")
+        if self.task_name == "toy":
+            raise UserError("task=toy: plan counts images, which a toy does not have; fit it, which takes seconds")
         self._refuse_what_fit_refuses(config)
         content = plan(self, config)
         print(json.dumps(content, indent=2)) if config.json else _print(content)
 
     def _refuse_what_fit_refuses(self, config: Any) -> None:
-        """The checks that `fit` makes before it trains, as far as they need no data."""
+        """Run the checks that `fit` makes before it trains, as far as they do not need data."""
         self.model.check_data(self.datamodule, 1)
         diagnostics, image = self.config_init["fit"].diagnostics, config.data.image
         if diagnostics.every_n_steps:
@@ -58,39 +58,39 @@ class PlanCli(Cli):
 
 
 def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
-    """The plan as plain values; what only the data could tell is None."""
+    """Return the plan as plain values; those that depend on unknown data are None."""
     views = config.data.views.count
     side, channels = config.data.image.size, config.data.image.in_chans
-    shape = (channels, side, side) if cli.task == "classify" else (views, channels, side, side)
+    shape = (channels, side, side) if cli.task_name == "classify" else (views, channels, side, side)
     half = "16" in str(config.trainer.precision)
-    found = estimate(cli.model, _step(cli.task), shape, opt=config.model.optim.opt, half=half)
+    needs = estimate(cli.model, _step(cli.task_name), shape, opt=config.model.optim.opt, half=half)
     images = config.images or (EMBEDDED_IMAGES if config.data.source.format == "embedded" else None)
     batch, epochs = config.data.batch_size, config.trainer.max_epochs
     if images is not None and batch > images:
-        raise UserError(f"data.batch_size={batch} exceeds the {images} images")
+        raise UserError(f"data.batch_size={batch}: exceeds the {images} training images")
     if epochs == 0:
-        raise UserError("nothing to train: trainer.max_epochs=0")
+        raise UserError("trainer.max_epochs=0: nothing to train")
     steps = None if images is None or epochs in (None, -1) else images // batch * epochs
     optim = cli.model.optim_config
     optimizer = make_optimizer(cli.model.backbone, optim)
     if steps is not None:
-        make_schedule(optimizer, optim, steps)  # which refuses a warm-up that is longer than the training
+        make_schedule(optimizer, optim, steps)  # refuses a warmup longer than the training
     return {
-        "name": cli.program.model_name(config.model) + f"-{config.variant}",
-        **asdict(found),
-        "training_flops": None if steps is None else 3 * found.flops_per_image * steps * batch,
+        "name": cli.task.model_name(config.model) + f"-{config.variant}",
+        **asdict(needs),
+        "training_flops": None if steps is None else 3 * needs.flops_per_image * steps * batch,
         "batch_size": batch,
         "epochs": epochs,
         "images": images,
         "steps_per_epoch": None if images is None else images // batch,
         "steps": steps,
-        "memory_bytes_per_step": found.state_bytes + batch * found.activation_bytes_per_image,
-        "checkpoints_bytes": 2 * found.checkpoint_bytes,
+        "memory_bytes_per_step": needs.state_bytes + batch * needs.activation_bytes_per_image,
+        "checkpoints_bytes": 2 * needs.checkpoint_bytes,
     }
 
 
 def _step(task: str) -> Any:
-    """What a training step of a task does with a batch, up to its outputs."""
+    """Return the forward pass of a training step of a task."""
 
     def classify(module: nn.Module, images: Tensor) -> object:
         return module.backbone(images)  # type: ignore[operator]
@@ -103,21 +103,22 @@ def _step(task: str) -> Any:
 
 
 def _print(content: dict[str, Any]) -> None:
+    """Print the plan as a table."""
     table = Table(title=content["name"], title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     lines = {
         "parameters": f"{content['parameters']:,}",
-        "trained": f"{content['trainable']:,}",
+        "trainable parameters": f"{content['trainable']:,}",
         "forward pass, one image": f"{content['flops_per_image'] / 1e9:.3g} GFLOP",
-        "kept for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
-        "weights, gradients, optimizer": _bytes(content["state_bytes"]),
-        f"the step of a batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
-        "steps": "unknown: give --images N"
+        "activations for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
+        "weights, gradients, optimizer state": _bytes(content["state_bytes"]),
+        f"training step, batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
+        "steps": "unknown; set --images N"
         if content["steps"] is None
         else f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",
-        "whole training": "-" if content["training_flops"] is None else f"{content['training_flops']:.2e} FLOP",
-        "checkpoints on disk (the latest and the one before)": _bytes(content["checkpoints_bytes"]),
+        "complete training": "-" if content["training_flops"] is None else f"{content['training_flops']:.2e} FLOP",
+        "checkpoints on disk (the latest two)": _bytes(content["checkpoints_bytes"]),
     }
     for name, value in lines.items():
         table.add_row(name, value)
@@ -125,4 +126,5 @@ def _print(content: dict[str, Any]) -> None:
 
 
 def _bytes(count: int) -> str:
+    """Format a number of bytes."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""What a verb leaves behind for the reader: the short table at the end, and predictions."""
+"""Print the results of a command as a short table, and write predictions."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ from sinkablate.files.writing import write_atomically
 
 
 def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Accuracy, speed, sinks by label and token norms, then the run directory."""
+    """Print accuracy, speed, sinks by label and token norms, then the run directory."""
     table = Table(title=summary["name"], title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -35,7 +35,7 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("training images/s", "images_per_second", ".0f")
     row("wall time, s", "wall_seconds", ".0f")
     row("peak memory, GiB", "peak_memory_gib")
-    if "toy/task" not in summary:  # a toy's one or two blocks are judged together, under toy/
+    if "toy/task" not in summary:  # the one or two blocks of a toy are labeled together, under toy/
         _sink_rows(table, summary)
         row("largest mean mass on one token", "sink/mass_max")
     for kind in ("cls", "register", "patch"):
@@ -47,10 +47,10 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("mean gate openness", "gate/open")
     row("parameters", "parameters", ",d")
     if summary.get("match_difference"):
-        row("parameters beyond the gated model", "match_difference", "+,d")
+        row("parameters more than the gated model", "match_difference", "+,d")
     if summary.get("images_dropped_per_epoch"):
         table.add_row(
-            "training images that each epoch leaves out",
+            "training images left out per epoch",
             f"{summary['images_dropped_per_epoch']:,} of {summary['train_images']:,}",
         )
     for reason, count in summary.get("skipped", {}).items():
@@ -60,11 +60,11 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
 
 
-SCORES = {"acc1": "accuracy", "acc5": "accuracy, best of 5", "loss": "loss"}
+SCORES = {"acc1": "accuracy", "acc5": "top-5 accuracy", "loss": "loss"}
 
 
 def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
-    """What `validate` and `test` measured, rounded, and where the numbers are."""
+    """Print the rounded results of `validate` and `test`, and the path of the file with all digits."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -78,7 +78,7 @@ def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
 
 
 def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
-    """Events per image and their labels, blocks >= 1."""
+    """Add the number of sinks per image and their labels, over all blocks but the first."""
     for rule in all_rules(ThresholdConfig(), gated=True):
         prefix = scalar_prefix(rule.name)
         if "fit" in rule.shown and f"{prefix}/events" in summary:
@@ -89,9 +89,8 @@ def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
 
 
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:
-    """One parquet row per image of all ranks, sorted by key: key, label, predicted, probability (a list)."""
-    mine = [(batch["key"], batch["label"].cpu(), batch["probability"].cpu()) for batch in batches]
-    parts = gather(mine)
+    """Write one parquet row per image of all ranks, sorted by key: key, label, predicted, probability (a list)."""
+    parts = gather([(batch["key"], batch["label"].cpu(), batch["probability"].cpu()) for batch in batches])
     if trainer.is_global_zero:
         rows = [item for part in parts for item in part]
         table = pl.DataFrame(
@@ -103,7 +102,7 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
             }
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # polars itself calls a full disk a damaged file
+        content = io.BytesIO()  # polars itself reports a full disk as a damaged file
         table.sort("key").write_parquet(content)
         write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))
     return path

@@ -1,24 +1,25 @@
-"""The keys of a run that are not Lightning's, its model's or its data's."""
+"""Define the keys of a run that belong neither to Lightning nor to the model or the data."""
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sinkablate.callbacks.checkpointing import RunCheckpoint
 from sinkablate.callbacks.run_diagnostics import RunDiagnostics
 from sinkablate.callbacks.stability import Stability
-from sinkablate.cli.tasks import Follows, Task
+from sinkablate.cli.tasks import DataLink, Task
 from sinkablate.config import WandbConfig
+from sinkablate.run import trust
 from sinkablate.run.checkpoint_io import OnFailure
 
 
-def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple[Follows, ...]) -> None:
+def add_run_arguments(parser: LightningArgumentParser, task: str, links: tuple[DataLink, ...]) -> None:
     """Add the keys and the links between keys.
 
     Args:
         parser: Parser of one command.
-        task: What is trained.
-        follows: Keys of the model that take their values from the data.
+        task: Name of the task.
+        links: Keys of the model that take their values from the data.
     """
-    parser.add_argument("--task", type=Task, default=task, help="What is trained.")
+    parser.add_argument("--task", type=Task, default=task, help="What to train: classify, lejepa or toy.")
     parser.add_argument("--variant", type=str, default="baseline", help="Name of the variant in run names.")
     parser.add_argument(
         "--run_dir",
@@ -30,8 +31,8 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
         "--sweep",
         type=str | None,
         default=None,
-        help="Sweep that this run is a cell of: run_dir is runs/<sweep>/<hash of the arguments>, "
-        "and names and W&B's id and group follow.",
+        help="Sweep that this run is a cell of. It sets run_dir to runs/<sweep>/<hash of the arguments>, and the "
+        "names, W&B's id and W&B's group.",
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="Start over in a directory that holds a run.")
     parser.add_class_arguments(WandbConfig, "wandb")
@@ -42,12 +43,23 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, follows: tuple
         "--on_checkpoint_failure",
         type=OnFailure,
         default="stop",
-        help="What a checkpoint that cannot be written does to the run: stop or continue.",
+        help="Whether the run stops or continues when a checkpoint cannot be written.",
     )
     parser.set_defaults(
         {"checkpoint.save_last": None, "checkpoint.save_top_k": 1, "checkpoint.enable_version_counter": False}
     )
     for target in ("model", "data"):
         parser.link_arguments("seed_everything", f"{target}.seed")
-    for follow in follows:
-        parser.link_arguments(f"data.{follow.read}", f"model.{follow.target}", follow.infer)
+    for link in links:
+        parser.link_arguments(f"data.{link.read}", f"model.{link.target}", link.infer)
+
+
+def add_reader_arguments(parser: LightningArgumentParser) -> None:
+    """Add the keys of the commands that read a finished run: `run` and `trust`."""
+    parser.add_argument(
+        "--run",
+        type=str | None,
+        default=None,
+        help="Directory of the run: short for --config DIR/config.yaml --run_dir DIR.",
+    )
+    parser.add_argument("--trust", type=bool, default=False, help=trust.HELP)

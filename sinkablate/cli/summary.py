@@ -1,26 +1,34 @@
-"""The numbers that a finished run is summarized by: `summary.json`."""
+"""The numbers that summarize a finished run, as written to `summary.json`."""
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import torch
 
 from sinkablate.callbacks.preemption import Preemption
 from sinkablate.diagnostics.rules import rules
 from sinkablate.process.memory import peak_memory_gib
 
-if TYPE_CHECKING:
-    from sinkablate.cli.lightning import Cli
 
+def fit_summary(
+    trainer: L.Trainer, model: Any, datamodule: Any, init: Any, *, name: str, images_per_second: float, seconds: float
+) -> dict[str, Any]:
+    """Return metrics, sinks, speed and size at the end of a `fit`.
 
-def fit_summary(cli: "Cli") -> dict[str, Any]:
-    """Metrics, sinks, speed and size at the end of a `fit`."""
-    trainer, init = cli.trainer, cli.config_init[cli.verb]
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    Args:
+        trainer: The trainer, after training.
+        model: The LightningModule.
+        datamodule: The data module.
+        init: The config with its classes instantiated; `diagnostics` and `stability` are callbacks.
+        name: Name of the run.
+        images_per_second: Training throughput.
+        seconds: Wall time since the command started.
+    """
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     sinks = init.diagnostics.latest | init.diagnostics.latest_counts()
-    backbone = cli.model.backbone
-    usage = getattr(cli.datamodule, "usage", None)  # a toy draws its data
+    usage = getattr(datamodule, "usage", None)  # a toy generates its data
     data = usage.summary(trainer) if usage else {}
+    restarts = next(call.restarts for call in trainer.callbacks if isinstance(call, Preemption))  # type: ignore[attr-defined]
     return (
         metrics
         | init.stability.totals()
@@ -28,15 +36,15 @@ def fit_summary(cli: "Cli") -> dict[str, Any]:
         | data
         | {
             "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
-            "images_per_second": cli.throughput.images_per_second,
-            "wall_seconds": time.time() - cli.started,
+            "images_per_second": images_per_second,
+            "wall_seconds": seconds,
             "peak_memory_gib": peak_memory_gib(),
-            "parameters": sum(p.numel() for p in backbone.parameters()),
-            "match_difference": getattr(backbone, "match_difference", 0),
-            "restarts": next(c.restarts for c in trainer.callbacks if isinstance(c, Preemption)),  # type: ignore[attr-defined]
+            "parameters": sum(p.numel() for p in model.backbone.parameters()),
+            "match_difference": getattr(model.backbone, "match_difference", 0),
+            "restarts": restarts,
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
-            "name": cli.name,
+            "name": name,
             "device": trainer.strategy.root_device.type,
             "world_size": trainer.world_size,
             "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""What `fit` can train: the key `task` chooses a LightningModule and its data module."""
+"""The tasks that `fit` can train: each value of the key `task` stands for a LightningModule and its data module."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,42 +15,44 @@ if TYPE_CHECKING:
 Task = Literal["classify", "lejepa", "toy"]
 
 
-class Follows(NamedTuple):
-    """A key of the model whose value comes from the data."""
+class DataLink(NamedTuple):
+    """A key of the model that takes its value from the data."""
 
     source: str
-    """Key of the data that has the same value."""
+    """Key of the data with the same value."""
     target: str
     """Key of the model."""
     infer: "Callable[[Any], Any] | None" = None
-    """Gives the value from the group of the data's key, where that key may be null."""
+    """Computes the value from the group of the data's key, if that key may be null."""
 
     @property
     def read(self) -> str:
-        """The key or the group of the data that decides the value."""
+        """The key or the group of the data that determines the value."""
         return self.source.rpartition(".")[0] if self.infer else self.source
 
 
-class Program(NamedTuple):
-    """One value of `task`: what differs from task to task."""
+class TaskDefinition(NamedTuple):
+    """Everything that differs between tasks."""
 
     module: type[Any]
+    """LightningModule."""
     data: type[Any]
+    """Data module."""
     group: str
-    """Group of the model's keys that holds the architecture and its mechanism."""
+    """Group of the model's keys with the architecture and its mechanism."""
     name: Callable[["Namespace"], str]
-    """What run directories call the model, from that group."""
-    follows: tuple["Follows", ...] = ()
-    """Keys of the model that the data decide."""
+    """Computes the model's name in run directories from that group."""
+    links: tuple[DataLink, ...] = ()
+    """Keys of the model that take their values from the data."""
     draw: "Callable[[pl.DataFrame, Path], None] | None" = None
-    """Draws into a folder what `metrics.csv` shows when a run is closed."""
+    """Draws figures of `metrics.csv` into a folder when a run is closed."""
 
     def model_name(self, model: "Namespace") -> str:
-        """How run directories call the model."""
+        """Return the model's name in run directories."""
         return self.name(model[self.group])
 
     def mechanism(self, model: "Namespace") -> dict[str, Any]:
-        """The axes of a variant, as W&B tags."""
+        """Return the mechanism of a variant, which becomes its W&B tags."""
         group = model[self.group]
         attention = group.attention
         return {
@@ -67,42 +69,46 @@ def _number_of_classes(source: "Namespace") -> int:
 
     from sinkablate.data.classes import number_of_classes, source_of
 
-    values: Any = OmegaConf.to_container(OmegaConf.create(source.as_dict()), resolve=True)  # ${oc.env:…} in a path
+    values: Any = OmegaConf.to_container(
+        OmegaConf.create(source.as_dict()), resolve=True
+    )  # resolves ${oc.env:…} in a path
     return number_of_classes(source_of(values))
 
 
 _IMAGES = (
-    Follows("source.num_classes", "num_classes", _number_of_classes),
-    Follows("image.in_chans", "in_chans"),
-    Follows("image.size", "img_size"),
+    DataLink("source.num_classes", "num_classes", _number_of_classes),
+    DataLink("image.in_chans", "in_chans"),
+    DataLink("image.size", "img_size"),
 )
 
 
-def _classify() -> Program:
+def _classify() -> TaskDefinition:
     from sinkablate.data.datamodule import ImageData
     from sinkablate.tasks.classify import Classify
     from sinkablate.vit.timm_models import short_name
 
-    return Program(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES)
+    return TaskDefinition(Classify, ImageData, "backbone", lambda backbone: short_name(backbone.name), _IMAGES)
 
 
-def _lejepa() -> Program:
+def _lejepa() -> TaskDefinition:
     from sinkablate.data.datamodule import ImageData
     from sinkablate.tasks.lejepa import LeJepa
     from sinkablate.vit.timm_models import short_name
 
-    return Program(LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES)
+    return TaskDefinition(
+        LeJepa, ImageData, "backbone", lambda backbone: f"lejepa_{short_name(backbone.name)}", _IMAGES
+    )
 
 
-def _toy() -> Program:
+def _toy() -> TaskDefinition:
     from sinkablate.toys.data import ToyData
     from sinkablate.toys.training import ToyTraining
 
-    return Program(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", draw=_draw_formation)
+    return TaskDefinition(ToyTraining, ToyData, "toy", lambda toy: f"toy_{toy.task}", draw=_draw_formation)
 
 
 def _draw_formation(history: "pl.DataFrame", folder: Path) -> None:
-    """When the sinks of a toy form."""
+    """Draw when the sinks of a toy form."""
     from sinkablate.figures.formation import formation
     from sinkablate.figures.sinks import save
 
@@ -110,12 +116,12 @@ def _draw_formation(history: "pl.DataFrame", folder: Path) -> None:
     save(formation(history), folder / formation.__name__)
 
 
-PROGRAMS: dict[str, Callable[[], Program]] = {"classify": _classify, "lejepa": _lejepa, "toy": _toy}
-"""One function per value of `task`: each imports what its task needs, and no more."""
+TASKS: dict[str, Callable[[], TaskDefinition]] = {"classify": _classify, "lejepa": _lejepa, "toy": _toy}
+"""Value of `task` -> function that imports only what this task needs."""
 
 
-def chosen(args: Sequence[str]) -> str:
-    """The value of `task` that command line and YAML files end with; it is needed before they can be parsed.
+def task_of(args: Sequence[str]) -> str:
+    """Return the value of `task` on a command line and in its YAML files, before these can be parsed.
 
     Raises:
         UserError: There is no such task.
@@ -127,6 +133,6 @@ def chosen(args: Sequence[str]) -> str:
             task = value
         elif word in ("--config", "-c") and Path(value).is_file():
             task = mapping_of(Path(value)).get("task") or task
-    if task not in PROGRAMS:
-        raise UserError(f"task={task}: there are {', '.join(get_args(Task))}")
+    if task not in TASKS:
+        raise UserError(f"task={task}: no such task; choose from {', '.join(get_args(Task))}")
     return task

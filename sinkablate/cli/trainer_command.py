@@ -1,4 +1,4 @@
-"""Runs `fit`, `validate`, `test`, `predict` or `plan`; what goes wrong becomes one line."""
+"""Run `fit`, `validate`, `test`, `predict` or `plan`, and turn errors of libraries into one line."""
 
 import sys
 from pathlib import Path
@@ -16,13 +16,13 @@ from sinkablate.run.cells import CONFIG, parse_words
 from sinkablate.run.directory import version_note
 
 
-def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
-    """Run a Lightning verb; a user's mistake becomes one `UserError`."""
+def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
+    """Run a command of Lightning's trainer and return its exit code; every mistake of the user is a `UserError`."""
     silence_libraries()
     register()
-    argv, sys.argv = sys.argv, [sys.argv[0], verb, *args]  # what Lightning starts the other processes with
+    argv, sys.argv = sys.argv, [sys.argv[0], command, *args]  # Lightning starts other ranks with it
     try:
-        cli(verb, args)
+        cli(command, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
         raise UserError(str(error)) from error
     except UserError as error:
@@ -36,15 +36,15 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
         if is_out_of_memory(error):
             raise UserError(
                 f"out of memory ({first_line(error)}): use a smaller data.batch_size, data.eval_batch_size, "
-                "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `plan` tells "
-                "what a run needs"
+                "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `sinkablate plan` "
+                "estimates the memory of a run"
             ) from error
         if str(error).startswith("Early stopping conditioned on metric"):
             raise UserError(f"trainer.callbacks: {error}") from error
         if not _lost_process(error):
             raise
         print(
-            "error: another process of this run has died; --ckpt_path auto goes on from the last checkpoint",
+            "error: another process of this run has died; --ckpt_path auto resumes from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
@@ -55,13 +55,13 @@ def run_trainer(verb: str, args: list[str], cli: type[Cli] = Cli) -> int:
 
 
 def _config_notes(args: list[str], message: str) -> str:
-    """Which versions of sinkablate wrote the configs of a command line, where one of their keys is unknown here."""
-    if "there is no such key" not in message or "wrote this file" in message:
+    """Return which versions of sinkablate wrote the configs of a command line if one of their keys is unknown."""
+    if "no such key" not in message or "wrote this file" in message:
         return ""
     paths = [value for key, value in parse_words(args) if key == CONFIG]
     return "".join(f"; {path}{note}" for path in paths if (note := version_note(Path(path))))
 
 
 def _lost_process(error: BaseException) -> bool:
-    """True when a joint operation failed because the other side is gone; gloo says so in words alone."""
+    """Return whether a collective failed because another rank is gone; gloo has no exception class for this."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

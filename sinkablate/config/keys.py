@@ -87,9 +87,9 @@ def overview(command: str, purpose: str) -> str:
     names = ", ".join(shipped_names("configs"))
     configs = fill(names, 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     return (
-        f"usage: python -m sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
+        f"usage: sinkablate {command} [--config FILE.yaml ...] [--KEY VALUE ...]\n\n{purpose}\n\n"
         f"the most used keys:\n{used}\n\n"
         f"all keys, by group:\n{groups}\n\n"
-        f"configs that come with sinkablate, by name (`--config gate_reg`):\n{configs}\n\n"
-        f"`python -m sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key."
+        f"shipped configs, which have a name (`--config gate_reg`):\n{configs}\n\n"
+        f"`sinkablate {command} --help GROUP` describes the keys of a group, `--help all` every key."
     )

@@ -1,1 +1,1 @@
-"""A grid of runs, trained anywhere: the same cells in the same directories, whoever starts them."""
+"""A grid of runs: the same cells in the same directories, wherever and by whatever launcher they are trained."""

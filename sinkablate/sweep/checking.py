@@ -1,4 +1,4 @@
-"""Everything that `fit` would refuse in a sweep, before anything starts."""
+"""Check a sweep before anything starts: refuse whatever `fit` would refuse in one of its cells."""
 
 import contextlib
 import hashlib
@@ -20,18 +20,17 @@ from sinkablate.sweep.state import State, read_notes, state_of
 if TYPE_CHECKING:
     from sinkablate.sweep.parsing import CellParser
 
-EVERY = 0.5
-"""Seconds between two lines that say how far the check is."""
+PROGRESS_SECONDS = 0.5
+"""Seconds between two progress messages."""
 CHECKED, CONFIGS = "checked.txt", "configs.json"
-"""In the directory of a sweep: a hash of what was checked last, so that it is checked once, and one of each config."""
+"""Files in the directory of a sweep: a hash of what was checked last, and a hash of every config."""
 
 
 def check(sweep: Sweep, root: Path) -> None:
-    """Parse cells as `fit` would, every combination of factors with one seed and every seed once.
+    """Parse the cells as `fit` would: every combination of the other factors with one seed, and every seed once.
 
     Raises:
-        UserError: `fit` refuses one of them, two of them are the same run, or a config of cells that have begun says
-            something else now.
+        UserError: `fit` refuses a cell, two cells are the same run, or a config has changed since its cells started.
     """
     configs = _unchanged_configs(sweep, root)
     stamp = _hash(sweep)
@@ -49,60 +48,60 @@ def check(sweep: Sweep, root: Path) -> None:
 
 
 def _parse(sweep: Sweep, parser: "CellParser") -> None:
-    """See that `fit` takes every cell, and that no two are the same run."""
+    """Check that `fit` accepts every cell and that no two cells are the same run."""
     shown = time.monotonic()
     for number, (cell, error) in enumerate(parser.cells(sweep), start=1):
         if error is not None:
             raise UserError(f"{sweep.path}: {cell.label}: {error}") from error
-        if time.monotonic() > shown + EVERY:
+        if time.monotonic() > shown + PROGRESS_SECONDS:
             shown = time.monotonic()
-            streams.show_status(f"checking the {len(sweep.cells):,} cells: {number:,} combinations so far ...")
+            streams.show_status(f"checking {len(sweep.cells):,} cells: {number:,} combinations done ...")
     same = parser.same_values(sweep)
     if same is not None:
-        key, one, other = same
-        raise UserError(f"{sweep.path}: parameters.{key}: duplicate cells: {one} and {other} are the same value")
+        key, first, second = same
+        raise UserError(f"{sweep.path}: parameters.{key}: duplicate cells: {first} and {second} are the same value")
 
 
 def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
-    """What every config says, as a hash: a cell is known by its arguments, and what these name must stay as it was.
+    """Return a hash of every config. A cell is identified by its arguments, so the configs they name must not change.
 
     Raises:
-        UserError: A config of cells that have started has changed.
+        UserError: A config has changed since one of its cells started.
     """
     path = root / CONFIGS
     known = read_notes(
         path,
-        "it holds what the configs of this sweep said when its cells began; remove it if they have not changed since",
+        "it holds hashes of the configs from when the cells started; remove it if the configs have not changed since",
     )
-    named = _configs(sweep)
-    now = {config: _said_by(Path(config)) for config in sorted(set().union(*named.values()))}
-    for config in (config for config, said in now.items() if known.get(config, said) != said):
-        if any(config in named[cell.id] and state_of(root / cell.id) is not State.TODO for cell in sweep.cells):
+    configs = _configs(sweep)
+    hashes = {config: _content_hash(Path(config)) for config in sorted(set().union(*configs.values()))}
+    for config in (config for config, content in hashes.items() if known.get(config, content) != content):
+        if any(config in configs[cell.id] and state_of(root / cell.id) is not State.TODO for cell in sweep.cells):
             raise UserError(
-                f"{config} has changed since cells of {root} started with it: undo the "
-                "change, or give the sweep another name"
+                f"{config}: has changed since cells of {root} started with it; undo the change or give the sweep "
+                "another name"
             )
-    return known | now
+    return known | hashes
 
 
 def _configs(sweep: Sweep) -> dict[str, set[str]]:
-    """The configs that each cell names, by its id."""
+    """Return the configs that each cell names, by the id of the cell."""
     return {cell.id: {value for key, value in parse_words(cell.words) if key == CONFIG} for cell in sweep.cells}
 
 
-def _said_by(config: Path) -> str:
-    """A hash of a config's keys and values, whatever its layout and comments."""
+def _content_hash(config: Path) -> str:
+    """Return a hash of the keys and values of a config, regardless of its layout and comments."""
     try:
         content = json.dumps(yaml.safe_load(config.read_text(encoding="utf-8")), sort_keys=True, default=str)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # which the parser will name
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):  # the parser reports it
         content = ""
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _hash(sweep: Sweep) -> str:
-    """Of all cells, of the files they name, and of this package's version."""
+    """Return a hash of all cells, of the configs they name, and of the version of this package."""
     parts = [__version__, *(word for cell in sweep.cells for word in cell.words)]
-    said = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
     for config in sorted(set().union(*_configs(sweep).values())):
-        said.update(Path(config).read_bytes())
-    return said.hexdigest()
+        digest.update(Path(config).read_bytes())
+    return digest.hexdigest()

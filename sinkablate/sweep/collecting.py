@@ -1,4 +1,4 @@
-"""From the directories of a sweep to one tidy table: a row per cell, whatever became of it."""
+"""Collect the results of a sweep in one tidy table with one row per cell, whatever its state."""
 
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
 
 
 def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
-    """One row a cell: run, cell, run_dir, status, the factors under their short names, diverged, and the metrics.
+    """Return one row per cell: run, cell, run_dir, status, the factors under their short names, diverged, metrics.
 
-    A cell without a result has empty metrics. A diverged one, whose loss became NaN or infinite, is a result.
+    The metrics of a cell without a result are empty. A diverged cell, whose loss became NaN or infinite, has a result.
 
     Raises:
         UserError: A summary cannot be read.
@@ -32,6 +32,7 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
 
 
 def _row(cell: Cell, root: Path) -> dict[str, Any]:
+    """Return the row of one cell."""
     run_dir = root / cell.id
     state = state_of(run_dir)
     factors = {name: _typed(value) for name, value in cell.short_factors.items()}
@@ -55,7 +56,7 @@ def _row(cell: Cell, root: Path) -> dict[str, Any]:
 
 
 def _typed(value: str) -> int | float | str:
-    """A number where a word is one."""
+    """Convert a value to a number if it is one."""
     for kind in (int, float):
         try:
             return kind(value)

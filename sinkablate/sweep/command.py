@@ -1,4 +1,4 @@
-"""The verb `sweep`: list the cells of a file, train them here or on a cluster, see how they stand, collect them."""
+"""The command `sweep`: list the cells of a sweep, train them here or on a cluster, show their states, collect them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from rich.console import Console
 from sinkablate.cli.parser import call
 from sinkablate.errors import UserError
 from sinkablate.files.shipped import find_shipped, nearest_shipped, shipped_names
-from sinkablate.files.suggestions import did_you_mean
+from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of
@@ -20,12 +20,12 @@ Format = Literal["table", "json"]
 
 
 def plan(file: str, out: str | None = None, format: Format = "table") -> int:
-    """List the cells of a sweep and check every one, without starting anything.
+    """List the cells of a sweep and check each of them, without starting anything.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
-        format: table or json.
+        format: Format of the output.
     """
     sweep, root = _opened(file, out)
     check(sweep, root)
@@ -49,17 +49,17 @@ def plan(file: str, out: str | None = None, format: Format = "table") -> int:
 
 
 def run(file: str, out: str | None = None, jobs: int | None = None, in_process: bool = False, restarts: int = 3) -> int:
-    """Train every cell of a sweep on this machine; the same command again goes on where it stopped.
+    """Train all cells of a sweep on this machine; repeat the command to resume after an interruption.
 
-    Done and failed cells are left alone, interrupted ones go on from their checkpoints, and cells that another process
-    trains are waited for. Ctrl-C lets the cells save themselves.
+    Finished and failed cells are skipped, interrupted cells resume from their checkpoints, and the command waits for
+    cells that another process is training. After Ctrl-C the cells save a checkpoint before they stop.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
-        jobs: Cells at a time (default: one per GPU, or else per CPU core).
-        in_process: Train small cells one after the other in each of the processes: imports are paid once.
-        restarts: How often a cell that was killed is started again.
+        jobs: Number of cells to train at the same time (default: one per GPU, or per CPU core without a GPU).
+        in_process: Train several cells in each process, one after the other: small cells save the time of imports.
+        restarts: Number of times that a killed cell is started again.
     """
     from sinkablate.sweep.in_process import run_in_process, run_workers
     from sinkablate.sweep.live import View, totals
@@ -68,7 +68,7 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
     jobs = len(visible_devices()) or len(os.sched_getaffinity(0)) if jobs is None else jobs
     for name, value, least in (("jobs", jobs, 1), ("restarts", restarts, 0)):
         if value < least:
-            raise UserError(f"{name} must be at least {least}, got {value}")
+            raise UserError(f"{name}={value}: must be at least {least}")
     sweep, root = _opened(file, out)
     _make(root)
     check(sweep, root)
@@ -81,22 +81,22 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
         else:
             Runner(sweep, root, jobs, restarts, view, stop).run()
     now = states(sweep.cells, root)
-    print(f"{sweep.name}: {totals(now)}; in {root}")
+    print(f"{sweep.name}: {totals(now)}; directory: {root}")
     if stop.count:
-        print("stopped; the same command goes on")
+        print("stopped; the same command resumes")
         return 130
     return 0 if set(now.values()) == {State.DONE} else 1
 
 
 def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
-    """Submit the cells that are still to do as SLURM job arrays, with the settings of slurm/site.sh.
+    """Submit the unfinished cells as a SLURM job array, with the settings of slurm/site.sh.
 
-    One array takes them all, unless there are more than MaxArraySize of your cluster allows.
+    If there are more cells than MaxArraySize of the cluster allows, several arrays are submitted.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
-        dry_run: Print what would be submitted.
+        dry_run: Print the command and the cells that would be submitted, and stop.
     """
     from sinkablate.sweep.submitting import submit as submit_array
 
@@ -110,14 +110,14 @@ def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
 
 
 def status(file: str, out: str | None = None, format: Format = "table") -> int:
-    """Say how every cell stands: todo, running, preempted, failed (and why) or done.
+    """Show the state of every cell: todo, running, preempted, failed (with the reason) or done.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
-        format: table or json.
+        format: Format of the output.
     """
-    from sinkablate.sweep.live import say_of, table
+    from sinkablate.sweep.live import status_text, table
 
     sweep, root = _opened(file, out)
     now = states(sweep.cells, root)
@@ -131,7 +131,7 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
                         "label": cell.label,
                         "state": now[cell.id],
                         "threads": threads.get(cell.id),
-                        "words": say_of(cell, now[cell.id], root),
+                        "words": status_text(cell, now[cell.id], root),
                     }
                     for cell in sweep.cells
                 ],
@@ -145,7 +145,7 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
     if len(counts := Counter(threads.values())) > 1:
         numbers = ", ".join(f"{cells} with {number}" for number, cells in sorted(counts.items()))
         console.print(
-            f"note: cells differ in their number of threads ({numbers}), and so in their last bits",
+            f"note: cells used different numbers of CPU threads ({numbers}), which can change their last digits",
             markup=False,
             soft_wrap=True,
         )
@@ -153,10 +153,10 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
 
 
 def retry(file: str, out: str | None = None) -> int:
-    """Reset failed cells: the next `run` or `submit` goes on from their checkpoints, or starts them afresh.
+    """Reset failed cells, so that the next `run` or `submit` resumes or restarts them.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
     """
     sweep, root = _opened(file, out)
@@ -170,65 +170,71 @@ def retry(file: str, out: str | None = None) -> int:
 
 
 def collect(file: str, out: str | None = None, results: str | None = None, overwrite: bool = False) -> int:
-    """Write one tidy table of all cells, for `compare` and `report`: a row a cell, whatever became of it.
+    """Write a tidy table with one row per cell, whatever its state, for `compare` and `report`.
 
     Args:
-        file: The sweep, a W&B grid.
+        file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
-        results: The table, a .csv or .parquet file (default: <out>/results.csv, which is always written anew).
-        overwrite: Replace another file that is there.
+        results: Path of the table, .csv or .parquet (default: <out>/results.csv, which is always replaced).
+        overwrite: Replace another file if it exists.
     """
     from sinkablate.sweep.collecting import collect as collected
 
     sweep, root = _opened(file, out)
     path = root / "results.csv" if results is None else Path(results)
     if path.suffix not in (".csv", ".parquet"):
-        raise UserError(f"results={results} must end with .csv or .parquet")
+        raise UserError(f"results={results}: must end with .csv or .parquet")
     if results and path.exists() and not overwrite:
-        raise UserError(f"results={path} is there; choose another, or give --overwrite")
+        raise UserError(f"results={path}: already exists; choose another file or add --overwrite")
     if not root.is_dir():
-        raise UserError(f"out={root}: nothing of this sweep has run there")
+        raise UserError(f"out={root}: no cell of this sweep has run there")
     table = collected(sweep, root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.write_csv(path) if path.suffix == ".csv" else table.write_parquet(path)
     except OSError as error:
-        raise UserError(f"results={path} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"results={path}: cannot be written: {error.strerror or error}") from None
     done = int((table["status"] == str(State.DONE)).sum())
     print(f"{path}: {len(table)} cells, {done} done, {int(table['diverged'].sum())} diverged")
     return 0
 
 
-VERBS = {verb.__name__: verb for verb in (plan, run, submit, status, retry, collect)}
+COMMANDS = {command.__name__: command for command in (plan, run, submit, status, retry, collect)}
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the commands with its options; its exit code."""
+    """Run one of the commands with its options, and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:<8} {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items())
-        print(f"usage: python -m sinkablate sweep COMMAND FILE [options]\n\n{lines}")
+        purposes = {name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()}
+        lines = "\n".join(f"  {name:<8} {purpose}" for name, purpose in purposes.items())
+        names = ", ".join(shipped_names("sweeps"))
+        print(
+            f"usage: sinkablate sweep COMMAND FILE [options]\n\n{lines}\n\n"
+            f"FILE is a sweep file or the name of a shipped sweep: {names}.\n"
+            "`sinkablate sweep COMMAND --help` lists the options of a command."
+        )
         return 0
-    if argv[0] not in VERBS:
-        raise UserError(f"unknown command sweep {argv[0]}; there are {', '.join(VERBS)}{did_you_mean(argv[0], VERBS)}")
+    if argv[0] not in COMMANDS:
+        raise UserError(f"sweep {argv[0]}: no such command{did_you_mean_or_list(argv[0], COMMANDS)}")
     try:
-        return int(call(VERBS[argv[0]], f"sweep {argv[0]}", argv[1:]))
+        return int(call(COMMANDS[argv[0]], f"sweep {argv[0]}", argv[1:]))
     except BrokenPipeError:
         raise
-    except OSError as error:  # all files are those of the sweep
+    except OSError as error:  # every file here belongs to the sweep
         raise UserError(f"{error.filename or 'sweep'}: {error.strerror or error}") from error
 
 
 def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
-    """A sweep and the directory of its cells.
+    """Read a sweep, and return it with the directory of its cells.
 
     Raises:
-        UserError: The file is not a sweep, or the name of the directory cannot stand in a list of cells.
+        UserError: The file is not a sweep, or the directory has a name that a list of cells cannot hold.
     """
     if out == "" or unprintable(out or ""):
-        raise UserError(f"out={out!r}: not the name of a directory; a line of text without control characters is one")
+        raise UserError(f"out={out!r}: not a valid directory name; use one line of text without control characters")
     path = find_shipped("sweeps", file)
     if path is None:
-        near = nearest_shipped("sweeps", file) or f"; sweeps with a name: {', '.join(shipped_names('sweeps'))}"
+        near = nearest_shipped("sweeps", file) or f"; shipped sweeps: {', '.join(shipped_names('sweeps'))}"
         raise UserError(f"{file}: no such file{near}")
     sweep = read_sweep(Path(path))
     root = Path("runs") / sweep.name if out is None else Path(out)
@@ -238,7 +244,8 @@ def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
 
 
 def _make(root: Path) -> None:
+    """Create the directory of the cells."""
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={root} cannot be made: {error.strerror}") from None
+        raise UserError(f"out={root}: cannot be created: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Trains small cells one after the other in this process, so that the imports are paid once."""
+"""Train small cells one after the other in this process, which saves the time of repeated imports."""
 
 import contextlib
 import gc
@@ -19,18 +19,18 @@ from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
 
-AGAIN = 0.5
-"""Seconds until cells that others train are looked at again."""
+WAIT_SECONDS = 0.5
+"""Seconds between two looks at cells that other processes are training."""
 
 
 def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:
-    """Until every cell is done or failed, or a signal asks to stop: `fit` obeys it at its next step.
+    """Train until every cell is done or has failed, or a signal arrives, which `fit` handles at its next step.
 
     Args:
         sweep: The sweep.
-        root: Its directory.
-        stop: Counts the signals.
-        show: Called after every cell.
+        root: Directory of the sweep.
+        stop: Counter of the signals.
+        show: Function to call after every cell.
     """
     waiting = list(sweep.cells)
     with stop.listening(), _interrupt_as_termination(), threads_of_a_cell():
@@ -43,18 +43,18 @@ def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None
                 if stop.count:
                     break
             if len(waiting) == before:
-                time.sleep(AGAIN)
+                time.sleep(WAIT_SECONDS)
 
 
 def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:
-    """Several processes that each train cells one after the other; they share the cells out by their claims.
+    """Start several processes that each train cells one after the other; claims decide who trains which cell.
 
     Args:
-        count: Processes.
+        count: Number of processes.
         sweep: The sweep.
-        root: Its directory.
-        stop: Counts the signals, which are passed on.
-        show: Called again and again.
+        root: Directory of the sweep.
+        stop: Counter of the signals, which are passed on to the processes.
+        show: Function to call repeatedly.
     """
     command = [
         sys.executable,
@@ -78,38 +78,38 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
             )
             for file in files
         ]
-        told = 0
+        handled = 0
         while any(worker.poll() is None for worker in workers):
-            if stop.count > told:
-                told = stop.count
+            if stop.count > handled:
+                handled = stop.count
                 for worker in workers:
-                    worker.terminate() if told == 1 else worker.kill()
+                    worker.terminate() if handled == 1 else worker.kill()
             show()
             time.sleep(POLL)
     show()
 
 
 def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
-    """Train a cell unless that has happened; False when another process trains it."""
+    """Train a cell unless it is done or has failed; return False if another process is training it."""
     run_dir = root / cell.id
     if state_of(run_dir) is State.RUNNING:
         return False
     with claimed(run_dir) as claim:
         if claim is None:
             return False
-        if state_of(run_dir, ours=True) in (State.DONE, State.FAILED):
+        if state_of(run_dir, claimed_here=True) in (State.DONE, State.FAILED):
             return True
         code = _fit(fit_words(sweep, cell, root), run_dir / LOG)
         if code in STOPPED:
-            stop.count += 1  # the signal reached `fit`
+            stop.count += 1  # the signal reached fit
         else:
             note_end(run_dir, code)
-    gc.collect()  # a trainer and its module refer to each other
+    gc.collect()  # frees the cycle of trainer and module
     return True
 
 
 def _fit(words: list[str], log: Path) -> int:
-    """Exit code of `fit` in this process, which writes to a file."""
+    """Run `fit` in this process with its output in a log file, and return its exit code."""
     from sinkablate.cli.trainer_command import run_trainer
 
     with (
@@ -127,7 +127,7 @@ def _fit(words: list[str], log: Path) -> int:
             return 2
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 1
-        except Exception as error:  # one cell's fault must not end the others
+        except Exception as error:  # an error in one cell must not stop the others
             print(f"error: {type(error).__name__}: {error}")
             return 1
         finally:
@@ -136,7 +136,7 @@ def _fit(words: list[str], log: Path) -> int:
 
 @contextlib.contextmanager
 def _interrupt_as_termination() -> Iterator[None]:
-    """Ctrl-C as SIGTERM, which `fit` obeys by saving itself."""
+    """Turn Ctrl-C into SIGTERM, after which `fit` saves a checkpoint and stops."""
 
     def pass_on(_number: int, _frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -150,7 +150,7 @@ def _interrupt_as_termination() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads_of_a_cell() -> Iterator[None]:
-    """Compute with the threads that a cell in a process of its own has."""
+    """Use the same number of threads as a cell that has its own process."""
     import torch
 
     before, settings = torch.get_num_threads(), one_thread()

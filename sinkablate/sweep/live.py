@@ -1,4 +1,4 @@
-"""How a sweep stands, on the terminal: a line per cell, kept up to date, or a line per change in a file."""
+"""Show the states of a sweep: one updated line per cell on a terminal, one line per change in a log file."""
 
 import time
 from collections import Counter
@@ -14,53 +14,53 @@ from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, failed_because, last_line, state_of
 
 COLORS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red", State.DONE: "green"}
-EVERY = 0.5
+UPDATE_SECONDS = 0.5
 """Seconds between two looks at the directories."""
 
 
-def say_of(cell: Cell, state: State, root: Path) -> str:
-    """The last words of a cell: what it is doing, or why it failed."""
+def status_text(cell: Cell, state: State, root: Path) -> str:
+    """Return the last line of output of a running cell, or the reason why a cell failed."""
     if state is State.FAILED:
         return failed_because(root / cell.id)
     return last_line(root / cell.id) if state is State.RUNNING else ""
 
 
 def totals(states: dict[str, State]) -> str:
-    """Number of cells in every state that occurs."""
+    """Return the number of cells in every state that occurs, as text."""
     counts = Counter(states.values())
     return ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
 
 
 def table(sweep: Sweep, root: Path, states: dict[str, State], limit: int | None = None) -> Table:
-    """A line per cell; with a limit those that are running or failed come first, and the rest is counted."""
+    """Return a table with one row per cell; with a limit, running and failed cells come first and others are cut."""
     shown = list(sweep.cells)
     if limit is not None and len(shown) > limit:
         order = [State.RUNNING, State.FAILED, State.PREEMPTED, State.TODO, State.DONE]
         shown = sorted(shown, key=lambda cell: order.index(states[cell.id]))[: max(limit, 0)]
     title = f"{sweep.name}: {totals(states)}"
-    made = Table(title=title, title_justify="left", show_header=False, box=None, expand=True)
+    rows = Table(title=title, title_justify="left", show_header=False, box=None, expand=True)
     for name in ("id", "cell", "state"):
-        made.add_column(name, no_wrap=True)
-    made.add_column("words", no_wrap=True, overflow="ellipsis", ratio=1)  # what is cut where all does not fit
+        rows.add_column(name, no_wrap=True)
+    rows.add_column("words", no_wrap=True, overflow="ellipsis", ratio=1)  # the column that is cut on a narrow terminal
     for cell in shown:
         state = states[cell.id]
-        made.add_row(cell.id, cell.label, Text(state, style=COLORS[state]), Text(say_of(cell, state, root)))
-    return made
+        rows.add_row(cell.id, cell.label, Text(state, style=COLORS[state]), Text(status_text(cell, state, root)))
+    return rows
 
 
 class View:
-    """Shows a sweep while it runs; call it as often as you like.
+    """Show a sweep while it runs. A call looks at the directories if the last look is long enough ago.
 
     Args:
         sweep: The sweep.
-        root: Its directory.
-        console: Where to.
+        root: Directory of the sweep.
+        console: Console to print on.
     """
 
     def __init__(self, sweep: Sweep, root: Path, console: Console) -> None:
         self.sweep, self.root, self.console = sweep, root, console
         self.states: dict[str, State] = {}
-        self._looked = 0.0
+        self._updated = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=False) if console.is_terminal else None
 
     def __enter__(self) -> "View":
@@ -69,35 +69,35 @@ class View:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.look()
+        self.update()
         if self._live:
             self._live.stop()
 
     def __call__(self) -> None:
-        """Look at the directories if the last look is long enough ago."""
-        if time.monotonic() - self._looked >= EVERY:
-            self.look()
+        """Update the view if the last update is long enough ago."""
+        if time.monotonic() - self._updated >= UPDATE_SECONDS:
+            self.update()
 
-    def look(self) -> None:
-        """Look at the directories and show what has changed."""
+    def update(self) -> None:
+        """Read the states of all cells and show what has changed."""
         settled = {key for key, state in self.states.items() if state is State.DONE}
-        now = {
+        states = {
             cell.id: State.DONE if cell.id in settled else state_of(self.root / cell.id) for cell in self.sweep.cells
         }
         if self._live:
-            self._live.update(table(self.sweep, self.root, now, self.console.height - 3), refresh=True)
+            self._live.update(table(self.sweep, self.root, states, self.console.height - 3), refresh=True)
         else:
-            self._print_changes(now)
-        self.states, self._looked = now, time.monotonic()
+            self._print_changes(states)
+        self.states, self._updated = states, time.monotonic()
 
-    def _print_changes(self, now: dict[str, State]) -> None:
-        done = sum(state is State.DONE for state in now.values())
+    def _print_changes(self, states: dict[str, State]) -> None:
+        done = sum(state is State.DONE for state in states.values())
         for cell in self.sweep.cells:
-            state = now[cell.id]
+            state = states[cell.id]
             if state is not self.states.get(cell.id, State.TODO):
-                words = f": {failed_because(self.root / cell.id)}" if state is State.FAILED else ""
+                reason = f": {failed_because(self.root / cell.id)}" if state is State.FAILED else ""
                 self.console.print(
-                    f"[{done}/{len(now)}] {cell.id} {cell.label}: {state}{words}",
+                    f"[{done}/{len(states)}] {cell.id} {cell.label}: {state}{reason}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,

@@ -1,4 +1,4 @@
-"""Reads the cells of a sweep as `fit` would, without parsing a whole command line for each of them."""
+"""Parse the cells of a sweep as `fit` would, without parsing a complete command line for each of them."""
 
 import json
 import os
@@ -13,7 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sinkablate.cli.library_messages import silence_libraries
 from sinkablate.cli.lightning import Cli
-from sinkablate.cli.tasks import chosen
+from sinkablate.cli.parser import config_groups
+from sinkablate.cli.tasks import task_of
+from sinkablate.cli.trainer_options import check_options
 from sinkablate.config import build
 from sinkablate.distributed.fsdp2 import register
 from sinkablate.errors import UserError
@@ -24,27 +26,27 @@ SCALARS = (str, int, float, bool)
 
 
 class ParsingCli(Cli):
-    """Parses and checks the words of `fit`, and stops there."""
+    """Parse and check the command line of `fit`, but do not run it."""
 
     def _set_seed(self) -> None:
-        """Nothing is random here."""
+        """Do nothing: nothing is random here."""
 
     def before_instantiate_classes(self) -> None:
-        """No directory is touched."""
+        """Do nothing: no directory is touched."""
 
     def instantiate_classes(self) -> None:
-        """Nothing is built."""
+        """Do nothing: nothing is built."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing runs."""
+        """Do nothing: nothing runs."""
 
 
 class CellParser:
-    """Parses cells of a sweep.
+    """Parse cells of a sweep.
 
-    The words of a cell are parsed as a whole once for each combination of the values that need it: configs, and groups
-    of keys. Where only values of single keys differ, these values alone are parsed, and checked together with the
-    others of their group as `Cli.check` does.
+    A complete command line is parsed once for each combination of the values that require it: configs, and groups of
+    keys. Where only the values of single keys differ, only these values are parsed, and checked together with the
+    other values of their group as in `Cli.check`.
     """
 
     def __init__(self) -> None:
@@ -54,21 +56,21 @@ class CellParser:
         self._values: dict[tuple[str, str, str], Any] = {}
 
     def cells(self, sweep: Sweep) -> Iterator[tuple[Cell, UserError | None]]:
-        """Every cell that can be wrong in a way of its own, with what `fit` would say of it.
+        """Yield every cell that could fail differently from the others, with the error that `fit` would raise.
 
-        Seeds make no difference to other keys: every combination of the other factors comes once, and so does every
+        Seeds do not interact with other keys: every combination of the other factors appears once, and so does every
         seed.
         """
         try:
-            whole = self._parsed_whole(sweep)
+            complex_keys = self._complex_keys(sweep)
         except UserError as error:
             yield sweep.cells[0], error
             return
         group: tuple[str, ...] | None = None
-        for cell in sorted(_distinct(sweep.cells), key=lambda cell: [cell.factors[key] for key in whole]):
-            values = tuple(cell.factors[key] for key in whole)
+        for cell in sorted(_distinct(sweep.cells), key=lambda cell: [cell.factors[key] for key in complex_keys]):
+            values = tuple(cell.factors[key] for key in complex_keys)
             try:
-                if group != values or not self._fits(cell, whole):
+                if group != values or not self._fits(cell, complex_keys):
                     group = None
                     self._parse(cell.words)
                     group = values
@@ -78,17 +80,17 @@ class CellParser:
                 yield cell, None
 
     def same_values(self, sweep: Sweep) -> tuple[str, str, str] | None:
-        """A swept key and two of its values that `fit` reads as the same; None without any."""
+        """Return a swept key and two of its values that `fit` parses as equal; None if there are none."""
         for key, words in sweep.parameters.items():
             known: dict[str, str] = {}
             for word in words:
-                first = known.setdefault(self._meaning(key, word), word)
+                first = known.setdefault(self._canonical(key, word), word)
                 if first is not word:
                     return key, first, word
         return None
 
-    def _meaning(self, key: str, word: str) -> str:
-        """The same for two words that `fit` reads as the same value."""
+    def _canonical(self, key: str, word: str) -> str:
+        """Return text that is equal for two words that `fit` parses as the same value."""
         if key == CONFIG:
             return os.path.realpath(word)
         try:
@@ -100,18 +102,18 @@ class CellParser:
         except (yaml.YAMLError, ValueError, RecursionError):
             return word
 
-    def _parsed_whole(self, sweep: Sweep) -> list[str]:
-        """Swept keys whose values have to be parsed with the rest of the words."""
+    def _complex_keys(self, sweep: Sweep) -> list[str]:
+        """Return the swept keys whose values have to be parsed together with the rest of the command line."""
         self._parse(sweep.cells[0].words)
-        followed = tuple(f"data.{follow.read}." for follow in self._cli.program.follows)
+        linked = tuple(f"data.{link.read}." for link in self._cli.task.links)
         return [
             key
             for key, words in sweep.parameters.items()
-            if f"{key}.".startswith(followed) or not all(self._is_scalar(key, word) for word in words)
+            if f"{key}.".startswith(linked) or not all(self._is_scalar(key, word) for word in words)
         ]
 
     def _is_scalar(self, key: str, word: str) -> bool:
-        """True of a value that can be parsed by itself, or is wrong by itself."""
+        """Return whether a value can be parsed, or refused, without the other keys."""
         try:
             return "${" not in word and word != "" and isinstance(self._value(key, word), SCALARS)
         except LookupError:
@@ -120,55 +122,55 @@ class CellParser:
             return True
 
     def _value(self, key: str, word: str) -> Any:
-        """The value of one key.
+        """Parse the value of one key.
 
         Raises:
             LookupError: There is no such key, or it is a group of keys.
-            TypeError, ValueError: It has another type.
+            TypeError, ValueError: The value has another type.
         """
-        place = (self._cli.task, key, word)
-        if place not in self._values:
-            parser = self._cli._parser(self._cli.verb)
+        cached = (self._cli.task_name, key, word)
+        if cached not in self._values:
+            parser = self._cli._parser(self._cli.command)
             action = parser._option_string_actions[f"--{key}"]
             if not hasattr(action, "_typehint") and action.type is None:
                 raise LookupError(key)
-            self._values[place] = parser._check_value_key(action, word, key, None)
-        return self._values[place]
+            self._values[cached] = parser._check_value_key(action, word, key, None)
+        return self._values[cached]
 
-    def _fits(self, cell: Cell, whole: Sequence[str]) -> bool:
-        """True if a cell that shares some values with the one that was parsed last is all right."""
+    def _fits(self, cell: Cell, complex_keys: Sequence[str]) -> bool:
+        """Return whether a cell is valid that has the same complex values as the cell parsed last."""
         try:
-            keys = cell.factors.keys() - set(whole)
+            keys = cell.factors.keys() - set(complex_keys)
             for key in keys:
                 self._config[key] = self._value(key, cell.factors[key])
-            groups = self._cli.config_groups()
+            groups = config_groups(self._cli._parser(self._cli.command))
             touched = {key: [group for group in groups if key.startswith(f"{group}.")] for key in keys}
             for group in set(chain.from_iterable(touched.values())):
                 build(groups[group], self._config[group].as_dict(), group)
             if not all(touched.values()):
-                self._cli.check_names(self._config)
+                check_options(self._config)
         except (LookupError, TypeError, ValueError, UserError):
-            return False  # the parser says why
+            return False  # the complete parser says why
         return True
 
     def _parse(self, words: Sequence[str]) -> None:
-        """Parse all words, which is slow."""
+        """Parse a complete command line, which is slow."""
         try:
-            task = chosen(words)
+            task = task_of(words)
             if task in self._clis:
                 self._cli = self._clis[task]
-                self._cli.parse_arguments(self._cli.parser, [self._cli.verb, *words])
+                self._cli.parse_arguments(self._cli.parser, [self._cli.command, *words])
             else:
                 self._cli = self._clis[task] = ParsingCli("fit", list(words))
         except (MisconfigurationException, OmegaConfBaseException) as error:
             raise UserError(str(error)) from error
-        self._config: Namespace = self._cli.config[self._cli.verb]
+        self._config: Namespace = self._cli.config[self._cli.command]
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells that show all that can be wrong."""
-    found: dict[object, Cell] = {}
+    """Return cells that contain every combination of the other factors, and every seed."""
+    distinct: dict[object, Cell] = {}
     for cell in cells:
-        found.setdefault(tuple((key, value) for key, value in cell.factors.items() if key != SEED), cell)
-        found.setdefault(cell.factors.get(SEED), cell)
-    return list({cell.id: cell for cell in found.values()}.values())
+        distinct.setdefault(tuple((key, value) for key, value in cell.factors.items() if key != SEED), cell)
+        distinct.setdefault(cell.factors.get(SEED), cell)
+    return list({cell.id: cell for cell in distinct.values()}.values())

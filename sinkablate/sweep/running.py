@@ -1,4 +1,4 @@
-"""Trains the cells of a sweep on this machine, several at a time, each in a process of its own."""
+"""Train the cells of a sweep on this machine, several at a time, each in its own process."""
 
 import contextlib
 import os
@@ -21,27 +21,27 @@ from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 
 POLL = 0.05
-"""Seconds between two looks at the children."""
+"""Seconds between two looks at the child processes."""
 THREADS = "OMP_NUM_THREADS"
 GRACE = 60.0
-"""Seconds that cells have to save themselves when the runner is asked to stop."""
+"""Seconds that cells have to save a checkpoint after a signal, before they are killed."""
 
 
 def fit_words(sweep: Sweep, cell: Cell, root: Path) -> list[str]:
-    """The words of `fit` for one cell in its directory, which goes on where the cell broke off."""
+    """Return the command line of `fit` for one cell in its directory; it resumes an interrupted cell."""
     project = [f"--wandb.project={sweep.project}"] if sweep.project else []
     return ["fit", *project, *cell.words, f"--sweep={sweep.name}", f"--run_dir={root / cell.id}", "--ckpt_path=auto"]
 
 
 class Stop:
-    """Ctrl-C and the signals that stop a run, while a sweep runs: counted, so that a second one can mean it."""
+    """Count Ctrl-C and the other signals that stop a run, so that a second one can end the sweep at once."""
 
     def __init__(self) -> None:
         self.count = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
-        """Take the signals over for a while."""
+        """Handle the signals within a `with` block."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
         for number in before:
             set_handler(number, self._note)
@@ -56,7 +56,7 @@ class Stop:
 
 @dataclass
 class _Child:
-    """A cell in training; leaving `held` gives its claim back."""
+    """A cell in training; closing `held` releases its claim."""
 
     cell: Cell
     process: subprocess.Popen[bytes]
@@ -66,14 +66,15 @@ class _Child:
 
 @dataclass
 class Runner:
-    """Trains what is to do, and waits for what others are training.
+    """Train the unfinished cells, and wait for cells that other processes are training.
 
     Args:
         sweep: The sweep.
-        root: Its directory.
-        jobs: Cells at a time.
-        restarts: How often a cell that was killed is started again.
-        show: Called again and again, to show how things stand.
+        root: Directory of the sweep.
+        jobs: Number of cells to train at the same time.
+        restarts: Number of times that a killed cell is started again.
+        show: Function to call repeatedly, to show the states.
+        stop: Counter of the signals.
     """
 
     sweep: Sweep
@@ -86,7 +87,7 @@ class Runner:
     _starts: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
-        """Until every cell is done or failed, or a signal asks to stop."""
+        """Train until every cell is done or has failed, or a signal arrives."""
         waiting = list(self.sweep.cells)
         devices = visible_devices()
         with self.stop.listening():
@@ -99,7 +100,7 @@ class Runner:
         self.show()
 
     def _settled_or_started(self, cell: Cell, devices: list[str]) -> bool:
-        """False when the cell is to be looked at again: there is no room, or another runner trains it."""
+        """Start a cell unless it is settled; return False if no slot is free or another runner has the cell."""
         run_dir = self.root / cell.id
         if len(self._children) == self.jobs:
             return False
@@ -108,14 +109,14 @@ class Runner:
             claim = None if state is State.RUNNING else stack.enter_context(claimed(run_dir))
             if claim is None:
                 return False
-            if state_of(run_dir, ours=True) not in (State.DONE, State.FAILED):
+            if state_of(run_dir, claimed_here=True) not in (State.DONE, State.FAILED):
                 slot = min(set(range(self.jobs)) - {child.slot for child in self._children})
                 process = self._start(cell, claim, devices[slot % len(devices)] if devices else None)
                 self._children.append(_Child(cell, process, slot, stack.pop_all()))
         return True
 
     def _start(self, cell: Cell, claim: int, device: str | None) -> subprocess.Popen[bytes]:
-        """One process that holds the claim too, in a session of its own: Ctrl-C reaches the runner alone."""
+        """Start one process that inherits the claim, in its own session, so that Ctrl-C only reaches the runner."""
         self._starts[cell.id] += 1
         env = os.environ | one_thread() | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
         with (self.root / cell.id / LOG).open("ab") as log:
@@ -130,7 +131,7 @@ class Runner:
             )
 
     def _ended(self) -> list[Cell]:
-        """Let go of children that have ended; the cells that are to be started again."""
+        """Release children that have ended, and return the cells that should be started again."""
         again = []
         for child in [child for child in self._children if child.process.poll() is not None]:
             run_dir, code = self.root / child.cell.id, child.process.returncode
@@ -144,7 +145,7 @@ class Runner:
         return again
 
     def _end_children(self) -> None:
-        """Ask the cells to save themselves; a second signal, or a minute, kills them."""
+        """Let the cells save a checkpoint; kill them after a second signal or a minute."""
         for child in self._children:
             child.process.terminate()
         end = time.monotonic() + GRACE
@@ -158,22 +159,22 @@ class Runner:
 
 
 def one_thread() -> dict[str, str]:
-    """Environment of a cell on a CPU: one thread, unless the user has said how many; empty where there are GPUs.
+    """Return the environment variables for one thread per cell on a CPU; empty if the user has set them, or with GPUs.
 
-    The number of threads changes the last bits of a result, which must not depend on how many cells train at a time,
-    or on whether each has a process of its own.
+    The number of threads changes the last bits of a result, which must not depend on how many cells train at the same
+    time or on whether each has its own process.
     """
     return {} if THREADS in os.environ or visible_devices() else {THREADS: "1"}
 
 
 def note_end(run_dir: Path, code: int) -> None:
-    """Write down how a cell ended that is not to be started again."""
+    """Record how a cell ended that will not be started again."""
     if not (run_dir / DONE).exists():
         mark_failed(run_dir, f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
 
 def visible_devices() -> list[str]:
-    """GPUs that cells can be spread over: those of CUDA_VISIBLE_DEVICES, or all; empty without any."""
+    """Return the GPUs for cells: those in CUDA_VISIBLE_DEVICES, or all; empty without a GPU."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device for device in named.split(",") if device.strip() not in ("", "-1")]

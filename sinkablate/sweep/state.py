@@ -1,4 +1,4 @@
-"""What the directory of a cell says of it, and how one process claims it."""
+"""Read the state of a cell from its directory, and claim a cell for one process."""
 
 import contextlib
 import fcntl
@@ -15,11 +15,11 @@ from sinkablate.run.cells import Cell
 from sinkablate.run.directory import DONE, NONFINITE, PREEMPTED, last_checkpoint
 
 CLAIM, FAILED, LOG, RUN_LOCK = ".claim", "FAILED", "log.txt", ".lock"
-"""Beside the files of `fit` in the directory of a cell; the last is the one that `fit` itself holds."""
+"""Files in the directory of a cell in addition to those of `fit`; `fit` itself holds the last one."""
 
 
 class State(StrEnum):
-    """States of a cell, in the order of its life."""
+    """States of a cell, in the order in which they usually occur."""
 
     TODO = "todo"
     RUNNING = "running"
@@ -28,19 +28,19 @@ class State(StrEnum):
     DONE = "done"
 
 
-def state_of(run_dir: Path, *, ours: bool = False) -> State:
-    """State of the cell in a directory, from what is there; never from an exit code.
+def state_of(run_dir: Path, *, claimed_here: bool = False) -> State:
+    """Return the state of the cell in a directory, from its files and not from an exit code.
 
-    A run that broke off without a word counts as preempted when it has a checkpoint to go on from.
+    A run that ended without a marker counts as preempted if it has a checkpoint to resume from.
 
     Args:
         run_dir: Directory of the cell.
-        ours: The caller holds the claim: it does not count as running.
+        claimed_here: Whether the caller holds the claim, which then does not mean that the cell is running.
     """
     names = {entry.name for entry in os.scandir(run_dir)} if run_dir.is_dir() else set()
     if DONE in names:
         return State.DONE
-    if not ours and any(name in names and _held(run_dir / name) for name in (CLAIM, RUN_LOCK)):
+    if not claimed_here and any(name in names and _held(run_dir / name) for name in (CLAIM, RUN_LOCK)):
         return State.RUNNING
     if FAILED in names:
         return State.FAILED
@@ -50,12 +50,12 @@ def state_of(run_dir: Path, *, ours: bool = False) -> State:
 
 
 def states(cells: tuple[Cell, ...], root: Path) -> dict[str, State]:
-    """State of every cell, by id."""
+    """Return the state of every cell, by its id."""
     return {cell.id: state_of(root / cell.id) for cell in cells}
 
 
 def _held(path: Path) -> bool:
-    """True while a process holds a lock file."""
+    """Return whether a process holds a lock file."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -68,9 +68,10 @@ def _held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def claimed(run_dir: Path) -> Iterator[int | None]:
-    """Make a cell ours; yields the lock's file descriptor, or None where another process has it.
+    """Claim a cell; yields the file descriptor of the lock, or None if another process holds it.
 
-    A child that inherits the descriptor keeps the claim when its parent is killed: nobody trains the cell beside it.
+    A child process that inherits the descriptor keeps the claim if its parent is killed, so that no other process
+    trains the same cell.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / CLAIM).open("ab") as file:
@@ -83,13 +84,13 @@ def claimed(run_dir: Path) -> Iterator[int | None]:
 
 
 def last_line(run_dir: Path) -> str:
-    """The last line that a cell wrote; empty if there is none."""
+    """Return the last line of output of a cell; empty if there is none."""
     lines = _tail(run_dir / LOG)
     return lines[-1] if lines else ""
 
 
 def failed_because(run_dir: Path) -> str:
-    """Why a cell failed, in one line."""
+    """Return why a cell failed, in one line."""
     try:
         return (run_dir / FAILED).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -97,17 +98,17 @@ def failed_because(run_dir: Path) -> str:
 
 
 def mark_failed(run_dir: Path, how: str) -> None:
-    """Write down that a cell failed: how, and its last error line."""
+    """Record that a cell failed, with the exit code or signal and its last error line."""
     lines = _tail(run_dir / LOG)
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
-    write_text(run_dir / FAILED, f"{how}: {errors[-1] if errors else 'it said nothing'}\n")
+    write_text(run_dir / FAILED, f"{how}: {errors[-1] if errors else 'no output'}\n")
 
 
 def summary_of(run_dir: Path) -> dict[str, Any]:
-    """What a finished cell says of itself.
+    """Return the summary of a finished cell.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The summary cannot be read.
     """
     path = run_dir / "summary.json"
     try:
@@ -115,52 +116,52 @@ def summary_of(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         summary = None
     if not isinstance(summary, dict):
-        raise UserError(f"{path}: cannot be read; run the cell again after removing {run_dir}")
+        raise UserError(f"{path}: cannot be read; remove {run_dir} and run the cell again")
     return dict(summary)
 
 
 def threads_of(states: Mapping[str, State], root: Path) -> dict[str, int]:
-    """The number of CPU threads that each finished cell was trained with, by its id, where its summary says so."""
-    found = {}
+    """Return the number of CPU threads of each finished cell whose summary holds it, by the id of the cell."""
+    counts = {}
     for key in (key for key, state in states.items() if state is State.DONE):
         with contextlib.suppress(UserError):
             threads = summary_of(root / key).get("threads")
             if isinstance(threads, int):
-                found[key] = threads
-    return found
+                counts[key] = threads
+    return counts
 
 
 def reset(run_dir: Path) -> None:
-    """Forget that a cell failed, or diverged: it goes on from the checkpoint before, if there is one."""
+    """Clear the failure or divergence of a cell, so that it resumes from the last good checkpoint, if there is one."""
     (run_dir / FAILED).unlink(missing_ok=True)
     (run_dir / "checkpoints" / NONFINITE).unlink(missing_ok=True)
     if not (last := last_checkpoint(run_dir)).exists():
-        last.unlink(missing_ok=True)  # it led to that one
+        last.unlink(missing_ok=True)  # a link to the removed checkpoint
 
 
 def read_notes(path: Path, damaged: str) -> dict[str, str]:
-    """What the commands of a sweep wrote down in a JSON file; nothing where there is none.
+    """Read a JSON object that a command of the sweep has written; empty if the file does not exist.
 
     Args:
         path: The file.
-        damaged: What to say, and what to do, when it holds something else.
+        damaged: End of the message if the file holds something else: what it is for and what to do.
 
     Raises:
-        UserError: It is damaged.
+        UserError: The file is damaged.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        notes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged: {damaged}")
-    return found
+        notes = None
+    if not isinstance(notes, dict):
+        raise UserError(f"{path}: damaged; {damaged}")
+    return notes
 
 
 def _tail(path: Path, size: int = 4096) -> list[str]:
-    """The last lines of a file, without empty ones."""
+    """Return the last lines of a file, without empty lines."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))

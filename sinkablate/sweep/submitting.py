@@ -1,4 +1,4 @@
-"""A sweep as SLURM job arrays, each with a list of cells that is never changed once it is submitted."""
+"""Submit a sweep as SLURM job arrays, each with a list of cells that never changes after submission."""
 
 import os
 import re
@@ -17,47 +17,49 @@ from sinkablate.sweep.running import fit_words
 from sinkablate.sweep.state import State, read_notes, states
 
 SCRIPT = Path("slurm") / "sweep.sbatch"
-"""Path of the script in a checkout, which may have been adapted to a cluster; otherwise the shipped one is used."""
+"""Path of the script in the working directory, if it is a checkout; otherwise the shipped script is used."""
 JOBS = "submitted.json"
-"""Beside the cells' directories: job id to its list of cells."""
+"""File next to the directories of the cells: job id -> its list of cells."""
 
 
 def job_line(sweep: Sweep, cell: Cell, root: Path) -> str:
-    """One line of the list: the cell's directory, and quoted words for `slurm/fit.sbatch`, configs first.
+    """Return one line of the list: the directory of the cell, and quoted words for `fit.sbatch`, configs first.
 
     Raises:
-        UserError: The command names no config, or one whose path the script would split.
+        UserError: The command names no config, or a config whose path contains a comma.
     """
     given = [(key, value) for key, value in parse_words(fit_words(sweep, cell, root)[1:]) if key != "ckpt_path"]
     configs = [value for key, value in given if key == CONFIG]
     if not configs:
-        raise UserError(f"{sweep.path}: command needs a --config FILE to be submitted")
+        raise UserError(f"{sweep.path}: command: must contain --config FILE to be submitted")
     if any("," in config for config in configs):
         raise UserError(
-            f"{sweep.path}: --config {', '.join(configs)}: a comma in the name of a config cannot be "
-            "submitted; rename it"
+            f"{sweep.path}: --config {', '.join(configs)}: commas separate configs on a cluster; rename the file"
         )
     words = [",".join(configs), *(f"--{key}={value}" for key, value in given if key != CONFIG)]
     return f"{shlex.quote(str(root / cell.id))} {shlex.join(words)}"
 
 
 def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
-    """Submit the cells that are neither done, failed nor running; yields a line for each array.
+    """Submit the cells that are neither done, failed nor running; yields one line of text per array.
 
-    The cells are one array, or as many as SLURM needs for their number. Each is written down as soon as it is queued.
+    All cells go into one array, or into several if SLURM limits its size. Each array is recorded as soon as it is
+    queued.
 
     Raises:
-        UserError: Nothing is left to do, an array of this sweep is still in the queue, or the script refuses.
+        UserError: No cell is left to submit, an array of this sweep is still queued, or the script fails.
     """
     if not dry_run and shutil.which("sbatch") is None:
-        raise UserError("sbatch: no such command; there is no SLURM here (sweep run trains on this machine)")
+        raise UserError(
+            "sbatch: no such command; without SLURM use `sinkablate sweep run`, which trains on this machine"
+        )
     queued = _still_queued(root)
     if queued:
-        raise UserError(f"{root}: already submitted as job {', '.join(queued)}; wait for it, or scancel it first")
+        raise UserError(f"{root}: already submitted as job {', '.join(queued)}; wait for it or cancel it (scancel)")
     now = states(sweep.cells, root)
     cells = [cell for cell in sweep.cells if now[cell.id] in (State.TODO, State.PREEMPTED)]
     if not cells:
-        raise UserError(f"{root}: nothing to submit: every cell is done, running or failed (sweep retry resets failed)")
+        raise UserError(f"{root}: every cell is done, running or failed; `sinkablate sweep retry` resets failed cells")
     lines = [job_line(sweep, cell, root) for cell in cells]
     number = next(number for number in range(10**6) if not (root / f"cells-{number}.txt").exists())
     most = _largest_array() or len(lines)
@@ -65,12 +67,12 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
         try:
             yield _submit_array(sweep, root, lines[start : start + most], number + start // most, dry_run=dry_run)
         except UserError as error:
-            rest = f"; {start} of {len(lines)} cells are queued, submit again when these have ended" if start else ""
+            rest = f"; {start} of {len(lines)} cells are queued; submit the rest when these have ended" if start else ""
             raise UserError(f"{error}{rest}") from error
 
 
 def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dry_run: bool) -> str:
-    """Submit some cells as one array with a list and a copy of the sweep file of its own."""
+    """Submit cells as one array, with its own list of cells and its own copy of the sweep file."""
     listed = root / f"cells-{number}.txt"
     if dry_run:
         return "\n".join([_script("--dry-run", str(len(lines)), str(listed)), *lines])
@@ -83,19 +85,22 @@ def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dr
 
 
 def _largest_array() -> int | None:
-    """Tasks that SLURM takes in one array; None where it cannot be asked."""
+    """Return the largest number of tasks in one array that SLURM accepts; None if it is unknown."""
     if shutil.which("scontrol") is None:
         return None
-    said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
-    if found is None:
+    config = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
+    if match is None:
         return None
-    if int(found[1]) < 1:
-        raise UserError("MaxArraySize=0: this SLURM takes no job arrays (sweep run trains on this machine)")
-    return int(found[1])
+    if int(match[1]) < 1:
+        raise UserError(
+            "MaxArraySize=0: this SLURM does not allow job arrays; use `sinkablate sweep run` on this machine"
+        )
+    return int(match[1])
 
 
 def _script(*words: str) -> str:
+    """Run the script that submits an array, and return its output."""
     script = SCRIPT if SCRIPT.is_file() else shipped_root() / SCRIPT
     done = subprocess.run(["bash", str(script), *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -104,13 +109,12 @@ def _script(*words: str) -> str:
 
 
 def _jobs(root: Path) -> dict[str, str]:
-    return read_notes(
-        root / JOBS, "it names the arrays that were submitted; remove it if squeue shows none of them any more"
-    )
+    """Return the submitted arrays: job id -> list of cells."""
+    return read_notes(root / JOBS, "it names the submitted arrays; remove it if squeue no longer shows any of them")
 
 
 def _still_queued(root: Path) -> list[str]:
-    """Arrays of this sweep that SLURM has not finished with."""
+    """Return the job ids of arrays of this sweep that are still queued or running."""
     jobs = _jobs(root)
     if not jobs or shutil.which("squeue") is None:
         return []

@@ -13,23 +13,23 @@ from sinkablate.cli.plan import PlanCli
 from sinkablate.config.keys import GROUPS, MOST_USED, first_names, overview
 
 
-def keys(verb: str, task: str) -> set[str]:
+def keys(command: str, task: str) -> set[str]:
     """Every key that the parser of a command knows."""
     names: set[str] = set()
 
-    class Stopping(PlanCli if verb == "plan" else Cli):  # type: ignore[misc]
+    class Stopping(PlanCli if command == "plan" else Cli):  # type: ignore[misc]
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            names.update(action.dest for action in self._parser(self.verb)._actions)
+            names.update(action.dest for action in self._parser(self.command)._actions)
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        Stopping("fit" if verb == "plan" else verb, ["--task", task])
+        Stopping("fit" if command == "plan" else command, ["--task", task])
     return names
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "predict", "plan"])
-def test_the_first_checks_know_the_keys_that_the_parser_knows(verb: str) -> None:
-    assert {name.partition(".")[0] for name in keys(verb, "classify")} == first_names(verb)
+@pytest.mark.parametrize("command", ["fit", "validate", "predict", "plan"])
+def test_the_first_checks_know_the_keys_that_the_parser_knows(command: str) -> None:
+    assert {name.partition(".")[0] for name in keys(command, "classify")} == first_names(command)
 
 
 def test_the_help_lists_every_group_and_no_other() -> None:
@@ -68,11 +68,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 EARLY = {
-    "misspelled command": ("fitt", "unknown verb fitt; ", "; did you mean fit?"),
-    "config without --config": ("fit good.yaml", "good.yaml follows no option", "--config good.yaml"),
-    "a word too many": ("validate --config good.yaml other", "other follows no option", "--KEY in front"),
+    "misspelled command": ("fitt", "fitt: no such command; ", "; did you mean fit?"),
+    "config without --config": ("fit good.yaml", "good.yaml does not belong to an option", "--config good.yaml"),
+    "a word too many": (
+        "validate --config good.yaml other",
+        "other does not belong to an option",
+        "write --KEY before every value",
+    ),
     "misspelled group": ("fit --modle.backbone.registers 4", "--modle.backbone.registers: ", "did you mean model?"),
-    "unknown group": ("predict --zzz=1", "--zzz: there is no such key or group of keys", "--help lists the groups"),
+    "unknown group": ("predict --zzz=1", "--zzz: no such key or group of keys", "--help lists the groups"),
     "group in a file": ("fit --config group.yaml", "group.yaml: modell: ", "did you mean model?"),
     "no file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
     "not YAML": ("plan --config=syntax.yaml", "config=syntax.yaml: not a YAML file (", "line 2)"),
@@ -95,7 +99,7 @@ def test_a_mistake_is_found_before_the_imports(name: str, files: Path, monkeypat
 
 LATE = {
     "misspelled key": ("fit --trainer.max_epoch 3", "did you mean --trainer.max_epochs?"),
-    "key in a file": ("fit --config key.yaml", "trainer.max_epoch: there is no such key; did you mean trainer."),
+    "key in a file": ("fit --config key.yaml", "trainer.max_epoch: no such key; did you mean trainer."),
     "nested key": ("plan --model.backbone.attention.scor=relu", "did you mean --model.backbone.attention.score?"),
     "other command": ("compare x.csv --metrik a", "did you mean --metric?"),
     "command of sweep": ("sweep rum x", "did you mean run?"),
@@ -141,5 +145,5 @@ def test_an_encoding_without_the_characters_of_a_name_prints_escapes() -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        b"error: --m\\xf6del: there is no such key or group of keys; did you mean model?\n",
+        b"error: --m\\xf6del: no such key or group of keys; did you mean model?\n",
     )

@@ -75,16 +75,16 @@ def test_a_lejepa_recipe_counts_its_views() -> None:
 def test_without_data_the_steps_are_unknown_and_the_rest_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMAGENET_TRAIN", raising=False)
     said = run("plan", "--config", CONFIGS / "gate_reg.yaml", *IMAGENET[:2]).succeeded().out
-    assert "unknown: give --images N" in said
+    assert "unknown; set --images N" in said
     assert "GFLOP" in said
 
 
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (("--images", "0"), "images must be at least 1"),
+        (("--images", "0"), "images=0: must be at least 1"),
         (("--model.backbone.nothing", "1"), "nothing"),
-        (("--config", str(CONFIGS / "toy" / "nop.yaml")), "a toy needs seconds"),
+        (("--config", str(CONFIGS / "toy" / "nop.yaml")), "task=toy: plan counts images"),
     ],
 )
 def test_mistakes(args: tuple[str, ...], line: str) -> None:

@@ -91,7 +91,7 @@ def test_a_sweep_names_its_configs(elsewhere: Path) -> None:
     ("words", "message"),
     [
         (("fit", "--config", "gate_rg"), "config=gate_rg: no such file; did you mean gate_reg?"),
-        (("plan", "--config", "xyz"), "config=xyz: no such file; `fit --help` lists the configs that have a name"),
+        (("plan", "--config", "xyz"), "config=xyz: no such file; `sinkablate fit --help` lists the shipped configs"),
         (("sweep", "plan", "ablaton"), "ablaton: no such file; did you mean ablation?"),
     ],
 )

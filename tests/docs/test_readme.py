@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import CONFIGS, ROOT, run, spawn
 
-from sinkablate.__main__ import VERBS
+from sinkablate.__main__ import COMMANDS
 
 README = (ROOT / "README.md").read_text()
 
@@ -51,7 +51,7 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
 def test_help_lists_every_verb_and_answers_as_a_process() -> None:
     shown = spawn("--help").succeeded().out
     listed = dict(re.findall(r"^  (\w+) +(\S.*)$", shown, re.MULTILINE))
-    assert listed == VERBS
+    assert listed == COMMANDS
     assert all(len(line) > 20 for line in listed.values())
 
 

@@ -213,8 +213,8 @@ def test_every_group_that_can_be_a_file_is_known(task: str) -> None:
         """Stops after the parser is built."""
 
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            """Record its groups of keys."""
-            actions = self._parser(self.verb)._actions
+            """Keep its groups."""
+            actions = self._parser(self.command)._actions
             self.groups = {action.dest for action in actions if type(action).__name__ == "_ActionConfigLoad"}
             raise StopIteration
 

@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     ),
     "the short form of config": (values("c", BASELINE), "--c"),
     "help as a key": (values("help", 1), "help"),
-    "a key that the run sets": (values("trainer.logger", "false"), "trainer.logger is set by the run itself"),
+    "a key that the run sets": (values("trainer.logger", "false"), "trainer.logger: the run sets it itself"),
     # values
     "not a number": (values("model.optim.lr", float("nan")), "model.optim.lr"),
     "infinity": (values("model.optim.lr", float("inf")), "model.optim.lr"),
@@ -92,11 +92,11 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
         "lr=0.001 min_lr=0.005",
     ),
     "half a seed": (values("seed_everything", 0, 1.5), "s1.5"),
-    "a seed too large": (values("seed_everything", 0, 2**32), "seed_everything must lie in"),
+    "a seed too large": (values("seed_everything", 0, 2**32), "seed_everything=4294967296: must be"),
     "a task that is not there": (values("task", "classify", "segment"), "task=segment"),
     "a reference to nothing": (values("variant", "${nothing.here}"), "nothing.here"),
     "bytes": (f"{HEAD}parameters: {{variant: {{values: [!!binary aGVsbG8=]}}}}", "put quotes"),
-    "a set": (f"{HEAD}parameters: {{variant: {{values: !!set {{a}}}}}}", "must be a list"),
+    "a set": (f"{HEAD}parameters: {{variant: {{values: !!set {{a}}}}}}", "must be a non-empty list"),
     "a date that is none": (f"{HEAD}parameters: {{variant: {{values: [2024-13-45]}}}}", "not YAML: month"),
     "a number of 5,000 digits": (f"{HEAD}parameters: {{variant: {{values: [{'9' * 5000}]}}}}", "not YAML"),
     "a million cells": (
@@ -106,14 +106,14 @@ WRONG: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
                 "model.optim.lr": {"values": [k * 1e-6 for k in range(1, 1001)]},
             }
         ),
-        "1,000,000 cells: a sweep has at most 50,000",
+        "1,000,000 cells; a sweep can have at most 50,000",
     ),
     # configs
     "a folder as a config": (values("config", str(CONFIGS)), "no such file"),
     "a config with a long name": (values("config", "x" * 3000), "name too long"),
     # the command
-    "a word of no key": (words("--variant=a", "configs/relu.yaml"), "'configs/relu.yaml' belongs to no key"),
-    "a word too many": (words("--variant", "a", "b"), "'b' belongs to no key"),
+    "a word of no key": (words("--variant=a", "configs/relu.yaml"), "'configs/relu.yaml' does not belong to a key"),
+    "a word too many": (words("--variant", "a", "b"), "'b' does not belong to a key"),
     "a null in the command": (words("--variant", None), '"null"'),
     "a list in the command": (words(["a"]), "put quotes"),
     "a command that is text": (content() | {"command": "python -m sinkablate fit ${args}"}, "command must be"),
@@ -270,7 +270,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "a long directory": (("status", "--out", "x" * 300), "name too long"),
     "another format": (("status", "--format", "xml"), "format"),
     "jobs as a word": (("run", "--jobs", "many"), "jobs=many"),
-    "no table": (("collect", "--results", ""), "results= must end with"),
+    "no table": (("collect", "--results", ""), "results=: must end with"),
     "an unknown option": (("plan", "--nothing", "1"), "--nothing"),
 }
 
@@ -371,5 +371,5 @@ def test_an_array_is_cut_where_slurm_takes_no_more(
     assert len(arrays) == len(counts)
     for number, (line, count) in enumerate(zip(arrays, counts, strict=True)):
         assert f"--array=0-{count - 1} " in line
-        assert line.split()[-2:] == [str(count), str(root_of(path) / f"cells-{number}.txt")]
+        assert line.split()[-3:-1] == [str(count), str(root_of(path) / f"cells-{number}.txt")]
     assert len(lines) - len(arrays) == 4

@@ -132,7 +132,7 @@ def test_a_config_that_changes_under_a_sweep_is_refused(tmp_path: Path) -> None:
     more = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [0, 1]}}})
     for command in ("plan", "run"):
         refused = sweep(command, more)
-        assert (refused.code, f"{config} has changed since cells" in refused.err) == (2, True)
+        assert (refused.code, f"{config}: has changed since cells" in refused.err) == (2, True)
     other = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [1]}}})  # none that has begun
     sweep("plan", other).succeeded()
 
@@ -159,7 +159,7 @@ def test_a_table_of_somebody_else_is_not_replaced(swept: Path, tmp_path: Path) -
 
 def test_nothing_to_collect_is_said(tmp_path: Path) -> None:
     path = written(tmp_path, content())
-    assert "nothing of this sweep has run" in sweep("collect", path).err
+    assert "no cell of this sweep has run" in sweep("collect", path).err
     assert "must end with .csv or .parquet" in sweep("collect", path, "--results", "x.txt").err
 
 
@@ -215,7 +215,7 @@ def interrupt(process: Command, path: Path) -> None:
     process.send_signal(signal.SIGINT)
     code, output = process.wait(), "".join(process.output())
     assert code == 130, output
-    assert "the same command goes on" in output
+    assert "the same command resumes" in output
     assert "1 preempted" in output
     assert not list(root_of(path).glob("*/FAILED"))
 
