@@ -1,1 +1,1 @@
-"""Benchmarks, run by hand; see README.md here."""
+"""Benchmarks, to be run by hand; see README.md in this folder."""

@@ -1,9 +1,9 @@
-"""What a checkpoint every hundred steps costs a training of ViT-B/16: plain steps against steps beside the writing.
+"""Measure what a checkpoint every hundred steps costs the training of a ViT-B/16.
 
     python -m benchmarks.checkpoint [--batch 4] [--rounds 3]
 
-A checkpoint is copied while training waits and written by a thread while it goes on. Both costs are measured: the copy,
-and how much slower the steps are while the thread writes.
+A checkpoint is copied while training waits, then written by a thread while training continues. Both costs are
+measured: the copy, and how much slower the steps are while the thread writes.
 """
 
 import argparse

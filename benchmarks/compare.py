@@ -1,4 +1,4 @@
-"""Seconds of `compare` on 10,000 rows as a process of its own, against importing the libraries it stands on.
+"""Time `compare` on 10,000 rows as a separate process, relative to importing the libraries that it uses.
 
 python -m benchmarks.compare [--rounds 5]
 """

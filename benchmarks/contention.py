@@ -1,10 +1,10 @@
-"""What other processes on the machine cost: `fit`, `diagnose` and `intervene` with CPUs taken by busy processes.
+"""Measure how much other processes on the machine slow down `fit`, `diagnose` and `intervene`.
 
     python -m benchmarks.contention [--rounds 3] [--jobs fit,larger,diagnose,intervene]
 
-Each round runs every job with no, one and as many hogs as there are CPUs, once as shipped and once with the waiting
-policy of GNU OpenMP written out (GOMP_SPINCOUNT=300000), which switches ours off. Sides take turns. Imports and
-start-up are not counted.
+Each round runs every job next to zero busy processes, one, and as many as there are CPUs: once as shipped, and once
+with an explicit waiting policy of GNU OpenMP (GOMP_SPINCOUNT=300000), which turns ours off. The sides take turns.
+Imports and start-up are not counted.
 """
 
 import argparse

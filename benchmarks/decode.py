@@ -1,8 +1,9 @@
-"""Decoding and RandAugment at 224 px: our loader, in its own process, against bare loops over the same JPEG files.
+"""Compare the loader with bare loops over the same JPEG files: decoding and RandAugment at 224 px.
 
     python -m benchmarks.decode [--rounds 5] [--images 192]
 
-One bare loop has timm's policy as the loader does, the other is torchvision's transforms throughout. One thread each.
+One bare loop uses timm's policy, as the loader does; the other uses torchvision's transforms throughout. The loader
+runs in its own process. One thread each.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""The measuring pass against the direct method of the field's public scripts, and against a plain forward pass.
+"""Compare the measuring pass with the direct method of public scripts, and with a plain forward pass.
 
     python -m benchmarks.diagnose [--model vit_small_patch14_dinov2] [--img_size 224] [--batch 4] [--rounds 3]
     python -m benchmarks.diagnose --memory [--img_size 518] [--batch 8]
 
-The direct method makes each head's u of full width (B, H, N, D), the N x N Gram matrix of its update and all
-eigenvalues of it, both in float64. Both sides see the same captured q, k, v; the values are compared. `--memory` prints
-the peak memory of a process that only runs the model, and of one that measures it.
+The direct method computes u of every head at full width (B, H, N, D), the N x N Gram matrix of the head's update and
+all its eigenvalues, both in float64. Both sides use the same captured q, k and v, and their values are compared.
+`--memory` prints the peak memory of a process that only runs the model, and of one that measures it.
 """
 
 import argparse

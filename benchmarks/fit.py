@@ -1,10 +1,10 @@
-"""`fit` with diagnostics every 50 steps on 64 images against a plain PyTorch loop: same timm model, batches and data.
+"""Compare `fit`, with diagnostics every 50 steps on 64 images, with a plain PyTorch loop on the same model and batches.
 
     python -m benchmarks.fit [--epochs 1] [--rounds 5]
     python -m benchmarks.fit --model vit_small_patch16_224 --size 224 --batch 256 --workers 14 --bf16       (a GPU)
 
-Each round runs one epoch of both, one after the other, on the GPU where there is one; the time is that of the training
-loop, validation left out, as `images_per_second` in summary.json counts it.
+Each round runs one epoch of both sides in turn, on the GPU if there is one. The time is that of the training loop
+without validation, which `images_per_second` in summary.json also reports.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Timing several callables in turn, so that a machine that speeds up or slows down does so for all of them."""
+"""Time several callables in turn, so that changes in the speed of the machine affect all of them equally."""
 
 import statistics
 import time

@@ -1,8 +1,9 @@
-"""All edits of a head by replay from its block against the plain way, one full forward pass for every edit.
+"""Compare the edits of a head by replay from its block with the plain way, one full forward pass per edit.
 
     python -m benchmarks.intervene [--model vit_small_patch16_224] [--rounds 5]
 
-Both sides make the same edits on the same image and end with the same final tokens; block by block, then on average.
+Both sides make the same edits on the same image and arrive at the same final tokens. Results are per block and on
+average.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from benchmarks.interleave import interleave
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.rules import rule_named
-from sinkablate.intervene.editor import Editor, no_judge, updates
-from sinkablate.intervene.edits import SINK_EDITS, Edit
+from sinkablate.intervene.changes import Change
+from sinkablate.intervene.editor import Editor, updates
+from sinkablate.intervene.edits import all_edits
+from sinkablate.intervene.effects import no_judge
 from sinkablate.intervene.replay import ActivationCache, Replay
 from sinkablate.intervene.selection import Plan
 from sinkablate.intervene.values import collect
@@ -29,7 +32,7 @@ from sinkablate.vit.anatomy import block_parts
 HEAD = 1
 
 
-def plain(model: Any, image: Tensor, block: int, edits: list[Edit]) -> Tensor:
+def plain(model: Any, image: Tensor, block: int, edits: list[Change]) -> Tensor:
     """A full forward pass for each edit, whose change a hook adds to what attention writes."""
     parts = block_parts(model, block)
     w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
@@ -42,7 +45,7 @@ def plain(model: Any, image: Tensor, block: int, edits: list[Edit]) -> Tensor:
     return torch.cat(found)
 
 
-def replayed(model: Any, replay: Replay, cache: ActivationCache, block: int, edits: list[Edit]) -> Tensor:
+def replayed(model: Any, replay: Replay, cache: ActivationCache, block: int, edits: list[Change]) -> Tensor:
     """The same from the block on, an unedited copy with it."""
     return model.norm(replay.from_block(cache, block, *updates(model, cache, block, edits)))
 
@@ -65,7 +68,7 @@ def main() -> None:
             model,
             plan,
             collect(model, plan, [image[None] for image in images]),
-            (*SINK_EDITS, "random_value", "random_head"),
+            [edit for edit in all_edits() if not edit.group],
             no_judge,
         )
         replay = Replay(model, range(depth))
@@ -73,7 +76,7 @@ def main() -> None:
         gains = []
         print(f"{args.model}, one image, {torch.get_num_threads()} threads, median of {args.rounds} interleaved rounds")
         for block in range(depth):
-            edits = editor.edits(cache, 0, block)
+            edits = editor.changes(cache, 0, block)
             ours, theirs = (replayed(model, replay, cache, block, edits), plain(model, images[:1], block, edits))
             worst = float((ours[1:] - theirs).abs().max())
             sides: dict[str, Callable[[], object]] = {

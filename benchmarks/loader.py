@@ -1,4 +1,4 @@
-"""Images per second of the embedded loader against what the default model consumes.
+"""Compare the throughput of the embedded loader with what the default model consumes, in images per second.
 
 python -m benchmarks.loader [--rounds 5]
 """

@@ -1,4 +1,4 @@
-"""Forward and backward of a ViT with each mechanism against timm's own.
+"""Compare forward and backward passes of a ViT with each mechanism with timm's own attention.
 
 python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15] [--bf16]
 """

@@ -1,8 +1,9 @@
-"""Training images per second of two processes with one thread each against one process with one thread.
+"""Compare the training throughput of two processes with that of one; every process has one thread.
 
     python -m benchmarks.processes [--rounds 3] [--steps 12] [--strategy ddp]
 
-Each round runs `fit` of a ViT-Ti/16 at 224 px, 16 images per process and step, once with one process and once with two.
+Each round runs `fit` of a ViT-Ti/16 at 224 px with 16 images per process and step, once with one process and once
+with two.
 """
 
 import argparse

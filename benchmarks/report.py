@@ -1,4 +1,4 @@
-"""`report` on many runs of a large model's shape: how long it takes, how big the page is, when it can be used."""
+"""Time `report` on many runs of a large model's shape, and measure the size and loading time of its page."""
 
 import argparse
 import json

@@ -1,9 +1,9 @@
-"""How long a resumed run takes to its first step, and what of the shards it reads again, with either reader.
+"""Time the first step of a resumed run, and count how much of the shards it reads again, with either reader.
 
     python -m benchmarks.resume [--shards 16]
 
-A ViT-Ti/16 at 224 px trains for an epoch of 32 images a shard and leaves a checkpoint after three quarters of it; the
-run that goes on from there is timed from the start of the command, imports done, to the end of its first step.
+A ViT-Ti/16 at 224 px trains for an epoch of 32 images per shard and writes a checkpoint after three quarters of it.
+The resumed run is timed from the start of the command, without imports, to the end of its first step.
 """
 
 import argparse

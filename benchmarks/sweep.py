@@ -1,4 +1,4 @@
-"""What a sweep costs beside its trainings: planning, claims, directories and states, without a training process.
+"""Measure the overhead of a sweep: planning, claims, directories and states, without any training.
 
 python -m benchmarks.sweep [--cells 1000]
 """

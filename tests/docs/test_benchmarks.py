@@ -1,0 +1,15 @@
+"""The benchmarks are run by hand; a test only sees that they import and that the README lists them."""
+
+import importlib
+
+import pytest
+from running import ROOT
+
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("__init__", "interleave"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_imports_and_is_listed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    importlib.import_module(f"benchmarks.{name}")
+    assert f"python -m benchmarks.{name}" in (ROOT / "benchmarks" / "README.md").read_text()
