@@ -16,6 +16,7 @@ from sinkablate.diagnose.store import Store, refuse_another
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
+from sinkablate.intervene.editor import COPIED
 from sinkablate.intervene.edits import parse_edits
 from sinkablate.intervene.effects import judge_of
 from sinkablate.intervene.experiment import Experiment, require_donors
@@ -29,6 +30,9 @@ from sinkablate.vit.anatomy import block_parts, blocks_of
 
 OWN_IMAGES = 256
 """Least number of a run's own images that are used by default: a head needs fifty events."""
+
+NEEDED = ("image_names", "image_numbers", "sink_idx", "sink_type", *COPIED.values())
+"""Arrays of a diagnosis that are read."""
 
 
 def intervene(
@@ -199,7 +203,12 @@ def _measured(about: Diagnosis, store: Rows, given: str | None, device: torch.de
         directory = Path(given or store.out / "diagnosis")
         if given is None:
             about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
-        return read_all_arrays(directory / "per_image.npz")
+        path = directory / "per_image.npz"
+        measured = read_all_arrays(path)
+        missing = next((name for name in NEEDED if name not in measured), None)
+        if missing is not None:
+            raise UserError(f"{path}: damaged, it has no array {missing}; diagnose the model again")
+        return measured
 
 
 def _require_values(numbers: dict[str, int | None]) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from sinkablate.intervene.edits import edit_named
 
 EXPLANATION = (
-    "effect: relative change (RMS) of the final patch tokens, without the sink; shared: part of that change which all "
+    "effect: relative change (RMS) of the final patch tokens, without the sink; common: part of that change which all "
     "tokens have in common; cosine: between the change and the difference to the donor image's output"
 )
 
@@ -53,7 +53,7 @@ def _words(name: str) -> str:
 def _edits(rows: pl.DataFrame, title: str) -> Table:
     """Return a table of what edits did, one line per edit, that fits eighty columns."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = {"common_share": "shared", "donor_cosine": "cosine"}
+    columns = {"common_share": "common", "donor_cosine": "cosine"}
     columns |= {name: text for name, text in {"kl": "KL", "loss_edited": "loss"}.items() if name in rows.columns}
     if "loss" in rows.columns:
         columns["loss_edited"] = f"loss (unedited: {_number(rows['loss'][0])})"

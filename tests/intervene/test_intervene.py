@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from diagnosing import SMALL
@@ -170,6 +171,24 @@ def test_transformers_models(tmp_path: Path) -> None:
     [
         (("--heads", "9:0"), "heads: 9:0 is outside the model's 4 blocks of 4 heads"),
         (("--heads", "1"), "'1' is not BLOCK:HEAD"),
+        (("--heads", ""), "'' is not BLOCK:HEAD"),
+        (("--heads", "1:0,,"), "'' is not BLOCK:HEAD"),
+        (("--heads", "1:1:1"), "'1:1:1' is not BLOCK:HEAD"),
+        (("--edits", ""), "edits=: there is no such edit; choose from zero_value"),
+        (("--edits", "all,redirect"), "edits=all: there is no such edit"),
+        (("--rule", ""), "rule is empty"),
+        (("--diagnosis", ""), "diagnosis is empty"),
+        (("--limit", "x"), "limit=x"),
+        (("--min_side", "0"), "min_side must be at least 1"),
+        (("--shard", ""), "shard=: expected k/n"),
+        (("--shard", "0/0"), "shard=0/0: expected k/n"),
+        (("--seed", "x"), "seed"),
+        (("--device", "gpu"), "device=gpu: "),
+        (("--images", ""), "images is empty"),
+        (("--images", "nowhere"), "images=nowhere: no such file or folder"),
+        (("--selection.top", "-1"), "selection.top must be at least 0"),
+        (("--format", "xml"), "format"),
+        (("--edit", "redirect"), "--edit: there is no such option; did you mean --edits?"),
         (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value?"),
         (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
@@ -245,3 +264,12 @@ def test_one_image_will_do_for_edits_that_borrow_nothing(finished: Path, tmp_pat
         "zero_value,redirect,random_value",
     ).succeeded()
     assert table(tmp_path / "out", "rows")["edit"].to_list() == ["zero_value", "redirect", "random_value"]
+
+
+def test_a_damaged_diagnosis_is_named(finished: Path, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "diagnosis", tmp_path / "diagnosis")
+    np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
+    words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")
+    refused = run("intervene", *words)
+    assert (refused.code, "per_image.npz: damaged, it has no array image_names" in refused.err) == (2, True)
+    assert not (tmp_path / "out").exists()
