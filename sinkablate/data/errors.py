@@ -62,10 +62,10 @@ class ErrorPolicy:
             count: Number of samples that are lost.
 
         Raises:
-            DataError: The error, with a hint at `data.source.on_error`, when the mode is `stop`.
+            DataError: The error, with a hint to set `data.source.on_error`, when the mode is `stop`.
         """
         if self.mode == "stop":
-            raise DataError(f"{error} (data.source.on_error=skip would leave it out)", error.reason)
+            raise DataError(f"{error}; to skip such samples, set data.source.on_error=skip", error.reason)
         with self._counts:
             self._counts[REASONS.index(error.reason)] += count
         log.warning("skipped: %s", error)

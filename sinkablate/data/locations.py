@@ -79,7 +79,7 @@ def _expand_local(path: str, key: str) -> list[str]:
     if os.path.isdir(path):
         shards = shards_in(path)
         if not shards:
-            raise UserError(f"{key}={path}: the directory contains no {' or '.join(SHARD_SUFFIXES)} file")
+            raise UserError(f"{key}={path}: the directory contains no shards ({', '.join(SHARD_SUFFIXES)})")
         return shards
     paths = [path] if os.path.exists(path) or not glob.has_magic(path) else sorted(glob.glob(path))
     if not paths:

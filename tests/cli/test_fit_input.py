@@ -197,7 +197,7 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize(
     ("owner", "function", "name"),
-    [(RunDiagnostics, "on_measured", "diagnostics/step_00000000.parquet"), (lightning, "close", "summary.json")],
+    [(RunDiagnostics, "on_measured", "diagnostics/step_00000000.parquet"), (lightning, "finish_run", "summary.json")],
 )
 def test_a_full_disk_is_one_line_with_the_file(
     owner: Any,
