@@ -1,1 +1,1 @@
-"""Two synthetic tasks with known answers: one that asks for an adaptive NOP, one that asks for a broadcast."""
+"""Two synthetic tasks with known solutions: one requires an adaptive NOP, the other a broadcast."""

@@ -1,4 +1,4 @@
-"""Sequences of the toy tasks: fresh normal tokens at every step, the same ones for every mechanism of a seed."""
+"""Sequences of the toy tasks: new normal tokens at every step, identical for all mechanisms with the same seed."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,13 @@ Batch = tuple[Tensor]
 
 
 class ToyData(L.LightningDataModule):
-    """Draws the sequences of the toy task that the model is about.
+    """Draws the sequences of the model's toy task.
 
     Args:
-        batch_size: Sequences of one step.
-        steps: Steps of an epoch: the task is evaluated after each.
-        eval_size: Sequences of the evaluation.
-        seed: Follows seed_everything.
+        batch_size: Number of sequences per step.
+        steps: Number of steps per epoch. The task is evaluated after every epoch.
+        eval_size: Number of sequences of the evaluation.
+        seed: Set from seed_everything.
     """
 
     def __init__(self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, seed: int = 0) -> None:
@@ -38,30 +38,30 @@ class ToyData(L.LightningDataModule):
 
     @property
     def toy(self) -> ToyConfig:
-        """What the model is about."""
+        """The configuration of the model's task."""
         assert self.trainer is not None
         config: ToyConfig = self.trainer.lightning_module.toy  # type: ignore[assignment]
         return config
 
     def setup(self, stage: str | None = None) -> None:
-        """Refuse what this cannot do.
+        """Refuse to run in several processes.
 
         Raises:
-            UserError: More than one process: every one of them would draw the same sequences.
+            UserError: There is more than one process, and all of them would draw the same sequences.
         """
         if self.trainer is not None and self.trainer.world_size > 1:
             raise UserError(
                 f"trainer.devices: toy tasks run in one process, not {self.trainer.world_size}; "
-                "run seeds and mechanisms side by side instead"
+                "run several seeds or mechanisms in parallel instead"
             )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One batch a step, from the trainer's position on."""
+        """Return the batches of an epoch, starting at the trainer's position."""
         steps = _Steps(self.steps, lambda: training_position(self.trainer))
         return DataLoader(_Stream(self.toy, self.seed, self.batch_size), batch_sampler=steps, collate_fn=_only)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The evaluation sequences, in one batch."""
+        """Return the evaluation sequences as a single batch."""
         tokens = evaluation_tokens(self.toy, self.seed, self.eval_size)
         return DataLoader([(tokens,)], batch_size=None)  # type: ignore[arg-type]
 
@@ -69,22 +69,22 @@ class ToyData(L.LightningDataModule):
     predict_dataloader = val_dataloader
 
     def probe_images(self, count: int) -> ProbeSet:
-        """The first `count` evaluation sequences and their names, for the diagnostics."""
+        """Return the first `count` evaluation sequences and their names, for diagnostics."""
         tokens = evaluation_tokens(self.toy, self.seed, max(count, self.eval_size))[:count]
         return ProbeSet(tokens, [f"sequence {number}" for number in range(count)])
 
 
 class _Steps(EpochBatches[int]):
-    """The number of each step, counted over epochs."""
+    """Yields step numbers, counted across epochs."""
 
     def batches(self, epoch: int, start: int) -> Iterator[list[int]]:
-        """Yield one number a batch."""
+        """Yield one number per batch."""
         for batch in range(start, self.length):
             yield [epoch * self.length + batch]
 
 
 class _Stream(Dataset[Batch]):
-    """Step number to batch."""
+    """Maps a step number to its batch."""
 
     def __init__(self, config: ToyConfig, seed: int, size: int) -> None:
         self.config, self.seed, self.size = config, seed, size
@@ -94,4 +94,5 @@ class _Stream(Dataset[Batch]):
 
 
 def _only(batches: list[Batch]) -> Batch:
+    """Collate: the dataset already returns a whole batch."""
     return batches[0]

@@ -1,4 +1,4 @@
-"""What a toy model does with its sink, through the same tap, quantities and rules as every other model."""
+"""Measures of a toy model's sink, with the same tap, quantities and rules as for every other model."""
 
 import numpy as np
 import torch
@@ -17,23 +17,27 @@ from sinkablate.toys.tasks import ToyTask
 
 
 class _Watcher(Recorder):
-    """Records as in every measurement, and what is asked of the toys beside it."""
+    """Records the usual quantities, and those that only toys have."""
 
     def __init__(self, task: ToyTask, tokens: Tensor) -> None:
         super().__init__(ThresholdConfig())
         self.task, self.tokens = task, tokens
-        self.found: list[dict[str, float]] = []
+        self.blocks: list[dict[str, float]] = []
 
     def attention(self, view: BlockView) -> None:
-        """One block's attention."""
+        """Record the attention of a block."""
         super().attention(view)
-        watch = null_token if self.task.config.task == "nop" else source_token
-        self.found.append(watch(view, self.task, self.tokens))
+        measure = null_token if self.task.config.task == "nop" else source_token
+        self.blocks.append(measure(view, self.task, self.tokens))
 
 
 def null_token(view: BlockView, task: ToyTask, tokens: Tensor) -> dict[str, float]:
-    """Attention to the null token (column 0) of the tokens that rest and of the others, and its projected value norm
-    over that of the drawn tokens."""
+    """Measure the null token (column 0) of a NOP toy.
+
+    Returns:
+        The mean attention to it from tokens that must stay unchanged and from active tokens, and the norm of its
+        projected value divided by the mean over the drawn tokens.
+    """
     to_null = view.weights()[:, 0, view.layout.num_prefix :, 0]
     rests = task.rests(tokens)
     norms = torch.linalg.vector_norm(torch.einsum("hcd,bhnd->bhnc", view.out_map, view.v), dim=-1)[:, 0]
@@ -46,22 +50,22 @@ def null_token(view: BlockView, task: ToyTask, tokens: Tensor) -> dict[str, floa
 
 
 def source_token(view: BlockView, task: ToyTask, tokens: Tensor) -> dict[str, float]:
-    """Mean attention that the strongest column and the source token receive from all queries."""
+    """Return the mean attention that the strongest column and the source token of a broadcast toy receive."""
     columns = view.weights().mean(-2)[:, 0]
-    at = task.source(tokens) + view.layout.num_prefix
+    source = task.source(tokens) + view.layout.num_prefix
     return {
         "inflow_max": float(columns.amax(-1).mean()),
-        "inflow_source": float(columns.gather(-1, at[:, None]).mean()),
-        "inflow_is_source": float((columns.argmax(-1) == at).double().mean()),
+        "inflow_source": float(columns.gather(-1, source[:, None]).mean()),
+        "inflow_is_source": float((columns.argmax(-1) == source).double().mean()),
     }
 
 
 @torch.no_grad()
 def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, float]:
-    """Numbers under toy/: per block, and of the block with the largest inflow without a suffix.
+    """Return the scalars under `toy/`, for every block and, without a suffix, for the block with the largest inflow.
 
-    `toy/label_<verdict>` are shares of the (sequence, block) pairs with an event of rule `adaptive`, which is what a
-    toy's one head is judged by.
+    `toy/label_<verdict>` is the fraction of (sequence, block) pairs with that label by the rule `adaptive`, the
+    rule for the single head of a toy.
     """
     watcher = _Watcher(task, tokens)
     with measurement_mode(model), Tap(model, watcher) as tap:
@@ -70,14 +74,14 @@ def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, 
     labels = label_all(records, ThresholdConfig())[ADAPTIVE_RULE]
     largest, spike = spectral_spikes(model, list(range(len(model.blocks))))
     blocks = []
-    for index, found in enumerate(watcher.found):
+    for index, measured in enumerate(watcher.blocks):
         quantities = {name: float(np.nanmedian(records.heads[name][:, index])) for name in ("stable_rank", "mass")}
-        if "value_ratio" not in found:
+        if "value_ratio" not in measured:
             quantities["value_ratio"] = float(np.nanmedian(records.heads["ratio_out"][:, index]))
         counts = {f"label_{verdict.name.lower()}": float((labels[:, index] == verdict).mean()) for verdict in VERDICTS}
         blocks.append(
             {
-                **found,
+                **measured,
                 **quantities,
                 **counts,
                 "query_key_sigma1": float(largest[index, 0]),
@@ -94,7 +98,7 @@ def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, 
 
 
 def verdict(numbers: dict[str, float]) -> str:
-    """The commonest label of the sink's block by rule `adaptive`; `none` where fewer than half have an event."""
+    """Return the most frequent label of the sink's block by rule `adaptive`; `none` if most pairs have no label."""
     shares = {v.name.lower(): numbers.get(f"toy/label_{v.name.lower()}", 0.0) for v in VERDICTS}
     name = max(shares, key=lambda label: shares[label])
     return name if sum(shares.values()) >= 0.5 else "none"

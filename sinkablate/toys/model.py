@@ -1,7 +1,8 @@
-"""The small transformer of the toy tasks: one head a block, no biases in q, k, v and o, positions in the first norm.
+"""The small transformer of the toy tasks, with one head per block and no biases in q, k, v and o.
 
-Axis letters: B sequences, N tokens, D width (also the head's). It looks like a timm ViT to the tap: `blocks` of
-`norm1`, `attn`, `norm2`, and `forward_features`; its registers, the null token among them, are `reg_token`.
+Axis letters: B sequences, N tokens, D width, which is also the width of the head. Positions are added before the first
+norm. For the tap, the model has the structure of a timm ViT: `blocks` with `norm1`, `attn` and `norm2`, and
+`forward_features`. The null token and the registers are stored in `reg_token`.
 """
 
 import torch
@@ -16,7 +17,7 @@ from sinkablate.vit.init import generator, reset_mechanisms
 
 
 class ToyBlock(nn.Module):
-    """x + attn(norm1(x + where)) [+ pathway], then x + mlp(norm2(x)) where there is an MLP."""
+    """A block: x + attn(norm1(x + positions)) [+ pathway], followed by x + mlp(norm2(x)) if there is an MLP."""
 
     def __init__(self, config: ToyConfig, *, mlp: bool) -> None:
         super().__init__()
@@ -28,24 +29,25 @@ class ToyBlock(nn.Module):
         self.norm2 = nn.LayerNorm(config.width) if mlp else nn.Identity()
         self.mlp = Mlp(config.width, 4 * config.width) if mlp else None
 
-    def forward(self, x: Tensor, where: Tensor | float = 0.0) -> Tensor:
-        """Residual stream (B, N, D) to residual stream; `where` (N, D) is seen by the attention alone."""
-        normed = self.norm1(x + where)
+    def forward(self, x: Tensor, positions: Tensor | float = 0.0) -> Tensor:
+        """Map the residual stream (B, N, D) to the stream after the block; only attention reads `positions` (N, D)."""
+        normed = self.norm1(x + positions)
         update = self.attn(normed)
         x = x + (update if self.pathway is None else update + self.pathway(normed))
-        normed = self.norm2(x)  # without an MLP this is the stream itself, which the tap reads here
+        normed = self.norm2(x)  # without an MLP, norm2 is an Identity, at which the tap reads the stream
         return normed if self.mlp is None else x + self.mlp(normed)
 
 
 class ToyTransformer(nn.Module):
-    """Blocks over tokens that are drawn, not embedded.
+    """A transformer whose input tokens are drawn rather than embedded.
 
-    Prefix tokens, `config.prefix` of them, have input zero and a learned vector that only the first norm sees: the
-    null token of the NOP task, and registers.
+    The first `config.prefix` tokens, which are the null token of the NOP task and registers, have input zero and a
+    learned vector that is added before the first norm only.
 
     Args:
         config: The task and the mechanism.
-        seed: Of the parameters, each drawn from (seed, its name), so that mechanisms share what they have in common.
+        seed: Seed of the parameters, each drawn from (seed, its name), so that mechanisms share what they have in
+            common.
     """
 
     def __init__(self, config: ToyConfig, seed: int) -> None:
@@ -73,24 +75,24 @@ class ToyTransformer(nn.Module):
         reset_mechanisms(self, seed, nn.init.normal_)
 
     def forward_features(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, D), without the prefix, to the stream after the last block (B, prefix + N, D)."""
+        """Map tokens without the prefix (B, N, D) to the stream after the last block (B, prefix + N, D)."""
         x: Tensor = tokens
-        where: Tensor = self.pos_embed
+        positions: Tensor = self.pos_embed
         if self.reg_token is not None:
             prefix = self.reg_token.expand(len(tokens), -1, -1)
             x = torch.cat((torch.zeros_like(prefix), tokens), dim=1)
-            where = torch.cat((self.reg_token[0], where))
+            positions = torch.cat((self.reg_token[0], positions))
         for index, block in enumerate(self.blocks):
-            x = block(x, where if index == 0 else 0.0)
+            x = block(x, positions if index == 0 else 0.0)
         return x
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Outputs of the tokens (B, N, D); those of the prefix are not part of any task."""
+        """Return the outputs of the tokens (B, N, D), without those of the prefix, which no task uses."""
         out: Tensor = self.forward_features(tokens)
         return out[:, self.num_prefix_tokens :]
 
 
 def build_toy(config: ToyConfig, seed: int) -> ToyTransformer:
-    """The model, with the global random state left as it was."""
+    """Build the model without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         return ToyTransformer(config, seed)

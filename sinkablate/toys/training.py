@@ -1,4 +1,4 @@
-"""Training on a toy task, as any other task of the suite."""
+"""The LightningModule of the toy tasks."""
 
 from dataclasses import asdict
 from typing import Any
@@ -24,7 +24,7 @@ class ToyTraining(MeanOverGroup):
     Args:
         toy: The task and the mechanism.
         optim: Optimizer and schedule.
-        seed: Follows seed_everything.
+        seed: Set from seed_everything.
     """
 
     def __init__(self, toy: ToyConfig = ToyConfig(), optim: OptimConfig = OptimConfig(), seed: int = 0) -> None:
@@ -35,7 +35,7 @@ class ToyTraining(MeanOverGroup):
         self.backbone = build_toy(toy, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Outputs (B, N, D) of tokens (B, N, D)."""
+        """Return the outputs (B, N, D) of tokens (B, N, D)."""
         outputs: Tensor = self.backbone(tokens)
         return outputs
 
@@ -43,23 +43,23 @@ class ToyTraining(MeanOverGroup):
         return F.mse_loss(self.task.prediction(tokens, self(tokens)), self.task.target(tokens))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean squared error of one batch."""
+        """Compute and log the mean squared error of a batch."""
         loss = self._loss(batch[0])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The task's error, and what the sink does."""
+        """Log the error of the task and the measures of the sink."""
         numbers = {"val/loss": float(self._loss(batch[0]))} | measures(self.backbone, self.task, batch[0])
         self.log_dict(numbers, batch_size=len(batch[0]))
 
     test_step = validation_step
 
     def findings(self, history: pl.DataFrame) -> dict[str, Any]:
-        """What the summary says beside numbers, from the rows of `metrics.csv`.
+        """Return what the summary of a run adds to the last metrics, from the rows of `metrics.csv`.
 
-        `toy/formed_step` is the first evaluation at which the sink's block has a label; None if there is none.
+        `toy/formed_step` is the step of the first evaluation at which the sink's block has a label, or None.
         """
         rows = history.filter(pl.col("toy/mass").is_not_null()).sort("step").to_dicts()
         verdicts = [verdict(row) for row in rows]
@@ -67,11 +67,11 @@ class ToyTraining(MeanOverGroup):
         return {"toy/label": verdicts[-1], "toy/task": self.toy.task, "toy/formed_step": next(formed, None)}
 
     def configure_optimizers(self) -> Any:
-        """As every task's."""
+        """Return the optimizer and the schedule."""
         return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another toy, by the first key that differs."""
+        """Refuse a checkpoint of another toy or, when training is resumed, with other settings."""
         saved = checkpoint.get("hyper_parameters", {}).get("toy")
         if saved is None:
             raise UserError("the checkpoint is of another task: it has no model.toy")
