@@ -140,6 +140,8 @@ def _comparison(
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         if results is None:
             refuse_collisions(table, names)
+            if factors is None and table["variant"].n_unique() < 2:
+                raise UserError("all runs are of one variant")
         lower = options["lower_is_better"]
         return ablation(
             table,

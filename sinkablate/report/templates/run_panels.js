@@ -101,7 +101,7 @@ Object.assign(PANELS, {
     classes.forEach((name, i) => { const rows = table.class.map((c, r) => c === name ? r : -1).filter(r => r >= 0);
       traces[i].customdata = rows.map(r => ({run: run.name, block: table.block[r], head: table.head[r], low: table.effect_low[r], high: table.effect_high[r]})); });
     return {traces, csv: {x: "relative RMS change of the final patch tokens", y: "edit"},
-      layout: base(130 + 34 * names.length, {showlegend: true, xaxis: axis("relative RMS change of the final patch tokens", {rangemode: "tozero"}), yaxis: categories(names)})};
+      layout: base(130 + 34 * names.length, {showlegend: true, xaxis: axis("relative RMS change", {rangemode: "tozero"}), yaxis: categories(names)})};
   },
 });
 
