@@ -104,8 +104,8 @@ class ImageSource:
         if location == "builtin":
             self.root, self.files = _builtin()
         elif self.root.is_dir() and not shards_in(location):
-            found, self.skipped = image_files(location)
-            self.files = sorted(map(Path, found))
+            files, self.skipped = image_files(location)
+            self.files = sorted(map(Path, files))
             if not self.files:
                 skipped = f"; skipped: {format_counts(self.skipped)}" if self.skipped else ""
                 raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}){skipped}")

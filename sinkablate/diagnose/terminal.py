@@ -70,8 +70,8 @@ def _explanation(rule: Rule, summary: dict[str, Any]) -> str:
     by_type = _by_token_type(summary["first_block" if summary["blocks"] == [0] else "counts"][rule.name])
     kept = summary["label_survival"].get(rule.name, {}).get("all")
     stable = "" if kept is None else f"; {kept:.0%} of the labels stay the same at every neighboring threshold"
-    found = f"\n  sinks by token type: {by_type}{stable}" if by_type else ""
-    return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){found}"
+    by_type_line = f"\n  sinks by token type: {by_type}{stable}" if by_type else ""
+    return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){by_type_line}"
 
 
 def _by_token_type(counts: dict[str, Any]) -> str:

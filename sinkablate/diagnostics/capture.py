@@ -1,4 +1,4 @@
-"""What the hooks of one block saw, turned into a view, and the view checked against the model's own output."""
+"""The tensors that the hooks of one block capture, the view made of them, and its check against the model's output."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,30 +17,30 @@ from sinkablate.vit.tokens import TokenLayout, TokenType
 
 @dataclass
 class Capture:
-    """Tensors of one block during one forward pass; a new one is made when the block opens."""
+    """Tensors of one block during one forward pass; created when the block starts."""
 
     x: Tensor
     """The block's input (B, N, D)."""
     calls: list[dict[str, Any]] = field(default_factory=list)
-    """Arguments of the attention function, q, k, v (B, H, N, d) among them, and its output `out`; one call is what is
-    understood."""
+    """Arguments of the attention function, including q, k, v (B, H, N, d), and its output `out`; exactly one call is
+    supported."""
     qkv: Tensor | None = None
-    """Output of our own module's qkv map, the values before a value gate (B, N, 3 H d)."""
+    """Output of the qkv map of this package's attention, before a value gate (B, N, 3 H d)."""
     gate: Tensor | None = None
     """Gate logits (B, N, H or H d)."""
     attn_out: Tensor | None = None
     """Output of the attention module, before LayerScale (B, N, D)."""
     pathway: Tensor | None = None
-    """What a pathway beside the attention wrote (B, N, D)."""
+    """Output of a pathway parallel to the attention (B, N, D)."""
     mid: Tensor | None = None
     """Residual stream after the attention update (B, N, D)."""
 
 
 def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLayout) -> BlockView:
-    """The view of a block that has just run.
+    """Build the view of a block that has just run.
 
     Raises:
-        UserError: The block did not call attention exactly once, or in a way that is not understood.
+        UserError: The block did not call attention exactly once, or in a way that is not supported.
     """
     family = f"{type(parts.attn).__module__}.{type(parts.attn).__name__}"
     if len(capture.calls) != 1:
@@ -79,7 +79,7 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
 
 
 def _out_map(parts: BlockParts) -> Tensor:
-    """diag(gamma) W_O split into heads, (H, D, d)."""
+    """Return diag(gamma) W_O split into heads, (H, D, d)."""
     w = parts.proj.weight.detach()
     if parts.gamma is not None:
         w = w * parts.gamma.detach()[:, None]
@@ -87,7 +87,7 @@ def _out_map(parts: BlockParts) -> Tensor:
 
 
 def _logits_of(call: dict[str, Any]) -> Weigh:
-    """The logits of one fused call, with its scale and its additive or boolean mask."""
+    """Return a function for the logits of one fused call, with its scale and its additive or boolean mask."""
     batch, heads, n, width = call["q"].shape
     scale = call.get("scale") or width**-0.5
     mask = call.get("attn_mask")
@@ -137,18 +137,18 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
 
 
 def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float:
-    """Relative error of the attention update rebuilt from the view's weights, values, gate and output map.
+    """Return the relative error of the attention update rebuilt from the view's weights, values, gate and output map.
 
-    Two comparisons, the larger counts: the update before LayerScale with the attention module's own output, and block
+    It is the larger of two: the update before LayerScale with the attention module's own output, and block
     input plus update with the residual stream the MLP receives. Together they prove q, k, v, the weights, the gate,
-    W_O and LayerScale. The second is relative to the update, not to the stream, in which a LayerScale of 1e-5 hides;
-    only what rounding the stream can do is forgiven.
+    W_O and LayerScale. The second is relative to the update, because relative to the stream an update with a LayerScale
+    of 1e-5 would be invisible; the rounding error of the stream is subtracted.
     """
     if capture.attn_out is None or capture.mid is None or (parts.pathway is not None and capture.pathway is None):
         return float("inf")
     heads = torch.empty_like(view.q)
-    for images, some in chunks(view):
-        heads[images, some] = view.weights(images, some) @ view.v[images, some]
+    for images, part in chunks(view):
+        heads[images, part] = view.weights(images, part) @ view.v[images, part]
     if view.gate is not None and not view.gates_values:
         heads = heads * view.gate
     weight, bias = parts.proj.weight, parts.proj.bias
@@ -165,7 +165,7 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
 
 
 def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float = 0.0) -> float:
-    """Frobenius norm of the difference, less what is forgiven, over that of `size`; NaN counts as infinite."""
+    """Return the Frobenius norm of the difference, minus `forgiven`, over that of `size`; NaN counts as infinite."""
     if rebuilt.shape != own.shape:
         return float("inf")
     difference = ((rebuilt - own).norm() - forgiven).clamp_min(0)

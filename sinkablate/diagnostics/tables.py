@@ -61,10 +61,10 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         columns[f"event_median_{name}"] = _median_over_images(
             np.where(event, records.heads[name], np.float32(nan))
         ).reshape(-1)
-    places = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
-    columns["sink_idx"] = _mode(places["sink_idx"])
-    columns["token_type"] = np.array([kind.label for kind in TokenType])[_mode(places["sink_type"])]
-    columns["location_entropy"] = _location_entropy(places["sink_idx"], records)
+    indices = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
+    columns["sink_idx"] = _mode(indices["sink_idx"])
+    columns["token_type"] = np.array([kind.label for kind in TokenType])[_mode(indices["sink_type"])]
+    columns["location_entropy"] = _location_entropy(indices["sink_idx"], records)
     columns["specialisation"] = _binary_entropy(event.reshape(n, -1).mean(axis=0))
     columns["payload_constancy"] = constancy(records).reshape(-1)
     return pl.DataFrame(columns)
@@ -89,12 +89,12 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
     """
     labels = label_all(records, thresholds)
     rows = []
-    for place in range(records.norms.shape[1]):
-        row: dict[str, float] = {"block": place if blocks is None else blocks[place]}
-        row |= {f"mass_{kind}": mean_of(mass[:, place]) for kind, mass in records.mass.items()}
+    for index in range(records.norms.shape[1]):
+        row: dict[str, float] = {"block": index if blocks is None else blocks[index]}
+        row |= {f"mass_{kind}": mean_of(mass[:, index]) for kind, mass in records.mass.items()}
         for rule in (rule.name for rule in rules(thresholds) if rule.handoff):
-            event = is_event(labels[rule][:, place])
-            kinds = records.heads["sink_type"][:, place][event]
+            event = is_event(labels[rule][:, index])
+            kinds = records.heads["sink_type"][:, index][event]
             row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
             row |= {
                 f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
@@ -102,12 +102,12 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
             }
         row |= {
             f"norm_{kind}_{name}": value
-            for kind, stats in norms_of(records, place, thresholds).items()
+            for kind, stats in norms_of(records, index, thresholds).items()
             for name, value in stats.items()
         }
-        row |= {name: mean_of(values[:, place]) for name, values in records.tokens.items()}
+        row |= {name: mean_of(values[:, index]) for name, values in records.tokens.items()}
         row |= {
-            f"largest_{name}": float(np.nanmax(records.tokens[name][:, place]))
+            f"largest_{name}": float(np.nanmax(records.tokens[name][:, index]))
             for name in ("max_abs", "max_abs_attn")
             if name in records.tokens
         }
@@ -115,10 +115,10 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
     return pl.DataFrame(rows)
 
 
-def norms_of(records: Records, place: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
+def norms_of(records: Records, index: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
     """Summarize the token norms of one measured block by token type; see `norm_summary`."""
     summary = norm_summary(
-        torch.from_numpy(records.norms[:, place]), records.layout, thresholds.outlier_sd, thresholds.outlier_norm
+        torch.from_numpy(records.norms[:, index]), records.layout, thresholds.outlier_sd, thresholds.outlier_norm
     )
     return {kind: {name: float(value) for name, value in stats.items()} for kind, stats in summary.items()}
 
@@ -140,9 +140,9 @@ def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([np.bincount(column).argmax() for column in values.T])
 
 
-def _location_entropy(places: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
+def _location_entropy(indices: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
     """Return the entropy of each column of (n, m) over the logarithm of the number of key columns."""
-    shares = [np.bincount(column) / len(column) for column in places.T]
+    shares = [np.bincount(column) / len(column) for column in indices.T]
     extra = sum(not np.isnan(records.mass[kind.label]).all() for kind in (TokenType.NULL, TokenType.KV_BIAS))
     most = records.layout.num_tokens + extra
     scale = np.log(most) if most > 1 else nan

@@ -1,7 +1,8 @@
-"""Tapping a model: one `BlockView` per block and batch, checked against the model's own output.
+"""Tap a model: one `BlockView` per block and batch, checked against the model's own output.
 
-q, k and v are captured where they meet: our own attention's core is hooked, every other block's call of
-`F.scaled_dot_product_attention` is intercepted, its fused kernel left on. Weights are recomputed from q and k.
+q, k and v are captured at the attention function: the core of this package's attention is hooked, and in every other
+block the call of `F.scaled_dot_product_attention` is intercepted, with its fused kernel left on. Weights are recomputed
+from q and k.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,21 +23,21 @@ from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, features
 from sinkablate.vit.tokens import token_layout
 
 MAX_REBUILD_ERROR = 1e-4
-"""Largest accepted relative error of a rebuilt block; above it the measurement would be of something else."""
+"""Largest accepted relative error of a rebuilt block; a larger error means that something else would be measured."""
 
 
 class Consumer(Protocol):
-    """What is done with the blocks of one batch, in the order of the blocks."""
+    """Receives the blocks of one batch, in their order."""
 
     def attention(self, view: BlockView) -> None:
-        """Called when a block's attention update is done, before its MLP runs: nothing captured outlives that."""
+        """Called after a block's attention and before its MLP; captured tensors are released afterward."""
 
     def output(self, index: int, x: Tensor) -> None:
         """Called with the block's output (B, N, D)."""
 
 
 class _SdpaListener(TorchFunctionMode):
-    """Notes arguments and output of fused attention calls made while a block is open; the call itself goes through."""
+    """Records arguments and output of fused attention calls while a block is open; the calls run unchanged."""
 
     def __init__(self, tap: "Tap") -> None:
         super().__init__()
@@ -55,16 +56,16 @@ class _SdpaListener(TorchFunctionMode):
 
 
 class Tap:
-    """Context manager that measures a vision transformer; hooks are gone when it closes, on an exception too.
+    """Context manager that measures a vision transformer; its hooks are removed on exit, also after an exception.
 
     Args:
         model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
         consumer: Receives every chosen block of every batch.
-        blocks: Blocks to measure; None is all.
+        blocks: Numbers of the blocks to measure; None measures all.
 
     Raises:
-        UserError: The family cannot be measured, a block stayed silent or ran twice, or a rebuilt block differs
-            from the model's own by more than `MAX_REBUILD_ERROR`.
+        UserError: The family cannot be measured, a block did not run exactly once, or a rebuilt block differs from the
+            model's own output by more than `MAX_REBUILD_ERROR`.
     """
 
     def __init__(self, model: nn.Module, consumer: Consumer, blocks: Sequence[int] | None = None) -> None:
@@ -99,7 +100,7 @@ class Tap:
 
     @torch.no_grad()
     def run(self, images: Tensor) -> None:
-        """Feed one batch (B, C, H, W) to the consumer. The first batch is checked by rebuilding every block."""
+        """Run one batch (B, C, H, W) and pass its blocks to the consumer; the first batch is checked."""
         self._runs = dict.fromkeys(self.parts, 0)
         with _SdpaListener(self):
             features(self.model, images.to(next(self.model.parameters()).dtype))
@@ -111,10 +112,10 @@ class Tap:
                 )
 
     def _attach(self, index: int, parts: BlockParts) -> None:
-        """Hook one block; its capture lives only while the block runs."""
+        """Hook one block; its capture exists only while the block runs."""
 
         def note(name: str) -> Callable[..., None]:
-            """A forward hook that keeps an output, or the first of several, under `name`."""
+            """Return a forward hook that stores an output, or the first of several, under `name`."""
 
             def hook(_: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
                 setattr(self._open[index], name, output[0] if isinstance(output, tuple) else output)
@@ -146,9 +147,9 @@ class Tap:
             self.listening = capture
 
     def _close_attention(self, index: int, mid: Tensor) -> None:
-        """The update is done: `mid` (B, N, D) is the residual stream that the MLP's norm receives."""
+        """Build the view once attention is done; `mid` (B, N, D) is the residual stream before the MLP's norm."""
         self.listening = None
-        if index not in self._open:  # a norm that runs twice
+        if index not in self._open:  # the norm ran a second time
             return
         capture, parts = self._open.pop(index), self.parts[index]
         capture.mid = mid
