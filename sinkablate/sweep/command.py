@@ -4,16 +4,17 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
 from sinkablate.cli.parser import call
 from sinkablate.errors import UserError
-from sinkablate.files.shipped import find_shipped, nearest_shipped, shipped_names
+from sinkablate.files.shipped import shipped_names
 from sinkablate.files.suggestions import did_you_mean_or_list
+from sinkablate.run.cells import Cell
 from sinkablate.sweep.checking import check
-from sinkablate.sweep.grid import Sweep, read_sweep, unprintable
+from sinkablate.sweep.opening import make_root, open_sweep
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of
 
 Format = Literal["table", "json"]
@@ -27,25 +28,22 @@ def plan(file: str, out: str | None = None, format: Format = "table") -> int:
         out: Directory of the sweep (default: runs/<name>).
         format: Format of the output.
     """
-    sweep, root = _opened(file, out)
+    sweep, root = open_sweep(file, out)
     check(sweep, root)
     if format == "json":
-        cells = [
-            {
-                "id": cell.id,
-                "label": cell.label,
-                "factors": cell.short_factors,
-                "words": list(cell.words),
-                "run_dir": str(root / cell.id),
-            }
-            for cell in sweep.cells
-        ]
+        cells = [_described(cell, root) for cell in sweep.cells]
         print(json.dumps({"name": sweep.name, "root": str(root), "cells": cells}, indent=1))
         return 0
     from sinkablate.sweep.live import table
 
     Console(highlight=False).print(table(sweep, root, states(sweep.cells, root)))
     return 0
+
+
+def _described(cell: Cell, root: Path) -> dict[str, Any]:
+    """Return a planned cell as plain values."""
+    factors, words = cell.short_factors, list(cell.words)
+    return {"id": cell.id, "label": cell.label, "factors": factors, "words": words, "run_dir": str(root / cell.id)}
 
 
 def run(file: str, out: str | None = None, jobs: int | None = None, in_process: bool = False, restarts: int = 3) -> int:
@@ -69,8 +67,8 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
     for name, value, least in (("jobs", jobs, 1), ("restarts", restarts, 0)):
         if value < least:
             raise UserError(f"{name}={value}: must be at least {least}")
-    sweep, root = _opened(file, out)
-    _make(root)
+    sweep, root = open_sweep(file, out)
+    make_root(root)
     check(sweep, root)
     stop = Stop()
     with View(sweep, root, Console(highlight=False)) as view:
@@ -100,9 +98,9 @@ def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
     """
     from sinkablate.sweep.submitting import submit as submit_array
 
-    sweep, root = _opened(file, out)
+    sweep, root = open_sweep(file, out)
     if not dry_run:
-        _make(root)
+        make_root(root)
     check(sweep, root)
     for line in submit_array(sweep, root, dry_run=dry_run):
         print(line, flush=True)
@@ -119,7 +117,7 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
     """
     from sinkablate.sweep.live import status_text, table
 
-    sweep, root = _opened(file, out)
+    sweep, root = open_sweep(file, out)
     now = states(sweep.cells, root)
     threads = threads_of(now, root)
     if format == "json":
@@ -159,7 +157,7 @@ def retry(file: str, out: str | None = None) -> int:
         file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
     """
-    sweep, root = _opened(file, out)
+    sweep, root = open_sweep(file, out)
     failed = [cell for cell in sweep.cells if state_of(root / cell.id) is State.FAILED]
     for cell in failed:
         reset(root / cell.id)
@@ -180,7 +178,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
     """
     from sinkablate.sweep.collecting import collect as collected
 
-    sweep, root = _opened(file, out)
+    sweep, root = open_sweep(file, out)
     path = root / "results.csv" if results is None else Path(results)
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"results={results}: must end with .csv or .parquet")
@@ -202,17 +200,21 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
 COMMANDS = {command.__name__: command for command in (plan, run, submit, status, retry, collect)}
 
 
+def help_text() -> str:
+    """Return the list of commands with one line each."""
+    purposes = {name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()}
+    lines = "\n".join(f"  {name:<8} {purpose}" for name, purpose in purposes.items())
+    return (
+        f"usage: sinkablate sweep COMMAND FILE [options]\n\n{lines}\n\n"
+        f"FILE is a sweep file or the name of a shipped sweep: {', '.join(shipped_names('sweeps'))}.\n"
+        "`sinkablate sweep COMMAND --help` lists the options of a command."
+    )
+
+
 def main(argv: list[str]) -> int:
     """Run one of the commands with its options, and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        purposes = {name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()}
-        lines = "\n".join(f"  {name:<8} {purpose}" for name, purpose in purposes.items())
-        names = ", ".join(shipped_names("sweeps"))
-        print(
-            f"usage: sinkablate sweep COMMAND FILE [options]\n\n{lines}\n\n"
-            f"FILE is a sweep file or the name of a shipped sweep: {names}.\n"
-            "`sinkablate sweep COMMAND --help` lists the options of a command."
-        )
+        print(help_text())
         return 0
     if argv[0] not in COMMANDS:
         raise UserError(f"sweep {argv[0]}: no such command{did_you_mean_or_list(argv[0], COMMANDS)}")
@@ -222,30 +224,3 @@ def main(argv: list[str]) -> int:
         raise
     except OSError as error:  # every file here belongs to the sweep
         raise UserError(f"{error.filename or 'sweep'}: {error.strerror or error}") from error
-
-
-def _opened(file: str, out: str | None) -> tuple[Sweep, Path]:
-    """Read a sweep, and return it with the directory of its cells.
-
-    Raises:
-        UserError: The file is not a sweep, or the directory has a name that a list of cells cannot hold.
-    """
-    if out == "" or unprintable(out or ""):
-        raise UserError(f"out={out!r}: not a valid directory name; use one line of text without control characters")
-    path = find_shipped("sweeps", file)
-    if path is None:
-        near = nearest_shipped("sweeps", file) or f"; shipped sweeps: {', '.join(shipped_names('sweeps'))}"
-        raise UserError(f"{file}: no such file{near}")
-    sweep = read_sweep(Path(path))
-    root = Path("runs") / sweep.name if out is None else Path(out)
-    if root.exists() and not root.is_dir():
-        raise UserError(f"out={root}: not a directory")
-    return sweep, root
-
-
-def _make(root: Path) -> None:
-    """Create the directory of the cells."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={root}: cannot be created: {error.strerror}") from None
