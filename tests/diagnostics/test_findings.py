@@ -171,3 +171,17 @@ def test_all_of_it_is_json(registers: int) -> None:
 
 def test_without_registers_their_group_events_are_unknown() -> None:
     assert findings(records(registers=0), T, ALL)["group_events"]["group"] is None
+
+
+def test_the_headline_says_how_many_heads_sink_and_on_what() -> None:
+    found = findings(led(C, R, P), T, ALL)
+    assert found["headline"].startswith(
+        f"{found['counts']['causal']['events']:.2f} of {(BLOCKS - 1) * HEADS} heads sink"
+    )
+    assert "by rule causal" in found["headline"]
+    quiet = replace(records(), heads=records().heads | {"routed_frac": np.zeros_like(records().heads["mass"])})
+    nothing = findings(quiet, T, ALL)["headline"]
+    assert nothing == "No head of blocks ≥ 1 sinks on any image, by rule causal or adaptive."
+    first_only = led(C, R, P)
+    first_only.heads["routed_frac"][:, 1:] = 0
+    assert "Block 0 has 4.00 sinks per image (rule causal)" in findings(first_only, T, ALL)["headline"]
