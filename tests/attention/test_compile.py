@@ -1,4 +1,4 @@
-"""torch.compile gives the same output: the whole graph, with no break, for every axis value."""
+"""torch.compile gives the same output, without graph breaks, for every value of every axis."""
 
 import shutil
 from typing import Any

@@ -1,4 +1,4 @@
-"""What must hold for every legal combination of score, sink, gate, gate position and registers."""
+"""Properties of every legal combination of score, sink, gate, gate position and registers."""
 
 from copy import deepcopy
 

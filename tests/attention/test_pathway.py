@@ -1,4 +1,4 @@
-"""The global pathway and the common-mode penalty: what `mechanisms.md` promises of them, in closed form."""
+"""The global pathway and the common-mode penalty: their properties in closed form."""
 
 import pytest
 import torch
@@ -125,7 +125,7 @@ def test_the_gradient_is_orthogonal_to_the_update() -> None:
     assert common_mode(X * 1e-3) == pytest.approx(float(common_mode(X)), rel=1e-5)
 
 
-def test_the_constant_swamps_tiny_updates_which_is_said() -> None:
+def test_tiny_updates_are_warned_about() -> None:
     assert common_mode(noise(4, 1, 6, dtype=torch.float64).expand(4, 9, 6) * 1e-6) < 0.7
     model = make(init_values=1e-6).train()
     penalty = CommonModePenalty(model, CommonModeConfig(weight=0.1))

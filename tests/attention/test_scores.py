@@ -1,4 +1,4 @@
-"""Each score against its plain formula, and what clipping does to rows."""
+"""Every score compared with its formula, and the effect of clipping on rows."""
 
 import math
 

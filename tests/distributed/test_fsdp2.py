@@ -1,4 +1,4 @@
-"""Weights cut over two processes (FSDP2) train, measure, save and go on as weights that each process holds (DDP)."""
+"""A model sharded across two ranks (FSDP2) trains, measures, saves and resumes like a replicated one (DDP)."""
 
 import json
 from pathlib import Path

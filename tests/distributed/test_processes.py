@@ -1,4 +1,4 @@
-"""Two processes train, evaluate and measure as one does, and what is written is written once."""
+"""Two processes train, evaluate and measure like one, and every file is written once."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Accumulated gradients follow the images that were really seen, in closed form and in float64."""
+"""Accumulated gradients are the mean over the images of the group, compared with a closed form in float64."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the classification task does around a step."""
+"""The classification task: moving average, label mixing, and batches that cannot be mixed."""
 
 from pathlib import Path
 from typing import Any

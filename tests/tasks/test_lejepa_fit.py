@@ -1,4 +1,4 @@
-"""LeJEPA through the command line: trains, goes on exactly, is measured and diagnosed as any other run."""
+"""LeJEPA on the command line: it trains, resumes exactly, and is measured and diagnosed like any other run."""
 
 import json
 import signal
@@ -42,7 +42,7 @@ def test_it_logs_both_terms_the_probe_and_the_rank(whole: Path) -> None:
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_a_stopped_run_goes_on_with_the_same_directions_and_views(whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_the_same_directions_and_views(whole: Path, tmp_path: Path) -> None:
     with signal_at(2, signal.SIGUSR1):
         assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
     fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).succeeded()

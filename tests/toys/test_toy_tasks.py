@@ -1,4 +1,4 @@
-"""The toy tasks: their targets in closed form, their seeding, and what a mechanism may not change."""
+"""The toy tasks: targets in closed form, seeding, and tensors that are the same for every mechanism."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Both toys end as they must, on three seeds, with fewer steps; and edits tell their sinks apart."""
+"""Both toys learn their known solution on three seeds in a short training, and edits distinguish their sinks."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Building: distributions of the draws, registers, layers, matched controls, what is refused."""
+"""Building a backbone: initial distributions, registers, layers, matched controls, and refused configurations."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Variants of one seed share every tensor they have in common; nothing else moves."""
+"""Variants with the same seed share every tensor they have in common, and no global random state changes."""
 
 import random
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""Weights from local files: timm's, a real DINOv2, our own runs, and files that are broken."""
+"""Weights from local files: timm's, a real DINOv2, runs of sinkablate, and damaged files."""
 
 import re
 from pathlib import Path
