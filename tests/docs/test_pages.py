@@ -25,6 +25,8 @@ RUNS = {
     "toy_broadcast-broadcast-s0": CONFIGS / "toy" / "broadcast.yaml",
 }
 """Runs that a page may read without training them first."""
+HEAVY = {"docs/finetune.md", "docs/index.md", "docs/two_algorithms.md"}
+"""Pages that take most time and whose commands other pages run with other models; `make test-heavy` runs them."""
 NOT_RUN = 7
 """How many blocks of all pages cannot run in a test; each says why above itself."""
 
@@ -79,7 +81,9 @@ def runner(tmp_path: Path, image_folder: Path, page_runs: Path, monkeypatch: pyt
     return PageRunner(tmp_path, monkeypatch, page_runs)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.heavy if page in HEAVY else ()) for page in PAGES if blocks_of(page)]
+)
 def test_every_block_runs_in_the_order_of_the_page(page: str, runner: PageRunner) -> None:
     for block in blocks_of(page):
         try:

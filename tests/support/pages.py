@@ -198,7 +198,8 @@ def small(words: list[str]) -> list[str]:
         run_dir = ("--run_dir", "runs/imagenet") if imagenet and "--run_dir" not in words else ()
         return [*words, *quick, *imagenet, *run_dir]
     if words[0] in ("diagnose", "intervene") and "--limit" not in words:
-        return [*words, "--limit", "2"]
+        size = ["--backbone.img_size", "56"] if "--backbone.img_size" in words else []
+        return [*words, *size, "--limit", "2"]
     if words[:2] == ["sweep", "run"]:  # in this very process
         return [*words, "--jobs", "1"]
     return words
