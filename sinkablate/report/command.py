@@ -136,12 +136,13 @@ def _comparison(
     measured = metric or next(iter(task_metrics([run for run in runs if run.kind == "run"])), None)
     if measured is None:
         return None, "No run of fit has a task metric to compare."
+    required = any(value is not None for value in (results, metric, factors, *options.values()))
+    if not required and len({run.variant for run in runs if run.kind == "run"}) < 2:
+        return None, "Nothing to compare: all runs are of one variant."
     try:
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         if results is None:
             refuse_collisions(table, names)
-            if factors is None and table["variant"].n_unique() < 2:
-                raise UserError("all runs are of one variant")
         lower = options["lower_is_better"]
         return ablation(
             table,
@@ -154,7 +155,7 @@ def _comparison(
             detect=options["detect"],
         ), ""
     except UserError as error:
-        if any(value is not None for value in (results, metric, factors, *options.values())):
+        if required:
             raise
         return None, f"Nothing to compare: {error}."
 

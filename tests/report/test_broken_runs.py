@@ -1,4 +1,4 @@
-"""Damaged runs and diagnoses: a report leaves them out with a line that names the file, and shows the others."""
+"""A report leaves damaged runs and diagnoses out, with a line that names the file, and shows the others."""
 
 import json
 import shutil
@@ -237,8 +237,8 @@ OVERWRITTEN: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("verb", OVERWRITTEN)
-def test_overwrite_removes_only_what_the_command_wrote(verb: str, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", OVERWRITTEN)
+def test_overwrite_removes_only_what_the_command_wrote(command: str, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     commands: dict[str, list[str | Path]] = {
         "diagnose": ["diagnose", "--run", finished, "--limit", "2"],
@@ -257,12 +257,12 @@ def test_overwrite_removes_only_what_the_command_wrote(verb: str, finished: Path
             "2",
         ],
     }
-    run(*commands[verb], "--out", out).succeeded()
-    for name in OVERWRITTEN[verb]:
+    run(*commands[command], "--out", out).succeeded()
+    for name in OVERWRITTEN[command]:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
-    run(*commands[verb], "--out", out, "--overwrite").succeeded()
-    assert [(out / name).read_text() for name in OVERWRITTEN[verb]] == ["mine"] * len(OVERWRITTEN[verb])
+    run(*commands[command], "--out", out, "--overwrite").succeeded()
+    assert [(out / name).read_text() for name in OVERWRITTEN[command]] == ["mine"] * len(OVERWRITTEN[command])
 
 
 @pytest.mark.parametrize("name", ["diagnosis.json", "summary.json"])

@@ -45,13 +45,13 @@ def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path
             summary = json.loads((ablated / "runs" / f"{variant}-s{seed}" / "summary.json").read_text())
             rows.append({"gate": gate, "registers": registers, "seed": seed, "val/acc1": summary["val/acc1"]})
     pl.DataFrame(rows).sort("gate", "registers").write_csv(tmp_path / "results.csv")
-    asked = ("--metric", "val/acc1", "--factors", "gate,registers", "--detect", "0.05")
-    said = run("compare", tmp_path / "results.csv", *asked, "--format", "markdown").succeeded().out
-    assert sorted((reported / "tables" / "ablation.md").read_text().splitlines()) == sorted(said.splitlines())
+    options = ("--metric", "val/acc1", "--factors", "gate,registers", "--detect", "0.05")
+    printed = run("compare", tmp_path / "results.csv", *options, "--format", "markdown").succeeded().out
+    assert sorted((reported / "tables" / "ablation.md").read_text().splitlines()) == sorted(printed.splitlines())
     report(
-        tmp_path / "from_table", ablated / "runs", "--results", tmp_path / "results.csv", *asked, "--maps", "0"
+        tmp_path / "from_table", ablated / "runs", "--results", tmp_path / "results.csv", *options, "--maps", "0"
     ).succeeded()
-    assert (tmp_path / "from_table" / "tables" / "ablation.md").read_text() == said
+    assert (tmp_path / "from_table" / "tables" / "ablation.md").read_text() == printed
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_runs_of_one_name_are_told_apart_and_each_is_shown_once(ablated: Path, tmp_path: Path) -> None:
+def test_runs_of_one_name_get_longer_names_and_each_is_shown_once(ablated: Path, tmp_path: Path) -> None:
     other = tmp_path / "other" / "gate-s0"
     shutil.copytree(ablated / "runs" / "gate-s0", other)
     report(
@@ -137,9 +137,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_one_line_and_writes_nothing(case: str, finished: Path, tmp_path: Path) -> None:
-    words, said = CASES[case]
+    words, expected = CASES[case]
     outcome = report(tmp_path / "out", *(word.format(tmp=tmp_path, run=finished) for word in words))
-    _refused(outcome.code, outcome.err, said)
+    _refused(outcome.code, outcome.err, expected)
     assert not list(tmp_path.iterdir())
 
 
@@ -172,15 +172,15 @@ def test_a_table_of_something_else_is_named(finished: Path, tmp_path: Path) -> N
     _refused(outcome.code, outcome.err, [name, "no column images"])
 
 
-def _refused(code: object, err: str, said: list[str]) -> None:
+def _refused(code: object, err: str, expected: list[str]) -> None:
     assert code == 2
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
-    assert all(word in err for word in said), err
+    assert all(word in err for word in expected), err
 
 
 @pytest.mark.slow
-def test_only_a_report_is_replaced_and_only_when_told(finished: Path, tmp_path: Path) -> None:
+def test_only_a_report_is_replaced_and_only_with_overwrite(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     quick = (finished, "--maps", "0")
     out.mkdir()

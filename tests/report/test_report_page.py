@@ -20,22 +20,22 @@ LAST = 4
 
 
 class Browsed:
-    """A page that was opened: its tab, what its console said, what it asked the network for."""
+    """An open page: its tab, the messages of its console, and the requests that it made."""
 
     def __init__(self, context: Any, page: Path, fragment: str = "") -> None:
         self.path = page
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        self.messages: list[str] = []
+        self.requests: list[str] = []
         self.tab = context.new_page()
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("console", lambda message: self.messages.append(message.text))
+        self.tab.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(page.as_uri() + fragment)
         self.tab.wait_for_selector("html[data-ready]")
 
     def shown(self, panel: str) -> list[dict[str, Any]]:
-        """Traces of a panel, scrolled to so that it is drawn."""
-        for _ in range(2):  # what is drawn on the way moves what is below it
+        """Scroll to a panel, so that it is drawn, and return its traces."""
+        for _ in range(2):  # panels drawn on the way move those below
             self.tab.eval_on_selector(f"#{panel}-plot", "box => box.scrollIntoView({block: 'center'})")
             self.tab.wait_for_selector(f"#{panel}-plot:not([data-stale])")
         plain = "box => box.data.map(t => ({x: t.x, y: t.y, z: t.z, name: t.name, text: t.text}))"
@@ -43,12 +43,12 @@ class Browsed:
         return traces
 
     def choose(self, **values: object) -> None:
-        """Pick in the selects above the panels."""
+        """Choose in the controls above the panels."""
         for name, value in values.items():
             self.tab.select_option(f"#{name}", str(value))
 
     def click_square(self, block: int, head: int, of: int = 4) -> None:
-        """Click one square of the panel of frequencies, of `of` blocks and heads."""
+        """Click one square of the panel of frequencies, which has `of` blocks and heads."""
         self.shown("frequency")
         box = self.tab.locator("#frequency-plot .nsewdrag").bounding_box()
         self.click(
@@ -59,7 +59,7 @@ class Browsed:
         )
 
     def click(self, x: float, y: float, panel: str, says: str) -> None:
-        """Point at something, read what hovering says of it, and click."""
+        """Move the pointer to a point, wait for the text that appears there, and click."""
         self.tab.mouse.move(x, y)
         self.tab.wait_for_selector(f"#{panel}-plot .hoverlayer .hovertext:has-text('{says}')")
         self.tab.mouse.down()
@@ -72,7 +72,7 @@ class Browsed:
         return pl.read_csv(download.value.path(), infer_schema_length=None)
 
     def card(self) -> dict[str, str]:
-        """Numbers of the card of the chosen head."""
+        """Numbers on the card of the chosen head."""
         rows: list[list[str]] = self.tab.eval_on_selector_all(
             "#card tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
         )
@@ -96,8 +96,8 @@ def page(request: pytest.FixtureRequest, browser: Any, reported: Path) -> Iterat
     context.set_offline(True)
     browsed = Browsed(context, reported / "index.html")
     yield browsed
-    assert browsed.said == []  # whatever a test did, nothing went wrong and nothing was asked for
-    assert [url.partition(":")[0] for url in browsed.asked if not url.startswith(("data:", "blob:"))] == ["file"]
+    assert browsed.messages == []  # no error and no request, whatever the test did
+    assert [url.partition(":")[0] for url in browsed.requests if not url.startswith(("data:", "blob:"))] == ["file"]
     context.close()
 
 
@@ -144,16 +144,16 @@ def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Pat
     assert "register, mass" in [trace["name"] for trace in page.shown("handoff")]
 
 
-def test_the_chosen_head_is_the_one_that_is_told_of(page: Browsed, ablated: Path) -> None:
+def test_the_card_shows_the_numbers_of_the_chosen_head(page: Browsed, ablated: Path) -> None:
     page.choose(run="gate-s0", rule="adaptive")
     for block, head in ((2, 1), (3, 0)):
         page.choose(block=block, head=head)
         row = heads(ablated / "runs" / "gate-s0", LAST).filter((pl.col("block") == block) & (pl.col("head") == head))
-        said = page.card()
-        assert float(said["attention mass on the dominant column"]) == pytest.approx(row["median_mass"][0], rel=6e-3)
-        assert float(said["mean gate value"]) == pytest.approx(row["median_gate_open"][0], rel=6e-3)
+        numbers = page.card()
+        assert float(numbers["attention mass on the dominant column"]) == pytest.approx(row["median_mass"][0], rel=6e-3)
+        assert float(numbers["mean gate value"]) == pytest.approx(row["median_gate_open"][0], rel=6e-3)
         events = sum(row[f"adaptive_{label}"][0] for label in ("nop", "broadcast", "other"))
-        assert said["events, rule adaptive"] == f"{events} of 8"
+        assert numbers["events, rule adaptive"] == f"{events} of 8"
         traces = [trace for trace in page.shown("formation") if trace["name"].startswith("block")]
         mine = next(trace for trace in traces if f"head {head}" in trace["name"])
         stored = [
@@ -253,7 +253,7 @@ def test_a_link_opens_what_it_names_and_follows_what_is_chosen(page: Browsed) ->
     again.tab.click("#contents a:has-text('How often each head sinks')")
     again.tab.wait_for_function("document.getElementById('frequency').getBoundingClientRect().top < 200")
     assert "run=gate-s0" in again.tab.evaluate("location.hash")
-    assert again.said == []
+    assert again.messages == []
 
 
 def test_every_control_is_reached_with_the_tab_key_and_shows_its_focus(page: Browsed) -> None:
@@ -346,7 +346,7 @@ def test_many_runs_fit_on_a_screen(size: tuple[int, int], browser: Any, crowded:
     assert page.tab.locator("#run optgroup").count() == len({name.split("-")[0] for name in names_of(page)})
     page.tab.click("#runs-table button:text-is('reg_3-s1')")
     assert page.tab.input_value("#run") == "reg_3-s1"
-    assert page.said == []
+    assert page.messages == []
     context.close()
 
 
