@@ -13,7 +13,7 @@ from sinkablate.data.image_files import format_counts
 from sinkablate.diagnose.maps import attention_maps
 from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import Store, per_image, write_atomically
+from sinkablate.diagnose.store import Store, per_image
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE, rules
 from sinkablate.errors import UserError
@@ -21,11 +21,12 @@ from sinkablate.figures import diagnosis as figures
 from sinkablate.figures.maps import busiest
 from sinkablate.figures.sinks import Drawn, save
 from sinkablate.figures.stripes import stripes
-from sinkablate.files.writing import as_stored, write_json
+from sinkablate.files.writing import as_stored, write_atomically, write_json
 from sinkablate.process.memory import peak_memory_gib
 from sinkablate.process.threads import considerate_threads
 from sinkablate.run.directory import lock_directory, unlock_directory
 from sinkablate.run.provenance import provenance
+from sinkablate.run.resumable import RESUMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class Diagnosis:
         heads, blocks_, grid = measured.heads, measured.blocks, measured.sensitivity
         per_image(out / "per_image.npz", records, names, numbers)
         for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
-            write_atomically(out / f"{name}.parquet", table.write_parquet)
+            write_atomically(out / f"{name}.parquet", table.write_parquet, RESUMES)
         least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
         (out / "figures").mkdir(exist_ok=True)
         with_handoff = [rule.name for rule in rules(thresholds) if rule.handoff]

@@ -4,8 +4,7 @@ OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
 OUT/parts/*.npz      finished batches, gone when all is summarized
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from sinkablate.data.errors import DataError
 from sinkablate.diagnostics.records import Records
 from sinkablate.errors import UserError
-from sinkablate.files import writing
-from sinkablate.files.writing import remove_files
+from sinkablate.files.writing import write_atomically
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
 from sinkablate.run.reading import read_all_arrays, read_json
+from sinkablate.run.resumable import RESUMES, ResumableStore, refuse_another
 from sinkablate.vit.tokens import TokenLayout
 
-PARTS = "[0-9]*-[0-9]*.npz"
-"""Names of the files of finished batches."""
 GROUPS = ("heads", "mass", "tokens")
 NO_REASON = "not stored"
 """Why pictures were skipped, in parts that an earlier version wrote."""
@@ -47,7 +45,7 @@ class Finished(NamedTuple):
     """Largest relative error of a rebuilt block."""
 
 
-class Store:
+class Store(ResumableStore):
     """The finished batches of one diagnosis.
 
     Args:
@@ -60,12 +58,12 @@ class Store:
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
-        self.out, self.parts, self.identity, self.overwrite = out, out / "parts", identity, overwrite
-        self.marker = out / "diagnosis.json"
+        super().__init__(out, DIAGNOSIS, ".npz", identity)
+        self.overwrite = overwrite
         if (
             overwrite
             and not self.marker.exists()
-            and any((out / name).exists() for name in ("config.yaml", "checkpoints", "intervention.json"))
+            and any((out / name).exists() for name in (CONFIG, "checkpoints", INTERVENTION))
         ):
             raise UserError(f"out={out} holds something that is no diagnosis; choose another --out")
         if overwrite:
@@ -76,14 +74,9 @@ class Store:
             raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
 
     @property
-    def finished(self) -> bool:
-        """True when everything has been summarized."""
-        return not self.overwrite and (self.out / "summary.json").exists()
-
-    @property
     def position(self) -> int:
         """Number of the first picture that no finished batch holds."""
-        ends = (int(path.stem.split("-")[1]) for path in self.parts.glob(PARTS))
+        ends = (int(path.stem.split("-")[1]) for path in self.part_paths())
         return 0 if self.overwrite else max(ends, default=0)
 
     def add(
@@ -114,23 +107,18 @@ class Store:
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
             content |= {name: getattr(records, name) for name in ARRAYS}
             content["layout"] = np.array(astuple(records.layout))
-        write_atomically(self.parts / f"{start:09d}-{end:09d}.npz", lambda path: _save(path, content))
+        self.write_part(start, end, lambda path: _save(path, content))
 
     def _open(self) -> None:
         """Make the directory, when there is something to keep: what is refused before leaves nothing behind."""
         if self.overwrite:
             for path in (self.marker, self.out / "summary.json"):
                 path.unlink(missing_ok=True)
-            self._remove_parts()
+            self.remove_parts()
             self.overwrite = False
         if not self.marker.exists():
-            try:
-                self.parts.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
-            write_atomically(
-                self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
-            )
+            self.make_folder()
+            self.mark()
 
     def read(self) -> Finished:
         """Everything measured so far."""
@@ -140,7 +128,7 @@ class Store:
         faults: list[str] = []
         reasons: list[str] = []
         seconds, rebuild_error = 0.0, 0.0
-        for path in sorted(self.parts.glob(PARTS)):
+        for path in self.part_paths():
             content = read_all_arrays(path)
             names += content["names"].tolist()
             faults += content["faults"].tolist()
@@ -161,11 +149,7 @@ class Store:
 
     def close(self) -> None:
         """Drop the batches; the results hold what is to be kept."""
-        self._remove_parts()
-
-    def _remove_parts(self) -> None:
-        for pattern in (PARTS, f".{PARTS}.partial"):
-            remove_files(self.parts, pattern)
+        self.remove_parts()
 
 
 def _records(content: dict[str, NDArray[Any]]) -> Records:
@@ -176,28 +160,6 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
             groups[group][quantity] = array
     arrays: dict[str, Any] = {name: content[name] for name in ARRAYS}
     return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
-
-
-def refuse_another(
-    stored: dict[str, Any],
-    identity: dict[str, Any],
-    what: str,
-    hint: str = "choose another --out, or start over with --overwrite true",
-) -> None:
-    """See that a directory holds what is asked for.
-
-    Args:
-        stored: What it holds.
-        identity: What is asked for.
-        what: Begins the message.
-        hint: Ends it.
-
-    Raises:
-        UserError: It holds something else; the message names the first difference.
-    """
-    for key, value in identity.items():
-        if stored.get(key) != value:
-            raise UserError(f"{what} with {key}={stored.get(key)}, not {value}; {hint}")
 
 
 def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:
@@ -216,18 +178,9 @@ def per_image(path: Path, records: Records, names: list[str], numbers: list[int]
         "num_prefix_tokens": np.int64(records.layout.num_prefix),
         "num_register_tokens": np.int64(records.layout.num_registers),
     }
-    write_atomically(path, lambda partial: _save(partial, content, compressed=True))
+    write_atomically(path, lambda partial: _save(partial, content, compressed=True), RESUMES)
 
 
 def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None:
     with path.open("wb") as file:  # a file, because numpy appends .npz to a name
         (np.savez_compressed if compressed else np.savez)(file, **content)
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """As everywhere; what was finished before stays.
-
-    Raises:
-        UserError: The file cannot be written, as on a full disk.
-    """
-    writing.write_atomically(path, write, "; finished batches are kept, the same command goes on")

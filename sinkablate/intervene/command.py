@@ -12,7 +12,7 @@ from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import find_device, load_model, open_images
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.images import InMemoryImages
-from sinkablate.diagnose.store import Store, refuse_another
+from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
@@ -26,6 +26,7 @@ from sinkablate.intervene.stored_run import StoredRun
 from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import DIAGNOSIS, require_writable
 from sinkablate.run.reading import read_all_arrays, read_json
+from sinkablate.run.resumable import refuse_another
 from sinkablate.vit.anatomy import block_parts, blocks_of
 
 OWN_IMAGES = 256

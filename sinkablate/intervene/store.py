@@ -14,10 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from sinkablate.diagnose.store import refuse_another, write_atomically
 from sinkablate.errors import UserError
 from sinkablate.files.writing import remove_files
+from sinkablate.run.directory import INTERVENTION
 from sinkablate.run.reading import read_json
+from sinkablate.run.resumable import ResumableStore, refuse_another
 
 TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES))
@@ -40,7 +41,7 @@ FOLDERS = {
 """What an intervention wrote, by folder."""
 
 
-class Rows:
+class Rows(ResumableStore):
     """The finished rows of one intervention.
 
     Args:
@@ -53,38 +54,23 @@ class Rows:
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
-        self.out, self.parts, self.identity = out, out / "parts", identity
-        self.marker, self._lock = out / "intervention.json", out / ".lock"
-        self._overwrite = overwrite and self.marker.exists()
+        super().__init__(out, INTERVENTION, ".json", identity)
+        self._lock = out / ".lock"
+        self.overwrite = overwrite and self.marker.exists()
         if self.marker.exists():
             if not overwrite:
                 refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
         elif out.is_dir() and any(path.name not in ("diagnosis", "parts", ".lock") for path in out.iterdir()):
             raise UserError(f"out={out} holds something that is no intervention; choose another --out")
 
-    @property
-    def finished(self) -> bool:
-        """True when everything has been summarized."""
-        return not self._overwrite and (self.out / "summary.json").exists()
-
     def open(self) -> None:
         """Make the directory, and begin it anew if that was asked for: all that can be refused has been."""
-        try:
-            self.parts.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"out={self.out} cannot be written: {error.strerror}") from None
-        if self._overwrite:
+        self.make_folder()
+        if self.overwrite:
             with self.alone():
                 self._clear()
-            self._overwrite = False
+            self.overwrite = False
             self.parts.mkdir(exist_ok=True)
-
-    def mark(self) -> None:
-        """Say what is edited, once there is something to keep."""
-        if not self.marker.exists():
-            write_atomically(
-                self.marker, lambda path: path.write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
-            )
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
@@ -112,10 +98,7 @@ class Rows:
     def add(self, images: list[int], rows: list[dict[str, Any]]) -> None:
         """Keep the rows of some images."""
         content = json.dumps({"images": images, "rows": rows})
-        write_atomically(
-            self.parts / f"{images[0]:07d}-{images[-1]:07d}.json",
-            lambda path: path.write_text(content, encoding="utf-8"),
-        )
+        self.write_part(images[0], images[-1], lambda path: path.write_text(content, encoding="utf-8"))
 
     def read(self) -> list[dict[str, Any]]:
         """All rows, by block, head and edit within an image; every image once."""
@@ -129,11 +112,11 @@ class Rows:
 
     def close(self) -> None:
         """Drop the parts and the lock, whose waiters find that nothing is left to do."""
-        remove_files(self.parts, PARTS)
+        self.remove_parts()
         self._lock.unlink(missing_ok=True)
 
     def _parts(self) -> Iterator[dict[str, Any]]:
-        for path in sorted(self.parts.glob(PARTS)):
+        for path in self.part_paths():
             part = read_json(path) or {}
             if not isinstance(part.get("images"), list) or not isinstance(part.get("rows"), list):
                 raise UserError(f"{path}: damaged; remove it, and the same command makes it again")

@@ -14,13 +14,12 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.data.errors import DataError
 from sinkablate.diagnose.measure import Source, progress
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import write_atomically
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
 from sinkablate.figures import interventions
 from sinkablate.figures import sinks as figures
-from sinkablate.files.writing import write_json
+from sinkablate.files.writing import write_atomically, write_json
 from sinkablate.intervene.controls import Outcome, donor_direction, permuted_values
 from sinkablate.intervene.edits import all_edits, judged_by
 from sinkablate.intervene.experiment import Experiment
@@ -32,6 +31,7 @@ from sinkablate.intervene.tables import later_heads, row_table
 from sinkablate.intervene.values import Values, collect
 from sinkablate.process.threads import considerate_threads
 from sinkablate.run.provenance import provenance
+from sinkablate.run.resumable import RESUMES
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class StoredRun:
         rows = row_table(self.store.read())
         tables = {"rows": rows, **experiment.tables(rows)}
         for name, table in tables.items():
-            write_atomically(out / f"{name}.parquet", table.write_parquet)
+            write_atomically(out / f"{name}.parquet", table.write_parquet, RESUMES)
         controls = self._controls(control_images)
         controls.append(donor_direction(later_heads(tables["heads"], experiment.depth)))
         self._draw(tables["heads"], tables["classes"])

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sinkablate.diagnose.store import write_atomically
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.files.writing import write_atomically
 from sinkablate.intervene.replay import ActivationCache, Replay
 from sinkablate.intervene.selection import Plan
 from sinkablate.run.reading import read_arrays
+from sinkablate.run.resumable import RESUMES
 from sinkablate.vit.anatomy import block_parts, blocks_of, final_norm
 
 Array = NDArray[np.float32]
@@ -42,7 +43,7 @@ class Values:
             with partial.open("wb") as file:
                 np.savez(file, **asdict(self))
 
-        write_atomically(path, write)
+        write_atomically(path, write, RESUMES)
 
     @classmethod
     def load(cls, path: Path) -> "Values":
