@@ -1,1 +1,1 @@
-"""The verb `intervene`: edits one head at a time and watches the rest of the network, to test what labels claim."""
+"""The command `intervene`: edit one head at a time and measure the rest of the network, to test what labels claim."""

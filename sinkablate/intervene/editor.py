@@ -1,4 +1,4 @@
-"""One image: all its edits, block by block, and a row for each."""
+"""Make all edits of an image, block by block, and measure a row for each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ COPIED = {"mass": "mass", "entropy": "entropy", "token_norm": "sink_token_norm",
 class Editor:
     """Makes and measures all edits of an image.
 
-    A row's numbers depend on its image alone: copies go through the model in groups that the image decides.
+    The numbers of a row depend on its image only: the copies run in groups whose size follows from the image.
     """
 
     model: nn.Module
@@ -45,12 +45,12 @@ class Editor:
 
     @cached_property
     def replay(self) -> Replay:
-        """Of the blocks in which something may be edited, in rising order."""
+        """Replays the blocks in which something may be edited, in rising order."""
         return Replay(self.model, sorted({block for block, _ in self.plan.heads} | set(self.pathways)))
 
     @torch.no_grad()
     def rows(self, image: int, tensor: Tensor) -> list[dict[str, Any]]:
-        """The rows of one image (1, C, H, W), which is number `image` of the plan."""
+        """Return the rows of one image (1, C, H, W), which has the index `image` in the plan."""
         cache = self.replay.run_with_cache(tensor)
         return [row for block in self.replay.parts for row in self._rows_of_block(cache, image, tensor, block)]
 
@@ -139,11 +139,11 @@ class Editor:
         return counted
 
     def _donor(self, head: int, image: int, block: int) -> int | None:
-        """Who lends to a head, or to the pathway (-1)."""
+        """Return the donor of a head, or of the pathway (-1)."""
         return pathway_donor(self.plan, image, block) if head < 0 else self.plan.donor(image, (block, head))
 
     def _of_head(self, view: BlockView, head: int, image: int, block: int) -> dict[str, Any]:
-        """What is known of a head on an image before any edit."""
+        """Return what is known about a head on an image before any edit."""
         plan, place = self.plan, (image, block, head)
         sink = plan.sink(image, (block, head))
         zero = torch.zeros_like(view.v[0, head, sink])
@@ -159,16 +159,16 @@ class Editor:
 
 
 def _written(view: BlockView, head: int, output: Tensor) -> Tensor:
-    """Size of what a head's output (N, d) writes into the residual stream, scalar."""
+    """Return the norm of what a head's output (N, d) adds to the residual stream."""
     return (output @ view.out_map[head].T).norm()
 
 
 def updates(
     model: nn.Module, cache: ActivationCache, block: int, changes: list[Change]
 ) -> tuple[Tensor, Tensor | None]:
-    """What attention and pathway of a block write in an unedited copy and in each edited one, (1 + E, N, D) each.
+    """Return the updates of a block's attention and pathway, first unedited, then with each change, (1 + E, N, D) each.
 
-    The second is None where no edit is the pathway's.
+    The second is None if no change is one of the pathway.
     """
     view, parts = cache.views[block], block_parts(model, block)
     assert view.update is not None

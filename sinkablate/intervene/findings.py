@@ -1,4 +1,4 @@
-"""What an intervention comes to, in its first line."""
+"""The finding of an intervention in one line."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from sinkablate.intervene.validation import FEWEST, FEWEST_BLOCKS
 
 
 def headline(chosen: int, validation: pl.DataFrame, controls: Sequence[Outcome], selection: SelectionConfig) -> str:
-    """One line: failed controls first, then what the labels are worth.
+    """Return one line: failed controls first, then how well the labels predict the effects.
 
     Args:
-        chosen: How many heads were to be edited.
+        chosen: Number of heads that were chosen.
         validation: The validation table.
-        controls: All three.
-        selection: How many events a head must have.
+        controls: The outcomes of all three controls.
+        selection: The number of events that a head must have.
     """
     failed = [f"{control.name} ({control.says})" for control in controls if control.passed is False]
     warning = f"CONTROL FAILED: {'; '.join(failed)}. " if failed else ""

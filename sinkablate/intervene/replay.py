@@ -1,7 +1,7 @@
-"""One image's way through a model, kept so that an edit goes on from the block it is made in.
+"""Run a model once and cache its activations, so that an edit only needs the blocks from the edited one on.
 
-A replay runs the edited block with stand-ins for its attention (and pathway) that hand out the edited update, then the
-blocks behind it. What was computed before the edit is never computed again.
+A replay runs the edited block with its attention (and pathway) replaced by modules that return the edited update, then
+the later blocks. Nothing before the edit is computed again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,42 +17,43 @@ from sinkablate.diagnostics.view import BlockView
 from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of
 
 TOKENS = 8192
-"""Tokens of one replay at most: the number of copies depends on the sequence alone, so that no number does on more."""
+"""Largest number of tokens in one replay. The number of copies depends on the length of the sequence only, and so do
+the results."""
 
 
 @dataclass
 class ActivationCache:
-    """What one image left behind in a model."""
+    """The activations of one image."""
 
     views: dict[int, BlockView] = field(default_factory=dict)
-    """Of the chosen blocks."""
+    """Views of the chosen blocks."""
     streams: list[Tensor] = field(default_factory=list)
     """Residual stream into every block, (1, N, D) each."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
-    """What every block was called with beside the stream."""
+    """Arguments of every block besides the stream."""
     beside: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    """What the attention of chosen blocks returned beside its update; there for those that return a tuple."""
+    """Further outputs of the attention of chosen blocks, if it returns a tuple."""
     pathways: dict[int, Tensor] = field(default_factory=dict)
-    """What the pathways of chosen blocks wrote (1, N, D)."""
+    """Outputs of the pathways of chosen blocks, (1, N, D)."""
     pathway_inputs: dict[int, Tensor] = field(default_factory=dict)
-    """The normed tokens they read (1, N, D)."""
+    """Inputs of these pathways, the normed tokens (1, N, D)."""
     last: Tensor = field(default_factory=lambda: torch.empty(0))
     """Output of the last block (1, N, D)."""
 
     def attention(self, view: BlockView) -> None:
-        """Keep a view, as the tap's consumer."""
+        """Store the view of a block; called by the tap."""
         self.views[view.index] = view
 
     def output(self, index: int, x: Tensor) -> None:
-        """Nothing: the next block's input is kept."""
+        """Do nothing: the input of the next block is stored instead."""
 
 
 class Replay:
-    """Sends images through a model and repeats parts of the way.
+    """Runs a model and repeats parts of the run with edits.
 
     Args:
         model: In eval mode; without gradients.
-        blocks: Those that will be edited.
+        blocks: Indices of the blocks to edit.
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class Replay:
         self.parts = {index: block_parts(model, index) for index in blocks}
 
     def run_with_cache(self, image: Tensor) -> ActivationCache:
-        """Send one image (1, ...) through the model.
+        """Run the model on one image (1, ...) and return its activations.
 
         Raises:
             UserError: A chosen block cannot be tapped, or is not what the tap makes of it.
@@ -99,13 +100,13 @@ class Replay:
             stack.callback(parts.pathway.register_forward_hook(pathway).remove)
 
     def from_block(self, cache: ActivationCache, index: int, update: Tensor, pathway: Tensor | None = None) -> Tensor:
-        """Outputs of the last block (E, N, D) where the attention of block `index` writes something else.
+        """Return the outputs of the last block, (E, N, D), with another attention update in block `index`.
 
         Args:
-            cache: Of the image.
+            cache: Activations of the image.
             index: The edited block.
-            update: What its attention writes instead, before LayerScale, (E, N, D).
-            pathway: What its pathway writes instead, (E, N, D); None: what it wrote.
+            update: The new update of its attention, before LayerScale, (E, N, D).
+            pathway: The new output of its pathway, (E, N, D); None keeps the cached one.
         """
         parts = self.parts[index]
         given: Any = (update, *cache.beside[index]) if index in cache.beside else update
@@ -125,7 +126,7 @@ class Replay:
 
 
 class _Given(nn.Module):
-    """Hands out what it was given, whatever it is called with."""
+    """Returns a fixed output, whatever it is called with."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class _Given(nn.Module):
 
 @contextmanager
 def _stand_in(block: nn.Module, module: nn.Module, output: Any) -> Iterator[None]:
-    """Put a fixed output in the place of one of a block's modules."""
+    """Replace one of a block's modules by a fixed output."""
     name = next(name for name, child in block.named_children() if child is module)
     setattr(block, name, _Given(output))
     try:
@@ -147,11 +148,11 @@ def _stand_in(block: nn.Module, module: nn.Module, output: Any) -> Iterator[None
 
 
 def _first(output: Any) -> Tensor:
-    """The stream of a block that returns it, or a tuple that starts with it."""
+    """Return the stream from the output of a block: the output itself, or the first element of a tuple."""
     found: Tensor = output[0] if isinstance(output, tuple) else output
     return found
 
 
 def copies(num_tokens: int) -> int:
-    """Copies of an image in one replay, at most."""
+    """Return the largest number of copies of an image in one replay."""
     return max(1, TOKENS // num_tokens)

@@ -1,9 +1,9 @@
-"""What an intervention has finished, on disk: shards add to it side by side, and a rerun goes on.
+"""The finished rows of an intervention on disk: shards add to them in parallel, and a rerun resumes.
 
-OUT/intervention.json   what is edited: a rerun with anything else is refused
-OUT/diagnosis/          which heads are sinks, where (unless a diagnosis was given)
-OUT/values.npz          what every image's heads hand out
-OUT/parts/*.json        rows of finished images, gone when all is summarized
+OUT/intervention.json   what is edited; a run that edits anything else is refused
+OUT/diagnosis/          the diagnosis that finds the sinks, unless one was given
+OUT/values.npz          values of the edited heads on every image, from which donors are taken
+OUT/parts/*.json        rows of finished images, removed when the results are written
 """
 
 import json
@@ -38,7 +38,7 @@ FOLDERS = {
         "per_image.npz",
     ),
 }
-"""What an intervention wrote, by folder."""
+"""Files that an intervention writes, by folder."""
 
 
 class Rows(ResumableStore):
@@ -87,21 +87,21 @@ class Rows(ResumableStore):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One process at a time, the others wait."""
+        """Run the block while all other processes wait to enter theirs."""
         with FileLock(self._lock):
             yield
 
     def done(self) -> set[int]:
-        """Images whose rows are here."""
+        """Return the images whose rows are stored."""
         return {image for part in self._parts() for image in part["images"]}
 
     def add(self, images: list[int], rows: list[dict[str, Any]]) -> None:
-        """Keep the rows of some images."""
+        """Store the rows of some images."""
         content = json.dumps({"images": images, "rows": rows})
         self.write_part(images[0], images[-1], lambda path: path.write_text(content, encoding="utf-8"))
 
     def read(self) -> list[dict[str, Any]]:
-        """All rows, by block, head and edit within an image; every image once."""
+        """Return all rows, image by image, in the order of blocks, heads and edits."""
         by_image: dict[int, list[dict[str, Any]]] = {}
         for part in self._parts():
             rows: dict[int, list[dict[str, Any]]] = {image: [] for image in part["images"]}
@@ -111,7 +111,7 @@ class Rows(ResumableStore):
         return [row for image in sorted(by_image) for row in by_image[image]]
 
     def close(self) -> None:
-        """Drop the parts and the lock, whose waiters find that nothing is left to do."""
+        """Remove the parts and the lock."""
         self.remove_parts()
         self._lock.unlink(missing_ok=True)
 
@@ -119,7 +119,7 @@ class Rows(ResumableStore):
         for path in self.part_paths():
             part = read_json(path) or {}
             if not isinstance(part.get("images"), list) or not isinstance(part.get("rows"), list):
-                raise UserError(f"{path}: damaged; remove it, and the same command makes it again")
+                raise UserError(f"{path}: damaged; remove it and run the same command again")
             yield part
 
     def _clear(self) -> None:

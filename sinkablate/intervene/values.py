@@ -1,4 +1,4 @@
-"""What every image's heads hand out: what edits of other images borrow from."""
+"""The values of the edited heads on every image, from which edits of other images take theirs."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Values:
-    """Of n images, K chosen heads, P blocks with a pathway."""
+    """Values of n images, K chosen heads and P blocks with a pathway."""
 
     sink: Array
     """v_s, behind a value gate, (n, K, d)."""
@@ -37,7 +37,7 @@ class Values:
     """Mean final, normed patch token (n, D)."""
 
     def save(self, path: Path) -> None:
-        """Write them whole."""
+        """Write the values to a file, atomically."""
 
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
@@ -47,19 +47,19 @@ class Values:
 
     @classmethod
     def load(cls, path: Path) -> "Values":
-        """Read them."""
+        """Read the values from a file."""
         names = tuple(field.name for field in fields(cls))
         return cls(**dict(zip(names, read_arrays(path, names), strict=True)))
 
 
 def pathway_blocks(model: nn.Module) -> list[int]:
-    """Blocks with a global pathway."""
+    """Return the indices of the blocks with a global pathway."""
     return [index for index in range(len(blocks_of(model))) if block_parts(model, index).pathway is not None]
 
 
 @torch.no_grad()
 def collect(model: nn.Module, plan: Plan, images: Iterable[Tensor]) -> Values:
-    """Send every image through the model, one at a time.
+    """Run the model on every image, one at a time, and return the values.
 
     Args:
         model: In eval mode.
@@ -90,17 +90,17 @@ def _of_image(model: nn.Module, plan: Plan, image: int, cache: ActivationCache, 
 
 
 def state(model: nn.Module, cache: ActivationCache, index: int) -> Tensor:
-    """Global state g (K,) of a block's pathway."""
+    """Return the global state g of a block's pathway, (K,)."""
     pathway: Any = block_parts(model, index).pathway
     found: Tensor = pathway.state(cache.pathway_inputs[index])[0, 0]
     return found
 
 
 def any_view(cache: ActivationCache) -> BlockView:
-    """A view, for the layout that all share."""
+    """Return any of the views: all have the same layout."""
     return next(iter(cache.views.values()))
 
 
 def mean_patch(tokens: Tensor, view: BlockView) -> Tensor:
-    """Mean of the patch tokens (..., N, D) -> (..., D)."""
+    """Return the mean of the patch tokens, (..., N, D) -> (..., D)."""
     return tokens[..., view.layout.num_prefix :, :].mean(-2)
