@@ -1,8 +1,9 @@
-"""The controls that must come out as stated, or the report says so in its first line.
+"""Controls with known outcomes; the first line of the report names those that fail.
 
-permuted values    NOP labels vanish, broadcast labels survive: that label alone is no evidence of content
-random network     every event is broadcast, none NOP; the donor's direction and the gain over local size are null
-donor              moves outputs toward the donor more than a random direction does, else there is no content
+permuted values    NOP labels vanish, broadcast labels survive, so the label alone is no evidence of content
+random network     all events are broadcast; the effect of the donor's direction and the gain over local size are null
+donor              the donor's value moves outputs toward the donor more than a random direction does, or the payload
+                   carries no content
 """
 
 from collections.abc import Sequence
@@ -29,35 +30,35 @@ from sinkablate.vit.init import generator
 from sinkablate.vit.tokens import TokenType
 
 NOP_LEFT_MAX = 0.2
-"""NOP labels have vanished when at most this share is left."""
+"""NOP labels count as vanished if at most this share is left."""
 FEWEST_EVENTS = 20
-"""Events of a label without which nothing is said of it."""
+"""A label with fewer events is not judged."""
 BROADCAST_KEPT_MIN = 0.8
-"""Broadcast labels survive when at least this share is kept."""
+"""Broadcast labels count as surviving if at least this share is kept."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One control."""
+    """The outcome of one control."""
 
     name: str
     passed: bool | None
-    """None: there is nothing to judge."""
+    """Whether the control passed; None if there is too little to judge."""
     says: str
-    """In one sentence, with its numbers."""
+    """The outcome in one sentence, with its numbers."""
     numbers: dict[str, Any]
 
     def fields(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the outcome as plain values."""
         return asdict(self)
 
 
 class _Permuted(Recorder):
-    """Measures every block as if its values stood at other tokens, in every head another permutation."""
+    """Measures every block with its values permuted over tokens, differently in every head."""
 
     def __init__(self, thresholds: ThresholdConfig, seed: int) -> None:
         super().__init__(thresholds)
-        self.seed, self.seen = seed, 0
+        self.seed, self.images_taken = seed, 0
 
     def attention(self, view: BlockView) -> None:
         """Measure one block's heads with permuted values."""
@@ -65,7 +66,7 @@ class _Permuted(Recorder):
         order = torch.stack(
             [
                 torch.rand(
-                    heads, n, generator=generator(self.seed, f"permutation {self.seen + image} {view.index}")
+                    heads, n, generator=generator(self.seed, f"permutation {self.images_taken + image} {view.index}")
                 ).argsort(-1)
                 for image in range(batch)
             ]
@@ -75,8 +76,8 @@ class _Permuted(Recorder):
         super().attention(replace(view, v=v, raw_v=None, output=None))
 
     def take(self, order: NDArray[np.int64]) -> Records:
-        """As every recorder's; the images after these are permuted otherwise."""
-        self.seen += len(order)
+        """Take the records; images after these get other permutations."""
+        self.images_taken += len(order)
         return super().take(order)
 
 
@@ -93,7 +94,7 @@ def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -
 def permuted_values(
     model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, seed: int
 ) -> Outcome:
-    """Labels before and after each head's values are permuted over tokens; columns that are no token aside."""
+    """Compare labels before and after each head's values are permuted; columns that are not tokens are left out."""
     before, after = (
         records_of(model, images, recorder) for recorder in (Recorder(thresholds), _Permuted(thresholds, seed))
     )
@@ -111,7 +112,7 @@ def permuted_values(
         "broadcast_events": broadcasts,
         "broadcast_kept": broadcast_kept,
     }
-    said = "; ".join(
+    sentence = "; ".join(
         [
             f"{nop_left:.0%} of {nops} NOP labels left" if nops else "no NOP label",
             f"{broadcast_kept:.0%} of {broadcasts} broadcast labels kept" if broadcasts else "no broadcast label",
@@ -119,18 +120,19 @@ def permuted_values(
     )
     judged = [nop_left <= NOP_LEFT_MAX] * (nops >= FEWEST_EVENTS)
     judged += [broadcast_kept >= BROADCAST_KEPT_MIN] * (broadcasts >= FEWEST_EVENTS)
-    unsure = "" if judged else f"; {FEWEST_EVENTS} of one kind are needed"
-    return Outcome("permuted values", all(judged) if judged else None, said + unsure, numbers)
+    unsure = "" if judged else f"; at least {FEWEST_EVENTS} of one label are needed"
+    return Outcome("permuted values", all(judged) if judged else None, sentence + unsure, numbers)
 
 
 def donor_gain(heads: pl.DataFrame) -> Estimate:
-    """How much nearer to the donor its value moves outputs than a random direction does: median over broadcast heads.
+    """Return how much more the donor's value moves outputs toward the donor than a random direction does.
 
-    The difference of cosines, with an interval from a bootstrap over blocks.
+    This is the median difference of cosines over broadcast heads, with an interval from a bootstrap over blocks.
     """
-    some = heads.filter(pl.col("counts") & (pl.col("class") == "broadcast"))
+    broadcast = heads.filter(pl.col("counts") & (pl.col("class") == "broadcast"))
     donor, rotated = (
-        some.filter(pl.col("edit") == edit.name).select("block", "head", "donor_cosine") for edit in (DONOR, ROTATED)
+        broadcast.filter(pl.col("edit") == edit.name).select("block", "head", "donor_cosine")
+        for edit in (DONOR, ROTATED)
     )
     both = donor.join(rotated, on=["block", "head"], suffix="_rotated").sort("block", "head")
     if not len(both):
@@ -140,14 +142,16 @@ def donor_gain(heads: pl.DataFrame) -> Estimate:
 
 
 def donor_direction(heads: pl.DataFrame) -> Outcome:
-    """Whether the payload of broadcast heads carries content."""
+    """Judge whether the payload of broadcast heads carries content."""
     gain = donor_gain(heads)
     numbers = gain.fields("donor_gain")
     if np.isnan(gain.value):
-        return Outcome("donor", None, "no broadcast head with donor and rotated values", numbers)
-    said = f"donor over random direction {gain.value:+.3f}"
+        return Outcome(
+            "donor", None, "no broadcast head was edited with both a donor's value and a random direction", numbers
+        )
+    sentence = f"the donor's direction exceeds a random one by {gain.value:+.3f}"
     if np.isnan(gain.low):
-        return Outcome("donor", None, f"{said} in cosine, from too few blocks for an interval", numbers)
+        return Outcome("donor", None, f"{sentence} in cosine (too few blocks for an interval)", numbers)
     positive = gain.low > 0
-    content = "the payload carries content" if positive else "no content"
-    return Outcome("donor", positive, f"{said} [{gain.low:+.3f}, {gain.high:+.3f}] in cosine: {content}", numbers)
+    content = "the payload carries content" if positive else "no evidence of content"
+    return Outcome("donor", positive, f"{sentence} [{gain.low:+.3f}, {gain.high:+.3f}] in cosine: {content}", numbers)

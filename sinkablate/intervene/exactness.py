@@ -1,4 +1,4 @@
-"""Before anything is measured: the edits of the first image, in float64, against the model's own forward pass."""
+"""Check the edits of the first image in float64 against the model's own forward pass before anything is measured."""
 
 import copy
 import math
@@ -21,24 +21,24 @@ from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.vit.anatomy import classify, features, final_norm
 
 MAX_ERROR = 1e-8
-"""Relative to the largest entry of what is expected; what rounding the residual stream can do is forgiven."""
+"""Largest error relative to the largest expected entry; errors that rounding can explain are subtracted before."""
 
 
 @torch.no_grad()
 def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
-    """Largest error of everything that is replayed, on one image in float64, in every chosen head.
+    """Check all replays of one image in float64, in every chosen head, and return the largest error.
 
-    The unedited replay must give the model's own output, and its classifier's; in every value edit row i of the
-    head's update must change by A_is W (g_i * (v'_s - v_s)), where the model itself runs with that value exchanged and
-    where the replay does.
+    The unedited replay must reproduce the output of the model and of its classifier. In every value edit, row i of the
+    head's update must change by A_is W (g_i * (v'_s - v_s)), both in the replay and when the model itself runs with
+    the value replaced.
 
     Args:
-        editor: Whose model, plan and edits.
+        editor: The editor with the model, the plan and the edits.
         image: Number of the image in the plan.
         tensor: The image (1, C, H, W).
 
     Raises:
-        UserError: An error reaches `MAX_ERROR`: what would be measured is not what it is called.
+        UserError: An error reaches `MAX_ERROR`, so the interventions would not measure what their names say.
     """
     exact = replace(editor, model=copy.deepcopy(editor.model).double(), plan=replace(editor.plan, everywhere=True))
     tensor, replay = tensor.double(), exact.replay
@@ -61,7 +61,7 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
 
 
 def _output_error(model: nn.Module, tensor: Tensor, cache: ActivationCache) -> float:
-    """What is made of the last block's output against the model's own features, and its classifier's answer."""
+    """Return the error of the features and the logits computed from the cached output of the last block."""
     own = features(model, tensor)
     error = min(_error(tokens, own) for tokens in (final_norm(model)(cache.last), cache.last))
     logits = classify(model, cache.last)
@@ -71,11 +71,11 @@ def _output_error(model: nn.Module, tensor: Tensor, cache: ActivationCache) -> f
 def _value_errors(
     model: nn.Module, replay: Replay, cache: ActivationCache, block: int, changes: list[Change]
 ) -> list[float]:
-    """Error of every value edit of a block: closed form against the model's own attention, and against the replay."""
+    """Compare the closed form of every value edit with the model's own attention and with the replay."""
     view, stream = cache.views[block], cache.streams[block]
-    size, found = copies(view.layout.num_tokens), []
+    size, all_errors = copies(view.layout.num_tokens), []
     own = _stream_after(replay, block, lambda: replay.from_block(cache, block, *updates(model, cache, block, [])))
-    forgiven = 64 * torch.finfo(stream.dtype).eps * float(own.abs().max())
+    tolerated = 64 * torch.finfo(stream.dtype).eps * float(own.abs().max())
     for start in range(0, len(changes), size):
         group = changes[start : start + size]
         expected = torch.stack([closed_form(view, change) for change in group])
@@ -89,18 +89,18 @@ def _value_errors(
             )[1:]
             - own
         )
-        errors = [_error(ours, closed, forgiven) for ours, closed in zip(replayed, expected, strict=True)]
+        errors = [_error(ours, closed, tolerated) for ours, closed in zip(replayed, expected, strict=True)]
         inside = [index for index, change in enumerate(group) if (change.column or 0) < view.layout.num_tokens]
-        if inside:  # a null or k/v-bias column has no value that could be exchanged in the call
+        if inside:  # a null or k/v-bias column has no value that could be replaced in the call
             direct = _with_values(replay, cache, block, [group[index] for index in inside]) - own
             for index, measured in zip(inside, direct, strict=True):
-                errors[index] = max(errors[index], _error(measured, expected[index], forgiven))
-        found += errors
-    return found
+                errors[index] = max(errors[index], _error(measured, expected[index], tolerated))
+        all_errors += errors
+    return all_errors
 
 
 def closed_form(view: BlockView, change: Change) -> Tensor:
-    """A_is W (g_i * (v'_s - v_s)) of a value edit, LayerScale included, (N, D)."""
+    """Return A_is W (g_i * (v'_s - v_s)) of a value edit, including LayerScale, (N, D)."""
     head, column = change.changed_head, change.column
     assert column is not None
     assert change.value is not None
@@ -110,33 +110,33 @@ def closed_form(view: BlockView, change: Change) -> Tensor:
     return head_weights(view, head)[:, column, None] * (difference @ view.out_map[head].T)
 
 
-class _Seen(Exception):  # noqa: N818
-    """Ends a pass at the place that was to be seen."""
+class _Recorded(Exception):  # noqa: N818
+    """Ends a forward pass once the residual stream has been recorded."""
 
 
 def _stream_after(replay: Replay, block: int, run: Callable[[], object]) -> Tensor:
-    """The residual stream after the attention update of a block, while something runs through it, (E, N, D)."""
-    seen: list[Tensor] = []
+    """Return the residual stream after the attention update of a block during `run`, (E, N, D)."""
+    streams: list[Tensor] = []
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0])
-        raise _Seen
+        streams.append(args[0])
+        raise _Recorded
 
     handle = replay.parts[block].norm2.register_forward_pre_hook(stop)
     try:
-        with suppress(_Seen):
+        with suppress(_Recorded):
             run()
     finally:
         handle.remove()
-    return seen[0]
+    return streams[0]
 
 
 def _with_values(replay: Replay, cache: ActivationCache, block: int, changes: Sequence[Change]) -> Tensor:
-    """The stream after a block's own attention, which runs with other values, (E, N, D)."""
+    """Return the residual stream after a block's own attention with replaced values, (E, N, D)."""
     args, kwargs = cache.calls[block]
     parts = replay.parts[block]
 
-    def exchanged(v: Tensor) -> Tensor:
+    def replaced(v: Tensor) -> Tensor:
         v = v.clone()
         for index, change in enumerate(changes):
             assert change.value is not None
@@ -145,35 +145,35 @@ def _with_values(replay: Replay, cache: ActivationCache, block: int, changes: Se
 
     with ExitStack() as stack:
         if isinstance(parts.attn, Attention):
-            hook = parts.attn.core.register_forward_pre_hook(lambda _, call: (*call[:2], exchanged(call[2]), *call[3:]))
+            hook = parts.attn.core.register_forward_pre_hook(lambda _, call: (*call[:2], replaced(call[2]), *call[3:]))
             stack.callback(hook.remove)
         else:
-            stack.enter_context(_Exchange(exchanged))
+            stack.enter_context(_ReplaceValues(replaced))
         stream = cache.streams[block].expand(len(changes), -1, -1)
         return _stream_after(replay, block, lambda: parts.block(stream, *args, **kwargs))
 
 
-class _Exchange(TorchFunctionMode):
-    """Passes other values to fused attention."""
+class _ReplaceValues(TorchFunctionMode):
+    """Passes replaced values to fused attention."""
 
-    def __init__(self, exchanged: Any) -> None:
+    def __init__(self, replaced: Any) -> None:
         super().__init__()
-        self.exchanged = exchanged
+        self.replaced = replaced
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
             if len(args) > 2:
-                args = (*args[:2], self.exchanged(args[2]), *args[3:])
+                args = (*args[:2], self.replaced(args[2]), *args[3:])
             else:
-                kwargs["value"] = self.exchanged(kwargs["value"])
+                kwargs["value"] = self.replaced(kwargs["value"])
         return func(*args, **kwargs)
 
 
-def _error(found: Tensor, expected: Tensor, forgiven: float = 0.0) -> float:
-    """Largest difference, less what is forgiven, relative to the largest expected entry; NaN is infinite."""
-    difference = float((found - expected).abs().max())
+def _error(actual: Tensor, expected: Tensor, tolerated: float = 0.0) -> float:
+    """Return the largest difference beyond `tolerated`, relative to the largest expected entry; infinite for NaN."""
+    difference = float((actual - expected).abs().max())
     if not math.isfinite(difference):
         return math.inf
-    excess = max(0.0, difference - forgiven)
+    excess = max(0.0, difference - tolerated)
     return excess / max(float(expected.abs().max()), torch.finfo(expected.dtype).tiny)

@@ -1,4 +1,4 @@
-"""The control that has learned nothing: a random network of the same architecture, its logits sharpened."""
+"""The control with an untrained network: the same architecture with random weights and sharpened logits."""
 
 from collections.abc import Sequence
 from math import nan
@@ -25,30 +25,30 @@ from sinkablate.vit.anatomy import sharpen
 from sinkablate.vit.tokens import TokenType
 
 BROADCAST_MIN = 0.95
-"""Every event of a random network is broadcast when at least this share is, and none NOP."""
+"""All events of a random network count as broadcast if at least this share is, and none is NOP."""
 RATE_TOLERANCE = 0.25
-"""Events per image match the model's within this share of them."""
+"""Largest relative difference from the model's events per image."""
 NULL_COSINE = 0.1
-"""A median difference of cosines up to this size is null, whatever its interval."""
+"""A median difference of cosines up to this size counts as null, whatever its interval."""
 FACTORS = tuple(2.0**power for power in range(11))
 REFINED = 6
-"""Halvings of the interval between the two factors around the model's event rate."""
+"""Bisections between the two factors around the model's event rate."""
 SEARCHED = 16
-"""Images on which the factor is looked for."""
+"""Number of images used to find the factor."""
 
 
 def random_network(
     model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, target: float, seed: int
 ) -> Outcome:
-    """A network that has learned nothing, its logits sharpened until it has as many events as the model.
+    """Judge an untrained network whose logits are sharpened until it has as many events as the model.
 
     Args:
-        model: With random weights, on its device; sharpened in place.
-        images: (1, C, H, W) each.
-        rule: Of the events.
-        thresholds: Of the quantities.
-        target: Events per image of the model.
-        seed: Of every draw.
+        model: The network with random weights, on its device; it is sharpened in place.
+        images: The images, (1, C, H, W) each.
+        rule: Rule of the events.
+        thresholds: Thresholds of the quantities.
+        target: Events per image of the trained model.
+        seed: Seed of every draw.
     """
     if not target:
         return Outcome("random network", None, "the model has no event to match", {"events_per_image": 0.0})
@@ -67,25 +67,25 @@ def random_network(
         "events_per_image": events_per_image(labels),
         **events,
     }
-    found = f"logits x {factor:.3g}, {numbers['events_per_image']:.2f} events per image (the model: {target:.2f})"
+    setting = f"logits x {factor:.3g}, {numbers['events_per_image']:.2f} events per image (trained model: {target:.2f})"
     if not sum(events.values()):
         return Outcome("random network", None, f"no event at any factor up to {FACTORS[-1]:g}", numbers)
     heads = _edit(model, images, records, labels, rule, thresholds, seed)
     numbers |= _of_random(heads, labels.shape[1])
     all_broadcast = not events["nop"] and events["broadcast"] >= BROADCAST_MIN * sum(events.values())
-    said = f"{events['broadcast']} broadcast, {events['nop']} NOP, {events['other']} other"
+    counts = f"{events['broadcast']} broadcast, {events['nop']} NOP, {events['other']} other"
     passed, unsure = (_is_null(numbers) if all_broadcast else False), ""
     if sum(events.values()) < FEWEST_EVENTS:
-        passed, unsure = None, f"; {FEWEST_EVENTS} events are needed"
+        passed, unsure = None, f"; at least {FEWEST_EVENTS} events are needed"
     elif abs(numbers["events_per_image"] - target) > RATE_TOLERANCE * target:
         passed, unsure = None, "; no factor gives it as many events as the model"
     elif passed is None:
-        unsure = "; too few blocks to call it null or not"
-    return Outcome("random network", passed, f"{found}: {said}{_told(numbers)}{unsure}", numbers)
+        unsure = "; too few blocks to judge whether it is null"
+    return Outcome("random network", passed, f"{setting}: {counts}{_rest_of_sentence(numbers)}{unsure}", numbers)
 
 
 def _is_null(numbers: dict[str, Any]) -> bool | None:
-    """Whether neither the donor's direction nor the gain over local size is there; None: it cannot be told."""
+    """Return whether both the donor's gain and the gain over local size are null; None if this cannot be judged."""
     gain, low, high = (numbers[f"donor_gain{end}"] for end in ("", "_low", "_high"))
     if np.isnan(gain):
         return None
@@ -95,19 +95,19 @@ def _is_null(numbers: dict[str, Any]) -> bool | None:
     return bool(np.isnan(gained).any()) or gained[0] <= 0 <= gained[1]
 
 
-def _told(numbers: dict[str, Any]) -> str:
-    """The rest of the sentence, without what is undefined."""
+def _rest_of_sentence(numbers: dict[str, Any]) -> str:
+    """Format the numbers that are defined, for the end of the sentence."""
     parts = {
-        "donor over random direction {:+.3f} in cosine": numbers["donor_gain"],
-        "gain of effect over local size within blocks {:+.2f}": numbers["delta_auc"],
-        "effect of zeroing against local size {:+.2f} (rank correlation)": numbers["effect_by_local_size"],
-        "against depth {:+.2f}": numbers["effect_by_depth"],
+        "the donor's direction exceeds a random one by {:+.3f} in cosine": numbers["donor_gain"],
+        "the AUC of the effect within blocks exceeds that of the local size by {:+.2f}": numbers["delta_auc"],
+        "rank correlation of the effect of zeroing with local size {:+.2f}": numbers["effect_by_local_size"],
+        "rank correlation of the effect of zeroing with depth {:+.2f}": numbers["effect_by_depth"],
     }
     return "".join(f"; {text.format(value)}" for text, value in parts.items() if not np.isnan(value))
 
 
 def events_per_image(labels: Labels) -> float:
-    """Events per image in blocks >= 1, or in the only block there is."""
+    """Return the number of events per image in blocks >= 1, or in the only block of a model."""
     later = labels[:, 1:] if labels.shape[1] > 1 else labels
     return float(is_event(later).sum(axis=(1, 2)).mean())
 
@@ -115,7 +115,7 @@ def events_per_image(labels: Labels) -> float:
 def _sharpen_to(
     model: nn.Module, images: Sequence[Tensor], rule: Rule, thresholds: ThresholdConfig, target: float
 ) -> float:
-    """Sharpen a model until it has so many events per image, or as near as it gets; returns the factor."""
+    """Sharpen a model until its events per image are as close to the target as possible; return the factor."""
     rates: dict[float, float] = {}
     now = 1.0
 
@@ -148,15 +148,14 @@ def _edit(
     thresholds: ThresholdConfig,
     seed: int,
 ) -> pl.DataFrame:
-    """The head table of a random network."""
+    """Edit the heads of a random network and return their table."""
     few = SelectionConfig(min_events=2, min_class_events=2)
     plan = Plan.of_records(records, rule, choose_heads(labels, few), everywhere=False, seed=seed, name="control")
     classes = {(block, head): head_class(labels[:, block, head]) for block, head in plan.heads}
     rows: list[dict[str, Any]] = []
     if plan.heads:
-        with measurement_mode(
-            model
-        ):  # in float64: LayerScale may start at 1e-5, and all effects then near fp32's rounding
+        # float64: with LayerScale initialized at 1e-5, effects are close to the rounding error of fp32
+        with measurement_mode(model):
             model, images = model.double(), [image.double() for image in images]
             editor = Editor(model, plan, collect(model, plan, images), [ZERO, MEAN, DONOR, ROTATED], no_judge)
             rows = [
@@ -169,7 +168,7 @@ def _edit(
 
 
 def _of_random(heads: pl.DataFrame, depth: int) -> dict[str, float]:
-    """What the edits of a random network say."""
+    """Summarize the edits of a random network."""
     zero = heads.filter(pl.col("edit") == ZERO.name)
     gain = donor_gain(later_heads(heads, depth))
     checked = validation_table(heads, depth).filter(pl.col("edit") == ZERO.name)

@@ -1,4 +1,4 @@
-"""Which heads are edited on which images, and who lends them values: everything a diagnosis decides."""
+"""Choose the heads to edit, the images to edit them on, and the donors of values, all from a diagnosis."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from sinkablate.errors import UserError
 from sinkablate.vit.init import generator
 
 CLASSES = VERDICTS[:3]
-"""NOP, broadcast, other."""
+"""The labels of events: NOP, broadcast, other."""
 
 Head = tuple[int, int]
-"""Block, head."""
+"""Numbers of the block and of the head in it."""
 
 
 def head_class(labels: Labels) -> str:
-    """The commonest label among the events of one head (n,); `none` without any."""
+    """Return the most common label among the events of one head (n,), or `none` if it has no event."""
     counts = [(labels == label).sum() for label in CLASSES]
     return CLASSES[int(np.argmax(counts))].name.lower() if sum(counts) else "none"
 
 
 def choose_heads(labels: Labels, config: SelectionConfig) -> list[Head]:
-    """The heads with enough events: of each class those with most of them, block 0 apart.
+    """Choose, of the heads with enough events, those with the most in each class; block 0 has its own quota.
 
     Args:
-        labels: Of every image, block and head, (n, L, H).
-        config: How many.
+        labels: Labels by image, block and head, (n, L, H).
+        config: How many events a head needs, and how many heads to choose.
     """
     events = is_event(labels).sum(axis=0)
     chosen: list[Head] = []
@@ -48,64 +48,66 @@ def choose_heads(labels: Labels, config: SelectionConfig) -> list[Head]:
                 and events[block, head] >= config.min_events
                 and head_class(labels[:, block, head]) == name
             ]
-            chosen += sorted(of_class, key=lambda place: (-counts[place], place))[:most]
+            chosen += sorted(of_class, key=lambda pair: (-counts[pair], pair))[:most]
     return sorted(chosen)
 
 
 def nearest_heads(quantities: Mapping[str, NDArray[Any]], rule: Rule, labels: Labels, count: int = 5) -> list[str]:
-    """A line for each of the heads that come closest to having events."""
+    """Describe the heads that come closest to having events, one per line."""
     events, median = is_event(labels).sum(axis=0), np.nanmedian(quantities[rule.event_quantity], axis=0)
-    places = sorted(np.ndindex(*events.shape), key=lambda place: (-events[place], -median[place], place))[:count]
+    nearest = sorted(np.ndindex(*events.shape), key=lambda pair: (-events[pair], -median[pair], pair))[:count]
     return [
         f"block {block} head {head}: {events[block, head]} events, median {rule.event_quantity} "
-        f"{median[block, head]:.2f} (an event: {rule.event_min:g})"
-        for block, head in places
+        f"{median[block, head]:.2f} (an event needs {rule.event_min:g})"
+        for block, head in nearest
     ]
 
 
 def parse_heads(text: str, shape: tuple[int, int]) -> list[Head]:
-    """`L:H,L:H` as pairs, rising; negative numbers count from the last.
+    """Parse `L:H,L:H` into sorted pairs; negative numbers count from the end.
 
     Raises:
-        UserError: Not of this form, or outside the model.
+        UserError: The text does not have this form, or a head is outside the model.
     """
-    found = set()
+    heads = set()
     for word in text.split(","):
         try:
             block, head = (int(part) for part in word.split(":"))
         except ValueError:
-            raise UserError(f"heads={text}: {word!r} is not BLOCK:HEAD; a list looks like 3:0,5:2 (or auto)") from None
+            raise UserError(
+                f"heads={text}: {word!r} is not BLOCK:HEAD; write a list such as 3:0,5:2, or auto"
+            ) from None
         if not (-shape[0] <= block < shape[0] and -shape[1] <= head < shape[1]):
             raise UserError(f"heads: {word} is outside the model's {shape[0]} blocks of {shape[1]} heads")
-        found.add((block % shape[0], head % shape[1]))
-    return sorted(found)
+        heads.add((block % shape[0], head % shape[1]))
+    return sorted(heads)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which of n images are edited in which of K heads.
+    """Which of K heads are edited on which of n images.
 
-    An image lends values to another in a head where its sink is of the same token type, and is an event if and only
-    if the other's is; never to itself. Every draw is a function of the seed and the image, not of what else is done.
+    In each head, the donor of an image is another image whose sink has the same token type, and which has an event if
+    and only if the image has one. Every draw depends on the seed and the image only, not on what else is computed.
     """
 
     heads: list[Head]
     names: list[str]
     numbers: list[int]
-    """Of the images among all pictures."""
+    """Number of each image among all images."""
     quantities: Mapping[str, NDArray[Any]]
-    """Of the diagnosis, (n, L, H)."""
+    """Quantities of the diagnosis, each (n, L, H)."""
     labels: Labels
-    """(n, L, H)."""
+    """Labels by image, block and head, (n, L, H)."""
     everywhere: bool
-    """Edit every image, event or not."""
+    """Edit every image, whether or not the head has an event on it."""
     seed: int
 
     @classmethod
     def of(
         cls, stored: Mapping[str, NDArray[Any]], rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int
     ) -> "Plan":
-        """From the arrays of `per_image.npz`."""
+        """Make a plan from the arrays of `per_image.npz`."""
         quantities = {name: array for name, array in stored.items() if array.ndim == 3}
         return cls(
             list(heads),
@@ -121,7 +123,7 @@ class Plan:
     def of_records(
         cls, records: Records, rule: Rule, heads: Sequence[Head], everywhere: bool, seed: int, name: str = "image"
     ) -> "Plan":
-        """From measurements that no file holds; images are named by their places."""
+        """Make a plan from measurements in memory; images are named by their numbers."""
         numbers = records.order.tolist()
         return cls(
             list(heads),
@@ -135,48 +137,48 @@ class Plan:
 
     @cached_property
     def events(self) -> NDArray[np.bool_]:
-        """Where a head has an event, (n, L, H)."""
+        """Whether a head has an event on an image, (n, L, H)."""
         return is_event(self.labels)
 
     def edited(self, image: int) -> list[Head]:
-        """Heads that are edited on an image."""
-        return [place for place in self.heads if self.everywhere or self.events[image, *place]]
+        """Return the heads that are edited on an image."""
+        return [head for head in self.heads if self.everywhere or self.events[image, *head]]
 
-    def sink(self, image: int, place: Head) -> int:
-        """Dominant column."""
-        return int(self.quantities["sink_idx"][image, *place])
+    def sink(self, image: int, head: Head) -> int:
+        """Return the dominant column of a head on an image."""
+        return int(self.quantities["sink_idx"][image, *head])
 
-    def donor_candidates(self, image: int, place: Head) -> list[int]:
-        """Images that may lend, in their order."""
-        kinds, events = self.quantities["sink_type"][:, *place], self.events[:, *place]
-        fits = (kinds == kinds[image]) & (events == events[image])
+    def donor_candidates(self, image: int, head: Head) -> list[int]:
+        """Return the numbers of the images that can be the donor, sorted."""
+        token_types, events = self.quantities["sink_type"][:, *head], self.events[:, *head]
+        fits = (token_types == token_types[image]) & (events == events[image])
         fits[image] = False
         return np.flatnonzero(fits).tolist()
 
-    def donor(self, image: int, place: Head) -> int | None:
-        """The image whose value an image gets; None where no other fits."""
-        donor_candidates = self.donor_candidates(image, place)
-        return donor_candidates[self.draw(image, f"donor {place}", len(donor_candidates))] if donor_candidates else None
+    def donor(self, image: int, head: Head) -> int | None:
+        """Draw the image whose value an image gets; None if no other image qualifies."""
+        candidates = self.donor_candidates(image, head)
+        return candidates[self.draw(image, f"donor {head}", len(candidates))] if candidates else None
 
-    def non_sink_head(self, image: int, place: Head) -> int | None:
-        """Another head of the same block that is no sink on this image; None where all are."""
-        block, head = place
-        calm = [other for other, sinks in enumerate(self.events[image, block]) if other != head and not sinks]
-        return calm[self.draw(image, f"head {place}", len(calm))] if calm else None
+    def non_sink_head(self, image: int, head: Head) -> int | None:
+        """Draw another head of the block without an event on this image; None if all of them have one."""
+        block, own = head
+        others = [other for other, event in enumerate(self.events[image, block]) if other != own and not event]
+        return others[self.draw(image, f"head {head}", len(others))] if others else None
 
-    def other_token(self, image: int, place: Head, num_tokens: int, what: str) -> int:
-        """A token that is not the sink; there are at least two."""
-        sink = self.sink(image, place)
+    def other_token(self, image: int, head: Head, num_tokens: int, what: str) -> int:
+        """Draw a token other than the sink; a model has at least two tokens."""
+        sink = self.sink(image, head)
         count = num_tokens - (sink < num_tokens)
-        drawn = self.draw(image, f"{what} {place}", count)
+        drawn = self.draw(image, f"{what} {head}", count)
         return drawn + (sink < num_tokens and drawn >= sink)
 
-    def direction(self, image: int, place: Head, width: int) -> torch.Tensor:
-        """A random vector (d,), float64."""
-        g = generator(self.seed, f"{self.names[image]}/{self.numbers[image]}/direction {place}")
+    def direction(self, image: int, head: Head, width: int) -> torch.Tensor:
+        """Draw a random vector (d,) in float64."""
+        g = generator(self.seed, f"{self.names[image]}/{self.numbers[image]}/direction {head}")
         return torch.randn(width, generator=g, dtype=torch.float64)
 
     def draw(self, image: int, what: str, count: int) -> int:
-        """A number below `count`."""
+        """Draw an integer from 0 to `count` - 1."""
         g = generator(self.seed, f"{self.names[image]}/{self.numbers[image]}/{what}")
         return int(torch.randint(count, (1,), generator=g))

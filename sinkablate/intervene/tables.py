@@ -1,4 +1,4 @@
-"""From rows to tables: per head and edit, per class and edit, and what they say of the labels."""
+"""Aggregate the rows of an intervention: per head and edit, per class and edit, and to validate the labels."""
 
 from math import nan
 from typing import Any
@@ -23,7 +23,7 @@ MEDIANS = (
     "ratio_out",
 )
 JUDGED = ("kl", "agreement", "top1", "top1_edited", "cross_entropy", "cross_entropy_edited", "loss", "loss_edited")
-"""What a classifier or a task adds, as means."""
+"""Columns of the judge (a classifier or a task); they are averaged."""
 TEXTS = {"image": pl.String, "edit": pl.String, "donor": pl.String, "label": pl.String, "token_type": pl.String}
 NUMBERS = {
     "place": pl.Int64,
@@ -39,9 +39,9 @@ NAMES = [label.name.lower() for label in CLASSES]
 
 
 def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """One row per image, head and edit; a table without rows has its columns all the same.
+    """Return one row per image, head and edit; a table without rows has the columns, too.
 
-    `head` is null for a pathway's edits. Columns of `JUDGED` are there where something was judged.
+    `head` is null for edits of a pathway. Columns of `JUDGED` exist if there was a judge.
     """
     judged = [name for name in JUDGED if rows and name in rows[0]]
     schema = {
@@ -62,22 +62,22 @@ def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
 def head_table(
     rows: pl.DataFrame, classes: dict[tuple[int, int], str], config: SelectionConfig, *, everywhere: bool = False
 ) -> pl.DataFrame:
-    """One row per block, head and edit.
+    """Return one row per block, head and edit.
 
-    `class` is the head's commonest label, `class_events` how many of its events have it; `counts` says whether those
-    are enough. Medians are over these events, over all edited images for a head without a class and where heads were
-    edited `everywhere`; the interval of `effect` is from a bootstrap over images.
+    `class` is the head's most common label, `class_events` the number of its events with this label, and `counts`
+    whether they are enough. Medians are over these events, or over all edited images for a head without a class or with
+    `everywhere`; the interval of `effect` is from a bootstrap over images.
     """
-    found = []
+    table_rows = []
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
         name = classes.get((block, head), "none") if head is not None else "pathway"
         labeled = group.filter(pl.col("label") == name)
         of_class = labeled if name in NAMES and not everywhere else group
-        if not len(of_class):  # an edit that could be made on no event of the head's class
+        if not len(of_class):  # the edit was not possible on any event of the head's class
             continue
         effect = of_class["effect"].to_numpy()
         low, high = _over_images(effect)
-        found.append(
+        table_rows.append(
             {
                 "block": block,
                 "head": head,
@@ -102,30 +102,30 @@ def head_table(
         "counts": pl.Boolean,
     }
     numbers = [*MEDIANS, "effect_low", "effect_high", *(name for name in JUDGED if name in rows.columns)]
-    return _with_method(pl.DataFrame(found, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row"))
+    return _with_method(pl.DataFrame(table_rows, schema=schema | dict.fromkeys(numbers, pl.Float64), orient="row"))
 
 
 def later_heads(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """Heads of blocks >= 1: block 0 reads raw patch embeddings. All where there is no other block."""
+    """Return heads of blocks >= 1, as block 0 reads raw patch embeddings; all heads of a model with one block."""
     return heads.filter(pl.col("block") > 0) if depth > 1 else heads
 
 
 def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """One row per class and edit: medians over heads that count, with intervals from a bootstrap over blocks.
+    """Return one row per class and edit: medians over heads with enough events, with a bootstrap over blocks.
 
-    Heads of block 0 are classes of their own, unless there is no other block.
+    The heads of block 0 form separate classes, unless the model has only one block.
     """
     if depth > 1:
         first = (pl.col("block") == 0) & (pl.col("class") != "pathway")
         heads = heads.with_columns(pl.when(first).then(pl.col("class") + ", block 0").otherwise("class").alias("class"))
     columns = ("effect", "common_share", "donor_cosine", "head_change", *(c for c in JUDGED if c in heads.columns))
-    found = []
+    table_rows = []
     counted = heads.filter(pl.col("counts") | (pl.col("class") == "pathway"))
     for (name, edit), group in sorted(
         counted.group_by(["class", "edit"]), key=lambda item: (item[0][0], position_of(item[0][1]))
     ):
         blocks = group["block"].to_numpy()
-        found.append(
+        table_rows.append(
             {
                 "class": name,
                 "edit": edit,
@@ -140,11 +140,11 @@ def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
         )
     schema: dict[str, Any] = {"class": pl.String, "edit": pl.String, "heads": pl.Int64, "blocks": pl.Int64}
     schema |= {f"{column}{end}": pl.Float64 for column in columns for end in ("", "_low", "_high")}
-    return _with_method(pl.DataFrame(found, schema=schema, orient="row"))
+    return _with_method(pl.DataFrame(table_rows, schema=schema, orient="row"))
 
 
 def validation_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """One row per edit that changes a value of the head itself: what it says of the labels, see `validate`."""
+    """Return one row per edit of a head, with the results of `validate`."""
     counted = later_heads(heads.filter("counts"), depth)
     edits = [edit for edit in heads["edit"].unique(maintain_order=True) if not edit_named(edit).of_pathway]
     empty = heads.clear()
@@ -168,7 +168,7 @@ def _of_blocks(blocks: Any, values: Floats, name: str) -> dict[str, float]:
 
 
 def _over_images(values: Floats) -> tuple[float, float]:
-    """Percentile interval of the median, from a bootstrap over images."""
+    """Return a percentile interval of the median from a bootstrap over images."""
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return nan, nan
@@ -182,6 +182,6 @@ def _median(values: Floats) -> float:
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Heads in their order, pathways behind them; edits in theirs."""
+    """Return a sort key: by block, head (pathways last) and the order of the edits."""
     block, head, edit = key
     return block, head is None, head or 0, position_of(edit)

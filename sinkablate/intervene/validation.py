@@ -1,7 +1,7 @@
-"""Are labels worth anything? Heads labeled broadcast should matter more than heads labeled NOP.
+"""Validate the labels: editing a broadcast head should have a larger effect than editing a NOP head.
 
-The unit is the head, its score the median effect of an edit over its events. Positive: broadcast; negative: NOP.
-Blocks are what is resampled: heads of one block share their depth, and an interval over heads is far too narrow.
+Each head is scored by the median effect of an edit over its events; broadcast is the positive class, NOP the negative.
+The bootstrap resamples blocks: the heads of a block share their depth, so intervals over heads would be too narrow.
 """
 
 from collections.abc import Callable
@@ -15,49 +15,49 @@ from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""From how often every head is in each sample, (S, heads), to a number for each, (S,)."""
+"""Maps the count of every head in each bootstrap sample, (S, heads), to one number per sample, (S,)."""
 
 DRAWS = 2000
 LEVEL = 0.95
 FEWEST = 5
-"""Heads of each class without which nothing is said."""
+"""With fewer heads in either class, everything is NaN."""
 FEWEST_BLOCKS = 5
-"""Blocks with heads of both labels without which a comparison within blocks has no interval."""
+"""With fewer blocks that have heads of both classes, a comparison within blocks has no interval."""
 CALIPER = 1.0
-"""Largest distance of matched heads, in standard deviations over all three confounders."""
+"""Largest Euclidean distance between matched heads over the three confounders, in standard deviations."""
 CONFOUNDERS = ("mass", "entropy", "token_norm")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where there is none."""
+    """A number with its interval; NaN if it is undefined."""
 
     value: float
     low: float = nan
     high: float = nan
 
     def fields(self, name: str) -> dict[str, float]:
-        """As three columns."""
+        """Return the estimate as three columns."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def over_blocks(blocks: NDArray[np.int64], statistic: Statistic, draws: int = DRAWS, fewest: int = 3) -> Estimate:
-    """A statistic with its percentile interval from a bootstrap over blocks.
+    """Compute a statistic and its percentile interval from a bootstrap over blocks.
 
-    Draws in which the statistic is undefined are left out; where those are more than half, so is the interval.
+    Draws in which the statistic is undefined are left out; if they are more than half, there is no interval.
 
     Args:
-        blocks: Block of each head; only blocks on which the statistic depends.
-        statistic: Of the number of times each head is in a sample.
-        draws: How many samples.
-        fewest: There is no interval from fewer blocks.
+        blocks: Block of each head; contains only blocks that the statistic depends on.
+        statistic: The statistic, as a function of how often each head is drawn.
+        draws: Number of bootstrap samples.
+        fewest: Smallest number of blocks that gives an interval.
     """
     value = float(statistic(np.ones((1, len(blocks))))[0])
-    names, place = np.unique(blocks, return_inverse=True)
+    names, block_index = np.unique(blocks, return_inverse=True)
     if len(names) < fewest or np.isnan(value):
         return Estimate(value)
     counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    drawn = statistic(counts[:, place].astype(np.float64))
+    drawn = statistic(counts[:, block_index].astype(np.float64))
     drawn = drawn[~np.isnan(drawn)]
     if len(drawn) < draws / 2:
         return Estimate(value)
@@ -65,7 +65,7 @@ def over_blocks(blocks: NDArray[np.int64], statistic: Statistic, draws: int = DR
 
 
 def weighted_median(values: Floats, weights: Floats) -> Floats:
-    """Median of values (heads,) that occur so many times in each sample (S, heads), (S,); NaN of nothing."""
+    """Return the median (S,) of values (heads,) with their counts in each sample (S, heads); NaN if all are 0."""
     defined = ~np.isnan(values)
     order = np.argsort(values[defined])
     ranked, until = values[defined][order], np.cumsum(weights[:, defined][:, order], axis=1)
@@ -77,18 +77,18 @@ def weighted_median(values: Floats, weights: Floats) -> Floats:
 
 
 def concordance(positive: Floats, negative: Floats) -> Floats:
-    """For every pair whether the positive score is larger: 1, .5 for equal ones, 0, (P, Q)."""
+    """Return 1 for every pair whose positive score is larger, .5 for a tie, else 0, (P, Q)."""
     difference = positive[:, None] - negative[None, :]
     return (np.sign(difference) + 1) / 2
 
 
 def auc(pairs: Floats, positive: Floats, negative: Floats | None = None) -> Floats:
-    """Mean of concordance over weighted pairs, the area under the ROC curve with mid-ranks, (S,); NaN without a pair.
+    """Return the weighted mean of concordance, which is the area under the ROC curve, (S,); NaN without pairs.
 
     Args:
         pairs: Concordance (P, Q); NaN where a pair does not count.
         positive: Weight of each positive head in each sample (S, P).
-        negative: Of each negative head (S, Q); None: a pair's weight is its positive head's.
+        negative: Weight of each negative head in each sample (S, Q); if None, only positive heads have weights.
     """
     counts = (~np.isnan(pairs)).astype(np.float64)
     filled = np.nan_to_num(pairs)
@@ -98,48 +98,51 @@ def auc(pairs: Floats, positive: Floats, negative: Floats | None = None) -> Floa
 
 
 def validate(heads: pl.DataFrame) -> dict[str, float | int]:
-    """What one edit says of the labels.
+    """Test whether the effect of one edit separates broadcast heads from NOP heads.
 
-    `auc` counts all pairs of a broadcast and a NOP head, `auc_within` those of one block; `auc_local…` scores heads by
-    their local size |A_:s| |u_s| instead. `delta_auc` is the gain of the effect over the local size within blocks,
-    where depth is the same: the figure that counts, from the `informative_blocks` that have heads of both labels.
-    `matched_log10_ratio` compares each broadcast head with the NOP head of its block nearest in mass, row
-    entropy and token norm, `matched_silent` of which have no effect and so no ratio; `residual_association` is the rank
-    correlation of label and effect after both are freed of depth, block by block.
+    `auc` is over all pairs of a broadcast and a NOP head, and `auc_within` over the pairs within a block; `auc_local…`
+    scores heads by their local size |A_:s| |u_s| instead. The main result is `delta_auc`: how much better the effect
+    separates them than the local size does, within blocks, where depth is the same; it comes from the
+    `informative_blocks`, which have heads of both classes. `matched_log10_ratio` compares each broadcast head with the
+    NOP head of its block that is nearest in mass, row entropy and token norm; `matched_silent` of these pairs have no
+    ratio, because an effect is zero. `residual_association` is the rank correlation of label and effect after the mean
+    of each block is subtracted from both.
 
     Args:
-        heads: One row per head that counts, with `class`, `block`, `effect`, `local_size` and the confounders.
+        heads: One row per head with enough events: `class`, `block`, `effect`, `local_size` and the confounders.
 
     Returns:
-        NaN for everything that needs five heads of each class where there are fewer.
+        The numbers by name; with fewer than five heads in either class, all but the counts are NaN.
     """
     positive, negative = (heads.filter(pl.col("class") == name) for name in ("broadcast", "nop"))
-    found: dict[str, float | int] = {"broadcast_heads": len(positive), "nop_heads": len(negative)}
+    results: dict[str, float | int] = {"broadcast_heads": len(positive), "nop_heads": len(negative)}
     names = ("auc", "auc_local", "auc_within", "auc_local_within", "delta_auc", "matched_log10_ratio")
-    found["informative_blocks"] = len(set(positive["block"]) & set(negative["block"]))
+    results["informative_blocks"] = len(set(positive["block"]) & set(negative["block"]))
     if min(len(positive), len(negative)) < FEWEST:
         empty = {key: value for name in names for key, value in Estimate(nan).fields(name).items()}
         return (
-            found | empty | {"cliffs_delta": nan, "matched_pairs": 0, "matched_silent": 0, "residual_association": nan}
+            results
+            | empty
+            | {"cliffs_delta": nan, "matched_pairs": 0, "matched_silent": 0, "residual_association": nan}
         )
     both = pl.concat([positive, negative])
     for score, name in (("effect", "auc"), ("local_size", "auc_local")):
         pairs = concordance(positive[score].to_numpy(), negative[score].to_numpy())
-        found |= over_blocks(both["block"].to_numpy(), _everywhere(pairs)).fields(name)
-    found["cliffs_delta"] = 2 * float(found["auc"]) - 1
-    found |= _within_blocks(positive, negative) | _matched(positive, negative)
-    found["residual_association"] = residual_association(both)
-    return found
+        results |= over_blocks(both["block"].to_numpy(), _everywhere(pairs)).fields(name)
+    results["cliffs_delta"] = 2 * float(results["auc"]) - 1
+    results |= _within_blocks(positive, negative) | _matched(positive, negative)
+    results["residual_association"] = residual_association(both)
+    return results
 
 
 def _everywhere(pairs: Floats) -> Statistic:
-    """AUC over all pairs; positive heads come first."""
+    """Return the AUC over all pairs as a statistic; positive heads come first."""
     split = len(pairs)
     return lambda w: auc(pairs, w[:, :split], w[:, split:])
 
 
 def _within_blocks(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float | int]:
-    """AUCs over the pairs within a block, from the blocks that have such pairs; a block's heads come together."""
+    """Compute AUCs over the pairs within a block; a bootstrap sample contains all heads of a block or none."""
     shared = set(positive["block"]) & set(negative["block"])
     positive, negative = (heads.filter(pl.col("block").is_in(shared)) for heads in (positive, negative))
     blocks = positive["block"].to_numpy()
@@ -161,15 +164,15 @@ def _within_blocks(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, 
 
 
 def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float | int]:
-    """Log ratio of effects of each broadcast head and the NOP head most like it in the same block."""
+    """Compute the log ratio of effects between each broadcast head and the most similar NOP head of its block."""
     both = pl.concat([positive, negative]).select(CONFOUNDERS).to_numpy()
     scale = np.nanstd(both, axis=0)
     scaled = (both - np.nanmean(both, axis=0)) / np.where(scale > 0, scale, 1)
-    mine, theirs = scaled[: len(positive)], scaled[len(positive) :]
+    positives, negatives = scaled[: len(positive)], scaled[len(positive) :]
     ratios, blocks, silent = [], [], 0
-    for place, row in enumerate(positive.iter_rows(named=True)):
+    for index, row in enumerate(positive.iter_rows(named=True)):
         near = np.flatnonzero(negative["block"].to_numpy() == row["block"])
-        distance = np.nan_to_num(np.linalg.norm(theirs[near] - mine[place], axis=1), nan=np.inf)
+        distance = np.nan_to_num(np.linalg.norm(negatives[near] - positives[index], axis=1), nan=np.inf)
         if not near.size or distance.min() > CALIPER:
             continue
         other = float(negative["effect"][int(near[distance.argmin()])])
@@ -184,7 +187,7 @@ def _matched(positive: pl.DataFrame, negative: pl.DataFrame) -> dict[str, float 
 
 
 def residual_association(heads: pl.DataFrame) -> float:
-    """Rank correlation of label (broadcast 1, NOP 0) and effect, both freed of their block's mean."""
+    """Return the rank correlation of label (broadcast 1, NOP 0) and effect, both minus the mean of their block."""
     blocks = heads["block"].to_numpy()
     label = (heads["class"] == "broadcast").to_numpy().astype(float)
     x, y = (_within(rankdata(values), blocks) for values in (label, heads["effect"].to_numpy()))
@@ -193,6 +196,6 @@ def residual_association(heads: pl.DataFrame) -> float:
 
 
 def _within(values: Floats, blocks: NDArray[np.int64]) -> Floats:
-    """Values less the mean of their block."""
-    _, place = np.unique(blocks, return_inverse=True)
-    return values - (np.bincount(place, values) / np.bincount(place))[place]
+    """Subtract from values the mean of their block."""
+    _, block_index = np.unique(blocks, return_inverse=True)
+    return values - (np.bincount(block_index, values) / np.bincount(block_index))[block_index]
