@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """A request that cannot be fulfilled as it was made.
+    """A mistake in what the user asked for.
 
     The message is a single line that names the key, file or shard at fault and, where possible, says what to do.
     """

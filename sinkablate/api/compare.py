@@ -25,7 +25,7 @@ def compare(
     image: str | None = None,
     diverged: str | None = None,
 ) -> Comparison:
-    """Say what a table of runs supports: differences, interactions, and the number of seeds that an effect needs.
+    """Test the differences and interactions in a table of runs, and compute how many seeds an effect needs.
 
     The numbers are those of `sinkablate compare`.
 
@@ -36,10 +36,10 @@ def compare(
         baseline: Level of each factor in the cell to compare with; a factor that is not named starts at none, 0,
             false, off or baseline.
         pair_by: Runs of two cells with the same value in this column are pairs; None: there are no pairs.
-        primary: The test that counts: `paired`, or `welch` for runs that do not share their random state by seed.
+        primary: The test that decides: `paired`, or `welch` for runs that do not share their random state by seed.
         lower_is_better: Smaller values of the metric are better.
         margin: Cells that differ by less count as equal (TOST), in the metric's units.
-        detect: An effect in the metric's units, to learn how many seeds would find it.
+        detect: An effect in the metric's units, to compute how many seeds would detect it.
         nested: Column of seeds within a run, which are averaged.
         image: Column of images where a row is one image of a run.
         diverged: Column that says which runs diverged; the column `diverged` if there is one.

@@ -36,7 +36,7 @@ def batches_of(
 
     Args:
         images: See `Images`.
-        model: The model that will receive them; a timm model knows the transform of its weights.
+        model: The model that will receive them; a timm model has the transform of its weights.
         transform: From a PIL image to a tensor (C, H, W), for paths and PIL images.
         batch_size: Images per batch.
 
@@ -86,7 +86,9 @@ def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
     weights = getattr(model, "pretrained_cfg", None)
     transform = transform or getattr(model, OWN_TRANSFORM, None)
     if transform is None and not weights:
-        raise UserError(f"transform: {type(model).__name__} does not come with one; give the function that it needs")
+        raise UserError(
+            f"transform: {type(model).__name__} does not come with one; pass a function from a PIL image to a tensor"
+        )
     data = resolve_data_config(_input_of(model), pretrained_cfg=weights or {})
     return Preparation(
         transform or create_transform(**data, is_training=False), in_chans=data["input_size"][0], min_side=MIN_SIDE

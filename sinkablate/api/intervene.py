@@ -131,5 +131,5 @@ def intervene(
 def _of_length(values: Sequence[Any], count: int, key: str) -> list[Any]:
     """Return the values as a list with one entry per image."""
     if len(values) != count:
-        raise UserError(f"{key}: there are {len(values)} for {count} images")
+        raise UserError(f"{key}: {len(values)} given for {count} images")
     return list(values)

@@ -21,11 +21,11 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Depend on how checkpoints are ranked, not on how often they are saved, which may change on resuming."""
+        """Identify the callback by how checkpoints are ranked, as the saving interval may change when a run resumes."""
         return self._generate_state_key(monitor=self.monitor, mode=self.mode)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Point to the earlier checkpoints in the present directory, also if the run was moved."""
+        """Restore the paths of earlier checkpoints, relative to the current directory in case the run was moved."""
         assert self.dirpath is not None
         folder, best = Path(self.dirpath), state_dict["best_model_path"]
         if best and (folder / Path(best).name).exists():

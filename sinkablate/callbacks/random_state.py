@@ -39,7 +39,7 @@ class RandomState(L.Callback):
         else:
             rank_zero_warn(
                 f"the checkpoint was written by {len(ranks)} ranks, this run has {trainer.world_size}: the order of "
-                "the batches continues, dropout and drop-path are drawn anew"
+                "the batches stays the same, but dropout and drop-path are drawn again"
             )
 
 

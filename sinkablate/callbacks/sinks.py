@@ -23,14 +23,14 @@ from sinkablate.errors import UserError
 from sinkablate.vit.find import find_backbone
 
 YOUNG = 4
-"""Training is young, and measured more densely, before this many times `every_n_steps`."""
+"""Early training, before this many times `every_n_steps`, is measured more densely."""
 
 
 def early_steps(every_n_steps: int, per_doubling: int) -> frozenset[int]:
     """Return geometrically spaced steps: `per_doubling` per doubling, from step 1 up to 4 * `every_n_steps`.
 
-    Sinks form early and abruptly, so that evenly spaced measurements miss how. The steps follow from the two numbers
-    alone, so that a resumed run continues the same schedule.
+    Sinks form early and abruptly, so that evenly spaced measurements would miss the process. The steps follow from the
+    two numbers alone, so that a resumed run continues the same schedule.
     """
     if not per_doubling:
         return frozenset()
@@ -162,7 +162,7 @@ class SinkDiagnostics(L.Callback):
             return self._source
         images = list(islice((image for batch in self._source for image in pixels_of(batch)), self.limit))
         if not images:
-            raise UserError("images: there are none to measure")
+            raise UserError("images: no image to measure")
         return torch.stack(images)
 
     def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:

@@ -206,7 +206,7 @@ def gathered(argv: list[str]) -> list[str]:
 def run_function(
     function: Callable[..., Any], command: str, argv: list[str], to_text: Callable[[Any], str] | None = None
 ) -> int:
-    """Run a typed, documented function as a command, and print its result as text, if there is one to print."""
+    """Run a typed, documented function as a command, and print its result as text unless it is None."""
     result = call(function, command, argv)
     if to_text is not None:
         print(to_text(result))
@@ -230,7 +230,7 @@ def call(function: Callable[..., Any], command: str, argv: list[str]) -> Any:
             allow_abbrev=False,
             prog=f"sinkablate {command}",
         )
-    except (UserError, ValueError) as error:  # jsonargparse wraps what an optional group refuses
+    except (UserError, ValueError) as error:  # jsonargparse wraps the error of an optional group
         mistake = _mistake_behind(error)
         if mistake is None:
             raise

@@ -47,7 +47,7 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("mean gate openness", "gate/open")
     row("parameters", "parameters", ",d")
     if summary.get("match_difference"):
-        row("parameters more than the gated model", "match_difference", "+,d")
+        row("extra parameters over the gated model", "match_difference", "+,d")
     if summary.get("images_dropped_per_epoch"):
         table.add_row(
             "training images left out per epoch",

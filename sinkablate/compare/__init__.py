@@ -1,1 +1,1 @@
-"""The command `compare`: what a table of runs says about its factors, and what it does not. Does not import torch."""
+"""The command `compare`: which conclusions about its factors a table of runs supports. Does not import torch."""

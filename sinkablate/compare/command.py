@@ -168,7 +168,7 @@ def _target(out: str, results: str, overwrite: bool) -> Path:
     """Check the file to write: neither the table itself nor another file that exists."""
     target = Path(out)
     if not out or target.is_dir() or not target.parent.is_dir():
-        raise UserError(f"out={out}: not a file in a folder that exists")
+        raise UserError(f"out={out}: its folder does not exist, or it is itself a folder")
     if target.resolve() == Path(results).resolve():
         raise UserError(f"out={out}: this is the table itself; choose another file")
     if target.exists() and not overwrite:

@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def ended(self) -> int:
-        """Number of runs of which it is known whether they diverged."""
+        """Number of runs that are known to have diverged or not."""
         return self.runs - self.missing
 
 
@@ -144,7 +144,7 @@ class Comparison:
         factors: Columns whose levels make the cells.
         baseline: Name of the baseline.
         pair_by: Column that pairs the runs; None for unpaired runs.
-        primary: Test that decides about a difference.
+        primary: Test that decides whether there is a difference.
         lower_is_better: Whether smaller values are better.
         family: What Holm's correction covers, in words.
         margin: Difference below which two cells count as the same.

@@ -13,7 +13,7 @@ RENAMED = {
     "model.lejepa.hidden": "model.lejepa.proj_hidden_dim",
     "model.lejepa.out": "model.lejepa.proj_dim",
 }
-"""Full key in earlier versions to the key of today."""
+"""Full key in earlier versions -> current key."""
 
 
 def refuse_renamed(tree: Mapping[Any, Any], place: str = "") -> None:
@@ -33,11 +33,11 @@ def refuse_renamed(tree: Mapping[Any, Any], place: str = "") -> None:
 
 
 def with_current_names(tree: Mapping[Any, Any], prefix: str = "") -> dict[Any, Any]:
-    """Return nested or dotted keys that an earlier version wrote, under the names of today.
+    """Return nested or dotted keys written by an earlier version, under their current names.
 
     Args:
         tree: The keys, which may hold both names; the new one then wins.
-        prefix: Full key of the group they are in, with a dot at the end.
+        prefix: Full key of the group that contains them, with a trailing dot.
     """
     renamed: dict[Any, Any] = {}
     for name, value in tree.items():

@@ -46,7 +46,7 @@ def number_of_classes(source: SourceConfig) -> int:
     names = class_names(source)
     if not names:
         raise UserError(
-            "data.source.num_classes is not set, and the shards do not tell the number of classes; set it, or write "
+            "data.source.num_classes is not set, and the shards do not specify the number of classes; set it, or write "
             "the shards with `python -m sinkablate shards`, which lists the classes in manifest.json"
         )
     if len(names) == 1:

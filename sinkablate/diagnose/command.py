@@ -129,7 +129,7 @@ def open_images(loaded: LoadedModel, images: str | None, limit: int | None, min_
             raise UserError(f"images={images}: a toy is measured on its own sequences; leave the key out")
         return ImageSource(images, Preparation(loaded.transform, loaded.in_chans, min_side)), images
     if loaded.probe_set is None:
-        raise UserError("images is not given; name a folder, a list, shards, or `builtin`")
+        raise UserError("images is missing; name a folder, a list, shards, or `builtin`")
     return InMemoryImages(loaded.probe_set(limit or loaded.probe_images)), "the run's probe images"
 
 

@@ -97,9 +97,9 @@ class Diagnosis:
         records, names, numbers, faults, reasons, seconds, rebuild_error = store.read()
         skipped = Counter(reasons) + self.source.skipped
         if records is None:
-            store.discard()  # so that the same command tries again once the images are repaired
+            store.discard()  # so that the same command starts again once the images are repaired
             raise UserError(
-                f"images={self.where}: no image could be read ({format_counts(skipped) or 'there is none'}; "
+                f"images={self.where}: no image could be read ({format_counts(skipped) or 'none exists'}; "
                 f"min_side={self.min_side})"
             )
         out, thresholds = store.out, self.thresholds

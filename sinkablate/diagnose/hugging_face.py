@@ -54,7 +54,7 @@ def load_hugging_face(location: str) -> LoadedModel:
     require_finite(model, f"hf={location}")
     side, channels = _image_shape(config)
     if not (side and channels):
-        raise UserError(f"hf={location}: {type(model).__name__} does not take square images of one size")
+        raise UserError(f"hf={location}: {type(model).__name__} does not take square images of a fixed size")
     transform, preprocessing = _hugging_face_preprocessing(path, side, channels)
     weights = location if path.is_dir() else "random"
     if preprocessing["input_size"][-1] != side:
@@ -88,8 +88,8 @@ def _require_other_size(model: nn.Module, shape: list[int], side: int, location:
             model(pixel_values=torch.zeros(1, *shape))
     except (ValueError, RuntimeError):
         raise UserError(
-            f"hf={location}: preprocessor_config.json makes images of {shape[-1]} pixels, "
-            f"{type(model).__name__} takes {side} only"
+            f"hf={location}: preprocessor_config.json produces images of {shape[-1]} pixels, but "
+            f"{type(model).__name__} accepts only {side}"
         ) from None
 
 
@@ -126,10 +126,13 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
         blank = Image.new("RGB" if channels == 3 else "L", (300, 200))
         made = tuple(transform(blank).shape)
     except Exception as error:  # processors raise errors of many kinds
-        raise UserError(f"hf={path}: {file.name} makes no image processor ({first_line(error)})") from None
+        raise UserError(
+            f"hf={path}: {file.name} does not define a usable image processor ({first_line(error)})"
+        ) from None
     if made[0] != channels or made[1] != made[2]:
         raise UserError(
-            f"hf={path}: {file.name} makes images of shape {made}, the model takes {channels} channels and squares"
+            f"hf={path}: {file.name} produces images of shape {made}, but the model takes square images of {channels} "
+            "channels"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
     stored = json.loads(file.read_text(encoding="utf-8"))

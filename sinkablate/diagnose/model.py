@@ -69,7 +69,7 @@ def require_finite(model: nn.Module, what: str) -> None:
             count = int((~tensor.isfinite()).sum())
             raise UserError(
                 f"{what}: {count} of the {tensor.numel()} weights in {name} are NaN or infinite: "
-                "a model that diverged has nothing to measure"
+                "the model has diverged and cannot be measured"
             )
 
 

@@ -1,7 +1,7 @@
-"""What a diagnosis has measured so far, on disk: one file per finished batch, so that a rerun goes on after the last.
+"""The finished batches of a diagnosis on disk, one file per batch, so that a rerun resumes after the last one.
 
-OUT/diagnosis.json   what is diagnosed: a rerun with anything else is refused
-OUT/parts/*.npz      finished batches, gone when all is summarized
+OUT/diagnosis.json   what is diagnosed; a rerun that diagnoses anything else is refused
+OUT/parts/*.npz      finished batches, removed when the results are written
 """
 
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ from sinkablate.vit.tokens import TokenLayout
 
 GROUPS = ("heads", "mass", "tokens")
 NO_REASON = "not stored"
-"""Why pictures were skipped, in parts that an earlier version wrote."""
+"""The reason for skipped images in parts written by an earlier version."""
 ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
 
 
 class Finished(NamedTuple):
-    """All finished batches together."""
+    """All finished batches, merged."""
 
     records: Records | None
-    """None when no picture could be read."""
+    """None if no image could be read."""
     names: list[str]
-    """Of the measured images, in their order."""
+    """Names of the measured images, in order."""
     numbers: list[int]
-    """Their places among all pictures, the unreadable ones counted."""
+    """Numbers of the measured images; unreadable images are numbered, too."""
     faults: list[str]
-    """A line for each picture that could not be read."""
+    """The error message of each image that could not be read."""
     reasons: list[str]
-    """Why each of them could not: one of `REASONS`."""
+    """The reason for each of these errors, one of `REASONS`."""
     seconds: float
     rebuild_error: float
     """Largest relative error of a rebuilt block."""
@@ -54,7 +54,7 @@ class Store(ResumableStore):
         overwrite: Start over in a directory that holds another diagnosis.
 
     Raises:
-        UserError: The directory holds a diagnosis of something else.
+        UserError: The directory holds something else, or a diagnosis of something else.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
@@ -65,17 +65,19 @@ class Store(ResumableStore):
             and not self.marker.exists()
             and any((out / name).exists() for name in (CONFIG, "checkpoints", INTERVENTION))
         ):
-            raise UserError(f"out={out} holds something that is no diagnosis; choose another --out")
+            raise UserError(f"out={out} does not hold a diagnosis; choose another --out")
         if overwrite:
             return
         if self.marker.exists():
             refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds a diagnosis")
         elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
-            raise UserError(f"out={out} holds results of something else; choose another, or give --overwrite true")
+            raise UserError(
+                f"out={out} holds results of another diagnosis; choose another --out, or add --overwrite true"
+            )
 
     @property
     def position(self) -> int:
-        """Number of the first picture that no finished batch holds."""
+        """Number of the first image after the finished batches."""
         ends = (int(path.stem.split("-")[1]) for path in self.part_paths())
         return 0 if self.overwrite else max(ends, default=0)
 
@@ -90,10 +92,10 @@ class Store(ResumableStore):
         seconds: float,
         rebuild_error: float,
     ) -> None:
-        """Keep one batch: the pictures [start, end), of which `names` could be read, and what measuring it took.
+        """Store one batch: the images [start, end), of which `names` could be read.
 
         Raises:
-            UserError: The disk is full.
+            UserError: The batch cannot be written, for example because the disk is full.
         """
         self._open()
         content: dict[str, Any] = {
@@ -110,7 +112,7 @@ class Store(ResumableStore):
         self.write_part(start, end, lambda path: _save(path, content))
 
     def _open(self) -> None:
-        """Make the directory, when there is something to keep: what is refused before leaves nothing behind."""
+        """Create the directory before the first batch is stored, so that a refused command leaves nothing behind."""
         if self.overwrite:
             for path in (self.marker, self.out / "summary.json"):
                 path.unlink(missing_ok=True)
@@ -121,7 +123,7 @@ class Store(ResumableStore):
             self.mark()
 
     def read(self) -> Finished:
-        """Everything measured so far."""
+        """Return all finished batches."""
         records: list[Records] = []
         names: list[str] = []
         numbers: list[int] = []
@@ -143,12 +145,12 @@ class Store(ResumableStore):
         )
 
     def discard(self) -> None:
-        """Drop the batches and what they were of, as if nothing had been measured."""
+        """Remove the batches and the marker, as if nothing had been measured."""
         self.close()
         self.marker.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Drop the batches; the results hold what is to be kept."""
+        """Remove the batches once the results are written."""
         self.remove_parts()
 
 
@@ -163,10 +165,9 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
 
 
 def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:
-    """Write `per_image.npz`: every quantity (images, blocks, heads), `image_names`, `image_numbers`, the prefix tokens.
+    """Write `per_image.npz`: all quantities (images, blocks, heads), names and numbers of the images, prefix tokens.
 
-    Indices are stored in the smallest integers that hold them; `routed_frac_at_*` are left out: the sensitivity table
-    is what they are for.
+    Indices are stored as small integers. `routed_frac_at_*` are left out: only the sensitivity table needs them.
     """
     heads = {name: array for name, array in records.heads.items() if not name.startswith("routed_frac_at_")}
     heads["sink_idx"] = heads["sink_idx"].astype(np.int16 if heads["sink_idx"].max() < 2**15 else np.int32)
@@ -182,5 +183,5 @@ def per_image(path: Path, records: Records, names: list[str], numbers: list[int]
 
 
 def _save(path: Path, content: dict[str, Any], compressed: bool = False) -> None:
-    with path.open("wb") as file:  # a file, because numpy appends .npz to a name
+    with path.open("wb") as file:  # an open file, because numpy appends .npz to a name
         (np.savez_compressed if compressed else np.savez)(file, **content)

@@ -14,7 +14,7 @@ FEW_IMAGES = 10
 
 
 def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str) -> None:
-    """Print the finding, the sinks per image by rule and label, how far the labels can be trusted, and where it all is.
+    """Print the finding, the sinks per image by rule and label, label stability, and the directory of the results.
 
     Args:
         summary: Content of `summary.json`.
@@ -39,13 +39,13 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     )
     if summary["image_count"] < FEW_IMAGES:
         console.print(
-            f"{summary['image_count']} images are few: frequencies, medians and payload constancy are over images"
+            f"{summary['image_count']} images are few for frequencies, medians and payload constancy, which are over images"
         )
     console.print(f"results: {out}", soft_wrap=True)
 
 
 def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
-    """Sinks per image by rule and label; block 0 is counted apart, unless it is the only block."""
+    """Sinks per image by rule and label; block 0 is counted separately, unless it is the only block."""
     labels = [label.name.lower() for label in VERDICTS]
     alone = summary["blocks"] == [0]
     where = "block 0" if alone else "blocks ≥ 1"

@@ -75,5 +75,5 @@ def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Hea
     recorder = MapRecorder(heads)
     run_recorder(model, batches, recorder)
     if not all(recorder.maps.values()):
-        raise UserError("images: there are none to read attention maps from")
+        raise UserError("images: no image to compute attention maps from")
     return {head: torch.stack(maps) for head, maps in recorder.maps.items()}

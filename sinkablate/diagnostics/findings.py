@@ -59,8 +59,8 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
 def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[int], num_heads: int) -> str:
     """Say in a sentence how many heads sink, what the sinks do, and on which tokens; or that no head sinks.
 
-    Block 0 is counted apart, unless it is the only block. The rule is the first that is shown in figures and has an
-    event.
+    Block 0 is counted separately, unless it is the only block. The rule is the first that is shown in figures and has
+    an event.
 
     Args:
         counts: Result of `label_counts`.

@@ -83,7 +83,7 @@ def record(
             parts.append(recorder.take(np.arange(count, count + len(batch))))
             count += len(batch)
     if not parts:
-        raise UserError("images: there are none to measure")
+        raise UserError("images: no image to measure")
     return Records.merge(parts), max(tap.rebuild_errors.values())
 
 

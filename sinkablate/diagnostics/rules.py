@@ -15,11 +15,11 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.errors import UserError
 
 DEFAULT_RULE = "causal"
-"""The rule of the scalars and columns that name no rule, and the default for images."""
+"""The rule of scalars and columns whose names contain no rule, and the default for images."""
 ADAPTIVE_RULE = "adaptive"
 """The most sensitive rule: the default for toys, and what ranks heads by how often they sink."""
 Place = Literal["fit", "diagnose", "figures"]
-"""Where a rule is shown beyond the files: the closing table of `fit`, that of `diagnose`, figures of single heads."""
+"""Where a rule can be shown, besides the files: the final table of `fit` or `diagnose`, and figures of single heads."""
 
 
 class Label(IntEnum):
@@ -30,7 +30,7 @@ class Label(IntEnum):
     NOP = 1
     """The sink's value is almost zero: the routed queries write nothing."""
     BROADCAST = 2
-    """The sink hands its value, of normal size, to every query."""
+    """The sink passes its value, of normal size, to every query."""
     OTHER = 3
     """An event that is neither."""
     UNDEFINED = 4
@@ -56,7 +56,7 @@ class Rule:
     event_min: float
     """An event: the event quantity is at least this."""
     ratio: str = "ratio_out"
-    """The value ratio that tells NOP from broadcast."""
+    """The value ratio that separates NOP from broadcast."""
     rank: str | None = "stable_rank"
     """The stable rank that a broadcast must not exceed; None: broadcast does not depend on a rank."""
     nop_max: float
@@ -73,7 +73,7 @@ class Rule:
     """Count events by block and token type, find the block where patches take over, and let the report follow the
     rule over training."""
     event_steps: tuple[float, ...] = ()
-    """Other values of `event_min` in the sensitivity table; a rule without any is left out of it."""
+    """Other values of `event_min` in the sensitivity table; without any, the rule is left out of the table."""
 
     def __str__(self) -> str:
         rank = "" if self.rank is None else f" and {self.rank} <= {self.rank_max:g}"
@@ -106,7 +106,7 @@ def register_rule(factory: RuleFactory) -> RuleFactory:
 
 
 def unregister_rule(factory: RuleFactory) -> None:
-    """Take back `register_rule`."""
+    """Undo `register_rule`."""
     _REGISTERED.remove(factory)
 
 

@@ -16,7 +16,7 @@ from sinkablate.diagnostics.tables import constancy, mean_of, norms_of
 
 
 def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
-    """Return the aggregates under sink/, norm/ and gate/; none is for a single head."""
+    """Return the aggregates under sink/, norm/ and gate/; none of them describes a single head."""
     labels = label_all(records, thresholds)
     out = _counts(labels)
     first = 1 if records.norms.shape[1] > 1 else 0
@@ -48,7 +48,7 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
 
 
 def _counts(labels: dict[str, Labels]) -> dict[str, float]:
-    """Return events and labels per image; those of the default rule have plain names."""
+    """Return events and labels per image; those of the default rule do not contain its name."""
     out = {}
     for rule, verdicts in labels.items():
         prefix = scalar_prefix(rule)

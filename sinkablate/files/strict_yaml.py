@@ -1,4 +1,4 @@
-"""YAML in which a key may stand once: parsers take the last of two equal keys and say nothing."""
+"""YAML without repeated keys, of which ordinary parsers silently keep the last one."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_yaml(text: str) -> Any:
-    """The content of a YAML text.
+    """Return the content of a YAML text.
 
     Raises:
-        yaml.YAMLError: It is not YAML, or a mapping in it has a key twice.
+        yaml.YAMLError: The text is not YAML, or a mapping repeats a key.
     """
     refuse_repeated_keys(text)
     return yaml.load(text, LOADER)
 
 
 def mapping_of(path: Path) -> dict[Any, Any]:
-    """The keys of a YAML file; empty where it has none, or is damaged, which the parser says where it matters."""
+    """Return the top-level keys of a YAML file; empty if it has none or is damaged, which the parser reports later."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except (yaml.YAMLError, OSError, ValueError, RecursionError, TypeError):
@@ -29,12 +29,12 @@ def mapping_of(path: Path) -> dict[Any, Any]:
 
 
 def refuse_repeated_keys(text: str) -> None:
-    """See that no mapping of a YAML text has a key twice.
+    """Check that no mapping of a YAML text repeats a key.
 
     Raises:
-        yaml.YAMLError: It is not YAML, or a mapping in it has a key twice.
+        yaml.YAMLError: The text is not YAML, or a mapping repeats a key.
     """
-    seen: set[int] = set()  # an alias leads to a node again
+    seen: set[int] = set()  # an alias refers to a node that was already checked
     pending: list[yaml.Node | None] = [yaml.compose(text, LOADER)]
     while pending:
         node = pending.pop()

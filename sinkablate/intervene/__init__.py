@@ -1,1 +1,1 @@
-"""The command `intervene`: edit one head at a time and measure the rest of the network, to test what labels claim."""
+"""The command `intervene`: edit one head at a time and measure the effect, to test whether labels hold."""

@@ -60,7 +60,7 @@ def intervene(
     trust: bool = False,
     format: Literal["table", "json"] = "table",
 ) -> dict[str, Any]:
-    """Test what labels claim: edit one head at a time and measure what the rest of the network makes of it.
+    """Test whether labels hold: edit one head at a time and measure the effect on the output of the network.
 
     Writes rows.parquet (one row per image, head and edit), heads.parquet, classes.parquet, validation.parquet,
     summary.json and figures. Running the same command again resumes after the last stored images.
@@ -208,7 +208,7 @@ def _measured(about: Diagnosis, store: Rows, given: str | None, device: torch.de
         measured = read_all_arrays(path)
         missing = next((name for name in NEEDED if name not in measured), None)
         if missing is not None:
-            raise UserError(f"{path}: damaged, it has no array {missing}; diagnose the model again")
+            raise UserError(f"{path}: damaged, the array {missing} is missing; diagnose the model again")
         return measured
 
 

@@ -1,4 +1,4 @@
-"""What an edit changes at the end of the network: in the final tokens, in a classifier's answer, in a toy's error.
+"""What an edit changes at the end of the network: in the final tokens, in a classifier's output, in a toy's error.
 
 Axis letters: E edited copies of one image, N tokens, D model width, K classes.
 """
@@ -57,7 +57,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 def class_effects(logits: Tensor, target: int | None) -> dict[str, Tensor]:
-    """Return what edits change in a classifier's answer, (E,) each.
+    """Return what edits change in a classifier's output, (E,) each.
 
     `kl` is KL(unedited || edited) in nats; `agreement` is 1 if the predicted class stays the same. With a target also
     `top1` and `cross_entropy` (in nats) of the unedited copy, and `top1_edited` and `cross_entropy_edited`.
@@ -85,7 +85,7 @@ def class_effects(logits: Tensor, target: int | None) -> dict[str, Tensor]:
 
 
 def judge_of(loaded: LoadedModel, targets: Sequence[int] | Tensor | None) -> Judge:
-    """Return the judge of a model: the error of a toy's task, or the answers of a classifier.
+    """Return the judge of a model: the error of a toy's task, or the outputs of a classifier.
 
     Args:
         loaded: The model.

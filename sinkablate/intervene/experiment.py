@@ -64,7 +64,7 @@ class Experiment:
                 each on the images on which it has an event.
             edits: Names of edits and groups of edits; all by default.
             selection: The number of heads that are chosen, and of events that a head needs.
-            judge: Scores the output of the edited copies, such as a classifier's answers.
+            judge: Scores the output of the edited copies, such as the outputs of a classifier.
             names: Names of the images; random draws depend on the seed, the name and the number of an image.
             seed: Seed of donors, directions, random tokens and random heads.
 
@@ -147,7 +147,7 @@ class Experiment:
 
 
 def require_donors(count: int, edits: Sequence[str]) -> None:
-    """Check that edits which take values from other images have some.
+    """Check that there are other images for the edits that take values from them.
 
     Args:
         count: Number of images; 0 if it is not known.

@@ -31,17 +31,23 @@ def _worth(validation: pl.DataFrame) -> str:
     row = validation.row(by_predicate=pl.col("edit") == judged_by(validation["edit"].to_list()), named=True)
     counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
     if math.isnan(row["auc"]):
-        return f"Label validation: NA, {counted} that count, {FEWEST} of each are needed."
+        return f"Label validation: NA, {counted} with enough events; {FEWEST} of each are needed."
     blocks = f"within {row['informative_blocks']} blocks with both"
     gain = f"{row['delta_auc']:+.2f} [{row['delta_auc_low']:+.2f}, {row['delta_auc_high']:+.2f}]"
     if math.isnan(row["delta_auc"]):
         supported = "NA within blocks: no block has heads of both labels"
     elif math.isnan(row["delta_auc_low"]):
-        supported = f"gain over local size {blocks} {row['delta_auc']:+.2f}: {FEWEST_BLOCKS} such blocks are needed"
+        supported = (
+            f"gain over local size {blocks} {row['delta_auc']:+.2f}: at least {FEWEST_BLOCKS} such blocks are needed"
+        )
     elif row["delta_auc_low"] > 0:
-        supported = f"gain over local size {blocks} {gain}: the label says more than the size of what is written"
+        supported = (
+            f"gain over local size {blocks} {gain}: the label predicts more than the size of what is written does"
+        )
     else:
-        supported = f"gain over local size {blocks} {gain}: no more than the size of what is written"
+        supported = (
+            f"gain over local size {blocks} {gain}: the label predicts no more than the size of what is written does"
+        )
     return (
         f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "
         f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}], {supported}."

@@ -1,4 +1,4 @@
-"""The places where edits are made: one head, or one global pathway, on one image.
+"""The sites of edits: one head, or one global pathway, on one image.
 
 A site offers what an edit can put in: zeros, values of other images (donors), random directions. What does not exist,
 such as a donor among too few images, is None.

@@ -61,10 +61,10 @@ class Rows(ResumableStore):
             if not overwrite:
                 refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
         elif out.is_dir() and any(path.name not in ("diagnosis", "parts", ".lock") for path in out.iterdir()):
-            raise UserError(f"out={out} holds something that is no intervention; choose another --out")
+            raise UserError(f"out={out} does not hold an intervention; choose another --out")
 
     def open(self) -> None:
-        """Make the directory, and begin it anew if that was asked for: all that can be refused has been."""
+        """Create the directory, and start over with `overwrite`, once all checks have passed."""
         self.make_folder()
         if self.overwrite:
             with self.alone():

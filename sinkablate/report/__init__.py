@@ -1,1 +1,1 @@
-"""Figures and tables from what was measured; knows no torch."""
+"""Figures and tables of measurements; does not import torch."""

@@ -17,11 +17,11 @@ from sinkablate.report.events import events_per_image
 from sinkablate.report.run import Run, scalar_metrics
 
 TASK_METRICS = ("val/acc1", "val/loss")
-"""What a run was trained for; the first that it has comes first."""
+"""Task metrics, in order of preference."""
 EVENTS = "sink events per image"
 """Column of the sink events that a run ended with."""
 VARIANT = "variant"
-"""The factor that stands for the whole configuration of a run."""
+"""The factor that represents the whole configuration of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Estimate:
     low: float
     high: float
     text: str
-    """All of it in words, shown when the pointer is over the line."""
+    """The line in words, shown when the pointer is over it."""
     values: tuple[float, ...] = ()
     """Values of the single runs."""
 
@@ -49,7 +49,7 @@ class Ablation:
 
 
 def task_metrics(runs: Sequence[Run]) -> list[str]:
-    """Names of the task metrics that some run ended with, beginning with what it was trained for."""
+    """Names of the task metrics that any run ended with, in order of preference."""
     names = {name for run in runs for name in scalar_metrics(run) if not name.startswith(("stability/", "gate/"))}
     return sorted(names, key=lambda name: (*(name != first for first in TASK_METRICS), name))
 
@@ -86,16 +86,16 @@ def run_table(runs: Sequence[Run], factors: Sequence[str], rule: str | None = No
 
 
 def _setting(run: Run, name: str) -> str:
-    """Value of the one configuration key with this name or ending."""
+    """Value of the only configuration key with this name or ending."""
     keys = [key for key in run.config if key == name or key.endswith(f".{name}")]
     if len(keys) != 1:
         several = f"; it could be {', '.join(keys[:4])}" if keys else ""
-        raise UserError(f"factors: {name} is not one key of the configuration of {run.name}{several}")
+        raise UserError(f"factors: {name} does not name exactly one configuration key of {run.name}{several}")
     return str(run.config[keys[0]])
 
 
 def refuse_collisions(table: pl.DataFrame, factors: Sequence[str]) -> None:
-    """Refuse runs that the factors and the seed do not tell apart.
+    """Refuse runs that have the same factors and the same seed.
 
     Raises:
         UserError: Names two such runs, and what to change on the command line of `report`.

@@ -77,7 +77,7 @@ def report(
     comparison, reason = _comparison(shown, results, metric, factors, primary, options)
     sinks = None if results else _comparison_of_sinks(shown, chosen, factors, primary, baseline)
     unfinished = [
-        f"{run.name} {'diverged' if run.diverged else 'has not finished'}; what it holds is shown."
+        f"{run.name} {'diverged' if run.diverged else 'has not finished'}; its data so far are shown."
         for run in shown
         if not run.finished
     ]
@@ -121,7 +121,7 @@ def _comparison(
     primary: "Primary",
     options: dict[str, Any],
 ) -> tuple["Ablation | None", str]:
-    """The comparison, or why there is none.
+    """The comparison, or the reason why there is none.
 
     Raises:
         UserError: The user asked for a comparison that cannot be made.
@@ -191,7 +191,7 @@ def _maps(
     """Make the attention maps.
 
     Returns:
-        The runs, which the maps tell their number of tokens; maps by name of the run; a line for each run without.
+        The runs, whose number of tokens is taken from the maps; maps by name of the run; a line for each run without.
     """
     from collections import Counter
     from dataclasses import replace
@@ -202,7 +202,9 @@ def _maps(
     notes: list[str] = []
     for run in runs if count else ():
         if run.kind == "run" and run.heads is not None and (run.path / "checkpoints").is_dir():
-            from sinkablate.diagnose.maps import example_maps  # imports torch, which only maps of runs need
+            from sinkablate.diagnose.maps import (
+                example_maps,
+            )  # imports torch, which is needed only for attention maps of runs
 
             try:
                 maps[run.name] = example_maps(run.path, run.heads, count, images, trust=trust)

@@ -1,4 +1,4 @@
-"""What the page of a report knows of each run, as plain values: columns, rounded, with NaN as null."""
+"""The data of each run on the page of a report, as plain values: rounded columns, with NaN as null."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ BUSIEST_IMAGES = 3
 
 
 def rounded(values: ArrayLike, digits: int = DIGITS) -> list[float | None]:
-    """Round to a number of significant digits; None replaces what is not finite."""
+    """Round to a number of significant digits; None replaces NaN and infinity."""
     x = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(x) & (x != 0)
     power = digits - 1 - np.floor(np.log10(np.abs(np.where(finite, x, 1)))).astype(int)
@@ -55,7 +55,7 @@ def rounded(values: ArrayLike, digits: int = DIGITS) -> list[float | None]:
 
 
 def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str, Any]:
-    """Everything that the page knows of one run.
+    """Return the data of one run on the page.
 
     Args:
         run: The run.

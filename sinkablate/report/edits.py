@@ -1,4 +1,4 @@
-"""The figure of what edits of single heads do."""
+"""The figure of the effects of edits on single heads."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
     made = {edit: edit for run in runs if run.edits is not None for edit in run.edits["edit"].to_list()}
     if not made:
         return {}
-    from sinkablate.intervene.edits import all_edits  # imports torch, which only reports on interventions need
+    from sinkablate.intervene.edits import all_edits  # imports torch, which is needed only for reports on interventions
 
     return {edit.name: edit.label for edit in all_edits() if edit.name in made} | {
         name: name for name in made if name not in {edit.name for edit in all_edits()}

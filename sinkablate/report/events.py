@@ -15,7 +15,7 @@ KINDS = tuple(TYPE_COLORS)
 LABELS = tuple(LABEL_COLORS)
 """Labels of an event."""
 VERDICTS = (*LABELS, "undefined")
-"""What a rule can say of a head on an image, other than that it has no event."""
+"""Verdicts of a rule on a head and an image, other than no event."""
 POINTS = 100
 """Length of the longest series of training steps."""
 

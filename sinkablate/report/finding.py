@@ -1,4 +1,4 @@
-"""The opening sentences of a report: what the runs show, and no more than the comparison supports."""
+"""The opening sentences of a report, which claim no more than the comparison supports."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -62,7 +62,7 @@ def _many_models(runs: Sequence[Run], rule: str) -> str:
 
 
 def _blocks(runs: Sequence[Run]) -> str:
-    """That block 0 is left out, where there are other blocks."""
+    """The note that block 0 is left out; empty for models of one block."""
     deep = [run for run in runs if run.heads is not None and run.heads["block"].max()]
     return " in blocks ≥ 1" if deep else ""
 
@@ -88,12 +88,12 @@ def _tokens(runs: Sequence[Run], rule: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share in percent; what is not all and not nothing is not rounded to it."""
+    """A share in percent; only exact shares of 0 and 1 become 0 % and 100 %."""
     return "100 %" if share >= 1 - 1e-9 else f"{min(max(round(100 * share), 1), 99)} %"
 
 
 def comparison_sentence(of: Comparison) -> str:
-    """The differences from the baseline that are established, or that there are none."""
+    """The established differences from the baseline, or the statement that none is established."""
     base = short_name(of.baseline, of.factors)
     established = [difference for difference in of.differences if difference.better is not None]
     name = of.metric[0].upper() + of.metric[1:] if of.metric == EVENTS else of.metric
@@ -111,7 +111,7 @@ def comparison_sentence(of: Comparison) -> str:
 
 
 def _direction(of: Comparison, difference: Difference) -> str:
-    """How an established difference is read; neither more nor fewer sinks are better."""
+    """The word for an established difference; neither more nor fewer sinks are better."""
     if of.metric == EVENTS:
         return "higher" if difference.estimate.value > 0 else "lower"
     return "better" if difference.better else "worse"

@@ -44,7 +44,7 @@ def render_page(
         finding: The opening sentences.
         rule: The rule shown first.
         metric: The task metric shown first.
-        missing: Panel to what it lacks; such a panel is replaced by a note.
+        missing: Panel -> what it lacks; such a panel is replaced by a note.
         notes: What a reader must know about the runs.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -60,7 +60,7 @@ def render_page(
         ablation_sheets=page_sheets(ablation),
         types_note=_sentence(types_caveat(runs)),
         footer=f"Made by sinkablate {__version__}. Numbers on this page have four significant digits; "
-        "the files in figures/ next to it have all.",
+        "the files in figures/ have all digits.",
         css=Markup(_template("page.css")),
         data=Markup(content.replace("<", "\\u003c")),
         plotly=Markup(plotly()),
@@ -97,7 +97,7 @@ def page_data(
 
 
 def _definitions(runs: Sequence[Run]) -> dict[str, str]:
-    """Name of each rule to its definition, as the runs' own files give it."""
+    """Name of each rule -> its definition, from the files of the runs."""
     lines = [str(line) for run in runs for line in run.summary.get("rules") or ()]
     return {name: text.strip() for name, colon, text in (line.partition(":") for line in lines) if colon}
 

@@ -1,4 +1,4 @@
-"""Read what the directory of a run or of a diagnosis holds. Nothing is computed here."""
+"""Read the files of a run or a diagnosis. Nothing is computed here."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from sinkablate.run.schema import CHECKS, check_grid, check_limits, check_summar
 STEPS = 24
 """Number of measurements from which the formation of single heads is read: first, last, and evenly between."""
 CELL = re.compile(r"[0-9a-f]{12}")
-"""Name of the directory of a sweep's cell, which means nothing to a reader."""
+"""Matches the directory names of sweep cells, which are hashes and mean nothing to a person."""
 NEEDS = {
     "heads": ("block", "head", "images", "token_type", "median_mass"),
     "blocks": ("block", "mass_patch", "norm_patch_median"),
@@ -175,7 +175,7 @@ def _token_counts(summary: dict[str, Any], registers: int) -> dict[str, int]:
 
 
 def _toy_tokens(config: dict[str, Any]) -> dict[str, int]:
-    """The same for a toy, whose configuration tells; empty for other tasks."""
+    """The same for a toy, from its configuration; empty for other tasks."""
     if config.get("task") != "toy":
         return {}
     prefix = int(config.get("model.toy.registers") or 0) + (config.get("model.toy.task") == "nop")

@@ -52,7 +52,7 @@ class Run:
     image_names: tuple[str, ...] = ()
     """Names of the images of `mass`."""
     tokens: dict[str, int] = field(default_factory=dict)
-    """Number of key columns of each token type; empty where the files do not tell."""
+    """Number of key columns of each token type; empty if the files do not say."""
     diagnosis_of: str = ""
     """Name of the run in the same report whose weights this diagnosis measured on other images or at another step."""
 
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def token_types(self) -> list[str]:
-        """Types of the key columns that the model has, as far as the table of blocks tells."""
+        """Types of the key columns that the model has, according to the table of blocks."""
         if self.blocks is None:
             return []
         names = [name for name in self.blocks.columns if name.startswith("mass_")]
@@ -99,7 +99,7 @@ class Run:
 
 
 def models(runs: Sequence[Run]) -> list[Run]:
-    """The runs without those that measure a model of the list a second time."""
+    """The runs, without those that measure the model of another run again."""
     return [run for run in runs if not run.diagnosis_of]
 
 

@@ -67,7 +67,7 @@ def _search(directory: str) -> list[Path]:
         raise UserError(f"runs: {directory or 'an empty name'} is not a directory")
     paths = list(_below(root, DEPTH, given=True))
     if not paths:
-        raise UserError(f"runs: {root} is neither a run ({CONFIG}) nor a diagnosis ({DIAGNOSIS}), and holds none")
+        raise UserError(f"runs: {root} is neither a run ({CONFIG}) nor a diagnosis ({DIAGNOSIS}), and contains none")
     return paths
 
 
@@ -85,7 +85,7 @@ def _below(root: Path, depth: int, *, given: bool = False) -> Iterable[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What a folder holds; nothing, and a line on stderr, if it cannot be read."""
+    """The content of a folder; empty, with a message on stderr, if it cannot be read."""
     try:
         return list(folder.iterdir())
     except OSError as error:

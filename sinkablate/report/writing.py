@@ -20,7 +20,7 @@ from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
 from sinkablate.run.provenance import provenance
 
 MARKER, PAGE = "report.json", "index.html"
-"""A directory with the first, which is written last, is a report."""
+"""Files of a report; the first is written last, so a directory that contains it is a report."""
 LACKS = {
     "handoff": "No run holds a table of blocks.",
     "frequency": "No run holds a table of heads.",
@@ -30,11 +30,11 @@ LACKS = {
     "scatter": "No run has both a task metric and labels.",
     "labels": "No run holds labels.",
     "stability": "No run logged its stability.",
-    "sensitivity": "No diagnosis is among the runs: python -m sinkablate diagnose --run … measures its thresholds.",
-    "edits": "No intervention is among the runs: python -m sinkablate intervene --run … tests what a label claims.",
+    "sensitivity": "No input is a diagnosis; python -m sinkablate diagnose --run … measures how labels depend on thresholds.",
+    "edits": "No input is an intervention; python -m sinkablate intervene --run … tests whether labels hold.",
     "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0).",
 }
-"""What a panel says if there is nothing to show."""
+"""The note in place of a panel that has nothing to show."""
 FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
 """Panels whose figure has another name."""
 TABLES = ("runs", "labels_by_type", "ablation")
@@ -94,7 +94,7 @@ def write_report(target: Path, report: Report) -> str:
 
 
 def _write(folder: Path, report: Report) -> tuple[int, dict[str, str]]:
-    """Write all files; the number of figures drawn, and what the other panels lack."""
+    """Write all files; return the number of figures drawn, and what the other panels lack."""
     known = task_metrics(report.runs)
     task = report.metric if report.metric in known else next(iter(known), None)
     (folder / "figures").mkdir(parents=True)

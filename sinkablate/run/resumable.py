@@ -46,7 +46,7 @@ class ResumableStore:
             self.parts.mkdir(parents=True, exist_ok=True)
 
     def mark(self) -> None:
-        """Write the identity, unless it is there."""
+        """Write the identity, unless it is already stored."""
         if not self.marker.exists():
             write_json(self.marker, self.identity, sort=False)
 
@@ -55,7 +55,7 @@ class ResumableStore:
 
         Args:
             first: Number of the first item of the part.
-            last: Number by which the part ends.
+            last: Number after the last item of the part.
             write: Writes the part to the path it is called with.
 
         Raises:
@@ -83,7 +83,7 @@ def refuse_another(
     what: str,
     hint: str = "choose another --out, or start over with --overwrite true",
 ) -> None:
-    """Check that a directory holds what the command is to compute.
+    """Check that a directory holds what the command computes.
 
     Args:
         stored: The identity of what it holds.

@@ -50,7 +50,10 @@ def refuse_another_run(module: L.LightningModule, checkpoint: Mapping[str, Any],
     for name in shapes | saved_shapes:
         theirs, own = saved_shapes.get(name), shapes.get(name)
         if theirs != own:
-            raise UserError(f"the checkpoint is of another model: {name} has shape {theirs} there, {own} here")
+            raise UserError(
+                f"the checkpoint belongs to another model: {name} has shape {theirs} in the checkpoint, but {own} in "
+                "this model"
+            )
 
 
 def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class ToyTraining(MeanOverGroup):
         """Refuse a checkpoint of another toy or, when training is resumed, with other settings."""
         saved = checkpoint.get("hyper_parameters", {}).get("toy")
         if saved is None:
-            raise UserError("the checkpoint is of another task: it has no model.toy")
+            raise UserError("the checkpoint belongs to another task: it has no model.toy")
         refuse_another(*(flat(asdict(toy), "model.toy.") for toy in (build(ToyConfig, saved), self.toy)))
         if self._trainer is not None and self._trainer.training:
             refuse_another(*(training_keys(h) for h in (checkpoint["hyper_parameters"], self.hparams)))

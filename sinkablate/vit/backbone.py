@@ -150,4 +150,4 @@ def _load(model: VisionTransformer, weights: dict[str, Tensor], config: Backbone
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"checkpoint={config.checkpoint} is of another model: {reason}") from error
+        raise ConfigError(f"checkpoint={config.checkpoint} belongs to another model: {reason}") from error

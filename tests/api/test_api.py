@@ -177,7 +177,7 @@ def sa_transform(model: nn.Module) -> Any:
     ("images", "message"),
     [
         (torch.zeros(3, 64, 64), r"expected a batch \(n, C, H, W\)"),
-        ([], "images: there are none"),
+        ([], "images: no image to measure"),
         (["nowhere.png"], "nowhere.png cannot be read"),
         ([3], "item 0 is a int"),
         (DataLoader([{"x": torch.zeros(3)}]), "pixel_values"),  # type: ignore[arg-type]
@@ -236,7 +236,7 @@ def test_intervene_returns_the_rows_of_the_command(finished: Path, tmp_path: Pat
         ({"heads": [(9, 0)]}, "outside the model's 3 blocks"),
         ({"edits": ["no_edit"]}, "no_edit"),
         ({"rule": "none"}, "rule=none"),
-        ({"heads": [(0, 0)], "names": ["one"]}, "names: there are 1 for 6 images"),
+        ({"heads": [(0, 0)], "names": ["one"]}, "names: 1 given for 6 images"),
     ],
 )
 def test_interventions_that_cannot_be_made_are_refused(

@@ -183,5 +183,5 @@ def test_preprocessing_is_the_folders_own(tmp_path):
     assert (seen["image_mean"], seen["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_center_crop": False}))
-    with pytest.raises(UserError, match=r"preprocessor_config\.json makes images of shape"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json produces images of shape"):
         load_hugging_face(str(tmp_path))

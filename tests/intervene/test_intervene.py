@@ -227,7 +227,7 @@ def test_a_run_is_not_overwritten(verb: str, finished: Path, tmp_path: Path) -> 
     before = tree(copy)
     refused = run(verb, "--run", finished, "--out", copy, "--limit", "4", "--overwrite")
     assert refused.code == 2
-    assert f"out={copy} holds something that is no" in refused.err
+    assert f"out={copy} does not hold an intervention" in refused.err
     assert tree(copy) == before
 
 
@@ -271,5 +271,5 @@ def test_a_damaged_diagnosis_is_named(finished: Path, whole: Path, tmp_path: Pat
     np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
     words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")
     refused = run("intervene", *words)
-    assert (refused.code, "per_image.npz: damaged, it has no array image_names" in refused.err) == (2, True)
+    assert (refused.code, "per_image.npz: damaged, the array image_names is missing" in refused.err) == (2, True)
     assert not (tmp_path / "out").exists()

@@ -105,7 +105,7 @@ def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> 
     (tmp_path / "run" / "DONE").unlink()
     (tmp_path / "run" / "checkpoints" / "nonfinite.ckpt").touch()
     outcome = report(tmp_path / "out", tmp_path / "run", "--maps", "0").succeeded()
-    assert "run diverged; what it holds is shown" in outcome.err
+    assert "run diverged; its data so far are shown" in outcome.err
     assert "has not finished" not in outcome.err
 
 

@@ -223,5 +223,5 @@ def test_our_own_checkpoints_start_a_backbone(own_run: tuple[Path, Classify], nu
 
 def test_our_own_checkpoint_of_another_variant_is_refused(own_run: tuple[Path, Classify]) -> None:
     path, _ = own_run
-    with pytest.raises(UserError, match=re.escape(f"checkpoint={path} is of another model")):
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={path} belongs to another model")):
         make(depth=1, checkpoint=str(path))
