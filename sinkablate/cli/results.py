@@ -102,7 +102,7 @@ def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trai
             }
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # polars itself reports a full disk as a damaged file
+        content = io.BytesIO()  # polars reports a full disk as a damaged file
         table.sort("key").write_parquet(content)
         write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))
     return path

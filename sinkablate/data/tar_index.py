@@ -22,7 +22,7 @@ from sinkablate.files.writing import replacing
 _MAX_LABEL = 2**31 - 1
 _MAX_OPEN_SHARDS = 64
 _RULES_VERSION = 2
-"""Incremented when other members of a tar make up samples; a stored index of another version is rebuilt."""
+"""Incremented when the rules for forming samples change; a stored index with another version is rebuilt."""
 Row = tuple[int, int, int, bytes]
 """(offset, size, label, key) of a sample."""
 

@@ -39,7 +39,7 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     )
     if summary["image_count"] < FEW_IMAGES:
         console.print(
-            f"{summary['image_count']} images are few for frequencies, medians and payload constancy, which are over images"
+            f"{summary['image_count']} images are few: frequencies, medians and payload constancy are over images"
         )
     console.print(f"results: {out}", soft_wrap=True)
 

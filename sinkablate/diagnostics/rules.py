@@ -17,7 +17,7 @@ from sinkablate.errors import UserError
 DEFAULT_RULE = "causal"
 """The rule of scalars and columns whose names contain no rule, and the default for images."""
 ADAPTIVE_RULE = "adaptive"
-"""The most sensitive rule: the default for toys, and what ranks heads by how often they sink."""
+"""The most sensitive rule: the default for toys, and the rule by which heads are ranked."""
 Place = Literal["fit", "diagnose", "figures"]
 """Where a rule can be shown, besides the files: the final table of `fit` or `diagnose`, and figures of single heads."""
 
@@ -32,7 +32,7 @@ class Label(IntEnum):
     BROADCAST = 2
     """The sink passes its value, of normal size, to every query."""
     OTHER = 3
-    """An event that is neither."""
+    """An event that is neither NOP nor broadcast."""
     UNDEFINED = 4
     """A quantity that the verdict needs is NaN."""
 
@@ -161,10 +161,10 @@ def _percent(share: float) -> str:
 
 
 def effective(rule: Rule) -> Rule:
-    """The same rule on what passes an output gate: `gated_*` ratio and rank, the same event.
+    """Return the effective version of a rule: the same event, judged by the update after the output gate.
 
-    Only the ratio after W_O exists behind the gate, so `lejepa` reads that one too. In the closing tables only the
-    effective twins of rules that have figures are shown.
+    It uses the `gated_*` ratio and rank. After the gate, only the ratio after W_O exists, so the effective `lejepa`
+    uses it, too. The final tables show only the effective versions of rules that have figures.
     """
     return replace(
         rule,
@@ -180,7 +180,7 @@ def effective(rule: Rule) -> Rule:
 
 
 def all_rules(thresholds: ThresholdConfig, *, gated: bool) -> tuple[Rule, ...]:
-    """All rules, and the effective twin of each where an output gate exists."""
+    """Return all rules, and the effective version of each for a model with output gates."""
     plain = rules(thresholds)
     return (*plain, *map(effective, plain)) if gated else plain
 

@@ -38,9 +38,9 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
     figure.suptitle(text, fontsize=9)
     axes = figure.subplots(2, len(maps), height_ratios=(3, 1), squeeze=False, sharex="col")
     rows = []
-    for panel, one in enumerate(maps):
+    for panel, attention_map in enumerate(maps):
         above, below = axes[:, panel]
-        size = np.abs(one.weights)
+        size = np.abs(attention_map.weights)
         shown = above.imshow(
             size,
             vmin=0,
@@ -49,11 +49,11 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
             aspect="auto",
             interpolation="nearest",
         )
-        above.set_title(f"block {one.block} head {one.head}", fontsize=8)
-        below.bar(np.arange(len(one.value_norms)), one.value_norms, width=1, color="#0072B2")
+        above.set_title(f"block {attention_map.block} head {attention_map.head}", fontsize=8)
+        below.bar(np.arange(len(attention_map.value_norms)), attention_map.value_norms, width=1, color="#0072B2")
         below.set_xlabel("key", fontsize=8)
         sink = int(size.mean(0).argmax())
-        below.bar([sink], one.value_norms[sink : sink + 1], width=1, color="#D55E00")
+        below.bar([sink], attention_map.value_norms[sink : sink + 1], width=1, color="#D55E00")
         below.axvline(sink, color="#D55E00", linewidth=0.6, linestyle=":")
         for axis in (above, below):
             axis.tick_params(labelsize=7)
@@ -63,11 +63,11 @@ def stripes(maps: list[AttentionMap], image: str) -> Drawn:
         rows.append(
             pl.DataFrame(
                 {
-                    "block": one.block,
-                    "head": one.head,
+                    "block": attention_map.block,
+                    "head": attention_map.head,
                     "column": np.arange(size.shape[1]),
                     "mean_attention": size.mean(0),
-                    "value_norm": one.value_norms,
+                    "value_norm": attention_map.value_norms,
                 }
             )
         )

@@ -135,13 +135,13 @@ def json_text(content: Any, **options: Any) -> str:
 
     Args:
         content: Dicts, lists and plain values.
-        options: Of `json.dumps`.
+        options: Options of `json.dumps`.
     """
     return json.dumps(finite(content), **{"indent": 2, "allow_nan": False, **options})
 
 
 def as_stored(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what reading the content back from a JSON file gives, to compare it with a stored one."""
+    """Return the content as it would be read back from a JSON file, to compare it with stored content."""
     stored: dict[str, Any] = json.loads(json.dumps(content))
     return stored
 

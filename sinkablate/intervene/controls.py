@@ -99,11 +99,11 @@ def permuted_values(
         records_of(model, images, recorder) for recorder in (Recorder(thresholds), _Permuted(thresholds, seed))
     )
     valued = ~np.isin(before.heads["sink_type"], (TokenType.NULL, TokenType.KV_BIAS))
-    was, now = (apply(rule, records.heads) for records in (before, after))
+    labels_before, labels_after = (apply(rule, records.heads) for records in (before, after))
     kept = {}
     for label in (Label.NOP, Label.BROADCAST):
-        events = (was == label) & valued
-        kept[label] = (int(events.sum()), float((now == label)[events].mean()) if events.any() else nan)
+        events = (labels_before == label) & valued
+        kept[label] = (int(events.sum()), float((labels_after == label)[events].mean()) if events.any() else nan)
     (nops, nop_left), (broadcasts, broadcast_kept) = kept[Label.NOP], kept[Label.BROADCAST]
     numbers = {
         "images": len(images),

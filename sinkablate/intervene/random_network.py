@@ -117,12 +117,12 @@ def _sharpen_to(
 ) -> float:
     """Sharpen a model until its events per image are as close to the target as possible; return the factor."""
     rates: dict[float, float] = {}
-    now = 1.0
+    current = 1.0
 
     def rate(factor: float) -> float:
-        nonlocal now
-        sharpen(model, factor / now)
-        now = factor
+        nonlocal current
+        sharpen(model, factor / current)
+        current = factor
         rates[factor] = events_per_image(apply(rule, records_of(model, images, Recorder(thresholds)).heads))
         return rates[factor]
 
@@ -135,7 +135,7 @@ def _sharpen_to(
         middle = (low * high) ** 0.5
         low, high = (low, middle) if rate(middle) >= target else (middle, high)
     best = min(rates, key=lambda factor: (abs(rates[factor] - target), factor))
-    sharpen(model, best / now)
+    sharpen(model, best / current)
     return best
 
 

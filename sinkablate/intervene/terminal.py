@@ -43,7 +43,7 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
 
 
 def _words(name: str) -> str:
-    """Return the name of a class for a reader."""
+    """Return the name of a class in words."""
     label, _, rest = name.partition(",")
     return {"nop": "NOP", "pathway": "global pathway", "none": "no label"}.get(label, label) + rest.replace(
         " ", ", ", 1

@@ -79,10 +79,10 @@ def collect(model: nn.Module, plan: Plan, images: Iterable[Tensor]) -> Values:
 def _of_image(model: nn.Module, plan: Plan, image: int, cache: ActivationCache, states: list[int]) -> dict[str, Tensor]:
     heads: dict[str, list[Tensor]] = {"sink": [], "ordinary": [], "registers": []}
     for block, head in plan.heads:
-        view, place = cache.views[block], (block, head)
+        view, block_and_head = cache.views[block], (block, head)
         v, layout = view.v[0, head], view.layout
-        heads["sink"].append(v[plan.sink(image, place)])
-        heads["ordinary"].append(v[plan.other_token(image, place, layout.num_tokens, "ordinary")])
+        heads["sink"].append(v[plan.sink(image, block_and_head)])
+        heads["ordinary"].append(v[plan.other_token(image, block_and_head, layout.num_tokens, "ordinary")])
         heads["registers"].append(v[layout.num_cls : layout.num_prefix])
     found = {name: torch.stack(values) if values else torch.empty(0) for name, values in heads.items()}
     found["states"] = torch.stack([state(model, cache, index) for index in states]) if states else torch.empty(0)

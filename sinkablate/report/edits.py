@@ -27,14 +27,14 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 
 def edits(runs: Sequence[Run]) -> Drawn | None:
     """Draw the effect of every edit of every edited head, colored by class, one frame per model."""
-    some, part = some_runs([run for run in runs if run.edits is not None])
-    if not some:
+    shown_runs, part = some_runs([run for run in runs if run.edits is not None])
+    if not shown_runs:
         return None
-    titles = edit_titles(some)
+    titles = edit_titles(shown_runs)
     names = list(titles)
-    figure, axes = frames([run.name for run in some], size=(4.2, 0.8 + 0.26 * len(names)), columns=2)
+    figure, axes = frames([run.name for run in shown_runs], size=(4.2, 0.8 + 0.26 * len(names)), columns=2)
     rows = []
-    for axis, run in zip(axes, some, strict=True):
+    for axis, run in zip(axes, shown_runs, strict=True):
         assert run.edits is not None
         for name in run.edits["class"].unique(maintain_order=True).to_list():
             points = run.edits.filter(pl.col("class") == name)

@@ -23,9 +23,9 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
     if not maps:
         return None
     of_run = {run.name: run_maps for run, run_maps in maps}
-    some, part = some_runs([run for run, _ in maps])
-    most = max(1, MOST_ROWS // len(some))
-    shown = [(run, of_run[run.name], index) for run in some for index in _busiest_of(run, of_run[run.name], most)]
+    shown_runs, part = some_runs([run for run, _ in maps])
+    most = max(1, MOST_ROWS // len(shown_runs))
+    shown = [(run, of_run[run.name], index) for run in shown_runs for index in _busiest_of(run, of_run[run.name], most)]
     across = max(len(run_maps.names) for _, run_maps in maps)
     pictures = {run_maps.names: run_maps.pictures for _, run_maps in maps if run_maps.pictures}
     (names, above), *others = pictures.items() or [((), ())]

@@ -30,12 +30,12 @@ def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
     Solid: mass. Dotted: events. Thin and dashed: the share of the tokens that are of this type, which mass would have
     if attention were uniform; drawn where the number of tokens is known.
     """
-    some, part = some_runs([run for run in runs if run.blocks is not None])
-    if not some:
+    shown_runs, part = some_runs([run for run in runs if run.blocks is not None])
+    if not shown_runs:
         return None
-    figure, axes = frames([run.name for run in some])
+    figure, axes = frames([run.name for run in shown_runs])
     rows = []
-    for axis, run in zip(axes, some, strict=True):
+    for axis, run in zip(axes, shown_runs, strict=True):
         assert run.blocks is not None
         table, names = run.blocks.sort("block"), _null_names(run)
         drawn = draw_by_type(axis, table, "mass_", names=names, note="mass")
@@ -64,12 +64,12 @@ def _null_names(run: Run) -> dict[str, str]:
 
 def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw how often each head of each block has an event."""
-    some, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules])
-    if not some:
+    shown_runs, part = some_runs([run for run in runs if run.heads is not None and rule in run.rules])
+    if not shown_runs:
         return None
-    figure, axes = frames([run.name for run in some], share=False)
+    figure, axes = frames([run.name for run in shown_runs], share=False)
     rows, image = [], None
-    for axis, run in zip(axes, some, strict=True):
+    for axis, run in zip(axes, shown_runs, strict=True):
         assert run.heads is not None
         table = run.heads.sort("block", "head").select("block", "head", "images", f"{rule}_frequency")
         image = draw_heads(axis, table, f"{rule}_frequency")
@@ -83,14 +83,14 @@ def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
 
 def atlas(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw value ratio against stable rank of every head, medians over all images; gray heads have no event."""
-    some, part = some_runs(
+    shown_runs, part = some_runs(
         [run for run in runs if run.heads is not None and rule in run.rules and "median_ratio_out" in run.heads.columns]
     )
-    if not some:
+    if not shown_runs:
         return None
-    figure, axes = frames([run.name for run in some])
+    figure, axes = frames([run.name for run in shown_runs])
     rows = []
-    for axis, run in zip(axes, some, strict=True):
+    for axis, run in zip(axes, shown_runs, strict=True):
         table = labeled(run, rule)
         names = {"ratio": table["median_ratio_out"], "rank": table["median_stable_rank"]}
         types = table["token_type"].replace(_null_names(run) and {"register": "null"})
@@ -144,10 +144,10 @@ def token_norms(runs: Sequence[Run]) -> Drawn | None:
 def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw events per image by label over training steps."""
     of_run = {run.name: table for run in runs if (table := steps_of_labels(run, rule)) is not None}
-    some, part = some_runs([run for run in runs if run.name in of_run])
-    if not some:
+    shown_runs, part = some_runs([run for run in runs if run.name in of_run])
+    if not shown_runs:
         return None
-    tables = [(run, of_run[run.name]) for run in some]
+    tables = [(run, of_run[run.name]) for run in shown_runs]
     figure, axes = frames([run.name for run, _ in tables])
     for axis, (_, table) in zip(axes, tables, strict=True):
         for label, color in LABEL_COLORS.items():
@@ -170,14 +170,18 @@ def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
 
 def sensitivity(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw events and labels while one threshold moves, one row of frames per diagnosis."""
-    some, part = some_runs([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
-    if not some:
+    shown_runs, part = some_runs(
+        [run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]]
+    )
+    if not shown_runs:
         return None
     figure, axes = frames(
-        [run.name if not index else "" for run in some for index in range(len(MOVES))], share=False, columns=len(MOVES)
+        [run.name if not index else "" for run in shown_runs for index in range(len(MOVES))],
+        share=False,
+        columns=len(MOVES),
     )
     rows = []
-    for row, run in enumerate(some):
+    for row, run in enumerate(shown_runs):
         assert run.sensitivity is not None
         table = moves(run.sensitivity, rule)
         draw_moves(axes[row * len(MOVES) : (row + 1) * len(MOVES)], table)

@@ -94,7 +94,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Names of the runs, each with as many parent folders before it as it takes to be unique."""
+    """Names of the runs, each preceded by as many parent folders as needed to make it unique."""
     names = [run.name for run in runs]
     for parents in range(1, max((len(run.path.resolve().parts) for run in runs), default=0)):
         repeated = {name for name, count in Counter(names).items() if count > 1}
@@ -108,9 +108,9 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def with_diagnoses(runs: Sequence[Run]) -> list[Run]:
-    """Show each model once: move what a diagnosis adds into the run whose weights it measured.
+    """Show each model once: merge a diagnosis into the run whose weights it measured.
 
-    A diagnosis on other images or at another step stays an entry of its own that names its run.
+    A diagnosis on other images or at another step remains a separate entry that names its run.
     """
     fits = {run.path.resolve(): run for run in runs if run.kind == "run"}
     merged: set[str] = set()

@@ -30,7 +30,7 @@ LACKS = {
     "scatter": "No run has both a task metric and labels.",
     "labels": "No run holds labels.",
     "stability": "No run logged its stability.",
-    "sensitivity": "No input is a diagnosis; python -m sinkablate diagnose --run … measures how labels depend on thresholds.",
+    "sensitivity": "No input is a diagnosis; python -m sinkablate diagnose --run … varies the thresholds.",
     "edits": "No input is an intervention; python -m sinkablate intervene --run … tests whether labels hold.",
     "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0).",
 }

@@ -111,7 +111,7 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
     """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling."""
-    forward_features: Any = getattr(model, "forward_features", None)  # Hugging Face's models have none
+    forward_features: Any = getattr(model, "forward_features", None)  # not defined by Hugging Face's models
     if forward_features is None:
         return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
     return forward_features(images)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A report leaves damaged runs and diagnoses out, with a line that names the file, and shows the others."""
+"""A report leaves out damaged runs and diagnoses, names the damaged file in one line, and shows the others."""
 
 import json
 import shutil
@@ -120,7 +120,7 @@ CONFIG: dict[str, Break] = {
 }
 CSV: dict[str, Break] = {
     "a step is text": lambda path: path.write_text(path.read_text() + "x,1\n"),
-    "a step is no whole number": lambda path: path.write_text(path.read_text() + "1.5,1\n"),
+    "a step is not an integer": lambda path: path.write_text(path.read_text() + "1.5,1\n"),
     "semicolons": lambda path: path.write_text(path.read_text().replace(",", ";")),
     "no step": lambda path: path.write_text(path.read_text().replace("step,", "stp,", 1)),
     "text among numbers": lambda path: path.write_text(path.read_text() + "7,x\n"),
@@ -138,12 +138,12 @@ def array(name: str, value: Any) -> Break:
 
 
 ARRAYS: dict[str, Break] = {
-    "mass is of other heads": array("mass", np.zeros((2, 9, 9), np.float32)),
+    "mass belongs to other heads": array("mass", np.zeros((2, 9, 9), np.float32)),
     "mass is text": array("mass", ["x"]),
     "mass is flat": array("mass", np.zeros(3, np.float32)),
     "names are numbers": array("image_names", np.arange(2)),
     "names are objects": array("image_names", np.array([{}], dtype=object)),
-    "registers are several": array("num_register_tokens", np.arange(3)),
+    "several numbers of registers": array("num_register_tokens", np.arange(3)),
 }
 DIAGNOSIS: dict[str, Break] = {
     "a threshold is text": member("thresholds>nop_max", "x"),
@@ -222,7 +222,7 @@ def test_a_report_leaves_the_damaged_runs_out(finished: Path, tmp_path: Path) ->
     assert list(json.loads((tmp_path / "out" / "report.json").read_text())["runs"]) == ["good"]
 
 
-def test_of_damaged_runs_alone_there_is_no_report(finished: Path, tmp_path: Path) -> None:
+def test_damaged_runs_alone_give_no_report(finished: Path, tmp_path: Path) -> None:
     for name in ("bad1", "bad2"):
         shutil.copytree(finished, tmp_path / name, symlinks=True)
         ANY["half"](tmp_path / name / STEP)

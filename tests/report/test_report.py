@@ -1,4 +1,4 @@
-"""`report` on real runs: what it writes, what it shows of them, and what it refuses."""
+"""`report` on real runs: the files it writes, the data it shows, and the input it refuses."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from running import run, tree
 
 
 def page_data(out: Path) -> dict:  # type: ignore[type-arg]
-    """What the page's scripts read."""
+    """Return the data that the scripts of the page read."""
     (text,) = re.findall(
         r'<script type="application/json" id="data">(.*?)</script>', (out / "index.html").read_text(), re.DOTALL
     )
@@ -38,7 +38,7 @@ def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path)
 
 @pytest.mark.slow
 def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path: Path) -> None:
-    """The same runs through `compare`, which reads them from a table written here."""
+    """`compare` gives the same tables for the same runs, from a table written here."""
     rows = []
     for variant, (gate, registers) in VARIANTS.items():
         for seed in (0, 1):
@@ -87,7 +87,7 @@ def test_an_unfinished_run_is_shown_marked_and_not_averaged(ablated: Path, tmp_p
     for name in ("DONE", "summary.json"):
         (stopped / name).unlink()
     with (stopped / "metrics.csv").open("ab") as file:
-        file.write(b"99,0.1")  # killed while it wrote
+        file.write(b"99,0.1")  # the process was killed while writing
     outcome = report(tmp_path / "out", tmp_path / "runs", "--factors", "gate,registers", "--maps", "0").succeeded()
     assert "reg-s1 has not finished" in outcome.err
     shown = {one["name"]: one for one in page_data(tmp_path / "out")["runs"]}

@@ -1,4 +1,4 @@
-"""What a page shows is what was measured, by two ways where there are two."""
+"""The page of a report shows the measured numbers, whichever way they were stored."""
 
 import hashlib
 import json
@@ -54,9 +54,9 @@ def test_numbers_keep_four_digits(value: float, short: float | None) -> None:
 
 def test_rounding_moves_a_number_by_half_a_digit_at_most() -> None:
     values = np.exp(np.random.default_rng(0).uniform(-20, 20, 1000))
-    found = np.array(rounded(values), dtype=float)
-    assert np.abs(found / values - 1).max() <= 5e-4
-    assert max(len(repr(value)) for value in found.tolist()) <= 11  # 485200000.0
+    short_values = np.array(rounded(values), dtype=float)
+    assert np.abs(short_values / values - 1).max() <= 5e-4
+    assert max(len(repr(value)) for value in short_values.tolist()) <= 11  # 485200000.0
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_diagnosis_and_a_run_have_the_same_maps(gated: Run, diagnosed: Run) ->
     np.testing.assert_allclose(made.received.sum(axis=-1), 1, atol=1e-5)
     assert made.patches(0, 1).shape == (4, 4)
     assert sum(made.shares(0, 1).values()) == pytest.approx(1, abs=1e-5)
-    place, kind, most = made.strongest(0, 1)
-    assert (most, kind) == (made.received[0, 1].max(), made.kinds[place])
+    column, kind, most = made.strongest(0, 1)
+    assert (most, kind) == (made.received[0, 1].max(), made.kinds[column])
 
 
 @pytest.mark.slow
@@ -115,10 +115,10 @@ def test_the_images_of_a_diagnosed_head_are_those_with_most_mass(diagnosed: Run)
     with np.load(diagnosed.path / "per_image.npz") as stored:
         mass, names = stored["mass"], stored["image_names"].tolist()
     named = page_run(diagnosed, None, {})["busiest_images"]
-    for head, (places, values) in enumerate(zip(named["indices"], named["mass"], strict=True)):
+    for head, (indices, values) in enumerate(zip(named["indices"], named["mass"], strict=True)):
         of_head = mass.reshape(len(mass), -1)[:, head]
         best = np.argsort(-of_head, kind="stable")[:3]
-        assert [named["names"][place] for place in places] == [names[place] for place in best]
+        assert [named["names"][index] for index in indices] == [names[index] for index in best]
         assert values == pytest.approx(np.sort(of_head)[::-1][:3], rel=5e-3)
 
 
@@ -135,7 +135,7 @@ def test_folders_are_searched_and_interventions_are_not(ablated: Path, tmp_path:
 
 
 def configured(folder: Path, variant: str, seed: int) -> Path:
-    """A run that has only begun, in a directory named as a sweep names its cells."""
+    """Create a run that has just started, in a directory named like a cell of a sweep."""
     run_dir = folder / hashlib.sha256(f"{variant}{seed}".encode()).hexdigest()[:12]
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text(f"variant: {variant}\nseed_everything: {seed}\n")
@@ -143,7 +143,7 @@ def configured(folder: Path, variant: str, seed: int) -> Path:
 
 
 def test_runs_of_a_folder_are_sorted_and_those_given_one_by_one_are_not(tmp_path: Path) -> None:
-    made = {
+    directories = {
         (variant, seed): configured(tmp_path / "cells", variant, seed)
         for variant in ("gate", "baseline")
         for seed in (10, 2, 0)
@@ -151,18 +151,20 @@ def test_runs_of_a_folder_are_sorted_and_those_given_one_by_one_are_not(tmp_path
     ordered = [f"{variant}-s{seed}" for variant in ("baseline", "gate") for seed in (0, 2, 10)]
     assert [run.name for run in read_runs([str(tmp_path)])[0]] == ordered
     given = [("gate", 10), ("baseline", 2), ("gate", 0)]
-    assert [run.name for run in read_runs([str(made[each]) for each in given])[0]] == [f"{v}-s{s}" for v, s in given]
+    assert [run.name for run in read_runs([str(directories[run]) for run in given])[0]] == [
+        f"{v}-s{s}" for v, s in given
+    ]
     first, *others = ordered
-    both, _ = read_runs([str(made["gate", 10]), str(tmp_path)])
+    both, _ = read_runs([str(directories["gate", 10]), str(tmp_path)])
     assert [run.name for run in both] == ["gate-s10", first, *others[:-1]]
 
 
-@pytest.mark.parametrize(("count", "said"), [(10, ""), (11, "reading 11 runs …\n")])
-def test_many_runs_are_announced(count: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("count", "message"), [(10, ""), (11, "reading 11 runs …\n")])
+def test_many_runs_are_announced(count: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(count):
         configured(tmp_path, "gate", seed)
     read_runs([str(tmp_path)])
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize(("variants", "seeds", "kept"), [(2, 15, 30), (40, 1, 30), (36, 5, 30), (4, 10, 30), (3, 2, 6)])
@@ -172,8 +174,8 @@ def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, k
         for variant in range(variants)
         for seed in range(seeds)
     ]
-    shown, said = some_runs(runs)
-    assert said == ("" if len(runs) <= 30 else f"30 of {len(runs)} runs")
+    shown, message = some_runs(runs)
+    assert message == ("" if len(runs) <= 30 else f"30 of {len(runs)} runs")
     assert len(shown) == len({run.name for run in shown}) == kept
     assert shown == [run for run in runs if run in shown]
     of_variant = [sum(run.variant == str(variant) for run in shown) for variant in range(variants)]
@@ -185,7 +187,7 @@ def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, k
 @pytest.mark.parametrize("rule", ["causal", "adaptive"])
 def test_guessed_token_types_are_said_to_be(rule: str, gated: Run, diagnosed: Run) -> None:
     for label, shares in sinks_by_type(gated, rule).items():
-        assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both counted event by event
+        assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both are counted event by event
     old = replace(gated, name="old", summary={})
     guess = "all events of a head count for its commonest token type"
     for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"in 1 of 2 runs, {guess}"):

@@ -1,4 +1,4 @@
-"""The page of a report in a real browser, offline and from a file."""
+"""The page of a report, opened from a file in a real browser without a network."""
 
 import shutil
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ class Browsed:
 
     def shown(self, panel: str) -> list[dict[str, Any]]:
         """Scroll to a panel, so that it is drawn, and return its traces."""
-        for _ in range(2):  # panels drawn on the way move those below
+        for _ in range(2):  # panels drawn while scrolling move the ones below
             self.tab.eval_on_selector(f"#{panel}-plot", "box => box.scrollIntoView({block: 'center'})")
             self.tab.wait_for_selector(f"#{panel}-plot:not([data-stale])")
         plain = "box => box.data.map(t => ({x: t.x, y: t.y, z: t.z, name: t.name, text: t.text}))"
@@ -43,12 +43,12 @@ class Browsed:
         return traces
 
     def choose(self, **values: object) -> None:
-        """Choose in the controls above the panels."""
+        """Choose options in the controls above the panels."""
         for name, value in values.items():
             self.tab.select_option(f"#{name}", str(value))
 
     def click_square(self, block: int, head: int, of: int = 4) -> None:
-        """Click one square of the panel of frequencies, which has `of` blocks and heads."""
+        """Click one square in the frequency panel, which has `of` blocks and heads."""
         self.shown("frequency")
         box = self.tab.locator("#frequency-plot .nsewdrag").bounding_box()
         self.click(
@@ -66,13 +66,13 @@ class Browsed:
         self.tab.mouse.up()
 
     def downloaded(self, panel: str) -> pl.DataFrame:
-        """The CSV that the link of a panel downloads."""
+        """Return the CSV that the link of a panel downloads."""
         with self.tab.expect_download() as download:
             self.tab.click(f"#{panel}-csv")
         return pl.read_csv(download.value.path(), infer_schema_length=None)
 
     def card(self) -> dict[str, str]:
-        """Numbers on the card of the chosen head."""
+        """Return the numbers on the card of the chosen head."""
         rows: list[list[str]] = self.tab.eval_on_selector_all(
             "#card tr", "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
         )
@@ -96,17 +96,17 @@ def page(request: pytest.FixtureRequest, browser: Any, reported: Path) -> Iterat
     context.set_offline(True)
     browsed = Browsed(context, reported / "index.html")
     yield browsed
-    assert browsed.messages == []  # no error and no request, whatever the test did
+    assert browsed.messages == []  # neither errors nor requests
     assert [url.partition(":")[0] for url in browsed.requests if not url.startswith(("data:", "blob:"))] == ["file"]
     context.close()
 
 
 def frequencies(run: Path, rule: str) -> np.ndarray:  # type: ignore[type-arg]
-    """Event frequency (blocks, heads) as a run stored it."""
+    """Return the event frequency (blocks, heads) that a run stored."""
     return heads(run, LAST).sort("block", "head")[f"{rule}_frequency"].to_numpy().reshape(4, 4)
 
 
-def test_every_panel_is_drawn_when_it_comes_into_sight(page: Browsed) -> None:
+def test_every_panel_is_drawn_when_it_becomes_visible(page: Browsed) -> None:
     page.choose(run="gate_reg-s0")  # the one that was diagnosed and edited
     for panel in (
         "scatter",
@@ -351,7 +351,7 @@ def test_many_runs_fit_on_a_screen(size: tuple[int, int], browser: Any, crowded:
 
 
 def names_of(page: Browsed) -> list[str]:
-    """The runs that the table lists."""
+    """Return the runs that the table lists."""
     names: list[str] = page.tab.locator("#runs-table tbody button").all_inner_texts()
     return names
 
