@@ -188,7 +188,7 @@ def test_transformers_models(tmp_path: Path) -> None:
         (("--images", "nowhere"), "images=nowhere: no such file or folder"),
         (("--selection.top", "-1"), "selection.top must be at least 0"),
         (("--format", "xml"), "format"),
-        (("--edit", "redirect"), "--edit: there is no such option; did you mean --edits?"),
+        (("--edit", "redirect"), "--edit: no such option; did you mean --edits?"),
         (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value?"),
         (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
