@@ -98,7 +98,8 @@ def _naming_files(command: str, argv: list[str]) -> int:
 def _run(command: str, argv: list[str]) -> int:
     """Import only what the command needs, and run it."""
     if command not in COMMANDS:
-        raise UserError(f"{command}: no such command{did_you_mean(command, COMMANDS) or '; --help lists the commands'}")
+        hint = did_you_mean(command, COMMANDS) or f"; choose from {', '.join(COMMANDS)}"
+        raise UserError(f"{command}: no such command{hint}")
     if any(word.split("=")[0] in HELP for word in argv):
         if command in TRAINER_COMMANDS and argv[-1] in HELP:
             from sinkablate.config.keys import overview

@@ -1,8 +1,9 @@
 """Measure attention sinks while a model trains, in any Trainer and in plain PyTorch loops."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
-from itertools import count, islice, takewhile
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -12,30 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sinkablate.callbacks.schedule import early_steps
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.probe import check, pixels_of, probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.diagnostics.tap import NonfiniteError
 from sinkablate.distributed.gather import gather, rank_and_world
 from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
 from sinkablate.vit.find import find_backbone
-
-YOUNG = 4
-"""Early training, before this many times `every_n_steps`, is measured more densely."""
-
-
-def early_steps(every_n_steps: int, per_doubling: int) -> frozenset[int]:
-    """Return geometrically spaced steps: `per_doubling` per doubling, from step 1 up to 4 * `every_n_steps`.
-
-    Sinks form early and abruptly, so that evenly spaced measurements would miss the process. The steps follow from the
-    two numbers alone, so that a resumed run continues the same schedule.
-    """
-    if not per_doubling:
-        return frozenset()
-    spaced = (round(2 ** (number / per_doubling)) for number in count())
-    return frozenset(takewhile(lambda step: step < YOUNG * every_n_steps, spaced))
 
 
 class SinkDiagnostics(L.Callback):
@@ -133,14 +121,23 @@ class SinkDiagnostics(L.Callback):
         Args:
             model: The model that is trained.
             step: Number of completed optimizer steps.
+
+        Raises:
+            NonfiniteError: The activations of a block are NaN or infinite.
         """
         images, order = self._part
-        part = None
+        part, problem = None, ""
         backbone = unshard(self.backbone_of(model))
-        if len(images):
-            part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
+        try:
+            if len(images):
+                part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
+        except NonfiniteError as error:  # on one rank perhaps: all ranks must reach the gather
+            problem = str(error)
+        parts = gather((part, problem))
+        if problems := [text for _, text in parts if text]:
+            raise NonfiniteError(problems[0])
         self._measured_at = step
-        self.records = Records.merge([records for records in gather(part) if records is not None])
+        self.records = Records.merge([records for records, _ in parts if records is not None])
         self.latest = scalars(self.records, self.thresholds)
         return self.latest
 
@@ -204,7 +201,8 @@ class SinkDiagnostics(L.Callback):
     ) -> None:
         """Measure when the step is due, once per optimizer step even with several micro-batches."""
         if trainer.global_step and self.is_due(trainer.global_step):
-            self._measure_and_log(trainer, pl_module)
+            with suppress(NonfiniteError):  # the loss of the next step names the step and the module
+                self._measure_and_log(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the final weights."""

@@ -91,6 +91,10 @@ class BackboneConfig:
         require(self.register_init_std >= 0, f"register_init_std must be at least 0, got {self.register_init_std}")
         for name in ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate"):
             require(0 <= getattr(self, name) < 1, f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Refuse values that contradict each other or have no effect together."""
         require(
             not (self.pretrained and self.checkpoint), "pretrained and checkpoint are two sources of weights; keep one"
         )

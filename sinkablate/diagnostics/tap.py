@@ -26,6 +26,10 @@ MAX_REBUILD_ERROR = 1e-4
 """Largest accepted relative error of a rebuilt block; a larger error means that something else would be measured."""
 
 
+class NonfiniteError(UserError):
+    """A model cannot be measured because it computes NaN or infinity, as after a diverged training step."""
+
+
 class Consumer(Protocol):
     """Receives the blocks of one batch, in their order."""
 
@@ -64,6 +68,7 @@ class Tap:
         blocks: Numbers of the blocks to measure; None measures all.
 
     Raises:
+        NonfiniteError: The activations of a block are NaN or infinite.
         UserError: The family cannot be measured, a block did not run exactly once, or a rebuilt block differs from the
             model's own output by more than `MAX_REBUILD_ERROR`.
     """
@@ -157,6 +162,8 @@ class Tap:
         if index not in self.rebuild_errors:
             error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
             if not error < MAX_REBUILD_ERROR:
+                if not torch.isfinite(mid).all():
+                    raise NonfiniteError(f"block {index}: its activations are NaN or infinite")
                 raise UserError(
                     f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
                     f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "

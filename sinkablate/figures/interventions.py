@@ -76,7 +76,7 @@ def effect_by_ratio(
         nop_max: Largest value ratio of a NOP head.
         broadcast_min: Smallest value ratio of a broadcast head.
     """
-    shown = heads.filter((pl.col("edit") == edit) & pl.col("head").is_not_null()).select(
+    shown = heads.filter((pl.col("edit") == (edit or "")) & pl.col("head").is_not_null()).select(
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size"
     )
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")

@@ -12,6 +12,7 @@ from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import find_device, load_model, open_images
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.images import InMemoryImages
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
@@ -98,32 +99,17 @@ def intervene(
         UserError: An argument is wrong, the directory cannot be written, or a check in float64 fails.
     """
     _require_values({"limit": limit, "batch_size": batch_size, "min_side": min_side, "control_images": control_images})
-    for key, text in {"out": out, "images": images, "diagnosis": diagnosis, "rule": rule}.items():
-        if text == "":
-            raise UserError(f"{key} is empty")
+    _require_texts({"out": out, "images": images, "diagnosis": diagnosis, "rule": rule})
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite=true: shards would remove each other's rows; remove the directory first")
     loaded = load_model("intervene", backbone, run, hf, trust=trust)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))
-    if diagnosis is not None:
-        of_diagnosis = _limit_of(Path(diagnosis))
-        limit = limit or of_diagnosis
-    elif images is None and limit is None:
-        limit = max(OWN_IMAGES, loaded.probe_images)
-    source, where = open_images(loaded, images, limit, min_side)
-    require_donors(1 if limit == 1 else len(source), names)
+    about = _diagnosis_of(loaded, images, diagnosis, limit, min_side, thresholds or loaded.thresholds)
+    source = about.source
+    require_donors(1 if about.limit == 1 else len(source), names)
     target = find_device(device)
-    about = Diagnosis(
-        loaded=loaded,
-        source=source,
-        where=where,
-        thresholds=thresholds or loaded.thresholds,
-        blocks=list(range(depth)),
-        limit=limit,
-        min_side=min_side,
-    )
     rule = rule or loaded.rule
     gated = any(block_parts(loaded.model, block).gate is not None for block in range(depth))
     chosen = rule_named(rule, about.thresholds, gated=gated)
@@ -159,13 +145,35 @@ def intervene(
         StoredRun(experiment, loaded, source, store, target, about.thresholds, chosen).run(
             part, batch_size, control_images
         )
-    summary = (
-        (read_json(Path(out) / "summary.json") or {})
-        if store.finished
-        else {"headline": f"Shard {shard} is finished; the last of the {part[1]} shards to finish writes the tables."}
-    )
+    summary = _summary_of(store, shard)
     print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
     return summary
+
+
+def _diagnosis_of(
+    loaded: LoadedModel,
+    images: str | None,
+    given: str | None,
+    limit: int | None,
+    min_side: int,
+    thresholds: ThresholdConfig,
+) -> Diagnosis:
+    """Return the diagnosis that the intervention needs; a given one sets the number of images."""
+    if given is not None:
+        of_diagnosis = _limit_of(Path(given))
+        limit = limit or of_diagnosis
+    elif images is None and limit is None:
+        limit = max(OWN_IMAGES, loaded.probe_images)
+    source, where = open_images(loaded, images, limit, min_side)
+    return Diagnosis(
+        loaded=loaded,
+        source=source,
+        where=where,
+        thresholds=thresholds,
+        blocks=list(range(len(blocks_of(loaded.model)))),
+        limit=limit,
+        min_side=min_side,
+    )
 
 
 def _limit_of(directory: Path) -> int | None:
@@ -217,6 +225,20 @@ def _require_values(numbers: dict[str, int | None]) -> None:
         least = 2 if key == "control_images" else 1
         if value is not None and value < least:
             raise UserError(f"{key} must be at least {least}, got {value}")
+
+
+def _require_texts(texts: dict[str, str | None]) -> None:
+    for key, text in texts.items():
+        if text == "":
+            raise UserError(f"{key} is empty; give it a value or leave it out")
+
+
+def _summary_of(store: Rows, shard: str) -> dict[str, Any]:
+    """Return the stored summary, or a sentence while other shards are still to come."""
+    if store.finished:
+        return read_json(store.out / "summary.json") or {}
+    parts = shard.partition("/")[2]
+    return {"headline": f"Shard {shard} is finished; the last of the {parts} shards to finish writes the tables."}
 
 
 def parse_shard(text: str) -> tuple[int, int]:

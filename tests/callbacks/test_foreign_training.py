@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sinkablate as sa
 from sinkablate.callbacks.preemption import Preemption
-from sinkablate.callbacks.sinks import early_steps
+from sinkablate.callbacks.schedule import early_steps
 from sinkablate.data.datamodule import ImageData
 
 

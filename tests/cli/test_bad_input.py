@@ -279,7 +279,11 @@ def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("start", [run, forked])
 def test_a_loss_that_is_not_a_number_stops_the_run(start: Callable[..., Outcome], tmp_path: Path) -> None:
-    outcome = start(*quick_fit(tmp_path / "run", "--model.optim.lr=1e30", "--model.optim.warmup_steps=0"))
+    outcome = start(
+        *quick_fit(
+            tmp_path / "run", "--model.optim.lr=1e30", "--model.optim.warmup_steps=0", "--diagnostics.every_n_steps=1"
+        )
+    )
     kept = tmp_path / "run" / "checkpoints" / "nonfinite.ckpt"
     refused(outcome, "loss is nan at step 1", "backbone.", str(kept))
     assert torch.load(kept, weights_only=True)["global_step"] == 1

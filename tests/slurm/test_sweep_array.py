@@ -140,7 +140,6 @@ def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp
         tmp_path,
         **{
             "model.optim.lr": {"values": [1e30]},
-            "diagnostics.every_n_steps": {"value": 0},  # they would refuse the infinite activations first
             "seed_everything": {"value": 0},
             "model.backbone.attention.gate": {"value": "none"},
         },
