@@ -82,7 +82,7 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
 
 
 def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
-    """Return what turns a picture into the model's input; by default that of the model's run or of timm's weights."""
+    """Return the transform to the model's input; by default that of the model's run or of timm's weights."""
     weights = getattr(model, "pretrained_cfg", None)
     transform = transform or getattr(model, OWN_TRANSFORM, None)
     if transform is None and not weights:

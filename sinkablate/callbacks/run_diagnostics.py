@@ -114,7 +114,7 @@ class RunDiagnostics(SinkDiagnostics):
         self._not_drawn = (step, heads)
 
     def _draw(self, trainer: L.Trainer) -> None:
-        """Draw the latest measurement unless that was done: a figure takes as long as many steps."""
+        """Draw the latest measurement unless it is already drawn, because a figure takes as long as many steps."""
         if not self.heatmap or self._not_drawn is None:
             return
         (step, table), self._not_drawn = self._not_drawn, None
@@ -133,6 +133,6 @@ def _write(table: pl.DataFrame, step: int, path: Path) -> None:
     """Write a parquet file atomically, with the step in its first column."""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # polars itself reports a full disk as a damaged file
+    content = io.BytesIO()  # polars reports a full disk as a damaged file
     table.select(pl.lit(step).alias("step"), pl.all()).write_parquet(content)
     write_atomically(path, lambda partial: partial.write_bytes(content.getvalue()))

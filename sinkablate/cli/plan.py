@@ -43,7 +43,9 @@ class PlanCli(Cli):
         if config.images is not None and config.images < 1:
             raise UserError(f"images={config.images}: must be at least 1")
         if self.task_name == "toy":
-            raise UserError("task=toy: plan counts images, which a toy does not have; fit it, which takes seconds")
+            raise UserError(
+                "task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds"
+            )
         self._refuse_what_fit_refuses(config)
         content = plan(self, config)
         print(json.dumps(content, indent=2)) if config.json else _print(content)

@@ -87,7 +87,7 @@ def qualified_all(
 ) -> dict[str, NDArray[np.bool_]]:
     """Rule name -> broadcast events whose head changes the residual stream noticeably, (n, L, H).
 
-    rel_update >= rel_update_min; for an effective rule, that of the update behind the gate.
+    rel_update >= rel_update_min; for an effective rule, that of the update after the gate.
     """
     least = np.float32(thresholds.rel_update_min)
     return {

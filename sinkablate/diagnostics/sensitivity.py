@@ -1,7 +1,7 @@
-"""How labels change when the thresholds move; no published rule has calibrated them.
+"""How labels change when the thresholds move; no published threshold is calibrated.
 
-There are four axes: the mass from which a query is routed, the share of routed queries from which there is an event,
-the pair of value ratios, and the largest rank.
+There are four axes: the smallest mass that routes a query, the smallest share of routed queries in an event, the pair
+of value ratios, and the largest rank.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class Grid:
         )
 
     def neighbors(self) -> dict[str, list[dict[str, int]]]:
-        """Return the points one step from home, by axis."""
+        """Return the grid points one step away from the rule, by axis."""
         points = {}
         for axis in AXES:
             steps = (self.home[axis] - 1, self.home[axis] + 1)

@@ -110,7 +110,7 @@ def effect_by_ratio(
 
 
 def _log_scale(axis: Axes, which: str) -> None:
-    """Set a logarithmic scale that starts at `SMALLEST`, whose tick says 0."""
+    """Set a logarithmic scale that starts at `SMALLEST`, whose tick is labeled 0."""
     getattr(axis, f"set_{which}scale")("log")
     getattr(axis, f"set_{which}lim")(left=SMALLEST / 1.6) if which == "x" else axis.set_ylim(bottom=SMALLEST / 1.6)
     scale: Axis = getattr(axis, f"{which}axis")

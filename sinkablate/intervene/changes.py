@@ -25,7 +25,7 @@ class Change:
     changed_head: int
     """The head whose output changes; another one in `random_head`."""
     change: Tensor
-    """Added to that head's output behind its output gate, (N, d); for a pathway, added to the global state g, (K,)."""
+    """Added to that head's output after its output gate, (N, d); for a pathway, added to the global state g, (K,)."""
     column: int | None = None
     """The column whose value is replaced; None if the edit does not replace a single value."""
     value: Tensor | None = None
@@ -40,7 +40,7 @@ class Change:
 def change_of_value(view: BlockView, head: int, weights: Tensor, column: int, value: Tensor) -> Tensor:
     """Return the change of a head's output when one value is replaced: A_is g_i * (v' - v_s), (N, d).
 
-    A value gate (G2) is part of the values: v_s and v' are taken behind it.
+    A value gate (G2) is part of the values: v_s and v' are taken after it.
 
     Args:
         view: The block on one image.
@@ -53,7 +53,7 @@ def change_of_value(view: BlockView, head: int, weights: Tensor, column: int, va
 
 
 def change_of_redirect(view: BlockView, head: int, weights: Tensor, column: int) -> Tensor:
-    """Return the change of a head's output, behind its output gate, when a column is removed, (N, d)."""
+    """Return the change of a head's output, after its output gate, when a column is removed, (N, d)."""
     return _gated(view, head, (redirected(view, head, weights, column) - weights) @ view.v[0, head])
 
 
@@ -91,7 +91,7 @@ def head_weights(view: BlockView, head: int) -> Tensor:
 
 
 def head_output(view: BlockView, head: int, weights: Tensor) -> Tensor:
-    """Return what a head passes to the output projection, behind its output gate, (N, d)."""
+    """Return what a head passes to the output projection, after its output gate, (N, d)."""
     return _gated(view, head, weights @ view.v[0, head])
 
 

@@ -1,4 +1,4 @@
-"""Make all edits of an image, block by block, and measure a row for each."""
+"""Make all edits of an image, block by block, and measure one row for each edit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ class Editor:
         counted[view.layout.num_prefix :] = True
         if not change.of_pathway:
             sink = self.plan.sink(image, (block, change.head))
-            counted[sink : sink + 1] = False  # nothing where it is no token
+            counted[sink : sink + 1] = False  # an empty slice if the sink is not a token
         return counted
 
     def _donor(self, head: int, image: int, block: int) -> int | None:

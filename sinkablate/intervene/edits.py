@@ -35,9 +35,9 @@ class Edit:
     needs: tuple[Need, ...] = ()
     """What the images or the model must have: other images to take values from, registers, a global pathway."""
     is_control: bool = False
-    """True if the edit is not a claim about the sink, but what such a claim is compared with."""
+    """True if the edit is a control, with which edits of the sink are compared."""
     group: str = ""
-    """Name under which the command line selects several edits at once; empty if the edit stands for itself."""
+    """Name under which the command line selects several edits at once; empty if the edit has no group."""
 
     @property
     def of_pathway(self) -> bool:

@@ -48,7 +48,7 @@ class HeadSite:
 
     @property
     def value(self) -> Tensor:
-        """Value v_s of the sink behind a value gate, (d,)."""
+        """Value v_s of the sink after a value gate, (d,)."""
         return self.view.v[0, self.head, self.sink]
 
     @cached_property

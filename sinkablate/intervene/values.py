@@ -26,7 +26,7 @@ class Values:
     """Values of n images, K chosen heads and P blocks with a pathway."""
 
     sink: Array
-    """v_s, behind a value gate, (n, K, d)."""
+    """v_s, after a value gate, (n, K, d)."""
     ordinary: Array
     """v_j of a random token that is not the sink, (n, K, d)."""
     registers: Array

@@ -30,7 +30,7 @@ EDIT_COLUMNS = ("block", "head", "edit", "class", "images", "effect", "effect_lo
 
 
 def read_run(path: Path) -> Run:
-    """Read everything that a report shows of one directory.
+    """Read everything that a report shows about one directory.
 
     Raises:
         UserError: A file is damaged; the message names it.

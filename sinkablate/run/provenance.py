@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
 
 def _git_revision() -> str | None:
     """Commit of this source tree, with `-dirty` if files differ from it; None outside a checkout."""
-    # without git's lock, which a killed process would leave behind, so that nothing could be committed any more
+    # without git's lock: a killed process would leave it behind and block later commits
     command = [
         "git",
         "--no-optional-locks",

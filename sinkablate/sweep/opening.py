@@ -11,7 +11,7 @@ def open_sweep(file: str, out: str | None) -> tuple[Sweep, Path]:
     """Read a sweep, and return it with the directory of its cells.
 
     Raises:
-        UserError: The file is not a sweep, or the directory has a name that a list of cells cannot hold.
+        UserError: The file is not a sweep, or the name of the directory is not valid in a list of cells.
     """
     if out == "" or unprintable(out or ""):
         raise UserError(f"out={out!r}: not a valid directory name; use one line of text without control characters")

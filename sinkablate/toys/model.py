@@ -46,8 +46,8 @@ class ToyTransformer(nn.Module):
 
     Args:
         config: The task and the mechanism.
-        seed: Seed of the parameters, each drawn from (seed, its name), so that mechanisms share what they have in
-            common.
+        seed: Seed of the parameters, each drawn from (seed, its name), so that mechanisms share the values of
+            common parameters.
     """
 
     def __init__(self, config: ToyConfig, seed: int) -> None:

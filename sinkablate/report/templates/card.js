@@ -42,7 +42,7 @@ function card() {
   const box = get("card"), run = state.run, index = placeOf();
   box.replaceChildren(element("h2", state.block == null ? run.name : `Block ${state.block}, head ${state.head}`),
     element("div", `${run.name}${stateOf(run)}${run.step == null ? "" : `, step ${run.step}`}`));
-  if (index < 0) return box.append(element("p", "This run does not hold a table of heads.", {className: "missing"}));
+  if (index < 0) return box.append(element("p", "This run has no table of heads.", {className: "missing"}));
   const counts = counted(run, state.rule, index), kind = report.kinds[run.heads.token_type[index]];
   const rows = [[`events, rule ${state.rule}`, `${counts.events} of ${run.heads.images}`], ["NOP / broadcast / other", `${counts.nop} / ${counts.broadcast} / ${counts.other}`],
     ["undefined", counts.undefined], [counts.events ? "type of the sink token" : "type of the dominant column", kind ? kindName(kind, run) : "–"],

@@ -73,7 +73,7 @@ function writeAddress() {
   history.replaceState(null, "", `#${new URLSearchParams(pairs)}`);
 }
 
-function readAddress() {  // what the fragment of the address chooses; what this report does not hold is named and ignored
+function readAddress() {  // what the fragment of the address chooses; what this report does not contain is named and ignored
   const given = new URLSearchParams(location.hash.slice(1)), changes = {};
   for (const [key, read] of Object.entries(FIELDS)) if (given.has(key)) changes[key] = read(given.get(key));
   const run = report.runs.find(one => one.name === (changes.run ?? (state.run?.name || report.start.run))), unknown = [];
@@ -84,7 +84,7 @@ function readAddress() {  // what the fragment of the address chooses; what this
   const heads = run?.heads;
   if (heads && ("block" in changes || "head" in changes) && !heads.block.some((b, p) => b === changes.block && heads.head[p] === changes.head))
     for (const key of ["block", "head"]) if (key in changes) drop(key);
-  get("status").textContent = unknown.length ? `The link names ${unknown.join(", ")}, which this report does not hold.` : "";
+  get("status").textContent = unknown.length ? `The link names ${unknown.join(", ")}, which this report does not contain.` : "";
   return changes;
 }
 

@@ -4,7 +4,7 @@
 Object.assign(PANELS, {
   handoff({run, rule, block}) {
     const table = run.blocks;
-    if (!table) return {missing: `${run.name} does not hold a table of blocks.`};
+    if (!table) return {missing: `${run.name} has no table of blocks.`};
     const kinds = kindsOf(run), total = sum(Object.values(run.tokens));
     const line = (kind, what, values, style, more = {}) => ({x: table.block, y: values, name: `${kindName(kind, run)}, ${what}`, mode: "lines+markers", connectgaps: false,
       line: {color: color(report.type_colors[kind]), dash: style}, marker: {symbol: SYMBOLS[kind], size: 7}, customdata: table.block.map(b => ({run: run.name, block: b})),
@@ -21,7 +21,7 @@ Object.assign(PANELS, {
 
   frequency({run, rule, block, head}) {
     const heads = run.heads;
-    if (!heads) return {missing: `${run.name} does not hold a table of heads.`};
+    if (!heads) return {missing: `${run.name} has no table of heads.`};
     const blocks = [...new Set(heads.block)], numbers = [...new Set(heads.head)];
     const grid = f => blocks.map((_, r) => numbers.map((_, c) => f(r * numbers.length + c)));
     const text = index => { const c = counted(run, rule, index), kind = report.kinds[heads.token_type[index]];
