@@ -46,12 +46,12 @@ class Interventions:
 
     @property
     def classes(self) -> pl.DataFrame:
-        """One row per label and edit: medians over the heads that count, with intervals over blocks."""
+        """One row per label and edit: medians over the heads with enough events, with intervals over blocks."""
         return self._tables["classes"]
 
     @property
     def validation(self) -> pl.DataFrame:
-        """One row per edit: how well the labels predict its effect, from heads that count."""
+        """One row per edit: how well the labels predict its effect, from heads with enough events."""
         return self._tables["validation"]
 
 

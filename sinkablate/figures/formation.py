@@ -7,7 +7,7 @@ from sinkablate.figures.sinks import LABEL_COLORS, VARIANT_COLORS, Drawn, new_ax
 PANELS = {
     "mean square error": {"val/loss": "validation"},
     "share of attention": {
-        "toy/attention_nop": "to the null token, from tokens that rest",
+        "toy/attention_nop": "to the null token, from unchanged tokens",
         "toy/attention_active": "to the null token, from the others",
         "toy/inflow_max": "to the strongest column",
         "toy/inflow_source": "to the source token",

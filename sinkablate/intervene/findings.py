@@ -41,12 +41,10 @@ def _worth(validation: pl.DataFrame) -> str:
             f"gain over local size {blocks} {row['delta_auc']:+.2f}: at least {FEWEST_BLOCKS} such blocks are needed"
         )
     elif row["delta_auc_low"] > 0:
-        supported = (
-            f"gain over local size {blocks} {gain}: the label predicts more than the size of what is written does"
-        )
+        supported = f"gain over local size {blocks} {gain}: the label predicts the effect better than local size does"
     else:
         supported = (
-            f"gain over local size {blocks} {gain}: the label predicts no more than the size of what is written does"
+            f"gain over local size {blocks} {gain}: the label predicts the effect no better than local size does"
         )
     return (
         f"Label validation by {row['edit']}, {counted}: AUC {row['auc']:.2f} "

@@ -15,7 +15,7 @@ from sinkablate.sweep.state import State, failed_because, last_line, state_of
 
 COLORS = {State.TODO: "dim", State.RUNNING: "cyan", State.PREEMPTED: "yellow", State.FAILED: "red", State.DONE: "green"}
 UPDATE_SECONDS = 0.5
-"""Seconds between two looks at the directories."""
+"""Seconds between two checks of the directories."""
 
 
 def status_text(cell: Cell, state: State, root: Path) -> str:
@@ -49,7 +49,7 @@ def table(sweep: Sweep, root: Path, states: dict[str, State], limit: int | None 
 
 
 class View:
-    """Show a sweep while it runs. A call looks at the directories if the last look is long enough ago.
+    """Show a sweep while it runs. A call checks the directories if the last check is long enough ago.
 
     Args:
         sweep: The sweep.

@@ -21,7 +21,7 @@ from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import LOG, State, claimed, mark_failed, state_of
 
 POLL = 0.05
-"""Seconds between two looks at the child processes."""
+"""Seconds between two checks of the child processes."""
 THREADS = "OMP_NUM_THREADS"
 GRACE = 60.0
 """Seconds that cells have to save a checkpoint after a signal, before they are killed."""
@@ -168,7 +168,7 @@ def one_thread() -> dict[str, str]:
 
 
 def note_end(run_dir: Path, code: int) -> None:
-    """Record how a cell ended that will not be started again."""
+    """Record how a cell ended if it will not be started again."""
     if not (run_dir / DONE).exists():
         mark_failed(run_dir, f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 

@@ -58,7 +58,7 @@ def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
         if loaded:
             transfer(source, model, config, seed)
     _change_blocks(model, config)
-    # Whether CLS had a position embedding that now is part of its token; fixed positions are zero there.
+    # Whether CLS had a position embedding that is now part of its token; fixed positions are zero there.
     folded = model.no_embed_class and not source.no_embed_class and model.has_class_token and not config.fixed_sincos
     draw_parameters(model, config, seed, keep=loaded, folded=folded)
     if config.fixed_sincos:

@@ -57,7 +57,7 @@ def test_where_local_size_tells_as_much_nothing_is_gained(found: Path) -> None:
     row = table(found, "validation").row(by_predicate=pl.col("edit") == "zero_value", named=True)
     assert row["auc_local_within"] == pytest.approx(1)
     assert row["delta_auc"] == pytest.approx(0, abs=0.01)
-    assert "no more than the size of what is written" in json.loads((found / "summary.json").read_text())["headline"]
+    assert "no better than local size" in json.loads((found / "summary.json").read_text())["headline"]
 
 
 def test_edits_come_out_as_the_labels_predict(found: Path) -> None:
