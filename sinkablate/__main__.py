@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _guarded(command: str, argv: list[str]) -> int:
-    """Run a command; if it fails or is interrupted, print one line that says how."""
+    """Run a command; if it fails or is interrupted, print one line about it."""
     try:
         code = _naming_files(command, argv)
         sys.stdout.flush()
@@ -80,7 +80,7 @@ def _guarded(command: str, argv: list[str]) -> int:
         streams.clear_status()
         if not interrupted():
             raise
-        resume = "; the same command resumes after what is finished" if command in RESUMABLE else ""
+        resume = "; the same command resumes after the finished part" if command in RESUMABLE else ""
         print(f"interrupted{resume}", file=sys.stderr)
         return INTERRUPTED
 

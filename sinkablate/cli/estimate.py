@@ -42,7 +42,7 @@ def estimate(
         half: Whether activations have 16 bits (bf16-mixed, 16-mixed).
     """
     bare = copy.deepcopy(model).to("meta").train()
-    one, two = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
+    of_two, of_four = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         bare.requires_grad_(False)  # the counter's hooks fail on a view of a parameter made without gradients
         run(bare.eval(), torch.empty(1, *shape, device="meta"))
@@ -55,7 +55,7 @@ def estimate(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trainable),
         flops_per_image=counter.get_total_flops(),
-        activation_bytes_per_image=(two - one) // 2 // (2 if half else 1),
+        activation_bytes_per_image=(of_four - of_two) // 2 // (2 if half else 1),
         state_bytes=sum(sizes) + trained + moments,
         checkpoint_bytes=sum(sizes) + buffers + moments,
     )

@@ -53,7 +53,7 @@ class Design:
         """Return the number of seeds with which each contrast would detect the effect `detect` with 80 % power.
 
         None without `detect`, and where the spread is unknown. It counts as unknown with two pairs, whose standard
-        deviation says next to nothing about that of more.
+        deviation is too uncertain.
         """
         contrasts = estimates.contrasts
         if self.detect is None:

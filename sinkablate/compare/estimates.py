@@ -51,11 +51,11 @@ def differences(design: Design, summaries: Sequence[Cell]) -> tuple[Difference, 
     estimates = infer([contrast([cell, base], DIFFERENCE, design.primary) for cell in cells], design.primary)
     smallest, needed = detectable(estimates.primary), design.seeds_needed(estimates)
     base_seeds = set(base.seeds)
-    made = []
+    results = []
     for index, (levels, cell, weighted) in enumerate(zip(all_levels, cells, estimates.contrasts, strict=True)):
         common = [seed for seed in cell.seeds if seed in base_seeds]
         no_flip = cell.drawn is not None or isnan(estimates.paired.p[index])
-        made.append(
+        results.append(
             Difference(
                 cell=design.runs.name(levels),
                 baseline=design.runs.name(design.baseline),
@@ -74,7 +74,7 @@ def differences(design: Design, summaries: Sequence[Cell]) -> tuple[Difference, 
                 better=None,
             )
         )
-    return tuple(made)
+    return tuple(results)
 
 
 def combinations(design: Design) -> tuple[Combination, ...]:

@@ -23,8 +23,8 @@ def sheets(comparison: Comparison) -> list[Sheet]:
 
     Columns without any number are left out.
     """
-    made = [_cells(comparison), _differences(comparison)]
-    return [*made, _combinations(comparison)] if comparison.combinations else made
+    tables = [_cells(comparison), _differences(comparison)]
+    return [*tables, _combinations(comparison)] if comparison.combinations else tables
 
 
 def _cells(of: Comparison) -> Sheet:

@@ -32,7 +32,9 @@ Names = Mapping[str, str]
 def save(drawn: Drawn, path: Path) -> None:
     """Write `path` with the suffixes .png, .pdf and .csv."""
     figure, data = drawn
-    figure.savefig(path.with_suffix(".png"), dpi=130)  # its text is rounded to pixels and takes the most room
+    figure.savefig(
+        path.with_suffix(".png"), dpi=130
+    )  # first, because text is rounded to pixels and so takes the most space
     figure.set_layout_engine("none")  # keep this layout: with many frames, a second one takes seconds
     figure.savefig(path.with_suffix(".pdf"))
     data.write_csv(path.with_suffix(".csv"))
@@ -61,7 +63,7 @@ def plain_log(axis: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 def say(axis: Axes, text: str, color: str = "black") -> None:
-    """Write into the middle of axes why they are empty."""
+    """Write the reason why axes are empty into their middle."""
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=color)
 
 
@@ -177,7 +179,7 @@ MOVES = {
 
 
 def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """Rows of a sensitivity table in which one threshold, named in column `axis`, moves and the others stay put."""
+    """Rows of a sensitivity table in which one threshold, named in column `axis`, varies and the others are fixed."""
     of_rule = table.filter(pl.col("rule") == rule)
     home = of_rule.filter(pl.col("steps") == 0)
     lines = []

@@ -34,13 +34,13 @@ def refuse_repeated_keys(text: str) -> None:
     Raises:
         yaml.YAMLError: The text is not YAML, or a mapping repeats a key.
     """
-    seen: set[int] = set()  # an alias refers to a node that was already checked
+    visited: set[int] = set()  # an alias refers to a node that was already visited
     pending: list[yaml.Node | None] = [yaml.compose(text, LOADER)]
     while pending:
         node = pending.pop()
-        if node is None or id(node) in seen:
+        if node is None or id(node) in visited:
             continue
-        seen.add(id(node))
+        visited.add(id(node))
         if isinstance(node, yaml.MappingNode):
             _refuse_repeated(node)
             pending += [value for _, value in node.value]

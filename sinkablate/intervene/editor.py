@@ -58,7 +58,7 @@ class Editor:
         """Return everything that is changed in one block on one image, head by head, the pathway last."""
         view, plan = cache.views[block], self.plan
         sites: list[HeadSite | PathwaySite] = [
-            HeadSite(view, plan, self.values, image, place) for place in plan.edited(image) if place[0] == block
+            HeadSite(view, plan, self.values, image, head) for head in plan.edited(image) if head[0] == block
         ]
         if block in self.pathways:
             states = self.values.states[:, self.pathways.index(block)]
@@ -144,16 +144,16 @@ class Editor:
 
     def _of_head(self, view: BlockView, head: int, image: int, block: int) -> dict[str, Any]:
         """Return what is known about a head on an image before any edit."""
-        plan, place = self.plan, (image, block, head)
+        plan, index = self.plan, (image, block, head)
         sink = plan.sink(image, (block, head))
         zero = torch.zeros_like(view.v[0, head, sink])
         handed = change_of_value(view, head, head_weights(view, head), sink, zero)
         return {
-            "label": Label(int(plan.labels[place])).name.lower(),
-            "event": bool(plan.events[place]),
+            "label": Label(int(plan.labels[index])).name.lower(),
+            "event": bool(plan.events[index]),
             "sink_idx": sink,
-            "token_type": TokenType(int(plan.quantities["sink_type"][place])).label,
-            **{name: float(plan.quantities[quantity][place]) for name, quantity in COPIED.items()},
+            "token_type": TokenType(int(plan.quantities["sink_type"][index])).label,
+            **{name: float(plan.quantities[quantity][index]) for name, quantity in COPIED.items()},
             "local_size": float(_written(view, head, handed)),
         }
 

@@ -15,13 +15,13 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 
     They are in their usual order; an edit that this version does not know comes last, under its name.
     """
-    made = {edit: edit for run in runs if run.edits is not None for edit in run.edits["edit"].to_list()}
-    if not made:
+    names = {edit: edit for run in runs if run.edits is not None for edit in run.edits["edit"].to_list()}
+    if not names:
         return {}
     from sinkablate.intervene.edits import all_edits  # imports torch, which is needed only for reports on interventions
 
-    return {edit.name: edit.label for edit in all_edits() if edit.name in made} | {
-        name: name for name in made if name not in {edit.name for edit in all_edits()}
+    return {edit.name: edit.label for edit in all_edits() if edit.name in names} | {
+        name: name for name in names if name not in {edit.name for edit in all_edits()}
     }
 
 

@@ -23,7 +23,7 @@ def finding(runs: Sequence[Run], rule: str, metric: Ablation | None, events: Abl
         metric: The comparison of the task metric, if there is one.
         events: The comparison of the sink events per image, if there is one.
     """
-    compared = [comparison_sentence(made.comparison) for made in (metric, events) if made is not None]
+    compared = [comparison_sentence(ablation.comparison) for ablation in (metric, events) if ablation is not None]
     return [sinks_sentence(models(runs), rule), *compared]
 
 

@@ -208,10 +208,10 @@ def _found_config(path: Path, config: str) -> str:
     Raises:
         UserError: There is no such config.
     """
-    found = find_shipped("configs", config)
-    if found is None:
+    shipped = find_shipped("configs", config)
+    if shipped is None:
         near = (
             nearest_shipped("configs", config) or f" in {Path.cwd()}, and no config of this name comes with sinkablate"
         )
         raise UserError(f"{path}: --config {config}: no such file{near}")
-    return found
+    return shipped

@@ -20,7 +20,7 @@ from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
 from sinkablate.sweep.state import LOG, State, claimed, state_of
 
 WAIT_SECONDS = 0.5
-"""Seconds between two looks at cells that other processes are training."""
+"""Seconds between two checks of cells that other processes are training."""
 
 
 def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_a_command_with_one_line(verb: str, monkeypatch: pytest.Monk
 
     monkeypatch.setitem(command.FUNCTIONS, verb, lambda: (interrupted, None))
     stopped = run(verb)
-    resume = "; the same command resumes after what is finished" if verb in ("diagnose", "intervene") else ""
+    resume = "; the same command resumes after the finished part" if verb in ("diagnose", "intervene") else ""
     assert (stopped.code, stopped.err) == (130, f"interrupted{resume}\n")
 
 
