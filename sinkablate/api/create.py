@@ -8,6 +8,7 @@ import timm
 from torch import nn
 
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
+from sinkablate.config.checks import require_type
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
@@ -27,6 +28,7 @@ def _options() -> dict[str, tuple[str, Field[Any]]]:
 
 
 OPTIONS = _options()
+CONFIGS = {"backbone": BackboneConfig, "attention": AttentionConfig, "pathway": PathwayConfig}
 
 
 def create_model(
@@ -69,7 +71,11 @@ def create_model(
         if key not in OPTIONS:
             raise UserError(f"{key}={value}: create_model has no such option{did_you_mean(key, OPTIONS)}")
         group, field = OPTIONS[key]
+        require_type(CONFIGS[group], field.name, tuple(value) if isinstance(value, list) else value, key)
         groups[group][field.name] = tuple(value) if isinstance(value, list) else value
+    for key, number, least in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
+        if number is not None and (type(number) is not int or number < least):
+            raise UserError(f"{key}={number!r}: expected a number of at least {least}")
     config = BackboneConfig(
         name=name,
         pretrained=pretrained,

@@ -56,12 +56,18 @@ def batches_of(
         yield from _stacked(
             (_tensor(image, number, model, transform) for number, image in enumerate(images)), batch_size
         )
-    else:
+    elif isinstance(images, Iterable):
         yield from map(pixels_of, images)
+    else:
+        raise UserError(
+            f"images: got {type(images).__name__}; give a batch (n, C, H, W), a list, a location or a loader"
+        )
 
 
 def _stacked(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
     while batch := list(islice(tensors, batch_size)):
+        if len(shapes := {tuple(tensor.shape) for tensor in batch}) > 1:
+            raise UserError(f"images: they have different shapes: {', '.join(map(str, sorted(shapes)))}")
         yield torch.stack(batch)
 
 

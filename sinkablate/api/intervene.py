@@ -1,7 +1,7 @@
 """Edit heads of a model in memory and measure what the edits change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.diagnostics.attention_maps import Head
+from sinkablate.diagnostics.attention_maps import Head, require_heads
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import record
 from sinkablate.diagnostics.rules import rule_named
@@ -30,9 +30,9 @@ class Interventions:
 
     rows: pl.DataFrame
     """One row per image, head and edit."""
-    experiment: Experiment
+    experiment: Experiment = field(repr=False)
     """The model, its edited heads, and the edits."""
-    measurement: Measurement
+    measurement: Measurement = field(repr=False)
     """The measurement of the unedited model."""
 
     @cached_property
@@ -106,6 +106,7 @@ def intervene(
     gated = any(block_parts(model, block).gate is not None for block in range(depth))
     wanted = rule_named(rule, thresholds, gated=gated)
     shape = (depth, block_parts(model, 0).num_heads)
+    require_heads(model, heads or ())
     given = None if heads is None else parse_heads(",".join(f"{block}:{head}" for block, head in heads), shape)
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in batches_of(images, model, transform=transform, batch_size=batch_size)]

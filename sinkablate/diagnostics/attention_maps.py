@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.diagnostics.probe import measurement_mode, require_input
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
@@ -58,7 +58,23 @@ def run_recorder(model: nn.Module, batches: Iterable[Tensor], recorder: MapRecor
     device = next(model.parameters()).device
     with measurement_mode(model), Tap(model, recorder, sorted({block for block, _ in recorder.maps})) as tap:
         for batch in batches:
+            require_input(model, batch)
             tap.run(batch.to(device))
+
+
+def require_heads(model: nn.Module, heads: Sequence[Head]) -> None:
+    """Check that heads are pairs of numbers and belong to a model.
+
+    Raises:
+        UserError: One is not.
+    """
+    depth, count = len(blocks_of(model)), block_parts(model, 0).num_heads
+    for pair in heads:
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(type(number) is int for number in pair)):
+            raise UserError(f"heads: expected pairs (block, head) such as [(5, 3)], got {pair!r}")
+        block, head = pair
+        if not (0 <= block < depth and 0 <= head < count):
+            raise UserError(f"heads: {block}:{head} is outside the model's {depth} blocks of {count} heads")
 
 
 def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Head]) -> dict[Head, Tensor]:
@@ -67,11 +83,7 @@ def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Hea
     Raises:
         UserError: A head is outside the model, there are no images, or the model cannot be measured.
     """
-    depth = len(blocks_of(model))
-    for block, head in heads:
-        count = block_parts(model, 0).num_heads
-        if not (0 <= block < depth and 0 <= head < count):
-            raise UserError(f"heads: {block}:{head} is outside the model's {depth} blocks of {count} heads")
+    require_heads(model, heads)
     recorder = MapRecorder(heads)
     run_recorder(model, batches, recorder)
     if not all(recorder.maps.values()):

@@ -46,12 +46,32 @@ def measurement_mode(model: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+def require_input(model: nn.Module, batch: Tensor) -> None:
+    """Check that a model accepts a batch of images, as far as its patch embedding says.
+
+    Raises:
+        UserError: The batch is empty, or has another shape.
+    """
+    if not len(batch):
+        raise UserError("images: there are none to measure")
+    embed: Any = getattr(model, "patch_embed", None)
+    channels = getattr(getattr(embed, "proj", None), "in_channels", None)
+    size = getattr(embed, "img_size", None) if getattr(embed, "strict_img_size", False) else None
+    expected = [str(number or "any") for number in ("n", channels, *(size or ("H", "W")))]
+    fits = channels is None or (
+        batch.ndim == 4 and batch.shape[1] == channels and (size is None or tuple(batch.shape[2:]) == tuple(size))
+    )
+    if not fits:
+        raise UserError(f"images: expected a batch ({', '.join(expected)}), got a tensor of shape {tuple(batch.shape)}")
+
+
 def check(model: nn.Module, image: Tensor) -> None:
     """Check on one image (1, C, H, W) that a model can be measured.
 
     Raises:
         UserError: The model cannot be measured; the message names its family.
     """
+    require_input(model, image)
     recorder = Recorder(ThresholdConfig())
     with measurement_mode(model), Tap(model, recorder) as tap:
         tap.run(image)
@@ -79,6 +99,7 @@ def record(
     recorder, parts, count = Recorder(thresholds), [], 0
     with measurement_mode(model), Tap(model, recorder, blocks) as tap:
         for batch in batches:
+            require_input(model, batch)
             tap.run(batch.to(device))
             parts.append(recorder.take(np.arange(count, count + len(batch))))
             count += len(batch)

@@ -109,6 +109,8 @@ class Experiment:
         """
         with measurement_mode(self.model):
             edited = set(self.edited_images)
+            if not edited:
+                return row_table([])
             chosen = ((index, image) for index, image in enumerate(images()) if index in edited)
             rows = self.rows(collect(self.model, self.plan, images()), chosen)
             return row_table([row for of_image in rows for row in of_image])
