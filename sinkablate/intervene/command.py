@@ -6,18 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
-from sinkablate.diagnose.command import find_device, load_model, open_images
-from sinkablate.diagnose.diagnosis import Diagnosis
+from sinkablate.diagnose.command import find_device, load_model
 from sinkablate.diagnose.images import InMemoryImages
-from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
-from sinkablate.intervene.editor import COPIED
+from sinkablate.intervene.diagnosed import diagnosis_of, measured_arrays, require_same_diagnosis
 from sinkablate.intervene.edits import parse_edits
 from sinkablate.intervene.effects import judge_of
 from sinkablate.intervene.experiment import Experiment, require_donors
@@ -25,16 +20,9 @@ from sinkablate.intervene.selection import parse_heads
 from sinkablate.intervene.store import Rows
 from sinkablate.intervene.stored_run import StoredRun
 from sinkablate.intervene.terminal import print_findings
-from sinkablate.run.directory import DIAGNOSIS, require_writable
-from sinkablate.run.reading import read_all_arrays, read_json
-from sinkablate.run.resumable import refuse_another
+from sinkablate.run.directory import require_writable
+from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_parts, blocks_of
-
-OWN_IMAGES = 256
-"""Least number of a run's own images that are used by default: a head needs fifty events."""
-
-NEEDED = ("image_names", "image_numbers", "sink_idx", "sink_type", *COPIED.values())
-"""Arrays of a diagnosis that are read."""
 
 
 def intervene(
@@ -106,7 +94,7 @@ def intervene(
     loaded = load_model("intervene", backbone, run, hf, trust=trust)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))
-    about = _diagnosis_of(loaded, images, diagnosis, limit, min_side, thresholds or loaded.thresholds)
+    about = diagnosis_of(loaded, images, diagnosis, limit, min_side, thresholds or loaded.thresholds)
     source = about.source
     require_donors(1 if about.limit == 1 else len(source), names)
     target = find_device(device)
@@ -123,11 +111,11 @@ def intervene(
         "control_images": control_images,
     }
     if diagnosis is not None:
-        _require_same_diagnosis(Path(diagnosis), about)
+        require_same_diagnosis(Path(diagnosis), about)
     require_writable(Path(out), "out")
     store = Rows(Path(out), as_stored(identity), overwrite=overwrite)
     if not store.finished:
-        measured = _measured(about, store, diagnosis, target)
+        measured = measured_arrays(about, store, diagnosis, target)
         targets = source.targets if isinstance(source, InMemoryImages) else None
         with store.abandoned_on_error():
             experiment = Experiment.prepare(
@@ -148,76 +136,6 @@ def intervene(
     summary = _summary_of(store, shard)
     print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
     return summary
-
-
-def _diagnosis_of(
-    loaded: LoadedModel,
-    images: str | None,
-    given: str | None,
-    limit: int | None,
-    min_side: int,
-    thresholds: ThresholdConfig,
-) -> Diagnosis:
-    """Return the diagnosis that the intervention needs; a given one sets the number of images."""
-    if given is not None:
-        of_diagnosis = _limit_of(Path(given))
-        limit = limit or of_diagnosis
-    elif images is None and limit is None:
-        limit = max(OWN_IMAGES, loaded.probe_images)
-    source, where = open_images(loaded, images, limit, min_side)
-    return Diagnosis(
-        loaded=loaded,
-        source=source,
-        where=where,
-        thresholds=thresholds,
-        blocks=list(range(len(blocks_of(loaded.model)))),
-        limit=limit,
-        min_side=min_side,
-    )
-
-
-def _limit_of(directory: Path) -> int | None:
-    """Return the largest number of images that a diagnosis measured; None without a limit.
-
-    Raises:
-        UserError: The directory holds no finished diagnosis.
-    """
-    if not (directory / "summary.json").is_file() or not (directory / DIAGNOSIS).is_file():
-        raise UserError(f"diagnosis={directory} holds no finished diagnosis: run `diagnose --out {directory}`")
-    limit = (read_json(directory / DIAGNOSIS) or {}).get("limit")
-    if not isinstance(limit, int | None):
-        raise UserError(f"diagnosis={directory}: {DIAGNOSIS} is damaged (limit={str(limit)[:40]!r})")
-    return limit
-
-
-def _require_same_diagnosis(directory: Path, about: Diagnosis) -> None:
-    """Check that a given diagnosis is of the same model, images and thresholds; `min_events` of its figures may differ.
-
-    Raises:
-        UserError: It is not.
-    """
-    expected = {key: value for key, value in about.identity().items() if key != "min_events"}
-    refuse_another(
-        read_json(directory / DIAGNOSIS) or {},
-        expected,
-        f"diagnosis={directory} was made",
-        "diagnose the same model, images and thresholds",
-    )
-
-
-def _measured(about: Diagnosis, store: Rows, given: str | None, device: torch.device) -> dict[str, Any]:
-    """Return the arrays of the given diagnosis, or of a new one in OUT/diagnosis."""
-    store.open()
-    with store.abandoned_on_error(), store.alone():
-        directory = Path(given or store.out / "diagnosis")
-        if given is None:
-            about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
-        path = directory / "per_image.npz"
-        measured = read_all_arrays(path)
-        missing = next((name for name in NEEDED if name not in measured), None)
-        if missing is not None:
-            raise UserError(f"{path}: damaged, the array {missing} is missing; diagnose the model again")
-        return measured
 
 
 def _require_values(numbers: dict[str, int | None]) -> None:

@@ -134,5 +134,7 @@ def test_a_toy_is_not_cut(tmp_path: Path) -> None:
         "--run_dir",
         tmp_path / "run",
     )
-    assert (refused.code, "trainer.strategy=fsdp2: ToyTraining cannot be cut" in refused.err) == (2, True), refused.err
+    assert (refused.code, "trainer.strategy=fsdp2: ToyTraining cannot be sharded" in refused.err) == (2, True), (
+        refused.err
+    )
     assert not (tmp_path / "run").exists()

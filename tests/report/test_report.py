@@ -169,7 +169,7 @@ def test_a_table_of_something_else_is_named(finished: Path, tmp_path: Path) -> N
     name = "diagnostics/step_00000006.parquet"
     pl.DataFrame({"block": [0], "head": [0]}).write_parquet(tmp_path / "run" / name)
     outcome = report(tmp_path / "out", tmp_path / "run")
-    _refused(outcome.code, outcome.err, [name, "no column images"])
+    _refused(outcome.code, outcome.err, [name, "the column images is missing"])
 
 
 def _refused(code: object, err: str, expected: list[str]) -> None:
