@@ -40,7 +40,7 @@ def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None
     if not len(table):
         raise UserError(f"{path}: damaged, the table is empty")
     for name, kind in table.schema.items():
-        if name in WORDS:
+        if name in TEXTS:
             valid = kind == pl.String
         elif name in INTEGERS:
             integers = table[name].cast(pl.Int64, strict=False) if kind.is_integer() else pl.Series([None])
@@ -101,7 +101,7 @@ def check_sensitivity(path: Path, table: pl.DataFrame) -> None:
             raise UserError(f"{path}: damaged, the rule {rule} has no row with its own thresholds")
 
 
-WORDS = ("toy/label",)
+WORDS = ("toy/label", "toy/task")
 """Entries of a summary under a metric's prefix that are not numbers."""
 CHECKS: dict[str, Callable[[Path, pl.DataFrame], None]] = {
     "heads": check_heads,
@@ -117,7 +117,7 @@ def check_summary(path: Path, summary: Mapping[str, Any]) -> None:
         UserError: A value is not a number.
     """
     for name, value in summary.items():
-        if name in TEXTS:
+        if name in WORDS:
             continue
         if (name.startswith(METRICS) and name.count("/") == 1) or name in ("step", "num_tokens", "num_prefix_tokens"):
             _require_number(path, name, value)

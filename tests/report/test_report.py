@@ -209,3 +209,10 @@ def test_without_maps_no_framework_is_imported(finished: Path, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert (tmp_path / "out" / "index.html").exists()
     assert not {name.split(".")[0] for name in done.stderr.split()} & {"torch", "lightning", "timm", "wandb"}
+
+
+def test_a_toy_run_is_reported(tmp_path: Path) -> None:
+    quick = ("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1")
+    run("fit", "--config", "toy/nop", "--run_dir", tmp_path / "toy", "--wandb.mode=disabled", *quick).succeeded()
+    report(tmp_path / "out", tmp_path / "toy").succeeded()
+    assert "toy" in (tmp_path / "out" / "tables" / "runs.md").read_text(encoding="utf-8")
