@@ -176,7 +176,7 @@ def test_packing_checks_and_numbers_classes_as_training_does(tmp_path: Path) -> 
 
 def test_shards_without_class_names_need_num_classes(tmp_path: Path) -> None:
     source = dataclasses.replace(write_set(tmp_path, (4, 4)), num_classes=None)
-    with pytest.raises(UserError, match=r"data.source.num_classes is not set, and the shards do not tell"):
+    with pytest.raises(UserError, match=r"data.source.num_classes is not set, and the shards do not specify"):
         number_of_classes(source)
     for content in ("[1]", "{", '{"classes": 3}', '{"classes": [1]}', "{}", "\xff"):
         (tmp_path / "manifest.json").write_text(content, "latin-1")
