@@ -52,7 +52,7 @@ const PANELS = {
 
   norms(state, width) {
     const runs = models().filter(run => run.blocks), names = variants(runs), traces = [], listed = new Set();
-    const {layout, at} = facets(names.length, width, {titles: names, x: {title: "block", ...(runs.every(run => run.blocks.block.length < 7) ? {dtick: 1} : {})}, y: {title: "L2 norm", type: "log", tickvals: [.1, .2, .5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]}});
+    const {layout, at} = facets(names.length, width, {titles: names, x: {title: "block", ...(runs.every(run => run.blocks.block.length < 7) ? {dtick: 1} : {})}, y: {title: "L2 norm", type: "log", exponentformat: "none", dtick: "D2"}});
     for (const run of runs) for (const kind of ["cls", "register", "patch"]) for (const [stat, dash] of [["median", "solid"], ["p99", "dot"]]) {
       const values = run.blocks[`norm_${kind}_${stat}`], name = `${kindName(kind)}, ${stat === "p99" ? "99th percentile" : stat}`;
       if (!defined(values)) continue;
