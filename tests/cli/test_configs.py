@@ -173,3 +173,19 @@ def test_a_published_toy_has_its_published_size(path: Path) -> None:
     steps = {"nop": 5_000, "broadcast": 30_000}[shown["model"]["toy"]["task"]]
     assert shown["data"]["batch_size"] == 1024
     assert shown["data"]["steps"] * shown["trainer"]["max_epochs"] == steps
+
+
+def test_a_config_says_which_version_wrote_it_and_runs_again(finished: Path, tmp_path: Path) -> None:
+    from sinkablate import __version__
+
+    first, _ = (finished / "config.yaml").read_text().split("\n", 1)
+    assert first == f"# written by sinkablate {__version__}"
+    run(
+        "fit",
+        "--config",
+        finished / "config.yaml",
+        "--run_dir",
+        tmp_path / "run",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+    ).succeeded()

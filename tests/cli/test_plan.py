@@ -90,3 +90,15 @@ def test_without_data_the_steps_are_unknown_and_the_rest_is_there(monkeypatch: p
 def test_mistakes(args: tuple[str, ...], line: str) -> None:
     said = run("plan", *args)
     assert (said.code, line in said.err) == (2, True), said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model.backbone.global_pool=map",),
+        ("--model.backbone.name=vit_base_patch16_siglip_224", "--data.image.size=32", "--model.backbone.depth=1"),
+    ],
+    ids=str,
+)
+def test_plan_counts_attention_pooled_models(words: tuple[str, ...]) -> None:
+    assert "GFLOP" in run("plan", *words).succeeded().out

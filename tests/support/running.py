@@ -62,6 +62,16 @@ def run(*args: str | Path) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def assert_refused(outcome: Outcome, *phrases: str) -> None:
+    """Check that a command ended with exit code 2 and one line on stderr that contains these phrases."""
+    assert outcome.code == 2, outcome
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for phrase in phrases:
+        assert phrase in line
+    assert "Traceback" not in outcome.out + outcome.err
+
+
 def quick_fit(run_dir: Path, *args: str | Path, configs: Sequence[str | Path] = ()) -> list[str]:
     """Arguments of a `fit` of two steps into a directory; `configs` come first and `args` last, so `args` override."""
     stacked = [word for path in configs for word in ("--config", path)]
