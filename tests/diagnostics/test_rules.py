@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from direct import NULL, view_of
+from known_views import NULL, view_of
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import measure

@@ -21,6 +21,25 @@ FILES = {
     "summary.json",
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
 }
+PER_IMAGE = (
+    "mass",
+    "routed_frac",
+    "min_a",
+    "cond_mass",
+    "ratio_head",
+    "ratio_out",
+    "stable_rank",
+    "routed_stable_rank",
+    "rank1_energy",
+    "update_norm",
+    "sink_value_norm",
+    "rel_update",
+    "quiet_frac",
+    "entropy",
+    "row_mass",
+    "null_mass",
+    "sink_idx",
+)
 PROCESS = ("seconds", "images_per_second", "peak_memory_gib", "rebuild_error")
 """Numbers that depend on the process: its time, its memory, its first batch."""
 

@@ -1,0 +1,33 @@
+"""`compare` from Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from running import run
+
+import sinkablate as sa
+from sinkablate.compare.formats import render
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_compare_returns_what_the_command_prints(library: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    cells = [(gate, registers, seed) for gate in ("none", "headwise") for registers in (0, 4) for seed in range(4)]
+    columns = dict(zip(("gate", "registers", "seed"), map(list, zip(*cells, strict=True)), strict=True))
+    frame = pl.DataFrame(columns | {"val/acc1": generator.normal(size=len(cells)).tolist()})
+    frame.write_csv(tmp_path / "runs.csv")
+    done = run("compare", tmp_path / "runs.csv", "--metric=val/acc1", "--factors=gate,registers", "--format=json")
+    given = frame if library == "polars" else pd.DataFrame(frame.to_dict(as_series=False))
+    table = sa.compare(given, metric="val/acc1", factors=["gate", "registers"])
+    assert json.loads(render([table], "json")) == json.loads(done.succeeded().out)
+    assert table.sentences
+    with pytest.raises(sa.UserError, match="no such column"):
+        sa.compare(given, metric="val/acc", factors=["gate"])
+    with pytest.raises(sa.UserError, match="list of column names"):
+        sa.compare(given, metric="val/acc1", factors="gate")
+    with pytest.raises(sa.UserError, match="polars or pandas"):
+        sa.compare([1], metric="val/acc1", factors=["gate"])

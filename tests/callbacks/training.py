@@ -1,0 +1,54 @@
+"""Trains a small model from Python with diagnostics, and compares checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch import Tensor
+
+from sinkablate.callbacks.run_diagnostics import RunDiagnostics
+from sinkablate.data.datamodule import ImageData
+from sinkablate.tasks.classify import Classify
+
+
+def tensors(run_dir: Path) -> dict[str, Tensor]:
+    """Everything in the last checkpoint's modules."""
+    found: dict[str, Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return found
+
+
+def assert_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:
+    assert some.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+
+
+class Told(DummyLogger):
+    """Notes at which steps sinks were logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[int | None] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        if "sink/events" in metrics:
+            self.steps.append(step)
+
+
+def train(root: Path, data: ImageData, task: Classify, batches: int, every: int, **trainer: Any) -> list[int | None]:
+    """Train from Python for an epoch of some batches; returns the steps that were measured."""
+    told = Told()
+    L.Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=batches,
+        logger=told,
+        callbacks=[RunDiagnostics(every, images=4, heatmap=False, per_doubling=0)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"limit_val_batches": 0} | trainer,
+    ).fit(task, datamodule=data)
+    return told.steps
