@@ -13,12 +13,6 @@ TABLE = "gate,seed,acc\n" + "".join(
 )
 
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no sentence is wrapped."""
-    monkeypatch.setenv("COLUMNS", "1000")
-
-
 def compare(path: Path, *args: str) -> Outcome:
     return run("compare", path, "--metric", "acc", "--factors", "gate", *args)
 

@@ -1,19 +1,17 @@
-"""What people write into sweep files and behind `sweep`: a mistake is one line and nothing is written."""
+"""Sweep files that are refused in one line, and unusual ones that are read; a refusal writes nothing."""
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import CONFIGS, ROOT, fit, run
-from sweeping import content, opened, root_of, sweep, written
-
-from sinkablate.run.cells import Cell, cell_id, config_names, configs_first, variant_name
-from sinkablate.sweep.state import DONE
+from running import CONFIGS
+from sweeping import content, sweep, written
 
 BASELINE, RELU = str(CONFIGS / "baseline.yaml"), str(CONFIGS / "relu.yaml")
+
+
 HEAD = "name: small\nmethod: grid\ncommand: [python, -m, sinkablate, fit, --sweep, small, '${args}']\n"
 
 
@@ -184,192 +182,3 @@ def test_every_combination_of_two_thousand_cells_is_checked(tmp_path: Path) -> N
     outcome = sweep("plan", written(tmp_path, content(axes)))
     assert outcome.code == 2
     assert "lr=1e-05 min_lr=1.5e-05 s0: model.optim.min_lr" in outcome.err
-
-
-def cells_of(path: Path) -> list[Path]:
-    return [root_of(path) / cell.id for cell in opened(path).cells]
-
-
-def beside(name: str, said: bytes) -> Callable[[Path], None]:
-    """A file in the directory of the sweep."""
-
-    def make(path: Path) -> None:
-        root_of(path).mkdir()
-        (root_of(path) / name).write_bytes(said)
-
-    return make
-
-
-def in_each_cell(name: str, said: str) -> Callable[[Path], None]:
-    """A file in the directory of every cell."""
-
-    def make(path: Path) -> None:
-        for run_dir in cells_of(path):
-            run_dir.mkdir(parents=True)
-            (run_dir / DONE).touch()
-            (run_dir / name).write_text(said)
-
-    return make
-
-
-def file_as_root(path: Path) -> None:
-    root_of(path).touch()
-
-
-def files_as_cells(path: Path) -> None:
-    root_of(path).mkdir()
-    for run_dir in cells_of(path):
-        run_dir.touch()
-
-
-def folder_as_mark(path: Path) -> None:
-    for run_dir in cells_of(path):
-        (run_dir / "FAILED").mkdir(parents=True)
-
-
-DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
-    "configs cut off": (beside("configs.json", b'{"a": '), ("plan",), "configs.json: damaged"),
-    "configs as a list": (beside("configs.json", b"[1]"), ("plan",), "configs.json: damaged"),
-    "configs nested deeply": (beside("configs.json", b"[" * 100_000), ("plan",), "configs.json: damaged"),
-    "configs that are not text": (beside("configs.json", b"\xff\xfe\x00"), ("run",), "configs.json: damaged"),
-    "jobs cut off": (beside("submitted.json", b"{"), ("submit", "--dry_run"), "submitted.json: damaged"),
-    "jobs as a list": (beside("submitted.json", b"[1]"), ("submit", "--dry_run"), "submitted.json: damaged"),
-    "a summary cut off": (in_each_cell("summary.json", "{"), ("collect",), "summary.json: cannot be read"),
-    "a summary as a list": (in_each_cell("summary.json", "[1]"), ("collect",), "summary.json: cannot be read"),
-    "a summary nested deeply": (in_each_cell("summary.json", "[" * 100_000), ("collect",), "summary.json: cannot"),
-    "a file as directory of the sweep": (file_as_root, ("status",), "not a directory"),
-    "a file where a cell is to be trained": (files_as_cells, ("run", "--in_process", "--jobs", "1"), "File exists"),
-    "a folder in place of a mark": (folder_as_mark, ("retry",), "FAILED: Is a directory"),
-}
-
-
-@pytest.mark.parametrize(("make", "args", "said"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_directory_is_one_line(
-    make: Callable[[Path], None], args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    path = written(tmp_path, content())
-    make(path)
-    outcome = sweep(args[0], path, *args[1:])
-    assert outcome.code == 2
-    [line] = outcome.err.splitlines()
-    assert str(root_of(path)) in line
-    assert said in line
-
-
-def test_a_damaged_note_of_the_last_check_is_written_anew(tmp_path: Path) -> None:
-    path = written(tmp_path, content())
-    beside("checked.txt", b"\xff\xfe\x00")(path)
-    sweep("plan", path).succeeded()
-    assert (root_of(path) / "checked.txt").read_text().isalnum()
-
-
-ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
-    "no directory": (("plan", "--out", ""), "out=''"),
-    "a line break in the directory": (("plan", "--out", "a\nb"), "out='a\\nb'"),
-    "a long directory": (("status", "--out", "x" * 300), "name too long"),
-    "another format": (("status", "--format", "xml"), "format"),
-    "jobs as a word": (("run", "--jobs", "many"), "jobs=many"),
-    "no table": (("collect", "--results", ""), "results=: must end with"),
-    "an unknown option": (("plan", "--nothing", "1"), "--nothing"),
-}
-
-
-@pytest.mark.parametrize(("args", "said"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_a_wrong_argument_is_one_line(
-    args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = written(tmp_path, content())
-    outcome = run("sweep", args[0], path, *args[1:])
-    assert outcome.code == 2
-    [line] = outcome.err.splitlines()
-    assert said in line
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", ["../..", "a/b", "", "a b", ".", "x" * 101, "-x"])
-def test_fit_refuses_a_sweep_that_names_no_directory(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    outcome = fit(tmp_path / "run", f"--sweep={name}")
-    assert outcome.code == 2
-    [line] = outcome.err.splitlines()
-    assert line.startswith("error: sweep")
-    assert not list(tmp_path.iterdir())
-
-
-def test_identities_are_those_of_earlier_versions() -> None:
-    words = [
-        "--config=configs/baseline.yaml",
-        "--trainer.max_epochs=2",
-        "--model.backbone.attention.gate=headwise",
-        "--model.backbone.registers=4",
-        "--seed_everything=1",
-    ]
-    assert cell_id(words) == "b360a0edefcb"
-
-
-def test_a_swept_config_overrides_no_other_key(tmp_path: Path) -> None:
-    path = written(tmp_path, content({"seed_everything": {"values": [0, 1]}, "config": {"values": [RELU]}}))
-    cell = opened(path).cells[1]
-    assert cell.words[:2] == (f"--config={BASELINE}", f"--config={RELU}")
-    agent = ["--config", BASELINE, "--variant", "a", "--sweep", "small", f"--config={RELU}", "--x=-1"]
-    assert configs_first(agent) == [
-        "--config",
-        BASELINE,
-        f"--config={RELU}",
-        "--variant",
-        "a",
-        "--sweep",
-        "small",
-        "--x=-1",
-    ]
-
-
-def test_configs_of_one_name_are_told_apart() -> None:
-    assert config_names(["a/x.yaml", "b/y.yaml"]) == {"a/x.yaml": "x", "b/y.yaml": "y"}
-    assert config_names(["a/x.yaml", "b/x.yaml"]) == {"a/x.yaml": "a/x", "b/x.yaml": "b/x"}
-    assert config_names(["x.yaml", "x.yml"]) == {"x.yaml": "x.yaml", "x.yml": "x.yml"}
-
-
-def test_names_stay_short() -> None:
-    names = {variant_name([f"--model.backbone.checkpoint=/{'x' * 300}{end}"], "baseline") for end in "ab"}
-    assert len(names) == 2
-    assert max(map(len, names)) <= 100
-    label = Cell((), {"model.backbone.checkpoint": "x" * 300, "seed_everything": "0"}).label
-    assert len(label) < 130
-    assert label.endswith("… s0")
-
-
-def test_cells_that_differ_in_their_threads_are_noted(tmp_path: Path) -> None:
-    path = written(tmp_path, content())
-    in_each_cell("summary.json", '{"threads": 1}')(path)
-    assert "note:" not in sweep("status", path).succeeded().out
-    (cells_of(path)[0] / "summary.json").write_text('{"threads": 2, "val/acc1": 0.5}')
-    assert "threads (3 with 1, 1 with 2)" in sweep("status", path).succeeded().out
-    shown = json.loads(sweep("status", path, "--format", "json").succeeded().out)
-    assert [cell["threads"] for cell in shown] == [2, 1, 1, 1]
-    sweep("collect", path).succeeded()
-    assert ",threads" in (root_of(path) / "results.csv").read_text().splitlines()[0]
-
-
-@pytest.mark.parametrize(("most", "counts"), [(3, [3, 1]), (2, [2, 2]), (1001, [4])])
-def test_an_array_is_cut_where_slurm_takes_no_more(
-    most: int, counts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scontrol = tmp_path / "bin" / "scontrol"
-    scontrol.parent.mkdir()
-    scontrol.write_text(f"#!/bin/sh\necho 'MaxArraySize            = {most}'\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
-    monkeypatch.chdir(ROOT)
-    path = written(tmp_path, content())
-    lines = sweep("submit", path, "--dry_run").succeeded().out.splitlines()
-    arrays = [line for line in lines if line.startswith("sbatch")]
-    assert len(arrays) == len(counts)
-    for number, (line, count) in enumerate(zip(arrays, counts, strict=True)):
-        assert f"--array=0-{count - 1} " in line
-        assert line.split()[-3:-1] == [str(count), str(root_of(path) / f"cells-{number}.txt")]
-    assert len(lines) - len(arrays) == 4

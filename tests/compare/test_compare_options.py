@@ -1,0 +1,87 @@
+"""The options of `compare`, and what may not change its results."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from run_tables import as_json, compared, table
+from running import run
+
+
+def test_order_of_rows_file_format_and_units_change_nothing(tmp_path: Path) -> None:
+    frame = table()
+    first = as_json(compared(tmp_path, frame, "--format=json"))
+    assert as_json(
+        compared(
+            tmp_path,
+            frame.sample(fraction=1, shuffle=True, seed=1).sort("gate", descending=True),
+            "--format=json",
+            "--baseline=gate=none",
+        )
+    )["combinations"][0]["interaction"] == pytest.approx(first["combinations"][0]["interaction"])
+    frame.with_columns(pl.col("registers").cast(pl.Float64)).write_parquet(tmp_path / "runs.parquet")
+    stored = as_json(
+        run("compare", tmp_path / "runs.parquet", "--metric=val/acc1", "--factors=gate,registers", "--format=json")
+    )
+    assert stored == first
+    percent = as_json(compared(tmp_path, frame.with_columns(pl.col("val/acc1") * 100), "--format=json"))
+    for one, other in zip(percent["differences"], first["differences"], strict=True):
+        assert one["p_holm"] == pytest.approx(other["p_holm"])
+        assert one["hedges_g"] == pytest.approx(other["hedges_g"])
+        assert one["detectable"] == pytest.approx(100 * other["detectable"])
+
+
+def test_a_loss_says_what_the_accuracy_says_with_lower_is_better(tmp_path: Path) -> None:
+    said = compared(tmp_path, table(), "--lower_is_better", "val/loss", "--format=json", metric="val/acc1,val/loss")
+    up, down = json.loads(said.succeeded().out)["comparisons"]
+    for one, other in zip(up["differences"], down["differences"], strict=True):
+        assert one["better"] is other["better"] is True
+        assert one["estimate"]["value"] == pytest.approx(-other["estimate"]["value"])
+    for one, other in zip(up["combinations"], down["combinations"], strict=True):
+        assert one["complementary"] == other["complementary"] == "supported"
+        assert one["p_complementary"] == pytest.approx(other["p_complementary"])
+    wrong = as_json(compared(tmp_path, table(), "--format=json", metric="val/loss"))
+    assert {found["complementary"] for found in wrong["combinations"]} == {"not supported"}
+    bare = as_json(compared(tmp_path, table(), "--format=json", "--lower_is_better", metric="val/loss"))
+    assert (
+        bare["combinations"]
+        == as_json(compared(tmp_path, table(), "--format=json", "--lower-is-better=val/loss", metric="val/loss"))[
+            "combinations"
+        ]
+    )
+
+
+def test_where_takes_the_rows_of_a_level_alone(tmp_path: Path) -> None:
+    rows = table()
+    both = pl.concat([rows.with_columns(task=pl.lit("a")), rows.with_columns(task=pl.lit("b"))])
+    assert "two rows" in compared(tmp_path, both).err or compared(tmp_path, both).code == 2
+    assert compared(tmp_path, both, "--where=task=b").succeeded().out == compared(tmp_path, rows).succeeded().out
+
+
+def test_a_family_of_all_metrics_is_larger(tmp_path: Path) -> None:
+    alone, together = (
+        json.loads(
+            compared(tmp_path, table(), "--format=json", "--family", family, metric="val/acc1,val/loss").succeeded().out
+        )["comparisons"][0]
+        for family in ("metric", "all")
+    )
+    assert "Holm over 10 differences" in together["family"]
+    pairs = list(zip(alone["differences"], together["differences"], strict=True))
+    assert all(other["p_holm"] >= one["p_holm"] for one, other in pairs)
+    assert any(other["p_holm"] > one["p_holm"] for one, other in pairs)
+
+
+def test_equal_is_said_within_a_margin_alone(tmp_path: Path) -> None:
+    frame = table(("none", "headwise"))
+    assert "equivalent within" not in compared(tmp_path, frame).succeeded().out
+    said = compared(tmp_path, frame, "--margin", "0.2").succeeded().out
+    assert "additive within ±0.2 is supported (TOST" in said
+    assert "equivalent within ±0.2 (TOST" in said
+
+
+def test_welch_needs_no_seeds(tmp_path: Path) -> None:
+    said = compared(tmp_path, table().drop("seed"), "--primary", "welch").succeeded().out
+    assert "there is no column seed: nothing is paired" in said
+    assert "Hotelling" not in said
+    assert "two-way analysis of variance" in said
