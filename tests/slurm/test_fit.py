@@ -106,7 +106,7 @@ def same_end(job: Job, uninterrupted: Job) -> None:
 def test_two_nodes_train_together(uninterrupted: Job) -> None:
     summary = json.loads((uninterrupted.run_dir / "summary.json").read_text())
     assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 200, 0)
-    assert uninterrupted.restarts() == 0, uninterrupted.text()
+    assert "back into the queue" not in uninterrupted.text(), uninterrupted.text()  # SLURM itself may restart a job
     assert f"finished: {uninterrupted.run_dir}" in uninterrupted.text()
 
 
