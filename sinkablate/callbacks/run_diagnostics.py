@@ -119,8 +119,7 @@ class RunDiagnostics(SinkDiagnostics):
             return
         (step, table), self._not_drawn = self._not_drawn, None
         shown = [rule for rule in rules(self.thresholds) if "figures" in rule.shown]
-        title = f"step {step}, {table['images'][0]} images; {shown[0]}"
-        png = heatmap(table, title, [rule.name for rule in shown])
+        png = heatmap(table, f"step {step}, {table['images'][0]} images", [rule.name for rule in shown])
         target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"
         with naming(target):
             target.parent.mkdir(parents=True, exist_ok=True)

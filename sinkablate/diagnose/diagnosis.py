@@ -142,4 +142,5 @@ class Diagnosis:
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
         """Draw attention maps of the heads that sink most often, on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
-        return stripes(attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE)), name)
+        maps = attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE))
+        return stripes(maps, name, self.loaded.token_names)

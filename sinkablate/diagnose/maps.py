@@ -20,8 +20,9 @@ def attention_maps(model: nn.Module, image: Tensor, heads: list[Head]) -> list[A
     """Return the attention map and the value norms of some heads on one image (1, C, H, W), by block and head."""
     recorder = MapRecorder(sorted(heads))
     run_recorder(model, [image], recorder)
+    types = tuple(kind.label for kind in recorder.column_types)
     return [
-        AttentionMap(*head, _array(weights), _array(recorder.value_norms[head][0]))
+        AttentionMap(*head, _array(weights), _array(recorder.value_norms[head][0]), types)
         for head, (weights,) in recorder.maps.items()
     ]
 

@@ -4,19 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from sinkablate.figures.sensitivity import MOVES, draw_moves, moves
 from sinkablate.figures.sinks import (
     LABEL_COLORS,
-    MOVES,
+    TEXT_SIZE,
     TYPE_COLORS,
     Drawn,
     Names,
+    common_legend,
     draw_atlas,
     draw_by_type,
     draw_heads,
-    draw_moves,
     draw_token_norms,
     has_numbers,
-    moves,
     new_axes,
     plain_log,
     say,
@@ -32,15 +32,15 @@ def handoff(blocks: pl.DataFrame, rules: Sequence[str], names: Names | None = No
         names: What the token types are called.
     """
     kinds = [kind for kind in TYPE_COLORS if has_numbers(blocks, f"mass_{kind}")]
-    panels = {"mass_": "share of the attention mass"} | {
-        f"events_{rule}_": f"share of events, rule {rule}" for rule in rules
-    }
-    figure, axes = new_axes(1, len(panels), (4.2 * len(panels), 3.2))
+    panels = {"mass_": "attention mass"} | {f"events_{rule}_": f"sink events, rule {rule}" for rule in rules}
+    title = "Which type of token receives the attention and is the sink, block by block"
+    figure, axes = new_axes(1, len(panels), (2.6 * len(panels), 3), title)
     for axis, (prefix, label) in zip(axes, panels.items(), strict=True):
         if not draw_by_type(axis, blocks, prefix, names=names):
             say(axis, "no event in any block")
-        axis.set(xlabel="block (block 0 reads raw patch embeddings)", ylabel=label, xlim=axes[0].get_xlim())
-    axes[0].legend(title="token type", fontsize=8, title_fontsize=8)
+        axis.set_title(label, fontsize=9)
+        axis.set(xlabel="block (0 reads raw patch embeddings)", ylabel="share, 0 to 1", xlim=axes[0].get_xlim())
+    common_legend(figure, axes, columns=len(kinds), title="token type")
     return figure, blocks.select("block", *(f"{prefix}{kind}" for prefix in panels for kind in kinds))
 
 
@@ -49,11 +49,15 @@ def frequency(heads: pl.DataFrame, rules: Sequence[str]) -> Drawn:
     data = heads.select("block", "head", *(f"{rule}_frequency" for rule in rules)).sort("block", "head")
     rows, columns = data["block"].n_unique(), data["head"].n_unique()
     width, height = max(3.5, 0.8 + 0.25 * columns), max(2.8, 1.2 + 0.22 * rows)
-    figure, axes = new_axes(1, len(rules), (width * len(rules), height))
+    title = "Which heads sink, and on how many of the images"
+    figure, axes = new_axes(1, len(rules), (width * len(rules), height), title)
     for axis, rule in zip(axes, rules, strict=True):
         image = draw_heads(axis, data, f"{rule}_frequency")
-        axis.set(xlabel="head", ylabel="block", title=f"rule {rule}")
-    figure.colorbar(image, ax=axes, label="share of images with an event")
+        axis.set(xlabel="head", ylabel="block")
+        axis.set_title(f"rule {rule}", fontsize=9)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("share of images with an event", fontsize=TEXT_SIZE)
+    bar.ax.tick_params(labelsize=TEXT_SIZE)
     return figure, data
 
 
@@ -87,39 +91,43 @@ def atlas(heads: pl.DataFrame, rule: str, min_events: int, limits: Mapping[str, 
         ratio=pl.when(enough).then("event_median_ratio_out").otherwise("median_ratio_out"),
         rank=pl.when(enough).then("event_median_stable_rank").otherwise("median_stable_rank"),
     )
-    figure, (axis,) = new_axes(1, 1, (5.6, 4.4))
+    title = (
+        "What the sinks do: NOP at the left, broadcast at the lower right\n"
+        f"(colored: {len(data.filter(enough))} of {len(data)} heads, with at least {min_events} {rule} events)"
+    )
+    figure, (axis,) = new_axes(1, 1, (6.4, 5), title)
     draw_atlas(axis, points, limits, rest=f"fewer than {min_events} events")
     plain_log(axis)
     axis.set(
-        xlabel="value ratio ‖u_s‖ / mean ‖u_j‖, median",
-        ylabel="stable rank of the update, median",
-        title=f"heads with at least {min_events} {rule} events: {len(data.filter(enough))} of {len(data)}",
+        xlabel="value ratio ‖u_s‖ / mean ‖u_j‖: what the sink writes relative to other tokens (median)",
+        ylabel="stable rank of the head's update (median)",
     )
-    axis.legend(fontsize=7)
+    common_legend(figure, [axis], columns=3)
     return figure, data
 
 
 def token_norms(blocks: pl.DataFrame, names: Names | None = None) -> Drawn:
     """Draw the token norms of each block's output, before the final norm, by token type."""
-    figure, (axis,) = new_axes(1, 1, (5.6, 3.6))
+    figure, (axis,) = new_axes(1, 1, (6.4, 3.8), "How large the tokens of each type become, block by block")
     kinds = draw_token_norms(axis, blocks, names=names)
     plain_log(axis)
     axis.set(xlabel="block", ylabel="L2 norm of the block's output,\nbefore the final norm")
-    axis.legend(fontsize=8)
+    common_legend(figure, [axis], columns=2)
     statistics = ("mean", "median", "p99", "max", "outliers")
     return figure, blocks.select("block", *(f"norm_{kind}_{name}" for kind in kinds for name in statistics))
 
 
 def sensitivity(table: pl.DataFrame) -> Drawn:
-    """Draw events and labels per image while one threshold moves, one row of panels per rule."""
+    """Draw events and labels per image while one threshold moves and the others stay, one row of panels per rule."""
     rules = table["rule"].unique(maintain_order=True).to_list()
-    figure, axes = new_axes(len(rules), len(MOVES), (10.4, 0.4 + 2.5 * len(rules)))
+    title = "How the counts change when one threshold moves (flat lines: hardly at all)"
+    figure, axes = new_axes(len(rules), len(MOVES), (8, 0.9 + 2.2 * len(rules)), title)
     rows = []
     for row, rule in enumerate(rules):
         data = moves(table, rule)
         of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
         draw_moves(of_rule, data)
-        of_rule[0].set_ylabel(f"per image, blocks ≥ 1,\nrule {rule}")
+        of_rule[0].set_ylabel(f"rule {rule}:\nper image, blocks ≥ 1")
         rows.append(data)
-    axes[0].legend(fontsize=7)
+    common_legend(figure, axes, columns=5)
     return figure, pl.concat(rows)

@@ -5,33 +5,31 @@ import polars as pl
 from sinkablate.figures.sinks import LABEL_COLORS, VARIANT_COLORS, Drawn, new_axes, plain_log
 
 PANELS = {
-    "mean square error": {"val/loss": "validation"},
-    "share of attention": {
-        "toy/attention_nop": "to the null token, from unchanged tokens",
-        "toy/attention_active": "to the null token, from the others",
-        "toy/inflow_max": "to the strongest column",
+    ("The task is learned", "mean squared error"): {"val/loss": "validation"},
+    ("Attention moves to one token", "share of attention"): {
+        "toy/attention_nop": "to null, from tokens\nthat must not change",
+        "toy/attention_active": "to null, from the others",
+        "toy/inflow_max": "to the strongest token",
         "toy/inflow_source": "to the source token",
     },
-    "ratio to the other tokens' value, rank": {
-        "toy/value_ratio": "value ratio",
-        "toy/stable_rank": "stable rank of the update",
-    },
-    "share of sequences, rule adaptive": {f"toy/label_{label}": label for label in LABEL_COLORS},
-    "spectral spike of W_Q and W_K": {"toy/spectral_spike": "the sink's block"},
+    ("What that token writes", "value ratio (1: as others)"): {"toy/value_ratio": "value ratio"},
+    ("Rank of the head's update", "stable rank (1: one direction)"): {"toy/stable_rank": "stable rank"},
+    ("Label", "share of sequences, rule adaptive"): {f"toy/label_{label}": label for label in LABEL_COLORS},
+    ("Spike of the query-key product", "largest / mean singular value"): {"toy/spectral_spike": "the sink's block"},
 }
-"""Title -> scalar -> entry of the legend."""
+"""Title and unit of a panel -> scalar -> entry of the legend."""
 
 
 def formation(metrics: pl.DataFrame) -> Drawn:
-    """Draw error, attention, value ratio, labels and query-key spike against the training step.
+    """Draw error, attention, value ratio, stable rank, labels and query-key spike against the training step.
 
     Args:
         metrics: Rows of `metrics.csv`; the evaluations among them are shown.
     """
     data = metrics.filter(pl.col("toy/value_ratio").is_not_null()).sort("step")
-    figure, axes = new_axes(1, len(PANELS), (2.9 * len(PANELS), 3.6))
+    figure, axes = new_axes(2, 3, (8, 5.6), "How the sink forms during training")
     shown = ["step"]
-    for axis, (title, lines) in zip(axes, PANELS.items(), strict=True):
+    for axis, ((title, unit), lines) in zip(axes, PANELS.items(), strict=True):
         logged = {name: text for name, text in lines.items() if name in data.columns}
         shown += logged
         for color, (name, text) in zip(VARIANT_COLORS, logged.items(), strict=False):
@@ -39,7 +37,13 @@ def formation(metrics: pl.DataFrame) -> Drawn:
             axis.plot(
                 data["step"], data[name], label=label, marker=".", markersize=3, color=LABEL_COLORS.get(text, color)
             )
-        axis.set(xlabel="optimizer step", ylabel=title)
-        axis.legend(fontsize=7)
+        axis.set_title(title, fontsize=9)
+        axis.set(xlabel="optimizer step", ylabel=unit)
+        axis.set_ylim(bottom=0)
+        if unit.startswith("share"):
+            axis.set_ylim(-0.03, 1.03)
+        if len(logged) > 1:
+            axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=1 if "null" in label else 3)
+    axes[0].autoscale(axis="y")
     plain_log(axes[0])
     return figure, data.select(shown)

@@ -3,36 +3,50 @@
 import io
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import draw_heads, new_axes
+from sinkablate.figures.sinks import TEXT_SIZE, column, draw_heads, new_axes
+
+MOST_NUMBERS = 64
+"""Largest number of heads whose values are also written as numbers."""
 
 
-def heatmap(table: pl.DataFrame, title: str, rules: Sequence[str]) -> bytes:
+def heatmap(table: pl.DataFrame, when: str, rules: Sequence[str]) -> bytes:
     """Draw the median mass of every head and how often each rule reports a sink, all colors from 0 to 1.
 
     Args:
         table: One row per block and head, as `head_table` returns it.
-        title: Title of the figure.
+        when: The step and the number of images, for the title.
         rules: Names of the rules; one panel each.
 
     Returns:
         The content of a PNG file.
     """
-    panels = {"median_mass": "median mass on the dominant column"} | {
-        f"{rule}_frequency": f"share of images with an event, rule {rule}" for rule in rules
+    panels = {"median_mass": "median attention\nto the dominant token"} | {
+        f"{rule}_frequency": f"images with a sink,\nrule {rule}" for rule in rules
     }
     rows, columns = table["block"].n_unique(), table["head"].n_unique()
-    size = (max(3.0, 1.2 + 0.32 * columns) * len(panels), max(2.6, 1.1 + 0.32 * rows))
-    figure, axes = new_axes(1, len(panels), size)
+    size = (max(2.3, 1.2 + 0.32 * columns) * len(panels), max(2.9, 1.4 + 0.32 * rows))
+    figure, axes = new_axes(1, len(panels), size, f"Which heads sink ({when})")
     for axis, (name, label) in zip(axes, panels.items(), strict=True):
         image = draw_heads(axis, table, name)
-        axis.set_title(label, fontsize=8)
-        axis.set_xlabel("head", fontsize=8)
-        axis.tick_params(labelsize=7)
-    axes[0].set_ylabel("block", fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=9)
+        axis.set_title(label, fontsize=TEXT_SIZE)
+        axis.set_xlabel("head")
+        if len(table) <= MOST_NUMBERS:
+            _write_numbers(axis, column(table.sort("block", "head"), name).reshape(rows, columns))
+    axes[0].set_ylabel("block")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("share, 0 to 1", fontsize=TEXT_SIZE)
+    bar.ax.tick_params(labelsize=TEXT_SIZE)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _write_numbers(axis: Axes, values: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> None:
+    """Write each value into its square, an exact zero as 0."""
+    for (block, head), value in np.ndenumerate(values):
+        text = f"{value:.2f}".removeprefix("0") if value else "0"
+        axis.text(head, block, text, ha="center", va="center", fontsize=7, color="black" if value > 0.5 else "white")

@@ -1,23 +1,20 @@
 """Figures of what edits change, drawn from the tables of an intervention."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
 from numpy.typing import NDArray
 
-from sinkablate.figures.sinks import LABEL_COLORS, Drawn, say
+from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, Drawn, common_legend, new_axes, plain_log, say
 
 COLORS = {**LABEL_COLORS, "pathway": "#009E73", "none": "#555555"}
 MARKERS = {"nop": "o", "broadcast": "s", "other": "^", "pathway": "D", "none": "v"}
 NAMES = {"nop": "NOP", "broadcast": "broadcast", "other": "other", "pathway": "global pathway", "none": "no label"}
 SMALLEST = 1e-6
-"""Smaller effects are rounding noise: they are drawn here, at a tick labeled 0."""
+"""Smaller effects are rounding noise: they are drawn at a tick labeled 0."""
 
 
 def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[str, str]) -> Drawn:
@@ -31,35 +28,34 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[s
     shown = heads.select("block", "head", "edit", "class", "effect", "effect_low", "effect_high", "counts")
     edits = [edit for edit in labels if edit in set(shown["edit"])]
     names = [name for name in COLORS if name in set(shown["class"])]
-    figure = Figure(figsize=(7.2, max(2.4, 1.2 + 0.42 * len(edits))), layout="constrained")
-    axis = figure.subplots()
+    zero = _position_of_zero(shown)
+    title = "How far each edit moves the output. Small: one head; large: median with 95 % interval"
+    figure, (axis,) = new_axes(1, 1, (7.2, max(2.4, 1.2 + 0.42 * len(edits))), title)
     for position, name in enumerate(names):
         offset = 0.22 * (position - (len(names) - 1) / 2)
         for row, edit in enumerate(edits):
             chosen = (pl.col("class") == name) & (pl.col("edit") == edit)
-            effects = _floored(shown.filter(chosen)["effect"])
+            effects = _floored(shown.filter(chosen)["effect"], zero)
             axis.scatter(effects, np.full(len(effects), row + offset), s=7, alpha=0.35, color=COLORS[name])
             for median in classes.filter(chosen).iter_rows(named=True):
-                _median(axis, row + offset, name, median)
+                _median(axis, row + offset, name, median, zero)
         count = shown.filter(pl.col("class") == name).select("block", "head").n_unique()
-        unit = "blocks" if name == "pathway" else "heads"
+        unit = f"{'block' if name == 'pathway' else 'head'}{'' if count == 1 else 's'}"
         axis.plot([], [], color=COLORS[name], marker=MARKERS[name], label=f"{NAMES[name]} ({count} {unit})")
-    axis.set_yticks(range(len(edits)), [labels[edit] for edit in edits], fontsize=7.5)
+    axis.set_yticks(range(len(edits)), [labels[edit] for edit in edits])
     axis.set_ylim(max(len(edits), 1) - 0.5, -0.5)
-    axis.set_xlabel("relative change of the final patch tokens (RMS, without the sink)", fontsize=8)
-    figure.suptitle("How far each edit moves the output. Small: a head, large: median with 95 % interval", fontsize=8.5)
-    if np.isfinite(_floored(shown["effect"])).any():
-        _log_scale(axis, "x")
+    axis.set_xlabel("relative change of the final patch tokens (RMS, without the sink)")
+    _log_scale(axis, "x", shown, zero)
     if edits:
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), fontsize=7)
+        common_legend(figure, [axis], columns=len(names))
     else:
         say(axis, "no head was edited")
     return figure, shown
 
 
-def _median(axis: Axes, y: float, name: str, row: Mapping[str, Any]) -> None:
+def _median(axis: Axes, y: float, name: str, row: Mapping[str, Any], zero: float) -> None:
     """Draw the median of a class with its interval."""
-    value, low, high = _floored(pl.Series([row[f"effect{end}"] for end in ("", "_low", "_high")]))
+    value, low, high = _floored(pl.Series([row[f"effect{end}"] for end in ("", "_low", "_high")]), zero)
     axis.plot([low, high], [y, y], color=COLORS[name], linewidth=1.6)
     axis.plot(value, y, color=COLORS[name], marker=MARKERS[name], markersize=6)
 
@@ -79,11 +75,15 @@ def effect_by_ratio(
     shown = heads.filter((pl.col("edit") == (edit or "")) & pl.col("head").is_not_null()).select(
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size"
     )
-    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
-    axis = figure.subplots()
+    zero = _position_of_zero(shown)
+    made = " ".join(labels.get(edit or "", "").split())
+    title = "Does the value ratio, by which a head is labeled, predict its effect?" + (
+        f"\nEdit: {made}" if made else ""
+    )
+    figure, (axis,) = new_axes(1, 1, (6.4, 4.4), title)
     for name in (name for name in COLORS if name in set(shown["class"])):
         of_class = shown.filter(pl.col("class") == name)
-        y, low, high = (_floored(of_class[f"effect{end}"]) for end in ("", "_low", "_high"))
+        y, low, high = (_floored(of_class[f"effect{end}"], zero) for end in ("", "_low", "_high"))
         axis.errorbar(
             of_class["ratio_out"].to_numpy(),
             y,
@@ -94,32 +94,45 @@ def effect_by_ratio(
             linewidth=0.8,
             label=NAMES[name],
         )
-    for limit in (nop_max, broadcast_min):
-        axis.axvline(limit, color="#555555", linewidth=0.8, linestyle="--")
-    axis.set_xlabel("value ratio ‖u_s‖ / mean ‖u_j‖ of the sink (dashed: limits of NOP and broadcast)", fontsize=8)
-    axis.set_ylabel("relative change of the final patch tokens", fontsize=8)
+    axis.axvline(nop_max, color=LIMIT_COLOR, linewidth=0.8, linestyle=":", label=f"NOP: ratio ≤ {nop_max:g}")
+    broadcast = f"broadcast: ratio ≥ {broadcast_min:g}"
+    axis.axvline(broadcast_min, color=LIMIT_COLOR, linewidth=0.8, linestyle="--", label=broadcast)
+    axis.set_xlabel("value ratio ‖u_s‖ / mean ‖u_j‖: what the sink writes relative to other tokens")
+    axis.set_ylabel("relative change of the final patch tokens\n(RMS, without the sink; 95 % interval over images)")
     axis.set_xlim(left=0)
-    if np.isfinite(_floored(shown["effect"])).any():
-        _log_scale(axis, "y")
+    _log_scale(axis, "y", shown, zero)
     if len(shown):
-        axis.set_title(f"Effect of the edit “{' '.join(labels.get(edit or '', '').split())}”", fontsize=8.5)
-        axis.legend(fontsize=7)
+        common_legend(figure, [axis])
     else:
         say(axis, "no head was edited")
     return figure, shown
 
 
-def _log_scale(axis: Axes, which: str) -> None:
-    """Set a logarithmic scale that starts at `SMALLEST`, whose tick is labeled 0."""
-    getattr(axis, f"set_{which}scale")("log")
-    getattr(axis, f"set_{which}lim")(left=SMALLEST / 1.6) if which == "x" else axis.set_ylim(bottom=SMALLEST / 1.6)
-    scale: Axis = getattr(axis, f"{which}axis")
-    powers = LogFormatterSciNotation()
-    powers.set_axis(scale)
-    scale.set_major_formatter(FuncFormatter(lambda x, place: "0" if x <= 1.01 * SMALLEST else powers(x, place)))
-    scale.set_minor_formatter(FuncFormatter(lambda _x, _place: ""))
+def _position_of_zero(shown: pl.DataFrame) -> float:
+    """Return where a logarithmic axis shows 0: half a decade below the decade of the smallest effect that is not 0."""
+    effects = shown["effect"].cast(pl.Float64).to_numpy()
+    positive = effects[effects > SMALLEST]
+    return float(10 ** (np.floor(np.log10(positive.min())) - 0.5)) if len(positive) else SMALLEST
 
 
-def _floored(values: pl.Series) -> NDArray[np.float64]:
-    """Return floats of at least `SMALLEST`; NaN stays."""
-    return np.clip(values.cast(pl.Float64).to_numpy(), SMALLEST, None)
+def _floored(values: pl.Series, zero: float) -> NDArray[np.float64]:
+    """Return floats that are at least at the position of 0; NaN stays."""
+    return np.clip(values.cast(pl.Float64).to_numpy(), zero, None)
+
+
+def _log_scale(axis: Axes, which: Literal["x", "y"], shown: pl.DataFrame, zero: float) -> None:
+    """Set a logarithmic scale with plain numbers, and with a tick labeled 0 if any effect is 0.
+
+    An axis on which every effect is 0, or none is defined, stays linear.
+    """
+    effects = shown["effect"].cast(pl.Float64).to_numpy()
+    set_limits = getattr(axis, f"set_{which}lim")
+    if not (effects > SMALLEST).any():
+        set_limits(-0.05, 1)
+        return
+    plain_log(axis, which)
+    if (effects <= SMALLEST).any():
+        ticks = [zero, *10.0 ** np.arange(np.ceil(np.log10(zero)), np.ceil(np.log10(np.nanmax(effects))) + 1)]
+        labels = ["0", *(np.format_float_positional(tick, precision=9, trim="-") for tick in ticks[1:])]
+        getattr(axis, f"set_{which}ticks")(ticks, labels)
+        set_limits(zero / 1.6)

@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +24,8 @@ VARIANT_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 TYPE_MARKERS = {"cls": "o", "register": "s", "patch": "^", "null": "x", "kv_bias": "D"}
 NO_EVENT_COLOR = "#BBBBBB"
 LIMIT_COLOR = "#555555"
+TEXT_SIZE = 8
+"""Points; text of this size is readable in a figure of 8 inches at the width of a page."""
 
 Drawn = tuple[Figure, pl.DataFrame]
 """A figure and the data it shows."""
@@ -40,11 +44,44 @@ def save(drawn: Drawn, path: Path) -> None:
     data.write_csv(path.with_suffix(".csv"))
 
 
-def new_axes(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `size` inches and its axes, row by row."""
+def new_axes(rows: int, columns: int, size: tuple[float, float], title: str = "") -> tuple[Figure, list[Axes]]:
+    """Return a figure of `size` inches with a title, and its axes, row by row."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    with rc_context({"axes.labelsize": TEXT_SIZE, "xtick.labelsize": TEXT_SIZE, "ytick.labelsize": TEXT_SIZE}):
+        axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure, axes
+
+
+def common_legend(
+    figure: Figure, axes: Sequence[Axes], *, above: bool = False, columns: int = 4, title: str = ""
+) -> None:
+    """Put one legend for all axes outside of them, with one entry per label.
+
+    Args:
+        figure: The figure of the axes.
+        axes: Axes whose labeled lines and points are listed.
+        above: Put it above the axes instead of below.
+        columns: Largest number of entries in a row.
+        title: Title of the legend.
+    """
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries or title:
+        figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside upper center" if above else "outside lower center",
+            ncols=max(1, min(columns, len(entries))),
+            fontsize=TEXT_SIZE,
+            title=title or None,
+            title_fontsize=9 if above else TEXT_SIZE,
+            frameon=bool(entries),
+        )
 
 
 def whole_numbers(axis: Axes, which: Literal["x", "y"] = "x") -> None:
@@ -96,7 +133,7 @@ def draw_by_type(
     kinds = [kind for kind in TYPE_COLORS if has_numbers(blocks, f"mass_{kind}")]
     drawn = [f"{prefix}{kind}" for kind in kinds if has_numbers(blocks, f"{prefix}{kind}")]
     for name in drawn:
-        text, color, marker = _look(name.removeprefix(prefix), names)
+        text, color, marker = type_look(name.removeprefix(prefix), names)
         label = f"{text}, {note}" if note else text
         axis.plot(blocks["block"], column(blocks, name), style, color=color, marker=marker, markersize=4, label=label)
     axis.set_ylim(-0.03, 1.03)
@@ -154,7 +191,7 @@ def draw_token_norms(axis: Axes, blocks: pl.DataFrame, *, names: Names | None = 
     """Draw token norms by type against the block: median solid, 99th percentile dotted; return the drawn types."""
     drawn = [kind for kind in ("cls", "register", "patch") if has_numbers(blocks, f"norm_{kind}_median")]
     for kind in drawn:
-        text, color, marker = _look(kind, names)
+        text, color, marker = type_look(kind, names)
         median, p99 = column(blocks, f"norm_{kind}_median"), column(blocks, f"norm_{kind}_p99")
         axis.plot(blocks["block"], median, color=color, marker=marker, markersize=4, label=f"{text}, median")
         axis.plot(blocks["block"], p99, ":", color=color, marker=".", markersize=3, label=f"{text}, 99th percentile")
@@ -162,45 +199,8 @@ def draw_token_norms(axis: Axes, blocks: pl.DataFrame, *, names: Names | None = 
     return drawn
 
 
-def _look(kind: str, names: Names | None) -> tuple[str, str, str]:
+def type_look(kind: str, names: Names | None) -> tuple[str, str, str]:
     """Name, color and marker of a token type."""
     name = (names or {}).get(kind, kind)
     look = kind if name == kind else "null"
     return name, TYPE_COLORS[look], TYPE_MARKERS[look]
-
-
-MOVES = {
-    "routed_min": "mass that routes a query",
-    "event_min": "share of routed queries",
-    "nop_max": "value ratio: NOP at most …",
-    "rank_max": "largest stable rank",
-}
-"""Thresholds that the sensitivity figure moves, one at a time."""
-
-
-def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """Rows of a sensitivity table in which one threshold, named in column `axis`, varies and the others are fixed."""
-    of_rule = table.filter(pl.col("rule") == rule)
-    home = of_rule.filter(pl.col("steps") == 0)
-    lines = []
-    for name in MOVES:
-        fixed = [other for other in MOVES if other != name]
-        line = of_rule.filter(pl.all_horizontal(pl.col(other) == home[other][0] for other in fixed)).sort(name)
-        lines.append(line.with_columns(pl.lit(name).alias("axis")))
-    return pl.concat(lines)
-
-
-def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
-    """Draw events and labels per image from `moves`, one threshold per axis; dashed lines mark the rule's own value."""
-    home = data.filter(pl.col("steps") == 0)
-    for axis, (name, label) in zip(axes, MOVES.items(), strict=True):
-        line = data.filter(pl.col("axis") == name)
-        axis.plot(line[name], line["events"], color="black", linewidth=0.8, marker=".", label="events")
-        for kind, color in LABEL_COLORS.items():
-            axis.plot(line[name], line[kind], color=color, marker=".", label=kind.replace("nop", "NOP"))
-        axis.axvline(home[name][0], color=LIMIT_COLOR, linestyle="--", linewidth=0.8, label="the rule's own value")
-        axis.set(xlabel=label)
-        axis.set_ylim(bottom=0)
-        if not (line["events"] > 0).any():
-            axis.set_ylim(0, 1)
-            say(axis, "no event at any of these")

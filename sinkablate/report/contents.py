@@ -7,7 +7,8 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
-from sinkablate.figures.sinks import column, moves
+from sinkablate.figures.sensitivity import moves
+from sinkablate.figures.sinks import column
 from sinkablate.report.events import (
     KINDS,
     LABELS,

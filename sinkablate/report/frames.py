@@ -6,11 +6,11 @@ from math import ceil
 
 import numpy as np
 import polars as pl
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sinkablate.figures.sinks import common_legend
 from sinkablate.report.run import Run
 
 COLUMNS = 5
@@ -79,21 +79,7 @@ def label_axes(figure: Figure, x: str, y: str) -> None:
 
 def keyed(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
     """Put one legend for all frames above them, under the title of the figure."""
-    entries: dict[str, Artist] = {}
-    for axis in axes:
-        handles, texts = axis.get_legend_handles_labels()
-        entries |= dict(zip(texts, handles, strict=True))
-    if entries or title:
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside upper center",
-            ncols=max(1, min(6, len(entries))),
-            fontsize=8,
-            title=title or None,
-            title_fontsize=9,
-            frameon=bool(entries),
-        )
+    common_legend(figure, axes, above=True, columns=6, title=title)
 
 
 def named(table: pl.DataFrame, run: Run) -> pl.DataFrame:

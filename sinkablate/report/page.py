@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from sinkablate import __version__
 from sinkablate.figures.maps import Maps
-from sinkablate.figures.sinks import LABEL_COLORS, MOVES, TYPE_COLORS, VARIANT_COLORS
+from sinkablate.figures.sensitivity import MOVES
+from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, VARIANT_COLORS
 from sinkablate.files.writing import json_text
 from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import QUANTITIES, page_run

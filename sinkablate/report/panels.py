@@ -4,18 +4,16 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from sinkablate.figures.sensitivity import MOVES, draw_moves, moves
 from sinkablate.figures.sinks import (
     LABEL_COLORS,
-    MOVES,
     TYPE_COLORS,
     Drawn,
     column,
     draw_atlas,
     draw_by_type,
     draw_heads,
-    draw_moves,
     draw_token_norms,
-    moves,
     plain_log,
     say,
 )

@@ -50,6 +50,9 @@ def test_a_figure_is_saved_with_its_data_and_labels(name: str, records: Records,
     assert all(axis.get_xlabel() for axis in axes)
     assert axes[0].get_ylabel()
     assert any(axis.lines or axis.images or axis.collections for axis in axes)
+    assert figure.get_suptitle()
+    assert all(axis.get_legend() is None for axis in axes), "a legend covers the data"
+    assert figure.get_figwidth() <= 8
 
 
 def test_the_handoff_shows_the_types_that_occur(records: Records) -> None:
@@ -74,6 +77,7 @@ def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records)
     figure, _ = sensitivity(table)
     home = table.filter(pl.col("steps") == 0)["events"].to_list()
     assert len(figure.axes) == 4 * len(home)
+    assert [tick.get_text() for tick in figure.axes[2].get_xticklabels()][2] == "0.2\n0.5"
     for number, axis in enumerate(figure.axes):
         at = axis.lines[-1].get_xdata()[0]
         events = dict(zip(axis.lines[0].get_xdata().tolist(), axis.lines[0].get_ydata().tolist(), strict=True))

@@ -1,0 +1,51 @@
+"""How events and labels change when a threshold moves."""
+
+from collections.abc import Sequence
+from textwrap import fill
+
+import polars as pl
+from matplotlib.axes import Axes
+
+from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, say
+
+MOVES = {
+    "routed_min": "attention that routes a query to the sink",
+    "event_min": "share of routed queries that makes an event",
+    "nop_max": "value ratio: NOP limit (broadcast limit moves with it)",
+    "rank_max": "largest stable rank of a broadcast",
+}
+"""Thresholds that the sensitivity figure moves, one at a time; the two limits of the value ratio move together."""
+
+
+def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
+    """Rows of a sensitivity table in which one threshold, named in column `axis`, varies and the others are fixed."""
+    of_rule = table.filter(pl.col("rule") == rule)
+    home = of_rule.filter(pl.col("steps") == 0)
+    lines = []
+    for name in MOVES:
+        fixed = [other for other in MOVES if other != name]
+        line = of_rule.filter(pl.all_horizontal(pl.col(other) == home[other][0] for other in fixed)).sort(name)
+        lines.append(line.with_columns(pl.lit(name).alias("axis")))
+    return pl.concat(lines)
+
+
+def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
+    """Draw events and labels per image from `moves`, one threshold per axis; dashed lines mark the rule's own value.
+
+    The ticks of the value ratio are the limit of NOP and, below it, the limit of broadcast.
+    """
+    home = data.filter(pl.col("steps") == 0)
+    for axis, (name, label) in zip(axes, MOVES.items(), strict=True):
+        line = data.filter(pl.col("axis") == name)
+        axis.plot(line[name], line["events"], color="black", linewidth=4, alpha=0.25, label="events")
+        for kind, color in LABEL_COLORS.items():
+            axis.plot(line[name], line[kind], color=color, marker=".", label=kind.replace("nop", "NOP"))
+        axis.axvline(home[name][0], color=LIMIT_COLOR, linestyle="--", linewidth=0.8, label="the rule's own value")
+        axis.set_xlabel(fill(label, 26))
+        if name == "nop_max":
+            pairs = line.select(name, "broadcast_min").rows()
+            axis.set_xticks([nop for nop, _ in pairs], [f"{nop:.2g}\n{broadcast:.2g}" for nop, broadcast in pairs])
+        axis.set_ylim(bottom=0)
+        if not (line["events"] > 0).any():
+            axis.set_ylim(0, 1)
+            say(axis, "no event at any of these")
