@@ -94,10 +94,14 @@ def _first_rank() -> bool:
 
 
 def _check_run_dir(options: list[tuple[str, str | None]], contents: list[dict[Any, Any]]) -> None:
-    """Refuse to overwrite a run unless an option or a config file might allow it."""
-    from sinkablate.run.directory import refuse_to_overwrite
+    """Refuse to overwrite a run unless an option or a config file might allow it, and other files in any case."""
+    from sinkablate.run.directory import refuse_foreign_files, refuse_to_overwrite
 
     keys = {key for key, _ in options}.union(*contents)
     run_dirs = [value for key, value in options if key == "run_dir"]
-    if run_dirs and run_dirs[-1] and not keys & {"overwrite", "ckpt_path", "print_config"}:
-        refuse_to_overwrite(Path(run_dirs[-1]), resumes=False, overwrite=False)
+    if not run_dirs or not run_dirs[-1] or "print_config" in keys:
+        return
+    run_dir = Path(run_dirs[-1])
+    refuse_foreign_files(run_dir)
+    if not keys & {"overwrite", "ckpt_path"}:
+        refuse_to_overwrite(run_dir, resumes=False, overwrite=False)

@@ -19,7 +19,7 @@ from sinkablate.callbacks.run_directory import RunDirectory
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cli.group_help import group_help, help_group
 from sinkablate.cli.parser import Parser, config_groups, refuse_nulls, spelled_out
-from sinkablate.cli.results import print_results, print_scores, write_predictions
+from sinkablate.cli.results import print_results, print_scores, refuse_foreign_result, write_predictions
 from sinkablate.cli.run_arguments import add_reader_arguments, add_run_arguments
 from sinkablate.cli.summary import fit_summary
 from sinkablate.cli.tasks import TASKS, task_of
@@ -38,7 +38,7 @@ from sinkablate.run import trust
 from sinkablate.run.cells import cell_id, configs_first, variant_name
 from sinkablate.run.checkpoint_io import AtomicCheckpointIO
 from sinkablate.run.checkpoints import require_final_weights
-from sinkablate.run.directory import finish_run, require_writable
+from sinkablate.run.directory import RESULTS, finish_run, require_writable
 from sinkablate.run.resume import checkpoint_to_load
 
 
@@ -142,6 +142,8 @@ class Cli(LightningCLI):
         config.run_dir = config.run_dir or f"runs/{self.name}"
         self.run_dir = Path(config.run_dir)
         require_writable(self.run_dir)
+        if self.command != "fit":
+            refuse_foreign_result(self.command, self.run_dir)
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             report_run_dir(self.run_dir)
         config.ckpt_path = checkpoint_to_load(self.command, self.run_dir, config, lambda: self._resolved(config))
@@ -225,7 +227,7 @@ class Cli(LightningCLI):
         """Write and print the numbers of `validate` and `test`."""
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
-            path = self.run_dir / f"{self.command}.json"
+            path = self.run_dir / RESULTS[self.command]
             with naming(self.run_dir):
                 self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, metrics)
@@ -236,7 +238,7 @@ class Cli(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions of all ranks into one parquet file."""
         batches: Any = self.trainer.predict(**kwargs | {"return_predictions": True})
-        path = write_predictions(self.run_dir / "predictions.parquet", batches or [], self.trainer)
+        path = write_predictions(self.run_dir / RESULTS[self.command], batches or [], self.trainer)
         if self.trainer.is_global_zero:
             print(f"predictions: {path}")
 

@@ -13,7 +13,10 @@ from rich.table import Table
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.rules import all_rules, scalar_prefix
 from sinkablate.distributed.gather import gather
+from sinkablate.errors import UserError
 from sinkablate.files.writing import write_atomically
+from sinkablate.run.directory import RESULTS, refuse_foreign_files
+from sinkablate.run.reading import READ_ERRORS, read_json
 
 
 def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
@@ -60,6 +63,8 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
 
 
+PREDICTIONS = ("key", "label", "predicted", "probability")
+"""Columns of `predictions.parquet`."""
 SCORES = {"acc1": "accuracy", "acc5": "top-5 accuracy", "loss": "loss"}
 
 
@@ -86,6 +91,28 @@ def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
             parts = ", ".join(f"{name} {summary[f'{prefix}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
             title = rule.name.replace("effective_", "effective ")
             table.add_row(f"sinks per image, {title}", f"{events:.2f} ({parts})" if events else "0")
+
+
+def refuse_foreign_result(command: str, run_dir: Path) -> None:
+    """Refuse a directory whose `validate.json`, `test.json` or `predictions.parquet` is neither a run's nor a result.
+
+    Args:
+        command: validate, test or predict.
+        run_dir: The directory, which need not be that of a run.
+
+    Raises:
+        UserError: The command would replace a file of another origin.
+    """
+    path = run_dir / RESULTS[command]
+    try:
+        if path.suffix == ".parquet":
+            ours = pl.read_parquet_schema(path).keys() == set(PREDICTIONS)
+        else:
+            ours = all("/" in key for key in read_json(path) or {})
+    except (*READ_ERRORS, UserError):
+        ours = False
+    if not ours:
+        refuse_foreign_files(run_dir, (path.name,))
 
 
 def write_predictions(path: Path, batches: list[dict[str, Any]], trainer: L.Trainer) -> Path:

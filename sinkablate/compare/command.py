@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from sinkablate.compare import analysis
 from sinkablate.compare.comparison import Primary
 from sinkablate.compare.correction import corrected
-from sinkablate.compare.formats import Format, render
+from sinkablate.compare.formats import Format, is_rendered, render
 from sinkablate.compare.table import in_order, level, levels, read_table
 from sinkablate.errors import UserError
+from sinkablate.files.ownership import refuse_foreign_file
 from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.files.writing import write_text
 
@@ -173,4 +174,6 @@ def _target(out: str, results: str, overwrite: bool) -> Path:
         raise UserError(f"out={out}: this is the table itself; choose another file")
     if target.exists() and not overwrite:
         raise UserError(f"out={out}: already exists; choose another file or add --overwrite")
+    if not is_rendered(target):
+        refuse_foreign_file(target, key="out", command="compare")
     return target

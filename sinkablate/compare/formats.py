@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -41,6 +42,15 @@ def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *,
         "latex": _latex,
     }[form]
     return "\n\n".join(draw(comparison) for comparison in comparisons)
+
+
+def is_rendered(path: Path) -> bool:
+    """Return whether a file holds text that `render` wrote in any format, which `compare` may replace."""
+    try:
+        text = " ".join(path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError):
+        return False
+    return "verdicts are after Holm" in text or text.startswith('{ "level": 0.95, "comparisons":')
 
 
 def _terminal(of: Comparison, width: int, *, wrap: bool) -> str:

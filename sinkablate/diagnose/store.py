@@ -14,13 +14,27 @@ from numpy.typing import NDArray
 
 from sinkablate.data.errors import DataError
 from sinkablate.diagnostics.records import Records
-from sinkablate.errors import UserError
+from sinkablate.files.ownership import is_json_with, refuse_foreign
 from sinkablate.files.writing import write_atomically
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
 from sinkablate.run.reading import read_all_arrays, read_json
 from sinkablate.run.resumable import RESUMES, ResumableStore, refuse_another
 from sinkablate.vit.tokens import TokenLayout
 
+WRITTEN = (
+    CONFIG,
+    "checkpoints",
+    DIAGNOSIS,
+    INTERVENTION,
+    "parts",
+    "per_image.npz",
+    "heads.parquet",
+    "blocks.parquet",
+    "sensitivity.parquet",
+    "figures",
+    "summary.json",
+)
+"""Files that a diagnosis writes, and files that show that the directory is that of a run or an intervention."""
 GROUPS = ("heads", "mass", "tokens")
 NO_REASON = "not stored"
 """The reason for skipped images in parts written by an earlier version."""
@@ -60,20 +74,10 @@ class Store(ResumableStore):
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         super().__init__(out, DIAGNOSIS, ".npz", identity)
         self.overwrite = overwrite
-        if (
-            overwrite
-            and not self.marker.exists()
-            and any((out / name).exists() for name in (CONFIG, "checkpoints", INTERVENTION))
-        ):
-            raise UserError(f"out={out} does not hold a diagnosis; choose another --out")
-        if overwrite:
-            return
-        if self.marker.exists():
+        if not is_json_with(self.marker, ("model",)):
+            refuse_foreign(out, WRITTEN, key="out", what=f"a diagnosis ({DIAGNOSIS})")
+        elif not overwrite:
             refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds a diagnosis")
-        elif (out / "summary.json").exists() or (out / "per_image.npz").exists():
-            raise UserError(
-                f"out={out} holds results of another diagnosis; choose another --out, or add --overwrite true"
-            )
 
     @property
     def position(self) -> int:
@@ -114,13 +118,13 @@ class Store(ResumableStore):
     def _open(self) -> None:
         """Create the directory before the first batch is stored, so that a refused command leaves nothing behind."""
         if self.overwrite:
-            for path in (self.marker, self.out / "summary.json"):
-                path.unlink(missing_ok=True)
+            (self.out / "summary.json").unlink(missing_ok=True)
             self.remove_parts()
-            self.overwrite = False
-        if not self.marker.exists():
-            self.make_folder()
-            self.mark()
+        elif self.marker.exists():
+            return
+        self.make_folder()
+        self.mark()
+        self.overwrite = False
 
     def read(self) -> Finished:
         """Return all finished batches."""

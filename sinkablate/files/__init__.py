@@ -1,1 +1,1 @@
-"""Reading and writing files: atomic writes, YAML that rejects repeated keys, suggestions for misspelled names."""
+"""Reading and writing files: atomic writes, the rule for replacing files, strict YAML, suggestions."""

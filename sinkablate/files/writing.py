@@ -89,15 +89,16 @@ def temporary_sibling(path: Path, *, concurrent: bool = False) -> Iterator[Path]
     """
     process = f".{os.getpid()}" if concurrent else ""
     partial = path.with_name(f".{path.name.lstrip('.')}{process}.partial")
-    _remove(partial)
+    remove(partial)
     try:
         yield partial
     finally:
         with suppress(OSError):
-            _remove(partial)
+            remove(partial)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a symbolic link (not its target) or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -15,13 +15,14 @@ from typing import Any
 from filelock import FileLock
 
 from sinkablate.errors import UserError
+from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
 from sinkablate.files.writing import remove_files
 from sinkablate.run.directory import INTERVENTION
 from sinkablate.run.reading import read_json
 from sinkablate.run.resumable import ResumableStore, refuse_another
 
 TABLES = ("rows", "heads", "classes", "validation")
-RESULTS = ("intervention.json", "summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES))
+RESULTS = ("summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES), INTERVENTION)
 PARTS = "[0-9]*-[0-9]*.json"
 """Names of the files of finished images."""
 FOLDERS = {
@@ -57,11 +58,11 @@ class Rows(ResumableStore):
         super().__init__(out, INTERVENTION, ".json", identity)
         self._lock = out / ".lock"
         self.overwrite = overwrite and self.marker.exists()
-        if self.marker.exists():
-            if not overwrite:
-                refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
-        elif out.is_dir() and any(path.name not in ("diagnosis", "parts", ".lock") for path in out.iterdir()):
-            raise UserError(f"out={out} does not hold an intervention; choose another --out")
+        if not is_json_with(self.marker, ("model",)):
+            others = [name for name in contents(out) if name not in ("diagnosis", "parts", ".lock")]
+            refuse_foreign(out, others, key="out", what=f"an intervention ({INTERVENTION})")
+        elif not overwrite:
+            refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
 
     def open(self) -> None:
         """Create the directory, and start over with `overwrite`, once all checks have passed."""

@@ -9,6 +9,7 @@ from sinkablate.compare.sheets import Sheet
 from sinkablate.errors import UserError
 from sinkablate.figures.maps import Maps
 from sinkablate.figures.sinks import Drawn, save
+from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
 from sinkablate.files.writing import naming, remove_files, temporary_sibling, write_json
 from sinkablate.report import across_runs, map_panel, panels
 from sinkablate.report.ablation import Ablation, task_metrics
@@ -68,11 +69,10 @@ def check_target(target: Path, overwrite: bool) -> None:
     """
     if not str(target) or str(target) == ".":
         raise UserError("out is empty: name a directory to write")
-    if target.is_dir() and any(target.iterdir()):
-        if not (target / MARKER).exists():
-            raise UserError(f"out={target} is not empty and does not hold a report; choose another --out")
-        if not overwrite:
-            raise UserError(f"out={target} holds a report; choose another --out, or add --overwrite true")
+    if not is_json_with(target / MARKER, ("runs", "versions")):
+        refuse_foreign(target, contents(target), key="out", what=f"a report ({MARKER})")
+    elif not overwrite:
+        raise UserError(f"out={target}: holds a report; choose another --out, or add --overwrite true")
 
 
 def write_report(target: Path, report: Report) -> str:

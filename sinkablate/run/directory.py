@@ -4,7 +4,7 @@ config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.
 """
 
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
-from sinkablate.files.writing import naming, replacing, write_json
+from sinkablate.files.ownership import refuse_foreign
+from sinkablate.files.writing import naming, remove, replacing, write_json
 from sinkablate.run.provenance import provenance
 from sinkablate.run.summary_order import sort_summary
 
@@ -20,6 +21,8 @@ DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; the run was stopped and can be resumed."""
 CONFIG, WANDB = "config.yaml", "wandb.json"
 DIAGNOSIS, INTERVENTION = "diagnosis.json", "intervention.json"
+RESULTS = {"validate": "validate.json", "test": "test.json", "predict": "predictions.parquet"}
+"""The file that each command writes into the directory of a run."""
 RUN_FILES = (
     CONFIG,
     "metrics.csv",
@@ -31,9 +34,7 @@ RUN_FILES = (
     PREEMPTED,
     "wandb",
     WANDB,
-    "validate.json",
-    "test.json",
-    "predictions.parquet",
+    *RESULTS.values(),
 )
 
 _LONGEST_NAME = "diagnostics/blocks/step_00000000.parquet"
@@ -58,12 +59,30 @@ def diverged(run_dir: Path) -> bool:
     return not (run_dir / DONE).exists() and (run_dir / "checkpoints" / NONFINITE).exists()
 
 
+def refuse_foreign_files(run_dir: Path, names: Iterable[str] = RUN_FILES) -> None:
+    """Refuse a directory that is not that of a run, but holds files that a command would replace or remove.
+
+    Only `config.yaml` as `fit` writes it makes a directory that of a run: other projects have a `config.yaml`, too.
+
+    Args:
+        run_dir: The directory.
+        names: Files and folders that the command writes or removes.
+
+    Raises:
+        UserError: One of them exists and was not written by a run.
+    """
+    if writer_of(run_dir / CONFIG) is None:
+        refuse_foreign(run_dir, names, key="run_dir", what=f"a run ({CONFIG} as fit writes it)")
+
+
 def refuse_to_overwrite(run_dir: Path, *, resumes: bool, overwrite: bool) -> None:
     """Refuse a `fit` that would overwrite results, before anything is changed.
 
     Raises:
-        UserError: The directory contains a finished run, or an unfinished one that is not being resumed.
+        UserError: The directory contains a finished run, an unfinished one that is not being resumed, or files that no
+            run wrote.
     """
+    refuse_foreign_files(run_dir)
     if overwrite:
         return
     if (run_dir / DONE).exists():
@@ -143,13 +162,13 @@ def prepare_directory(run_dir: Path, config: str, *, resumes: bool) -> None:
         resumes: Whether the run is resumed; otherwise the files of an earlier run are removed.
 
     Raises:
-        UserError: The directory cannot be written.
+        UserError: The directory cannot be written, or contains files that no run wrote.
     """
+    refuse_foreign_files(run_dir)
     try:
         for name in () if resumes else RUN_FILES:
-            path = run_dir / name
-            if path.exists():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if name != CONFIG:  # replaced below: until then, it shows that the directory is that of a run
+                remove(run_dir / name)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # left by a process that was killed
             partial.unlink()

@@ -46,8 +46,8 @@ class ResumableStore:
             self.parts.mkdir(parents=True, exist_ok=True)
 
     def mark(self) -> None:
-        """Write the identity, unless it is already stored."""
-        if not self.marker.exists():
+        """Write the identity, unless it is stored already and is not to be overwritten."""
+        if self.overwrite or not self.marker.exists():
             write_json(self.marker, self.identity, sort=False)
 
     def write_part(self, first: int, last: int, write: Callable[[Path], Any]) -> None:

@@ -14,7 +14,7 @@ from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import mapping_of
 from sinkablate.run.cells import PLACEMENT_KEYS
 from sinkablate.run.checkpoints import check_checkpoint, furthest_checkpoint
-from sinkablate.run.directory import CONFIG, DONE, last_checkpoint, refuse_to_overwrite
+from sinkablate.run.directory import CONFIG, DONE, last_checkpoint, refuse_foreign_files, refuse_to_overwrite
 
 AUTO = "auto"
 """Value of `ckpt_path` for the furthest intact checkpoint of the run directory, if there is one."""
@@ -53,6 +53,8 @@ def checkpoint_to_load(command: str, run_dir: Path, config: Any, resolved: Calla
 
 def _latest(run_dir: Path, resolved: Callable[[], str], *, overwrite: bool) -> str | None:
     """The checkpoint from which `fit --ckpt_path auto` resumes; None to start from scratch."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        refuse_foreign_files(run_dir)
     if (run_dir / DONE).exists() and not overwrite:
         _require_same_run(run_dir, resolved())
         _print(f"run_dir={run_dir}: contains the finished run; nothing to do")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import yaml
 
 from sinkablate import __version__
 from sinkablate.errors import UserError
+from sinkablate.files.ownership import refuse_foreign
 from sinkablate.files.writing import write_json, write_text
 from sinkablate.process import streams
 from sinkablate.run.cells import CONFIG, parse_words
@@ -32,6 +34,7 @@ def check(sweep: Sweep, root: Path) -> None:
     Raises:
         UserError: `fit` refuses a cell, two cells are the same run, or a config has changed since its cells started.
     """
+    _refuse_foreign(root)
     configs = _unchanged_configs(sweep, root)
     stamp = _hash(sweep)
     with contextlib.suppress(OSError, ValueError):
@@ -45,6 +48,16 @@ def check(sweep: Sweep, root: Path) -> None:
     if root.is_dir():
         write_text(root / CHECKED, stamp)
         write_json(root / CONFIGS, configs)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Refuse a directory with files of other origin under the names of the two files above."""
+    try:
+        ours = re.fullmatch("[0-9a-f]{64}", (root / CHECKED).read_text(encoding="utf-8")) is not None
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        refuse_foreign(root, (CHECKED, CONFIGS), key="out", what=f"the directory of a sweep ({CHECKED})")
 
 
 def _parse(sweep: Sweep, parser: "CellParser") -> None:

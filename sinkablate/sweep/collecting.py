@@ -7,9 +7,11 @@ import polars as pl
 
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import diverged
+from sinkablate.run.reading import READ_ERRORS
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
 
+FIRST_COLUMNS = ("run", "cell", "run_dir", "status")
 NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
 
 
@@ -26,9 +28,18 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
     for row in rows:
         columns |= dict.fromkeys(row)
     factors = [name for name in sweep.cells[0].short_factors if name in columns]
-    first = ["run", "cell", "run_dir", "status", *factors, "diverged"]
+    first = [*FIRST_COLUMNS, *factors, "diverged"]
     order = [*first, *sorted(name for name in columns if name not in first)]
     return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in order})
+
+
+def is_collected(path: Path) -> bool:
+    """Return whether a file is a table that `collect` wrote, which it may replace."""
+    try:
+        scan = pl.scan_csv if path.suffix == ".csv" else pl.scan_parquet
+        return tuple(scan(path).collect_schema().names()[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
+    except READ_ERRORS:
+        return False
 
 
 def _row(cell: Cell, root: Path) -> dict[str, Any]:

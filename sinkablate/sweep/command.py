@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sinkablate.cli.parser import call
 from sinkablate.errors import UserError
+from sinkablate.files.ownership import refuse_foreign_file
 from sinkablate.files.shipped import shipped_names
 from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.run.cells import Cell
@@ -177,6 +178,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
         overwrite: Replace another file if it exists.
     """
     from sinkablate.sweep.collecting import collect as collected
+    from sinkablate.sweep.collecting import is_collected
 
     sweep, root = open_sweep(file, out)
     path = root / "results.csv" if results is None else Path(results)
@@ -184,6 +186,8 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
         raise UserError(f"results={results}: must end with .csv or .parquet")
     if results and path.exists() and not overwrite:
         raise UserError(f"results={path}: already exists; choose another file or add --overwrite")
+    if not is_collected(path):
+        refuse_foreign_file(path, key="results", command="sweep collect")
     if not root.is_dir():
         raise UserError(f"out={root}: no cell of this sweep has run there")
     table = collected(sweep, root)

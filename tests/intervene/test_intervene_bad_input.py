@@ -72,7 +72,7 @@ def test_a_run_is_not_overwritten(verb: str, finished: Path, tmp_path: Path) -> 
     before = tree(copy)
     refused = run(verb, "--run", finished, "--out", copy, "--limit", "4", "--overwrite")
     assert refused.code == 2
-    assert f"out={copy} does not hold a" in refused.err
+    assert f"out={copy}: contains " in refused.err
     assert tree(copy) == before
 
 

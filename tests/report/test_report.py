@@ -185,7 +185,7 @@ def test_only_a_report_is_replaced_and_only_with_overwrite(finished: Path, tmp_p
     quick = (finished, "--maps", "0")
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
-    _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "does not hold a report"])
+    _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "is not a report"])
     (out / "thesis.tex").unlink()
     report(out, *quick).succeeded()
     (out / "figures" / "handoff.png").write_text("old")
