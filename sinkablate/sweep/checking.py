@@ -34,7 +34,6 @@ def check(sweep: Sweep, root: Path) -> None:
     Raises:
         UserError: `fit` refuses a cell, two cells are the same run, or a config has changed since its cells started.
     """
-    _refuse_foreign(root)
     configs = _unchanged_configs(sweep, root)
     stamp = _hash(sweep)
     with contextlib.suppress(OSError, ValueError):
@@ -46,18 +45,20 @@ def check(sweep: Sweep, root: Path) -> None:
     with streams.status("checking the cells ..."):
         _parse(sweep, CellParser())
     if root.is_dir():
-        write_text(root / CHECKED, stamp)
         write_json(root / CONFIGS, configs)
+        write_text(root / CHECKED, stamp)
 
 
-def _refuse_foreign(root: Path) -> None:
-    """Refuse a directory with files of other origin under the names of the two files above."""
-    try:
-        ours = re.fullmatch("[0-9a-f]{64}", (root / CHECKED).read_text(encoding="utf-8")) is not None
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
-        refuse_foreign(root, (CHECKED, CONFIGS), key="out", what=f"the directory of a sweep ({CHECKED})")
+def _refuse_foreign(root: Path, known: dict[str, str]) -> None:
+    """Refuse a directory of other origin that holds files under the names of the two files above.
+
+    Args:
+        root: The directory of the sweep.
+        known: The content of `configs.json` in it: in a sweep, a hash of every config.
+    """
+    hashes = all(re.fullmatch("[0-9a-f]{64}", str(content)) for content in known.values())
+    if not (hashes and (root / CONFIGS).exists()):
+        refuse_foreign(root, (CONFIGS, CHECKED), key="out", what=f"the directory of a sweep ({CONFIGS})")
 
 
 def _parse(sweep: Sweep, parser: "CellParser") -> None:
@@ -79,13 +80,14 @@ def _unchanged_configs(sweep: Sweep, root: Path) -> dict[str, str]:
     """Return a hash of every config. A cell is identified by its arguments, so the configs they name must not change.
 
     Raises:
-        UserError: A config has changed since one of its cells started.
+        UserError: A config has changed since one of its cells started, or the directory belongs to something else.
     """
     path = root / CONFIGS
     known = read_notes(
         path,
         "it holds hashes of the configs from when the cells started; remove it if the configs have not changed since",
     )
+    _refuse_foreign(root, known)
     configs = _configs(sweep)
     hashes = {config: _content_hash(Path(config)) for config in sorted(set().union(*configs.values()))}
     for config in (config for config, content in hashes.items() if known.get(config, content) != content):

@@ -58,7 +58,7 @@ def test_files_of_other_origin_are_neither_replaced_nor_removed(
     out = place / "project"
     for file in FOREIGN[held]:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        (out / file).write_text("{}" if file.endswith(".json") else "lr: 1\n")
+        (out / file).write_text('{"a": 1}' if file.endswith(".json") else "lr: 1\n")
     before = tree(out)
     words = [word.format(out=out, run=finished) for word in COMMANDS[name]]
     outcome = run(*words, *(["--overwrite"] if overwrite else []))

@@ -84,7 +84,9 @@ def test_a_damaged_directory_is_one_line(
 
 def test_a_damaged_note_of_the_last_check_is_written_anew(tmp_path: Path) -> None:
     path = written(tmp_path, content())
-    beside("checked.txt", b"\xff\xfe\x00")(path)
+    root_of(path).mkdir()
+    sweep("plan", path).succeeded()
+    (root_of(path) / "checked.txt").write_bytes(b"\xff\xfe\x00")
     sweep("plan", path).succeeded()
     assert (root_of(path) / "checked.txt").read_text().isalnum()
 
