@@ -1,0 +1,40 @@
+"""The option `overwrite` of the commands that write a directory."""
+
+from pathlib import Path
+
+import pytest
+from running import run
+
+OVERWRITTEN: dict[str, tuple[str, ...]] = {
+    "diagnose": ("parts/notes.txt", "parts/mine.npz"),
+    "report": ("figures/mine.pdf", "tables/notes.md"),
+    "intervene": ("parts/mine.json", "figures/mine.png", "diagnosis/notes.txt"),
+}
+
+
+@pytest.mark.parametrize("command", OVERWRITTEN)
+def test_overwrite_removes_only_what_the_command_wrote(command: str, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    commands: dict[str, list[str | Path]] = {
+        "diagnose": ["diagnose", "--run", finished, "--limit", "2"],
+        "report": ["report", finished, "--maps", "0"],
+        "intervene": [
+            "intervene",
+            "--run",
+            finished,
+            "--limit",
+            "2",
+            "--heads",
+            "1:0",
+            "--edits",
+            "zero_value",
+            "--control_images",
+            "2",
+        ],
+    }
+    run(*commands[command], "--out", out).succeeded()
+    for name in OVERWRITTEN[command]:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    run(*commands[command], "--out", out, "--overwrite").succeeded()
+    assert [(out / name).read_text() for name in OVERWRITTEN[command]] == ["mine"] * len(OVERWRITTEN[command])
