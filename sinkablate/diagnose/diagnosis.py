@@ -126,6 +126,7 @@ class Diagnosis:
             self.identity()
             | measured.summary
             | {
+                "run_id": self.loaded.run_id or None,
                 "device": str(device),
                 "skipped": faults,
                 "skipped_by_reason": dict(skipped),

@@ -25,6 +25,7 @@ from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
 from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, last_checkpoint
+from sinkablate.run.identity import run_id
 from sinkablate.run.reading import read_yaml
 from sinkablate.run.trust import require_trust
 from sinkablate.toys.model import build_toy
@@ -77,7 +78,11 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
     require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
     return replace(
-        loaded, description=as_stored(loaded.description | known), thresholds=thresholds, probe_images=images
+        loaded,
+        description=as_stored(loaded.description | known),
+        thresholds=thresholds,
+        probe_images=images,
+        run_id=run_id(Path(run)),
     )
 
 

@@ -42,6 +42,8 @@ class LoadedModel:
     """The thresholds of a run, otherwise the defaults."""
     toy: ToyTask | None = None
     """The task of a toy."""
+    run_id: str = ""
+    """Identity of the run whose weights these are; empty for a model of another origin."""
 
     @property
     def rule(self) -> str:

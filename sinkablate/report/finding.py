@@ -24,7 +24,20 @@ def finding(runs: Sequence[Run], rule: str, metric: Ablation | None, events: Abl
         events: The comparison of the sink events per image, if there is one.
     """
     compared = [comparison_sentence(ablation.comparison) for ablation in (metric, events) if ablation is not None]
-    return [sinks_sentence(models(runs), rule), *compared]
+    return [sinks_sentence(models(runs), rule), *length_sentence(runs), *compared]
+
+
+def length_sentence(runs: Sequence[Run]) -> list[str]:
+    """The warning that finished runs were trained for different numbers of steps or epochs; empty if they were not."""
+    finished = [run for run in runs if run.finished]
+    for unit, counts in (("steps", [run.steps for run in finished]), ("epochs", [run.epochs for run in finished])):
+        known = sorted({count for count in counts if count is not None})
+        if len(known) > 1:
+            return [
+                f"The runs were trained for different numbers of {unit}, {known[0]} to {known[-1]}: a difference "
+                "between two of them can come from the length of their training instead of their variant."
+            ]
+    return []
 
 
 def sinks_sentence(runs: Sequence[Run], rule: str) -> str:

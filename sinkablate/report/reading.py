@@ -12,6 +12,7 @@ from sinkablate.config import flat
 from sinkablate.errors import UserError, first_line, printable
 from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
+from sinkablate.run.identity import results_id, run_id
 from sinkablate.run.reading import READ_ERRORS, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run.schema import CHECKS, check_grid, check_limits, check_summary, check_table
 
@@ -65,6 +66,8 @@ def _fit(path: Path) -> Run:
         blocks=table_of_blocks,
         formation=_formation(steps, _followed_rules(heads, table_of_blocks)),
         tokens=_toy_tokens(config),
+        run_id=run_id(path),
+        results_id=results_id(path),
     )
 
 
@@ -93,6 +96,7 @@ def _diagnosis(path: Path) -> Run:
         image_names=names,
         tokens=_token_counts(combined, registers),
         edits=_edits(path.parent),
+        run_id=str(combined.get("run_id") or ""),
         **tables,
     )
 

@@ -54,7 +54,11 @@ class Run:
     tokens: dict[str, int] = field(default_factory=dict)
     """Number of key columns of each token type; empty if the files do not say."""
     diagnosis_of: str = ""
-    """Name of the run in the same report whose weights this diagnosis measured on other images or at another step."""
+    """Name of the entry in the same report whose model this diagnosis measured on other images or at another step."""
+    run_id: str = ""
+    """Identity of the run, or of the run whose weights a diagnosis measured; empty if the files do not say."""
+    results_id: str = ""
+    """Identity of the results of a run, which only its copies share; empty for a diagnosis."""
 
     @property
     def rules(self) -> list[str]:
@@ -74,6 +78,20 @@ class Run:
             return []
         names = [name for name in self.blocks.columns if name.startswith("mass_")]
         return [name.removeprefix("mass_") for name in names if self.blocks[name].cast(float).drop_nans().count()]
+
+    @property
+    def steps(self) -> int | None:
+        """Number of optimizer steps that the model was trained for so far; None if that is unknown."""
+        if self.kind != "run":
+            return None
+        last = None if self.metrics is None else self.metrics["step"].max()
+        return next((n for n in (self.summary.get("steps"), last) if isinstance(n, int)), None)
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs that the model was trained for; None if that is unknown."""
+        count = self.summary.get("epochs")
+        return count if isinstance(count, int) else None
 
     @property
     def state(self) -> str:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sinkablate.errors import UserError, printable
+from sinkablate.report.merging import with_diagnoses, without_copies
 from sinkablate.report.reading import read_run
-from sinkablate.report.run import OWN_IMAGES, Run
+from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
 
 DEPTH = 3
@@ -23,13 +24,13 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
     """Read the runs and diagnoses that the directories are or hold.
 
     They stay in the order given; those of one folder are sorted by variant, seed and name. A diagnosis of a run in the
-    list becomes part of that run. Damaged ones are left out.
+    list becomes part of that run. Copies of a run and damaged ones are left out.
 
     Args:
         directories: Directories of runs or diagnoses, or folders that hold them.
 
     Returns:
-        The runs, each once, under names that differ; and a line for each damaged one, which names the file.
+        The runs, each once, under names that differ; and a line for each one that is left out, with the reason.
 
     Raises:
         UserError: A directory is missing or holds neither runs nor diagnoses, or all of them are damaged.
@@ -51,8 +52,9 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
     if len(faults) == len(origin):
         raise UserError(faults[0] if len(faults) == 1 else f"none of {len(faults)} runs can be read: {faults[0]}")
     runs = [run for group in groups.values() for run in sorted(group, key=_by_variant_and_seed)]
+    runs, copies = without_copies(runs)
     runs = [replace(run, name=name) for run, name in zip(runs, _distinct_names(runs), strict=True)]
-    return with_overrides(with_diagnoses(runs)), [f"Left out, damaged: {fault}" for fault in faults]
+    return with_overrides(with_diagnoses(runs)), [*(f"Left out, damaged: {fault}" for fault in faults), *copies]
 
 
 def _by_variant_and_seed(run: Run) -> tuple[str, int, str, str]:
@@ -105,45 +107,6 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
             for run, name in zip(runs, names, strict=True)
         ]
     return names
-
-
-def with_diagnoses(runs: Sequence[Run]) -> list[Run]:
-    """Show each model once: merge a diagnosis into the run whose weights it measured.
-
-    A diagnosis on other images or at another step remains a separate entry that names its run.
-    """
-    fits = {run.path.resolve(): run for run in runs if run.kind == "run"}
-    merged: set[str] = set()
-    renamed: dict[str, Run] = {}
-    for run in runs:
-        weights = Path(str(run.summary.get("weights") or "")).resolve()
-        if run.kind == "run" or len(weights.parents) < 2 or (path := weights.parents[1]) not in fits:
-            continue
-        fit, own_images = fits[path], run.summary.get("images") == OWN_IMAGES
-        if own_images and run.step == fit.step:
-            fits[path] = _merged(fit, run)
-            merged.add(run.name)
-        else:
-            where = "" if own_images else f" on {run.summary.get('images')}"
-            name = printable(f"{run.name} ({fit.name} at step {run.step}{where})")
-            renamed[run.name] = replace(run, name=name, variant=fit.variant, diagnosis_of=fit.name)
-    return [renamed.get(run.name, fits.get(run.path.resolve(), run)) for run in runs if run.name not in merged]
-
-
-def _merged(fit: Run, diagnosis: Run) -> Run:
-    """A run with everything that only its diagnosis measured."""
-    from_diagnosis = fit.mass is None
-    return replace(
-        fit,
-        heads=diagnosis.heads if fit.heads is None else fit.heads,
-        blocks=diagnosis.blocks if fit.blocks is None else fit.blocks,
-        sensitivity=diagnosis.sensitivity if fit.sensitivity is None else fit.sensitivity,
-        edits=diagnosis.edits if fit.edits is None else fit.edits,
-        columns=diagnosis.columns if fit.columns is None else fit.columns,
-        tokens=diagnosis.tokens or fit.tokens,
-        mass=diagnosis.mass if from_diagnosis else fit.mass,
-        image_names=diagnosis.image_names if from_diagnosis else fit.image_names,
-    )
 
 
 def with_overrides(runs: Sequence[Run]) -> list[Run]:

@@ -7,9 +7,10 @@ import pytest
 
 from sinkablate.errors import UserError
 from sinkablate.report.ablation import EVENTS, ablation, refuse_collisions, run_table
-from sinkablate.report.finding import comparison_sentence, sinks_sentence
-from sinkablate.report.run import OWN_IMAGES, Run, kind_names, models
-from sinkablate.report.runs import with_diagnoses, with_overrides
+from sinkablate.report.finding import comparison_sentence, finding, length_sentence, sinks_sentence
+from sinkablate.report.run import Run, kind_names
+from sinkablate.report.runs import with_overrides
+from sinkablate.report.tables import runs_sheet
 
 
 def heads(broadcast: int, other: int = 0) -> pl.DataFrame:
@@ -84,20 +85,31 @@ def test_runs_that_nothing_tells_apart_are_refused_with_the_flags_of_report() ->
         refuse_collisions(table, ["variant"])
 
 
-def test_a_diagnosis_is_part_of_its_run_and_one_on_other_images_is_not_another_model() -> None:
-    fit, table = model("a", step=4, heads=heads(1)), pl.DataFrame({"rule": ["causal"]})
-    weights = {"weights": "/runs/a/checkpoints/last.ckpt"}
-    same = model("d", kind="diagnosis", step=4, seed="", summary=weights | {"images": OWN_IMAGES}, sensitivity=table)
-    other = model("e", kind="diagnosis", step=4, seed="", summary=weights | {"images": "photos"}, sensitivity=table)
-    (merged,) = with_diagnoses([same, fit])
-    assert (merged.name, merged.kind) == ("a", "run")
-    assert merged.sensitivity is table
-    shown = with_diagnoses([fit, other])
-    assert [run.name for run in shown] == ["a", "e (a at step 4 on photos)"]
-    assert models(shown) == [fit]
-
-
 def test_the_null_token_of_the_toy_is_not_called_a_register() -> None:
     toy = model("t", config={"task": "toy", "model.toy.task": "nop", "model.toy.registers": 0})
     assert kind_names([toy])["register"] == "null token"
     assert kind_names([toy, model("a")])["register"] == "register or null token"
+
+
+@pytest.mark.parametrize(
+    ("summaries", "sentence"),
+    [
+        ([{"steps": 4, "epochs": 1}, {"steps": 4, "epochs": 1}], []),
+        ([{"steps": 4, "epochs": 1}, {"steps": 200, "epochs": 1}], ["different numbers of steps, 4 to 200"]),
+        ([{"steps": 4, "epochs": 2}, {"steps": 4, "epochs": 1}], ["different numbers of epochs, 1 to 2"]),
+        ([{"steps": 4}, {}], []),
+    ],
+)
+def test_runs_of_different_length_are_compared_with_a_warning(
+    summaries: list[dict[str, int]], sentence: list[str]
+) -> None:
+    runs = [model(str(number), summary=summary) for number, summary in enumerate(summaries)]
+    warnings = length_sentence(runs)
+    assert [part in warning for part, warning in zip(sentence, warnings, strict=True)] == [True] * len(sentence)
+    assert all(warning in finding(runs, "causal", None, None) for warning in warnings)
+
+
+def test_an_unfinished_run_does_not_count_as_one_of_another_length() -> None:
+    runs = [model("a", summary={"steps": 4}), model("b", summary={"steps": 2}, finished=False)]
+    assert length_sentence(runs) == []
+    assert [row[4] for row in runs_sheet(runs, None, "causal").rows] == ["4", "2"]

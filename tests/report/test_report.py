@@ -109,16 +109,6 @@ def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> 
     assert "has not finished" not in outcome.err
 
 
-@pytest.mark.slow
-def test_runs_of_one_name_get_longer_names_and_each_is_shown_once(ablated: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "gate-s0"
-    shutil.copytree(ablated / "runs" / "gate-s0", other)
-    report(
-        tmp_path / "out", ablated / "runs" / "gate-s0", other, ablated / "runs" / "gate-s0" / "", "--maps", "0"
-    ).succeeded()
-    assert [one["name"] for one in page_data(tmp_path / "out")["runs"]] == ["runs/gate-s0", "other/gate-s0"]
-
-
 CASES = {
     "no run": (["{tmp}"], ["runs", "neither a run"]),
     "no directory": (["{tmp}/nothing"], ["nothing", "not a directory"]),

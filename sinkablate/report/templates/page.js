@@ -20,7 +20,8 @@ function element(tag, text, more = {}) {
 const placeOf = () => state.run.heads ? state.run.heads.block.findIndex((b, p) => b === state.block && state.run.heads.head[p] === state.head) : -1;
 
 function busiest(run, rule) {  // the head with most events, then with most mass
-  const {block, head, quantities} = run.heads, score = p => counted(run, rule, p).events * 1e3 + (quantities.median_mass[p] ?? 0);
+  const {block, head, quantities} = run.heads, deep = block.some(b => b > 0);  // block 0 does not count, where there are others
+  const score = p => (deep && !block[p] ? 0 : counted(run, rule, p).events * 1e3) + (quantities.median_mass[p] ?? 0);
   const best = block.reduce((a, _, p) => score(p) > score(a) ? p : a, 0);
   return {block: block[best], head: head[best]};
 }
@@ -64,7 +65,7 @@ function fill(select, options, value) {  // options are [value, text], or [label
     select.dataset.options = key;
   }
   select.value = value;
-  select.disabled = options.length < 1;
+  select.parentElement.hidden = !options.length;
 }
 
 function writeAddress() {
@@ -126,7 +127,7 @@ function contents() {  // links to the panels, by group
   }));
 }
 
-function redraw(all) {
+function redraw(all = printing()) {  // on paper, everything is in sight
   present.forEach(spoil);
   draw(all);
 }
@@ -136,14 +137,14 @@ addEventListener("beforeprint", () => {  // everything, as wide as the paper
   closed = [...document.querySelectorAll("details:not([open])")];
   closed.forEach(details => { details.open = true; });
   document.documentElement.classList.add("printing");
-  redraw(true);
+  redraw();
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("printing");
   closed.forEach(details => { details.open = false; });
-  redraw(false);
+  redraw();
 });
-darkScheme.addEventListener("change", () => redraw(false));
+darkScheme.addEventListener("change", () => redraw());  // a browser may switch to light while it prints
 addEventListener("hashchange", () => {  // a shared link in the same tab, or a link to a panel
   if (location.hash.includes("=")) choose(readAddress());
   writeAddress();
@@ -160,4 +161,4 @@ choose({...report.start, ...readAddress()});
 present.forEach(id => sight.observe(get(`${id}-plot`)));
 let resized, wide = innerWidth;
 addEventListener("resize", () => { clearTimeout(resized);
-  resized = setTimeout(() => { if (innerWidth === wide || printing()) return; wide = innerWidth; redraw(false); }, 200); });
+  resized = setTimeout(() => { if (innerWidth === wide || printing()) return; wide = innerWidth; redraw(); }, 200); });

@@ -18,14 +18,15 @@ const PANELS = {
     if (runs.includes(chosen)) traces.push({x: [events(chosen)], y: [chosen.metrics[metric]], mode: "markers", name: "chosen run", hoverinfo: "skip", cliponaxis: false,
       marker: {symbol: "circle-open", size: 18, color: themed("ink"), line: {width: 2}}});
     return {traces, csv: {x: `sink events per image (${rule})`, y: metric},
-      layout: base(380, {xaxis: axis(eventsTitle(rule), {range: [-0.03 * most, 1.06 * most]}), yaxis: axis(metricTitle(metric))})};
+      layout: base(380, {xaxis: axis(eventsTitle(rule), {range: [-0.03 * most, 1.06 * most]}), yaxis: axis(metricTitle(metric), {rangemode: "nonnegative"})})};
   },
 
   labels({rule}, width) {
     const runs = models().filter(run => run.heads && run.heads.by_type[rule]), names = variants(runs);
     if (!runs.length) return {missing: `No run has labels of the rule ${rule}.`};
-    const {layout, at} = facets(3, width, {titles: LABELS.map(label => LABEL_NAMES[label]), y: {title: "sink events per image", rangemode: "tozero"}, x: {tickangle: -40}, row: 280, below: 130});
+    const {layout, at, say} = facets(3, width, {titles: LABELS.map(label => LABEL_NAMES[label]), y: {title: "sink events per image", rangemode: "tozero"}, x: {tickangle: -40}, row: 280, below: 130});
     const mean = (name, label, kind) => { const own = runs.filter(run => run.variant === name); return sum(own.map(run => run.heads.by_type[rule][label][kind])) / own.length; };
+    LABELS.forEach((label, i) => { if (!runs.some(run => run.heads.sinks[rule][label])) say(i, "no events"); });
     const kinds = report.kinds.filter(kind => runs.some(run => kindsOf(run).includes(kind) || LABELS.some(label => run.heads.by_type[rule][label][kind])));
     const traces = LABELS.flatMap((label, i) => kinds.map(kind => ({type: "bar", x: names, y: names.map(name => mean(name, label, kind)), name: kindName(kind), legendgroup: kind, showlegend: !i,
       meta: {label: LABEL_NAMES[label]}, marker: {color: color(report.type_colors[kind])}, ...at(i),
@@ -52,12 +53,13 @@ const PANELS = {
 
   norms(state, width) {
     const runs = models().filter(run => run.blocks), names = variants(runs), traces = [], listed = new Set();
-    const {layout, at} = facets(names.length, width, {titles: names, x: {title: "block", ...(runs.every(run => run.blocks.block.length < 7) ? {dtick: 1} : {})}, y: {title: "L2 norm", type: "log", exponentformat: "none", dtick: "D2"}});
+    const {layout, at} = facets(names.length, width, {titles: names, x: {title: "block", ...(runs.every(run => run.blocks.block.length < 7) ? {dtick: 1} : {})}, y: {title: "L2 norm", ...logAxis(runs.flatMap(run => Object.entries(run.blocks).flatMap(([name, norms]) => /^norm_.*_(median|p99)$/.test(name) ? norms : [])))}});
+    names.forEach((name, i) => { if (runs.every(run => run.variant !== name || run.blocks.block.length < 2)) layout[`xaxis${i ? i + 1 : ""}`].range = [-.5, .5]; });
     for (const run of runs) for (const kind of ["cls", "register", "patch"]) for (const [stat, dash] of [["median", "solid"], ["p99", "dot"]]) {
       const values = run.blocks[`norm_${kind}_${stat}`], name = `${kindName(kind)}, ${stat === "p99" ? "99th percentile" : stat}`;
       if (!defined(values)) continue;
-      traces.push({x: run.blocks.block, y: values, mode: "lines", name, legendgroup: name, showlegend: !listed.has(name),
-        line: {color: color(report.type_colors[kind]), dash, width: run === state.run ? 2.6 : 1.2}, opacity: run === state.run ? 1 : .6,
+      traces.push({x: run.blocks.block, y: values, mode: values.length > 1 ? "lines" : "markers", name, legendgroup: name, showlegend: !listed.has(name),
+        marker: {symbol: SYMBOLS[kind] + (dash === "dot" ? "-open" : "")}, line: {color: color(report.type_colors[kind]), dash, width: run === state.run ? 2.6 : 1.2}, opacity: run === state.run ? 1 : .6,
         customdata: run.blocks.block.map(b => ({run: run.name, block: b})), ...at(names.indexOf(run.variant)),
         hovertemplate: `${run.name}<br>block %{x}, ${name}: %{y:.4g}<extra></extra>`});
       listed.add(name);
@@ -69,9 +71,12 @@ const PANELS = {
     const names = {"stability/loss_spikes": "loss spikes", "stability/grad_spikes": "gradient spikes", "stability/nonfinite_steps": "non-finite steps"};
     const runs = report.runs.filter(run => Object.keys(names).some(name => run.metrics[name] != null));
     if (!runs.length) return {missing: "No run logged its stability."};
-    const {layout, at} = facets(3, width, {titles: Object.values(names), row: Math.max(110, 18 * runs.length + 40), y: {autorange: "reversed", type: "category", dtick: 1}, x: {title: Array(3).fill("number of steps"), rangemode: "tozero"}});
+    const {layout, at, say} = facets(3, width, {titles: Object.values(names), row: Math.max(110, 18 * runs.length + 40), y: {autorange: "reversed", type: "category", dtick: 1}, x: {title: Array(3).fill("number of steps"), rangemode: "tozero"}});
     const most = name => Math.max(1, ...runs.map(run => run.metrics[name] ?? 0));
-    Object.keys(names).forEach((name, i) => { layout[`xaxis${i ? i + 1 : ""}`].range = [0, 1.05 * most(name)]; });
+    Object.keys(names).forEach((name, i) => {
+      Object.assign(layout[`xaxis${i ? i + 1 : ""}`], {range: [0, 1.05 * most(name)], ...countTicks(most(name))});
+      if (!runs.some(run => run.metrics[name])) say(i, "0 in every run");
+    });
     return {csv: {x: "number of steps", y: "run"}, traces: Object.entries(names).map(([name, title], i) => ({type: "bar", orientation: "h", showlegend: false, x: runs.map(run => run.metrics[name] ?? 0),
       y: runs.map(run => run.name + stateOf(run)), customdata: runs.map(run => ({run: run.name})), meta: {quantity: title}, ...at(i),
       marker: {color: runs.map(run => variantColor(run.variant))}, hovertemplate: `%{y}<br>${title}: %{x}<extra></extra>`})), layout};

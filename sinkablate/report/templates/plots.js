@@ -14,8 +14,16 @@ const themed = name => getComputedStyle(document.documentElement).getPropertyVal
 const color = original => darkScheme.matches && !printing() ? LIGHTER[original] ?? original : original;
 
 const axis = (title, more = {}) => ({title: {text: title, standoff: 8}, gridcolor: themed("grid"), zerolinecolor: themed("line"), automargin: true, ...more});
+const blockAxis = (blocks, more = {}) => axis("block", {dtick: Math.ceil(blocks.length / 13), ...(blocks.length < 2 ? {range: [blocks[0] - .5, blocks[0] + .5]} : {}), ...more});
+const countTicks = most => most < 8 ? {dtick: 1} : {};  // no ticks at half a step
+
+function logAxis(values) {  // the format is needed: by itself, plotly labels ticks between powers of ten with their first digit alone
+  const known = values.filter(value => value > 0), decades = known.length ? Math.log10(Math.max(...known) / Math.min(...known)) : 0;
+  return {type: "log", tickformat: "~r", ...(decades > 2 ? {dtick: 1} : decades > .9 ? {dtick: "D2"} : {nticks: 4})};
+}
+
 const base = (height, more = {}) => ({height, font: {family: "system-ui, sans-serif", size: 12, color: themed("ink")}, margin: {l: 56, r: 14, t: 24, b: 78},
-  hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  hovermode: "closest", showlegend: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
   legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0}, ...more});
 const number = (value, digits = 3) => value == null ? "–" : Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(digits)));
 const sum = values => values.reduce((a, b) => a + b, 0);
@@ -39,9 +47,9 @@ function counted(run, rule, index) {  // label counts of one head; events are th
 }
 
 function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = {}, shared = true, gap = 60, below = 62} = {}) {
-  // Axes of `count` small frames in a grid with as many columns as fit; the first frame of each row has the title of y.
-  const columns = Math.max(1, Math.min(count, Math.floor(width / least)));
-  const rows = Math.ceil(count / columns), height = rows * row + 90, layout = {annotations: []};
+  // Axes of `count` small frames in a grid with equal rows of as many as fit; `say` writes into a frame; the first frame of each row has the title of y.
+  const most = Math.max(1, Math.floor(width / least)), rows = Math.ceil(count / most), columns = Math.ceil(count / rows);
+  const height = rows * row + 90, layout = {annotations: []};
   const wide = shared ? 0.03 : gap / width, high = below / (height - 80);
   for (let i = 0; i < count; i++) {
     const n = i ? i + 1 : "", c = i % columns, r = Math.floor(i / columns);
@@ -54,7 +62,8 @@ function facets(count, width, {least = 210, row = 210, titles = [], x = {}, y = 
     if (titles[i]) layout.annotations.push({text: titles[i], showarrow: false, xref: "paper", yref: "paper", x: left, xanchor: "left",
                                             y: bottom + h, yanchor: "bottom", font: {size: 12}});
   }
-  return {layout: {...base(height), ...layout}, at: i => ({xaxis: i ? `x${i + 1}` : "x", yaxis: i ? `y${i + 1}` : "y"})};
+  const say = (i, text) => layout.annotations.push({text, showarrow: false, xref: `x${i ? i + 1 : ""} domain`, yref: `y${i ? i + 1 : ""} domain`, x: .5, y: .5, font: {color: themed("soft")}});
+  return {layout: {...base(height), ...layout}, say, at: i => ({xaxis: i ? `x${i + 1}` : "x", yaxis: i ? `y${i + 1}` : "y"})};
 }
 
 function rowsOf(traces, {x, y, z}) {

@@ -13,9 +13,9 @@ Object.assign(PANELS, {
     for (const kind of kinds) {
       const events = table[`events_${rule}_${kind}`];
       if (defined(events)) traces.push(line(kind, "events", events, "dot", {opacity: .75}));
-      if (run.tokens[kind]) traces.push(line(kind, "chance", table.block.map(() => run.tokens[kind] / total), "dash", {mode: "lines", opacity: .6, line: {color: color(report.type_colors[kind]), dash: "dash", width: 1}}));
+      if (run.tokens[kind]) traces.push(line(kind, "chance", table.block.map(() => run.tokens[kind] / total), "dash", {mode: "lines", opacity: .6, line: {color: color(report.type_colors[kind]), dash: "dash", width: 1.5}}));
     }
-    return {traces, csv: {x: "block", y: "share"}, layout: base(370, {margin: {l: 56, r: 14, t: 14, b: 100}, xaxis: axis("block", {dtick: table.block.length > 13 ? 2 : 1}), yaxis: axis("share (0 to 1)", {range: [-0.03, 1.03]}),
+    return {traces, csv: {x: "block", y: "share"}, layout: base(370, {margin: {l: 56, r: 14, t: 14, b: 100}, xaxis: blockAxis(table.block), yaxis: axis("share (0 to 1)", {range: [-0.03, 1.03]}),
       shapes: [{type: "line", x0: block, x1: block, y0: 0, y1: 1, yref: "paper", line: {color: themed("border"), width: 1}}]})};
   },
 
@@ -30,7 +30,7 @@ Object.assign(PANELS, {
     return {csv: {x: "head", y: "block", z: `share of images with an event (${rule})`}, traces: [{type: "heatmap", x: numbers, y: blocks, z: grid(p => counted(run, rule, p).frequency), text: grid(text), zmin: 0, zmax: 1,
       customdata: grid(p => ({run: run.name, block: heads.block[p], head: heads.head[p]})), hovertemplate: "%{text}<extra></extra>", colorscale: "Viridis",
       xgap: 1, ygap: 1, colorbar: {title: {text: "share of images", side: "right"}, thickness: 12}}],
-      layout: base(Math.max(240, 80 + 20 * blocks.length), {margin: {l: 56, r: 14, t: 14, b: 44}, xaxis: axis("head", {dtick: 1, showgrid: false}), yaxis: axis("block", {dtick: 1, showgrid: false}),
+      layout: base(Math.max(240, 80 + 20 * blocks.length), {margin: {l: 56, r: 14, t: 14, b: 44}, xaxis: axis("head", {dtick: 1, showgrid: false}), yaxis: blockAxis(blocks, {showgrid: false}),
         shapes: [{type: "rect", x0: head - .5, x1: head + .5, y0: block - .5, y1: block + .5, line: {color: "#D55E00", width: 3}}]})};
   },
 
@@ -38,7 +38,7 @@ Object.assign(PANELS, {
     const heads = run.heads;
     if (!heads || !heads.quantities.median_ratio_out) return {missing: `${run.name} does not hold value ratios.`};
     const q = heads.quantities, groups = new Map();
-    const overEvents = heads.block.map((_, p) => rule === "causal" && counted(run, rule, p).events && q.event_median_ratio_out?.[p] != null);
+    const overEvents = heads.block.map((_, p) => rule === report.event_rule && counted(run, rule, p).events && q.event_median_ratio_out?.[p] != null);
     const ratios = overEvents.map((own, p) => (own ? q.event_median_ratio_out : q.median_ratio_out)[p]);
     const ranks = overEvents.map((own, p) => (own ? q.event_median_stable_rank : q.median_stable_rank)[p]);
     heads.block.forEach((b, p) => {
@@ -62,9 +62,11 @@ Object.assign(PANELS, {
   formation({run, rule, block, head}, width) {
     const labels = run.labels_by_step[rule], single = run.frequency_by_step;
     if (!labels && !single) return {missing: `${run.name} does not hold measurements during training (a diagnosis looks at one checkpoint).`};
-    const {layout, at} = facets(2, Math.min(width, 400), {least: 400, row: 190, x: {title: "optimizer step"}, shared: false});
+    const steps = labels?.step ?? single.step;
+    const {layout, at, say} = facets(2, Math.min(width, 400), {least: 400, row: 190, x: {title: "optimizer step", ...countTicks(Math.max(...steps))}, shared: false});
     layout.yaxis.title = {text: "sink events per image"}; layout.yaxis2.title = {text: "share of images"};
     layout.yaxis2.range = [-.03, 1.03]; layout.xaxis2.matches = "x"; layout.yaxis.rangemode = "tozero";
+    if (labels && !LABELS.some(label => labels[label].some(value => value))) say(0, "no events at any step");
     const traces = labels ? LABELS.map(label => ({x: labels.step, y: labels[label], name: LABEL_NAMES[label], mode: "lines+markers", meta: {run: run.name, quantity: "sink events per image"},
       marker: {size: 4}, line: {color: color(report.label_colors[label])}, ...at(0), hovertemplate: `step %{x}<br>${LABEL_NAMES[label]}: %{y:.3f} per image<extra></extra>`})) : [];
     const followed = single ? Object.keys(single).filter(name => name !== "step") : [], used = followed.includes(rule) ? rule : followed.at(-1);
@@ -108,10 +110,12 @@ Object.assign(PANELS, {
 function atlasLayout(run, ranks) {  // axes and the dashed thresholds
   const t = run.thresholds, dashed = {color: themed("soft"), width: 1, dash: "dash"};
   const most = Math.log10(1.15 * Math.max(t.rank_max, ...ranks.filter(y => y != null)));
-  const upright = (x, text) => ({x, y: 1, yref: "paper", text, showarrow: false, textangle: -90, xanchor: "right", yanchor: "top", font: {size: 10}});
-  return base(420, {xaxis: axis("value ratio ‖u_s‖ / mean ‖u_j‖", {rangemode: "tozero"}),
-    yaxis: axis("stable rank of the update", {type: "log", range: [-0.03, most], tickvals: [1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200]}),
-    annotations: [upright(t.nop_max, `NOP ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast ≥ ${t.broadcast_min}`)],
+  const label = (text, more) => ({text, showarrow: false, font: {size: 10}, bgcolor: themed("paper"), borderpad: 1, ...more});
+  const upright = (x, text) => label(text, {x, y: 1, yref: "paper", textangle: -90, xanchor: "right", yanchor: "top"});
+  return base(420, {xaxis: axis("value ratio: norm of the sink's value / mean norm", {rangemode: "tozero"}),
+    yaxis: axis("stable rank of the update", {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
+    annotations: [upright(t.nop_max, `NOP ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast ≥ ${t.broadcast_min}`),
+      label(`broadcast ≤ ${t.rank_max}`, {x: 1, xref: "paper", y: Math.log10(t.rank_max), xanchor: "right", yanchor: "bottom"})],
     shapes: [...[t.nop_max, t.broadcast_min].map(x => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
              {type: "line", x0: 0, x1: 1, xref: "paper", y0: t.rank_max, y1: t.rank_max, line: dashed}]});
 }

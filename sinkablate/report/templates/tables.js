@@ -5,7 +5,7 @@ const order = {column: null, descending: false};
 
 function runRows({rule, metric}) {
   const events = (run, name) => run.heads?.sinks[rule] ? run.heads.sinks[rule][name] : null;
-  return report.runs.map(run => ({run: run.name, variant: run.variant, seed: run.seed, state: run.state, ...(metric ? {[metric]: run.metrics[metric] ?? null} : {}),
+  return report.runs.map(run => ({run: run.name, variant: run.variant, seed: run.seed, state: run.state, steps: run.steps, ...(metric ? {[metric]: run.metrics[metric] ?? null} : {}),
     events: events(run, "events"), NOP: events(run, "nop"), broadcast: events(run, "broadcast"), other: events(run, "other"), undefined: events(run, "undefined")}));
 }
 
@@ -17,7 +17,7 @@ function sorted(rows) {
 }
 
 function runsTable() {
-  const table = document.getElementById("runs-table"), rows = sorted(runRows(state)), columns = Object.keys(rows[0]), texts = ["run", "variant", "seed", "state"];
+  const table = document.getElementById("runs-table"), rows = sorted(runRows(state)), columns = Object.keys(rows[0]).filter(name => name !== "undefined" || rows.some(row => row.undefined)), texts = ["run", "variant", "seed", "state"];
   const focused = table.contains(document.activeElement) ? document.activeElement.textContent : null;
   const head = element("tr"), body = element("tbody");
   for (const name of columns) {
