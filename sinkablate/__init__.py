@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sinkablate.api.compare import compare as compare
     from sinkablate.api.create import create_model as create_model
     from sinkablate.api.intervene import intervene as intervene
     from sinkablate.api.maps import attention_maps as attention_maps
     from sinkablate.api.measure import measure as measure
     from sinkablate.api.run import load_run as load_run
     from sinkablate.callbacks.sinks import SinkDiagnostics as SinkDiagnostics
+    from sinkablate.compare.analysis import compare as compare
     from sinkablate.config.thresholds import ThresholdConfig as ThresholdConfig
     from sinkablate.diagnostics.rules import Label as Label
     from sinkablate.errors import UserError as UserError
@@ -28,7 +28,7 @@ _HOMES = {
     "ThresholdConfig": "config.thresholds",
     "UserError": "errors",
     "attention_maps": "api.maps",
-    "compare": "api.compare",
+    "compare": "compare.analysis",
     "create_model": "api.create",
     "intervene": "api.intervene",
     "load_run": "api.run",

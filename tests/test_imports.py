@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "data": {"config", "process", "files", "errors"},
     "run": {"data", "config", "files", "errors"},
     "figures": set(),
-    "compare": {"files", "errors"},
+    "compare": {"config", "files", "errors"},
     "loggers": {"run", "files", "config", "errors"},
     "tasks": {"distributed", "vit", "attention", "config", "errors"},
     "toys": {"data", "tasks", "diagnostics", "vit", "attention", "config", "errors"},

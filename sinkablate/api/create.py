@@ -2,13 +2,13 @@
 
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Any, get_type_hints
 
 import timm
 from torch import nn
 
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
-from sinkablate.config.checks import require_type
+from sinkablate.config.types import checked, require_at_least, require_type
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
@@ -31,6 +31,7 @@ OPTIONS = _options()
 CONFIGS = {"backbone": BackboneConfig, "attention": AttentionConfig, "pathway": PathwayConfig}
 
 
+@checked
 def create_model(
     name: str = "vit_mini",
     *,
@@ -71,11 +72,10 @@ def create_model(
         if key not in OPTIONS:
             raise UserError(f"{key}={value}: create_model has no such option{did_you_mean(key, OPTIONS)}")
         group, field = OPTIONS[key]
-        require_type(CONFIGS[group], field.name, tuple(value) if isinstance(value, list) else value, key)
+        require_type(value, get_type_hints(CONFIGS[group])[field.name], key)
         groups[group][field.name] = tuple(value) if isinstance(value, list) else value
-    for key, number, least in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
-        if number is not None and (type(number) is not int or number < least):
-            raise UserError(f"{key}={number!r}: expected a number of at least {least}")
+    require_at_least(num_classes, 0, "num_classes")
+    require_at_least(in_chans, 1, "in_chans")
     config = BackboneConfig(
         name=name,
         pretrained=pretrained,

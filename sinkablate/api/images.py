@@ -1,22 +1,26 @@
 """What the functions of the API accept as `images`, turned into batches of tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
+from sinkablate.config.types import require_at_least
 from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource, Preparation
-from sinkablate.diagnostics.probe import pixels_of
-from sinkablate.errors import UserError
+from sinkablate.diagnostics.batches import pixels_of, stacked
+from sinkablate.errors import UserError, first_line
+from sinkablate.vit.inputs import input_shape
 
 Transform = Callable[[Image.Image], Tensor]
-Images = Tensor | str | Path | Iterable[Any]
+Images = Annotated[
+    Tensor | str | Path | Iterable[Any], "a batch (n, C, H, W), a list of images, a location or a DataLoader"
+]
 """Images to measure on:
 
 - a batch (n, C, H, W);
@@ -43,10 +47,9 @@ def batches_of(
     Raises:
         UserError: There are no images, an image cannot be read, or no transform is known.
     """
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    require_at_least(batch_size, 1, "batch_size")
     if isinstance(images, Tensor):
-        if images.ndim < 3 or (images.ndim == 3 and hasattr(model, "patch_embed")):
+        if images.ndim < 3 or (images.ndim == 3 and input_shape(model)[0] is not None):
             raise UserError(f"images: expected a batch (n, C, H, W), got a tensor of shape {tuple(images.shape)}")
         yield from images.split(batch_size)
     elif isinstance(images, str | Path):
@@ -56,19 +59,13 @@ def batches_of(
         yield from _stacked(
             (_tensor(image, number, model, transform) for number, image in enumerate(images)), batch_size
         )
-    elif isinstance(images, Iterable):
-        yield from map(pixels_of, images)
     else:
-        raise UserError(
-            f"images: got {type(images).__name__}; give a batch (n, C, H, W), a list, a location or a loader"
-        )
+        yield from map(pixels_of, images)
 
 
 def _stacked(tensors: Iterator[Tensor], batch_size: int) -> Iterator[Tensor]:
     while batch := list(islice(tensors, batch_size)):
-        if len(shapes := {tuple(tensor.shape) for tensor in batch}) > 1:
-            raise UserError(f"images: they have different shapes: {', '.join(map(str, sorted(shapes)))}")
-        yield torch.stack(batch)
+        yield stacked(batch)
 
 
 def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | None) -> Tensor:
@@ -79,7 +76,9 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
     if isinstance(image, Image.Image):
         return prepare(Encoded(image, 0, f"image {number}", "images"))
     if not isinstance(image, str | Path):
-        raise UserError(f"images: item {number} is a {type(image).__name__}; give tensors, PIL images or paths")
+        raise UserError(
+            f"images: item {number} is of type {type(image).__name__}; give tensors (C, H, W), PIL images or paths"
+        )
     try:
         content = Path(image).read_bytes()
     except OSError as error:
@@ -96,14 +95,28 @@ def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
             f"transform: {type(model).__name__} does not come with one; pass a function from a PIL image to a tensor"
         )
     data = resolve_data_config(_input_of(model), pretrained_cfg=weights or {})
-    return Preparation(
-        transform or create_transform(**data, is_training=False), in_chans=data["input_size"][0], min_side=MIN_SIDE
-    )
+    steps = create_transform(**data, is_training=False) if transform is None else _CheckedTransform(transform)
+    return Preparation(steps, in_chans=data["input_size"][0], min_side=MIN_SIDE)
+
+
+@dataclass(frozen=True)
+class _CheckedTransform:
+    """Somebody's transform, which must return a tensor (C, H, W)."""
+
+    transform: Transform
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        try:
+            tensor = self.transform(image)
+        except Exception as error:
+            raise UserError(f"transform: it raised {type(error).__name__}: {first_line(error)}") from error
+        if not isinstance(tensor, Tensor) or tensor.ndim != 3:
+            shape = f" of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else ""
+            raise UserError(f"transform: must return a tensor (C, H, W), not {type(tensor).__name__}{shape}")
+        return tensor
 
 
 def _input_of(model: nn.Module) -> dict[str, Any]:
     """Return the model's own input size, where it differs from that of its weights."""
-    embed: Any = getattr(model, "patch_embed", None)
-    size, project = getattr(embed, "img_size", None), getattr(embed, "proj", None)
-    channels = getattr(project, "in_channels", None) or getattr(getattr(model, "config", None), "num_channels", 3)
+    size, channels = getattr(getattr(model, "patch_embed", None), "img_size", None), input_shape(model)[0] or 3
     return {"input_size": (channels, *size)} if size else {"in_chans": channels}

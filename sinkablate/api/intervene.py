@@ -5,22 +5,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import polars as pl
-import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import SelectionConfig, ThresholdConfig
-from sinkablate.diagnostics.attention_maps import Head, require_heads
+from sinkablate.config.types import checked
+from sinkablate.diagnostics.attention_maps import Heads, heads_of
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import record
+from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError
 from sinkablate.intervene.edits import parse_edits
 from sinkablate.intervene.effects import classifier_judge
 from sinkablate.intervene.experiment import Experiment
-from sinkablate.intervene.selection import parse_heads
-from sinkablate.vit.anatomy import block_parts, blocks_of
+from sinkablate.vit.anatomy import block_parts, blocks_of, class_count
 from sinkablate.vit.find import unwrap
 
 
@@ -55,14 +57,15 @@ class Interventions:
         return self._tables["validation"]
 
 
+@checked
 def intervene(
     model: nn.Module,
     images: Images,
-    heads: Sequence[Head] | None = None,
-    edits: Sequence[str] | None = None,
+    heads: Heads | None = None,
+    edits: str | Sequence[str] | None = None,
     *,
     rule: str = "causal",
-    targets: Sequence[int] | Tensor | None = None,
+    targets: Sequence[int] | Tensor | NDArray[Any] | None = None,
     names: Sequence[str] | None = None,
     thresholds: ThresholdConfig | None = None,
     selection: SelectionConfig = SelectionConfig(),
@@ -78,12 +81,12 @@ def intervene(
     Args:
         model: As for `measure`.
         images: As for `measure`; all of them are kept in memory.
-        heads: (block, head) of the heads to edit, on every image. None takes the heads with enough events, on the
-            images that have one.
+        heads: Pairs (block, head) of the heads to edit, both counted from 0; they are edited on every image. None
+            chooses the heads with enough events, see `selection`, and edits each on the images where it has an event.
         edits: Names of edits, such as `zero_value` (zero ablation), `mean_value` (mean ablation), `donor_value`
             (resample ablation) and `redirect` (attention knockout); all by default.
         rule: The rule of events and labels.
-        targets: Class of each image, for the accuracy before and after an edit of a classifier.
+        targets: Class of each image, (n,) integers, for a classifier's accuracy before and after an edit.
         names: Name of each image; random draws depend on the seed, the name and the position of the image.
         thresholds: Thresholds of the quantities and rules.
         selection: The number of heads that are chosen, and of events that a head needs.
@@ -103,13 +106,13 @@ def intervene(
     parse_edits("all" if edits is None else edits)  # before anything is measured
     thresholds = thresholds or ThresholdConfig()
     depth = len(blocks_of(model))
+    given = None if heads is None else sorted(heads_of(model, heads))
     gated = any(block_parts(model, block).gate is not None for block in range(depth))
     wanted = rule_named(rule, thresholds, gated=gated)
-    shape = (depth, block_parts(model, 0).num_heads)
-    require_heads(model, heads or ())
-    given = None if heads is None else parse_heads(",".join(f"{block}:{head}" for block, head in heads), shape)
     device = next(model.parameters()).device
-    batches = [batch.to(device) for batch in batches_of(images, model, transform=transform, batch_size=batch_size)]
+    with random_state_kept():
+        batches = [batch.to(device) for batch in batches_of(images, model, transform=transform, batch_size=batch_size)]
+    classes = None if targets is None else _classes(targets, model, sum(map(len, batches)))
     records, error = record(model, batches, thresholds)
     count = len(records.order)
     experiment = Experiment.prepare(
@@ -119,14 +122,35 @@ def intervene(
         heads=given,
         edits="all" if edits is None else edits,
         selection=selection,
-        judge=classifier_judge(
-            model, None if targets is None else _of_length(torch.as_tensor(targets).tolist(), count, "targets")
-        ),
+        judge=classifier_judge(model, classes),
         names=None if names is None else _of_length(names, count, "names"),
         seed=seed,
     )
     rows = experiment.run(lambda: (image for batch in batches for image in batch.split(1)))
+    if given and not len(rows):
+        raise UserError(
+            f"edits={','.join(edit.name for edit in experiment.edits)}: none of them can be made on these heads and "
+            "images; name other edits"
+        )
     return Interventions(rows, experiment, Measurement.of(model, records, thresholds, None, error))
+
+
+def _classes(targets: Sequence[int] | Tensor | NDArray[Any], model: nn.Module, count: int) -> list[int]:
+    """Return the class of each image.
+
+    Raises:
+        UserError: The model has no classifier, or the targets are not one of its classes for each image.
+    """
+    classes = class_count(model)
+    if not classes:
+        raise UserError(f"targets: {type(model).__name__} has no classifier; leave targets out")
+    array = np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UserError(f"targets: expected integers (n,), got {array.dtype} of shape {array.shape}")
+    wrong = array[(array < 0) | (array >= classes)]
+    if len(wrong):
+        raise UserError(f"targets: {wrong[0]} is not one of the model's classes, 0 to {classes - 1}")
+    return _of_length(array.tolist(), count, "targets")
 
 
 def _of_length(values: Sequence[Any], count: int, key: str) -> list[Any]:

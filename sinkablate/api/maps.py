@@ -1,23 +1,23 @@
 """Attention maps of chosen heads."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from sinkablate.api.images import Images, Transform, batches_of
-from sinkablate.diagnostics.attention_maps import Head, record_maps
+from sinkablate.config.types import checked
+from sinkablate.diagnostics.attention_maps import Head, Heads, record_maps
 from sinkablate.vit.find import unwrap
 
 
+@checked
 def attention_maps(
-    model: nn.Module, images: Images, heads: Sequence[Head], *, transform: Transform | None = None, batch_size: int = 16
+    model: nn.Module, images: Images, heads: Heads, *, transform: Transform | None = None, batch_size: int = 16
 ) -> dict[Head, Tensor]:
     """Return the attention weights of some heads, as the model's own mechanism computes them.
 
     Args:
         model: As for `measure`.
         images: As for `measure`.
-        heads: (block, head) of each, from 0.
+        heads: Pairs (block, head), both counted from 0.
         transform: As for `measure`.
         batch_size: Images per forward pass.
 

@@ -6,12 +6,14 @@ from torch import nn
 
 from sinkablate.api.images import Images, Transform, batches_of
 from sinkablate.config import ThresholdConfig
+from sinkablate.config.types import checked
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.probe import record
 from sinkablate.vit.anatomy import block_numbers
 from sinkablate.vit.find import unwrap
 
 
+@checked
 def measure(
     model: nn.Module,
     images: Images,

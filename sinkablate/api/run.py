@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sinkablate.api.images import OWN_TRANSFORM, Transform
 from sinkablate.config import ThresholdConfig
+from sinkablate.config.types import checked
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import LoadedModel
@@ -53,6 +54,7 @@ class Run:
         return self.loaded.probe_set(self.loaded.probe_images)
 
 
+@checked
 def load_run(directory: str | Path, *, trust: bool = False) -> Run:
     """Load the last checkpoint of a run together with its preprocessing, probe images and configuration.
 

@@ -1,13 +1,11 @@
 """Keep the global random state in checkpoints, so that dropout and drop-path continue exactly."""
 
-import random
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from sinkablate.diagnostics.random_state import random_state, restore_random_state
 from sinkablate.distributed.gather import gather
 
 
@@ -23,7 +21,7 @@ class RandomState(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all ranks, in types that a weights-only load accepts."""
-        return {"ranks": gather(_state())}
+        return {"ranks": gather(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until the training starts, because code in between may draw random numbers."""
@@ -35,28 +33,9 @@ class RandomState(L.Callback):
             return
         ranks, self._loaded = self._loaded, None
         if len(ranks) == trainer.world_size:
-            _restore(ranks[trainer.global_rank])
+            restore_random_state(ranks[trainer.global_rank])
         else:
             rank_zero_warn(
                 f"the checkpoint was written by {len(ranks)} ranks, this run has {trainer.world_size}: the order of "
                 "the batches stays the same, but dropout and drop-path are drawn again"
             )
-
-
-def _state() -> dict[str, Any]:
-    _, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "torch": torch.get_rng_state(),
-        "numpy": ("MT19937", torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def _restore(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all([x.cpu() for x in state["cuda"]])

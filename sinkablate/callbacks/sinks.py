@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
-from itertools import islice
-from typing import Any
+from typing import Annotated, Any
+from weakref import ref
 
 import lightning as L
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from sinkablate.callbacks.schedule import early_steps
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.probe import check, pixels_of, probe
+from sinkablate.config.types import checked, require_at_least
+from sinkablate.diagnostics.batches import draw_images, require_images
+from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
@@ -24,6 +26,8 @@ from sinkablate.distributed.gather import gather, rank_and_world
 from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
 from sinkablate.vit.find import find_backbone
+
+Batches = Annotated[Tensor | Iterable[Any], "a batch (n, C, H, W) or an iterable of batches such as a DataLoader"]
 
 
 class SinkDiagnostics(L.Callback):
@@ -36,8 +40,10 @@ class SinkDiagnostics(L.Callback):
     In a loop without a Trainer, call :meth:`step` after each optimizer step.
 
     Args:
-        images: The images to measure on: a batch (n, C, H, W), or an iterable of batches such as a DataLoader, whose
-            first item is the images if it is a tuple. They are kept in memory.
+        images: The images to measure on: a batch (n, C, H, W), or an iterable of batches such as a DataLoader. A batch
+            is a tensor, a tuple that begins with one, or a mapping with `pixel_values` or `image`. The images are drawn
+            once, with a fixed seed, and kept in memory: they are the same at every step, on every rank and in every
+            run, also if the loader shuffles and augments.
         every_n_steps: Optimizer steps between two measurements; 0 turns them off. A Trainer also measures before the
             first step and after the last.
         backbone: Name of the submodule to measure, such as `model.encoder`; by default the attribute `backbone` or
@@ -46,6 +52,9 @@ class SinkDiagnostics(L.Callback):
         limit: Number of images to take from an iterable; None takes all of them.
         batch_size: Images per forward pass.
         thresholds: Thresholds of the quantities and rules.
+
+    Raises:
+        UserError: An argument cannot be used; when the measuring starts, also if the model cannot be measured.
 
     Example::
 
@@ -59,9 +68,10 @@ class SinkDiagnostics(L.Callback):
                 print(step, scalars["sink/mass_max"])
     """
 
+    @checked
     def __init__(
         self,
-        images: Tensor | Iterable[Any],
+        images: Batches,
         every_n_steps: int = 50,
         *,
         backbone: str | None = None,
@@ -70,14 +80,10 @@ class SinkDiagnostics(L.Callback):
         batch_size: int = 64,
         thresholds: ThresholdConfig = ThresholdConfig(),
     ) -> None:
-        for name, value, least in (
-            ("every_n_steps", every_n_steps, 0),
-            ("per_doubling", per_doubling, 0),
-            ("batch_size", batch_size, 1),
-            ("limit", 1 if limit is None else limit, 1),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, got {value}")
+        require_at_least(every_n_steps, 0, "every_n_steps")
+        require_at_least(per_doubling, 0, "per_doubling")
+        require_at_least(batch_size, 1, "batch_size")
+        require_at_least(limit, 1, "limit")
         self.every_n_steps = every_n_steps
         self.per_doubling = per_doubling
         self.backbone = backbone
@@ -90,6 +96,7 @@ class SinkDiagnostics(L.Callback):
         """The latest measurement: every quantity per image, block and head."""
         self._source = images
         self._measured_at: int | None = None
+        self._measured_model: ref[nn.Module] | None = None
 
     @property
     def heads(self) -> pl.DataFrame:
@@ -101,6 +108,7 @@ class SinkDiagnostics(L.Callback):
         """The latest measurement as a table with one row per block."""
         return block_table(self._measured(), self.thresholds)
 
+    @checked
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:
         """Measure a model if a measurement is due at this step, in a loop without a Trainer.
 
@@ -109,12 +117,12 @@ class SinkDiagnostics(L.Callback):
             step: Number of completed optimizer steps; at 0 the model is measured before the first step.
 
         Returns:
-            The scalars, or None when no measurement is due at this step.
+            The scalars, or None when no measurement is due at this step or this model was already measured at it.
         """
-        if not self.is_due(step) or step == self._measured_at:
-            return None
-        return self.measure(model, step)
+        measured = step == self._measured_at and self._measured_model is not None and self._measured_model() is model
+        return None if measured or not self.is_due(step) else self.measure(model, step)
 
+    @checked
     def measure(self, model: nn.Module, step: int) -> dict[str, float]:
         """Measure a model now; all ranks must take part.
 
@@ -122,8 +130,12 @@ class SinkDiagnostics(L.Callback):
             model: The model that is trained.
             step: Number of completed optimizer steps.
 
+        Returns:
+            The scalars, by name.
+
         Raises:
             NonfiniteError: The activations of a block are NaN or infinite.
+            UserError: The model or the images cannot be measured.
         """
         images, order = self._part
         part, problem = None, ""
@@ -136,7 +148,7 @@ class SinkDiagnostics(L.Callback):
         parts = gather((part, problem))
         if problems := [text for _, text in parts if text]:
             raise NonfiniteError(problems[0])
-        self._measured_at = step
+        self._measured_at, self._measured_model = step, ref(model)
         self.records = Records.merge([records for records, _ in parts if records is not None])
         self.latest = scalars(self.records, self.thresholds)
         return self.latest
@@ -146,21 +158,14 @@ class SinkDiagnostics(L.Callback):
         return self.every_n_steps > 0 and (step % self.every_n_steps == 0 or step in self._early)
 
     def backbone_of(self, model: nn.Module) -> nn.Module:
-        """Return the module to measure.
-
-        Raises:
-            UserError: There is no such submodule, or no vision transformer was found.
-        """
+        """Return the module to measure; raise a `UserError` if there is none."""
         return find_backbone(model, self.backbone)
 
     def load_images(self, trainer: L.Trainer | None) -> Tensor:
         """Return the images to measure on, (n, C, H, W)."""
         if isinstance(self._source, Tensor):
             return self._source
-        images = list(islice((image for batch in self._source for image in pixels_of(batch)), self.limit))
-        if not images:
-            raise UserError("images: no image to measure")
-        return torch.stack(images)
+        return draw_images(self._source, self.limit)
 
     def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
         """Check that a model can be measured before the training starts.
@@ -232,6 +237,7 @@ class SinkDiagnostics(L.Callback):
     @cached_property
     def _part(self) -> tuple[Tensor, NDArray[np.int64]]:
         """This rank's part of the images, and their positions among all of them."""
+        require_images(len(self._images))
         rank, world = rank_and_world()
         order = np.arange(len(self._images))[rank::world]
         return self._images[torch.from_numpy(order)], order

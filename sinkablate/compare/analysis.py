@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, isnan
+from typing import Any
 
 import polars as pl
 
@@ -13,8 +14,9 @@ from sinkablate.compare.design import Design
 from sinkablate.compare.estimates import cell_summaries, combinations, differences
 from sinkablate.compare.omnibus import omnibus_tests
 from sinkablate.compare.runs import listed
-from sinkablate.compare.table import in_order, levels
+from sinkablate.compare.table import as_polars, in_order, levels
 from sinkablate.compare.tidy import tidy
+from sinkablate.config.types import checked
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean_or_list
 
@@ -22,12 +24,13 @@ THREADS = "threads"
 """Column with the number of CPU threads that a run was computed with."""
 
 
+@checked
 def compare(
-    frame: pl.DataFrame,
+    frame: Any,
     *,
     metric: str,
     factors: Sequence[str],
-    baseline: Mapping[str, str] | None = None,
+    baseline: Mapping[str, Any] | None = None,
     pair_by: str | None = "seed",
     primary: Primary = "paired",
     lower_is_better: bool = False,
@@ -37,28 +40,41 @@ def compare(
     image: str | None = None,
     diverged: str | None = None,
 ) -> Comparison:
-    """Compare every combination of factor levels with a baseline on one metric.
+    """Compare every combination of factor levels in a table of runs with a baseline, on one metric.
+
+    The numbers are those of `sinkablate compare`: differences and interactions with confidence intervals and corrected
+    p-values, and the number of seeds that an effect needs.
 
     Args:
-        frame: One row per run (or per run and `nested` value, or per run and `image`).
-        metric: Column of numbers.
+        frame: A polars or pandas table with one row per run (or per run and `nested` value, or per run and `image`).
+        metric: Column of numbers to compare.
         factors: Columns whose combinations of levels are the cells. Levels are compared as text: 4.0 and "4" are the
             same level.
-        baseline: Level of each factor in the baseline. A factor that is not named starts at its level none, 0, false,
-            off or baseline.
+        baseline: Level of each factor in the cell that the others are compared with. A factor that is not named starts
+            at its level none, 0, false, off or baseline.
         pair_by: Column whose equal values in two cells form pairs; None for unpaired runs.
-        primary: Test that decides about a difference, paired or welch. The result holds both.
+        primary: Test that decides about a difference: `paired`, or `welch` for runs that do not share their random
+            state by seed. The result holds both.
         lower_is_better: Whether smaller values of the metric are better.
-        margin: Two cells count as the same if they differ by less, in the metric's units; None for no such test.
+        margin: Two cells count as the same if they differ by less (TOST), in the metric's units; None for no such test.
         detect: Effect, in the metric's units, for which the number of seeds needed is computed.
         nested: Column of seeds within a run (probe seeds of a backbone), which are averaged per run.
         image: Column of images; intervals then come from a bootstrap over seeds and images.
         diverged: Column that marks diverged runs; None for the column `diverged`, if there is one.
 
+    Returns:
+        `.cells`, `.differences`, `.combinations`, `.omnibus`, `.notes` and `.sentences`.
+
     Raises:
         UserError: A column or level does not exist, the metric is not a number anywhere, a run has two rows, or there
             is nothing to compare.
+
+    Example::
+
+        table = sa.compare(frame, metric="val/acc1", factors=["gate", "registers"])
+        print(*table.sentences, sep="\\n")
     """
+    frame = as_polars(frame)
     _check(primary, margin, detect)
     if diverged is None and "diverged" in frame.columns and "diverged" not in (metric, *factors):
         diverged = "diverged"
@@ -70,7 +86,7 @@ def compare(
         _require_pairs(frame, pair_by)
     notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
-    base, assumed = choose_baseline(runs, baseline or {})
+    base, assumed = choose_baseline(runs, {name: str(value) for name, value in (baseline or {}).items()})
     design = Design(runs, base, primary, detect)
     cells, (omnibus, untested) = cell_summaries(design), omnibus_tests(design)
     draft = Comparison(

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -42,6 +43,27 @@ def read_table(path: Path) -> pl.DataFrame:
         raise UserError(f"{path}: cannot be read: {first_line(error)}{hint}") from error
     if not len(frame):
         raise UserError(f"{path}: the table has no rows")
+    return frame
+
+
+def as_polars(frame: Any) -> pl.DataFrame:
+    """Return a polars or pandas table as a polars one, without pyarrow, which polars' own conversion needs.
+
+    Raises:
+        UserError: It is not a table, two columns have the same name, or it has no rows.
+    """
+    if not isinstance(frame, pl.DataFrame):
+        if not hasattr(frame, "isna") or not hasattr(frame, "columns"):
+            raise UserError(f"frame is a {type(frame).__name__}: expected a polars or pandas table")
+        if not frame.columns.is_unique:
+            repeated = frame.columns[frame.columns.duplicated()][0]
+            raise UserError(f"frame: two columns are named {repeated}")
+        columns = {
+            str(name): frame[name].astype(object).where(~frame[name].isna(), None).tolist() for name in frame.columns
+        }
+        frame = pl.DataFrame(columns, strict=False)
+    if not len(frame):
+        raise UserError("frame: the table has no rows")
     return frame
 
 

@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from math import isfinite
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from sinkablate.errors import UserError
 
@@ -60,37 +59,6 @@ def require(condition: bool, message: str) -> None:
     """Raise `ConfigError(message)` unless the condition holds."""
     if not condition:
         raise ConfigError(message)
-
-
-def require_type(cls: type[Any], field: str, value: Any, key: str) -> None:
-    """Refuse a value whose type, or whose name among a fixed choice, a field of a config class does not declare.
-
-    On the command line the parser does this; a call from Python would otherwise silently get another model.
-
-    Args:
-        cls: The config class.
-        field: Name of its field.
-        value: The value for the field.
-        key: Name of the field in the message.
-    """
-    members = _members(get_type_hints(cls)[field])
-    names = [member for member in members if isinstance(member, str)]
-    kinds = [get_origin(member) or member for member in members if not isinstance(member, str)]
-    if isinstance(value, bool):
-        fits = bool in kinds
-    elif isinstance(value, str):
-        fits = value in names or str in kinds
-    else:
-        fits = isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
-    expected = [*names, *("null" if kind is type(None) else kind.__name__ for kind in kinds)]
-    require(fits, f"{key}={value!r}: expected {' or '.join(expected)}")
-
-
-def _members(hint: Any) -> list[Any]:
-    """Return the members of a union and the values of a `Literal`, flattened."""
-    if get_origin(hint) in (Union, UnionType):
-        return [inner for member in get_args(hint) for inner in _members(member)]
-    return list(get_args(hint)) if get_origin(hint) is Literal else [hint]
 
 
 def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

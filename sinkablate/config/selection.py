@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sinkablate.config.checks import require
+from sinkablate.config.types import require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class SelectionConfig:
     """Smallest number of events of its class for a head to be counted in that class."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         for name in ("min_events", "min_class_events"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("top", "top_first_block"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sinkablate.config.checks import require, require_finite
+from sinkablate.config.types import require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class ThresholdConfig:
     """Number of strongest columns whose mass is summed for group events; registers are also summed separately."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_finite(self)
         for name in ("routed_min", "event_min", "adaptive_min"):
             require(0 < getattr(self, name) <= 1, f"{name} must lie in (0, 1], got {getattr(self, name)}")

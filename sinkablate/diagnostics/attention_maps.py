@@ -1,11 +1,14 @@
 """Attention maps of chosen heads, read from the tapped model."""
 
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from sinkablate.diagnostics.probe import measurement_mode, require_input
+from sinkablate.diagnostics.batches import accepted
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
@@ -14,6 +17,8 @@ from sinkablate.vit.tokens import TokenType
 
 Head = tuple[int, int]
 """Block and head."""
+Heads = Annotated[Iterable[Head], "pairs (block, head) such as [(5, 3)]"]
+"""What functions accept as the heads of a model."""
 
 
 class MapRecorder:
@@ -55,37 +60,42 @@ def run_recorder(model: nn.Module, batches: Iterable[Tensor], recorder: MapRecor
     Raises:
         UserError: The model cannot be measured.
     """
-    device = next(model.parameters()).device
     with measurement_mode(model), Tap(model, recorder, sorted({block for block, _ in recorder.maps})) as tap:
-        for batch in batches:
-            require_input(model, batch)
-            tap.run(batch.to(device))
+        for batch in accepted(model, batches):
+            tap.run(batch)
 
 
-def require_heads(model: nn.Module, heads: Sequence[Head]) -> None:
-    """Check that heads are pairs of numbers and belong to a model.
+def heads_of(model: nn.Module, heads: Iterable[Head]) -> list[Head]:
+    """Return heads in their order, each once, after a check that they belong to a model.
 
     Raises:
-        UserError: One is not.
+        UserError: There are none, or one is not a pair of numbers or is outside the model.
     """
     depth, count = len(blocks_of(model)), block_parts(model, 0).num_heads
+    chosen: dict[Head, None] = {}
     for pair in heads:
-        if not (isinstance(pair, Sequence) and len(pair) == 2 and all(type(number) is int for number in pair)):
+        numbers = tuple(pair) if isinstance(pair, Iterable) else ()
+        if len(numbers) != 2 or not all(_is_integer(number) for number in numbers):
             raise UserError(f"heads: expected pairs (block, head) such as [(5, 3)], got {pair!r}")
-        block, head = pair
+        block, head = map(int, numbers)
         if not (0 <= block < depth and 0 <= head < count):
             raise UserError(f"heads: {block}:{head} is outside the model's {depth} blocks of {count} heads")
+        chosen[block, head] = None
+    if not chosen:
+        raise UserError("heads: there are none; name at least one, such as [(5, 3)]")
+    return list(chosen)
 
 
-def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Sequence[Head]) -> dict[Head, Tensor]:
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def record_maps(model: nn.Module, batches: Iterable[Tensor], heads: Iterable[Head]) -> dict[Head, Tensor]:
     """Return the attention weights of some heads on batches of images, (n, N, M) on the CPU for each head.
 
     Raises:
         UserError: A head is outside the model, there are no images, or the model cannot be measured.
     """
-    require_heads(model, heads)
-    recorder = MapRecorder(heads)
+    recorder = MapRecorder(heads_of(model, heads))
     run_recorder(model, batches, recorder)
-    if not all(recorder.maps.values()):
-        raise UserError("images: no image to compute attention maps from")
     return {head: torch.stack(maps) for head, maps in recorder.maps.items()}

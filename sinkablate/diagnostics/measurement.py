@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.config.types import checked
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.labels import Labels, label_all
@@ -102,6 +103,7 @@ class Measurement:
         table = block_table(self.records, self.thresholds, self.block_numbers)
         return table.join(spikes, on="block", how="left").sort("block")
 
+    @checked
     def labels(self, rule: str = DEFAULT_RULE) -> Labels:
         """Return the label that a rule gives to every image and head.
 

@@ -1,10 +1,8 @@
 """Measure a model without side effects, while it trains or after it is loaded."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.batches import accepted, require_input
+from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.diagnostics.records import Recorder, Records
 from sinkablate.diagnostics.tap import Tap
-from sinkablate.errors import UserError
-
-PIXELS = ("pixel_values", "image", "images")
-"""Keys under which the batches of common data sets keep their images."""
 
 
 @contextmanager
@@ -28,11 +24,9 @@ def measurement_mode(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
-    cuda = [device] if device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()
     precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        with torch.random.fork_rng(devices=cuda), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with random_state_kept(), torch.no_grad(), torch.autocast(device.type, enabled=False):
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             model.eval()
@@ -42,27 +36,6 @@ def measurement_mode(model: nn.Module) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
         for module, training in modes:
             module.training = training
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-def require_input(model: nn.Module, batch: Tensor) -> None:
-    """Check that a model accepts a batch of images, as far as its patch embedding says.
-
-    Raises:
-        UserError: The batch is empty, or has another shape.
-    """
-    if not len(batch):
-        raise UserError("images: there are none to measure")
-    embed: Any = getattr(model, "patch_embed", None)
-    channels = getattr(getattr(embed, "proj", None), "in_channels", None)
-    size = getattr(embed, "img_size", None) if getattr(embed, "strict_img_size", False) else None
-    expected = [str(number or "any") for number in ("n", channels, *(size or ("H", "W")))]
-    fits = channels is None or (
-        batch.ndim == 4 and batch.shape[1] == channels and (size is None or tuple(batch.shape[2:]) == tuple(size))
-    )
-    if not fits:
-        raise UserError(f"images: expected a batch ({', '.join(expected)}), got a tensor of shape {tuple(batch.shape)}")
 
 
 def check(model: nn.Module, image: Tensor) -> None:
@@ -95,16 +68,12 @@ def record(
     Raises:
         UserError: There are no images, or the model cannot be measured.
     """
-    device = next(model.parameters()).device
     recorder, parts, count = Recorder(thresholds), [], 0
     with measurement_mode(model), Tap(model, recorder, blocks) as tap:
-        for batch in batches:
-            require_input(model, batch)
-            tap.run(batch.to(device))
+        for batch in accepted(model, batches):
+            tap.run(batch)
             parts.append(recorder.take(np.arange(count, count + len(batch))))
             count += len(batch)
-    if not parts:
-        raise UserError("images: no image to measure")
     return Records.merge(parts), max(tap.rebuild_errors.values())
 
 
@@ -125,17 +94,3 @@ def probe(
     """
     records, error = record(model, images.split(batch_size), thresholds)
     return replace(records, order=order), error
-
-
-def pixels_of(batch: Any) -> Tensor:
-    """Return the images of one batch of a DataLoader."""
-    if isinstance(batch, Mapping):
-        batch = next((batch[name] for name in PIXELS if name in batch), None)
-    elif isinstance(batch, Sequence) and batch:
-        batch = batch[0]
-    if not isinstance(batch, Tensor):
-        raise UserError(
-            f"images: a batch holds {type(batch).__name__} where a tensor (n, C, H, W) was expected; "
-            f"yield a tensor, a tuple that begins with one, or a mapping with {' or '.join(PIXELS)}"
-        )
-    return batch

@@ -87,7 +87,9 @@ class Tap:
         self._handles: list[RemovableHandle] = []
         dtype = next(model.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):
-            raise UserError(f"diagnostics need fp32 weights, got {dtype}: use trainer.precision=bf16-mixed")
+            raise UserError(
+                f"diagnostics need fp32 weights, got {dtype}: call model.float(), or train with precision bf16-mixed"
+            )
 
     def __enter__(self) -> Self:
         for index, parts in self.parts.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkablate.diagnostics.rules import Label
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.intervene.changes import Change, change_of_value, head_output, head_weights
-from sinkablate.intervene.edits import Edit
+from sinkablate.intervene.edit import Edit
 from sinkablate.intervene.effects import Judge, common_share, cosine, is_rounding, mean_change, relative_change
 from sinkablate.intervene.replay import ActivationCache, Replay, copies
 from sinkablate.intervene.selection import Plan

@@ -3,59 +3,13 @@
 `register_edit` adds one from anywhere; it then appears in the rows, tables, figures and the terminal of `intervene`.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Collection, Iterable
 
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.intervene.changes import Change
-from sinkablate.intervene.sites import HeadSite, PathwaySite
-
-Need = Literal["donors", "registers", "pathway"]
-Replaced = Literal["value", "attention", "global state"]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """One kind of edit.
-
-    `build` gets a `HeadSite`, or a `PathwaySite` if a global state is replaced. It returns None where the edit cannot
-    be made, for example without a donor; such an image and head get no row.
-    """
-
-    name: str
-    """Key on the command line and in the tables."""
-    title: str
-    """What is replaced by what, in a few plain words, for figures and the terminal."""
-    method: str
-    """What the literature calls it."""
-    build: Callable[[Any], Change | None]
-    replaces: Replaced = "value"
-    needs: tuple[Need, ...] = ()
-    """What the images or the model must have: other images to take values from, registers, a global pathway."""
-    is_control: bool = False
-    """True if the edit is a control, with which edits of the sink are compared."""
-    group: str = ""
-    """Name under which the command line selects several edits at once; empty if the edit has no group."""
-
-    @property
-    def of_pathway(self) -> bool:
-        """True if the edit replaces the state of a global pathway."""
-        return self.replaces == "global state"
-
-    @property
-    def label(self) -> str:
-        """Title and method on two lines, as in `sink value: zero` above `(zero ablation)`."""
-        return f"{self.title}\n({self.method})"
-
-    def change(self, site: HeadSite | PathwaySite) -> Change | None:
-        """Return what the edit changes at a site; None where it cannot be made."""
-        if "registers" in self.needs and isinstance(site, HeadSite) and site.register is None:
-            return None
-        change = self.build(site)
-        return None if change is None else replace(change, edit=self.name)
-
+from sinkablate.intervene.edit import Edit
+from sinkablate.intervene.sites import HeadSite
 
 _EDITS: dict[str, Edit] = {}
 
@@ -112,6 +66,8 @@ def parse_edits(text: str | Iterable[str]) -> list[str]:
     if text == "all":
         return known
     words = [word.strip() for word in (text.split(",") if isinstance(text, str) else text)]
+    if not words:
+        raise UserError("edits: there are none; name at least one, or leave it out for all")
     every = list(dict.fromkeys(name for edit in all_edits() for name in (edit.group or edit.name, edit.name)))
     for word in words:
         if word not in every:

@@ -13,8 +13,9 @@ from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import Rule
 from sinkablate.errors import UserError
+from sinkablate.intervene.edit import Edit
 from sinkablate.intervene.editor import Editor
-from sinkablate.intervene.edits import Edit, parse_edits, selected
+from sinkablate.intervene.edits import parse_edits, selected
 from sinkablate.intervene.effects import Judge, no_judge
 from sinkablate.intervene.exactness import check_exactness
 from sinkablate.intervene.selection import Head, Plan, choose_heads, head_class

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.errors import UserError
 from sinkablate.intervene.changes import Change, change_of_redirect, change_of_value, head_weights
 from sinkablate.intervene.selection import Head, Plan
 from sinkablate.intervene.values import Array, Values
@@ -35,6 +36,11 @@ class HeadSite:
     def head(self) -> int:
         """Index of the head in its block."""
         return self.place[1]
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """Shape (N, d) of the head's output, which an edit changes."""
+        return self.view.layout.num_tokens, self.view.v.shape[-1]
 
     @cached_property
     def weights(self) -> Tensor:
@@ -111,6 +117,7 @@ class HeadSite:
         """
         if value is None:
             return None
+        require_shape(value, tuple(self.value.shape), "the new value")
         changed = self.head if head is None else head
         weights = self.weights if head is None else head_weights(self.view, head)
         at, new = self.sink if column is None else column, value.to(self.value)
@@ -162,6 +169,11 @@ class PathwaySite:
     block: int
 
     @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape (K,) of the state, which an edit changes."""
+        return tuple(self.state.shape)
+
+    @property
     def zeros(self) -> Tensor:
         """A state of zeros, (K,)."""
         return torch.zeros_like(self.state)
@@ -180,8 +192,21 @@ class PathwaySite:
         return None if donor is None else torch.from_numpy(self.states[donor])
 
     def replace_state(self, state: Tensor | None) -> Change | None:
-        """Replace g."""
-        return None if state is None else Change("", -1, -1, state.to(self.state) - self.state)
+        """Replace g by a state (K,); None returns None."""
+        if state is None:
+            return None
+        require_shape(state, self.output_shape, "the new state")
+        return Change("", -1, -1, state.to(self.state) - self.state)
+
+
+def require_shape(tensor: Tensor, expected: tuple[int, ...], name: str) -> None:
+    """Refuse a tensor of another shape, which would silently be broadcast.
+
+    Raises:
+        UserError: The shape differs; the message begins with `name`.
+    """
+    if tuple(tensor.shape) != expected:
+        raise UserError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
 
 
 def pathway_donor(plan: Plan, image: int, block: int) -> int | None:

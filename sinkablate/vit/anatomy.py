@@ -5,6 +5,7 @@ The families use different names for the same parts; this is the only module tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sinkablate.errors import UserError
 
+_SUPPORTED = "expected a vision transformer of timm or of Hugging Face's transformers"
 _BLOCKS = ("blocks", "layers", "encoder.layer", "encoder.layers", "model.layer")
 _ATTENTION = ("attn", "attention", "self_attn")
 _PROJECTION = ("proj", "o_proj", "out_proj")
@@ -110,11 +112,17 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling."""
+    """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling.
+
+    Raises:
+        UserError: The model is of another library than timm and Hugging Face's transformers.
+    """
     forward_features: Any = getattr(model, "forward_features", None)  # not defined by Hugging Face's models
-    if forward_features is None:
-        return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
-    return forward_features(images)  # type: ignore[no-any-return]
+    if forward_features is not None:
+        return forward_features(images)  # type: ignore[no-any-return]
+    if "pixel_values" not in signature(model.forward).parameters:
+        raise UserError(f"{type(model).__name__} cannot be measured: {_SUPPORTED}")
+    return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
 
 
 def final_norm(model: nn.Module) -> nn.Module:
@@ -123,11 +131,16 @@ def final_norm(model: nn.Module) -> nn.Module:
     return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
 
 
+def class_count(model: nn.Module) -> int:
+    """Return the number of classes of a model's classifier; 0 if `classify` finds none."""
+    return int(getattr(model, "num_classes", 0)) if hasattr(model, "forward_head") else 0
+
+
 def classify(model: nn.Module, last: Tensor) -> Tensor | None:
     """Return the class logits (B, K) of the last block's output (B, N, D); None if the model has no classifier."""
-    head: Any = getattr(model, "forward_head", None)
-    if head is None or not getattr(model, "num_classes", 0):
+    if not class_count(model):
         return None
+    head: Any = model.forward_head
     logits: Tensor = head(getattr(model, "norm", nn.Identity())(last))
     return logits
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from refusals import SMALL
 from torch import Tensor, nn
 
 import sinkablate as sa
@@ -15,3 +16,9 @@ def model() -> nn.Module:
 @pytest.fixture(scope="module")
 def images() -> Tensor:
     return torch.randn(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> nn.Module:
+    """The smallest model, for 28 pixels and one channel."""
+    return sa.create_model("vit_mini", **SMALL)

@@ -27,7 +27,7 @@ def test_compare_returns_what_the_command_prints(library: str, tmp_path: Path) -
     assert table.sentences
     with pytest.raises(sa.UserError, match="no such column"):
         sa.compare(given, metric="val/acc", factors=["gate"])
-    with pytest.raises(sa.UserError, match="list of column names"):
+    with pytest.raises(sa.UserError, match="factors='gate': expected a list of str"):
         sa.compare(given, metric="val/acc1", factors="gate")
     with pytest.raises(sa.UserError, match="polars or pandas"):
         sa.compare([1], metric="val/acc1", factors=["gate"])

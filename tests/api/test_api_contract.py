@@ -38,4 +38,4 @@ def test_importing_the_package_imports_nothing_heavy_and_keeps_the_functions() -
         "from sinkablate import compare; print(compare is sa.compare)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
-    assert done.stdout.splitlines() == ["sinkablate", "sinkablate.api.compare", "True"]
+    assert done.stdout.splitlines() == ["sinkablate", "sinkablate.compare.analysis", "True"]

@@ -76,9 +76,9 @@ def sa_transform(model: nn.Module) -> Any:
     ("images", "message"),
     [
         (torch.zeros(3, 64, 64), r"expected a batch \(n, C, H, W\)"),
-        ([], "images: no image to measure"),
+        ([], "images: there are none to measure"),
         (["nowhere.png"], "nowhere.png cannot be read"),
-        ([3], "item 0 is a int"),
+        ([3], "item 0 is of type int"),
         (DataLoader([{"x": torch.zeros(3)}]), "pixel_values"),  # type: ignore[arg-type]
     ],
 )

@@ -1,59 +1,96 @@
-"""Wrong values in calls from Python are refused in one line that names the argument."""
+"""Wrong values of `create_model`, `ThresholdConfig`, `compare` and `load_run` are refused in one line."""
 
-import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
-import torch
+from refusals import SMALL, refused
 
 import sinkablate as sa
+
+FRAME = pl.DataFrame(
+    {"gate": ["none", "none", "headwise", "headwise"], "seed": [0, 1, 0, 1], "acc": [0.1, 0.2, 0.3, 0.5]}
+)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"gate": None}, "gate=None: expected none or headwise or elementwise"),
+        ({"gate": ["headwise"]}, "gate=['headwise']: expected none or headwise"),
         ({"gate": "Headwise"}, "gate='Headwise'"),
         ({"gate": "headwise", "gate_position": "G1"}, "gate_position='G1'"),
         ({"pathway": "globl"}, "pathway='globl': expected none or global"),
-        ({"registers": True}, "registers=True: expected"),
-        ({"registers": "4"}, "registers='4': expected"),
+        ({"registers": True}, "registers=True: expected int"),
+        ({"registers": "4"}, "registers='4': expected int"),
         ({"score": "sigmoid", "sigmoid_bias": "foo"}, "sigmoid_bias='foo'"),
-        ({"in_chans": 0}, "in_chans=0: expected a number of at least 1"),
+        ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
+        ({"num_classes": "3"}, "num_classes='3': expected int or None"),
+        ({"seed": None}, "seed=None: expected int"),
+        ({"pretrained": "no"}, "pretrained='no': expected bool"),
+        ({"name": 3}, "name=3: expected str"),
     ],
     ids=str,
 )
 def test_a_value_that_an_option_does_not_take_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(sa.UserError, match="^" + re.escape(message)):
-        sa.create_model("vit_mini", **options)
+    with refused(message):
+        sa.create_model(**{"name": "vit_mini", **options})
 
 
-def test_without_a_head_that_sinks_nothing_is_edited() -> None:
-    model = sa.create_model("vit_mini")
-    assert len(sa.intervene(model, torch.randn(2, 1, 28, 28)).rows) == 0
+def test_numpy_numbers_are_numbers() -> None:
+    model: Any = sa.create_model("vit_mini", registers=np.int64(2), drop_path_rate=np.float32(0.5), **SMALL)
+    assert model.num_reg_tokens == 2
+    assert sa.ThresholdConfig(def1_eps=[0.2], event_min=1).event_min == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("options", "message"),
     [
-        (torch.zeros(2, 1, 32, 32), "images: expected a batch (n, 1, 28, 28), got a tensor of shape (2, 1, 32, 32)"),
-        (torch.zeros(2, 3, 28, 28), "images: expected a batch (n, 1, 28, 28), got a tensor of shape (2, 3, 28, 28)"),
-        (torch.zeros(0, 1, 28, 28), "images: there are none"),
-        ([torch.zeros(1, 28, 28), torch.zeros(1, 32, 32)], "images: they have different shapes"),
-        (None, "images: got NoneType"),
+        ({"event_min": "0.5"}, "event_min='0.5': expected float"),
+        ({"def1_eps": 0.5}, "def1_eps=0.5: expected a list of float"),
+        ({"group_top_k": 2.5}, "group_top_k=2.5: expected int"),
+        ({"outlier_norm": "x"}, "outlier_norm='x': expected float or None"),
     ],
-    ids=["size", "channels", "empty", "two sizes", "none"],
+    ids=str,
 )
-def test_images_that_the_model_does_not_take_are_refused(images: Any, message: str) -> None:
-    model = sa.create_model("vit_mini")
-    for function in (sa.measure, sa.intervene, lambda *args: sa.attention_maps(*args, heads=[(0, 0)])):
-        with pytest.raises(sa.UserError, match="^" + re.escape(message)):
-            function(model, images)
+def test_thresholds_of_another_type_are_refused(options: dict[str, Any], message: str) -> None:
+    with refused(message):
+        sa.ThresholdConfig(**options)
 
 
-@pytest.mark.parametrize("heads", [["1:0"], (1, 0), [(1, 0, 2)], [(9, 0)]], ids=str)
-def test_heads_that_are_not_pairs_of_the_model_are_refused(heads: Any) -> None:
-    model, images = sa.create_model("vit_mini"), torch.zeros(2, 1, 28, 28)
-    for function in (sa.intervene, sa.attention_maps):
-        with pytest.raises(sa.UserError, match=r"^heads: "):
-            function(model, images, heads=heads)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"frame": [1]}, "frame is a list: expected a polars or pandas table"),
+        ({"frame": FRAME.lazy()}, "frame is a LazyFrame: expected a polars or pandas table"),
+        ({"frame": FRAME[:0]}, "frame: the table has no rows"),
+        ({"metric": 3}, "metric=3: expected str"),
+        ({"metric": "ac"}, "metric=ac: no such column; did you mean acc?"),
+        ({"factors": "gate"}, "factors='gate': expected a list of str"),
+        ({"factors": ["gates"]}, "factors=gates: no such column; did you mean gate?"),
+        ({"factors": []}, "factors: is empty"),
+        ({"baseline": "none"}, "baseline='none': expected a dict or None"),
+        ({"baseline": {"gate": 0}}, "baseline: gate has no level 0"),
+        ({"pair_by": 3}, "pair_by=3: expected str or None"),
+        ({"primary": "t"}, "primary='t': expected paired or welch"),
+        ({"margin": "0.1"}, "margin='0.1': expected float or None"),
+        ({"margin": -1}, "margin=-1: must be a number above 0"),
+        ({"lower_is_better": "no"}, "lower_is_better='no': expected bool"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_tables_that_cannot_be_compared_are_refused(words: dict[str, Any], message: str) -> None:
+    with refused(message):
+        sa.compare(**{"frame": FRAME, "metric": "acc", "factors": ["gate"], **words})
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"), [(None, "directory=None"), (3, "directory=3"), ("no", "run=no holds")]
+)
+def test_what_is_not_a_run_is_refused(directory: Any, message: str, tmp_path: Path) -> None:
+    with refused(message):
+        sa.load_run(directory)
+    with refused(f"run={tmp_path} holds no config.yaml"):
+        sa.load_run(tmp_path)

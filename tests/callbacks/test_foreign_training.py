@@ -116,7 +116,7 @@ def test_the_scalars_are_those_of_fit(tmp_path: Path) -> None:
         ({"backbone": "net.decoder"}, "backbone=net.decoder: Foreign has no such submodule"),
         ({}, "name the submodule, as in backbone='model.encoder'"),
         ({"images": [torch.zeros(3), "x"], "backbone": "net.encoder"}, "images"),
-        ({"images": [], "backbone": "net.encoder"}, "images: no image to measure"),
+        ({"images": [], "backbone": "net.encoder"}, "images: there are none to measure"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_training(

@@ -8,7 +8,8 @@ import pytest
 from running import run
 
 from sinkablate.errors import UserError
-from sinkablate.intervene.edits import Edit, option_names, register_edit, unregister_edit
+from sinkablate.intervene.edit import Edit
+from sinkablate.intervene.edits import option_names, register_edit, unregister_edit
 
 HALF = Edit(
     name="half_value",
