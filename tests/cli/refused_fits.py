@@ -12,7 +12,7 @@ TINY = "--model.backbone.depth 1 --model.backbone.embed_dim 48 --model.backbone.
 
 
 def shards(name: str) -> str:
-    """Words that read the set of shards in a folder of `places`."""
+    """Arguments that read the shards in one of the folders of the fixture `paths`."""
     return (
         f"{COLOR} {SOURCE}.format shards {SOURCE}.train {{{name}}}/train-{{{{0000..0003}}}}.tar "
         f"{SOURCE}.val {{{name}}}/val-{{{{0000..0001}}}}.tar"
@@ -30,7 +30,10 @@ VALUES = {
         ["model.backbone.attention.sink=learned", "score=sigmoid"],
     ),
     "zero sink, relu": (f"{ATTENTION}.sink zero {ATTENTION}.score relu", ["model.backbone.attention.sink=zero"]),
-    "idle number": (f"{ATTENTION}.clip_zeta 1.1", ["model.backbone.attention.clip_zeta=1.1", "score=softmax"]),
+    "number without effect": (
+        f"{ATTENTION}.clip_zeta 1.1",
+        ["model.backbone.attention.clip_zeta=1.1", "score=softmax"],
+    ),
     "alpha": (
         f"{ATTENTION}.score pointwise {ATTENTION}.pointwise_alpha 2",
         ["model.backbone.attention.pointwise_alpha"],
@@ -39,9 +42,9 @@ VALUES = {
         f"--model.backbone.match_parameters headwise {ATTENTION}.gate headwise",
         ["model.backbone.match_parameters=headwise"],
     ),
-    "layers of nothing": ("--model.backbone.layers [0]", ["model.backbone.layers"]),
-    "layer outside": (f"--model.backbone.layers [7] {ATTENTION}.sink zero", ["model.backbone.layers", "7"]),
-    "positions of no register": ("--model.backbone.register_pos_embed true", ["model.backbone.register_pos_embed"]),
+    "layers without a mechanism": ("--model.backbone.layers [0]", ["model.backbone.layers"]),
+    "layer out of range": (f"--model.backbone.layers [7] {ATTENTION}.sink zero", ["model.backbone.layers", "7"]),
+    "positions without registers": ("--model.backbone.register_pos_embed true", ["model.backbone.register_pos_embed"]),
     "two sources of weights": (
         "--model.backbone.pretrained true --model.backbone.checkpoint x.pt",
         ["model.backbone.pretrained and checkpoint"],
@@ -63,12 +66,12 @@ KEYS = {
     "unknown": ("--model.backbone.gates 1", ["model.backbone.gates"]),
     "unknown group": ("--modle.backbone.registers 1", ["modle.backbone.registers"]),
     "abbreviated": ("--model.backbone.regis 4", ["model.backbone.regis"]),
-    "abbreviated, top": ("--vari x", ["vari"]),
+    "abbreviated, top level": ("--vari x", ["vari"]),
     "no dashes": ("registers=4", ["registers=4"]),
-    "no such config": ("--config {nothing}.yaml", ["nothing.yaml"]),
+    "missing config": ("--config {nothing}.yaml", ["nothing.yaml"]),
     "bad YAML": ("--config {files}/bad.yaml", ["bad.yaml"]),
     "unknown key in YAML": ("--config {files}/unknown.yaml", ["model.backbone.gates"]),
-    "variable that is not set": (f"--config {CONFIGS}/data/imagenet.yaml", ["data.source.train", "IMAGENET_TRAIN"]),
+    "unset variable": (f"--config {CONFIGS}/data/imagenet.yaml", ["data.source.train", "IMAGENET_TRAIN"]),
 }
 MODELS = {
     "unknown": ("--model.backbone.name vit_smal_patch16_224", ["model.backbone.name", "vit_small_patch16_224"]),
@@ -98,7 +101,7 @@ WEIGHTS = {
     "another variant": ("--model.backbone.checkpoint {run}/checkpoints/last.ckpt", ["model.backbone.checkpoint"]),
     "resume, missing": ("--ckpt_path {nothing}.ckpt", ["ckpt_path", "nothing.ckpt"]),
     "resume, truncated": ("--ckpt_path {files}/cut.ckpt", ["ckpt_path", "cut.ckpt", "truncated"]),
-    "resume, weights alone": ("--ckpt_path {files}/other.pt", ["ckpt_path", "other.pt"]),
+    "resume, weights only": ("--ckpt_path {files}/other.pt", ["ckpt_path", "other.pt"]),
     "resume, another variant": ("--ckpt_path {run}/checkpoints/last.ckpt", ["model.backbone.", "checkpoint"]),
     "resume, another optimizer": (
         f"--config {CONFIGS}/gate_reg.yaml --ckpt_path {{run}}/checkpoints/last.ckpt --model.optim.layer_decay 0.5",
@@ -109,16 +112,19 @@ DATA = {
     "missing shard": (shards("missing"), ["train-0001.tar"]),
     "missing shard, stream": (f"{shards('missing')} {STREAM}", ["train-0001.tar"]),
     "truncated shard": (shards("cut"), ["train-0001.tar", "truncated"]),
-    "no tar file": (shards("garbage"), ["train-0000.tar"]),
-    "no tar file, stream": (f"{shards('garbage')} {STREAM}", ["train-0000.tar"]),
+    "not a tar file": (shards("garbage"), ["train-0000.tar"]),
+    "not a tar file, stream": (f"{shards('garbage')} {STREAM}", ["train-0000.tar"]),
     "fewer shards than readers": (
         f"{shards('set')} {STREAM} --data.num_workers 3",
         ["data.source.val", "data.num_workers=3"],
     ),
     "empty split": (f"{shards('set')} {SOURCE}.val {{files}}/empty.tar", ["data.source.val", "empty"]),
     "no location": (f"{SOURCE}.format shards", ["data.source.train"]),
-    "no match": (f"{SOURCE}.format shards {SOURCE}.train {{nothing}}-*.tar", ["data.source.train", "nothing-*.tar"]),
-    "no folder": (f"{SOURCE}.format folder {SOURCE}.train {{nothing}}", ["data.source.train", "nothing"]),
+    "no matching file": (
+        f"{SOURCE}.format shards {SOURCE}.train {{nothing}}-*.tar",
+        ["data.source.train", "nothing-*.tar"],
+    ),
+    "missing folder": (f"{SOURCE}.format folder {SOURCE}.train {{nothing}}", ["data.source.train", "nothing"]),
     "label": (f"{SOURCE}.num_classes 5", ["data.source.num_classes=5", "10 classes"]),
     "label, shards": (f"{shards('set')} {SOURCE}.num_classes 5", ["train-0000.tar", "data.source.num_classes"]),
     "label, folder": (f"{COLOR} {FOLDER} {SOURCE}.num_classes 9", ["data.source.num_classes=9", "has 10 classes"]),
@@ -141,4 +147,4 @@ LATE = [
     "data: missing shard, stream",
     "data: channels of one probe image",
 ]
-"""Found at the very end of the preparations."""
+"""Cases that are detected last, just before training starts."""

@@ -1,4 +1,4 @@
-"""Every shipped YAML, through the real command line."""
+"""Every shipped config, read by the real command line."""
 
 import json
 import math
@@ -13,7 +13,7 @@ STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")]
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
-"""For a GPU."""
+"""Configs of a published size, which need a GPU."""
 SMALL = (
     "--data.image.size",
     "32",
@@ -25,16 +25,18 @@ SMALL = (
     "8",
     "--data.source.num_classes",
     "10",
-)  # of the images that stand in
+)  # for the small images that replace ImageNet here
 SHALLOW = {"vit_b16": "2", "vit_l16": "1", "lejepa_l16": "1"}
-"""Depth of models that would take long."""
+"""Reduced depth of models that would take long."""
 
 
 def ids(path: Path) -> str:
+    """Name of a config in the IDs of tests."""
     return str(path.relative_to(CONFIGS).with_suffix(""))
 
 
-def trained_two_steps(run_dir: Path) -> None:
+def assert_trained(run_dir: Path) -> None:
+    """Check the loss, the diagnostics and the validation of a run of two steps."""
     losses = [float(value) for value in column(run_dir, "train/loss").values()]
     assert len(losses) == 2
     assert all(math.isfinite(loss) for loss in losses)
@@ -45,7 +47,7 @@ def trained_two_steps(run_dir: Path) -> None:
 
 @pytest.fixture
 def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the shipped data configs look."""
+    """Set the environment variables with the locations that the shipped data configs read."""
     monkeypatch.setenv("IMAGENET_TRAIN", f"{shards}/train-{{0000..0003}}.tar")
     monkeypatch.setenv("IMAGENET_VAL", f"{shards}/val-{{0000..0001}}.tar")
     monkeypatch.setenv("IMAGENET100_TRAIN", f"{shards}/train-{{0000..0003}}.tar")
@@ -54,35 +56,35 @@ def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("IMAGE_FOLDER_VAL", f"{image_folder}/val")
 
 
-def test_no_config_is_left_out() -> None:
+def test_every_config_is_tested() -> None:
     assert {*VARIANTS, *STACKED, *DATA, *TOYS} == set(CONFIGS.rglob("*.yaml"))
 
 
 def stack(path: Path) -> list[Path]:
-    """The configs that a config is given after."""
+    """A config, after those that it must follow on the command line."""
     return [CONFIGS / "gate_reg.yaml", CONFIGS / "data" / "imagenet.yaml", path] if path in STACKED else [path]
 
 
 @pytest.mark.usefixtures("locations")
 @pytest.mark.parametrize("path", [*VARIANTS, *STACKED, *DATA], ids=ids)
-def test_a_config_is_read_and_its_model_computes(path: Path) -> None:
+def test_a_config_gives_a_model(path: Path) -> None:
     assert path.read_text().startswith("# ")
-    words = [word for config in stack(path) for word in ("--config", config)]
+    args = [word for config in stack(path) for word in ("--config", config)]
     shallow = ("--model.backbone.depth", SHALLOW[path.stem]) if path.stem in SHALLOW else ()
-    planned = json.loads(run("plan", *words, *shallow, "--json").succeeded().out)
+    planned = json.loads(run("plan", *args, *shallow, "--json").succeeded().out)
     assert planned["flops_per_image"] > 0
     if path in VARIANTS:
         assert planned["name"].endswith(f"-{path.stem}")
 
 
-def test_a_variant_trains_as_it_is_shown(tmp_path: Path) -> None:
+def test_a_variant_trains_with_the_config_that_is_printed(tmp_path: Path) -> None:
     path = CONFIGS / "gate_elementwise_reg.yaml"
-    shown = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
-    assert shown["variant"] == path.stem
+    config = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
+    assert config["variant"] == path.stem
     fit(tmp_path / "run", configs=[path]).succeeded()
-    trained_two_steps(tmp_path / "run")
+    assert_trained(tmp_path / "run")
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert stored["model"]["backbone"] == shown["model"]["backbone"]
+    assert stored["model"]["backbone"] == config["model"]["backbone"]
 
 
 @pytest.mark.usefixtures("locations")
@@ -98,31 +100,31 @@ def test_a_recipe_trains_on_the_imagenet_config(tmp_path: Path) -> None:
         "1",
     )  # longer than this run
     fit(tmp_path / "run", *smaller, configs=configs).succeeded()
-    trained_two_steps(tmp_path / "run")
+    assert_trained(tmp_path / "run")
 
 
 @pytest.mark.usefixtures("locations")
 def test_a_data_config_trains(tmp_path: Path) -> None:
-    small = (*SMALL, "--data.image.size", "28")  # whole patches of the default model
+    small = (*SMALL, "--data.image.size", "28")  # a multiple of the default patch size
     fit(tmp_path / "run", *small, configs=[CONFIGS / "data" / "folder.yaml"]).succeeded()
-    trained_two_steps(tmp_path / "run")
+    assert_trained(tmp_path / "run")
 
 
-def test_later_configs_and_flags_win(tmp_path: Path) -> None:
+def test_later_configs_and_flags_take_precedence(tmp_path: Path) -> None:
     extra = tmp_path / "extra.yaml"
     extra.write_text("variant: mine\nmodel: {backbone: {registers: 2}}\n")
-    shown = run(
+    config = run(
         "fit", "--config", CONFIGS / "gate_reg.yaml", "--config", extra, "--model.backbone.depth", "3", "--print_config"
     ).succeeded()
-    config = yaml.safe_load(shown.out)
+    config = yaml.safe_load(config.out)
     assert config["variant"] == "mine"
     assert config["model"]["backbone"]["registers"] == 2
     assert config["model"]["backbone"]["depth"] == 3
     assert config["model"]["backbone"]["attention"]["gate"] == "headwise"
 
 
-def test_a_toy_trains_and_is_judged(tmp_path: Path) -> None:
-    """Both end as they must in `test_two_algorithms`, which is heavy."""
+def test_a_toy_trains_and_is_evaluated(tmp_path: Path) -> None:
+    """A short run; the heavy tests of `test_two_algorithms` train both toys to the end."""
     run_dir = tmp_path / "run"
     run(
         "fit",
@@ -168,14 +170,14 @@ def test_a_toy_config_trains(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=ids)
-def test_a_published_toy_has_its_published_size(path: Path) -> None:
-    shown = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
-    steps = {"nop": 5_000, "broadcast": 30_000}[shown["model"]["toy"]["task"]]
-    assert shown["data"]["batch_size"] == 1024
-    assert shown["data"]["steps"] * shown["trainer"]["max_epochs"] == steps
+def test_a_published_toy_has_the_published_size(path: Path) -> None:
+    config = yaml.safe_load(run("fit", "--config", path, "--print_config").succeeded().out)
+    steps = {"nop": 5_000, "broadcast": 30_000}[config["model"]["toy"]["task"]]
+    assert config["data"]["batch_size"] == 1024
+    assert config["data"]["steps"] * config["trainer"]["max_epochs"] == steps
 
 
-def test_a_config_says_which_version_wrote_it_and_runs_again(finished: Path, tmp_path: Path) -> None:
+def test_a_written_config_names_the_version_and_can_be_run_again(finished: Path, tmp_path: Path) -> None:
     from sinkablate import __version__
 
     first, _ = (finished / "config.yaml").read_text().split("\n", 1)

@@ -11,43 +11,49 @@ from running import Outcome, assert_refused, fit, forked, quick_fit, run
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
-def test_a_gpu_that_is_not_there(accelerator: str, here: Path) -> None:
-    assert_refused(fit(here / "run", "--trainer.accelerator", accelerator), f"trainer.accelerator={accelerator}")
-    assert list(here.iterdir()) == []
+def test_a_missing_gpu_is_refused(accelerator: str, empty_folder: Path) -> None:
+    assert_refused(
+        fit(empty_folder / "run", "--trainer.accelerator", accelerator), f"trainer.accelerator={accelerator}"
+    )
+    assert list(empty_folder.iterdir()) == []
 
 
-def test_pretrained_weights_that_cannot_be_fetched(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "cache"))
+def test_pretrained_weights_that_cannot_be_downloaded_are_refused(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", True
+    )  # huggingface_hub has read the variable when it was imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(empty_folder / "cache"))
     outcome = fit(
-        here / "run",
+        empty_folder / "run",
         "--model.backbone.name=vit_tiny_patch16_224",
         "--model.backbone.pretrained=true",
         "--data.image.size=32",
     )
     assert_refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "checkpoint=FILE")
-    assert not (here / "run").exists()
+    assert not (empty_folder / "run").exists()
 
 
 @pytest.mark.parametrize("start", [run, forked])
-def test_a_loss_that_is_not_a_number_stops_the_run(start: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_nan_loss_stops_the_run(start: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = start(
         *quick_fit(
             tmp_path / "run", "--model.optim.lr=1e30", "--model.optim.warmup_steps=0", "--diagnostics.every_n_steps=1"
         )
     )
-    kept = tmp_path / "run" / "checkpoints" / "nonfinite.ckpt"
-    assert_refused(outcome, "loss is nan at step 1", "backbone.", str(kept))
-    assert torch.load(kept, weights_only=True)["global_step"] == 1
+    checkpoint = tmp_path / "run" / "checkpoints" / "nonfinite.ckpt"
+    assert_refused(outcome, "loss is nan at step 1", "backbone.", str(checkpoint))
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
     assert (tmp_path / "run" / "metrics.csv").exists()
     assert not (tmp_path / "run" / "DONE").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_that_breaks_off_names_its_shard(workers: int, places: dict[str, Path], tmp_path: Path) -> None:
-    """A stream is read as it trains: only there can it break. The run is left unfinished."""
-    words = f"{shards('cut')} {STREAM} --data.num_workers {workers}".format(**places).split()
+def test_a_truncated_shard_of_a_stream_is_named(workers: int, paths: dict[str, Path], tmp_path: Path) -> None:
+    """A stream is read during training, so the error appears only then and leaves the run unfinished."""
+    args = f"{shards('cut')} {STREAM} --data.num_workers {workers}".format(**paths).split()
     start = forked if workers else run
-    outcome = start(*quick_fit(tmp_path / "run", *words, "--data.batch_size=20", "--diagnostics.images=1"))
+    outcome = start(*quick_fit(tmp_path / "run", *args, "--data.batch_size=20", "--diagnostics.images=1"))
     assert_refused(outcome, "train-0001.tar", "data.source.on_error")
     assert not (tmp_path / "run" / "DONE").exists()

@@ -1,4 +1,4 @@
-"""What is wrong with a command line is told before anything heavy is imported, with the nearest name that exists."""
+"""Mistakes in a command line are reported before anything slow is imported, with the most similar valid name."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from sinkablate.config.keys import GROUPS, MOST_USED, first_names, overview
 
 
 def keys(command: str, task: str) -> set[str]:
-    """Every key that the parser of a command knows."""
+    """All keys that the parser of a command accepts."""
     names: set[str] = set()
 
     class Stopping(PlanCli if command == "plan" else Cli):  # type: ignore[misc]
@@ -28,11 +28,11 @@ def keys(command: str, task: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "predict", "plan"])
-def test_the_first_checks_know_the_keys_that_the_parser_knows(command: str) -> None:
+def test_the_first_checks_know_every_key_of_the_parser(command: str) -> None:
     assert {name.partition(".")[0] for name in keys(command, "classify")} == first_names(command)
 
 
-def test_the_help_lists_every_group_and_no_other() -> None:
+def test_help_lists_exactly_the_existing_groups() -> None:
     tasks = {task: keys("fit", task) for task in ("classify", "lejepa", "toy")}
     known = set().union(*tasks.values())
     assert set(GROUPS) <= known
@@ -50,7 +50,7 @@ def test_the_help_lists_every_group_and_no_other() -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Config files and a run directory to go wrong with."""
+    """Valid and invalid config files, a finished run and an unfinished one, in the working directory."""
     monkeypatch.chdir(tmp_path)
     for name, text in {
         "good": "trainer: {max_epochs: 1}",
@@ -70,7 +70,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 EARLY = {
     "misspelled command": ("fitt", "fitt: no such command; ", "; did you mean fit?"),
     "config without --config": ("fit good.yaml", "good.yaml does not belong to an option", "--config good.yaml"),
-    "a word too many": (
+    "a superfluous argument": (
         "validate --config good.yaml other",
         "other does not belong to an option",
         "write --KEY before every value",
@@ -78,7 +78,7 @@ EARLY = {
     "misspelled group": ("fit --modle.backbone.registers 4", "--modle.backbone.registers: ", "did you mean model?"),
     "unknown group": ("predict --zzz=1", "--zzz: no such key or group of keys", "--help lists the groups"),
     "group in a file": ("fit --config group.yaml", "group.yaml: modell: ", "did you mean model?"),
-    "no file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
+    "missing file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
     "not YAML": ("plan --config=syntax.yaml", "config=syntax.yaml: not a YAML file (", "line 2)"),
     "finished run": ("fit --config good.yaml --run_dir done", "run_dir=done: contains a finished run", "--overwrite"),
     "unfinished run": ("fit --run_dir=unfinished", "run_dir=unfinished: contains an unfinished run", "--overwrite"),
@@ -86,11 +86,11 @@ EARLY = {
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_a_mistake_is_found_before_the_imports(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words, start, end = EARLY[name]
+def test_a_mistake_is_reported_before_the_imports(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args, start, end = EARLY[name]
     for module in ("sinkablate.cli.lightning", "sinkablate.cli.trainer_command"):
-        monkeypatch.setitem(sys.modules, module, None)  # to import it is an error now
-    refused = run(*words.split())
+        monkeypatch.setitem(sys.modules, module, None)  # importing it now raises an error
+    refused = run(*args.split())
     assert refused.code == 2
     assert refused.err.count("\n") == 1
     assert start in refused.err
@@ -109,32 +109,34 @@ LATE = {
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_a_misspelled_name_comes_with_the_nearest(name: str, files: Path) -> None:
-    words, end = LATE[name]
-    refused = run(*words.split())
+def test_a_misspelled_name_is_corrected(name: str, files: Path) -> None:
+    args, end = LATE[name]
+    refused = run(*args.split())
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert end in refused.err
 
 
-@pytest.mark.parametrize("words", ["--overwrite", "--overwrite=true", "--config over.yaml", "--ckpt_path auto"])
-def test_whatever_may_allow_to_write_over_a_run_is_left_to_the_parser(words: str, files: Path) -> None:
-    said = run("fit", "--run_dir", "done", *words.split(), "--trainer.bogus", "1")
-    assert "--trainer.bogus" in said.err
+@pytest.mark.parametrize("args", ["--overwrite", "--overwrite=true", "--config over.yaml", "--ckpt_path auto"])
+def test_the_first_checks_accept_whatever_may_allow_overwriting(args: str, files: Path) -> None:
+    outcome = run("fit", "--run_dir", "done", *args.split(), "--trainer.bogus", "1")
+    assert "--trainer.bogus" in outcome.err
 
 
-def test_another_rank_does_not_refuse_what_the_first_has_opened(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_rank_accepts_the_directory_that_the_first_has_created(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert "--trainer.bogus" in run("fit", "--run_dir", "unfinished", "--trainer.bogus", "1").err
 
 
-def test_help_of_a_group_shows_its_keys_alone() -> None:
-    shown = run("fit", "--help", "model.optim").succeeded().out
-    assert "--model.optim.lr LR" in shown
-    assert "--model.backbone" not in shown
+def test_help_for_a_group_shows_only_its_keys() -> None:
+    text = run("fit", "--help", "model.optim").succeeded().out
+    assert "--model.optim.lr LR" in text
+    assert "--model.backbone" not in text
     assert "--model.toy.attention.score" in run("fit", "--task=toy", "--help=model.toy").succeeded().out
 
 
-def test_an_encoding_without_the_characters_of_a_name_prints_escapes() -> None:
+def test_characters_outside_the_encoding_are_escaped() -> None:
     code = "from sinkablate.__main__ import main; import sys; sys.exit(main(['fit', '--mödel', '\u2013']))"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""The names of our keys appear in sweeps and dashboards: they are frozen in `keys.txt`."""
+"""The names of keys are frozen in `keys.txt`, since sweeps and dashboards depend on them."""
 
 import re
 from pathlib import Path
@@ -26,28 +26,29 @@ OURS = (
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    """Dotted paths of all values in nested mappings."""
+    paths = []
     for key, value in tree.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
-    return found
+        paths += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return paths
 
 
-def test_the_keys_of_fit_are_the_frozen_ones() -> None:
-    shown = yaml.safe_load(run("fit", "--print_config").succeeded().out)
-    keys = sorted(leaves({name: shown[name] for name in OURS}))
+def test_the_keys_of_fit_are_frozen() -> None:
+    config = yaml.safe_load(run("fit", "--print_config").succeeded().out)
+    keys = sorted(leaves({name: config[name] for name in OURS}))
     assert keys == FROZEN.read_text().split(), (
-        f"the keys of fit changed. A renamed or removed key breaks people's sweeps; if it is meant, or one is new, "
+        f"the keys of fit changed. A renamed or removed key breaks existing sweeps. If this is intended, "
         f"write these lines to {FROZEN.name}:\n" + "\n".join(keys)
     )
 
 
 def test_help_has_a_sentence_for_every_key() -> None:
-    said = forked("fit", "--help", "all").succeeded().out
-    options = re.split(r"\n  (?=-)", said[said.index("\noptions:") :])[1:]
+    text = forked("fit", "--help", "all").succeeded().out
+    options = re.split(r"\n  (?=-)", text[text.index("\noptions:") :])[1:]
     sentences = {}
     for option in options:
-        names, *text = re.split(r"\s{2,}", option.strip(), maxsplit=1)
-        sentences[re.findall(r"--(\S+)", names)[-1]] = re.sub(r"\s+", " ", "".join(text)).split(" (type:")[0]
+        names, *description = re.split(r"\s{2,}", option.strip(), maxsplit=1)
+        sentences[re.findall(r"--(\S+)", names)[-1]] = re.sub(r"\s+", " ", "".join(description)).split(" (type:")[0]
     assert set(FROZEN.read_text().split()) - set(sentences) == set()
     assert sentences["data.image.size"] == "Side of the square image in pixels."
-    assert [key for key, text in sentences.items() if not re.match(r"[^(].{5}", text)] == []
+    assert [key for key, sentence in sentences.items() if not re.match(r"[^(].{5}", sentence)] == []

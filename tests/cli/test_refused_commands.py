@@ -69,7 +69,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights and configs that the commands name."""
+    """Weights and configs that the commands refer to."""
     from safetensors.torch import save_file
 
     root = tmp_path_factory.mktemp("files")
@@ -89,14 +89,14 @@ def test_a_command_is_refused_in_one_line_and_writes_nothing(
     command: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    verb, *words = command.split(" ")
-    words = [word.replace("{files}", str(files)) for word in words]
-    assert_refused(fit(tmp_path / "run", *words) if verb == "fit" else run(verb, *words), COMMANDS[command])
+    name, *args = command.split(" ")
+    args = [word.replace("{files}", str(files)) for word in args]
+    assert_refused(fit(tmp_path / "run", *args) if name == "fit" else run(name, *args), COMMANDS[command])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "phrases"),
     [
         (["train"], ["train", "fit, validate"]),
         (["Fit"], ["Fit"]),
@@ -108,6 +108,6 @@ def test_a_command_is_refused_in_one_line_and_writes_nothing(
     ],
     ids=str,
 )
-def test_other_verbs_are_refused_alike(words: list[str], said: list[str], here: Path) -> None:
-    assert_refused(run(*words), *said)
-    assert list(here.iterdir()) == []
+def test_other_commands_are_refused_in_one_line(args: list[str], phrases: list[str], empty_folder: Path) -> None:
+    assert_refused(run(*args), *phrases)
+    assert list(empty_folder.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What changes how a training is computed changes nothing in what it computes."""
+"""Options for how training is computed (processes, recomputation, compilation) do not change its result."""
 
 import itertools
 from pathlib import Path
@@ -17,32 +17,34 @@ def losses(run_dir: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_have_the_same_loss_curve(tmp_path: Path) -> None:
+def test_one_two_and_four_processes_give_the_same_loss_curve(tmp_path: Path) -> None:
     """Global batches and augmentation do not depend on the number of processes.
 
-    In float64: in fp32 another order of the same sums grows to 1e-4 within fifty steps of AdamW.
+    The test uses float64: in float32, another order of summation causes differences of 1e-4 within 50 steps of AdamW.
     """
     curves = []
     for count in (1, 2, 4):
         run_dir = tmp_path / str(count)
-        many = ("--trainer.strategy=ddp",) if count > 1 else ()
-        together(count, *quick_fit(run_dir, *LONG, *many, "--trainer.precision=64-true", configs=CONFIG)).succeeded()
+        strategy = ("--trainer.strategy=ddp",) if count > 1 else ()
+        together(
+            count, *quick_fit(run_dir, *LONG, *strategy, "--trainer.precision=64-true", configs=CONFIG)
+        ).succeeded()
         curves.append(losses(run_dir))
     for one, other in itertools.pairwise(curves):
         assert len(one) == STEPS
         assert other == pytest.approx(one, rel=1e-8)
 
 
-def test_activation_checkpointing_changes_no_bit(tmp_path: Path) -> None:
+def test_activation_checkpointing_gives_identical_results(tmp_path: Path) -> None:
     short = ("--trainer.limit_train_batches=6", "--diagnostics.every_n_steps=3", "--model.backbone.drop_path_rate=0.2")
-    for name, args in {"plain": (), "again": ("--model.backbone.grad_checkpointing=true",)}.items():
+    for name, args in {"plain": (), "recomputed": ("--model.backbone.grad_checkpointing=true",)}.items():
         fit(tmp_path / name, *short, *args, configs=CONFIG).succeeded()
-    assert losses(tmp_path / "again") == losses(tmp_path / "plain")
-    assert column(tmp_path / "again", "sink/mass_max") == column(tmp_path / "plain", "sink/mass_max")
+    assert losses(tmp_path / "recomputed") == losses(tmp_path / "plain")
+    assert column(tmp_path / "recomputed", "sink/mass_max") == column(tmp_path / "plain", "sink/mass_max")
 
 
 @pytest.mark.slow
-def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
+def test_compilation_keeps_parameter_names_and_the_loss(tmp_path: Path) -> None:
     short = (
         "--trainer.limit_train_batches=6",
         "--diagnostics.every_n_steps=3",
@@ -60,7 +62,7 @@ def test_compiled_training_keeps_its_names_and_its_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_everything_at_once_on_two_processes_is_what_one_computes(tmp_path: Path) -> None:
+def test_two_processes_with_all_options_agree_with_one(tmp_path: Path) -> None:
     """Accumulation, moving average, compile, activation checkpointing, clipping and diagnostics, in float64."""
     everything = (
         "--trainer.limit_train_batches=6",

@@ -13,40 +13,40 @@ from sinkablate.callbacks.run_diagnostics import RunDiagnostics
 from sinkablate.cli import lightning
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 @pytest.mark.parametrize("below", [".", "deeper/still"])
 def test_a_run_directory_that_cannot_be_written_is_named(
-    verb: str, below: str, places: dict[str, Path], here: Path
+    command: str, below: str, paths: dict[str, Path], empty_folder: Path
 ) -> None:
-    (here / "file").write_text("in the way")
-    last = places["run"] / "checkpoints" / "last.ckpt"
+    (empty_folder / "file").write_text("in the way")
+    last = paths["run"] / "checkpoints" / "last.ckpt"
     outcome = run(
-        verb,
+        command,
         "--config",
-        places["run"] / "config.yaml",
+        paths["run"] / "config.yaml",
         "--run_dir",
-        here / "file" / below,
-        *(() if verb == "fit" else ("--ckpt_path", last)),
+        empty_folder / "file" / below,
+        *(() if command == "fit" else ("--ckpt_path", last)),
     )
-    assert_refused(outcome, f"run_dir={here / 'file'}")
-    assert tree(here).keys() == {"file"}
+    assert_refused(outcome, f"run_dir={empty_folder / 'file'}")
+    assert tree(empty_folder).keys() == {"file"}
 
 
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[int], None]]:
-    """Lets no file grow beyond a size."""
+    """A function that limits the size of every file that is written, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(
     ("owner", "function", "name"),
     [(RunDiagnostics, "on_measured", "diagnostics/step_00000000.parquet"), (lightning, "finish_run", "summary.json")],
 )
-def test_a_full_disk_is_one_line_with_the_file(
+def test_a_full_disk_is_reported_in_one_line_that_names_the_file(
     owner: Any,
     function: str,
     name: str,
@@ -54,13 +54,13 @@ def test_a_full_disk_is_one_line_with_the_file(
     full_disk: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = getattr(owner, function)
+    original = getattr(owner, function)
 
-    def fill(*args: Any) -> None:
+    def on_full_disk(*args: Any) -> None:
         full_disk(16)
-        write(*args)
+        original(*args)
 
-    monkeypatch.setattr(owner, function, fill)
+    monkeypatch.setattr(owner, function, on_full_disk)
     outcome = fit(tmp_path / "run", "--trainer.limit_val_batches=0", "--trainer.limit_train_batches=1")
     assert_refused(outcome, "cannot be written: File too large")
     assert name in outcome.err
@@ -68,12 +68,12 @@ def test_a_full_disk_is_one_line_with_the_file(
 
 
 @pytest.mark.parametrize(
-    ("verb", "name"), [("validate", "validate.json"), ("test", "test.json"), ("predict", "predictions.parquet")]
+    ("command", "name"), [("validate", "validate.json"), ("test", "test.json"), ("predict", "predictions.parquet")]
 )
-def test_results_that_cannot_be_written_are_named(verb: str, name: str, finished: Path, tmp_path: Path) -> None:
+def test_a_result_file_that_cannot_be_written_is_named(command: str, name: str, finished: Path, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()  # in the way
     outcome = run(
-        verb,
+        command,
         "--config",
         CONFIGS / "gate_reg.yaml",
         "--run_dir",
@@ -82,7 +82,7 @@ def test_results_that_cannot_be_written_are_named(verb: str, name: str, finished
         "--ckpt_path",
         finished / "checkpoints" / "last.ckpt",
         "--trainer.enable_progress_bar=false",
-        f"--trainer.limit_{'val' if verb == 'validate' else verb}_batches=1",
+        f"--trainer.limit_{'val' if command == 'validate' else command}_batches=1",
     )
     assert outcome.code == 2
     assert f"{name} cannot be written" in outcome.err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What `pip install` gives: shipped configs and sweeps by name, from any folder, without a checkout."""
+"""An installed wheel: shipped configs and sweeps are found by name from any folder, without a checkout."""
 
 import json
 import os
@@ -20,15 +20,8 @@ from sinkablate.sweep.grid import read_sweep
 ROOT = CONFIGS.parent
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", ["gate_reg", "gate_reg.yaml", "configs/gate_reg.yaml"])
-def test_a_config_has_a_name_everywhere(name: str, elsewhere: Path) -> None:
+def test_a_shipped_config_is_found_from_any_folder(name: str, empty_folder: Path) -> None:
     assert find_shipped("configs", name) == str(CONFIGS / "gate_reg.yaml")
 
 
@@ -37,14 +30,14 @@ def test_a_config_in_the_checkout_keeps_its_short_path(monkeypatch: pytest.Monke
     assert find_shipped("configs", "toy/nop") == "configs/toy/nop.yaml"
 
 
-def test_a_file_wins_over_a_shipped_config_of_its_name(elsewhere: Path) -> None:
+def test_a_file_takes_precedence_over_a_shipped_config(empty_folder: Path) -> None:
     Path("gate_reg").write_text("variant: mine\n")
-    shown = run("fit", "--config", "gate_reg", "--print_config").succeeded()
-    assert yaml.safe_load(shown.out)["variant"] == "mine"
+    outcome = run("fit", "--config", "gate_reg", "--print_config").succeeded()
+    assert yaml.safe_load(outcome.out)["variant"] == "mine"
 
 
 @pytest.mark.parametrize("name", ["../pyproject.toml", "toy", "", "configs/../configs/gate.yaml", "ablation"])
-def test_nothing_else_has_a_name(name: str, elsewhere: Path) -> None:
+def test_no_other_name_is_found(name: str, empty_folder: Path) -> None:
     assert find_shipped("configs", name) is None
 
 
@@ -55,21 +48,23 @@ def test_every_shipped_config_and_sweep_has_a_name() -> None:
     assert shipped_names("sweeps") == ["ablation", "mechanisms", "smoke", "toys"]
 
 
-def test_a_name_and_a_path_give_the_same_config(elsewhere: Path) -> None:
+def test_a_name_and_a_path_give_the_same_config(empty_folder: Path) -> None:
     by_name = run("fit", "-c", "gate_reg", "--config=data/embedded", "--print_config").succeeded().out
     paths = [str(CONFIGS / "gate_reg.yaml"), str(CONFIGS / "data" / "embedded.yaml")]
     assert by_name == run("fit", "-c", paths[0], "--config", paths[1], "--print_config").succeeded().out
 
 
-def test_a_cell_is_the_same_run_wherever_the_configs_lie(elsewhere: Path) -> None:
+def test_a_cell_does_not_depend_on_the_folder_of_the_configs(empty_folder: Path) -> None:
     paths = ("configs/gate.yaml", str(CONFIGS / "gate.yaml"))
     ids = {cell_id([f"--config={path}", "--seed_everything=1"]) for path in paths}
     assert len(ids) == 1
-    assert checkout_path("gate.yaml") == "gate.yaml"  # the user's own file
+    assert checkout_path("gate.yaml") == "gate.yaml"  # a file of the user
 
 
 @pytest.mark.parametrize("name", ["ablation", "toys"])
-def test_a_sweep_has_the_same_cells_everywhere(name: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_has_the_same_cells_in_any_folder(
+    name: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cells = json.loads(run("sweep", "status", name, "--format", "json").succeeded().out)
     monkeypatch.chdir(ROOT)
     assert [(cell.id, cell.label) for cell in read_sweep(Path("sweeps", f"{name}.yaml")).cells] == [
@@ -77,7 +72,7 @@ def test_a_sweep_has_the_same_cells_everywhere(name: str, elsewhere: Path, monke
     ]
 
 
-def test_a_sweep_names_its_configs(elsewhere: Path) -> None:
+def test_a_sweep_file_may_name_shipped_configs(empty_folder: Path) -> None:
     command = ["sinkablate", "fit", "--config", "baseline", "--sweep", "mine", "${args}"]
     content = {"name": "mine", "method": "grid", "command": command}
     Path("mine.yaml").write_text(yaml.safe_dump(content | {"parameters": {"config": {"values": ["gate", "toy/nop"]}}}))
@@ -88,19 +83,19 @@ def test_a_sweep_names_its_configs(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (("fit", "--config", "gate_rg"), "config=gate_rg: no such file; did you mean gate_reg?"),
         (("plan", "--config", "xyz"), "config=xyz: no such file; `sinkablate fit --help` lists the shipped configs"),
         (("sweep", "plan", "ablaton"), "ablaton: no such file; did you mean ablation?"),
     ],
 )
-def test_an_unknown_name_comes_with_the_nearest(words: tuple[str, ...], message: str, elsewhere: Path) -> None:
-    refused = run(*words)
+def test_an_unknown_name_is_corrected(args: tuple[str, ...], message: str, empty_folder: Path) -> None:
+    refused = run(*args)
     assert (refused.code, refused.err) == (2, f"error: {message}\n")
 
 
-def test_a_sweep_is_submitted_from_any_folder(elsewhere: Path) -> None:
+def test_a_sweep_is_submitted_from_any_folder(empty_folder: Path) -> None:
     lines = run("sweep", "submit", "smoke", "--dry_run").succeeded().out.splitlines()
     assert lines[0].startswith(f"sbatch --parsable --array=0-7 {shipped_root()}/slurm/sweep.sbatch 8 ")
     assert lines[0].endswith(f"{shipped_root()}/slurm")
@@ -109,7 +104,7 @@ def test_a_sweep_is_submitted_from_any_folder(elsewhere: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The wheel, installed without its dependencies, which are those of this environment."""
+    """Folder into which the wheel is installed without its dependencies, which come from this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -122,13 +117,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder / "site"
 
 
-def alone(site: Path, cwd: Path, *words: str) -> str:
-    """`python -m sinkablate WORDS` of the installed wheel in an empty folder; `-S -I` keeps the checkout out."""
+def run_installed(site: Path, cwd: Path, *args: str) -> str:
+    """Run `python -m sinkablate ARGS` with the installed wheel in an empty folder; `-S -I` hides the checkout."""
     cwd.mkdir(parents=True, exist_ok=True)
     code = (
         f"import sys; sys.path[:0] = [{str(site)!r}, {sysconfig.get_path('purelib')!r}]; "
         f"from sinkablate.__main__ import main; import sinkablate; "
-        f"assert sinkablate.__file__.startswith({str(site)!r}); sys.exit(main({list(words)!r}))"
+        f"assert sinkablate.__file__.startswith({str(site)!r}); sys.exit(main({list(args)!r}))"
     )
     env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-I", "-S", "-c", code]
@@ -137,7 +132,7 @@ def alone(site: Path, cwd: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_every_module_and_every_shipped_file(installed: Path) -> None:
+def test_the_wheel_contains_every_module_and_every_shipped_file(installed: Path) -> None:
     def listed(folder: Path, pattern: str) -> set[str]:
         return {path.relative_to(folder).as_posix() for path in folder.rglob(pattern)}
 
@@ -150,14 +145,14 @@ def test_the_wheel_holds_every_module_and_every_shipped_file(installed: Path) ->
 
 
 @pytest.mark.heavy
-def test_the_wheel_trains_measures_and_lists_cells_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    words = ("--config", "gate_reg", *QUICK)
-    assert "run directory: runs/vit_mini-gate_reg-s0" in alone(installed, tmp_path, "fit", *words)
+def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    args = ("--config", "gate_reg", *QUICK)
+    assert "run directory: runs/vit_mini-gate_reg-s0" in run_installed(installed, tmp_path, "fit", *args)
     stored = yaml.safe_load((tmp_path / "runs" / "vit_mini-gate_reg-s0" / "config.yaml").read_text())
     assert stored["model"]["backbone"]["registers"] == 4
-    cells = json.loads(alone(installed, tmp_path, "sweep", "status", "ablation", "--format", "json"))
+    cells = json.loads(run_installed(installed, tmp_path, "sweep", "status", "ablation", "--format", "json"))
     assert cells == json.loads(run("sweep", "status", "ablation", "--format", "json").out)
     run_dir = "runs/vit_mini-gate_reg-s0"
-    alone(installed, tmp_path, "diagnose", "--run", run_dir, "--out", "out")
-    alone(installed, tmp_path, "report", run_dir, "--out", "page")
+    run_installed(installed, tmp_path, "diagnose", "--run", run_dir, "--out", "out")
+    run_installed(installed, tmp_path, "report", run_dir, "--out", "page")
     assert (tmp_path / "page" / "index.html").is_file()

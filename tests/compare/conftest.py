@@ -1,9 +1,9 @@
-"""A wide terminal for all tests of `compare`."""
+"""A wide terminal for the tests of `compare`."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no sentence is wrapped."""
+    """Make the terminal so wide that no sentence is wrapped."""
     monkeypatch.setenv("COLUMNS", "1000")

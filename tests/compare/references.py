@@ -1,4 +1,4 @@
-"""What R prints, and what was published: the numbers that the statistics are held to."""
+"""Reference values for the statistics: output of R, and published numbers."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ WARPBREAKS = {
     ("B", "M"): [42, 26, 19, 16, 39, 28, 21, 39, 29],
     ("B", "H"): [20, 21, 24, 17, 13, 15, 15, 16, 28],
 }
-"""R's `warpbreaks` (Tippett 1950): breaks of yarn by wool and tension, a 2 x 3 design of nine looms a cell."""
+"""R's `warpbreaks` (Tippett 1950): breaks of yarn by wool and tension, a 2 x 3 design with nine looms per cell."""
 WARPBREAKS_INTERACTION = {"f": 4.189, "df": (2, 48), "p": 0.021044}
 """`summary(aov(breaks ~ wool * tension, warpbreaks))`, the row wool:tension."""
 PUBLISHED_POWER = {3: (4.6, 3.3, 6.5), 5: (2.4, 1.7, 3.4), 10: (1.4, 1.0, 2.0)}
@@ -33,10 +33,10 @@ PUBLISHED_POWER = {3: (4.6, 3.3, 6.5), 5: (2.4, 1.7, 3.4), 10: (1.4, 1.0, 2.0)}
 
 
 def published_seeds() -> tuple[np.ndarray, np.ndarray]:
-    """Three seeds of the baseline and three of the elementwise gate that agree with all that was published of them.
+    """Three seeds of the baseline and three of the elementwise gate that agree with all published numbers.
 
     Top-1 of LeJEPA ViT-L/16: 69.37 ± .07 and 69.52 ± .04, Welch [.02, .28], paired [-.07, .38]. The seeds themselves
-    were not published; means, sample sds and intervals leave little room, and the pairs' correlation must be negative.
+    were not published; means, sample sds and intervals almost determine them, with a negative correlation of the pairs.
     """
     one, other = np.array([1, -1, 0]), np.array([1, 1, -2]) / np.sqrt(3)
     sd, r = (0.0651, 0.0449), -0.334

@@ -1,4 +1,4 @@
-"""Tables of runs as `sweep collect` writes them, and `compare` on them."""
+"""Tables of runs as `sweep collect` writes them, and a function that compares them."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from running import Outcome, run
 
 
 def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: int = 5) -> pl.DataFrame:
-    """As `sweep collect` writes it; both mechanisms help and add up."""
+    """A table as `sweep collect` writes it; both mechanisms help, and their effects are additive."""
     rng = np.random.default_rng(0)
     rows = []
     for seed in range(seeds):
@@ -33,11 +33,11 @@ def table(gates: tuple[str, ...] = ("none", "headwise", "elementwise"), seeds: i
 
 
 def image_table(seeds: int, images: int) -> pl.DataFrame:
-    """A row an image of every run; the effect differs from image to image by far more than from seed to seed."""
+    """A table with one row per image and run, whose effect varies far more between images than between seeds."""
     rng = np.random.default_rng(0)
-    own = rng.normal(0, 1, images)
+    effects = rng.normal(0, 1, images)
     rows = [
-        (gate, seed, image, own[image] * (gate == "headwise") + rng.normal(0, 0.1))
+        (gate, seed, image, effects[image] * (gate == "headwise") + rng.normal(0, 0.1))
         for gate in ("none", "headwise")
         for seed in range(seeds)
         for image in range(images)
@@ -52,13 +52,15 @@ SEED = CELL & (pl.col("seed") == 2)
 
 
 def compared(
-    path: Path, frame: pl.DataFrame, *args: str | Path, metric: str = "val/acc1", factors: str = "gate,registers"
+    folder: Path, frame: pl.DataFrame, *args: str | Path, metric: str = "val/acc1", factors: str = "gate,registers"
 ) -> Outcome:
-    file = path / "runs.csv"
+    """Run `compare` on a table, which is written into a folder."""
+    file = folder / "runs.csv"
     frame.write_csv(file)
     return run("compare", file, "--metric", metric, "--factors", factors, *args)
 
 
 def as_json(outcome: Outcome) -> dict:
-    (only,) = json.loads(outcome.succeeded().out)["comparisons"]
-    return only
+    """The only comparison in the JSON output."""
+    (comparison,) = json.loads(outcome.succeeded().out)["comparisons"]
+    return comparison

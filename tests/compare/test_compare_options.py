@@ -1,4 +1,4 @@
-"""The options of `compare`, and what may not change its results."""
+"""Options of `compare`, and changes of a table that do not affect the results."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from run_tables import as_json, compared, table
 from running import run
 
 
-def test_order_of_rows_file_format_and_units_change_nothing(tmp_path: Path) -> None:
+def test_row_order_file_format_and_units_do_not_matter(tmp_path: Path) -> None:
     frame = table()
     first = as_json(compared(tmp_path, frame, "--format=json"))
     assert as_json(
@@ -21,10 +21,10 @@ def test_order_of_rows_file_format_and_units_change_nothing(tmp_path: Path) -> N
         )
     )["combinations"][0]["interaction"] == pytest.approx(first["combinations"][0]["interaction"])
     frame.with_columns(pl.col("registers").cast(pl.Float64)).write_parquet(tmp_path / "runs.parquet")
-    stored = as_json(
+    from_parquet = as_json(
         run("compare", tmp_path / "runs.parquet", "--metric=val/acc1", "--factors=gate,registers", "--format=json")
     )
-    assert stored == first
+    assert from_parquet == first
     percent = as_json(compared(tmp_path, frame.with_columns(pl.col("val/acc1") * 100), "--format=json"))
     for one, other in zip(percent["differences"], first["differences"], strict=True):
         assert one["p_holm"] == pytest.approx(other["p_holm"])
@@ -32,56 +32,56 @@ def test_order_of_rows_file_format_and_units_change_nothing(tmp_path: Path) -> N
         assert one["detectable"] == pytest.approx(100 * other["detectable"])
 
 
-def test_a_loss_says_what_the_accuracy_says_with_lower_is_better(tmp_path: Path) -> None:
-    said = compared(tmp_path, table(), "--lower_is_better", "val/loss", "--format=json", metric="val/acc1,val/loss")
-    up, down = json.loads(said.succeeded().out)["comparisons"]
+def test_a_loss_agrees_with_the_accuracy_if_lower_is_better(tmp_path: Path) -> None:
+    outcome = compared(tmp_path, table(), "--lower_is_better", "val/loss", "--format=json", metric="val/acc1,val/loss")
+    up, down = json.loads(outcome.succeeded().out)["comparisons"]
     for one, other in zip(up["differences"], down["differences"], strict=True):
         assert one["better"] is other["better"] is True
         assert one["estimate"]["value"] == pytest.approx(-other["estimate"]["value"])
     for one, other in zip(up["combinations"], down["combinations"], strict=True):
         assert one["complementary"] == other["complementary"] == "supported"
         assert one["p_complementary"] == pytest.approx(other["p_complementary"])
-    wrong = as_json(compared(tmp_path, table(), "--format=json", metric="val/loss"))
-    assert {found["complementary"] for found in wrong["combinations"]} == {"not supported"}
-    bare = as_json(compared(tmp_path, table(), "--format=json", "--lower_is_better", metric="val/loss"))
+    higher_is_better = as_json(compared(tmp_path, table(), "--format=json", metric="val/loss"))
+    assert {combination["complementary"] for combination in higher_is_better["combinations"]} == {"not supported"}
+    without_value = as_json(compared(tmp_path, table(), "--format=json", "--lower_is_better", metric="val/loss"))
     assert (
-        bare["combinations"]
+        without_value["combinations"]
         == as_json(compared(tmp_path, table(), "--format=json", "--lower-is-better=val/loss", metric="val/loss"))[
             "combinations"
         ]
     )
 
 
-def test_where_takes_the_rows_of_a_level_alone(tmp_path: Path) -> None:
+def test_where_selects_the_rows_of_a_level(tmp_path: Path) -> None:
     rows = table()
     both = pl.concat([rows.with_columns(task=pl.lit("a")), rows.with_columns(task=pl.lit("b"))])
     assert "two rows" in compared(tmp_path, both).err or compared(tmp_path, both).code == 2
     assert compared(tmp_path, both, "--where=task=b").succeeded().out == compared(tmp_path, rows).succeeded().out
 
 
-def test_a_family_of_all_metrics_is_larger(tmp_path: Path) -> None:
-    alone, together = (
+def test_a_family_of_all_metrics_has_larger_p_values(tmp_path: Path) -> None:
+    per_metric, over_all = (
         json.loads(
             compared(tmp_path, table(), "--format=json", "--family", family, metric="val/acc1,val/loss").succeeded().out
         )["comparisons"][0]
         for family in ("metric", "all")
     )
-    assert "Holm over 10 differences" in together["family"]
-    pairs = list(zip(alone["differences"], together["differences"], strict=True))
+    assert "Holm over 10 differences" in over_all["family"]
+    pairs = list(zip(per_metric["differences"], over_all["differences"], strict=True))
     assert all(other["p_holm"] >= one["p_holm"] for one, other in pairs)
     assert any(other["p_holm"] > one["p_holm"] for one, other in pairs)
 
 
-def test_equal_is_said_within_a_margin_alone(tmp_path: Path) -> None:
+def test_equivalence_is_claimed_only_within_a_margin(tmp_path: Path) -> None:
     frame = table(("none", "headwise"))
     assert "equivalent within" not in compared(tmp_path, frame).succeeded().out
-    said = compared(tmp_path, frame, "--margin", "0.2").succeeded().out
-    assert "additive within ±0.2 is supported (TOST" in said
-    assert "equivalent within ±0.2 (TOST" in said
+    text = compared(tmp_path, frame, "--margin", "0.2").succeeded().out
+    assert "additive within ±0.2 is supported (TOST" in text
+    assert "equivalent within ±0.2 (TOST" in text
 
 
-def test_welch_needs_no_seeds(tmp_path: Path) -> None:
-    said = compared(tmp_path, table().drop("seed"), "--primary", "welch").succeeded().out
-    assert "there is no column seed: nothing is paired" in said
-    assert "Hotelling" not in said
-    assert "two-way analysis of variance" in said
+def test_welch_does_not_need_a_column_of_seeds(tmp_path: Path) -> None:
+    text = compared(tmp_path, table().drop("seed"), "--primary", "welch").succeeded().out
+    assert "there is no column seed: nothing is paired" in text
+    assert "Hotelling" not in text
+    assert "two-way analysis of variance" in text

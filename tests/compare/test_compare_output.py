@@ -1,4 +1,4 @@
-"""What `compare` prints and writes: terminal, JSON, LaTeX and Markdown."""
+"""Output of `compare` on a terminal and as JSON, LaTeX and Markdown."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from run_tables import as_json, compared, table
 from running import forked
 
 
-def test_the_table_and_its_sentences(tmp_path: Path) -> None:
-    said = compared(tmp_path, table(), "--baseline", "gate=none,registers=0", "--pair-by", "seed", "--detect", ".01")
-    for part in (
+def test_the_terminal_shows_tables_and_sentences(tmp_path: Path) -> None:
+    outcome = compared(tmp_path, table(), "--baseline", "gate=none,registers=0", "--pair-by", "seed", "--detect", ".01")
+    for pattern in (
         "gate=headwise and registers=4: complementary is supported",
         "not distinguishable from additive",
         r"one of 0.01 needs \d+( to \d+)? seeds",
@@ -20,40 +20,40 @@ def test_the_table_and_its_sentences(tmp_path: Path) -> None:
         "2.4 for pairs without correlation",
         "All interactions of gate and registers together",
     ):
-        assert re.search(part, said.succeeded().out), part
+        assert re.search(pattern, outcome.succeeded().out), pattern
 
 
-def test_json_holds_everything_and_out_the_same(tmp_path: Path) -> None:
-    found = as_json(compared(tmp_path, table(), "--format", "json", "--out", tmp_path / "said.json"))
-    assert found == json.loads((tmp_path / "said.json").read_text())["comparisons"][0]
-    assert {"cells", "differences", "combinations", "omnibus", "notes", "sentences", "family"} <= set(found)
-    assert found["combinations"][0]["kind"] == "undetermined"
-    assert found["differences"][0]["p_sign_flip"] is None
+def test_json_is_complete_and_also_written_by_out(tmp_path: Path) -> None:
+    comparison = as_json(compared(tmp_path, table(), "--format", "json", "--out", tmp_path / "comparison.json"))
+    assert comparison == json.loads((tmp_path / "comparison.json").read_text())["comparisons"][0]
+    assert {"cells", "differences", "combinations", "omnibus", "notes", "sentences", "family"} <= set(comparison)
+    assert comparison["combinations"][0]["kind"] == "undetermined"
+    assert comparison["differences"][0]["p_sign_flip"] is None
 
 
-def test_a_terminal_shows_the_first_rows_of_a_long_table_and_says_so(tmp_path: Path) -> None:
-    many = table(gates=("none", *(f"gate{number:03d}" for number in range(100))), seeds=2)
-    said = compared(tmp_path, many).succeeded().out
-    assert "the first 100 of 202 rows" in said
-    assert "the first 100 of 201 rows" in said
-    assert "gate060" not in said[: said.index("two together")]
-    assert compared(tmp_path, many, "--format=markdown").succeeded().out.count("| gate099 |") == 2
-    assert len(as_json(compared(tmp_path, many, "--format=json"))["cells"]) == 202
+def test_a_terminal_shows_only_the_first_rows_of_a_long_table(tmp_path: Path) -> None:
+    long_table = table(gates=("none", *(f"gate{number:03d}" for number in range(100))), seeds=2)
+    text = compared(tmp_path, long_table).succeeded().out
+    assert "the first 100 of 202 rows" in text
+    assert "the first 100 of 201 rows" in text
+    assert "gate060" not in text[: text.index("two together")]
+    assert compared(tmp_path, long_table, "--format=markdown").succeeded().out.count("| gate099 |") == 2
+    assert len(as_json(compared(tmp_path, long_table, "--format=json"))["cells"]) == 202
 
 
-def test_latex_and_markdown_are_whole_tables(tmp_path: Path) -> None:
+def test_latex_and_markdown_are_valid_tables(tmp_path: Path) -> None:
     latex = compared(tmp_path, table(), "--format=latex").succeeded().out
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 3
-    for head, body in re.findall(r"\\begin{tabular}{(\w+)}\n\\toprule\n(.*?)\\bottomrule", latex, re.DOTALL):
+    for columns, body in re.findall(r"\\begin{tabular}{(\w+)}\n\\toprule\n(.*?)\\bottomrule", latex, re.DOTALL):
         for row in body.replace("\\midrule\n", "").splitlines():
-            assert len(re.split(r"(?<!\\)&", row)) == len(head)
+            assert len(re.split(r"(?<!\\)&", row)) == len(columns)
             assert not re.search(r"(?<!\\)[%_#]", row)
     markdown = compared(tmp_path, table(), "--format=markdown").succeeded().out
     for block in re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_no_number_is_cut_where_the_terminal_is_narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_number_is_truncated_on_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = compared(tmp_path, table(), "--margin", ".01").succeeded().out
     monkeypatch.setenv("COLUMNS", "60")
     narrow = compared(tmp_path, table(), "--margin", ".01").succeeded().out
@@ -63,16 +63,18 @@ def test_no_number_is_cut_where_the_terminal_is_narrow(tmp_path: Path, monkeypat
     assert all(number in narrow for number in numbers)
 
 
-def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
-    kept = tmp_path / "sweep.yaml"
-    kept.write_text("name: mine\n")
-    refused = compared(tmp_path, table(), "--out", kept)
-    assert (refused.code, "already exists; choose" in refused.err, kept.read_text()) == (2, True, "name: mine\n")
-    compared(tmp_path, table(), "--out", kept, "--overwrite").succeeded()
-    assert "val/acc1" in kept.read_text()
+def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
+    existing = tmp_path / "sweep.yaml"
+    existing.write_text("name: mine\n")
+    outcome = compared(tmp_path, table(), "--out", existing)
+    assert (outcome.code, "already exists; choose" in outcome.err, existing.read_text()) == (2, True, "name: mine\n")
+    compared(tmp_path, table(), "--out", existing, "--overwrite").succeeded()
+    assert "val/acc1" in existing.read_text()
 
 
-def test_it_is_a_process_too(tmp_path: Path) -> None:
+def test_compare_runs_in_a_separate_process(tmp_path: Path) -> None:
     table().write_csv(tmp_path / "runs.csv")
-    done = forked("compare", tmp_path / "runs.csv", "--metric=val/acc1", "--factors=gate,registers", "--pair-by=seed")
-    assert "complementary is supported" in done.succeeded().out
+    outcome = forked(
+        "compare", tmp_path / "runs.csv", "--metric=val/acc1", "--factors=gate,registers", "--pair-by=seed"
+    )
+    assert "complementary is supported" in outcome.succeeded().out

@@ -8,28 +8,31 @@ from run_tables import CELL, compared, table
 from running import run
 
 BAD = {
-    "a column": (("--nested=prob",), "nested=prob: no such column"),
-    "a column of where": (("--where=gates=none",), "where=gates: no such column; did you mean gate"),
-    "a level of where": (("--where=gate=headwize",), "where: no row has gate=headwize; did you mean headwise"),
-    "a level": (("--baseline=gate=headwize",), "gate has no level headwize; did you mean headwise"),
-    "a factor of the baseline": (
+    "an unknown column": (("--nested=prob",), "nested=prob: no such column"),
+    "an unknown column in where": (("--where=gates=none",), "where=gates: no such column; did you mean gate"),
+    "an unknown level in where": (("--where=gate=headwize",), "where: no row has gate=headwize; did you mean headwise"),
+    "an unknown level in the baseline": (
+        ("--baseline=gate=headwize",),
+        "gate has no level headwize; did you mean headwise",
+    ),
+    "an unknown factor in the baseline": (
         ("--baseline=gates=none",),
         "baseline=gates: not one of the factors; did you mean gate",
     ),
-    "no level": (("--baseline=gate",), "baseline=gate: must have the form NAME=VALUE"),
-    "a pair": (("--pair_by=sed",), "pair_by=sed: no such column; did you mean seed"),
-    "a margin": (("--margin=-1",), "margin=-1.0: must be a number above 0"),
-    "no number": (("--detect=much",), "detect=much: not a number"),
-    "a direction": (("--lower_is_better=val/los",), "lower_is_better=val/los: not one of the metrics"),
-    "diverged": (("--diverged=status",), "status: neither true nor false in row 1"),
-    "out": (("--out=/nowhere/at/all.txt",), "out=/nowhere/at/all.txt"),
-    "an option": (("--metrik=x",), "metrik"),
-    "a format": (("--family=both",), "family"),
+    "a baseline without a level": (("--baseline=gate",), "baseline=gate: must have the form NAME=VALUE"),
+    "an unknown column of seeds": (("--pair_by=sed",), "pair_by=sed: no such column; did you mean seed"),
+    "a negative margin": (("--margin=-1",), "margin=-1.0: must be a number above 0"),
+    "a word instead of a number": (("--detect=much",), "detect=much: not a number"),
+    "an unknown metric": (("--lower_is_better=val/los",), "lower_is_better=val/los: not one of the metrics"),
+    "a column that is not boolean": (("--diverged=status",), "status: neither true nor false in row 1"),
+    "a missing output folder": (("--out=/nowhere/at/all.txt",), "out=/nowhere/at/all.txt"),
+    "an unknown option": (("--metrik=x",), "metrik"),
+    "an unknown family": (("--family=both",), "family"),
 }
 
 
 @pytest.mark.parametrize(("args", "message"), BAD.values(), ids=BAD)
-def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
+def test_a_wrong_option_is_refused_in_one_line(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
     outcome = compared(tmp_path, table(), *args)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
@@ -67,16 +70,14 @@ def test_a_wrong_option_is_one_line(tmp_path: Path, args: tuple[str, ...], messa
         (lambda f: f[:0], "val/acc1", "gate,registers", "the table has no rows"),
     ],
 )
-def test_a_table_that_cannot_be_compared_is_refused(
-    tmp_path: Path, change, metric: str, factors: str, message: str
-) -> None:
+def test_an_unsuitable_table_is_refused(tmp_path: Path, change, metric: str, factors: str, message: str) -> None:
     outcome = compared(tmp_path, change(table()), metric=metric, factors=factors)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs.parquet").write_text("no")
     (tmp_path / "runs.txt").write_text("no")
     (tmp_path / "twice.csv").write_text("a,a,m\n1,2,3\n")

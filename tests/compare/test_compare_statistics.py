@@ -1,4 +1,4 @@
-"""Every statistic against R, against scipy's and statsmodels' own, or by hand."""
+"""Every statistic agrees with R, SciPy, statsmodels or a calculation by hand."""
 
 import itertools
 
@@ -39,18 +39,19 @@ from sinkablate.compare.statistics import (
 )
 
 
-def agrees(found: Inference, reference: dict[str, float]) -> None:
+def assert_agrees(result: Inference, reference: dict[str, float]) -> None:
+    """Compare an inference with the output of R."""
     for name in ("value", "df", "p", "low", "high"):
-        assert getattr(found, name) == pytest.approx(reference[name], rel=3e-4), name
-    assert found.value / found.se == pytest.approx(reference["t"], rel=1e-4)
+        assert getattr(result, name) == pytest.approx(reference[name], rel=3e-4), name
+    assert result.value / result.se == pytest.approx(reference["t"], rel=1e-4)
 
 
-def test_paired_and_welch_are_those_of_r() -> None:
-    agrees(inference(*paired(SLEEP[0] - SLEEP[1])), SLEEP_PAIRED)
-    agrees(inference(*unpaired(SLEEP, (1, -1))), SLEEP_WELCH)
+def test_paired_and_welch_tests_agree_with_r() -> None:
+    assert_agrees(inference(*paired(SLEEP[0] - SLEEP[1])), SLEEP_PAIRED)
+    assert_agrees(inference(*unpaired(SLEEP, (1, -1))), SLEEP_WELCH)
 
 
-def test_the_published_gate_is_better_by_welch_and_not_when_paired() -> None:
+def test_the_published_gate_is_better_only_by_welch() -> None:
     base, gate = published_seeds()
     assert [round(float(x), 2) for x in (base.mean(), base.std(ddof=1), gate.mean(), gate.std(ddof=1))] == [
         69.37,
@@ -64,7 +65,7 @@ def test_the_published_gate_is_better_by_welch_and_not_when_paired() -> None:
     assert correlation(gate, base) < 0
 
 
-def test_hedges_fisher_and_holm_are_those_of_r() -> None:
+def test_hedges_fisher_and_holm_agree_with_r() -> None:
     assert hedges(*SLEEP) == pytest.approx(SLEEP_HEDGES, abs=1e-6)
     assert fisher(*TEA[0]) == pytest.approx(TEA[1], abs=1e-4)
     assert holm(HOLM[0]) == pytest.approx(HOLM[1])
@@ -93,16 +94,16 @@ def test_equal_cells_give_the_interaction_the_degrees_of_freedom_of_all_of_them(
 
 
 @pytest.mark.parametrize("margin", [0.5, 1.58, 3.0])
-def test_equivalence_is_statsmodels_tost(margin: float) -> None:
-    ours = equivalence(inference(*paired(SLEEP[0] - SLEEP[1])), margin)
-    assert ours == pytest.approx(ttost_paired(*SLEEP, -margin, margin)[0])
-    ours = equivalence(inference(*unpaired(SLEEP, (1, -1))), margin)
-    theirs = CompareMeans.from_data(*SLEEP).ttost_ind(-margin, margin, usevar="unequal")[0]
-    assert ours == pytest.approx(theirs)
+def test_equivalence_agrees_with_statsmodels(margin: float) -> None:
+    p = equivalence(inference(*paired(SLEEP[0] - SLEEP[1])), margin)
+    assert p == pytest.approx(ttost_paired(*SLEEP, -margin, margin)[0])
+    p = equivalence(inference(*unpaired(SLEEP, (1, -1))), margin)
+    expected = CompareMeans.from_data(*SLEEP).ttost_ind(-margin, margin, usevar="unequal")[0]
+    assert p == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [6, 10])
-def test_sign_flips_are_counted_one_by_one(n: int) -> None:
+def test_the_sign_flip_test_agrees_with_enumeration(n: int) -> None:
     values = (SLEEP[0] - SLEEP[1] + 0.9)[:n]
     means = [abs(np.mean(values * signs)) for signs in itertools.product([1, -1], repeat=n)]
     assert sign_flip(values) == pytest.approx(np.mean(np.array(means) >= abs(values.mean()) - 1e-12))
@@ -117,13 +118,13 @@ def test_fewer_than_six_pairs_have_no_sign_flip_test() -> None:
 
 @pytest.mark.parametrize("values", [[], [1.0], [2.0, 2.0], [0.1 + 0.2, 0.3, 0.3]])
 def test_without_spread_there_is_no_inference(values: list[float]) -> None:
-    found = inference(*paired(np.array(values)))
-    assert np.isnan([found.se, found.low, found.high, found.p]).all()
-    assert np.isnan(found.value) == (not values)
+    result = inference(*paired(np.array(values)))
+    assert np.isnan([result.se, result.low, result.high, result.p]).all()
+    assert np.isnan(result.value) == (not values)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
-def test_power_is_statsmodels(n: int) -> None:
+def test_power_agrees_with_statsmodels(n: int) -> None:
     effect = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert noncentrality(n - 1) / np.sqrt(n) == pytest.approx(effect, rel=1e-4)
     assert seeds_needed(effect * 1.001, [1.0], [1.0]) == [n]
@@ -149,8 +150,8 @@ def test_the_detectable_effect_is_detected_four_times_in_five() -> None:
 
 
 @pytest.mark.parametrize("freedom", [1.0, 1.7, 4.0])
-def test_seeds_needed_are_the_fewest(freedom: float) -> None:
-    """Against trying every number from two on, from large effects to small ones."""
+def test_seeds_needed_is_the_smallest_sufficient_number(freedom: float) -> None:
+    """Agrees with trying every number from two upward, for large and small effects."""
     scales = np.geomspace(0.05, 30, 200)
     seeds = np.arange(2, 10_000)
     error = noncentrality(freedom * (seeds - 1)) / np.sqrt(seeds)
@@ -158,13 +159,13 @@ def test_seeds_needed_are_the_fewest(freedom: float) -> None:
     np.testing.assert_array_equal(seeds_needed(1.0, scales.tolist(), [freedom] * 200), by_trial)
 
 
-def test_seeds_needed_where_nothing_is_known() -> None:
+def test_seeds_needed_is_nan_without_a_spread() -> None:
     assert np.isnan(seeds_needed(1.0, [0.0, float("nan"), 1.0], [1.0, 1.0, float("nan")])).all()
     assert np.isnan(seeds_needed(1e-9, [1.0], [1.0])).all()
     assert np.isnan(detectable(inference(1.0, np.nan, np.nan)))
 
 
-def test_the_intersection_union_p_is_below_5_percent_exactly_where_both_intervals_are_above_zero() -> None:
+def test_the_intersection_union_p_agrees_with_both_intervals() -> None:
     rng = np.random.default_rng(0)
     parts = [inference(*paired(rng.normal(1, 1, (3000, 4)))) for _ in range(2)]
     for sign in (1, -1):
@@ -173,7 +174,7 @@ def test_the_intersection_union_p_is_below_5_percent_exactly_where_both_interval
         assert ((p < 0.05) == both).all()
 
 
-def test_the_omnibus_test_is_rs_analysis_of_variance() -> None:
+def test_the_omnibus_test_agrees_with_analysis_of_variance_in_r() -> None:
     f, between, within, p = omnibus_unpaired(
         [np.array(x, float) for x in WARPBREAKS.values()],
         [wool for wool, _ in WARPBREAKS],
@@ -186,7 +187,7 @@ def test_the_omnibus_test_is_rs_analysis_of_variance() -> None:
     )
 
 
-def test_the_paired_omnibus_test_is_the_largest_t_of_any_mixture_of_the_contrasts() -> None:
+def test_the_paired_omnibus_test_is_the_largest_t_of_all_mixtures_of_contrasts() -> None:
     contrasts = np.stack(SLEEP, axis=1)
     angles = np.linspace(0, np.pi, 100_001)
     mixtures = inference(*paired(np.stack([np.cos(angles), np.sin(angles)], axis=1) @ contrasts.T))
@@ -198,7 +199,7 @@ def test_the_paired_omnibus_test_is_the_largest_t_of_any_mixture_of_the_contrast
     assert omnibus_paired(np.ones((5, 2))) is None
 
 
-def test_images_that_do_not_vary_leave_the_interval_of_the_seeds() -> None:
+def test_images_without_variance_give_the_interval_of_the_seeds() -> None:
     seeds = [np.repeat(cell[:, None], 30, axis=1) for cell in SLEEP]
     drawn = [resample_images(cell) for cell in seeds]
     value, se, df = bootstrap(SLEEP, drawn, (1, -1), same_seeds=True)
@@ -206,7 +207,7 @@ def test_images_that_do_not_vary_leave_the_interval_of_the_seeds() -> None:
     assert se == pytest.approx(float(spread(SLEEP[0] - SLEEP[1])) / np.sqrt(10), rel=0.08)
 
 
-def test_images_that_vary_alone_leave_the_interval_of_the_images() -> None:
+def test_seeds_without_variance_give_the_interval_of_the_images() -> None:
     images = np.random.default_rng(0).normal(size=400)
     cells = [np.tile(images, (5, 1)), np.zeros((5, 400))]
     _, se, _ = bootstrap(

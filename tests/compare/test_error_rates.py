@@ -1,4 +1,4 @@
-"""How often intervals cover the truth, and how often a claim is made that is not true: by simulation, fixed seeds."""
+"""Simulations with fixed seeds: coverage of the intervals, and rate of false claims."""
 
 import numpy as np
 import polars as pl
@@ -21,18 +21,19 @@ pytestmark = pytest.mark.heavy
 SEEDS = (3, 5, 10)
 MANY = 20_000
 ALLOWED = 0.05 + 3 * np.sqrt(0.05 * 0.95 / MANY)
-"""5 % and three standard errors of a simulated share."""
+"""A rate of 5 % plus three standard errors of its simulation."""
 BOTH, FIRST, SECOND, NEITHER = range(4)
 
 
 def cells(n: int, means: tuple[float, ...], draws: int, correlation: float = 0.5, seed: int = 0) -> np.ndarray:
-    """Runs of unit sd (draws, cells, n); the same seed in two cells has the given correlation."""
+    """Runs with unit sd (draws, cells, n); equal seeds in two cells have the given correlation."""
     rng = np.random.default_rng(seed)
     shared, own = rng.normal(size=(draws, 1, n)), rng.normal(size=(draws, len(means), n))
     return np.array(means)[:, None] + np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
 
 
 def contrasts(values: np.ndarray, weights: tuple[float, ...], test: str) -> Inference:
+    """Inference for a contrast of the cells, for every draw."""
     if test == "paired":
         return inference(*paired(np.einsum("c,dcn->dn", weights, values)))
     return inference(*unpaired(list(np.moveaxis(values, 1, 0)), weights))
@@ -54,15 +55,15 @@ def test_intervals_cover_the_truth(
 ) -> None:
     means = (0.7, 0.2, 1.1, 0.3)
     values = cells(n, means, 2000, correlation)
-    if name == "difference" and test == "welch":  # the two cells alone
-        found, truth = contrasts(values[:, [FIRST, NEITHER]], (1, -1), test), means[FIRST] - means[NEITHER]
+    if name == "difference" and test == "welch":  # only the two cells
+        result, truth = contrasts(values[:, [FIRST, NEITHER]], (1, -1), test), means[FIRST] - means[NEITHER]
     else:
-        found, truth = contrasts(values, weights, test), float(np.dot(weights, means))
-    assert np.mean((found.low <= truth) & (truth <= found.high)) == pytest.approx(0.95, abs=0.02)
+        result, truth = contrasts(values, weights, test), float(np.dot(weights, means))
+    assert np.mean((result.low <= truth) & (truth <= result.high)) == pytest.approx(0.95, abs=0.02)
 
 
 def complementary(values: np.ndarray, test: str) -> np.ndarray:
-    """Whether each draw says so."""
+    """Whether both mechanisms together are claimed to be complementary, for every draw."""
     over = [contrasts(values[:, [BOTH, alone]], (1, -1), test) for alone in (FIRST, SECOND)]
     return claim(intersection_union(*over)) == "supported"
 
@@ -70,7 +71,7 @@ def complementary(values: np.ndarray, test: str) -> np.ndarray:
 @pytest.mark.parametrize("n", SEEDS)
 @pytest.mark.parametrize("effect", [0.0, 1.0, 20.0])
 @pytest.mark.parametrize(("test", "correlation"), [("paired", 0.5), ("paired", 0.0), ("welch", 0.0)])
-def test_complementary_is_not_said_where_one_effect_is_zero(
+def test_complementary_is_rarely_claimed_if_one_effect_is_zero(
     n: int, effect: float, test: str, correlation: float
 ) -> None:
     assert complementary(cells(n, (effect, effect, 0, 0), MANY, correlation), test).mean() <= ALLOWED
@@ -79,9 +80,9 @@ def test_complementary_is_not_said_where_one_effect_is_zero(
 
 @pytest.mark.parametrize("n", SEEDS)
 @pytest.mark.parametrize(("test", "correlation"), [("paired", 0.5), ("welch", 0.0)])
-def test_neither_kind_of_interaction_is_said_of_additive_effects(n: int, test: str, correlation: float) -> None:
-    found = contrasts(cells(n, (3, 1, 2, 0), MANY, correlation), INTERACTION, test)
-    kinds = kind(found.value, found.p, np.nan)
+def test_an_interaction_is_rarely_claimed_for_additive_effects(n: int, test: str, correlation: float) -> None:
+    result = contrasts(cells(n, (3, 1, 2, 0), MANY, correlation), INTERACTION, test)
+    kinds = kind(result.value, result.p, np.nan)
     assert np.mean(kinds == "synergistic") <= ALLOWED
     assert np.mean(kinds != "undetermined") <= ALLOWED
 
@@ -89,27 +90,27 @@ def test_neither_kind_of_interaction_is_said_of_additive_effects(n: int, test: s
 @pytest.mark.parametrize("n", SEEDS)
 @pytest.mark.parametrize("truth", [0.5, -0.5, 3.0])
 @pytest.mark.parametrize(("test", "correlation"), [("paired", 0.5), ("welch", 0.0)])
-def test_additive_is_not_said_at_the_margin(n: int, truth: float, test: str, correlation: float) -> None:
-    found = contrasts(cells(n, (3 + truth, 1, 2, 0), MANY, correlation), INTERACTION, test)
-    p = equivalence(found, abs(truth))
+def test_additive_is_rarely_claimed_at_the_margin(n: int, truth: float, test: str, correlation: float) -> None:
+    result = contrasts(cells(n, (3 + truth, 1, 2, 0), MANY, correlation), INTERACTION, test)
+    p = equivalence(result, abs(truth))
     assert np.mean(p < 0.05) <= ALLOWED
-    assert np.mean(kind(found.value, found.p, p) == "additive") <= ALLOWED
+    assert np.mean(kind(result.value, result.p, p) == "additive") <= ALLOWED
 
 
 @pytest.mark.parametrize("test", ["paired", "welch"])
-def test_each_claim_is_made_where_it_is_true_and_there_are_seeds_enough(test: str) -> None:
+def test_true_claims_are_made_with_enough_seeds(test: str) -> None:
     values = cells(10, (9, 3, 3, 0), 500, 0)
-    found = contrasts(values, INTERACTION, test)
+    result = contrasts(values, INTERACTION, test)
     assert complementary(values, test).mean() > 0.99
-    assert np.mean(kind(found.value, found.p, np.nan) == "synergistic") > 0.95
-    assert np.mean(kind(found.value, found.p, np.nan, sign=-1) == "sub-additive") > 0.95
+    assert np.mean(kind(result.value, result.p, np.nan) == "synergistic") > 0.95
+    assert np.mean(kind(result.value, result.p, np.nan, sign=-1) == "sub-additive") > 0.95
     additive = contrasts(cells(10, (6, 3, 3, 0), 500, 0), INTERACTION, test)
     assert np.mean(kind(additive.value, additive.p, equivalence(additive, 3.0)) == "additive") > 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", SEEDS)
-def test_of_two_interactions_none_is_found_after_holm(n: int) -> None:
+def test_holm_limits_the_false_claims_for_two_interactions(n: int) -> None:
     draws = 300
     values = cells(n, (3, 1, 2, 0, 5, 3), draws)
     p = np.stack(
@@ -119,14 +120,14 @@ def test_of_two_interactions_none_is_found_after_holm(n: int) -> None:
         ],
         axis=1,
     )
-    said = [pair for pair in p if pair.min() < 0.05]  # no other can be below 5 % after a correction
-    found = sum(holm(pair).min() < 0.05 for pair in said)
-    assert found < len(said)
-    assert found / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    uncorrected = [pair for pair in p if pair.min() < 0.05]  # a correction cannot reduce the others below 5 %
+    claims = sum(holm(pair).min() < 0.05 for pair in uncorrected)
+    assert claims < len(uncorrected)
+    assert claims / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
 def nested_rows(rng: np.random.Generator, backbones: int = 3, probes: int = 5) -> pl.DataFrame:
-    """Two cells without any difference; probe seeds vary half as much as backbones."""
+    """Two cells without a difference, in which probe seeds vary half as much as backbones."""
     rows = [
         (gate, seed, probe, base + rng.normal(0, 0.5))
         for gate in ("none", "headwise")
@@ -137,7 +138,7 @@ def nested_rows(rng: np.random.Generator, backbones: int = 3, probes: int = 5) -
     return pl.DataFrame(rows, schema=["gate", "seed", "probe", "acc"], orient="row")
 
 
-def test_pooled_probe_seeds_find_what_is_not_there_and_averaged_ones_do_not() -> None:
+def test_pooled_probe_seeds_give_false_claims_and_averaged_ones_do_not() -> None:
     rng = np.random.default_rng(0)
     draws, backbones, probes = 4000, 3, 5
     pair = [rng.normal(size=(draws, backbones, 1)) + rng.normal(0, 0.5, (draws, backbones, probes)) for _ in range(2)]
@@ -147,15 +148,15 @@ def test_pooled_probe_seeds_find_what_is_not_there_and_averaged_ones_do_not() ->
     assert np.mean(averaged.p < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
-def test_the_command_averages_probe_seeds() -> None:
+def test_compare_averages_probe_seeds() -> None:
     rows = nested_rows(np.random.default_rng(1))
-    found = compare(rows, metric="acc", factors=["gate"], nested="probe", primary="welch")
+    result = compare(rows, metric="acc", factors=["gate"], nested="probe", primary="welch")
     averaged = compare(
         rows.group_by("gate", "seed").agg(pl.col("acc").mean()), metric="acc", factors=["gate"], primary="welch"
     )
-    assert found.differences[0].welch.p == pytest.approx(averaged.differences[0].welch.p)
-    assert [cell.n for cell in found.cells] == [3, 3]
-    assert any("5 values per run are averaged" in note for note in found.notes)
+    assert result.differences[0].welch.p == pytest.approx(averaged.differences[0].welch.p)
+    assert [cell.n for cell in result.cells] == [3, 3]
+    assert any("5 values per run are averaged" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(("n", "of_images"), [(3, 0.5), (5, 3.0), (5, 30.0)])
@@ -163,30 +164,32 @@ def test_intervals_over_seeds_and_images_cover_the_truth(n: int, of_images: floa
     rng, draws, images = np.random.default_rng(0), 300, 40
     covered = 0
     for _ in range(draws):
-        shared = rng.normal(0, of_images, images)  # what the cell changes on these images, whatever the seed
+        shared = rng.normal(0, of_images, images)  # effect of the cell on each image, equal for all seeds
         values = rng.normal(0, 0.5, (n, 1)) + shared + rng.normal(size=(n, images))
         value, se, df = bootstrap([values.mean(axis=1)], [resample_images(values, 300)], [1], same_seeds=True)
-        found = inference(value, se, df)
-        covered += bool(found.low <= 0 <= found.high)
+        result = inference(value, se, df)
+        covered += bool(result.low <= 0 <= result.high)
     assert covered / draws >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("primary", ["paired", "welch"])
-def test_the_command_says_what_was_simulated(primary: str) -> None:
+def test_compare_agrees_with_the_simulation(primary: str) -> None:
     values = cells(5, (3.2, 1, 2, 0), 10)
     simulated = contrasts(values, INTERACTION, primary)
-    spoken = complementary(values, primary)
+    claimed = complementary(values, primary)
     kinds = kind(simulated.value, simulated.p, equivalence(simulated, 2.5))
     corners = [("headwise", 4), ("headwise", 0), ("none", 4), ("none", 0)]
-    for place, draw in enumerate(values):
+    for index, draw in enumerate(values):
         rows = [
             (gate, registers, seed, value)
             for (gate, registers), cell in zip(corners, draw, strict=True)
             for seed, value in enumerate(cell)
         ]
         table = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
-        (found,) = compare(table, metric="acc", factors=["gate", "registers"], primary=primary, margin=2.5).combinations
-        assert found.interaction.low == pytest.approx(simulated.low[place])
-        assert (found.complementary == "supported") == spoken[place]
-        assert found.kind == kinds[place]
+        (combination,) = compare(
+            table, metric="acc", factors=["gate", "registers"], primary=primary, margin=2.5
+        ).combinations
+        assert combination.interaction.low == pytest.approx(simulated.low[index])
+        assert (combination.complementary == "supported") == claimed[index]
+        assert combination.kind == kinds[index]

@@ -1,4 +1,4 @@
-"""Values that no config accepts are refused by the config class itself, without a parser."""
+"""The config classes themselves, without the parser, refuse invalid values."""
 
 import math
 from dataclasses import fields
@@ -59,20 +59,20 @@ NEEDED: dict[tuple[type, str], dict[str, Any]] = {
     (AttentionConfig, "clip_zeta"): {"score": "clipped_softmax"},
     (AttentionConfig, "clip_alpha"): {"score": "clipped_softmax"},
 }
-"""What else a field needs to have an effect."""
+"""Other fields that must be set for a field to have an effect."""
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize(("cls", "name"), FLOATS, ids=lambda part: getattr(part, "__name__", part))
-def test_no_number_of_a_config_may_be_nan_or_infinite(cls: type, name: str, value: float) -> None:
+def test_a_config_refuses_nan_and_infinity(cls: type, name: str, value: float) -> None:
     default = next(field.default for field in fields(cls) if field.name == name)
-    wrong = (value, *default[1:]) if isinstance(default, tuple) else value
+    invalid = (value, *default[1:]) if isinstance(default, tuple) else value
     with pytest.raises(UserError, match=rf"^{name} must be a finite number, got (nan|inf)"):
-        cls(**NEEDED.get((cls, name), {}), **{name: wrong})
+        cls(**NEEDED.get((cls, name), {}), **{name: invalid})
 
 
-@pytest.mark.parametrize(("cls", "values", "said"), VALUES, ids=lambda x: str(x) if isinstance(x, dict) else "")
-def test_a_config_refuses_a_value_that_cannot_be_meant(cls: type, values: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("cls", "values", "message"), VALUES, ids=lambda x: str(x) if isinstance(x, dict) else "")
+def test_a_config_refuses_an_impossible_value(cls: type, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         cls(**values)
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)

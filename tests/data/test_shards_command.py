@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import run, tree
+from running import assert_refused, run, tree
 
 
 def test_shards_are_written_with_a_manifest(shards: Path) -> None:
@@ -18,7 +18,7 @@ def test_shards_are_written_with_a_manifest(shards: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("src", "words", "message"),
+    ("src", "args", "message"),
     [
         ("{images}", ["{shards}"], "{shards}: already exists and is not an empty directory"),
         ("{shards}/nothing", ["{new}"], "nothing: no such directory"),
@@ -32,13 +32,11 @@ def test_shards_are_written_with_a_manifest(shards: Path) -> None:
     ids=str,
 )
 def test_shards_refuses_invalid_input(
-    src: str, words: list[str], message: str, shards: Path, image_folder: Path, tmp_path: Path
+    src: str, args: list[str], message: str, shards: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     paths = {"images": image_folder, "shards": shards, "new": tmp_path / "new"}
     before = tree(shards)
-    outcome = run("shards", *(word.format(**paths) for word in (src, *words)))
-    assert outcome.code == 2
-    (line,) = outcome.err.splitlines()
-    assert message.format(**paths) in line
+    outcome = run("shards", *(arg.format(**paths) for arg in (src, *args)))
+    assert_refused(outcome, message.format(**paths))
     assert tree(shards) == before
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Two processes train, evaluate and measure like one, and every file is written once."""
+"""Two processes train, evaluate and measure like one, and write every file once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
-from running import CONFIGS, Outcome, column, forked, free_port, metrics, quick_fit, spawn
+from running import CONFIGS, Outcome, checkpoint, column, forked, free_port, metrics, quick_fit, spawn
 
 pytestmark = pytest.mark.slow
 
@@ -17,8 +17,8 @@ STEPS = (0, 2, 3)
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
-def words(run_dir: Path, *args: str) -> list[str]:
-    """A fit of three steps that evaluates on all 2,000 images and measures an odd number of them."""
+def fit_args(run_dir: Path, *args: str) -> list[str]:
+    """Arguments of a fit of three steps that evaluates on all 2,000 images and measures an odd number of them."""
     return quick_fit(
         run_dir,
         "--trainer.limit_train_batches=3",
@@ -34,7 +34,7 @@ def words(run_dir: Path, *args: str) -> list[str]:
 
 
 def torchrun() -> tuple[str, ...]:
-    """The launcher of two processes, on a port that is free."""
+    """Arguments of the launcher of two processes, on a free port."""
     return (
         "-m",
         "torch.distributed.run",
@@ -45,7 +45,7 @@ def torchrun() -> tuple[str, ...]:
 
 
 def tolerance(name: str) -> float:
-    """A correlation is ill-conditioned while attention is still almost uniform."""
+    """Tolerance for a quantity: correlations are ill-conditioned while attention is still almost uniform."""
     return 0.05 if name.endswith("gate_corr") or name == "gate/corr" else 1e-5
 
 
@@ -54,20 +54,20 @@ Launch = tuple[Path, Outcome]
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """One process."""
+    """A run in one process."""
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    return run_dir, forked(*words(run_dir)).succeeded()
+    return run_dir, forked(*fit_args(run_dir)).succeeded()
 
 
 @pytest.fixture(scope="module", params=["started by the trainer", "started by torchrun"])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """Two processes over gloo."""
+    """A run in two processes that communicate with gloo."""
     run_dir = tmp_path_factory.mktemp("two") / "run"
     launch = partial(spawn, launcher=torchrun()) if request.param.endswith("torchrun") else forked
-    return run_dir, launch(*words(run_dir, *TWO)).succeeded()
+    return run_dir, launch(*fit_args(run_dir, *TWO)).succeeded()
 
 
-def test_metrics_are_those_of_one_process(alone: Launch, together: Launch) -> None:
+def test_metrics_agree_with_one_process(alone: Launch, together: Launch) -> None:
     one, two = alone[0], together[0]
     rows, others = metrics(one), metrics(two)
     assert [row["step"] for row in others] == [row["step"] for row in rows] == list("0123")
@@ -80,7 +80,7 @@ def test_metrics_are_those_of_one_process(alone: Launch, together: Launch) -> No
 
 
 @pytest.mark.parametrize("folder", ["diagnostics", "diagnostics/blocks"])
-def test_diagnostics_are_those_of_one_process(folder: str, alone: Launch, together: Launch) -> None:
+def test_diagnostics_agree_with_one_process(folder: str, alone: Launch, together: Launch) -> None:
     for step in STEPS:
         one, two = (pl.read_parquet(launch[0] / folder / f"step_{step:08d}.parquet") for launch in (alone, together))
         counts = [name for name, kind in one.schema.items() if kind.is_integer()]
@@ -91,13 +91,8 @@ def test_diagnostics_are_those_of_one_process(folder: str, alone: Launch, togeth
     assert len(list((together[0] / folder).iterdir())) == len(list((alone[0] / folder).iterdir()))
 
 
-def weights(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    return found
-
-
-def test_the_checkpoint_is_that_of_one_process(alone: Launch, together: Launch) -> None:
-    one, two = weights(alone[0]), weights(together[0])
+def test_the_checkpoint_agrees_with_one_process(alone: Launch, together: Launch) -> None:
+    one, two = checkpoint(alone[0]), checkpoint(together[0])
     assert two["state_dict"].keys() == one["state_dict"].keys()
     for name, tensor in one["state_dict"].items():
         assert torch.allclose(two["state_dict"][name], tensor, rtol=1e-3, atol=1e-4), name
@@ -106,7 +101,7 @@ def test_the_checkpoint_is_that_of_one_process(alone: Launch, together: Launch) 
         assert other[name] == pytest.approx(history[name], rel=1e-4)
 
 
-NAMES: dict[str, Callable[[Path], Any]] = {
+LISTINGS: dict[str, Callable[[Path], Any]] = {
     "everything": lambda run_dir: sorted(
         str(p.relative_to(run_dir)) for p in run_dir.rglob("*") if "wandb" not in p.parts
     ),
@@ -114,32 +109,32 @@ NAMES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", NAMES.values(), ids=NAMES.keys())
-def test_the_files_are_those_of_one_process(what: Callable[[Path], Any], alone: Launch, together: Launch) -> None:
-    assert what(together[0]) == what(alone[0])
+@pytest.mark.parametrize("listing", LISTINGS.values(), ids=LISTINGS.keys())
+def test_the_files_agree_with_one_process(listing: Callable[[Path], Any], alone: Launch, together: Launch) -> None:
+    assert listing(together[0]) == listing(alone[0])
 
 
-def test_everything_is_written_and_said_once(together: Launch) -> None:
+def test_everything_is_written_and_printed_once(together: Launch) -> None:
     run_dir, outcome = together
     assert len(list((run_dir / "wandb").glob("offline-run-*"))) == 1
     assert not list(run_dir.rglob("*.partial"))
     lines = outcome.out.splitlines()
-    for said in (
+    for phrase in (
         "vit_mini-gate_reg-s0",
         "validation accuracy",
         "sinks per image, causal",
         "run directory:",
         "W&B: offline",
     ):
-        assert sum(said in line for line in lines) == 1, outcome.out
+        assert sum(phrase in line for line in lines) == 1, outcome.out
     steps = [int(row["step"]) for row in metrics(run_dir)]
     assert len(steps) == len(set(steps))
 
 
-def test_one_process_and_two_say_the_same(alone: Launch, together: Launch) -> None:
+def test_two_processes_print_the_same_as_one(alone: Launch, together: Launch) -> None:
     changing = ("images/s", "wall time", "memory", "run directory", "epoch ", "W&B", "─")
     one, two = (
-        [line for line in launch[1].out.splitlines() if not any(word in line for word in changing)]
+        [line for line in launch[1].out.splitlines() if not any(phrase in line for phrase in changing)]
         for launch in (alone, together)
     )
     assert two == one

@@ -1,4 +1,4 @@
-"""A run goes on with a `metrics.csv` that was cut off, moved away or damaged, or says in one line why it cannot."""
+"""A run continues a truncated or missing `metrics.csv`, and refuses a damaged one in one line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sinkablate.loggers.csv import MetricsCsv
 
 
 def resumed(root: Path, step: int) -> list[str]:
-    """Lines of the file after a logger has gone on from a step."""
+    """Continue the file from a step; returns its lines."""
     logger = MetricsCsv(str(root))
     logger.rewind(step)
     logger.log_metrics({"a": 9.0}, step)
@@ -29,7 +29,7 @@ def resumed(root: Path, step: int) -> list[str]:
         (None, ["step,a", "2,9.0"]),
     ],
 )
-def test_what_was_cut_off_is_left_out(before: str | None, after: list[str], tmp_path: Path) -> None:
+def test_a_truncated_row_is_dropped(before: str | None, after: list[str], tmp_path: Path) -> None:
     if before is not None:
         (tmp_path / "metrics.csv").write_bytes(before.encode())
     assert resumed(tmp_path, 2) == after

@@ -1,4 +1,4 @@
-"""W&B through its real client: offline without a key, online against a stand-in, and never in the way of a training."""
+"""W&B through its real client: offline without a key, online with a local server; its failures never stop training."""
 
 import json
 import re
@@ -33,21 +33,21 @@ KEYS = {
     "gate/open",
     "stability/grad_norm",
 }
-"""Names in people's dashboards, the same in `metrics.csv`."""
+"""Metrics that dashboards depend on, with the same names in `metrics.csv`."""
 WANDB_KEYS = {"trainer/global_step", "throughput/images_per_second", "tables/heads", "sink_adaptive/events"}
-"""Names that W&B alone has."""
+"""Metrics that are logged only to W&B."""
 
 
 def fit(run_dir: Path, *args: str, **env: str) -> Outcome:
-    """A fit of two steps that logs to W&B as it would at a user's, whose home holds no key."""
+    """Run a fit of two steps that logs to W&B for a user whose home directory contains no key."""
     home = run_dir.parent / "home"
     home.mkdir(exist_ok=True)
-    words = quick_fit(run_dir, "--wandb.mode=auto", "--seed_everything=3", *args, configs=[CONFIGS / "gate_reg.yaml"])
-    return forked(*words, **env, HOME=str(home)).succeeded()
+    args = quick_fit(run_dir, "--wandb.mode=auto", "--seed_everything=3", *args, configs=[CONFIGS / "gate_reg.yaml"])
+    return forked(*args, **env, HOME=str(home)).succeeded()
 
 
 def online(run_dir: Path, url: str, *args: str, patience: int = 120) -> Outcome:
-    """The same with a key for a server, on which so many seconds may be spent before it counts as lost."""
+    """Run the same fit with a key for a server, which counts as unreachable after `patience` seconds."""
     return fit(
         run_dir,
         *args,
@@ -59,30 +59,26 @@ def online(run_dir: Path, url: str, *args: str, patience: int = 120) -> Outcome:
 
 
 def offline_runs(run_dir: Path) -> list[Path]:
+    """Directories of the offline runs of W&B."""
     return list((run_dir / "wandb").glob("offline-run-*"))
 
 
 def assert_complete(run_dir: Path) -> None:
-    """The local record is that of a finished run."""
+    """Check that the local record is that of a finished run."""
     assert (run_dir / "DONE").exists()
     assert [row["step"] for row in metrics(run_dir)] == ["0", "1", "2"]
     assert metrics(run_dir)[0].keys() >= KEYS
     assert len(list((run_dir / "diagnostics").glob("*.parquet"))) == 2
 
 
-def assert_holds_every_key(record: Path) -> None:
-    """The client's own file, a sequence of protocol buffers, names every key."""
+def assert_contains_every_key(record: Path) -> None:
+    """Check that the file of the client, a sequence of protocol buffers, contains every key."""
     [path] = record.glob(f"run-{NAME}-????????.wandb")
     content = path.read_bytes()
     assert {key for key in KEYS | WANDB_KEYS if key.encode() not in content} == set()
 
 
-def warnings_of(outcome: Outcome) -> list[str]:
-    """What was said on stderr: every line of it."""
-    return outcome.err.splitlines()
-
-
-def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> None:
+def test_a_run_without_a_key_is_offline_and_prints_one_line(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     outcome = fit(run_dir)
     assert_complete(run_dir)
@@ -92,12 +88,12 @@ def test_without_a_key_it_is_offline_and_says_so_in_one_line(tmp_path: Path) -> 
     assert "wandb" not in outcome.err.lower()
     [record] = offline_runs(run_dir)
     assert re.search(rf"-{NAME}-[0-9a-f]{{8}}$", record.name)
-    assert_holds_every_key(record)
+    assert_contains_every_key(record)
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, Path]:
-    """An online run: its directory, what it said, and what the server was told."""
+    """An online run: its directory, its output, and the log of the requests to the server."""
     root = tmp_path_factory.mktemp("online")
     with stub(root / "log.jsonl") as (url, _):
         outcome = online(
@@ -111,40 +107,42 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, P
     return root / "run", outcome, root / "log.jsonl"
 
 
-def test_online_nothing_is_left_offline_and_nothing_is_warned_of(recorded: tuple[Path, Outcome, Path]) -> None:
+def test_an_online_run_has_no_offline_record_and_no_warning(recorded: tuple[Path, Outcome, Path]) -> None:
     run_dir, outcome, _ = recorded
     assert_complete(run_dir)
     assert not offline_runs(run_dir)
     assert "W&B" not in outcome.out + outcome.err
 
 
-def test_the_server_is_told_name_group_and_mechanism(recorded: tuple[Path, Outcome, Path]) -> None:
-    told = bucket(recorded[2], json.loads((recorded[0] / "wandb.json").read_text())["id"])
-    assert told["displayName"] == NAME
-    assert (told["project"], told["groupName"]) == ("sinks", "pair")
-    assert set(told["tags"]) == {"score:softmax", "sink:none", "gate:headwise", "registers:4", "pathway:none", "mine"}
-    config = json.loads(told["config"])
+def test_the_server_receives_name_group_and_mechanism(recorded: tuple[Path, Outcome, Path]) -> None:
+    fields = bucket(recorded[2], json.loads((recorded[0] / "wandb.json").read_text())["id"])
+    assert fields["displayName"] == NAME
+    assert (fields["project"], fields["groupName"]) == ("sinks", "pair")
+    assert set(fields["tags"]) == {"score:softmax", "sink:none", "gate:headwise", "registers:4", "pathway:none", "mine"}
+    config = json.loads(fields["config"])
     resolved = yaml.safe_load((recorded[0] / "config.yaml").read_text())
     assert {name: item["value"] for name, item in config.items() if name != "_wandb"} == resolved
     assert resolved["model"]["backbone"]["attention"]["gate"] == "headwise"
 
 
-def test_the_server_gets_numbers_and_the_heat_map(recorded: tuple[Path, Outcome, Path]) -> None:
-    bodies = "".join(entry["body"] for entry in entries(recorded[2]) if "body" in entry)  # their beginnings
+def test_the_server_receives_metrics_and_the_heat_map(recorded: tuple[Path, Outcome, Path]) -> None:
+    bodies = "".join(
+        entry["body"] for entry in entries(recorded[2]) if "body" in entry
+    )  # the log contains only the beginning of each body
     keys = set(re.findall(r'\\"([\w./]+)\\":', bodies))
     assert keys & KEYS
     assert all(key.count("/") == 1 for key in keys if key.startswith(("sink", "norm", "gate")))
     assert any("heads" in entry.get("put", "") for entry in entries(recorded[2]))
-    assert_holds_every_key(next((recorded[0] / "wandb").glob("run-*")))
+    assert_contains_every_key(next((recorded[0] / "wandb").glob("run-*")))
 
 
-def test_the_server_gets_one_artifact_and_the_table_of_the_heads(recorded: tuple[Path, Outcome, Path]) -> None:
+def test_the_server_receives_one_artifact_and_the_table_of_heads(recorded: tuple[Path, Outcome, Path]) -> None:
     run_id = json.loads((recorded[0] / "wandb.json").read_text())["id"]
     artifacts = [entry["vars"]["input"] for entry in entries(recorded[2]) if entry.get("op") == "CreateArtifact"]
     names = {artifact["artifactTypeName"]: artifact["artifactCollectionName"] for artifact in artifacts}
     assert len(artifacts) == 2
     assert names["results"] == f"{run_id}-results"
-    assert "tablesheads" in names["run_table"], "W&B's own, of every table that is logged"
+    assert "tablesheads" in names["run_table"], "W&B creates one for each logged table"
     [path] = (recorded[0] / "wandb").glob("run-*/files/media/table/tables/*.table.json")
     table = json.loads(path.read_text())
     assert len(table["data"]) == 16
@@ -152,7 +150,7 @@ def test_the_server_gets_one_artifact_and_the_table_of_the_heads(recorded: tuple
 
 
 class Refusal(BaseHTTPRequestHandler):
-    """A server that knows no key."""
+    """A server that accepts no key."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -165,77 +163,77 @@ class Refusal(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
-    """An address where nothing listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+def no_server() -> Iterator[str]:
+    """An address on which no server listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 class Silence(BaseHTTPRequestHandler):
-    """A server that says nothing as long as anybody waits."""
+    """A server that never answers."""
 
-    left = threading.Event()
+    stopped = threading.Event()
 
     def do_POST(self) -> None:
-        self.left.wait()
+        self.stopped.wait()
 
     do_GET = do_PUT = do_POST  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
-class Impatient(ThreadingHTTPServer):
-    """Ends without waiting for its answers."""
+class Server(ThreadingHTTPServer):
+    """A server that stops without waiting for its open requests."""
 
     daemon_threads, block_on_close = True, False
 
 
 @contextmanager
 def refusing(handler: type[BaseHTTPRequestHandler] = Refusal) -> Iterator[str]:
-    """The address of a server that refuses."""
-    with Impatient(("127.0.0.1", 0), handler) as server:
+    """The address of a server that refuses every request."""
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
-            Silence.left.set()
+            Silence.stopped.set()
             server.shutdown()
 
 
-def slow() -> Any:
-    """The address of a server that does not answer in time."""
+def silent() -> Any:
+    """The address of a server that never answers."""
     return refusing(Silence)
 
 
-@pytest.mark.parametrize("server", [nobody, refusing, slow])
-def test_a_server_that_is_not_there_costs_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", [no_server, refusing, silent])
+def test_an_unusable_server_causes_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
     with server() as url:
         outcome = online(tmp_path / "run", url, patience=5)
     assert_complete(tmp_path / "run")
-    [warning] = warnings_of(outcome)
+    [warning] = outcome.err.splitlines()
     assert "no online run" in warning
     assert len(offline_runs(tmp_path / "run")) == 1
 
 
-def test_a_server_that_goes_away_costs_one_warning(tmp_path: Path) -> None:
+def test_a_server_that_stops_during_the_run_causes_one_warning(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with stub(log) as (url, process):
 
-        def leave() -> None:
+        def stop_server() -> None:
             while process.poll() is None and not (log.exists() and "UpsertBucket" in log.read_text()):
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
 
-        watcher = threading.Thread(target=leave)
+        watcher = threading.Thread(target=stop_server)
         watcher.start()
         outcome = online(tmp_path / "run", url, patience=5)
         watcher.join()
     assert_complete(tmp_path / "run")
-    [warning] = warnings_of(outcome)
+    [warning] = outcome.err.splitlines()
     assert "the local record is complete" in warning

@@ -1,4 +1,4 @@
-"""A run directory is one run of W&B, which is told each step once and whose troubles cost one line."""
+"""A run directory is one run in W&B, which receives every step once; a problem with W&B causes one line of output."""
 
 import json
 import os
@@ -25,8 +25,8 @@ OFFLINE = ("--wandb.mode=offline", "--trainer.max_epochs=2", "--trainer.limit_tr
 
 
 @pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A user without an account or settings; what the client has read of the environment is forgotten."""
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A user without an account or settings; the client discards what it has read from the environment."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -36,27 +36,28 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def fit(run_dir: Path, *args: str) -> Outcome:
+    """Run a fit of six steps that logs to W&B offline."""
     return run(*quick_fit(run_dir, *OFFLINE, *args, configs=[CONFIGS / "gate_reg.yaml"]))
 
 
 def records(content: bytes, block: int = 32768) -> Iterator[bytes]:
-    """Yield the records of a file in the log format of LevelDB: pieces of records in blocks, each behind a header."""
-    at, pieces = 7, b""  # behind the name of the format
-    while at + 7 <= len(content):
-        if block - at % block < 7:  # no room for a header: the block ends
-            at += block - at % block
+    """Yield the records of a file in the log format of LevelDB: blocks of pieces of records, each with a header."""
+    position, pieces = 7, b""  # after the name of the format
+    while position + 7 <= len(content):
+        if block - position % block < 7:  # no space for a header: the block ends
+            position += block - position % block
             continue
-        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
-        pieces += content[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last piece
+        _, size, kind = struct.unpack("<IHB", content[position : position + 7])
+        pieces += content[position + 7 : position + 7 + size]
+        position += 7 + size
+        if kind in (1, 4):  # a complete record, or its last piece
             yield pieces
             pieces = b""
 
 
-def told(run_dir: Path) -> list[tuple[str, list[tuple[int, str]]]]:
-    """Id and (step, key) of every value, of each offline run of a directory, from the client's own files."""
-    found = []
+def logged_values(run_dir: Path) -> list[tuple[str, list[tuple[int, str]]]]:
+    """ID of each offline run of a directory, and (step, key) of each of its values, from the files of the client."""
+    offline_runs = []
     for path in sorted((run_dir / "wandb").glob("offline-run-*/*.wandb")):
         values, run_id = [], ""
         for data in records(path.read_bytes()):
@@ -65,13 +66,14 @@ def told(run_dir: Path) -> list[tuple[str, list[tuple[int, str]]]]:
             run_id = record.run.run_id or run_id
             row = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
             values += [(int(row["trainer/global_step"]), key) for key in row if "trainer/global_step" in row]
-        found.append((run_id, values))
-    return found
+        offline_runs.append((run_id, values))
+    return offline_runs
 
 
 def stored(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run_dir / "wandb.json").read_text())
-    return found
+    """Content of `wandb.json`."""
+    content: dict[str, Any] = json.loads((run_dir / "wandb.json").read_text())
+    return content
 
 
 def test_a_resumed_run_is_the_same_run_and_logs_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,69 +89,69 @@ def test_a_resumed_run_is_the_same_run_and_logs_no_step_twice(tmp_path: Path, mo
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(tmp_path))
     fit(run_dir, "--diagnostics.every_n_steps=1", "--ckpt_path=auto").succeeded()
-    (first, before), (second, after) = told(run_dir)
+    (first, before), (second, after) = logged_values(run_dir)
     assert first == second == stored(run_dir)["id"]
     assert re.fullmatch(r"vit_mini-gate_reg-s0-[0-9a-f]{8}", first)
     assert max(step for step, _ in before) == 5
-    shown = Counter((step, key) for step, key in before + after if "/" in key and not key.startswith("trainer/"))
-    assert set(shown.values()) == {1}, [value for value, count in shown.items() if count > 1]
+    counts = Counter((step, key) for step, key in before + after if "/" in key and not key.startswith("trainer/"))
+    assert set(counts.values()) == {1}, [value for value, count in counts.items() if count > 1]
     local = {(int(row["step"]), key) for row in metrics(run_dir) for key, value in row.items() if value and "/" in key}
-    speed = {(step, key) for step, key in shown if key.startswith(("throughput/", "tables/"))}
-    assert {key.split(".")[0] for _, key in speed} == {"throughput/images_per_second", "tables/heads"}
-    assert set(shown) - speed == {(step, panel(key)) for step, key in local}
+    wandb_only = {(step, key) for step, key in counts if key.startswith(("throughput/", "tables/"))}
+    assert {key.split(".")[0] for _, key in wandb_only} == {"throughput/images_per_second", "tables/heads"}
+    assert set(counts) - wandb_only == {(step, panel(key)) for step, key in local}
 
 
-def test_another_start_is_another_run_of_wandb(tmp_path: Path) -> None:
+def test_a_run_that_starts_from_scratch_is_a_new_run_in_wandb(tmp_path: Path) -> None:
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--diagnostics.every_n_steps=0")
     run_dir = tmp_path / "run"
     fit(run_dir, *short, "--sweep=pairs").succeeded()
     assert re.fullmatch(r"pairs-[0-9a-f]{12}-[0-9a-f]{8}", stored(run_dir)["id"])
-    assert [run_id for run_id, _ in told(run_dir)] == [stored(run_dir)["id"]]
+    assert [run_id for run_id, _ in logged_values(run_dir)] == [stored(run_dir)["id"]]
     fit(run_dir, *short, "--overwrite=true").succeeded()
     assert re.fullmatch(r"vit_mini-gate_reg-s0-[0-9a-f]{8}", stored(run_dir)["id"])
 
 
-def test_runs_of_one_name_in_different_directories_are_different(tmp_path: Path) -> None:
+def test_runs_with_the_same_name_in_different_directories_are_distinct(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert WandbRecord(tmp_path / "a", "name").id != WandbRecord(tmp_path / "b", "name").id
 
 
-def test_a_record_notes_each_group_of_metrics_once(tmp_path: Path) -> None:
+def test_a_record_accepts_each_group_of_metrics_once(tmp_path: Path) -> None:
     first = WandbRecord(tmp_path, "a name/with: much " + "x" * 200)
     assert re.fullmatch(r"a_name_with_much_x+-[0-9a-f]{8}", first.id)
     assert len(first.id) < 100
     assert first.is_new({"train/loss", "lr", "epoch"}, 3)
     assert first.is_new({"val/acc1", "epoch"}, 3)
-    again = WandbRecord(tmp_path, "another name")
-    assert again.id == first.id
-    assert not again.is_new({"lr", "train/loss", "epoch"}, 3)
-    assert not again.is_new({"val/acc1"}, 2)
-    assert again.is_new({"val/acc1"}, 4)
+    reopened = WandbRecord(tmp_path, "another name")
+    assert reopened.id == first.id
+    assert not reopened.is_new({"lr", "train/loss", "epoch"}, 3)
+    assert not reopened.is_new({"val/acc1"}, 2)
+    assert reopened.is_new({"val/acc1"}, 4)
     other = WandbRecord(tmp_path, "another name", given="mine")
-    assert (other.id, other.is_new({"val/acc1"}, 1)) == ("mine", True), "another run has been told nothing"
+    assert (other.id, other.is_new({"val/acc1"}, 1)) == ("mine", True), "another run has received nothing"
     (tmp_path / "wandb.json").write_text("[damaged")
     assert WandbRecord(tmp_path, "name").id.startswith("name-")
 
 
-def test_the_id_of_an_agent_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened() -> str:
+def test_the_id_of_an_agent_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def logger_id() -> str:
         logger = wandb_logger(WandbConfig(mode="offline", id="mine"), str(tmp_path), "name", (), "pairs-0123")
         assert logger is not None
         return logger._make_record().id
 
-    assert opened() == "mine"
+    assert logger_id() == "mine"
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
-    assert opened() == "agents"
-    assert WandbRecord(tmp_path, "name").id == "agents", "that run goes on wherever it is resumed"
+    assert logger_id() == "agents"
+    assert WandbRecord(tmp_path, "name").id == "agents", "a resumed run continues the same run in W&B"
 
 
 KEY = "0" * 40
 
 
 @pytest.mark.parametrize(
-    ("env", "mode", "said"),
+    ("env", "mode", "message"),
     [
         ({}, "offline", ""),
         ({"WANDB_API_KEY": KEY}, "online", ""),
@@ -173,19 +175,19 @@ KEY = "0" * 40
     ],
     ids=str,
 )
-def test_what_is_wrong_in_the_environment_costs_one_line(
-    env: dict[str, str], mode: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_environment_variable_causes_one_line(
+    env: dict[str, str], mode: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(WandbConfig()) == mode
     lines = capsys.readouterr().err.splitlines()
-    assert (len(lines), said in "".join(lines)) == (int(bool(said)), True), lines
+    assert (len(lines), message in "".join(lines)) == (int(bool(message)), True), lines
 
 
-def test_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_when_wandb_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "a/b")
-    done = fit(
+    outcome = fit(
         tmp_path / "run",
         "--trainer.max_epochs=1",
         "--trainer.limit_train_batches=1",
@@ -193,12 +195,12 @@ def test_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "--diagnostics.every_n_steps=0",
     ).succeeded()
     assert (tmp_path / "run" / "DONE").exists()
-    assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == [
+    assert [line for line in outcome.err.splitlines() if line.startswith("warning: ")] == [
         "warning: W&B: Run ID cannot contain the characters: :;,#?/'; training continues without it, the local record "
         "is complete"
     ]
 
 
-def test_the_printed_command_is_one_that_a_shell_takes() -> None:
+def test_the_printed_command_is_quoted_for_the_shell() -> None:
     assert sync_command("runs/a-s0") == "wandb sync runs/a-s0/wandb/offline-run-*"
     assert sync_command("my runs/it's $x") == """wandb sync 'my runs/it'"'"'s $x'/wandb/offline-run-*"""

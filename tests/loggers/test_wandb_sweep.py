@@ -1,4 +1,4 @@
-"""W&B end to end with its real client: `wandb sweep`, `wandb agent`, offline runs of one cell that sync into one."""
+"""W&B sweeps with the real client: `wandb sweep`, `wandb agent`, and `wandb sync` of the offline runs of a cell."""
 
 import json
 import os
@@ -24,8 +24,8 @@ LONG = ("--trainer.limit_train_batches=40", "--checkpoint.every_n_train_steps=5"
 SLOW = ("--trainer.limit_train_batches=600", "--checkpoint.every_n_train_steps=5")
 
 
-def sweep_file(folder: Path, *words: str, gates: tuple[str, ...] = ("none", "headwise")) -> Path:
-    """Cells of one seed, in the directory where the agent is."""
+def sweep_file(folder: Path, *args: str, gates: tuple[str, ...] = ("none", "headwise")) -> Path:
+    """Write a sweep over gates with one seed, for an agent in the same directory."""
     quick = [word for word in QUICK if not word.startswith("--wandb")]
     command = [
         "${env}",
@@ -36,7 +36,7 @@ def sweep_file(folder: Path, *words: str, gates: tuple[str, ...] = ("none", "hea
         "--config",
         str(CONFIGS / "baseline.yaml"),
         *quick,
-        *words,
+        *args,
         "--sweep",
         "pairs",
         "--ckpt_path",
@@ -63,7 +63,7 @@ def sweep_file(folder: Path, *words: str, gates: tuple[str, ...] = ("none", "hea
 
 
 def environment(url: str, folder: Path) -> dict[str, str]:
-    """A user with a key for that server."""
+    """The environment of a user who has a key for a server."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     return clean | {
         "WANDB_BASE_URL": url,
@@ -76,10 +76,10 @@ def environment(url: str, folder: Path) -> dict[str, str]:
     }
 
 
-def wandb(*words: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]":
-    """W&B's own command line."""
+def wandb(*args: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]":
+    """Start a command of W&B."""
     return subprocess.Popen(
-        [sys.executable, "-m", "wandb", *words],
+        [sys.executable, "-m", "wandb", *args],
         env=env,
         cwd=cwd,
         text=True,
@@ -88,20 +88,20 @@ def wandb(*words: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]
     )
 
 
-def registered(path: Path, env: dict[str, str]) -> str:
-    """Id of a sweep, as `wandb sweep` says it."""
+def register(path: Path, env: dict[str, str]) -> str:
+    """Register a sweep with `wandb sweep`; returns its ID."""
     process = wandb("sweep", str(path), env=env, cwd=path.parent)
     output = process.communicate(timeout=LIMIT)[0]
-    found = re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[0-9;]*m", "", output))
-    assert found, output
-    return found.group(1)
+    match = re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[0-9;]*m", "", output))
+    assert match, output
+    return match.group(1)
 
 
 def test_an_agent_trains_every_cell_in_its_own_directory(tmp_path: Path) -> None:
     path, log = sweep_file(tmp_path), tmp_path / "log.jsonl"
     with stub(log) as (url, _):
         env = environment(url, tmp_path)
-        output = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path).communicate(
+        output = wandb("agent", "--forward-signals", register(path, env), env=env, cwd=tmp_path).communicate(
             timeout=LIMIT
         )[0]
     cells = read_sweep(path).cells
@@ -110,24 +110,24 @@ def test_an_agent_trains_every_cell_in_its_own_directory(tmp_path: Path) -> None
         assert state_of(run_dir) is State.DONE, output
         assert len(metrics(run_dir)) == 3
     runs = [entry["vars"] for entry in entries(log) if entry.get("op") == "UpsertBucket"]
-    named = {told["displayName"] for told in runs if told.get("displayName")}
-    assert named == {"vit_mini-gate=none-s3", "vit_mini-gate=headwise-s3"}
-    assert {told["groupName"] for told in runs if told.get("groupName")} == {"pairs"}
-    assert any("gate:headwise" in told.get("tags") or () for told in runs if told.get("tags"))
+    names = {run["displayName"] for run in runs if run.get("displayName")}
+    assert names == {"vit_mini-gate=none-s3", "vit_mini-gate=headwise-s3"}
+    assert {run["groupName"] for run in runs if run.get("groupName")} == {"pairs"}
+    assert any("gate:headwise" in run.get("tags") or () for run in runs if run.get("tags"))
     created = [entry["vars"]["input"] for entry in entries(log) if entry.get("op") == "CreateArtifact"]
     results = {artifact["runName"] for artifact in created if artifact["artifactTypeName"] == "results"}
-    assert results == {told["name"] for told in runs}
+    assert results == {run["name"] for run in runs}
     unknown = {entry["op"] for entry in entries(log) if entry.get("known") is False}
-    assert unknown == {"ArtifactType", "CreateArtifact"}  # the stand-in for the server stores no artifacts
+    assert unknown == {"ArtifactType", "CreateArtifact"}  # the test server stores no artifacts
 
 
-def test_a_signal_to_the_agent_reaches_the_cell_which_goes_on_later(tmp_path: Path) -> None:
+def test_a_signal_to_the_agent_preempts_the_cell_which_can_be_resumed(tmp_path: Path) -> None:
     path, log = sweep_file(tmp_path, *SLOW, gates=("none",)), tmp_path / "log.jsonl"
     [cell] = read_sweep(path).cells
     run_dir = tmp_path / "runs" / "pairs" / cell.id
     with stub(log) as (url, _):
         env = environment(url, tmp_path)
-        agent = wandb("agent", "--forward-signals", registered(path, env), env=env, cwd=tmp_path)
+        agent = wandb("agent", "--forward-signals", register(path, env), env=env, cwd=tmp_path)
         end = time.monotonic() + LIMIT
         while not list(run_dir.glob("checkpoints/*.ckpt")):
             assert agent.poll() is None, agent.communicate()[0]
@@ -145,7 +145,7 @@ def test_a_signal_to_the_agent_reaches_the_cell_which_goes_on_later(tmp_path: Pa
     assert [int(row["step"]) for row in metrics(run_dir)] == list(range(601))
 
 
-def test_offline_runs_of_one_cell_sync_into_one(tmp_path: Path) -> None:
+def test_offline_runs_of_one_cell_are_synced_into_one_run(tmp_path: Path) -> None:
     path, log = sweep_file(tmp_path, *LONG, gates=("headwise",)), tmp_path / "log.jsonl"
     [cell] = read_sweep(path).cells
     root = tmp_path / "cells"
@@ -166,10 +166,16 @@ def test_offline_runs_of_one_cell_sync_into_one(tmp_path: Path) -> None:
     names = {entry["vars"].get("name") for entry in entries(log) if entry.get("op") == "UpsertBucket"}
     run_id = json.loads((root / cell.id / "wandb.json").read_text())["id"]
     assert (names, run_id.rpartition("-")[0]) == ({run_id}, f"pairs-{cell.id}"), output
-    told = bucket(log, run_id)
-    assert (told["groupName"], told["displayName"], told["project"]) == ("pairs", "vit_mini-gate=headwise-s3", "sinks")
-    assert "gate:headwise" in told["tags"]
-    config: dict[str, Any] = {key: item["value"] for key, item in json.loads(told["config"]).items() if key != "_wandb"}
+    fields = bucket(log, run_id)
+    assert (fields["groupName"], fields["displayName"], fields["project"]) == (
+        "pairs",
+        "vit_mini-gate=headwise-s3",
+        "sinks",
+    )
+    assert "gate:headwise" in fields["tags"]
+    config: dict[str, Any] = {
+        key: item["value"] for key, item in json.loads(fields["config"]).items() if key != "_wandb"
+    }
     assert config["model"]["backbone"]["attention"]["gate"] == "headwise"
     bodies = "".join(entry["body"] for entry in entries(log) if "body" in entry)
     steps = {int(step) for step in re.findall(r'trainer/global_step\\":(\d+)', bodies)}

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server on loopback, for the time of a test."""
+"""A local W&B server that records the requests of a test."""
 
 import json
 import os
@@ -17,9 +17,9 @@ STUB = Path(os.environ.get("SINKABLATE_SHARED") or ROOT.parent / "shared") / "to
 
 @contextmanager
 def stub(log: Path, seconds: int = 1200) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Its address and process, which does not outlive the test."""
+    """Start the server; yields its address and process, which ends with the test."""
     if not STUB.is_file():
-        pytest.skip("the stand-in for a W&B server is not here (SINKABLATE_SHARED names the folder)")
+        pytest.skip("the W&B test server is missing (SINKABLATE_SHARED names its folder)")
     command = ["timeout", str(seconds), sys.executable, str(STUB), "0", str(log)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -31,14 +31,14 @@ def stub(log: Path, seconds: int = 1200) -> Iterator[tuple[str, "subprocess.Pope
 
 
 def entries(log: Path) -> list[dict[str, Any]]:
-    """What it was told."""
+    """Requests to the server, in order."""
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def bucket(log: Path, name: str) -> dict[str, Any]:
-    """All that was said of one run."""
-    told: dict[str, Any] = {}
+    """The latest values of all fields that the client has sent for a run."""
+    fields: dict[str, Any] = {}
     for entry in entries(log):
         if entry.get("op") == "UpsertBucket" and entry["vars"].get("name") == name:
-            told |= {key: value for key, value in entry["vars"].items() if value is not None}
-    return told
+            fields |= {key: value for key, value in entry["vars"].items() if value is not None}
+    return fields

@@ -1,4 +1,4 @@
-"""A SLURM of two virtual nodes on this machine, on loopback, for the time of a test session."""
+"""A SLURM cluster of two virtual nodes on this machine, for one test session."""
 
 import getpass
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 NODES = ("n1", "n2")
 LIMIT = 900.0
-"""Seconds after which something counts as never happening."""
+"""Seconds after which waiting fails."""
 CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -57,16 +57,16 @@ PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10 Preemp
 
 
 class Cluster:
-    """Two nodes of two CPUs; `main` is preempted by `high`; an array has at most two tasks."""
+    """A cluster of two nodes with two CPUs each; partition `high` preempts `main`; arrays have at most two tasks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "state").mkdir(parents=True)
         port, host = _free_ports(3), socket.gethostname().split(".")[0]
         nodes = "\n".join(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + at} CPUs=2 "
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1 + index} CPUs=2 "
             "RealMemory=4000 State=UNKNOWN"
-            for at, name in enumerate(NODES)
+            for index, name in enumerate(NODES)
         )
         conf = root / "slurm.conf"
         conf.write_text(CONF.format(host=host, user=getpass.getuser(), port=port, root=root, nodes=nodes))
@@ -74,21 +74,21 @@ class Cluster:
         self.env.pop("SLURM_JOB_ID", None)
 
     def start(self) -> None:
-        """Bring it up and wait until both nodes are idle."""
+        """Start the daemons and wait until both nodes are idle."""
         self("slurmctld", "-f", self.env["SLURM_CONF"])
         for name in NODES:
             self("slurmd", "-N", name, "-f", self.env["SLURM_CONF"])
         self.until(lambda: self("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N").split() == list(NODES))
 
     def stop(self) -> None:
-        """End the daemons that were started, by their pids."""
+        """Cancel all jobs and end the daemons by their PIDs."""
         self("scancel", "--full", "-u", getpass.getuser())
         for file in (*self.root.glob("slurmd.*.pid"), self.root / "slurmctld.pid"):
             if file.exists():
                 subprocess.run(["kill", file.read_text().strip()], check=False)
 
     def __call__(self, *command: str, **env: str) -> str:
-        """Output of a command."""
+        """Run a command of SLURM; returns its output."""
         done = subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=180, check=False)
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout.strip()
@@ -99,19 +99,19 @@ class Cluster:
 
     def field(self, job: str, name: str) -> str:
         """One field of `scontrol show job`."""
-        shown = self("scontrol", "show", "job", "-o", job)
-        return next(word.split("=", 1)[1] for word in shown.split() if word.startswith(f"{name}="))
+        fields = self("scontrol", "show", "job", "-o", job)
+        return next(word.split("=", 1)[1] for word in fields.split() if word.startswith(f"{name}="))
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait for something, and fail after a time."""
+        """Wait until a condition holds; fail after `LIMIT` seconds."""
         end = time.monotonic() + LIMIT
         while not condition():
-            assert time.monotonic() < end, f"did not happen within {LIMIT} s"
+            assert time.monotonic() < end, f"the condition did not hold within {LIMIT} s"
             time.sleep(0.3)
 
 
 def _free_ports(count: int) -> int:
-    """The first of some ports in a row that are free now."""
+    """The first of several consecutive free ports."""
     for port in range(21000 + os.getpid() % 4000, 29000, 7):
         try:
             for number in range(port, port + count):
@@ -125,7 +125,7 @@ def _free_ports(count: int) -> int:
 
 @contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
-    """Processes that stand still meanwhile: what is done to them finds them where they are, on any machine."""
+    """Pause processes, so that a signal reaches them at the same point on a machine of any speed."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -137,7 +137,7 @@ def stopped(pids: list[int]) -> Iterator[None]:
 
 
 def was_signalled(pid: int, number: int) -> bool:
-    """True once a signal has reached a process that stands still, or has woken or ended it."""
+    """Whether a signal is pending for a paused process, or has already continued or ended it."""
     try:
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     except (FileNotFoundError, ProcessLookupError):
@@ -146,6 +146,6 @@ def was_signalled(pid: int, number: int) -> bool:
 
 
 def pythons(pattern: str) -> list[int]:
-    """Pids of the Python processes whose command line matches."""
-    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
-    return [int(pid) for pid in found if "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))]
+    """PIDs of the Python processes whose command line matches a pattern."""
+    pids = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
+    return [int(pid) for pid in pids if "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))]

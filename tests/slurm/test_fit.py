@@ -1,4 +1,4 @@
-"""`slurm/fit.sbatch` on a real SLURM of two nodes: whatever happens to the job, it ends with the same weights."""
+"""Jobs of `slurm/fit.sbatch` on two nodes end with the same weights, however they are interrupted."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cluster import Cluster, pythons, stopped, was_signalled
+from running import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, CONFIG = ROOT / "slurm" / "fit.sbatch", ROOT / "configs" / "gate_reg.yaml"
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.heavy
 
 
 class Job:
-    """A submitted job and its run."""
+    """A submitted job and its run directory."""
 
     def __init__(self, slurm: Cluster, root: Path, *options: str) -> None:
         self.slurm, self.log, self.run_dir = slurm, root / "log", root / "run"
@@ -58,45 +59,49 @@ class Job:
             SINKABLATE_SITE=str(root / "site.sh"),
         )
 
-    def until_step(self, least: int) -> None:
-        """Wait until so many steps are logged."""
+    def until_step(self, steps: int) -> None:
+        """Wait until a number of steps has been logged."""
 
         def reached() -> bool:
             metrics = self.run_dir / "metrics.csv"
-            return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= least
+            return metrics.exists() and int((metrics.read_text().splitlines()[-1].split(",")[0]) or 0) >= steps
 
         self.slurm.until(reached)
 
-    def ended(self) -> str:
-        """Wait for the end; the final state."""
+    def wait(self) -> str:
+        """Wait for the end; returns the final state."""
         self.slurm.until(lambda: self.slurm.state(self.id) in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"))
         return self.slurm.state(self.id)
 
     def text(self) -> str:
+        """Output of the job so far."""
         return self.log.read_text() if self.log.exists() else ""
 
     def restarts(self) -> int:
+        """Number of times that SLURM has requeued the job."""
         return int(self.slurm.field(self.id, "Restarts"))
 
     def ranks(self) -> list[int]:
-        """Pids of the training processes."""
+        """PIDs of the training processes."""
         return pythons(f"run_dir={self.run_dir}")
 
     def weights(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        return found
+        """Weights of the last checkpoint."""
+        state: dict[str, Any] = checkpoint(self.run_dir)["state_dict"]
+        return state
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job of two nodes that nothing happens to."""
+    """A finished job of two nodes that was not interrupted."""
     job = Job(slurm, tmp_path_factory.mktemp("uninterrupted"))
-    assert job.ended() == "COMPLETED", job.text()
+    assert job.wait() == "COMPLETED", job.text()
     return job
 
 
-def same_end(job: Job, uninterrupted: Job) -> None:
-    assert job.ended() == "COMPLETED", job.text()
+def assert_same_result(job: Job, uninterrupted: Job) -> None:
+    """Wait for a job and check that its weights are those of an uninterrupted one."""
+    assert job.wait() == "COMPLETED", job.text()
     assert (job.run_dir / "DONE").exists()
     assert not (job.run_dir / "PREEMPTED").exists()
     for name, tensor in uninterrupted.weights().items():
@@ -110,22 +115,23 @@ def test_two_nodes_train_together(uninterrupted: Job) -> None:
     assert f"finished: {uninterrupted.run_dir}" in uninterrupted.text()
 
 
-def test_the_signal_before_the_time_limit(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_job_is_resumed_after_its_time_limit(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path, "--time=30", "--signal=USR1@120")
     job.until_step(20)
     with stopped(ranks := job.ranks()):
         minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
-        slurm("scontrol", "update", f"JobId={job.id}", f"TimeLimit={minutes + 2}")  # under 120 s left
+        limit = f"TimeLimit={minutes + 2}"  # in less than the 120 s at which the signal is sent
+        slurm("scontrol", "update", f"JobId={job.id}", limit)
         slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks))
     slurm.until(lambda: job.restarts() >= 1)
     slurm("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")
-    same_end(job, uninterrupted)
+    assert_same_result(job, uninterrupted)
     assert job.restarts() >= 1
     assert "stopped by" in job.text()
     assert "back into the queue" in job.text()
 
 
-def test_preemption_by_a_higher_partition(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_preempted_job_is_resumed(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(20)
     with stopped(ranks := job.ranks()):
@@ -140,29 +146,29 @@ def test_preemption_by_a_higher_partition(slurm: Cluster, uninterrupted: Job, tm
             "true",
         )
         slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in ranks))
-    same_end(job, uninterrupted)
+    assert_same_result(job, uninterrupted)
     assert slurm.state(other) == "COMPLETED"
     assert job.restarts() >= 1
     assert "stopped by SIGTERM" in job.text()
 
 
-def test_a_signal_during_the_imports(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_job_is_resumed_after_a_signal_during_its_imports(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     slurm.until(lambda: "m sinkablate fit" in _commands(job))
     subprocess.run(["timeout", "1", "scancel", "--signal=USR1", job.id], env=slurm.env, check=False)
-    same_end(job, uninterrupted)
+    assert_same_result(job, uninterrupted)
 
 
-def test_a_rank_that_is_killed(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
+def test_a_job_is_resumed_after_a_rank_is_killed(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = Job(slurm, tmp_path)
     job.until_step(45)
     os.kill(max(job.ranks()), signal.SIGKILL)
     slurm.until(lambda: job.restarts() >= 1)
-    same_end(job, uninterrupted)
+    assert_same_result(job, uninterrupted)
     assert "back into the queue" in job.text()
 
 
-def test_a_mistake_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
+def test_a_job_with_a_wrong_key_is_not_requeued(slurm: Cluster, tmp_path: Path) -> None:
     (tmp_path / "site.sh").write_text(SITE)
     log = tmp_path / "log"
     job = slurm(

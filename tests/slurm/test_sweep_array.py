@@ -1,4 +1,4 @@
-"""`sweep submit` on a real SLURM of two nodes: every cell done, none twice, and the results those of a local sweep."""
+"""`sweep submit` on a cluster trains every cell once, with the same results as a local sweep."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ PARAMETERS = {
 
 
 def sweep_file(folder: Path, **parameters: object) -> Path:
-    """Three cells of 200 steps, one array more than fits."""
+    """Write a sweep of three cells of 200 steps, which needs two arrays."""
     command = [
         "python",
         "-m",
@@ -46,7 +46,7 @@ def sweep_file(folder: Path, **parameters: object) -> Path:
 
 
 def sweep(slurm: Cluster, command: str, path: Path, *args: str) -> str:
-    """`sweep COMMAND` on the login node, which is this machine."""
+    """Run `sweep COMMAND` on the login node, which is this machine."""
     site = path.parent / "site.sh"
     site.write_text(SITE)
     return slurm(
@@ -61,24 +61,25 @@ def sweep(slurm: Cluster, command: str, path: Path, *args: str) -> str:
 
 
 def states_of(path: Path) -> list[State]:
+    """States of the cells of a sweep file."""
     return list(states(read_sweep(path).cells, path.parent / "cells").values())
 
 
 def rows(run_dir: Path) -> int:
-    """Rows of a cell's record."""
+    """Number of lines of `metrics.csv`."""
     path = run_dir / "metrics.csv"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same cells, trained without SLURM."""
+    """Path of a sweep file whose cells have been trained without SLURM."""
     path = sweep_file(tmp_path_factory.mktemp("local"))
     spawn("sweep", "run", path, "--out", path.parent / "cells", "--jobs", "1", "--in_process").succeeded()
     return path
 
 
-def the_one_that_has_the_id_of_its_array(slurm: Cluster, jobs: list[str]) -> tuple[int, str] | None:
+def cell_with_id_of_its_array(slurm: Cluster, jobs: list[str]) -> tuple[int, str] | None:
     """Position in the sweep and node of a running task whose own job id is that of the array it belongs to."""
     for line in slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%A %F %K %N").splitlines():
         own, array, task, node = line.split()
@@ -89,25 +90,25 @@ def the_one_that_has_the_id_of_its_array(slurm: Cluster, jobs: list[str]) -> tup
 
 def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Path, tmp_path: Path) -> None:
     path = sweep_file(tmp_path)
-    said = sweep(slurm, "submit", path)
-    jobs = [line.split()[1].rstrip(":") for line in said.splitlines()]
-    assert [line.split(": ")[1].split(" of")[0] for line in said.splitlines()] == ["2 cells", "1 cells"]
+    output = sweep(slurm, "submit", path)
+    jobs = [line.split()[1].rstrip(":") for line in output.splitlines()]
+    assert [line.split(": ")[1].split(" of")[0] for line in output.splitlines()] == ["2 cells", "1 cells"]
     assert list(json.loads((tmp_path / "cells" / "submitted.json").read_text())) == jobs
-    again = slurm(
+    resubmission = slurm(
         "bash",
         "-c",
         f"cd {ROOT}; {sys.executable} -m sinkablate sweep submit {path} --out {tmp_path / 'cells'} 2>&1; echo code $?",
         SINKABLATE_SITE=str(tmp_path / "site.sh"),
     )
-    assert f"already submitted as job {', '.join(jobs)}" in again
-    assert again.endswith("code 2")
+    assert f"already submitted as job {', '.join(jobs)}" in resubmission
+    assert resubmission.endswith("code 2")
     cells = read_sweep(path).cells
-    path.write_text("edited: after the submission\n")  # the arrays have lists of their own
-    slurm.until(lambda: the_one_that_has_the_id_of_its_array(slurm, jobs))
-    place, node = the_one_that_has_the_id_of_its_array(slurm, jobs) or (0, "")
+    path.write_text("edited: after the submission\n")  # submitted arrays have their own lists of cells
+    slurm.until(lambda: cell_with_id_of_its_array(slurm, jobs))
+    index, node = cell_with_id_of_its_array(slurm, jobs) or (0, "")
     run_dirs = [tmp_path / "cells" / cell.id for cell in cells]
-    slurm.until(lambda: rows(run_dirs[place]) > 3)
-    with stopped(pids := pythons(f"run_dir={run_dirs[place]}")):
+    slurm.until(lambda: rows(run_dirs[index]) > 3)
+    with stopped(pids := pythons(f"run_dir={run_dirs[index]}")):
         slurm(
             "sbatch",
             "--parsable",
@@ -122,11 +123,11 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     sweep_file(tmp_path)
     slurm.until(lambda: states_of(path) == [State.DONE] * 3)
     restarts = [json.loads((run_dir / "summary.json").read_text())["restarts"] for run_dir in run_dirs]
-    assert restarts == [int(number == place) for number in range(3)]
+    assert restarts == [int(number == index) for number in range(3)]
     for cell, run_dir in zip(cells, run_dirs, strict=True):
         log = (run_dir / "log.txt").read_text()
         assert log.count("run directory:") == 1
-        assert log.count("back into the queue") == int(run_dir == run_dirs[place])
+        assert log.count("back into the queue") == int(run_dir == run_dirs[index])
         one, other = (
             torch.load(root / "cells" / cell.id / "checkpoints" / "last.ckpt", weights_only=True)
             for root in (local.parent, tmp_path)
@@ -135,7 +136,7 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     assert (tmp_path / "cells" / "sweep-0.yaml").read_text() == path.read_text()
 
 
-def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp_path: Path) -> None:
+def test_a_failed_cell_reports_the_reason_and_is_not_requeued(slurm: Cluster, tmp_path: Path) -> None:
     path = sweep_file(
         tmp_path,
         **{
@@ -144,9 +145,9 @@ def test_a_cell_that_fails_says_why_and_is_not_started_again(slurm: Cluster, tmp
             "model.backbone.attention.gate": {"value": "none"},
         },
     )
-    shown = sweep(slurm, "submit", path, "--dry_run")
-    assert shown.splitlines()[0].startswith("sbatch --parsable --array=0-0")
-    assert "--model.optim.lr=1e+30" in shown
+    output = sweep(slurm, "submit", path, "--dry_run")
+    assert output.splitlines()[0].startswith("sbatch --parsable --array=0-0")
+    assert "--model.optim.lr=1e+30" in output
     assert not (tmp_path / "cells").exists()
     sweep(slurm, "submit", path)
     slurm.until(lambda: states_of(path) == [State.FAILED])

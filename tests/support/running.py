@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import torch
 from forking import LIMIT, ROOT, Command, die_after, environment
 
 from sinkablate.__main__ import main
@@ -160,6 +162,12 @@ def metrics(run_dir: Path) -> list[dict[str, str]]:
 def column(run_dir: Path, name: str) -> dict[str, str]:
     """Values of one column by step, as strings."""
     return {row["step"]: row[name] for row in metrics(run_dir) if row[name]}
+
+
+def checkpoint(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    """Content of a checkpoint."""
+    content: dict[str, Any] = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return content
 
 
 def heads(run_dir: Path, step: int) -> pl.DataFrame:

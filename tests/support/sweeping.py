@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import yaml
-from running import CONFIGS, QUICK, Outcome, forked, run
+from running import CONFIGS, QUICK, Outcome, checkpoint, forked, run
 
 from sinkablate.sweep.grid import Sweep, read_sweep
 
@@ -13,8 +13,8 @@ SMALL: dict[str, Any] = {"model.backbone.registers": {"values": [0, 2]}, "seed_e
 """Parameters of a sweep of four cells."""
 
 
-def content(parameters: dict[str, Any] | None = None, *words: str) -> dict[str, Any]:
-    """Content of a sweep file whose cells train two steps each, unless `words` say otherwise."""
+def content(parameters: dict[str, Any] | None = None, *args: str) -> dict[str, Any]:
+    """Content of a sweep file whose cells train two steps each, unless `args` override this."""
     command = [
         "${env}",
         "${interpreter}",
@@ -24,7 +24,7 @@ def content(parameters: dict[str, Any] | None = None, *words: str) -> dict[str, 
         "--config",
         str(CONFIGS / "baseline.yaml"),
         *QUICK,
-        *words,
+        *args,
         "--sweep",
         "small",
         "--ckpt_path",
@@ -69,7 +69,7 @@ def opened(path: Path) -> Sweep:
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     """Weights of the last checkpoint."""
-    state: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    state: dict[str, torch.Tensor] = checkpoint(run_dir)["state_dict"]
     return state
 
 

@@ -1,4 +1,4 @@
-"""What a run shows: a bar on a terminal, rounded scores, and a summary whose first lines answer the first questions."""
+"""What a run prints: a progress bar on a terminal, rounded scores, and a summary that starts with the main results."""
 
 import contextlib
 import io
@@ -15,16 +15,15 @@ from sinkablate.run.summary_order import sort_summary
 
 
 class Terminal(io.StringIO):
-    """Keeps what is written to it."""
+    """A stream that claims to be a terminal and keeps what is written to it."""
 
     def isatty(self) -> bool:
-        """A terminal, as far as anybody asks."""
         return True
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """100 columns wide."""
+    """A terminal of 100 columns with colors."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -32,22 +31,24 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def plain(text: str) -> str:
-    """Without the control sequences of colors and cursor."""
+    """Remove the control sequences for colors and cursor movements."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def test_a_fit_on_a_terminal_shows_epochs_from_one_with_the_time_left(terminal: Terminal, tmp_path: Path) -> None:
-    words = quick_fit(tmp_path / "run", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=0")
+def test_the_progress_bar_counts_epochs_from_one_and_shows_the_remaining_time(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    args = quick_fit(tmp_path / "run", "--trainer.max_epochs=2", "--diagnostics.every_n_steps=0")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(terminal):
-        assert main(words) == 0
-    shown = plain(terminal.getvalue())
-    assert re.search(r"epoch 1/2 .* 0/4", shown)
-    assert re.search(r"epoch 2/2 .* 4/4 \d+ images/s  loss \d\.\d{3} \d:\d\d:\d\d left", shown)
-    assert "0/?" not in shown
-    lines = re.findall(r"epoch [12]/2  [a-z].*", shown)
-    assert len(lines) == 2, shown
+        assert main(args) == 0
+    text = plain(terminal.getvalue())
+    assert re.search(r"epoch 1/2 .* 0/4", text)
+    assert re.search(r"epoch 2/2 .* 4/4 \d+ images/s  loss \d\.\d{3} \d:\d\d:\d\d left", text)
+    assert "0/?" not in text
+    lines = re.findall(r"epoch [12]/2  [a-z].*", text)
+    assert len(lines) == 2, text
     assert all(name in lines[1] for name in ("train/loss", "val/acc1", "val/acc5", "val/loss"))
-    assert terminal.getvalue().endswith("\x1b[2K")  # nothing is left behind
+    assert terminal.getvalue().endswith("\x1b[2K")  # the bar is erased
 
 
 def test_a_refused_command_leaves_one_line_on_a_terminal(terminal: Terminal) -> None:
@@ -57,16 +58,16 @@ def test_a_refused_command_leaves_one_line_on_a_terminal(terminal: Terminal) -> 
     assert terminal.getvalue().partition("\x1b[2K")[2].count("\n") == 1
 
 
-def test_lines_in_a_file_tell_the_accuracy_of_each_epoch(tmp_path: Path) -> None:
-    said = fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded().out
-    assert re.search(r"^epoch 1/1  val/acc1 0\.\d{4}$", said, re.MULTILINE)
+def test_redirected_output_has_one_line_per_epoch(tmp_path: Path) -> None:
+    text = fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded().out
+    assert re.search(r"^epoch 1/1  val/acc1 0\.\d{4}$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("verb", ["validate", "test"])
-def test_scores_are_rounded_and_no_library_gives_advice(verb: str, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_scores_are_rounded_and_libraries_print_no_advice(command: str, finished: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
-        said = run(
-            verb,
+        outcome = run(
+            command,
             "--config",
             finished / "config.yaml",
             *QUICK[4:7],
@@ -76,13 +77,13 @@ def test_scores_are_rounded_and_no_library_gives_advice(verb: str, finished: Pat
             "--run_dir",
             tmp_path / "out",
         ).succeeded()
-    assert re.search(r"accuracy +\S +\d+\.\d\d% ", said.out)
-    assert not re.search(r"\d\.\d{5}", said.out)
-    assert f"{verb}.json" in said.out
-    assert "Preemption" not in said.err + " ".join(str(warning.message) for warning in caught)
+    assert re.search(r"accuracy +\S +\d+\.\d\d% ", outcome.out)
+    assert not re.search(r"\d\.\d{5}", outcome.out)
+    assert f"{command}.json" in outcome.out
+    assert "Preemption" not in outcome.err + " ".join(str(warning.message) for warning in caught)
 
 
-def test_a_summary_begins_with_what_a_person_looks_for(finished: Path) -> None:
+def test_a_summary_starts_with_the_main_results(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     keys = list(summary)
     assert keys[:4] == ["name", "val/acc1", "val/acc5", "val/loss"]
@@ -93,16 +94,16 @@ def test_a_summary_begins_with_what_a_person_looks_for(finished: Path) -> None:
     assert list(sort_summary(dict(sorted(summary.items())))) == keys
 
 
-def ascii_output(*words: str | Path) -> str:
-    """What a command prints where stdout is a file that takes nothing but ASCII."""
+def ascii_output(*args: str | Path) -> str:
+    """Output of a command whose stdout accepts only ASCII."""
     file = io.BytesIO()
     with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="ascii")) as out:
-        assert main([str(word) for word in words]) == 0
+        assert main([str(word) for word in args]) == 0
         out.flush()
     return file.getvalue().decode("ascii")
 
 
-def test_a_terminal_that_knows_ascii_alone_shows_the_tables(tmp_path: Path) -> None:
+def test_tables_are_printed_on_an_ascii_terminal(tmp_path: Path) -> None:
     table = tmp_path / "runs.csv"
     table.write_text("gäte,seed,m\n0,0,1\n1,0,2\n0,1,2\n1,1,4\n", encoding="utf-8")
     assert "g\\xe4te" in ascii_output("compare", table, "--metric=m", "--factors=gäte")
