@@ -1,4 +1,4 @@
-"""What holds on a CPU holds on a GPU: `pytest tests/test_gpu.py` on a machine that has one; skipped elsewhere."""
+"""Results on a GPU equal those on the CPU: `pytest tests/test_gpu.py` on a machine with a GPU; skipped elsewhere."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from sinkablate.diagnostics.records import Recorder
 from sinkablate.diagnostics.tap import Tap
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what --trainer.deterministic needs, before CUDA starts
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by --trainer.deterministic before CUDA starts
 
 GATE_REG = [CONFIGS / "gate_reg.yaml"]
 ON_GPU = ("--trainer.accelerator=gpu", "--trainer.devices=1")
@@ -55,12 +55,14 @@ def assert_same_tables(one: pl.DataFrame, other: pl.DataFrame, limit: float) -> 
     assert one.columns == other.columns
     for name in one.columns:
         if one[name].dtype.is_float():
-            allowed = 0.05 if name.endswith("gate_corr") else limit  # a correlation while attention is almost uniform
+            allowed = (
+                0.05 if name.endswith("gate_corr") else limit
+            )  # a correlation, unstable while attention is almost uniform
             assert_series_equal(other[name], one[name], rel_tol=allowed, abs_tol=allowed)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_a_model_is_measured_as_on_the_cpu_whatever_the_precision(precision: str, cpu: Path, tmp_path: Path) -> None:
+def test_measurements_equal_the_cpus_in_any_precision(precision: str, cpu: Path, tmp_path: Path) -> None:
     fit(tmp_path / "run", *STEPS, *ON_GPU, f"--trainer.precision={precision}", configs=GATE_REG).succeeded()
     assert_same_tables(heads(cpu, 0), heads(tmp_path / "run", 0), 1e-4)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -79,13 +81,13 @@ def test_a_model_is_measured_as_on_the_cpu_whatever_the_precision(precision: str
     ],
     ids=lambda extra: extra[0].lstrip("-"),
 )
-def test_other_ways_to_train_end_in_the_same_losses(extra: tuple[str, ...], gpu: Path, tmp_path: Path) -> None:
+def test_other_training_options_end_in_the_same_losses(extra: tuple[str, ...], gpu: Path, tmp_path: Path) -> None:
     spawn(*quick_fit(tmp_path / "run", *STEPS, *ON_GPU, *extra, configs=GATE_REG)).succeeded()
     assert losses(tmp_path / "run") == pytest.approx(losses(gpu), rel=1e-4)
     assert_same_tables(heads(gpu, 4), heads(tmp_path / "run", 4), 1e-2)
 
 
-def test_a_resumed_run_goes_on_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_resumed_run_is_identical_to_the_last_bit(tmp_path: Path) -> None:
     args = (
         *ON_GPU,
         "--trainer.deterministic=true",
@@ -140,7 +142,7 @@ def test_other_tasks_train(config: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["diagnose", "intervene"])
-def test_a_run_is_measured_and_edited_as_on_the_cpu(verb: str, gpu: Path, tmp_path: Path) -> None:
+def test_diagnoses_and_interventions_equal_the_cpus(verb: str, gpu: Path, tmp_path: Path) -> None:
     extra = ("--rule=adaptive",) if verb == "intervene" else ()
     for device in ("cpu", "cuda"):
         run(verb, "--run", gpu, "--device", device, *extra, "--out", tmp_path / device).succeeded()
@@ -159,7 +161,7 @@ def recorded(model: nn.Module, images: torch.Tensor) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_is_measured_as_on_the_cpu(name: str) -> None:
+def test_measurements_of_every_family_equal_the_cpus(name: str) -> None:
     model = family(name)
     images = pictures(model)
     one, other = recorded(model, images), recorded(model.cuda(), images.cuda())
@@ -189,13 +191,13 @@ def test_a_mechanism_trains_in_bfloat16(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOME_MECHANISMS)
-def test_a_mechanism_computes_what_it_does_on_the_cpu(name: str) -> None:
+def test_mechanisms_compute_the_same_as_on_the_cpu(name: str) -> None:
     model, images = perturbed(make(MECHANISMS[name])).double(), noise(4, 1, 28, 28, dtype=torch.float64)
     logits = model(images)
     torch.testing.assert_close(model.cuda()(images.cuda()).cpu(), logits, rtol=1e-9, atol=1e-9)
 
 
-def test_a_sweep_takes_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_uses_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     (tmp_path / "configs").symlink_to(CONFIGS)

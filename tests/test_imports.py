@@ -1,4 +1,4 @@
-"""Imports go one way, and a light verb imports nothing heavy."""
+"""Imports go one way, and light commands import nothing heavy."""
 
 import ast
 import subprocess
@@ -79,7 +79,7 @@ def room(module: str) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Rooms of the package that a file imports, anywhere in it."""
+    """Folders of the package that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sinkablate."):
@@ -93,13 +93,13 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
-    here = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if here not in ("__main__", "__init__"):
-        assert imports(path) - {here} <= MAY_IMPORT[here]
+    folder = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if folder not in ("__main__", "__init__"):
+        assert imports(path) - {folder} <= MAY_IMPORT[folder]
 
 
 def loaded(*command: str) -> set[str]:
-    """Top-level packages and rooms (`sinkablate.ROOM`) in `sys.modules` after `sinkablate COMMAND`."""
+    """Top-level packages and folders (`sinkablate.FOLDER`) in `sys.modules` after `sinkablate COMMAND`."""
     code = (
         f"import sys; from sinkablate.__main__ import main; main({list(command)}); print(*sys.modules, file=sys.stderr)"
     )
@@ -113,12 +113,12 @@ def loaded(*command: str) -> set[str]:
 HEAVY = {"torch", "lightning", "timm", "wandb", "torchvision", "polars", "matplotlib", "webdataset"}
 
 
-def test_the_list_of_verbs_imports_nothing_but_python() -> None:
+def test_the_list_of_commands_imports_only_the_standard_library() -> None:
     assert not loaded("--help") & (HEAVY | {"numpy", "jsonargparse"})
 
 
 @pytest.mark.parametrize("command", ["status", "retry"])
-def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -> None:
+def test_the_status_of_a_sweep_imports_no_framework(command: str, tmp_path: Path) -> None:
     sweep = PACKAGE.parent / "sweeps" / "ablation.yaml"
     assert not loaded("sweep", command, str(sweep), "--out", str(tmp_path)) & HEAVY
 
@@ -133,7 +133,7 @@ def test_looking_at_a_sweep_imports_no_framework(command: str, tmp_path: Path) -
         "fit --modle.backbone.name x",
     ],
 )
-def test_help_and_first_checks_import_no_framework(command: str) -> None:
+def test_help_and_early_checks_import_no_framework(command: str) -> None:
     assert not loaded(*command.split()) & (HEAVY | {"numpy", "jsonargparse", "rich"})
 
 
@@ -149,7 +149,7 @@ def test_fit_imports_nothing_of_other_tasks_and_commands() -> None:
     )
 
 
-def test_diagnose_of_a_model_from_elsewhere_imports_no_trainer(tmp_path: Path) -> None:
+def test_diagnosing_a_timm_model_imports_no_trainer(tmp_path: Path) -> None:
     modules = loaded(
         "diagnose", "--backbone.name", "no_such_model", "--images", str(tmp_path), "--out", str(tmp_path / "out")
     )

@@ -21,7 +21,7 @@ CONTRACT = {
 }
 
 
-def test_the_names_are_the_contract() -> None:
+def test_the_public_names_are_these() -> None:
     assert set(sa.__all__) == CONTRACT
     assert set(dir(sa)) >= CONTRACT
     assert all(getattr(sa, name).__name__ == name for name in CONTRACT)
@@ -30,7 +30,7 @@ def test_the_names_are_the_contract() -> None:
     assert issubclass(sa.UserError, ValueError)
 
 
-def test_importing_the_package_imports_nothing_heavy_and_keeps_the_functions() -> None:
+def test_importing_the_package_is_light_and_submodules_do_not_shadow_functions() -> None:
     code = (
         "import sys; before = set(sys.modules); import sinkablate as sa;"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names));"

@@ -47,7 +47,7 @@ def test_measure_returns_what_diagnose_writes(
     assert tree(tmp_path) == before
 
 
-def test_images_may_come_in_any_form(small: nn.Module) -> None:
+def test_images_can_be_paths_images_tensors_or_loaders(small: nn.Module) -> None:
     from skimage import __file__ as skimage
 
     paths = [Path(skimage).parent / "data" / name for name in BUILTIN[:3]]

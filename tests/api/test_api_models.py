@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 import sinkablate as sa
 
 
-def test_every_mechanism_is_a_keyword() -> None:
+def test_every_mechanism_has_a_keyword() -> None:
     small = {"embed_dim": 32, "num_heads": 2, "depth": 2}
     model: Any = sa.create_model(
         score="sigmoid", sigmoid_bias="learned", gate="elementwise", gate_position="value", registers=3, **small
@@ -29,7 +29,7 @@ def test_every_mechanism_is_a_keyword() -> None:
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
-def test_a_model_is_the_one_that_fit_trains(finished: Path) -> None:
+def test_create_model_builds_the_model_that_fit_trains(finished: Path) -> None:
     trained = sa.load_run(finished)
     new = sa.create_model("vit_mini", gate="headwise", registers=4, seed=trained.config["seed_everything"])
     assert {name: tensor.shape for name, tensor in new.state_dict().items()} == {
@@ -40,7 +40,7 @@ def test_a_model_is_the_one_that_fit_trains(finished: Path) -> None:
     assert trained.transform is not None
 
 
-def test_pictures_are_prepared_as_the_run_prepared_them(finished: Path) -> None:
+def test_the_transform_of_a_run_prepares_images_as_in_training(finished: Path) -> None:
     from skimage import __file__ as skimage
 
     trained = sa.load_run(finished)
@@ -58,7 +58,7 @@ def test_pictures_are_prepared_as_the_run_prepared_them(finished: Path) -> None:
         ({"score": "relu", "sink": "zero"}, "sink=zero needs"),
     ],
 )
-def test_what_cannot_be_created_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+def test_models_that_cannot_be_created_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         sa.create_model(**options)
     assert "\n" not in str(caught.value)

@@ -31,9 +31,9 @@ AXES: list[dict[str, Any]] = [
 def agree(model: nn.Module, compiled: Any, x: Tensor) -> None:
     """Outputs and gradients of every parameter."""
     outs, gradients = [], []
-    for each in (model, compiled):
+    for module in (model, compiled):
         model.zero_grad()
-        outs.append(each(x))
+        outs.append(module(x))
         outs[-1].square().mean().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(outs[1], outs[0], atol=1e-5, rtol=1e-5)

@@ -71,12 +71,12 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("cls", "fields", "says"), REFUSED, ids=lambda x: str(x) if isinstance(x, dict) else "")
-def test_refused_with_the_key(cls: type, fields: dict[str, Any], says: str) -> None:
+def test_illegal_combinations_are_refused_with_the_key(cls: type, fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(says)}"):
         cls(**fields)
 
 
-def test_plain_values_round_trip_and_validate() -> None:
+def test_configs_round_trip_through_plain_values() -> None:
     config = BackboneConfig(registers=4, layers=(-1,), attention=AttentionConfig(gate="headwise"))
     plain = asdict(config)
     assert build(BackboneConfig, plain) == config
@@ -86,7 +86,7 @@ def test_plain_values_round_trip_and_validate() -> None:
 
 
 @pytest.mark.parametrize(("power", "accepted"), [("3", True), ("2.5", False), ("3.0", False), ("null", False)])
-def test_the_command_line_takes_whole_powers_only(power: str, accepted: bool) -> None:
+def test_powers_must_be_integers_on_the_command_line(power: str, accepted: bool) -> None:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(AttentionConfig, "attention")
     arguments = ["--attention.score=polynomial", f"--attention.polynomial_power={power}"]

@@ -13,7 +13,7 @@ IMAGES = noise(2, 1, 28, 28)
 TARGETS = torch.tensor([1, 7])
 
 
-def test_the_product_is_complete() -> None:
+def test_every_legal_combination_is_listed() -> None:
     # 4 sinks of softmax, 4 other scores, 2 biases of sigmoid; no gate or 2 gates at 2 positions; 0 or 2 registers
     assert len(mechanisms()) == (4 + 4 + 2) * (1 + 2 * 2) * 2
 
@@ -28,14 +28,14 @@ def test_fused_equals_explicit(mechanism: BackboneConfig, dtype: torch.dtype, li
     images = IMAGES.to(dtype)
     assert (model(images) - twin(images)).abs().max() <= limit
     if dtype == torch.float64:
-        for each in (model, twin):
-            cross_entropy(each(images), TARGETS).backward()
+        for module in (model, twin):
+            cross_entropy(module(images), TARGETS).backward()
         for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(p.grad, q.grad, rtol=1e-9, atol=1e-11, msg=name)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-autocast"])
-def test_gradients_at_init_are_finite_and_alive(mechanism: BackboneConfig, precision: str) -> None:
+def test_gradients_at_initialization_are_finite_and_nonzero(mechanism: BackboneConfig, precision: str) -> None:
     model = make(mechanism).train()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32"):
         loss = cross_entropy(model(IMAGES), TARGETS)
@@ -52,7 +52,7 @@ def test_state_dict_round_trips(mechanism: BackboneConfig) -> None:
     assert torch.equal(model(IMAGES), other(IMAGES))
 
 
-def test_a_frozen_gate_stays() -> None:
+def test_a_frozen_gate_does_not_change() -> None:
     frozen = make(attention=AttentionConfig(gate="headwise", gate_frozen=True))
     cross_entropy(frozen(IMAGES), TARGETS).backward()
     for name, p in frozen.named_parameters():

@@ -75,7 +75,7 @@ def test_clipping_without_stretch_is_softmax() -> None:
 @pytest.mark.parametrize("sink", ["zero", "learned"])
 @pytest.mark.parametrize("size", [1e4, -1e4, 1e30])
 def test_huge_logits_stay_finite(sink: str, size: float, fused: bool) -> None:
-    """Every logit huge and positive leaves plain softmax, huge and negative leaves nothing; never NaN."""
+    """Large positive logits give plain softmax, large negative logits give zero; neither gives NaN."""
     q = torch.ones(1, H, N, D, requires_grad=True)
     k = (torch.full((1, H, N, D), size / D**0.5)).requires_grad_()
     v = noise(1, H, N, D).requires_grad_()
@@ -88,10 +88,10 @@ def test_huge_logits_stay_finite(sink: str, size: float, fused: bool) -> None:
 
 @pytest.mark.parametrize("sink", ["zero", "learned"])
 def test_the_sink_takes_its_share_before_dropout(sink: str) -> None:
-    """Dropout zeroes weights and scales the others by 1 / (1 - p): those of the sink, not of softmax."""
+    """Dropout zeroes weights and scales the others by 1 / (1 - p), after the sink has taken its share."""
     q, k, _ = qkv()
     core = core_of(sink=sink)
-    eye = torch.eye(N, dtype=torch.float64).expand(B, H, N, N)  # values that spell out the weights
+    eye = torch.eye(N, dtype=torch.float64).expand(B, H, N, N)  # so that the output equals the weights
     extended_v = eye[..., :D]
     torch.manual_seed(0)
     dropped = core(q, k, extended_v, dropout_p=0.4, fused=False)
@@ -128,14 +128,14 @@ def by_hand(module: Attention, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("gate", ["headwise", "elementwise"])
 @pytest.mark.parametrize("position", ["output", "value"])
-def test_gates_are_those_of_the_paper(gate: str, position: str) -> None:
+def test_gates_equal_the_formula_of_the_paper(gate: str, position: str) -> None:
     module, x = attention(gate=gate, gate_position=position)
     agree(module(x), by_hand(module, x), [x, *module.parameters()])
 
 
 @pytest.mark.parametrize("gate", ["headwise", "elementwise"])
 @pytest.mark.parametrize("position", ["output", "value"])
-def test_an_open_gate_is_no_gate(gate: str, position: str) -> None:
+def test_a_fully_open_gate_changes_nothing(gate: str, position: str) -> None:
     gated, x = attention(gate=gate, gate_position=position)
     gated.gate.weight.data.zero_()
     gated.gate.bias.data.fill_(50.0)  # sigma(50) = 1 in float64

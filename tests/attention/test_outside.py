@@ -1,4 +1,4 @@
-"""A score and a sink from outside the package: trained, tapped and diagnosed with nothing else changed."""
+"""A score and a sink registered outside the package can be trained, tapped and diagnosed without other changes."""
 
 import copy
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def registered() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("score", "sink"), PAIRS)
-def test_the_tap_rebuilds_its_blocks(score: str, sink: str) -> None:
+def test_the_tap_rebuilds_blocks_with_a_new_mechanism(score: str, sink: str) -> None:
     model = perturbed(make(attention=AttentionConfig(score=score, sink=sink))).eval()
     views, _, errors = tapped(model, noise(2, 1, 28, 28))
     assert max(errors.values()) < 1e-4
@@ -70,7 +70,7 @@ def test_the_tap_rebuilds_its_blocks(score: str, sink: str) -> None:
 
 
 @pytest.mark.parametrize("sink", ["learned_key", "mean_key"])
-def test_its_sink_is_fused_like_the_others(sink: str) -> None:
+def test_a_new_sink_is_fused_like_the_others(sink: str) -> None:
     model = perturbed(make(attention=AttentionConfig(sink=sink))).double().eval()
     twin = copy.deepcopy(model)
     set_fused(twin, False)
@@ -78,7 +78,7 @@ def test_its_sink_is_fused_like_the_others(sink: str) -> None:
     assert (model(images) - twin(images)).abs().max() < 1e-10
 
 
-def test_it_shares_its_draws_with_the_other_variants_and_is_not_decayed() -> None:
+def test_a_new_mechanism_keeps_shared_parameters_paired_and_is_not_decayed() -> None:
     model = make(attention=AttentionConfig(score="sharpened", sink="learned_key"), seed=3)
     names = dict(model.named_parameters())
     assert names["blocks.0.attn.core.sharpness"].eq(0).all()
@@ -91,7 +91,7 @@ def test_it_shares_its_draws_with_the_other_variants_and_is_not_decayed() -> Non
     assert all(id(p) in exempt for name, p in names.items() if ".core." in name)
 
 
-def test_fit_and_diagnose_take_it_by_name(tmp_path: Path) -> None:
+def test_fit_and_diagnose_accept_a_new_mechanism_by_name(tmp_path: Path) -> None:
     attention = "--model.backbone.attention"
     fit(tmp_path / "run", f"{attention}.score=sharpened", f"{attention}.sink=learned_key").succeeded()
     assert set(heads(tmp_path / "run", 2)["token_type"]) <= {"cls", "patch", "null"}

@@ -25,7 +25,7 @@ def pathway() -> GlobalPathway:
 # ---- the pathway
 
 
-def test_it_is_its_formula(pathway: GlobalPathway) -> None:
+def test_the_pathway_equals_its_formula(pathway: GlobalPathway) -> None:
     pool, value, proj, gate = pathway.pool.weight[0], pathway.value.weight, pathway.proj.weight, pathway.gate
     for b in range(3):
         pi = torch.stack([pool @ X[b, j] for j in range(11)]).softmax(0)
@@ -35,7 +35,7 @@ def test_it_is_its_formula(pathway: GlobalPathway) -> None:
             torch.testing.assert_close(pathway(X)[b, i], openness * (proj @ g))
 
 
-def test_its_update_has_rank_one(pathway: GlobalPathway) -> None:
+def test_the_update_of_the_pathway_has_rank_one(pathway: GlobalPathway) -> None:
     singular = torch.linalg.svdvals(pathway(X))
     assert (singular[:, 1] <= 1e-14 * singular[:, 0]).all()
 
@@ -46,7 +46,7 @@ def test_state_is_invariant_and_update_equivariant_to_the_order_of_tokens(pathwa
     torch.testing.assert_close(pathway(X[:, order]), pathway(X)[:, order])
 
 
-def test_it_starts_half_open_and_small() -> None:
+def test_the_pathway_starts_half_open_and_small() -> None:
     model = make(pathway=PathwayConfig(kind="global"))
     for block in model.blocks:
         assert isinstance(block, PathwayBlock)
@@ -56,7 +56,7 @@ def test_it_starts_half_open_and_small() -> None:
 
 
 @pytest.mark.parametrize("attention", [AttentionConfig(), AttentionConfig(gate="headwise", sink="zero")])
-def test_a_block_adds_it_before_the_mlp_and_keeps_the_rest(attention: AttentionConfig) -> None:
+def test_a_block_adds_the_pathway_before_the_mlp_and_is_otherwise_unchanged(attention: AttentionConfig) -> None:
     plain = perturbed(make(attention=attention)).double().eval()
     model = make(attention=attention, pathway=PathwayConfig(kind="global")).double().eval()
     model.load_state_dict(plain.state_dict(), strict=False)
@@ -71,7 +71,7 @@ def test_a_block_adds_it_before_the_mlp_and_keeps_the_rest(attention: AttentionC
     torch.testing.assert_close(block(x), mid + block.mlp(block.norm2(mid)))
 
 
-def test_gradients_are_alive_and_the_state_round_trips() -> None:
+def test_gradients_are_nonzero_and_the_state_round_trips() -> None:
     config = BackboneConfig(**SMALL, registers=2, pathway=PathwayConfig(kind="global"))
     model, other = make(config), make(config, seed=1)
     cross_entropy(model(noise(2, 1, 28, 28)), torch.tensor([1, 7])).backward()
@@ -82,12 +82,12 @@ def test_gradients_are_alive_and_the_state_round_trips() -> None:
     assert torch.equal(other.eval()(noise(1, 1, 28, 28)), model.eval()(noise(1, 1, 28, 28)))
 
 
-def test_chosen_blocks_only() -> None:
+def test_only_listed_blocks_get_a_pathway() -> None:
     model = make(pathway=PathwayConfig(kind="global"), layers=(-1,))
     assert [isinstance(block, PathwayBlock) for block in model.blocks] == [False, True]
 
 
-def test_numbers_without_a_pathway_are_refused() -> None:
+def test_options_without_a_pathway_are_refused() -> None:
     with pytest.raises(UserError, match=r"^width=8 has no effect"):
         PathwayConfig(width=8)
     with pytest.raises(UserError, match=r"^pathway cannot change"):
@@ -116,7 +116,7 @@ def test_an_uncorrelated_update_scores_one_over_n(n: int) -> None:
 
 
 def test_the_gradient_is_orthogonal_to_the_update() -> None:
-    """Scale-invariance: shrinking the update changes nothing, so that the penalty cannot be cheated."""
+    """Scale invariance: shrinking the update does not reduce the penalty."""
     o = X.clone().requires_grad_()
     common_mode(o).backward()
     assert o.grad is not None
@@ -136,29 +136,29 @@ def test_tiny_updates_are_warned_about() -> None:
 
 def updates(model: torch.nn.Module, *, gated: bool) -> list[Tensor]:
     """Attention updates after W_O and LayerScale, through the gate or past it, from the modules' own pieces."""
-    found = []
+    updates = []
 
     def look(block: torch.nn.Module, args: tuple[Tensor]) -> None:
         normed = block.norm1(args[0])
         if gated:
-            found.append(block.ls1(block.attn(normed)))
+            updates.append(block.ls1(block.attn(normed)))
             return
         attn: Attention = block.attn
         batch, n, _ = normed.shape
         q, k, v = attn.qkv(normed).view(batch, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
-        found.append(block.ls1(attn.proj((attn.core.weights(q, k) @ v).transpose(1, 2).flatten(2))))
+        updates.append(block.ls1(attn.proj((attn.core.weights(q, k) @ v).transpose(1, 2).flatten(2))))
 
     handles = [block.register_forward_pre_hook(look) for block in model.blocks]  # type: ignore[union-attr]
     with torch.no_grad():
         model.eval()(noise(3, 1, 28, 28))
     for handle in handles:
         handle.remove()
-    return found
+    return updates
 
 
 @pytest.mark.parametrize("before_gate", [False, True])
 @pytest.mark.parametrize("skip", [0, 1])
-def test_it_is_the_mean_over_the_penalized_blocks(skip: int, before_gate: bool) -> None:
+def test_the_penalty_is_the_mean_over_the_penalized_blocks(skip: int, before_gate: bool) -> None:
     attention = AttentionConfig(gate="headwise")
     model = perturbed(make(attention=attention, init_values=1.0, pathway=PathwayConfig(kind="global")))
     expected = torch.stack([common_mode(o) for o in updates(model, gated=not before_gate)[skip:]]).mean()

@@ -15,7 +15,7 @@ S = 3 * noise(2, 3, N, N, dtype=torch.float64)
 
 
 def plain(score: str, s: float, row: list[float], a: AttentionConfig) -> float:
-    """One weight, from scalars."""
+    """One weight, computed from scalars."""
     n = len(row)
     h = {
         "relu": lambda: max(s, 0.0),
@@ -62,12 +62,12 @@ POINTWISE = [
     ],
     ids=str,
 )
-def test_a_score_is_its_formula(fields: dict) -> None:
+def test_every_score_equals_its_formula(fields: dict) -> None:
     config = AttentionConfig(**fields)
     weights = SCORES[config.score](config).weights(S)
-    for place in [(b, h, i, j) for b in range(2) for h in range(3) for i in range(N) for j in range(N)]:
-        expected = plain(config.score, float(S[place]), S[place[:3]].tolist(), config)
-        assert float(weights[place]) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    for index in [(b, h, i, j) for b in range(2) for h in range(3) for i in range(N) for j in range(N)]:
+        expected = plain(config.score, float(S[index]), S[index[:3]].tolist(), config)
+        assert float(weights[index]) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_learned_sigmoid_bias_is_an_offset_from_minus_log_n_per_head() -> None:
@@ -91,13 +91,13 @@ def uniform_row(n: int, zeta: float, alpha: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("n", [5, 49, 197])
 @pytest.mark.parametrize("zeta", [1.0, 1.2])
 @pytest.mark.parametrize(("share", "alive"), [(0.5, True), (0.999, True), (1.001, False), (2.0, False)])
-def test_a_uniform_row_lives_below_zeta_n_over_n_minus_one(n: int, zeta: float, share: float, alive: bool) -> None:
+def test_a_uniform_row_survives_clipping_for_small_alpha(n: int, zeta: float, share: float, alive: bool) -> None:
     """(zeta - gamma) / N + gamma > 0 with gamma = -alpha / N means alpha < zeta N / (N - 1)."""
     weights, gradient = uniform_row(n, zeta, alpha=share * zeta * n / (n - 1))
     assert bool((weights > 0).all()) == bool(gradient.abs().max() > 0) == alive
 
 
-def test_a_fixed_gamma_kills_what_the_default_alpha_keeps() -> None:
+def test_a_fixed_gamma_zeroes_weights_that_the_default_alpha_keeps() -> None:
     """gamma = -0.03 is alpha = 0.03 N: nothing at 17 tokens, every weight at 197."""
     assert uniform_row(17, 1.0, alpha=0.03 * 17)[0].sum() > 0.4
     assert uniform_row(197, 1.0, alpha=0.03 * 197)[0].sum() == 0

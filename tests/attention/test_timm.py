@@ -33,7 +33,7 @@ def pair(name: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("fused", "limit"), [(True, 0.0), (False, 1.3e-6)])
-def test_the_identity_is_timm(name: str, fused: bool, limit: float) -> None:
+def test_plain_attention_equals_timms(name: str, fused: bool, limit: float) -> None:
     timms, ours = pair(name)
     side = timms.patch_embed.img_size[0]
     images = noise(2, 3, side, side)
@@ -57,7 +57,7 @@ def test_dropout_draws_as_timm_does() -> None:
         assert torch.equal(ours(x), expected)
 
 
-def test_weights_travel_both_ways() -> None:
+def test_state_dicts_load_in_both_directions() -> None:
     timms, ours = pair("vit")
     assert list(ours.state_dict()) == list(timms.state_dict())
     gated = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=3)
@@ -81,6 +81,6 @@ class Rewritten(TimmAttention):
         (TimmAttention(40, num_heads=4, gated=True), "already has an attention gate"),
     ],
 )
-def test_other_attention_is_refused_by_name(attn: nn.Module, says: str) -> None:
+def test_other_attention_modules_are_refused_by_name(attn: nn.Module, says: str) -> None:
     with pytest.raises(UserError, match=says):
         Attention.from_timm(attn, AttentionConfig(sink="zero"))

@@ -1,4 +1,4 @@
-"""`sa.SinkDiagnostics` in other people's modules, Trainers and loops."""
+"""`sa.SinkDiagnostics` in a user's own modules, Trainers and training loops."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from sinkablate.callbacks.schedule import early_steps
 from sinkablate.data.datamodule import ImageData
 
 
-class Foreign(L.LightningModule):
-    """Somebody's classifier, with the model where they keep it."""
+class Classifier(L.LightningModule):
+    """A user's own classifier, with the model in a submodule."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Foreign(L.LightningModule):
 
 
 class Steps(DummyLogger):
-    """Keeps the sink scalars of every step."""
+    """Records the sink scalars of every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def loader(images: Tensor) -> DataLoader[Any]:
 
 def trained(images: Tensor, callback: L.Callback | None, root: Path) -> tuple[Steps, dict[str, Tensor]]:
     """Train for one epoch of three steps."""
-    steps, module = Steps(), Foreign(model())
+    steps, module = Steps(), Classifier(model())
     torch.manual_seed(0)
     L.Trainer(
         default_root_dir=root,
@@ -74,9 +74,7 @@ def trained(images: Tensor, callback: L.Callback | None, root: Path) -> tuple[St
     return steps, module.state_dict()
 
 
-def test_a_foreign_trainer_and_a_plain_loop_give_the_same_scalars_and_change_nothing(
-    images: Tensor, tmp_path: Path
-) -> None:
+def test_a_trainer_and_a_plain_loop_give_the_same_scalars_and_change_nothing(images: Tensor, tmp_path: Path) -> None:
     callback = sa.SinkDiagnostics(images[:10], every_n_steps=2, backbone="net.encoder")
     steps, weights = trained(images, callback, tmp_path)
     assert list(steps.logged) == [0, 2, 3]
@@ -88,19 +86,19 @@ def test_a_foreign_trainer_and_a_plain_loop_give_the_same_scalars_and_change_not
 
     plain, net = sa.SinkDiagnostics(loader(images[:10]), every_n_steps=2), model()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    found = {0: plain.step(net, 0)}
+    results = {0: plain.step(net, 0)}
     for step, (batch, labels) in enumerate(loader(images), 1):
         nn.functional.cross_entropy(net(batch), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-        found[step] = plain.step(net, step)
+        results[step] = plain.step(net, step)
         assert plain.step(net, step) is None, "a step is measured once"
-    found[3] = plain.measure(net, 3)
-    assert {step: scalars for step, scalars in found.items() if scalars} == steps.logged
+    results[3] = plain.measure(net, 3)
+    assert {step: scalars for step, scalars in results.items() if scalars} == steps.logged
     assert sa.measure(net, images[:10]).scalars == plain.latest
 
 
-def test_the_scalars_are_those_of_fit(tmp_path: Path) -> None:
+def test_the_scalars_equal_those_of_fit(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     fit(run_dir).succeeded()
     run = sa.load_run(run_dir)
@@ -113,13 +111,13 @@ def test_the_scalars_are_those_of_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"backbone": "net.decoder"}, "backbone=net.decoder: Foreign has no such submodule"),
+        ({"backbone": "net.decoder"}, "backbone=net.decoder: Classifier has no such submodule"),
         ({}, "name the submodule, as in backbone='model.encoder'"),
         ({"images": [torch.zeros(3), "x"], "backbone": "net.encoder"}, "images"),
         ({"images": [], "backbone": "net.encoder"}, "images: there are none to measure"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_training(
+def test_unmeasurable_modules_and_images_are_refused_before_training(
     words: dict[str, Any], message: str, images: Tensor, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -127,13 +125,13 @@ def test_what_cannot_be_measured_is_refused_before_training(
 
 
 @pytest.mark.parametrize("words", [{"every_n_steps": -1}, {"batch_size": 0}, {"limit": 0}, {"per_doubling": -1}])
-def test_numbers_that_make_no_sense_are_refused(words: dict[str, int], images: Tensor) -> None:
+def test_numbers_out_of_range_are_refused(words: dict[str, int], images: Tensor) -> None:
     [(name, value)] = words.items()
     with pytest.raises(sa.UserError, match=f"^{name} must be at least [01], got {value}$"):
         sa.SinkDiagnostics(images, **words)  # type: ignore[arg-type]
 
 
-def test_young_trainings_are_measured_at_geometrically_spaced_steps(images: Tensor) -> None:
+def test_early_steps_are_measured_geometrically(images: Tensor) -> None:
     callback = sa.SinkDiagnostics(images, every_n_steps=50, per_doubling=2)
     due = [step for step in range(400) if callback.is_due(step)]
     assert due == [0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 50, 64, 91, 100, 128, 150, 181, *range(200, 400, 50)]
@@ -141,7 +139,7 @@ def test_young_trainings_are_measured_at_geometrically_spaced_steps(images: Tens
     assert not sa.SinkDiagnostics(images, every_n_steps=0, per_doubling=2).is_due(1)
 
 
-def test_fit_measures_a_young_training_more_often_and_resumes_on_the_same_schedule(
+def test_fit_measures_early_steps_more_often_and_resumes_on_the_same_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--diagnostics.per_doubling=2", "--trainer.limit_train_batches=4", "--trainer.max_epochs=2")

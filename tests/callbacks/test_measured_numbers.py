@@ -1,4 +1,4 @@
-"""The numbers measured in a training: of the checkpointed weights, by token type, of a planted sink."""
+"""The numbers measured during training: those of the checkpointed weights, counts by token type, a planted sink."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ from sinkablate.vit.tokens import TokenType
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps, whose thresholds are so low that there are events."""
+    """A run of two steps with thresholds low enough for events to occur."""
     run_dir = tmp_path_factory.mktemp("measured") / "run"
     fit(
         run_dir, *LOW, "--model.optim.lr=0.01", "--model.optim.warmup_steps=0", "--model.backbone.registers=2"
@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, tmp_path: Path) -> None:
+def test_logged_numbers_belong_to_the_checkpointed_weights(data: ImageData, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     fit(
         run_dir,
@@ -66,12 +66,12 @@ def test_logged_numbers_are_those_of_the_checkpointed_weights(data: ImageData, t
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in rules(ThresholdConfig()) if rule.handoff])
-def test_the_summary_counts_events_by_type_as_the_table_of_blocks(rule: str, measured: Path) -> None:
-    """The table has events per image of each block, and the share of them on each type."""
+def test_event_counts_by_type_agree_between_summary_and_block_table(rule: str, measured: Path) -> None:
+    """The block table holds the events per image of each block and the share of each token type."""
     summary = json.loads((measured / "summary.json").read_text())
     table = pl.read_parquet(measured / "diagnostics" / "blocks" / f"step_{2:08d}.parquet").fill_nan(0)
-    for name, place in (("counts", pl.col("block") > 0), ("first_block", pl.col("block") == 0)):
-        counted, rows = summary[name][rule]["by_token_type"], table.filter(place)
+    for name, blocks in (("counts", pl.col("block") > 0), ("first_block", pl.col("block") == 0)):
+        counted, rows = summary[name][rule]["by_token_type"], table.filter(blocks)
         for kind in TokenType:
             share = rows[f"events_{rule}_{kind.label}"]
             assert sum(shares[kind.label] for shares in counted.values()) == pytest.approx(
@@ -81,14 +81,12 @@ def test_the_summary_counts_events_by_type_as_the_table_of_blocks(rule: str, mea
 
 
 @pytest.mark.parametrize(("value", "label", "other"), [(0.0, "nop", "broadcast"), (1.0, "broadcast", "nop")])
-def test_a_planted_sink_is_seen_for_what_it_does(
-    value: float, label: str, other: str, data: ImageData, tmp_path: Path
-) -> None:
-    """CLS lies far along one direction; every query of head 2 in block 1 seeks it, and its value is chosen."""
+def test_a_planted_sink_gets_its_label(value: float, label: str, other: str, data: ImageData, tmp_path: Path) -> None:
+    """CLS is large along one direction; every query of head 2 in block 1 attends to it, and its value is given."""
     task = Classify(BackboneConfig(qkv_bias=True))
     model: Any = task.backbone
     attn, direction = model.blocks[1].attn, torch.zeros(model.embed_dim)
-    direction[:2] = torch.tensor([1.0, -1.0])  # without a mean, which the norm would take away
+    direction[:2] = torch.tensor([1.0, -1.0])  # with zero mean, because the norm subtracts the mean
     q, k, v = (torch.arange(3)[:, None] * attn.attn_dim + 2 * attn.head_dim + torch.arange(attn.head_dim)).unbind()
     with torch.no_grad():
         model.cls_token.copy_(1e4 * direction)

@@ -1,4 +1,4 @@
-"""The steps at which a training is measured."""
+"""The steps at which a model is measured during training."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sinkablate.data.datamodule import ImageData
 from sinkablate.tasks.classify import Classify
 
 
-def test_zero_switches_it_off(tmp_path: Path) -> None:
+def test_an_interval_of_zero_turns_measuring_off(tmp_path: Path) -> None:
     fit(tmp_path / "run", "--diagnostics.every_n_steps=0").succeeded()
     assert not any(name.startswith(("sink/", "norm/", "gate/")) for name in metrics(tmp_path / "run")[0])
     assert not (tmp_path / "run" / "diagnostics").exists()
@@ -27,7 +27,7 @@ def test_zero_switches_it_off(tmp_path: Path) -> None:
         (9, 3, 2, [0, 2, 3]),
     ],
 )
-def test_measures_each_due_optimizer_step_once(
+def test_each_due_optimizer_step_is_measured_once(
     batches: int, accumulate: int, every: int, steps: list[int], data: ImageData, tmp_path: Path
 ) -> None:
     assert train(tmp_path, data, Classify(), batches, every, accumulate_grad_batches=accumulate) == steps

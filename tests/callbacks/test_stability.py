@@ -1,4 +1,4 @@
-"""What is counted while a model trains: gradient norms, spikes, steps that are not finite, images per second."""
+"""Gradient norms, spikes, nonfinite steps and throughput during training."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ INF = float("inf")
 
 
 class Scripted(L.LightningModule):
-    """A training whose losses and gradients are given: each step's loss is its first number, the gradient its second.
+    """A task with given losses and gradients: the first number of a sample is its loss, the second its gradient.
 
     Args:
-        clock: Told of the seconds that a training batch (1), a validation batch (100) and a training batch's end (10)
-            take.
+        clock: Called with the seconds that a training batch (1), a validation batch (100) and the end of a training
+            batch (10) take.
     """
 
     def __init__(self, clock: Callable[[float], None] = lambda _seconds: None) -> None:
@@ -42,7 +42,7 @@ class Scripted(L.LightningModule):
         self.clock(1)
         loss, self.slope = batch[0][0]
         with torch.no_grad():
-            self.weight.zero_()  # whatever the last gradient did to it
+            self.weight.zero_()  # undo the last update
         return loss + self.weight.sum()
 
     def on_after_backward(self) -> None:
@@ -60,7 +60,7 @@ class Scripted(L.LightningModule):
 
 
 class Rows(DummyLogger):
-    """Keeps the last value of everything logged."""
+    """Records the last value of everything logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def train(
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_gradient_norm_is_that_before_clipping(accumulate: int, tmp_path: Path) -> None:
+def test_the_gradient_norm_is_taken_before_clipping(accumulate: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     fit(
         run_dir,
@@ -111,15 +111,17 @@ def test_the_gradient_norm_is_that_before_clipping(accumulate: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("every", "grad_norm"), [(1, 7.0), (4, 7.0), (7, 1.875), (100, None)])
-def test_spikes_of_loss_and_gradient_are_counted_apart(every: int, grad_norm: float | None, tmp_path: Path) -> None:
-    """Steady for ten steps; then two loss spikes, a gradient spike, a value just below twice the median."""
+def test_spikes_of_loss_and_gradient_are_counted_separately(
+    every: int, grad_norm: float | None, tmp_path: Path
+) -> None:
+    """Ten constant steps, then two loss spikes, a gradient spike, and values just below twice the median."""
     steps = [(1.0, 1.0)] * 10 + [(2.1, 1.0), (5.0, 1.0), (1.0, 3.0), (1.875, 1.875), (1.0, 1.0), (1.0, 7.0)]
     last = train(tmp_path, steps, Stability(), log_every_n_steps=every)
     assert (last["loss_spikes"], last["grad_spikes"], last["nonfinite_steps"]) == (2, 2, 0)
     assert last.get("grad_norm") == grad_norm
 
 
-def test_a_spike_needs_ten_steps_before_it_or_the_window(tmp_path: Path) -> None:
+def test_spikes_are_counted_after_ten_steps_or_a_full_window(tmp_path: Path) -> None:
     steps = [(1.0, 1.0)] * 4 + [(9.0, 9.0)]
     assert train(tmp_path, steps, Stability())["loss_spikes"] == 0
     assert train(tmp_path, steps, Stability(window=4))["loss_spikes"] == 1
@@ -133,7 +135,7 @@ def test_the_median_follows_the_window(tmp_path: Path) -> None:
     assert train(tmp_path, steps, Stability(window=1000))["loss_spikes"] == 10
 
 
-def test_steps_that_are_not_finite_count_and_leave_the_median_alone(tmp_path: Path) -> None:
+def test_nonfinite_steps_are_counted_and_do_not_enter_the_median(tmp_path: Path) -> None:
     steps = [(1.0, 1.0)] * 10 + [(1.0, INF), (1.0, float("nan")), (1.0, 1.5), (1.0, 3.0)]
     callback = Stability()
     last = train(tmp_path, steps, callback)
@@ -142,7 +144,7 @@ def test_steps_that_are_not_finite_count_and_leave_the_median_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize("stop", [3, 11, 12])
-def test_a_state_that_went_through_a_file_goes_on_as_if_never_stopped(stop: int, tmp_path: Path) -> None:
+def test_resuming_from_a_saved_state_equals_never_stopping(stop: int, tmp_path: Path) -> None:
     steps = [(1.0, 1.0)] * 10 + [(4.0, 1.0), (1.0, 5.0), (4.0, INF), (3.0, 1.0)]
     straight = Stability()
     train(tmp_path, steps, straight, log_every_n_steps=5)
@@ -158,18 +160,18 @@ def test_a_state_that_went_through_a_file_goes_on_as_if_never_stopped(stop: int,
 
 
 @pytest.mark.parametrize(("arguments", "key"), [({"factor": 1.0}, "stability.factor"), ({"window": 0}, "window")])
-def test_numbers_without_meaning_are_refused(arguments: dict[str, Any], key: str) -> None:
+def test_numbers_out_of_range_are_refused(arguments: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=key):
         Stability(**arguments)
 
 
-def test_the_summary_has_the_last_steps_of_a_run_too(tmp_path: Path) -> None:
+def test_the_summary_includes_the_last_steps_of_a_run(tmp_path: Path) -> None:
     fit(tmp_path / "run", "--trainer.log_every_n_steps=50").succeeded()
     assert metrics(tmp_path / "run")[-1]["stability/nonfinite_steps"] == "0.0"
     assert '"stability/nonfinite_steps": 0' in (tmp_path / "run" / "summary.json").read_text()
 
 
-def test_throughput_counts_training_and_what_it_carries_but_not_validation(
+def test_throughput_counts_training_and_its_hooks_but_not_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed: list[float] = []
@@ -185,12 +187,12 @@ def test_throughput_counts_training_and_what_it_carries_but_not_validation(
         num_sanity_val_steps=0,
     )
     assert sum(passed) == 2 * (4 * (1 + 10) + 2 * 100)
-    assert callback.images == 2 * 4  # one row a batch
+    assert callback.images == 2 * 4  # one row per batch
     assert callback.seconds == 2 * 4 * (1 + 10)
     assert callback.images_per_second == 8 / callback.seconds
 
 
-def test_throughput_goes_on_after_a_stop(tmp_path: Path) -> None:
+def test_throughput_continues_after_resuming(tmp_path: Path) -> None:
     first, second = Throughput(), Throughput()
     assert first.images_per_second != first.images_per_second
     train(tmp_path, [(1.0, 1.0)] * 3, first)

@@ -1,4 +1,4 @@
-"""Measuring leaves no trace in the training: weights, compiled graphs."""
+"""Measuring changes nothing in the training: weights, logged numbers, compiled graphs."""
 
 from pathlib import Path
 
@@ -27,7 +27,9 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize("args", TRAININGS.values(), ids=TRAININGS.keys())
-def test_training_is_the_same_to_the_bit_with_and_without(args: tuple[str, ...], tmp_path: Path) -> None:
+def test_training_with_and_without_measuring_is_identical_to_the_last_bit(
+    args: tuple[str, ...], tmp_path: Path
+) -> None:
     for name, every in (("on", 1), ("off", 0)):
         fit(
             tmp_path / name,
@@ -44,8 +46,8 @@ def test_training_is_the_same_to_the_bit_with_and_without(args: tuple[str, ...],
 
 
 @pytest.mark.slow
-def test_a_compiled_model_keeps_its_graphs_and_its_weights(data: ImageData, tmp_path: Path) -> None:
-    found = []
+def test_measuring_changes_neither_graphs_nor_weights_of_a_compiled_model(data: ImageData, tmp_path: Path) -> None:
+    results = []
     for every in (0, 1):
         torch._dynamo.reset()
         counter = CompileCounterWithBackend("eager")
@@ -53,9 +55,9 @@ def test_a_compiled_model_keeps_its_graphs_and_its_weights(data: ImageData, tmp_
         task.backbone.compile(backend=counter)
         torch.manual_seed(0)
         steps = train(tmp_path, data, task, 3, every)
-        found.append((counter.frame_count, len(counter.graphs), task.state_dict()))
+        results.append((counter.frame_count, len(counter.graphs), task.state_dict()))
         assert steps == ([0, 1, 2, 3] if every else [])
-    off, on = found
+    off, on = results
     assert off[0] > 0
     assert on[:2] == off[:2]
     assert_equal(on[2], off[2])

@@ -14,18 +14,18 @@ from sinkablate.tasks.classify import Classify
 
 
 def tensors(run_dir: Path) -> dict[str, Tensor]:
-    """Everything in the last checkpoint's modules."""
-    found: dict[str, Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    return found
+    """State dict of the last checkpoint."""
+    state: dict[str, Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state
 
 
-def assert_equal(some: dict[str, Tensor], others: dict[str, Tensor]) -> None:
-    assert some.keys() == others.keys()
-    assert all(torch.equal(tensor, others[name]) for name, tensor in some.items())
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-class Told(DummyLogger):
-    """Notes at which steps sinks were logged."""
+class MeasuredSteps(DummyLogger):
+    """Records the steps at which sinks were logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,18 +37,18 @@ class Told(DummyLogger):
 
 
 def train(root: Path, data: ImageData, task: Classify, batches: int, every: int, **trainer: Any) -> list[int | None]:
-    """Train from Python for an epoch of some batches; returns the steps that were measured."""
-    told = Told()
+    """Train for one epoch of the given number of batches; returns the steps that were measured."""
+    logger = MeasuredSteps()
     L.Trainer(
         default_root_dir=root,
         accelerator="cpu",
         max_epochs=1,
         limit_train_batches=batches,
-        logger=told,
+        logger=logger,
         callbacks=[RunDiagnostics(every, images=4, heatmap=False, per_doubling=0)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         **{"limit_val_batches": 0} | trainer,
     ).fit(task, datamodule=data)
-    return told.steps
+    return logger.steps

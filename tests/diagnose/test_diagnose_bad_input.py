@@ -1,4 +1,4 @@
-"""What goes wrong with `diagnose` ends in one line that names the thing, exit code 2, and finished batches kept."""
+"""Errors of `diagnose` are one line that names the cause, with exit code 2; finished batches are kept."""
 
 import os
 import shlex
@@ -73,19 +73,19 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files and folders by the name that `CASES` knows."""
-    root = tmp_path_factory.mktemp("places")
-    found = {name: root / name for name in ("pictures", "nothing", "empty", "broken", "small", "other")}
-    photographs(found["pictures"])
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files and folders by the names that `CASES` uses."""
+    root = tmp_path_factory.mktemp("inputs")
+    paths = {name: root / name for name in ("pictures", "nothing", "empty", "broken", "small", "other")}
+    photographs(paths["pictures"])
     for name in ("empty", "broken", "small"):
-        found[name].mkdir()
-    (found["broken"] / "broken.png").write_bytes(b"\x89PNG, or not")
-    Image.new("RGB", (20, 40)).save(found["small"] / "small.png")
-    found |= {"notes": root / "notes.txt", "blank": root / "blank.txt", "weights": root / "weights.pt"}
-    found["notes"].write_text("no weights, no folder")
-    found["blank"].write_text("# nothing\n")
-    torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, found["weights"])
+        paths[name].mkdir()
+    (paths["broken"] / "broken.png").write_bytes(b"\x89PNG, or not")
+    Image.new("RGB", (20, 40)).save(paths["small"] / "small.png")
+    paths |= {"notes": root / "notes.txt", "blank": root / "blank.txt", "weights": root / "weights.pt"}
+    paths["notes"].write_text("no weights, no folder")
+    paths["blank"].write_text("# nothing\n")
+    torch.save({"blocks.0.attn.qkv.weight": torch.zeros(3, 3)}, paths["weights"])
     for name, text in {
         "nonsense": "{",
         "language": '{"model_type": "bert"}',
@@ -93,16 +93,16 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "windows": '{"model_type": "swin", "image_size": 224}',
         "packed": '{"model_type": "siglip2_vision_model"}',
     }.items():
-        found[name] = root / name / "config.json"
-        found[name].parent.mkdir()
-        found[name].write_text(text)
-    found["scribble"] = root / "scribble"
-    found["scribble"].mkdir()
-    (found["scribble"] / "config.yaml").write_text("a: [")
-    found["processor"] = vit_folder(root / "processor")
-    (found["processor"] / "preprocessor_config.json").write_text("{")
-    diagnose(found["other"], found["pictures"], "--limit", "1").succeeded()
-    return found
+        paths[name] = root / name / "config.json"
+        paths[name].parent.mkdir()
+        paths[name].write_text(text)
+    paths["scribble"] = root / "scribble"
+    paths["scribble"].mkdir()
+    (paths["scribble"] / "config.yaml").write_text("a: [")
+    paths["processor"] = vit_folder(root / "processor")
+    (paths["processor"] / "preprocessor_config.json").write_text("{")
+    diagnose(paths["other"], paths["pictures"], "--limit", "1").succeeded()
+    return paths
 
 
 def vit_folder(path: Path) -> Path:
@@ -115,35 +115,39 @@ def vit_folder(path: Path) -> Path:
     return path
 
 
-def assert_one_line(outcome: Outcome, *says: str) -> None:
-    """Exit code 2 and one line of error that says all this."""
+def assert_one_line(outcome: Outcome, *phrases: str) -> None:
+    """Check for exit code 2 and one error line that contains all of these phrases."""
     assert outcome.code == 2, outcome.err or outcome.out
     errors = [line for line in outcome.err.splitlines() if "error: " in line]
     assert len(errors) == 1, outcome.err
     assert "Traceback" not in outcome.err
-    missing = [words for words in says if words not in errors[0]]
+    missing = [phrase for phrase in phrases if phrase not in errors[0]]
     assert not missing, errors[0]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_and_nothing_written(case: str, places: dict[str, Path], tmp_path: Path) -> None:
-    words, says = CASES[case]
-    before = tree(places["other"])
+def test_wrong_input_is_refused_in_one_line_and_nothing_is_written(
+    case: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    words, phrases = CASES[case]
+    before = tree(inputs["other"])
     out = [] if " --out " in words else ["--out", str(tmp_path / "out")]
-    outcome = run("diagnose", *shlex.split(words.format(**places)), *out)
-    assert_one_line(outcome, *says)
+    outcome = run("diagnose", *shlex.split(words.format(**inputs)), *out)
+    assert_one_line(outcome, *phrases)
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not (tmp_path / "out" / "per_image.npz").exists()
-    assert tree(places["other"]) == before
+    assert tree(inputs["other"]) == before
 
 
-def test_missing_weights_offline_name_the_key_for_a_local_file(places: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_missing_offline_are_refused_with_the_key_for_a_local_file(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
     outcome = spawn(
         "diagnose",
         "--backbone.name",
         "vit_tiny_patch16_224",
         "--images",
-        places["pictures"],
+        inputs["pictures"],
         "--out",
         tmp_path / "out",
         HF_HUB_OFFLINE="1",
@@ -161,18 +165,18 @@ def test_unreadable_and_small_images_are_skipped_counted_and_named(tmp_path: Pat
     files[4].symlink_to(tmp_path / "gone")
     Image.new("RGB", (31, 80)).save(files[7])
     outcome = diagnose(out, root, "--batch_size", "2").succeeded()
-    found = summary(out)
-    assert found["image_count"] == 6
-    assert len(found["skipped"]) == 3
-    for path, line in zip((files[1], files[4], files[7]), found["skipped"], strict=True):
+    content = summary(out)
+    assert content["image_count"] == 6
+    assert len(content["skipped"]) == 3
+    for path, line in zip((files[1], files[4], files[7]), content["skipped"], strict=True):
         assert path.name in line
         assert line in outcome.err
-    kept = [path for place, path in enumerate(files) if place not in (1, 4, 7)]
+    kept = [path for index, path in enumerate(files) if index not in (1, 4, 7)]
     assert arrays(out)["image_names"].tolist() == [str(path.relative_to(root)) for path in kept]
     assert "3 images skipped" in outcome.out
 
 
-def test_the_same_command_looks_again_where_nothing_could_be_read(tmp_path: Path) -> None:
+def test_the_same_command_tries_again_after_no_image_could_be_read(tmp_path: Path) -> None:
     root, out = tmp_path / "photographs", tmp_path / "out"
     files = photographs(root)
     for path in files:
@@ -185,7 +189,7 @@ def test_the_same_command_looks_again_where_nothing_could_be_read(tmp_path: Path
     assert summary(out)["image_count"] == len(files)
 
 
-def test_a_run_with_a_broken_configuration(tmp_path: Path, finished: Path) -> None:
+def test_a_run_with_a_broken_configuration_is_refused(tmp_path: Path, finished: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(finished, broken)
     for text in ("a: [", "data: 3", ""):
@@ -193,7 +197,7 @@ def test_a_run_with_a_broken_configuration(tmp_path: Path, finished: Path) -> No
         assert_one_line(run("diagnose", "--run", broken, "--out", tmp_path / "out"), "run=", "config.yaml")
 
 
-def test_a_run_without_a_checkpoint(tmp_path: Path, finished: Path) -> None:
+def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path, finished: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text((finished / "config.yaml").read_text())
@@ -202,7 +206,7 @@ def test_a_run_without_a_checkpoint(tmp_path: Path, finished: Path) -> None:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a quarter megabyte."""
+    """A file system of 256 KiB."""
     target = tmp_path / "disk"
     target.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(target)]

@@ -15,13 +15,13 @@ RULES = ("causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "ad
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished diagnosis of the built-in photographs; to be read, not to be changed."""
+    """A finished diagnosis of the built-in photographs; tests must not change it."""
     out = tmp_path_factory.mktemp("done") / "out"
     diagnose(out, "builtin", "--batch_size", "4").succeeded()
     return out
 
 
-def test_files_and_nothing_else(done: Path) -> None:
+def test_diagnose_writes_exactly_these_files(done: Path) -> None:
     assert set(tree(done)) == FILES
     for path in done.glob("figures/*"):
         start = {"pdf": b"%PDF", "png": b"\x89PNG"}.get(path.suffix[1:], b"")
@@ -74,26 +74,26 @@ def test_tables_are_tidy(done: Path) -> None:
     } <= set(blocks.columns)
 
 
-def test_the_summary_says_what_was_done(done: Path) -> None:
-    found = summary(done)
-    assert found["model"] == "vit_tiny_patch16_224"
-    assert found["weights"] == "random"
-    assert found["preprocessing"]["input_size"] == [3, 64, 64]
-    assert found["thresholds"]["event_min"] == 0.9
-    assert [text.split(":")[0] for text in found["rules"]] == list(RULES)
-    for counts in (found["counts"], found["first_block"]):
+def test_the_summary_describes_the_diagnosis(done: Path) -> None:
+    content = summary(done)
+    assert content["model"] == "vit_tiny_patch16_224"
+    assert content["weights"] == "random"
+    assert content["preprocessing"]["input_size"] == [3, 64, 64]
+    assert content["thresholds"]["event_min"] == 0.9
+    assert [text.split(":")[0] for text in content["rules"]] == list(RULES)
+    for counts in (content["counts"], content["first_block"]):
         assert set(counts) == set(RULES)
         assert {"events", "nop", "broadcast", "other", "undefined", "broadcast_qualified", "by_token_type"} <= counts[
             "causal"
         ].keys()
-    assert set(found["label_survival"]) == {"causal", "adaptive"}
-    assert 0 <= found["rebuild_error"] < 1e-4
-    assert found["seconds"] > 0
-    assert found["peak_memory_gib"] > 0
-    assert {"torch", "timm", "sinkablate"} <= found["versions"].keys()
+    assert set(content["label_survival"]) == {"causal", "adaptive"}
+    assert 0 <= content["rebuild_error"] < 1e-4
+    assert content["seconds"] > 0
+    assert content["peak_memory_gib"] > 0
+    assert {"torch", "timm", "sinkablate"} <= content["versions"].keys()
 
 
-def test_the_file_takes_at_most_eighty_bytes_per_event(tmp_path: Path, image_folder: Path) -> None:
+def test_per_image_arrays_take_at_most_eighty_bytes_per_head_and_image(tmp_path: Path, image_folder: Path) -> None:
     out = tmp_path / "out"
     diagnose(out, image_folder / "train", "--limit", "40", "--min_side", "16", "--batch_size", "40").succeeded()
     stored = arrays(out)
@@ -101,28 +101,28 @@ def test_the_file_takes_at_most_eighty_bytes_per_event(tmp_path: Path, image_fol
     assert (out / "per_image.npz").stat().st_size <= 80 * stored["mass"].size
 
 
-def test_what_is_shown_as_a_table_and_as_json(done: Path, tmp_path: Path) -> None:
+def test_results_are_printed_as_a_table_or_as_json(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shown = diagnose(out, "builtin", "--limit", "5", "--batch_size", "3").succeeded().out
     for words in ("preprocessing", "interpolation", "causal", "adaptive", "routed_frac >= 0.9", str(out)):
         assert words in shown
     few, everything, before = arrays(out), arrays(done), tree(out)
     assert few["image_names"].tolist() == everything["image_names"][:5].tolist()
-    for name in PER_IMAGE:  # in other batches
+    for name in PER_IMAGE:  # measured in batches of another size
         np.testing.assert_allclose(few[name], everything[name][:5], rtol=1e-4, atol=1e-5, err_msg=name)
     again = diagnose(out, "builtin", "--limit", "5").succeeded().out
     assert again == shown
     printed = diagnose(out, "builtin", "--limit", "5", "--format", "json").succeeded().out
     assert json.loads(printed) == summary(out)
-    assert tree(out) == before, "a finished one is printed, not made, again"
+    assert tree(out) == before, "a finished diagnosis is only printed again"
 
 
 def test_chosen_blocks_keep_their_numbers(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     diagnose(out, "builtin", "--blocks", "[0,-1]", "--batch_size", "4").succeeded()
-    everything, some = arrays(done), arrays(out)
+    everything, chosen = arrays(done), arrays(out)
     for name in PER_IMAGE:
-        np.testing.assert_array_equal(some[name], everything[name][:, [0, 11]], err_msg=name)
+        np.testing.assert_array_equal(chosen[name], everything[name][:, [0, 11]], err_msg=name)
     for table in ("heads", "blocks"):
         whole, part = (pl.read_parquet(where / f"{table}.parquet") for where in (done, out))
         assert part.equals(whole.filter(pl.col("block").is_in([0, 11]))), table

@@ -1,4 +1,4 @@
-"""An interrupted diagnosis goes on after its last finished batch and ends with the same numbers."""
+"""An interrupted diagnosis resumes after its last finished batch and ends with the same numbers."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from diagnosing import FILES, SMALL, diagnose, photographs, same_results, summar
 from running import killed, tree
 
 
-def test_a_killed_run_goes_on_after_its_last_batch(tmp_path: Path) -> None:
+def test_a_killed_diagnosis_resumes_after_its_last_batch(tmp_path: Path) -> None:
     out, chosen = tmp_path / "out", ("--batch_size", "2")
     killed("diagnose", *SMALL, "--images", "builtin", *chosen, "--out", out, after=out / "parts", pattern="*.npz")
     kept = tree(out / "parts")
@@ -15,10 +15,10 @@ def test_a_killed_run_goes_on_after_its_last_batch(tmp_path: Path) -> None:
     diagnose(out, "builtin", *chosen).succeeded()
     assert set(tree(out)) == FILES
     diagnose(tmp_path / "whole", "builtin", *chosen).succeeded()
-    same_results(tmp_path / "whole", out, rtol=1e-5)  # two processes need not round alike
+    same_results(tmp_path / "whole", out, rtol=1e-5)  # two processes may round differently
 
 
-def test_a_run_stopped_by_an_image_goes_on_when_it_is_repaired(tmp_path: Path) -> None:
+def test_a_diagnosis_stopped_by_a_broken_image_resumes_once_it_is_repaired(tmp_path: Path) -> None:
     root, out, chosen = tmp_path / "photographs", tmp_path / "out", ("--batch_size", "2", "--strict", "true")
     broken = photographs(root)[5]
     diagnose(tmp_path / "whole", root, *chosen).succeeded()
@@ -33,14 +33,14 @@ def test_a_run_stopped_by_an_image_goes_on_when_it_is_repaired(tmp_path: Path) -
     same_results(tmp_path / "whole", out)
 
 
-def test_a_batch_that_was_being_written_is_measured_again(tmp_path: Path) -> None:
+def test_a_half_written_batch_is_measured_again(tmp_path: Path) -> None:
     root, out = tmp_path / "photographs", tmp_path / "out"
     photographs(root)[8].write_bytes(b"no picture")
     assert diagnose(out, root, "--batch_size", "4", "--strict", "true").code == 2
     (out / "parts" / ".000000008-000000009.npz.partial").write_bytes(b"half a file")
     diagnose(out, root, "--batch_size", "4").succeeded()
-    found = summary(out)
-    assert (found["image_count"], len(found["skipped"])) == (8, 1)
+    content = summary(out)
+    assert (content["image_count"], len(content["skipped"])) == (8, 1)
     assert set(tree(out)) == FILES
 
 

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from running import heads, run
 
 
-def test_folder_list_and_single_image_are_the_same_pictures(tmp_path: Path) -> None:
+def test_folder_list_and_single_image_give_the_same_results(tmp_path: Path) -> None:
     root = tmp_path / "photographs"
     files = photographs(root)
     listed = root / "list.txt"
@@ -27,19 +27,19 @@ def test_folder_list_and_single_image_are_the_same_pictures(tmp_path: Path) -> N
         np.testing.assert_allclose(one[name], folder[name][3:4], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_shards_hold_the_pictures_of_their_folder(shards: Path, image_folder: Path, tmp_path: Path) -> None:
+def test_shards_give_the_results_of_their_folder(shards: Path, image_folder: Path, tmp_path: Path) -> None:
     where = {"shards": f"{shards}/val-{{0000..0001}}.tar", "folder": image_folder / "val"}
     for name, images in where.items():
         diagnose(tmp_path / name, images, "--min_side", "16", "--batch_size", "20").succeeded()
     packed, loose = (arrays(tmp_path / name) for name in where)
     assert len(set(packed["image_names"])) == len(loose["image_names"]) == 20
-    by_image = [found["entropy"].mean(axis=(1, 2)) for found in (packed, loose)]
+    by_image = [stored["entropy"].mean(axis=(1, 2)) for stored in (packed, loose)]
     assert np.diff(np.sort(by_image[1])).min() > 1e-6, "images would be mixed up"
-    left, right = (found["mass"][np.argsort(by)] for found, by in zip((packed, loose), by_image, strict=True))
+    left, right = (stored["mass"][np.argsort(by)] for stored, by in zip((packed, loose), by_image, strict=True))
     np.testing.assert_allclose(left, right, rtol=1e-4)
 
 
-def test_real_weights_see_the_sinks_of_photographs(dinov2: Path, tmp_path: Path) -> None:
+def test_pretrained_weights_have_sinks_on_photographs(dinov2: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(
         "diagnose",
@@ -56,15 +56,15 @@ def test_real_weights_see_the_sinks_of_photographs(dinov2: Path, tmp_path: Path)
         "--out",
         out,
     ).succeeded()
-    stored, found = arrays(out), summary(out)
+    stored, content = arrays(out), summary(out)
     assert stored["mass"].shape == (6, 12, 6)
-    assert found["weights"] == str(dinov2)
-    assert found["counts"]["adaptive"]["events"] > 0
+    assert content["weights"] == str(dinov2)
+    assert content["counts"]["adaptive"]["events"] > 0
     assert stored["mass"][:, 1:].max() > 0.5
-    assert found["rebuild_error"] < 1e-5
+    assert content["rebuild_error"] < 1e-5
 
 
-def test_a_checkpoint_gives_the_numbers_logged_in_training(finished: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_the_numbers_logged_during_training(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("diagnose", "--run", finished, "--out", out).succeeded()
     logged = sorted((finished / "diagnostics").glob("step_*.parquet"))[-1]
@@ -83,14 +83,14 @@ def test_a_checkpoint_gives_the_numbers_logged_in_training(finished: Path, tmp_p
     assert_frame_equal(now.select(shared), trained.select(shared), rel_tol=1e-5, abs_tol=1e-6)
 
 
-def test_a_run_on_other_images(finished: Path, tmp_path: Path) -> None:
+def test_a_run_is_diagnosed_on_other_images(finished: Path, tmp_path: Path) -> None:
     photographs(tmp_path / "photographs")
     run("diagnose", "--run", finished, "--images", tmp_path / "photographs", "--out", tmp_path / "out").succeeded()
     assert arrays(tmp_path / "out")["image_names"].size == 9
     assert int(arrays(tmp_path / "out")["num_register_tokens"]) == 4
 
 
-def test_a_local_folder_and_a_configuration(tmp_path: Path) -> None:
+def test_hugging_face_models_come_from_a_folder_or_a_configuration(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.Dinov2WithRegistersConfig(
         hidden_size=48,

@@ -1,4 +1,4 @@
-"""Every quantity written plainly from its definition: float64, explicit u, N x N, SVD."""
+"""Every quantity computed directly from its definition, in float64: explicit u, N x N weights, SVD."""
 
 from math import log, nan
 
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def direct(view: BlockView, t: ThresholdConfig) -> dict[str, Array]:
-    """Quantity name -> (B, H), head by head."""
+    """Quantity name -> values (B, H), computed head by head."""
     batch, heads = view.q.shape[:2]
     weights = view.weights().double().numpy()
     rows = [[_head(weights[b, h], view, b, h, t) for h in range(heads)] for b in range(batch)]

@@ -1,4 +1,4 @@
-"""Views of known tensors."""
+"""Block views with known tensors."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def view_of(
     residual: Tensor | None = None,
     **fields: Any,
 ) -> BlockView:
-    """A view whose attention is the given (B, H, N, M); W defaults to the identity (D = d), the residual to ones."""
+    """A view with given attention weights (B, H, N, M); W defaults to the identity (D = d), the residual to ones."""
     batch, heads, n, m = weights.shape
     d = v.shape[-1]
     return BlockView(
@@ -64,7 +64,7 @@ def random_view(
     dtype: torch.dtype = torch.float64,
     registers: int = 2,
 ) -> BlockView:
-    """Random tensors of one mechanism; from the first head to the last, logits favor one column more and more."""
+    """Random tensors of one mechanism; the logits favor one column, more strongly from the first head to the last."""
     g = torch.Generator().manual_seed(seed)
     width = heads * d
     m = n + (kind in ("null", "kv_bias"))
@@ -116,7 +116,7 @@ def one(view: BlockView) -> dict[str, float]:
 
 
 def sink_weights(n: int, a: float, s: int = 0) -> Tensor:
-    """Every query gives a to column s and spreads the rest, (1, 1, n, n)."""
+    """Weights (1, 1, n, n) in which every query gives a to column s and spreads the rest evenly."""
     weights = torch.full((n, n), (1 - a) / (n - 1), dtype=torch.float64)
     weights[:, s] = a
     return weights[None, None]

@@ -16,7 +16,7 @@ def heavy(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_kurtosis_is_scipys_over_channels(dtype: torch.dtype, tolerance: float) -> None:
+def test_kurtosis_over_channels_equals_scipys(dtype: torch.dtype, tolerance: float) -> None:
     x = heavy(3, 7, 40, dtype=dtype)
     expected = stats.kurtosis(x.double().numpy(), axis=-1, fisher=False).mean(-1)
     measured = kurtosis(x)
@@ -76,7 +76,7 @@ def test_planted_massive_activations_are_counted(median: float, planted: int) ->
     assert massive_activations(x).tolist() == [0, planted, 0]
 
 
-def test_both_limits_must_be_passed() -> None:
+def test_a_massive_activation_exceeds_both_limits() -> None:
     x = torch.full((1, 20, 10), 0.001)
     x[0, 0, 0] = 99  # 99,000 times the median, yet below 100
     assert massive_activations(x).item() == 0

@@ -34,22 +34,22 @@ def expected(blocks: list[tuple[Any, Any, Any]], heads: int) -> tuple[np.ndarray
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("d", "width"), [(1, 5), (4, 12), (16, 16), (6, 40)])
-def test_the_spectrum_is_that_of_the_product(d: int, width: int, dtype: torch.dtype) -> None:
+def test_the_spectrum_equals_that_of_the_explicit_product(d: int, width: int, dtype: torch.dtype) -> None:
     query, key = noise(3, d, width, seed=1, dtype=dtype), noise(3, d, width, seed=2, dtype=dtype)
-    found = query_key_spectrum(query, key)
-    assert found.shape == (3, d)
-    assert found.dtype is torch.float64
+    spectrum = query_key_spectrum(query, key)
+    assert spectrum.shape == (3, d)
+    assert spectrum.dtype is torch.float64
     product = np.einsum("hdi,hdj->hij", query.double().numpy(), key.double().numpy())
     values = np.linalg.svd(product, compute_uv=False)
-    np.testing.assert_allclose(found.numpy(), values[:, :d], rtol=1e-10, atol=1e-12 * values.max())
+    np.testing.assert_allclose(spectrum.numpy(), values[:, :d], rtol=1e-10, atol=1e-12 * values.max())
 
 
 def test_a_rank_deficient_map_has_zero_singular_values() -> None:
     query, key = noise(1, 4, 9, dtype=torch.float64), noise(1, 4, 9, seed=1, dtype=torch.float64)
     query[:, 1:] = query[:, :1] * torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1)
-    found = query_key_spectrum(query, key)[0]
-    assert found[0] > 1
-    assert (found[1:] < 1e-12 * found[0]).all()
+    spectrum = query_key_spectrum(query, key)[0]
+    assert spectrum[0] > 1
+    assert (spectrum[1:] < 1e-12 * spectrum[0]).all()
     assert query_key_spectrum(0 * query, key).tolist() == [[0, 0, 0, 0]]
 
 
@@ -63,41 +63,41 @@ def test_a_rotation_of_the_head_changes_nothing() -> None:
     ("name", "heads"),
     [("vit_tiny_patch16_224", 3), ("vit_small_patch14_dinov2", 6), ("vit_base_patch16_siglip_224", 12)],
 )
-def test_timm_models_with_the_gain_of_their_norm(name: str, heads: int) -> None:
+def test_spectra_of_timm_models_include_the_gain_of_the_norm(name: str, heads: int) -> None:
     model = family(name, embed_dim=heads * 8)
     blocks = [(*block.attn.qkv.weight.chunk(3)[:2], block.norm1.weight) for block in model.blocks]
     assert all(gain.std() > 0.1 for _, _, gain in blocks), "a gain of one would prove nothing"
     largest, spike = spectral_spikes(model, [0, 1])
-    for found, right in zip((largest, spike), expected(blocks, heads), strict=True):
-        np.testing.assert_allclose(found.numpy(), right, rtol=1e-6)
+    for actual, right in zip((largest, spike), expected(blocks, heads), strict=True):
+        np.testing.assert_allclose(actual.numpy(), right, rtol=1e-6)
     assert (spike >= 1).all()
 
 
 @pytest.mark.parametrize("chosen", [[1], [1, 0]])
 def test_chosen_blocks_come_in_the_order_given(chosen: list[int]) -> None:
     model = family("vit_tiny_patch16_224")
-    for some, everything in zip(spectral_spikes(model, chosen), spectral_spikes(model, [0, 1]), strict=True):
-        assert torch.equal(some, everything[chosen])
+    for subset, everything in zip(spectral_spikes(model, chosen), spectral_spikes(model, [0, 1]), strict=True):
+        assert torch.equal(subset, everything[chosen])
 
 
 @pytest.mark.parametrize(
     "fields", [{}, {"gate": "headwise"}, {"gate": "elementwise"}, {"sink": "zero"}, {"score": "sigmoid"}], ids=str
 )
-def test_our_own_mechanisms(fields: dict[str, str]) -> None:
+def test_spectra_under_every_mechanism(fields: dict[str, str]) -> None:
     model = perturbed(make(attention=AttentionConfig(**fields), registers=2))  # type: ignore[arg-type]
     heads = model.blocks[0].attn.num_heads
     blocks = [(*block.attn.qkv.weight.chunk(3)[:2], block.norm1.weight) for block in model.blocks]
-    for found, right in zip(spectral_spikes(model, [0, 1]), expected(blocks, heads), strict=True):
-        np.testing.assert_allclose(found.numpy(), right, rtol=1e-6)
+    for actual, right in zip(spectral_spikes(model, [0, 1]), expected(blocks, heads), strict=True):
+        np.testing.assert_allclose(actual.numpy(), right, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ViT", "CLIPVision", "SiglipVision", "Dinov2"])
-def test_hugging_face_models(name: str) -> None:
+def test_spectra_of_hugging_face_models(name: str) -> None:
     from hugging_face import query_key_weights, untrained
 
     model = untrained(name)
-    found = spectral_spikes(model, [0, 1])
-    for measured, right in zip(found, expected(query_key_weights(model), 3), strict=True):
+    spikes = spectral_spikes(model, [0, 1])
+    for measured, right in zip(spikes, expected(query_key_weights(model), 3), strict=True):
         np.testing.assert_allclose(measured.numpy(), right, rtol=1e-6)
 
 
@@ -109,15 +109,15 @@ def test_hugging_face_models(name: str) -> None:
         pytest.param(lambda: family("vit_small_patch16_dinov3"), id="rotary, DINOv3"),
     ],
 )
-def test_where_logits_are_no_bilinear_form_all_is_nan(model: Any) -> None:
+def test_spectra_are_nan_where_logits_are_not_bilinear(model: Any) -> None:
     built = model()
-    for found in spectral_spikes(built, [0, 1]):
-        assert found.shape == (2, built.blocks[0].attn.num_heads)
-        assert found.dtype is torch.float64
-        assert found.isnan().all()
+    for spikes in spectral_spikes(built, [0, 1]):
+        assert spikes.shape == (2, built.blocks[0].attn.num_heads)
+        assert spikes.dtype is torch.float64
+        assert spikes.isnan().all()
 
 
-def test_rotary_positions_of_hugging_face_are_nan_too() -> None:
+def test_spectra_are_nan_with_rotary_positions_of_hugging_face() -> None:
     from hugging_face import untrained
 
     assert spectral_spikes(untrained("DINOv3ViT"), [0, 1])[0].isnan().all()

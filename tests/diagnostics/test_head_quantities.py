@@ -30,14 +30,14 @@ def test_every_quantity_equals_its_definition(kind, dtype, tolerance):
 
 
 @pytest.mark.parametrize("kind", ["softmax", "elementwise"])
-def test_wide_heads_in_fp32(kind):
+def test_quantities_of_wide_heads_in_fp32_equal_their_definitions(kind):
     view = random_view(kind, batch=1, heads=3, n=70, d=64, dtype=torch.float32)
     measured, expected = measure(view, T).heads, direct(view, T)
     for name, x in measured.items():
         np.testing.assert_allclose(x.numpy(), expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_thresholds_are_fields():
+def test_quantities_use_the_configured_thresholds():
     view = random_view("softmax")
     t = ThresholdConfig(routed_min=0.8, quiet_max=0.6, group_top_k=2)
     measured, expected = measure(view, t).heads, direct(view, t)
@@ -102,8 +102,8 @@ def test_signed_weights_cancel_in_the_update_but_not_in_the_events():
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0, 1000.0])
-def test_entropy_from_logits_is_that_of_their_softmax(scale):
-    """Two ways, and float32 against float64; rows from uniform to one-hot, shifted far from zero."""
+def test_entropy_from_logits_equals_that_of_their_softmax(scale):
+    """Both functions, and float32 against float64; rows range from uniform to one-hot and are shifted far from zero."""
     logits = scale * torch.randn(2, 3, 9, 21, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 50
     weights = logits.softmax(-1)
     expected = row_entropy(weights, weights.sum(-1))

@@ -1,4 +1,4 @@
-"""Vision models of transformers under the same tap: they measure as timm's do, or are refused by name."""
+"""Vision models of transformers: results equal those of timm's models, or the model is refused by name."""
 
 import json
 from typing import Any
@@ -43,11 +43,11 @@ PAIRS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "CLIPVision": ("vit_base_patch16_clip_224", {}, {"hidden_act": "gelu"}),
     "SiglipVision": ("vit_base_patch16_siglip_224", {}, {"hidden_act": "gelu", "layer_norm_eps": 1e-6}),
 }
-"""Name in transformers -> timm's name, and what makes the two compute the same."""
+"""Name in transformers -> name in timm, and the options with which the two compute the same."""
 
 
 def sharp(name: str, **fields: Any) -> Any:
-    """A small random model of timm whose heads look somewhere."""
+    """A small timm model with random weights and concentrated attention."""
     torch.manual_seed(0)
     model = perturbed(timm.create_model(name, **{**SHARED, **fields})).eval()
     with torch.no_grad():
@@ -64,11 +64,11 @@ def measured(model: Any, images: torch.Tensor) -> Records:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_family_once_per_block(name: str) -> None:
+def test_every_family_is_captured_once_per_block(name: str) -> None:
     model, layout, images = untrained(name), MODELS[name][1], noise(2, 3, 32, 32)
     with torch.no_grad():
         plain = model(pixel_values=images, output_hidden_states=True)
-    before = hook_count(model)  # transformers keeps the hooks that note its hidden states
+    before = hook_count(model)  # transformers keeps the hooks that record its hidden states
     views, outputs, errors = tapped(model, images)
     assert [view.index for view in views] == [0, 1] == list(errors)
     assert max(errors.values()) < 1e-5 < MAX_REBUILD_ERROR
@@ -81,7 +81,7 @@ def test_every_family_once_per_block(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT"])
-def test_the_weights_are_those_of_the_explicit_path(name: str) -> None:
+def test_weights_equal_those_of_the_explicit_path(name: str) -> None:
     images = noise(2, 3, 32, 32)
     with torch.no_grad():
         explicit = untrained(name, attention="eager")(pixel_values=images, output_attentions=True).attentions
@@ -90,25 +90,25 @@ def test_the_weights_are_those_of_the_explicit_path(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_equal_to_timm_on_the_same_weights(name: str) -> None:
+def test_results_equal_timms_on_the_same_weights(name: str) -> None:
     theirs, ours, fields = PAIRS[name]
     source, target = sharp(theirs, **ours), untrained(name, lively=False, **fields)
     copy_weights(source, target)
     images = noise(3, 3, 32, 32)
-    expected, found = measured(source, images), measured(target, images)
-    assert found.layout == expected.layout
+    expected, actual = measured(source, images), measured(target, images)
+    assert actual.layout == expected.layout
     assert expected.heads["mass"].max() > 0.3
     assert expected.heads["stable_rank"].max() > 1.5
     for group in ("heads", "mass", "tokens"):
-        before, after = getattr(expected, group), getattr(found, group)
+        before, after = getattr(expected, group), getattr(actual, group)
         assert before.keys() == after.keys()
         for quantity, values in before.items():
             np.testing.assert_allclose(after[quantity], values, rtol=2e-5, atol=2e-5, err_msg=quantity)
-    np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-5)
-    np.testing.assert_allclose(found.payload_sum, expected.payload_sum, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual.norms, expected.norms, rtol=1e-5)
+    np.testing.assert_allclose(actual.payload_sum, expected.payload_sum, rtol=1e-4, atol=1e-4)
 
 
-def test_equal_to_timm_on_real_weights(dinov2: Any) -> None:
+def test_results_equal_timms_on_pretrained_weights(dinov2: Any) -> None:
     from safetensors.torch import load_file
 
     source = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=518)
@@ -127,12 +127,12 @@ def test_equal_to_timm_on_real_weights(dinov2: Any) -> None:
     )
     copy_weights(source, target)
     images = noise(2, 3, 112, 112)
-    expected, found = measured(source.eval(), images), measured(target, images)
+    expected, actual = measured(source.eval(), images), measured(target, images)
     for quantity in ("mass", "routed_frac", "ratio_out", "ratio_head", "stable_rank", "rel_update", "sink_idx"):
         np.testing.assert_allclose(
-            found.heads[quantity], expected.heads[quantity], rtol=1e-4, atol=1e-5, err_msg=quantity
+            actual.heads[quantity], expected.heads[quantity], rtol=1e-4, atol=1e-5, err_msg=quantity
         )
-    np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-4)
+    np.testing.assert_allclose(actual.norms, expected.norms, rtol=1e-4)
 
 
 def test_eager_attention_is_refused_by_name() -> None:
@@ -157,8 +157,8 @@ def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields:
     assert hook_count(model) == 0
 
 
-def test_preprocessing_is_the_folders_own(tmp_path):
-    """Size, crop, resampling and numbers of preprocessor_config.json, by the library's own processor."""
+def test_preprocessing_follows_the_models_folder(tmp_path):
+    """Size, crop, resampling, mean and std of preprocessor_config.json equal those of the library's processor."""
     config = transformers.Dinov2Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14
     )
@@ -178,9 +178,9 @@ def test_preprocessing_is_the_folders_own(tmp_path):
     )
     views, _, _ = tapped(subject.model, subject.transform(picture)[None])
     assert views[0].layout.num_patches == 4, "the model's own images would have 16 patches"
-    seen = subject.description["preprocessing"]
-    assert seen["input_size"] == [3, 28, 28]
-    assert (seen["image_mean"], seen["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
+    preprocessing = subject.description["preprocessing"]
+    assert preprocessing["input_size"] == [3, 28, 28]
+    assert (preprocessing["image_mean"], preprocessing["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_center_crop": False}))
     with pytest.raises(UserError, match=r"preprocessor_config\.json produces images of shape"):

@@ -1,4 +1,4 @@
-"""Measurement mode restores random states, settings of numbers and the modes of modules."""
+"""Measurement mode restores random states, numerical settings and the training modes of modules."""
 
 import random
 from typing import Any
@@ -12,7 +12,7 @@ from sinkablate.diagnostics.probe import measurement_mode
 
 
 def global_state() -> tuple[Any, ...]:
-    """Random states and settings of numbers, as values that compare."""
+    """Random states and numerical settings, as values that can be compared."""
     numpy = np.random.get_state(legacy=False)
     assert isinstance(numpy, dict)
     state = numpy["state"]
@@ -32,7 +32,7 @@ def global_state() -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("breaks", [False, True], ids=["as planned", "by an exception"])
 @pytest.mark.parametrize("precision", ["high", "highest"])
-def test_undisturbed_puts_everything_back(breaks: bool, precision: str) -> None:
+def test_measurement_mode_restores_everything(breaks: bool, precision: str) -> None:
     norm = nn.BatchNorm1d(2)
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Sequential(norm, nn.Dropout(0.5))).train()
     norm.eval()

@@ -1,3 +1,5 @@
+"""Token norms, outliers, token variance and the cosine of registers, against explicit formulas."""
+
 import warnings
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_summary_by_token_type():
     assert got["patch"]["outliers"] > 0
 
 
-def test_types_a_model_lacks_are_nan():
+def test_token_types_a_model_lacks_are_nan():
     got = norm_summary(draw(2, 5).abs(), TokenLayout(0, 0, 5), 3.0)
     assert all(torch.isnan(value) for kind in ("cls", "register") for value in got[kind].values())
     assert not any(torch.isnan(value) for value in got["patch"].values())
@@ -64,7 +66,7 @@ def test_one_token_has_no_outlier_and_no_variance():
     assert token_variance(torch.randn(2, 1, 4)).tolist() == [0, 0]
 
 
-def test_token_variance_is_blind_to_what_all_tokens_share():
+def test_token_variance_ignores_what_all_tokens_share():
     x = draw(2, 9, 6)
     np.testing.assert_allclose(token_variance(x), x.numpy().var(axis=1).mean(-1))
     torch.testing.assert_close(token_variance(x + 5 * draw(1, 1, 6)), token_variance(x))
@@ -78,5 +80,5 @@ def test_register_cosine():
 
 
 @pytest.mark.parametrize("registers", [torch.ones(2, 0, 4), torch.ones(2, 1, 4), torch.zeros(2, 3, 4)])
-def test_register_cosine_is_undefined(registers):
+def test_register_cosine_is_undefined_for_fewer_than_two_nonzero_registers(registers):
     assert torch.isnan(register_cosine(registers)).all()

@@ -46,7 +46,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_fit_logs_and_stores_it(outputs: Path) -> None:
+def test_fit_logs_and_stores_the_rule(outputs: Path) -> None:
     assert set(column(outputs / "run", "sink/fiftieth/events")) == {"0", "1", "2"}
     summary = json.loads((outputs / "run" / "summary.json").read_text())
     assert summary["counts"]["fiftieth"]["events"] == summary["sink/fiftieth/events"] > 0
@@ -54,7 +54,7 @@ def test_fit_logs_and_stores_it(outputs: Path) -> None:
     assert {f"fiftieth_{label}" for label in LABELS} <= set(heads(outputs / "run", 2).columns)
 
 
-def test_diagnose_tabulates_and_draws_it(outputs: Path) -> None:
+def test_diagnose_tabulates_and_draws_the_rule(outputs: Path) -> None:
     folder = outputs / "diagnosis"
     table = pl.read_parquet(folder / "heads.parquet")
     assert {"fiftieth_frequency", "effective_fiftieth_nop"} <= set(table.columns)
@@ -68,7 +68,7 @@ def test_diagnose_tabulates_and_draws_it(outputs: Path) -> None:
     assert "fiftieth" in pl.read_csv(folder / "figures" / "sensitivity.csv")["rule"].to_list()
 
 
-def test_intervene_labels_by_it(outputs: Path) -> None:
+def test_intervene_labels_by_the_rule(outputs: Path) -> None:
     rows = pl.read_parquet(outputs / "edits" / "rows.parquet")
     with_rule = pl.read_parquet(outputs / "edits" / "diagnosis" / "heads.parquet")
     counts = with_rule.filter(block=1, head=0).select(f"fiftieth_{label}" for label in LABELS[:3]).row(0)
@@ -76,7 +76,7 @@ def test_intervene_labels_by_it(outputs: Path) -> None:
     assert [rows["label"].to_list().count(label) for label in LABELS[:3]] == list(counts)
 
 
-def test_report_shows_it(outputs: Path) -> None:
+def test_report_shows_the_rule(outputs: Path) -> None:
     page = (outputs / "report" / "index.html").read_text()
     assert '"rule":"fiftieth"' in page
     assert "rule fiftieth" in (outputs / "report" / "tables" / "runs.md").read_text()

@@ -20,7 +20,7 @@ SHAPE: dict[str, Any] = {"depth": 3, "layers": (0,)}
 @pytest.mark.parametrize(
     ("position", "prefix", "of"), [("output", "gated_", "stable_rank"), ("value", "raw_", "ratio_out")]
 )
-def test_gated_blocks_are_measured_and_the_others_equal_their_plain_numbers(
+def test_gated_blocks_are_measured_and_other_blocks_are_unchanged(
     layer: int, position: Any, prefix: str, of: str
 ) -> None:
     gate = AttentionConfig(gate="headwise", gate_position=position)
@@ -43,7 +43,7 @@ def test_effective_labels_and_scalars_exist() -> None:
     assert "gate/open" in scalars(records, T) or np.isnan(records.heads["gate_open"][:, 1:]).all()
 
 
-def test_an_effective_broadcast_is_qualified_by_what_passes_the_gate() -> None:
+def test_effective_broadcasts_are_qualified_by_the_gated_update() -> None:
     model = perturbed(make(**SHAPE, attention=AttentionConfig(gate="headwise")))
     records = probe(model, noise(4, 1, 28, 28), np.arange(4), T)[0]
     records.heads["rel_update"][:] = 0.5

@@ -1,4 +1,4 @@
-"""The payload of sinks, how constant it is over images, and attention mass by token type."""
+"""The payload of sinks, its constancy over images, and attention mass by token type."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_payload_has_the_norms_and_angles_of_u():
     torch.testing.assert_close(constancy(got.payload), expected)
 
 
-def test_payload_constancy_of_constants_and_of_nothing():
+def test_payload_constancy_of_constant_opposite_and_zero_payloads():
     constant = torch.ones(5, 1, 3)
     opposite = torch.tensor([1.0, -1.0]).view(2, 1, 1).expand(2, 1, 3)
     assert float(constancy(constant)) == pytest.approx(1)
@@ -40,7 +40,7 @@ def test_payload_constancy_of_constants_and_of_nothing():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mass_by_type_is_the_columns_summed(kind):
+def test_mass_by_type_is_the_sum_of_its_columns(kind):
     view = random_view(kind)
     size = view.weights().abs()
     if not view.rows_sum_to_one:

@@ -1,3 +1,5 @@
+"""Labels of the rules on constructed attention and on single quantities."""
+
 import warnings
 
 import numpy as np
@@ -27,7 +29,7 @@ def weights_to(shares: list[float], s: int = 0, columns: int = N) -> torch.Tenso
 
 
 def values(sink: float, columns: int = N, s: int = 0) -> torch.Tensor:
-    """Unit values in random directions, the sink's scaled."""
+    """Unit values in random directions, with the sink's value scaled."""
     v = torch.randn(1, 1, columns, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     v = v / v.norm(dim=-1, keepdim=True)
     v[:, :, s] *= sink
@@ -42,7 +44,7 @@ def label(rule: Rule, view) -> Label:
 
 
 def quantities(**changes: float) -> dict[str, np.ndarray]:
-    """A clear broadcast by every rule, with changes."""
+    """The quantities of a clear broadcast by every rule, with changes."""
     base = {
         "routed_frac": 1.0,
         "min_a": 1.0,
@@ -55,7 +57,7 @@ def quantities(**changes: float) -> dict[str, np.ndarray]:
     return {name: np.array([value]) for name, value in (base | changes).items()}
 
 
-def test_rules_and_their_numbers():
+def test_rules_take_their_numbers_from_the_thresholds():
     assert list(RULES) == ["causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive"]
     t = ThresholdConfig(event_min=0.8, adaptive_min=0.3, nop_max=0.1, broadcast_min=0.4, rank_max=2, def1_eps=(0.25,))
     causal, lejepa, def1, adaptive = rules(t)
@@ -71,14 +73,14 @@ def test_rules_and_their_numbers():
 @pytest.mark.parametrize(
     ("share", "value", "expected"), [(0.99, 0.01, NOP), (0.99, 1.0, BROADCAST), (0.99, 0.35, OTHER), (0.02, 1.0, NONE)]
 )
-def test_full_sinks(name, share, value, expected):
+def test_labels_of_clear_sinks(name, share, value, expected):
     assert label(RULES[name], view_of(weights_to([share] * N), values(value))) is expected
 
 
 @pytest.mark.parametrize(
     ("rule", "expected"), [("adaptive", NOP), ("causal", NONE), ("lejepa", NONE), ("def1_0.5", NONE)]
 )
-def test_an_adaptive_nop_is_seen_by_its_own_rule_only(rule, expected):
+def test_an_adaptive_nop_is_an_event_of_its_own_rule_only(rule, expected):
     assert label(RULES[rule], view_of(weights_to([0.99] * 10 + [0.01] * 10), values(0.01))) is expected
 
 
@@ -96,7 +98,7 @@ def test_a_sink_with_an_update_of_high_rank_is_other():
 
 
 @pytest.mark.parametrize(("eps", "share"), [(0.5, 0.6), (0.3, 0.75), (0.2, 0.85), (0.1, 0.95)])
-def test_def1_looks_at_the_weakest_query(eps, share):
+def test_def1_depends_on_the_weakest_query(eps, share):
     tighter = [e for e in T.def1_eps if e < eps]
     view = view_of(weights_to([1.0] * (N - 1) + [share]), values(1.0))
     assert label(RULES[f"def1_{eps:g}"], view) is BROADCAST
@@ -132,7 +134,7 @@ def test_a_nearly_closed_gate_is_broadcast_only_by_the_published_rules(width, na
     assert label(effective(RULES[name]), view) is expected
 
 
-def test_effective_reads_what_the_gate_lets_through():
+def test_effective_rules_read_the_gated_quantities():
     rule = effective(RULES["adaptive"])
     assert (rule.name, rule.ratio, rule.rank) == ("effective_adaptive", "gated_ratio_out", "gated_routed_stable_rank")
     assert (rule.event_quantity, rule.event_min) == ("routed_frac", T.adaptive_min)
@@ -156,12 +158,12 @@ def test_effective_reads_what_the_gate_lets_through():
         ({"ratio_out": np.inf}, BROADCAST),
     ],
 )
-def test_what_is_undefined_and_what_is_on_the_edge(changes, expected):
+def test_labels_of_undefined_and_borderline_quantities(changes, expected):
     assert apply(RULES["causal"], quantities(**changes)) == expected
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_zero_values_are_undefined_never_other(name):
+def test_zero_values_are_undefined_not_other(name):
     assert label(RULES[name], view_of(weights_to([0.99] * N), values(1.0) * 0)) is UNDEFINED
 
 
@@ -177,7 +179,7 @@ def test_nan_weights_are_undefined_by_every_rule():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("count", [9, 18, 27, 90, 180])
-def test_a_threshold_is_met_exactly_in_any_storage(count, dtype):
+def test_values_equal_to_a_threshold_pass_it_in_any_dtype(count, dtype):
     n = count * 10 // 9
     weights = torch.zeros(1, 1, n, n)
     weights[..., 0] = (torch.arange(n) < count).float()

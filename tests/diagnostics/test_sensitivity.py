@@ -1,4 +1,4 @@
-"""What labels are worth: the grid around a rule and survival next door, on constructed events with known labels."""
+"""Sensitivity of labels to thresholds: the grid around a rule and survival at its neighbors, on constructed events."""
 
 from itertools import product
 from typing import Any
@@ -36,18 +36,18 @@ def random_events(seed: int = 0) -> dict[str, Any]:
     shape = (40, 5, 6)
     levels = sorted((*T.routed_grid, T.routed_min))
     shares = np.sort(generator.beta(2, 0.7, (len(levels), *shape)), axis=0)[::-1]
-    found = {
+    quantities = {
         "mass": generator.random(shape),
         "ratio_out": generator.uniform(0, 1, shape),
         "stable_rank": 1 + generator.exponential(0.5, shape),
         "routed_stable_rank": 1 + generator.exponential(0.4, shape),
         "sink_type": np.zeros(shape),
     }
-    found |= {
+    quantities |= {
         "routed_frac" if level == T.routed_min else f"routed_frac_at_{level:g}": share
         for level, share in zip(levels, shares, strict=True)
     }
-    return {name: values.astype(np.float32) for name, values in found.items()}
+    return {name: values.astype(np.float32) for name, values in quantities.items()}
 
 
 def survival(heads: dict[str, Any], rule: str = "causal") -> dict[str, float | None]:
@@ -55,20 +55,20 @@ def survival(heads: dict[str, Any], rule: str = "causal") -> dict[str, float | N
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_the_grid_stands_around_the_rule(name: str) -> None:
+def test_the_grid_surrounds_the_rule(name: str) -> None:
     grid = Grid.around(RULES[name], T)
     assert grid.at(grid.home, T) == RULES[name]
     assert all(tuple(sorted(values)) == values for values in grid.values.values())
     assert set(grid.neighbors()) == set(AXES)
-    for axis, places in grid.neighbors().items():
-        assert len(places) == 2, f"{name} has a neighbor on both sides along {axis}"
-        assert all(sum(place[a] != grid.home[a] for a in AXES) == 1 for place in places)
+    for axis, points in grid.neighbors().items():
+        assert len(points) == 2, f"{name} has a neighbor on both sides along {axis}"
+        assert all(sum(point[a] != grid.home[a] for a in AXES) == 1 for point in points)
 
 
-def test_a_point_of_the_grid_reads_the_share_of_its_own_mass() -> None:
+def test_each_grid_point_reads_the_share_at_its_own_mass() -> None:
     grid = Grid.around(RULES["causal"], T)
-    place = grid.home | {"routed_min": 0, "event_min": 0, "ratio": 0, "rank_max": 0}
-    rule = grid.at(place, T)
+    point = grid.home | {"routed_min": 0, "event_min": 0, "ratio": 0, "rank_max": 0}
+    rule = grid.at(point, T)
     assert (rule.event_quantity, rule.event_min, rule.rank_max) == ("routed_frac_at_0.3", 0.7, 1.1)
     assert (rule.nop_max, rule.broadcast_min) == (0.1, 0.7)
 
@@ -85,20 +85,20 @@ def test_the_home_point_counts_what_the_rule_counts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_point_counts_what_a_loop_counts(name: str) -> None:
+def test_every_grid_point_equals_an_explicit_loop(name: str) -> None:
     heads, rule = random_events(1), RULES[name]
     table = sensitivity(heads, T)[0].filter(pl.col("rule") == name)
     routed = sorted((*T.routed_grid, T.routed_min))
     least = sorted((*rule.event_steps, rule.event_min))
     assert table.height == len(routed) * len(least) * len(RATIO_STEPS) * 5
-    found = {(row["routed_min"], row["event_min"], row["nop_max"], row["rank_max"]): row for row in table.to_dicts()}
+    rows = {(row["routed_min"], row["event_min"], row["nop_max"], row["rank_max"]): row for row in table.to_dicts()}
     rank = heads[rule.rank or ""]
     for level, fewest, (nop, broadcast), most in product(routed, least, RATIO_STEPS, (1.1, 1.25, 1.5, 2.0, 3.0)):
         share = heads["routed_frac" if level == T.routed_min else f"routed_frac_at_{level:g}"]
         event = share >= np.float32(fewest)
         is_nop = event & (heads["ratio_out"] <= np.float32(0.2 * nop))
         is_broadcast = event & (heads["ratio_out"] >= np.float32(0.5 * broadcast)) & (rank <= np.float32(most))
-        row = found[level, fewest, 0.2 * nop, most]
+        row = rows[level, fewest, 0.2 * nop, most]
         assert (row["events"], row["nop"], row["broadcast"]) == pytest.approx(
             (event.sum() / 40, is_nop.sum() / 40, is_broadcast.sum() / 40)
         )
@@ -130,11 +130,11 @@ def test_events_far_from_every_threshold_survive(rule: str) -> None:
         ("ratio", {"ratio_out": 0.26}, {"ratio_out": 0.24}),  # other: .2 x 1.25
         ("ratio", {"ratio_out": 0.44}, {"ratio_out": 0.46}),  # other: .5 x .9
         ("rank_max", {"stable_rank": 1.24}, {"stable_rank": 1.26}),
-        ("rank_max", {"stable_rank": 2.01}, {"stable_rank": 1.99}),  # other, broadcast next door
+        ("rank_max", {"stable_rank": 2.01}, {"stable_rank": 1.99}),  # other; broadcast at the neighboring threshold
         ("routed_min", {"routed_frac_at_0.6": 0.91}, {"routed_frac_at_0.6": 0.89}),
     ],
 )
-def test_only_the_event_beyond_a_neighbor_is_lost(
+def test_only_events_beyond_a_neighboring_threshold_are_lost(
     axis: str, inside: dict[str, float], outside: dict[str, float]
 ) -> None:
     worth = survival(events({}, inside, outside, {}))
@@ -157,7 +157,7 @@ def test_without_events_survival_is_none_and_counts_are_zero() -> None:
     assert table.select("events", "nop", "broadcast", "other").sum().row(0) == (0, 0, 0, 0)
 
 
-def test_undefined_labels_are_no_events() -> None:
+def test_undefined_labels_are_not_events() -> None:
     table, worth = sensitivity(events({"ratio_out": np.nan}, {}), T)
     assert worth["causal"]["all"] == 1
     assert table.filter(steps=0, rule="causal")["events"].item() == 1

@@ -38,7 +38,7 @@ def eps_sink(n: int, eps: float, s: int) -> Tensor:
 
 @pytest.mark.parametrize("eps", [0.5, 0.1, 1e-3])
 @pytest.mark.parametrize("aligned", [True, False])
-def test_an_eps_sink_is_nearly_its_rank_one_part(eps, aligned):
+def test_the_update_of_an_eps_sink_is_close_to_rank_one(eps, aligned):
     n, s = 12, 4
     weights, v = eps_sink(n, eps, s), values(n)
     if aligned:  # no value opposes the sink's
@@ -52,7 +52,7 @@ def test_an_eps_sink_is_nearly_its_rank_one_part(eps, aligned):
     assert sigma >= n**0.5 * ((1 - eps) * at_sink - (0 if aligned else eps * longest))
 
 
-def test_opposite_values_undo_an_eps_sink():
+def test_opposite_values_cancel_an_eps_sink():
     v = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)[None, None]
     assert one(view_of(sink_weights(2, 0.5), v))["update_norm"] == 0
 

@@ -1,4 +1,4 @@
-"""The tap sees what the model computes: each timm family, each mechanism of ours; what it cannot measure is refused."""
+"""The tap captures what a model computes, for every timm family and mechanism, and refuses what it cannot measure."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ SIDE = {
 
 
 def explicit_weights(model: Any, images: Tensor) -> list[Tensor]:
-    """What each block's own unfused code hands to its attention dropout: timm's softmax."""
+    """What the unfused code of each block passes to its attention dropout: timm's softmax."""
     weights: list[Tensor] = []
     handles = []
     for block in model.blocks:
@@ -44,7 +44,7 @@ def explicit_weights(model: Any, images: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_once_per_block(name: str) -> None:
+def test_every_family_is_captured_once_per_block(name: str) -> None:
     model, layout = family(name), FAMILIES[name][1]
     images, before = pictures(model), hook_count(model)
     expected, stream = explicit_weights(model, images), []
@@ -62,12 +62,12 @@ def test_every_family_once_per_block(name: str) -> None:
         torch.testing.assert_close(view.weights(), weights, atol=1e-5, rtol=1e-4)
         assert view.weights().std(-1).max() > 0.01, "uniform rows would prove nothing"
         assert torch.equal(output, own)
-    assert hook_count(model) == before + 2  # the test's own
+    assert hook_count(model) == before + 2  # those of this test
     with torch.no_grad():  # a mask with a gradient would choose another kernel
         assert torch.equal(model.forward_features(images), untouched)
 
 
-def test_weights_by_hand() -> None:
+def test_weights_equal_those_of_the_unfused_code() -> None:
     model = family("vit_tiny_patch16_224")
     images = pictures(model)
     view, attn = tapped(model, images)[0][0], model.blocks[0].attn
@@ -89,7 +89,7 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_attention_outside_the_blocks_does_not_count() -> None:
+def test_attention_outside_the_blocks_is_ignored() -> None:
     model = family("vit_base_patch16_siglip_224")
     features = model.forward_features
     model.forward_features = lambda images: model.forward_head(features(images))  # the pooling head, inside the tap
@@ -131,7 +131,7 @@ class _GatedTimmAttention(TimmAttention):
         super().__init__(*args, **kwargs, gated=True)
 
 
-def test_timms_own_gate() -> None:
+def test_timms_gated_attention_is_measured() -> None:
     model = perturbed(
         timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=0, attn_layer=_GatedTimmAttention)
     ).eval()
@@ -142,12 +142,12 @@ def test_timms_own_gate() -> None:
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_every_mechanism_of_ours(mechanism: BackboneConfig, fused: bool) -> None:
+def test_every_mechanism_is_rebuilt(mechanism: BackboneConfig, fused: bool) -> None:
     model = perturbed(make(mechanism)).eval()
     for block in model.blocks:
         block.attn.fused_attn = fused
     config = mechanism.attention
-    if config.is_identity and not fused:  # timm's own module, whose explicit path shows nothing
+    if config.is_identity and not fused:  # timm's own module, whose explicit path cannot be hooked
         with pytest.raises(UserError, match="fused attention is off"):
             tapped(model, noise(2, 1, 28, 28))
         return
@@ -164,17 +164,17 @@ def test_every_mechanism_of_ours(mechanism: BackboneConfig, fused: bool) -> None
         assert ((rows - 1).abs().max() < 1e-5) == (config.score == "softmax")
 
 
-def test_a_pathway_beside_attention_is_part_of_the_rebuild() -> None:
+def test_a_pathway_next_to_attention_is_part_of_the_rebuild() -> None:
     model = perturbed(make(attention=AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))).eval()
     _, _, errors = tapped(model, noise(2, 1, 28, 28))
     assert max(errors.values()) < 1e-5
     block = model.blocks[0]
-    block.pathway.forward = torch.zeros_like  # what the hook sees is what the block adds: still right
+    block.pathway.forward = torch.zeros_like  # the hook captures what the block adds, so this is still exact
     assert max(tapped(model, noise(2, 1, 28, 28))[2].values()) < 1e-5
     block.forward = lambda x: (
         x
         + block.mlp(
-            block.norm2(  # a silent pathway is an error
+            block.norm2(  # a pathway without output is an error
                 x + block.attn(block.norm1(x))
             )
         )

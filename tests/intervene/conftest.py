@@ -9,7 +9,7 @@ from sharing import Once
 
 @pytest.fixture(scope="session")
 def whole(finished: Path, once: Once) -> Path:
-    """Three heads of a run on six of its images; to be read, not to be changed."""
+    """An intervention on three heads of a run and six of its images; tests must not change it."""
 
     def make(root: Path) -> None:
         done = intervene(finished, root / "out").succeeded()

@@ -1,4 +1,4 @@
-"""An editor for any model, with a plan made of its own measurements."""
+"""An editor for any model, planned from its own measurements."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,13 +41,13 @@ def own(config: AttentionConfig, **fields: Any) -> Any:
 
 
 def plan_of(model: Any, images: Tensor, heads: list[Head], rule: str = "adaptive", seed: int = 0) -> Plan:
-    """Some heads, on every image."""
+    """A plan that edits the given heads on every image."""
     records, _ = probe(model, images, np.arange(len(images)), T)
     return Plan.of_records(records, rule_named(rule, T), heads, everywhere=True, seed=seed)
 
 
 def lenient(plan: Plan) -> Plan:
-    """The same where any image lends to any other: a small random model has no two alike."""
+    """The same plan with any image as a donor for any other, because sinks of a small random model rarely match."""
     plan.quantities["sink_type"][:] = 0
     plan.__dict__["events"] = np.zeros_like(plan.events)
     return plan
@@ -55,7 +55,7 @@ def lenient(plan: Plan) -> Plan:
 
 @torch.no_grad()
 def editor_of(model: Any, images: Tensor, heads: list[Head], names: Sequence[str] | None = None) -> Editor:
-    """An editor whose donor_candidates are all other images."""
+    """An editor for which all other images are donor candidates."""
     plan = lenient(plan_of(model, images, heads))
     return Editor(
         model,

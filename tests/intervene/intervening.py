@@ -29,8 +29,8 @@ def table(out: Path, name: str) -> pl.DataFrame:
 
 
 def summary(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return content
 
 
 def same_tables(one: Path, other: Path) -> None:

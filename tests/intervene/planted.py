@@ -1,4 +1,4 @@
-"""A model whose heads are known, half of them NOP, half broadcast, all with one sink; its images are tokens."""
+"""A model with planted heads, half NOP and half broadcast, that all attend to one sink; its images are tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class PlantedTransformer(nn.Module):
-    """timm's blocks on tokens that are given: the first is the sink."""
+    """timm's blocks applied to the given tokens, of which the first is the sink."""
 
     num_prefix_tokens = 1
 
@@ -49,13 +49,14 @@ class PlantedTransformer(nn.Module):
 
 
 def is_nop(head: int) -> bool:
-    """Every other head."""
+    """Whether a head was planted as NOP: every other head is."""
     return head % 2 == 0
 
 
 @torch.no_grad()
 def planted() -> Any:
-    """All queries look at the mark. NOP heads have values of what the sink lacks, the others of its content too."""
+    """A model whose queries all attend to the mark. NOP heads read only channels that the sink lacks; the others also
+    read its content."""
     model: Any = PlantedTransformer(0).eval()
     for block in model.blocks:
         weight, bias = block.attn.qkv.weight.view(3, HEADS, WIDTH, DIM), block.attn.qkv.bias.view(3, HEADS, WIDTH)
@@ -67,18 +68,18 @@ def planted() -> Any:
         weight[2, ::2, :, CONTENT] = 0
         weight[2, 1::2, :, CONTENT] *= 2
         read = weight[2, :, :, CONTENT.stop :]
-        read -= read.mean(-1, keepdim=True)  # so that the mean, which the norm subtracts everywhere, is not read
+        read -= read.mean(-1, keepdim=True)  # so that the mean, which the norm subtracts from all channels, is not read
         for written in (block.attn.proj.weight, block.mlp.fc2.weight):
             written[MARK] = 0
-            written[CONTENT.stop :] *= 0.02  # the sink stays without what NOP heads read
+            written[CONTENT.stop :] *= 0.02  # the sink keeps lacking what NOP heads read
         block.attn.proj.bias.zero_()
         block.mlp.fc2.bias.zero_()
     return model
 
 
 def tokens(count: int, seed: int = 0) -> Tensor:
-    """Sequences (n, 1 + PATCHES, D): the sink with a mark and content of its own, patches with a common part, which
-    makes a random network's queries look the same way."""
+    """Sequences (n, 1 + PATCHES, D): a sink with the mark and its own content, and patches with a common part, so that
+    the queries of a random network agree."""
     x = noise(count, 1 + PATCHES, DIM, seed=seed)
     x[:, 0, CONTENT.stop :] = 0
     x[:, 0, MARK] = 4
@@ -88,7 +89,7 @@ def tokens(count: int, seed: int = 0) -> Tensor:
 
 
 def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: str = "all", **selection: int) -> StoredRun:
-    """Everything up to the first edit, on a planted or random model."""
+    """Prepare an intervention on a planted or random model."""
     untrained = lambda seed: PlantedTransformer(seed).eval()  # noqa: E731
     loaded = LoadedModel(model=model, untrained=untrained, description={"model": "planted", "weights": "by hand"})
     given = InMemoryImages(ProbeSet(tokens(count), [f"sequence {number}" for number in range(count)]))
@@ -104,5 +105,5 @@ def experiment(out: Path, model: nn.Module, count: int = IMAGES, edits: str = "a
 
 
 def run(stored: StoredRun, controls: int = 16) -> None:
-    """All images in one go."""
+    """Run all images as one shard."""
     stored.run((0, 1), 16, controls)

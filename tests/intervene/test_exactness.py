@@ -1,4 +1,4 @@
-"""Edits change what they say, in float64, on every family, gate and mechanism; the check notices when they do not."""
+"""Edits are exact in float64 on every family, gate and mechanism, and the check detects those that are not."""
 
 from dataclasses import replace
 from typing import Any
@@ -45,7 +45,7 @@ def test_edits_are_exact_under_every_mechanism(name: str, registers: int) -> Non
     assert error_of(own(MECHANISMS[name], registers=registers), noise(3, 1, 28, 28)) < EXACT
 
 
-def test_edits_are_exact_beside_a_pathway() -> None:
+def test_edits_are_exact_next_to_a_pathway() -> None:
     model = own(AttentionConfig(gate="headwise"), pathway=PathwayConfig(kind="global"))
     assert error_of(model, noise(3, 1, 28, 28)) < EXACT
 
@@ -62,13 +62,13 @@ def test_a_global_state_is_replaced_where_the_model_computes_it() -> None:
         replayed = replay.from_block(cache, 1, *updates(model, cache, 1, changes))
         pathway = model.blocks[1].pathway
         given = pathway.state(cache.pathway_inputs[1])
-        for change, found in zip(changes, replayed[1:], strict=True):
+        for change, output in zip(changes, replayed[1:], strict=True):
             pathway.state = lambda x, g=given + change.change: g
-            torch.testing.assert_close(model.norm(found[None]), model.forward_features(images[:1]))
+            torch.testing.assert_close(model.norm(output[None]), model.forward_features(images[:1]))
 
 
 @pytest.mark.parametrize("broken", ["gate", "map", "replay"])
-def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_detects_wrong_edits(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = own(AttentionConfig(gate="headwise")), noise(3, 1, 28, 28)
     editor = editor_of(model, images, [(0, 0), (1, 1)])
     if broken == "gate":
@@ -91,7 +91,7 @@ def test_the_check_notices_what_is_wrong(broken: str, monkeypatch: pytest.Monkey
         check_exactness(editor, 0, images[:1])
 
 
-def test_an_edit_that_exchanges_no_value_has_no_column() -> None:
+def test_only_redirect_replaces_no_value() -> None:
     model, images = own(AttentionConfig()), noise(3, 1, 28, 28)
     editor = editor_of(model, images, [(1, 1)])
     with torch.no_grad():

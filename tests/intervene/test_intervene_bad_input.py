@@ -43,15 +43,17 @@ from running import run, tree
         (("--shard", "0/2", "--overwrite"), "shards would remove each other's rows"),
     ],
 )
-def test_mistakes_are_told_in_one_line(args: tuple[str, ...], line: str, finished: Path, tmp_path: Path) -> None:
-    said = run("intervene", "--run", finished, "--out", tmp_path / "out", "--limit", "6", *args)
-    assert said.code == 2
-    assert line in said.err
-    assert said.err.count("\n") <= 1 + said.err.count("images/s")
+def test_wrong_arguments_are_refused_in_one_line(
+    args: tuple[str, ...], line: str, finished: Path, tmp_path: Path
+) -> None:
+    outcome = run("intervene", "--run", finished, "--out", tmp_path / "out", "--limit", "6", *args)
+    assert outcome.code == 2
+    assert line in outcome.err
+    assert outcome.err.count("\n") <= 1 + outcome.err.count("images/s")
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-def test_what_is_refused_leaves_everything_as_it_was(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_refused_command_changes_nothing(finished: Path, whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
     before = tree(copy)
@@ -65,12 +67,12 @@ def test_what_is_refused_leaves_everything_as_it_was(finished: Path, whole: Path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["intervene", "diagnose"])
-def test_a_run_is_not_overwritten(verb: str, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["intervene", "diagnose"])
+def test_a_run_is_not_overwritten(command: str, finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy, symlinks=True)
     before = tree(copy)
-    refused = run(verb, "--run", finished, "--out", copy, "--limit", "4", "--overwrite")
+    refused = run(command, "--run", finished, "--out", copy, "--limit", "4", "--overwrite")
     assert refused.code == 2
     assert f"out={copy}: contains " in refused.err
     assert tree(copy) == before
@@ -79,14 +81,14 @@ def test_a_run_is_not_overwritten(verb: str, finished: Path, tmp_path: Path) -> 
 def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_bytes((finished / "config.yaml").read_bytes())
-    said = run("intervene", "--run", tmp_path / "run", "--out", tmp_path / "out")
-    assert (said.code, "has no checkpoint" in said.err) == (2, True)
+    outcome = run("intervene", "--run", tmp_path / "run", "--out", tmp_path / "out")
+    assert (outcome.code, "has no checkpoint" in outcome.err) == (2, True)
     assert not (tmp_path / "out").exists()
     neither = run("intervene", "--out", tmp_path / "out")
     assert (neither.code, "intervene needs exactly one model" in neither.err) == (2, True)
 
 
-def test_a_damaged_diagnosis_is_named(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_diagnosis_is_refused_by_name(finished: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "diagnosis", tmp_path / "diagnosis")
     np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
     words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")

@@ -8,7 +8,7 @@ from intervening import table
 from running import run
 
 
-def test_a_model_without_events_ends_well(tmp_path: Path) -> None:
+def test_a_model_without_events_succeeds_with_empty_tables(tmp_path: Path) -> None:
     done = run("intervene", *SMALL, "--images", "builtin", "--limit", "3", "--out", tmp_path / "out").succeeded()
     assert done.out.startswith("No head has 50 events (selection.min_events)")
     assert done.out.count("nearest: block") == 5
@@ -16,8 +16,8 @@ def test_a_model_without_events_ends_well(tmp_path: Path) -> None:
     assert "effect" in table(tmp_path / "out", "rows").columns
 
 
-def test_real_weights_have_no_label_to_validate(dinov2: Path, tmp_path: Path) -> None:
-    said = run(
+def test_too_few_labeled_heads_are_not_validated_on_pretrained_weights(dinov2: Path, tmp_path: Path) -> None:
+    outcome = run(
         "intervene",
         "--backbone.name",
         "vit_small_patch14_dinov2.lvd142m",
@@ -38,11 +38,11 @@ def test_real_weights_have_no_label_to_validate(dinov2: Path, tmp_path: Path) ->
         "--control_images",
         "2",
     )
-    assert "Label validation: NA" in said.succeeded().out
+    assert "Label validation: NA" in outcome.succeeded().out
     assert table(tmp_path / "out", "rows")["effect"].is_not_nan().all()
 
 
-def test_transformers_models(tmp_path: Path) -> None:
+def test_transformers_models_are_edited(tmp_path: Path) -> None:
     models = pytest.importorskip("hugging_face")
     models.untrained("Dinov2WithRegisters").save_pretrained(tmp_path / "model")
     run(
@@ -63,7 +63,7 @@ def test_transformers_models(tmp_path: Path) -> None:
     assert {"register_zero", "redirect"} <= set(table(tmp_path / "out", "rows")["edit"])
 
 
-def test_one_image_will_do_for_edits_that_borrow_nothing(finished: Path, tmp_path: Path) -> None:
+def test_one_image_suffices_for_edits_without_donors(finished: Path, tmp_path: Path) -> None:
     run(
         "intervene",
         "--run",

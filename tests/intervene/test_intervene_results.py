@@ -10,7 +10,7 @@ from running import killed, run, tree
 from sinkablate.intervene.edits import all_edits
 
 
-def test_what_it_leaves(whole: Path) -> None:
+def test_intervene_writes_files_rows_and_controls(whole: Path) -> None:
     assert {path for path in tree(whole) if not path.startswith("diagnosis/")} == FILES
     assert (whole / "diagnosis" / "summary.json").is_file()
     rows = table(whole, "rows")
@@ -20,22 +20,22 @@ def test_what_it_leaves(whole: Path) -> None:
     for name in ("effect", "head_change", "local_size", "kl", "agreement", "cross_entropy", "top1", "top1_edited"):
         assert rows[name].is_not_nan().all(), name
     assert table(whole, "heads").select("block", "head").unique().height == 3
-    found = summary(whole)
-    assert [control["name"] for control in found["controls"]] == ["permuted values", "random network", "donor"]
-    assert found["edited_heads"] == ["1:0", "2:1", "2:3"]
+    content = summary(whole)
+    assert [control["name"] for control in content["controls"]] == ["permuted values", "random network", "donor"]
+    assert content["edited_heads"] == ["1:0", "2:1", "2:3"]
 
 
-def test_a_shards_rows_are_those_of_the_whole(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_shards_add_up_to_the_unsharded_result(finished: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for shard in ("1/3", "2/3"):
-        said = intervene(finished, out, "--shard", shard).succeeded()
-        assert "the last of the 3 shards to finish writes the tables" in said.out
+        outcome = intervene(finished, out, "--shard", shard).succeeded()
+        assert "the last of the 3 shards to finish writes the tables" in outcome.out
         assert not (out / "summary.json").exists()
     intervene(finished, out, "--shard", "0/3", "--batch_size", "1").succeeded()
     same_tables(whole, out)
 
 
-def test_a_diagnosis_can_be_given(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_given_diagnosis_gives_the_same_tables(finished: Path, whole: Path, tmp_path: Path) -> None:
     run("diagnose", "--run", finished, "--out", tmp_path / "diagnosis", "--limit", "6").succeeded()
     heads = tuple(word for word in HEADS if word not in ("--limit", "6"))
     intervene(finished, tmp_path / "out", "--diagnosis", tmp_path / "diagnosis", heads=heads).succeeded()
@@ -48,7 +48,7 @@ def test_a_diagnosis_can_be_given(finished: Path, whole: Path, tmp_path: Path) -
     assert other.err.startswith(f"error: diagnosis={tmp_path / 'diagnosis'} was made with thresholds=")
 
 
-def test_a_killed_run_goes_on(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_killed_intervention_resumes(finished: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     killed(
         "intervene", "--run", finished, "--out", out, *HEADS, "--batch_size", "1", after=out / "parts", pattern="*.json"

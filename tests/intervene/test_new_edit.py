@@ -1,4 +1,4 @@
-"""An edit from outside the package, in the rows, the tables, the figure and the terminal of `intervene`."""
+"""An edit registered outside the package appears in the rows, tables, figures and terminal output of `intervene`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def _half() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_half")
-def test_a_new_edit_is_in_everything_that_intervene_leaves(finished: Path, tmp_path: Path) -> None:
+def test_a_new_edit_appears_in_every_output_of_intervene(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("--heads", "1:0", "--limit", "2", "--control_images", "2", "--edits", "zero_value,half_value")
     done = run("intervene", "--run", finished, "--out", out, *words).succeeded()
@@ -43,7 +43,7 @@ def test_a_new_edit_is_in_everything_that_intervene_leaves(finished: Path, tmp_p
 
 
 @pytest.mark.usefixtures("_half")
-def test_a_name_is_taken_once() -> None:
+def test_a_name_can_be_registered_only_once() -> None:
     assert option_names()[-1] == "half_value"
     with pytest.raises(UserError, match="edit half_value: an edit or group with this name already exists"):
         register_edit(HALF)

@@ -1,4 +1,4 @@
-"""On a model with planted heads every statement of an intervention comes out as it was planted."""
+"""On a model whose heads were planted, an intervention recovers what was planted."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,12 @@ from sinkablate.diagnostics.rules import rules
 from sinkablate.intervene.random_network import random_network
 
 HEADS_OF_A_LABEL = (DEPTH - 1) * HEADS // 2
-"""Block 0 stands apart."""
+"""Heads of each label in blocks >= 1; block 0 is counted separately."""
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An intervention on the planted model."""
     out = tmp_path_factory.mktemp("planted")
     run(experiment(out, planted(), top_first_block=16))
     return out
@@ -34,8 +35,8 @@ def control(out: Path, name: str) -> dict[str, Any]:
     return next(control for control in summary["controls"] if control["name"] == name)
 
 
-def test_every_head_has_the_label_it_was_given(found: Path) -> None:
-    heads = table(found, "heads").filter(pl.col("edit") == "zero_value")
+def test_every_head_has_its_planted_label(results: Path) -> None:
+    heads = table(results, "heads").filter(pl.col("edit") == "zero_value")
     assert len(heads) == DEPTH * HEADS
     for row in heads.iter_rows(named=True):
         assert row["class"] == ("nop" if is_nop(row["head"]) else "broadcast")
@@ -43,8 +44,8 @@ def test_every_head_has_the_label_it_was_given(found: Path) -> None:
 
 
 @pytest.mark.parametrize("edit", ["zero_value", "mean_value", "donor_value"])
-def test_labels_tell_the_effects_apart(found: Path, edit: str) -> None:
-    row = table(found, "validation").row(by_predicate=pl.col("edit") == edit, named=True)
+def test_labels_predict_the_effects(results: Path, edit: str) -> None:
+    row = table(results, "validation").row(by_predicate=pl.col("edit") == edit, named=True)
     assert row["broadcast_heads"] == row["nop_heads"] == HEADS_OF_A_LABEL
     assert row["auc"] > 0.95
     assert row["auc_low"] > 0.9
@@ -53,15 +54,15 @@ def test_labels_tell_the_effects_apart(found: Path, edit: str) -> None:
     assert row["residual_association"] > 0.7
 
 
-def test_where_local_size_tells_as_much_nothing_is_gained(found: Path) -> None:
-    row = table(found, "validation").row(by_predicate=pl.col("edit") == "zero_value", named=True)
+def test_labels_gain_nothing_where_local_size_predicts_as_well(results: Path) -> None:
+    row = table(results, "validation").row(by_predicate=pl.col("edit") == "zero_value", named=True)
     assert row["auc_local_within"] == pytest.approx(1)
     assert row["delta_auc"] == pytest.approx(0, abs=0.01)
-    assert "no better than local size" in json.loads((found / "summary.json").read_text())["headline"]
+    assert "no better than local size" in json.loads((results / "summary.json").read_text())["headline"]
 
 
-def test_edits_come_out_as_the_labels_predict(found: Path) -> None:
-    effect = {(row["class"], row["edit"]): row["effect"] for row in table(found, "classes").iter_rows(named=True)}
+def test_effects_of_edits_follow_the_labels(results: Path) -> None:
+    effect = {(row["class"], row["edit"]): row["effect"] for row in table(results, "classes").iter_rows(named=True)}
     for edit in ("zero_value", "mean_value", "donor_value", "rotated_value"):
         assert effect["nop", edit] < 0.01
         assert effect["broadcast", edit] > 20 * effect["nop", edit]
@@ -71,15 +72,15 @@ def test_edits_come_out_as_the_labels_predict(found: Path) -> None:
         assert effect[label, "redirect"] > 0.01
 
 
-def test_a_broadcast_is_common_to_all_tokens_and_points_to_the_donor(found: Path) -> None:
-    classes = table(found, "classes")
+def test_a_broadcast_is_common_to_all_tokens_and_points_to_the_donor(results: Path) -> None:
+    classes = table(results, "classes")
     donor = classes.row(by_predicate=(pl.col("class") == "broadcast") & (pl.col("edit") == "donor_value"), named=True)
     assert donor["common_share"] > 0.9
-    assert control(found, "donor")["passed"]
+    assert control(results, "donor")["passed"]
 
 
-def test_permuted_values_end_nops_and_not_broadcasts(found: Path) -> None:
-    permuted = control(found, "permuted values")
+def test_permuted_values_remove_nop_labels_and_keep_broadcast_labels(results: Path) -> None:
+    permuted = control(results, "permuted values")
     assert permuted["passed"]
     for label in ("nop", "broadcast"):
         assert permuted["numbers"][f"{label}_events"] >= 0.9 * 16 * DEPTH * HEADS / 2
@@ -87,8 +88,8 @@ def test_permuted_values_end_nops_and_not_broadcasts(found: Path) -> None:
     assert permuted["numbers"]["broadcast_kept"] > 0.95
 
 
-def test_a_random_network_with_too_few_events_is_no_control(found: Path) -> None:
-    random = control(found, "random network")
+def test_a_random_network_with_too_few_events_cannot_be_a_control(results: Path) -> None:
+    random = control(results, "random network")
     assert random["passed"] is None
     assert "no factor gives it as many events as the model" in random["says"]
     assert random["numbers"]["factor"] > 1
@@ -97,7 +98,7 @@ def test_a_random_network_with_too_few_events_is_no_control(found: Path) -> None
 
 
 def test_a_random_network_with_as_many_events_has_broadcasts_without_content() -> None:
-    """On real images."""
+    """The control on real images."""
     data = ImageData()
     data.setup("validate")
     images = list(data.probe_images(24).images.split(1))
@@ -110,7 +111,7 @@ def test_a_random_network_with_as_many_events_has_broadcasts_without_content() -
     assert abs(outcome.numbers["donor_gain"]) < 0.1
 
 
-def test_a_model_without_events_gets_an_empty_valid_table(tmp_path: Path) -> None:
+def test_a_model_without_events_gets_valid_empty_tables(tmp_path: Path) -> None:
     run(experiment(tmp_path, PlantedTransformer(0).eval(), 8))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["headline"].startswith("No head has 50 events")

@@ -1,4 +1,4 @@
-"""`redirect`: attention without one column, for every kind of row."""
+"""`redirect`: attention with one column removed, for every kind of row."""
 
 from typing import Any
 
@@ -20,19 +20,19 @@ def view_of(name: str) -> BlockView:
 
 @pytest.mark.parametrize("column", [0, 5])
 @pytest.mark.parametrize("name", MECHANISMS)
-def test_the_column_is_gone_and_the_row_keeps_its_sum(name: str, column: int) -> None:
+def test_the_column_is_removed_and_the_row_keeps_its_sum(name: str, column: int) -> None:
     view = view_of(name)
     before = head_weights(view, 1)
     after = redirected(view, 1, before, column)
     assert (after[:, column] == 0).all()
     torch.testing.assert_close(after.abs().sum(-1), before.abs().sum(-1))
     if view.extra and "bias" not in name:
-        torch.testing.assert_close(after[:, -1], before[:, -1])  # a zero or learned sink takes what it took
+        torch.testing.assert_close(after[:, -1], before[:, -1])  # a zero or learned sink keeps its share
         torch.testing.assert_close(after[:, :-1].sum(-1), before[:, :-1].sum(-1))
 
 
 @pytest.mark.parametrize("name", ["softmax", "k/v bias", "relu", "polynomial", "sigmoid", "headwise gate of outputs"])
-def test_the_others_keep_their_proportions(name: str) -> None:
+def test_other_columns_keep_their_proportions(name: str) -> None:
     view = view_of(name)
     before = head_weights(view, 0)
     after = redirected(view, 0, before, 2)
@@ -43,14 +43,14 @@ def test_the_others_keep_their_proportions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["zero sink", "learned sink"])
-def test_without_its_sink_the_tokens_share_all(name: str) -> None:
+def test_without_the_sink_the_tokens_receive_all_attention(name: str) -> None:
     view = view_of(name)
     after = redirected(view, 0, head_weights(view, 0), view.layout.num_tokens)
     torch.testing.assert_close(after.sum(-1), torch.ones(view.layout.num_tokens, dtype=torch.float64))
 
 
-def test_a_saturated_row_is_redirected_to_what_comes_next() -> None:
-    """1 - A_is is zero in fp32 here: dividing by it would give NaN."""
+def test_a_saturated_row_is_redirected_by_its_remaining_logits() -> None:
+    """1 - A_is is zero in float32, and dividing by it would give NaN."""
     n, d = 4, 8
     logits = torch.tensor([200.0, 3.0, 2.0, 0.0]).expand(1, 1, n, n)
     view = view_of("softmax")
@@ -72,7 +72,7 @@ def test_a_saturated_row_is_redirected_to_what_comes_next() -> None:
     torch.testing.assert_close(redirected(saturated, 0, weights, 0), expected)
 
 
-def test_what_has_nothing_left_is_spread_evenly() -> None:
+def test_a_row_with_nothing_left_is_spread_evenly() -> None:
     view = view_of("relu")
     weights = torch.zeros(3, 4, dtype=torch.float64)
     weights[:, 1] = 0.6

@@ -1,4 +1,4 @@
-"""Which heads are edited, and who lends to whom."""
+"""Which heads are edited, and which images are donors."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from sinkablate.intervene.selection import Plan, choose_heads, head_class, parse
 N, L, H = 40, 3, 4
 RNG = np.random.default_rng(0)
 KINDS = RNG.integers(0, 3, (N, L, H)).astype(np.float32)
-PLACE = (1, 2)
+HEAD = (1, 2)
 
 
 def plan(everywhere: bool = True, seed: int = 0, names: Any = None) -> Plan:
@@ -29,51 +29,51 @@ def plan(everywhere: bool = True, seed: int = 0, names: Any = None) -> Plan:
         "image_names": np.array([f"image {n}" for n in range(N)]),
         "image_numbers": np.arange(N),
     }
-    return Plan.of(stored, rule_named("causal", ThresholdConfig()), [PLACE], everywhere, seed)
+    return Plan.of(stored, rule_named("causal", ThresholdConfig()), [HEAD], everywhere, seed)
 
 
-def test_lenders_are_other_images_with_a_sink_of_the_same_kind() -> None:
-    here = plan()
+def test_donors_are_other_images_with_a_sink_of_the_same_type() -> None:
+    example = plan()
     for image in range(N):
-        donor_candidates = here.donor_candidates(image, PLACE)
+        donor_candidates = example.donor_candidates(image, HEAD)
         assert image not in donor_candidates
         for other in range(N):
-            alike = (KINDS[other, *PLACE], here.events[other, *PLACE]) == (
-                KINDS[image, *PLACE],
-                here.events[image, *PLACE],
+            alike = (KINDS[other, *HEAD], example.events[other, *HEAD]) == (
+                KINDS[image, *HEAD],
+                example.events[image, *HEAD],
             )
             assert (other in donor_candidates) == (alike and other != image)
-        assert here.donor(image, PLACE) in donor_candidates
+        assert example.donor(image, HEAD) in donor_candidates
 
 
-def test_draws_follow_the_image_and_the_seed() -> None:
-    donors = [plan().donor(image, PLACE) for image in range(N)]
-    assert donors == [plan().donor(image, PLACE) for image in reversed(range(N))][::-1]
-    assert donors != [plan(seed=1).donor(image, PLACE) for image in range(N)]
+def test_draws_depend_only_on_the_image_and_the_seed() -> None:
+    donors = [plan().donor(image, HEAD) for image in range(N)]
+    assert donors == [plan().donor(image, HEAD) for image in reversed(range(N))][::-1]
+    assert donors != [plan(seed=1).donor(image, HEAD) for image in range(N)]
     assert len(set(donors)) > 5
 
 
 @pytest.mark.parametrize(("sink", "tokens"), [(3, 5), (0, 5), (4, 5), (5, 5)])
 def test_another_token_is_never_the_sink(sink: int, tokens: int) -> None:
-    here = plan()
-    here.quantities["sink_idx"][:] = sink
-    drawn = {here.other_token(image, PLACE, tokens, "x") for image in range(N)}
+    example = plan()
+    example.quantities["sink_idx"][:] = sink
+    drawn = {example.other_token(image, HEAD, tokens, "x") for image in range(N)}
     assert drawn == set(range(tokens)) - {sink}
 
 
 def test_only_events_are_edited_unless_heads_are_given() -> None:
     for image in range(N):
-        assert plan(everywhere=True).edited(image) == [PLACE]
-        assert bool(plan(everywhere=False).edited(image)) == (KINDS[image, *PLACE] != 1)
+        assert plan(everywhere=True).edited(image) == [HEAD]
+        assert bool(plan(everywhere=False).edited(image)) == (KINDS[image, *HEAD] != 1)
 
 
 def labels(counts: dict[tuple[int, int], tuple[int, int]]) -> Any:
-    """(block, head) -> numbers of NOP and broadcast events, of a hundred images."""
-    found = np.zeros((100, L, H), np.int8)
+    """Labels (100, L, H) from the numbers of NOP and broadcast events of each (block, head)."""
+    table = np.zeros((100, L, H), np.int8)
     for (block, head), (nop, broadcast) in counts.items():
-        found[:nop, block, head] = Label.NOP
-        found[nop : nop + broadcast, block, head] = Label.BROADCAST
-    return found
+        table[:nop, block, head] = Label.NOP
+        table[nop : nop + broadcast, block, head] = Label.BROADCAST
+    return table
 
 
 def test_heads_with_most_events_of_their_class_are_chosen() -> None:
@@ -97,7 +97,7 @@ def test_heads_with_most_events_of_their_class_are_chosen() -> None:
     assert choose_heads(table, SelectionConfig(min_events=91)) == []
 
 
-def test_lists_are_read_and_refused() -> None:
+def test_lists_are_parsed_or_refused() -> None:
     assert parse_heads("2:1,0:3,-1:-1", (L, H)) == [(0, 3), (2, 1), (2, 3)]
     assert parse_edits("redirect, zero_value") == ["zero_value", "redirect"]
     assert parse_edits("register_mean, redirect") == ["redirect", "register_mean"]

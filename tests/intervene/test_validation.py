@@ -1,4 +1,4 @@
-"""Statistics of label validation, against values by hand and by explicit resampling."""
+"""Statistics of label validation, compared with values computed by hand and by explicit resampling."""
 
 import math
 
@@ -32,12 +32,12 @@ def test_auc_by_hand_with_ties() -> None:
     assert math.isnan(auc(np.full((2, 3), math.nan), np.ones((1, 2)))[0])
 
 
-def test_weights_are_repetitions() -> None:
+def test_integer_weights_are_repetitions() -> None:
     positive, negative = RNG.normal(size=6), RNG.normal(size=5)
     weights = RNG.integers(0, 4, (20, 11)).astype(float)
-    found = auc(concordance(positive, negative), weights[:, :6], weights[:, 6:])
+    values = auc(concordance(positive, negative), weights[:, :6], weights[:, 6:])
     medians = weighted_median(np.concatenate([positive, negative]), weights)
-    for row, value, median in zip(weights.astype(int), found, medians, strict=True):
+    for row, value, median in zip(weights.astype(int), values, medians, strict=True):
         p, q = np.repeat(positive, row[:6]), np.repeat(negative, row[6:])
         assert value == pytest.approx((p[:, None] > q[None]).mean())
         assert median == pytest.approx(np.median(np.concatenate([p, q])))
@@ -45,40 +45,40 @@ def test_weights_are_repetitions() -> None:
 
 
 def test_an_interval_over_blocks_covers_the_truth() -> None:
-    """Heads of a block share a shift: over heads the interval would be far too narrow."""
+    """Heads of a block share a shift, so that an interval that resamples heads would be far too narrow."""
     blocks = np.repeat(np.arange(20), 4)
     hits = 0
     for _ in range(200):
         values = np.repeat(RNG.normal(size=20), 4) + 0.1 * RNG.normal(size=80)
-        found = over_blocks(blocks, lambda w, v=values: (w @ v) / w.sum(1), draws=300)
-        hits += found.low <= 0 <= found.high
+        interval = over_blocks(blocks, lambda w, v=values: (w @ v) / w.sum(1), draws=300)
+        hits += interval.low <= 0 <= interval.high
     assert 0.88 <= hits / 200 <= 0.99
 
 
 @pytest.mark.parametrize("few", ["broadcast", "nop"])
-def test_fewer_than_five_heads_of_a_class_say_nothing(few: str) -> None:
+def test_fewer_than_five_heads_of_a_class_are_undefined(few: str) -> None:
     counts = {"broadcast": FEWEST, "nop": FEWEST} | {few: FEWEST - 1}
     labels = [name for name, count in counts.items() for _ in range(count)]
-    found = validate(heads(list(range(len(labels))), labels, list(map(float, range(len(labels))))))
-    assert found[f"{few}_heads"] == FEWEST - 1
-    assert math.isnan(found["auc"])
-    assert math.isnan(found["delta_auc"])
+    result = validate(heads(list(range(len(labels))), labels, list(map(float, range(len(labels))))))
+    assert result[f"{few}_heads"] == FEWEST - 1
+    assert math.isnan(result["auc"])
+    assert math.isnan(result["delta_auc"])
 
 
-def test_what_local_size_tells_is_no_gain() -> None:
+def test_effects_equal_to_local_size_gain_nothing() -> None:
     blocks = [block for block in range(6) for _ in range(4)]
     labels = ["broadcast", "broadcast", "nop", "nop"] * 6
     size = [value + 10 * block for block in range(6) for value in (4.0, 3.0, 2.0, 1.0)]
     alike = validate(heads(blocks, labels, size, size))
     assert alike["auc_within"] == alike["auc_local_within"] == 1
     assert alike["delta_auc"] == alike["delta_auc_low"] == alike["delta_auc_high"] == 0
-    assert 0.5 < alike["auc"] < 0.7  # over all blocks depth drowns the label
+    assert 0.5 < alike["auc"] < 0.7  # over all blocks, the effect of depth hides that of the label
     backwards = validate(heads(blocks, labels, size, [-value for value in size]))
     assert backwards["delta_auc"] == pytest.approx(1)
     assert backwards["delta_auc_low"] == pytest.approx(1)
 
 
-def test_depth_alone_is_no_association() -> None:
+def test_depth_alone_is_not_an_association() -> None:
     blocks = [block for block in range(8) for _ in range(2)]
     labels = ["broadcast", "nop"] * 8
     deep = residual_association(heads(blocks, labels, [float(block) for block in blocks]))
@@ -87,38 +87,38 @@ def test_depth_alone_is_no_association() -> None:
     assert residual_association(heads(blocks, labels, effect)) > 0.5
 
 
-def test_depth_may_bend() -> None:
-    """Effects that rise and fall with depth, labels that follow them, nothing within a block."""
+def test_a_curved_dependence_on_depth_is_removed() -> None:
+    """Effects and labels vary with depth in a curve, and are unrelated within each block."""
     blocks = [block for block in range(9) for _ in range(4)]
-    labels = ["broadcast" if abs(block - 4) > 2 or place == 0 else "nop" for block in range(9) for place in range(4)]
+    labels = ["broadcast" if abs(block - 4) > 2 or head == 0 else "nop" for block in range(9) for head in range(4)]
     bent = [float(abs(block - 4)) for block in blocks]
     assert math.isnan(residual_association(heads(blocks, labels, bent)))
 
 
-def test_one_block_with_both_labels_is_no_evidence() -> None:
+def test_one_block_with_both_labels_has_no_interval() -> None:
     blocks = [0] * 10 + [1] * 5 + [2] * 5
     labels = ["broadcast", "nop"] * 5 + ["broadcast"] * 5 + ["nop"] * 5
-    size = [float(place % 3) for place in range(20)]
-    found = validate(heads(blocks, labels, [float(place) for place in range(20, 0, -1)], size))
-    assert found["informative_blocks"] == 1
-    assert math.isfinite(found["delta_auc"])
-    assert math.isnan(found["delta_auc_low"])
+    size = [float(index % 3) for index in range(20)]
+    result = validate(heads(blocks, labels, [float(index) for index in range(20, 0, -1)], size))
+    assert result["informative_blocks"] == 1
+    assert math.isfinite(result["delta_auc"])
+    assert math.isnan(result["delta_auc_low"])
 
 
-def test_an_undefined_confounder_is_no_partner() -> None:
+def test_heads_with_an_undefined_confounder_are_not_matched() -> None:
     blocks = [0] * 10
     table = heads(blocks, ["broadcast"] * 5 + ["nop"] * 5, [9.0] * 5 + [1.0, 1.0, 1.0, 1.0, 0.0])
-    some = table.with_columns(token_norm=pl.Series([5.0] * 9 + [math.nan]))
-    assert validate(some)["matched_pairs"] == 5
+    incomplete = table.with_columns(token_norm=pl.Series([5.0] * 9 + [math.nan]))
+    assert validate(incomplete)["matched_pairs"] == 5
 
 
 def test_heads_are_matched_within_their_block() -> None:
     blocks = [0] * 6 + [1] * 6
     labels = (["broadcast"] * 3 + ["nop"] * 3) * 2
     table = heads(blocks, labels, [100.0] * 3 + [1.0] * 3 + [10.0] * 3 + [1.0] * 3)
-    found = validate(table)
-    assert found["matched_pairs"] == 6
-    assert found["matched_log10_ratio"] == pytest.approx(1.5)
+    result = validate(table)
+    assert result["matched_pairs"] == 6
+    assert result["matched_log10_ratio"] == pytest.approx(1.5)
     far = table.with_columns(token_norm=pl.when(pl.col("class") == "nop").then(500.0).otherwise(5.0))
     assert validate(far)["matched_pairs"] == 0
     assert math.isnan(validate(far)["matched_log10_ratio"])

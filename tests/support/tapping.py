@@ -1,4 +1,4 @@
-"""Records everything that a tap delivers in one forward pass."""
+"""Records everything that a tap captures in one forward pass."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from sinkablate.diagnostics.view import BlockView
 
 
 class Keep:
-    """A consumer that keeps everything in order."""
+    """A consumer that keeps all views and outputs in order."""
 
     def __init__(self) -> None:
         self.views: list[BlockView] = []

@@ -48,6 +48,6 @@ def test_every_step_has_the_mean_gradient_of_its_images(batches: int, together: 
         devices=1,
     )
     trainer.fit(task, DataLoader(images, batch_size=8))  # type: ignore[arg-type]
-    seen = images[: 8 * limit] if isinstance(limit, int) else images
-    epoch = [2 * float(part.square().mean()) for part in seen.split(8 * together)]
+    used = images[: 8 * limit] if isinstance(limit, int) else images
+    epoch = [2 * float(part.square().mean()) for part in used.split(8 * together)]
     assert task.gradients == pytest.approx(epoch * 2, rel=1e-14)

@@ -13,7 +13,9 @@ from sinkablate.tasks.classify import Classify
 
 
 @pytest.mark.parametrize(("batches", "accumulate", "steps"), [(5, 2, 3), (3, 8, 1), (4, 1, 4)])
-def test_the_average_moves_with_every_optimizer_step(batches: int, accumulate: int, steps: int, tmp_path: Path) -> None:
+def test_the_moving_average_is_updated_in_every_optimizer_step(
+    batches: int, accumulate: int, steps: int, tmp_path: Path
+) -> None:
     fit(
         tmp_path / "run",
         "--model.ema.decay=0.5",
@@ -57,12 +59,12 @@ def mixed(batches: int, **loss: Any) -> list[Tensor]:
 def test_mixup_mode_sets_how_many_images_share_a_coefficient(mode: str, coefficients: int) -> None:
     (images,) = mixed(1, mixup=1.0, mixup_mode=mode)
     own, partner = torch.arange(16.0), torch.arange(16.0).flip(0)
-    shares = (images[:, 0, 0, 0] - partner) / (own - partner)  # of itself that an image keeps
+    shares = (images[:, 0, 0, 0] - partner) / (own - partner)  # the share of itself that an image keeps
     assert len({round(float(share), 4) for share in shares}) == coefficients
 
 
 @pytest.mark.parametrize(("switch", "is_cutmix"), [(0.0, False), (1.0, True)])
 def test_mixup_switch_prob_chooses_between_mixup_and_cutmix(switch: float, is_cutmix: bool) -> None:
     batches = mixed(4, mixup=1.0, cutmix=1.0, mixup_switch_prob=switch)
-    pasted = all(bool((images == images.round()).all()) for images in batches)  # cutmix keeps the values of pixels
+    pasted = all(bool((images == images.round()).all()) for images in batches)  # cutmix does not change pixel values
     assert pasted == is_cutmix

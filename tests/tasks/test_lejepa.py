@@ -21,21 +21,21 @@ def gaussian(n: int, seed: int = 0) -> Tensor:
     return noise(n, 32, seed=seed, dtype=torch.float64)
 
 
-def test_collapse_costs_in_proportion_to_the_batch() -> None:
+def test_the_loss_of_collapsed_embeddings_grows_with_the_batch() -> None:
     a = directions(0, "0/0", 16, 32).double()
     for n in (8, 64):
         assert float(sigreg(torch.zeros(n, 32, dtype=torch.float64), a)) == pytest.approx(0.40205 * n, rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [16, 256])
-def test_normal_embeddings_cost_the_same_in_any_number(n: int) -> None:
+def test_the_loss_of_normal_embeddings_does_not_depend_on_the_batch(n: int) -> None:
     costs = [float(sigreg(gaussian(n, seed), directions(0, str(seed), 64, 32).double())) for seed in range(60)]
     assert sum(costs) / 60 == pytest.approx(1.0525, rel=0.06)
     t, w, phi = quadrature(torch.zeros(1, dtype=torch.float64))
     assert float((w * phi * (1 - torch.exp(-t.square()))).sum()) == pytest.approx(1.0525, abs=1e-4)
 
 
-def test_identical_views_cost_as_many_times() -> None:
+def test_the_loss_of_repeated_embeddings_grows_with_their_number() -> None:
     a = directions(0, "0/0", 64, 32).double()
     z = gaussian(64)
     assert float(sigreg(z.repeat(4, 1), a)) == pytest.approx(4 * float(sigreg(z, a)))
@@ -49,14 +49,14 @@ def test_one_direction_by_hand() -> None:
     assert float(sigreg(z, torch.tensor([[1.0], [0.0]]))) == pytest.approx(float(expected))
 
 
-def test_gradients_are_those_of_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     a = directions(0, "0/0", 8, 4).double()
     z = noise(6, 4, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: sigreg(z, a), z)
     assert torch.autograd.gradcheck(lambda z: invariance(z.view(3, 2, 4)), z)
 
 
-def test_directions_are_a_function_of_seed_and_place() -> None:
+def test_directions_depend_only_on_seed_and_index() -> None:
     one = directions(0, "1/2", 256, 128)
     assert torch.equal(one, directions(0, "1/2", 256, 128))
     torch.testing.assert_close(one.norm(dim=0), torch.ones(256))
@@ -74,16 +74,16 @@ def _rank(rank: int, port: int, out: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_ranks_can_take_one_average(tmp_path: Path) -> None:
-    """The gradients of the ranks, averaged as data parallelism does, are those of one process."""
+def test_averages_over_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    """The gradients of the ranks, averaged as in data parallelism, equal those of one process."""
     mp.spawn(_rank, (29_000 + os.getpid() % 1000, str(tmp_path)), nprocs=2)
     z = gaussian(20).requires_grad_()
     loss = sigreg(z, directions(0, "0/0", 16, 32).double())
     loss.backward()
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
-    for other, _ in found:
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for other, _ in results:
         torch.testing.assert_close(other, loss.detach())
-    torch.testing.assert_close(torch.cat([gradient for _, gradient in found]) / 2, z.grad)
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in results]) / 2, z.grad)
 
 
 @pytest.mark.parametrize(("values", "expected"), [((1.0,) * 4, 4), ((1.0, 0, 0, 0), 1), ((1.0, 1.0, 0, 0), 2)])
@@ -91,7 +91,7 @@ def test_effective_rank_counts_equal_directions(values: tuple[float, ...], expec
     assert float(effective_rank(torch.diag(torch.tensor(values, dtype=torch.float64)))) == pytest.approx(expected)
 
 
-def test_moments_of_batches_are_the_covariance() -> None:
+def test_covariance_accumulates_over_batches() -> None:
     features = noise(50, 6, dtype=torch.float64) @ noise(6, 6, seed=1, dtype=torch.float64) + 3
     moments = Moments(6)
     for part in features.split(17):
@@ -100,7 +100,7 @@ def test_moments_of_batches_are_the_covariance() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_views_differ_and_fit(channels: int) -> None:
+def test_views_differ_and_have_the_expected_shape(channels: int) -> None:
     from PIL import Image
 
     image = Image.new("RGB" if channels == 3 else "L", (40, 30))
@@ -112,7 +112,7 @@ def test_views_differ_and_fit(channels: int) -> None:
     assert len({view.numpy().tobytes() for view in views}) == 4
 
 
-def test_the_projector_is_the_published_one() -> None:
+def test_the_projector_has_the_published_architecture() -> None:
     layers: Any = projector(384, LeJepaConfig())
     assert [tuple(layer.weight.shape) for layer in layers if isinstance(layer, torch.nn.Linear)] == [
         (2048, 384),

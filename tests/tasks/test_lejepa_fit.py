@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_it_logs_both_terms_the_probe_and_the_rank(whole: Path) -> None:
+def test_fit_logs_both_loss_terms_the_probe_and_the_rank(whole: Path) -> None:
     for name in ("train/loss", "train/sigreg", "train/invariance", "train/probe_loss", "sink/mass_max"):
         assert column(whole, name), name
     rank, top1, top5 = (
@@ -54,7 +54,7 @@ def test_a_stopped_run_resumes_with_the_same_directions_and_views(whole: Path, t
     assert metrics(tmp_path / "run") == metrics(whole)
 
 
-def test_an_untrained_backbone_stays_as_it_was_drawn(tmp_path: Path) -> None:
+def test_probe_only_trains_nothing_but_the_probe(tmp_path: Path) -> None:
     fit(
         tmp_path / "run",
         *ARGS,
@@ -78,21 +78,21 @@ def test_an_untrained_backbone_stays_as_it_was_drawn(tmp_path: Path) -> None:
     assert moved == {"probe"}
 
 
-def test_the_run_can_be_diagnosed_and_asked(whole: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_diagnosed_and_evaluated(whole: Path, tmp_path: Path) -> None:
     run("diagnose", "--run", whole, "--out", tmp_path / "out", "--limit", "4").succeeded()
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["image_count"] == 4
     run("validate", "--config", whole / "config.yaml", "--run_dir", whole).succeeded()
 
 
-def test_one_view_is_refused(tmp_path: Path) -> None:
+def test_a_single_view_is_refused(tmp_path: Path) -> None:
     refused = fit(tmp_path / "run", "--data.views.count=1", configs=CONFIG)
     assert (refused.code, "needs at least 2" in refused.err) == (2, True), refused.err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    """With averages over all ranks, in float64; each rank's own are others, and train too."""
+def test_two_processes_compute_the_same_as_one(tmp_path: Path) -> None:
+    """In float64 with averages over all ranks; averages of each rank alone differ, and can be trained with too."""
     exact = (
         "--trainer.precision=64-true",
         *ARGS,
@@ -109,7 +109,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     for row, other in zip(one, all_ranks, strict=True):
         for name, value in row.items():
             assert bool(other[name]) == bool(value), name
-            if value:  # the measuring pass is fp32 at heart: it rounds
+            if value:  # measuring runs in float32 and rounds
                 limit = 1e-9 if name.startswith("train/") else 1e-4
                 assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
     assert {name for name, value in one[0].items() if value} == {name for name, value in own[0].items() if value}

@@ -33,7 +33,7 @@ MECHANISMS = [
 
 
 @pytest.mark.parametrize("p_nop", [0.1, 0.5, 0.9])
-def test_the_share_of_tokens_that_rest(p_nop: float) -> None:
+def test_the_share_of_resting_tokens(p_nop: float) -> None:
     task = ToyTask.draw(replace(NOP, p_nop=p_nop), 0)
     tokens = evaluation_tokens(NOP, 0, 2000)
     assert float(task.rests(tokens).double().mean()) == pytest.approx(p_nop, abs=0.01)
@@ -62,7 +62,7 @@ def test_broadcast_targets() -> None:
 
 
 def test_a_perfect_nop_head_solves_the_task() -> None:
-    """The closed form the task is built on: rest and write nothing, or write -x."""
+    """The closed form of the task: resting tokens write nothing, the others write -x."""
     task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 4)
     written = torch.where(task.rests(tokens)[..., None], 0.0, -tokens)
     assert torch.equal(task.prediction(tokens, tokens + written), task.target(tokens))
@@ -72,7 +72,7 @@ def test_a_perfect_nop_head_solves_the_task() -> None:
 
 
 @pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
-def test_a_seed_is_one_task_one_stream_and_shared_parameters_for_every_mechanism(base: ToyConfig) -> None:
+def test_every_mechanism_gets_the_same_task_data_and_shared_parameters(base: ToyConfig) -> None:
     plain = dict(build_toy(base, 5).named_parameters())
     task = ToyTask.draw(base, 5)
     for fields in MECHANISMS[1:]:
@@ -87,10 +87,10 @@ def test_a_seed_is_one_task_one_stream_and_shared_parameters_for_every_mechanism
                 assert torch.equal(p, plain[name]), name
 
 
-def test_streams_do_not_meet() -> None:
+def test_data_streams_are_disjoint() -> None:
     drawn = [training_batch(NOP, seed, step, 1) for seed in (0, 1) for step in (0, 1)] + [evaluation_tokens(NOP, 0, 1)]
-    for place, one in enumerate(drawn):
-        assert not any(torch.equal(one, other) for other in drawn[place + 1 :])
+    for index, batch in enumerate(drawn):
+        assert not any(torch.equal(batch, other) for other in drawn[index + 1 :])
 
 
 # ---- the model under the tap
@@ -112,7 +112,7 @@ def test_every_mechanism_is_measured(base: ToyConfig, fields: dict[str, object])
         assert p.grad is not None or name in idle, name
 
 
-def test_positions_and_the_null_token_are_seen_by_the_first_norm_alone() -> None:
+def test_positions_and_the_null_token_enter_at_the_first_norm_only() -> None:
     model = build_toy(NOP, 0)
     model.blocks[0].attn.proj.weight.data.zero_()
     tokens = noise(2, 31, 64)
@@ -121,16 +121,16 @@ def test_positions_and_the_null_token_are_seen_by_the_first_norm_alone() -> None
     assert not [name for name, _ in model.named_parameters() if name.endswith(("qkv.bias", "proj.bias"))]
 
 
-def test_what_is_read_of_the_sink() -> None:
-    """Against the weights themselves."""
+def test_measures_of_the_null_token() -> None:
+    """The measures, compared with the weights of the view."""
     task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 3)
     (view,), _, _ = tapped(build_toy(NOP, 0), tokens)
     weights, rests = view.weights()[:, 0], task.rests(tokens)
-    found = null_token(view, task, tokens)
+    measures = null_token(view, task, tokens)
     resting = [weights[b, 1 + i, 0] for b in range(3) for i in range(31) if rests[b, i]]
-    assert found["attention_nop"] == pytest.approx(float(torch.stack(resting).mean()), rel=1e-5)
+    assert measures["attention_nop"] == pytest.approx(float(torch.stack(resting).mean()), rel=1e-5)
     norms = (view.v[:, 0] @ view.out_map[0].T).norm(dim=-1)
-    assert found["value_ratio"] == pytest.approx(float(norms[:, 0].mean() / norms[:, 1:].mean()), rel=1e-5)
+    assert measures["value_ratio"] == pytest.approx(float(norms[:, 0].mean() / norms[:, 1:].mean()), rel=1e-5)
     task, tokens = ToyTask.draw(BROADCAST, 0), evaluation_tokens(BROADCAST, 0, 3)
     views, _, _ = tapped(build_toy(BROADCAST, 0), tokens)
     inflow = views[1].weights()[:, 0].mean(1)
@@ -149,7 +149,7 @@ def test_what_is_read_of_the_sink() -> None:
         ({}, "none"),
     ],
 )
-def test_the_verdict_is_the_commonest_label(shares: dict[str, float], expected: str) -> None:
+def test_the_label_of_a_run_is_the_most_frequent_one(shares: dict[str, float], expected: str) -> None:
     assert verdict({f"toy/label_{name}": value for name, value in shares.items()}) == expected
 
 
@@ -164,6 +164,6 @@ def test_the_verdict_is_the_commonest_label(shares: dict[str, float], expected: 
         ({"registers": -1}, "registers"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(fields: dict[str, object], key: str) -> None:
+def test_numbers_out_of_range_are_refused(fields: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=rf"^{key}"):
         ToyConfig(**fields)  # type: ignore[arg-type]

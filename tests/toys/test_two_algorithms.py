@@ -10,7 +10,7 @@ from running import CONFIGS, run
 
 SEEDS = (0, 1, 2)
 QUICK = {"nop": ("--data.batch_size", "64"), "broadcast": ("--trainer.max_epochs", "8")}
-"""NOP with a quarter of the batch, broadcast with eight of thirty epochs."""
+"""Shorter trainings: NOP with a quarter of the batch, broadcast with eight of thirty epochs."""
 
 pytestmark = pytest.mark.heavy
 
@@ -43,26 +43,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def numbers(run_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return found
+    """Content of `summary.json`."""
+    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return summary
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_nop_head_rests_on_a_value_near_zero(seed: int, runs: Any) -> None:
-    found = numbers(runs("nop", seed))
-    assert found["toy/attention_nop"] >= 0.96  # .97 with the whole batch
-    assert found["toy/attention_active"] <= 0.05
-    assert found["toy/value_ratio"] <= 0.03
-    assert found["toy/label"] == "nop"
+def test_a_nop_head_attends_to_a_value_near_zero(seed: int, runs: Any) -> None:
+    summary = numbers(runs("nop", seed))
+    assert summary["toy/attention_nop"] >= 0.96  # 0.97 with the full batch
+    assert summary["toy/attention_active"] <= 0.05
+    assert summary["toy/value_ratio"] <= 0.03
+    assert summary["toy/label"] == "nop"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_broadcast_head_hands_out_the_source(seed: int, runs: Any) -> None:
-    found = numbers(runs("broadcast", seed))
-    assert found["toy/inflow_max"] >= 0.6
-    assert found["toy/value_ratio"] >= 0.5
-    assert found["toy/stable_rank"] <= 1.5
-    assert found["toy/label"] == "broadcast"
+def test_a_broadcast_head_distributes_the_source(seed: int, runs: Any) -> None:
+    summary = numbers(runs("broadcast", seed))
+    assert summary["toy/inflow_max"] >= 0.6
+    assert summary["toy/value_ratio"] >= 0.5
+    assert summary["toy/stable_rank"] <= 1.5
+    assert summary["toy/label"] == "broadcast"
 
 
 def edited(run_dir: Path, out: Path) -> pl.DataFrame:
@@ -74,7 +75,7 @@ def of(heads: pl.DataFrame, edit: str) -> dict[str, Any]:
     return heads.row(by_predicate=pl.col("edit") == edit, named=True)
 
 
-def test_a_nop_sink_hands_out_nothing(runs: Any, tmp_path: Path) -> None:
+def test_zeroing_a_nop_sink_has_no_effect(runs: Any, tmp_path: Path) -> None:
     heads = edited(runs("nop", 0), tmp_path / "out")
     for edit in ("zero_value", "mean_value", "donor_value", "rotated_value"):
         row = of(heads, edit)
@@ -85,7 +86,7 @@ def test_a_nop_sink_hands_out_nothing(runs: Any, tmp_path: Path) -> None:
     assert summary["controls"][0]["numbers"]["nop_left"] < 0.2
 
 
-def test_a_broadcast_sink_hands_out_the_donors_content(runs: Any, tmp_path: Path) -> None:
+def test_a_broadcast_sink_distributes_the_donors_content(runs: Any, tmp_path: Path) -> None:
     heads = edited(runs("broadcast", 0), tmp_path / "out").filter(pl.col("block") == 1)
     donor, rotated = of(heads, "donor_value"), of(heads, "rotated_value")
     assert donor["class"] == "broadcast"

@@ -33,8 +33,8 @@ def spread(x: Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", WIDE)
-def test_draws_follow_timms_distributions(name: str) -> None:
-    """Mean and standard deviation of each parameter, timm's own initialization of the same model beside it."""
+def test_initial_parameters_follow_timms_distributions(name: str) -> None:
+    """Mean and standard deviation of each parameter, and those of timm's initialization of the same model."""
     torch.manual_seed(0)
     timms = dict(timm.create_model(name, num_classes=100, img_size=112, **WIDE[name]).named_parameters())
     ours = dict(
@@ -51,7 +51,7 @@ def test_draws_follow_timms_distributions(name: str) -> None:
         assert ours[key].abs().max() <= 1.5 * expected.abs().max() + 1e-9, key
 
 
-def test_draws_of_the_mechanisms_own_parameters() -> None:
+def test_initial_parameters_of_the_mechanisms() -> None:
     fields = {"embed_dim": 128, "num_heads": 4, "registers": 64}
     gate = make(attention=AttentionConfig(gate="elementwise", gate_init_bias=-1.0), **fields)
     weight, bias = gate.blocks[0].attn.gate.weight, gate.blocks[0].attn.gate.bias
@@ -76,7 +76,7 @@ def test_only_the_listed_blocks_change(layers: Any, changed: list[int]) -> None:
 
 
 @pytest.mark.parametrize("layer", [2, -3])
-def test_a_layer_outside_is_refused(layer: int) -> None:
+def test_a_layer_out_of_range_is_refused(layer: int) -> None:
     with pytest.raises(UserError, match=f"layers: {layer} is outside the model's 2 blocks"):
         make(layers=(layer,), attention=AttentionConfig(sink="zero"))
 
@@ -87,7 +87,7 @@ def test_a_layer_outside_is_refused(layer: int) -> None:
     [{}, {"embed_dim": 64}, {"embed_dim": 96, "num_heads": 3, "mlp_ratio": 2.0}, {"depth": 3, "layers": (-1,)}],
     ids=str,
 )
-def test_the_matched_control_has_the_gated_variants_parameters(gate: Any, fields: dict[str, Any]) -> None:
+def test_the_matched_control_has_as_many_parameters_as_the_gated_variant(gate: Any, fields: dict[str, Any]) -> None:
     """Within half a hidden unit, D + 1/2, of the gated variant in each changed block; attention stays timm's."""
     plain = make(**{k: v for k, v in fields.items() if k != "layers"})
     gated = make(attention=AttentionConfig(gate=gate), **fields)
@@ -141,12 +141,12 @@ def test_registers_and_positions(fields: dict[str, Any], shape: tuple[int, int])
     assert model(noise(1, 1, 28, 28)).shape == (1, 10)
 
 
-def test_fixed_positions_are_sines_that_do_not_learn() -> None:
+def test_fixed_positions_are_sines_and_not_trained() -> None:
     model = make(fixed_sincos=True, registers=2)
     rows = model.pos_embed[0]
     assert not model.pos_embed.requires_grad
     torch.testing.assert_close(rows.square().sum(-1), torch.full((16,), SMALL["embed_dim"] / 2))
-    # a relative shift by one row is the same inner product anywhere
+    # shifting both positions by one row leaves their inner product unchanged
     grid = rows.view(4, 4, -1)
     products = (grid[1:] * grid[:-1]).sum(-1)
     torch.testing.assert_close(products, products[:1, :1].expand_as(products))
@@ -163,7 +163,7 @@ def test_fixed_positions_are_sines_that_do_not_learn() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_built_is_one_line(fields: dict[str, Any], says: str) -> None:
+def test_backbones_that_cannot_be_built_are_refused_in_one_line(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         make(fields)
     assert "\n" not in str(caught.value)
@@ -195,5 +195,5 @@ def test_families_with_their_own_attention_are_not_changed(name: str, asked: dic
         ("hf-hub:a/b", "hf-hub_a_b"),
     ],
 )
-def test_short_names(name: str, short: str) -> None:
+def test_short_names_of_backbones(name: str, short: str) -> None:
     assert short_name(name) == short

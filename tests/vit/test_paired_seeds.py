@@ -16,7 +16,7 @@ from sinkablate.vit.tokens import token_layout
 
 
 def comparable(model: VisionTransformer) -> dict[str, Tensor]:
-    """Parameters by name, the first tokens of the sequence as they enter the blocks instead of their two terms.
+    """Parameters by name, with the first tokens as they enter the blocks in place of the two terms of their sum.
 
     A CLS position is folded into the CLS token where registers have none; `cls` is the sum in either case.
     """
@@ -34,13 +34,13 @@ def variants() -> dict[str, VisionTransformer]:
 
 
 @pytest.mark.parametrize("pair", list(combinations(VARIANTS, 2)), ids="-".join)
-def test_every_pair_shares_what_it_has_in_common(pair: tuple[str, str], variants: dict[str, Any]) -> None:
+def test_every_pair_of_variants_shares_its_common_tensors(pair: tuple[str, str], variants: dict[str, Any]) -> None:
     one, other = (comparable(variants[name]) for name in pair)
     common = [name for name in one if name in other and one[name].shape == other[name].shape]
     assert len(common) >= (18 if "matched" in pair else 26)
     assert {"cls", "patch positions", "patch_embed.proj.weight", "head.weight"} <= set(common)
     for name in common:
-        different_by_design = name == "reg_token" and "reg_pos" in pair  # another standard deviation
+        different_by_design = name == "reg_token" and "reg_pos" in pair  # their standard deviations differ
         assert torch.equal(one[name], other[name]) != different_by_design, name
 
 
@@ -51,7 +51,7 @@ def test_another_seed_draws_everything_anew() -> None:
         assert torch.equal(p, other[name]) == (name in constant), name
 
 
-def test_no_two_parameters_of_a_model_share_their_numbers() -> None:
+def test_no_two_parameters_of_a_model_are_equal() -> None:
     flat = [p.flatten()[:40] for p in make(VARIANTS["gate_reg"]).parameters() if p.std() > 0]
     gram = nn.functional.normalize(torch.stack(flat) - torch.stack(flat).mean(1, keepdim=True)).double()
     correlation = (gram @ gram.T).fill_diagonal_(0).abs().max()
@@ -73,7 +73,7 @@ def test_the_sequence_that_enters_the_blocks_is_the_same_on_common_tokens(name: 
     "fields",
     [*VARIANTS.values(), {"attention": AttentionConfig(score="sigmoid", gate="elementwise")}, {"fixed_sincos": True}],
 )
-def test_the_global_random_state_stays(fields: dict[str, Any]) -> None:
+def test_building_leaves_the_global_random_state(fields: dict[str, Any]) -> None:
     torch.manual_seed(5), random.seed(5), np.random.seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     make(fields)

@@ -1,4 +1,4 @@
-"""Weights from local files: timm's, a real DINOv2, runs of sinkablate, and damaged files."""
+"""Weights from local files: timm's, a pretrained DINOv2, checkpoints of runs, and damaged files."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def saved(path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("form", ["bare.pt", "bare.safetensors", "nested.pth"])
-def test_every_form_of_file_loads(tiny: Path, tmp_path: Path, form: str) -> None:
+def test_every_file_format_loads(tiny: Path, tmp_path: Path, form: str) -> None:
     path, weights = tmp_path / form, saved(tiny)
     if form.endswith("safetensors"):
         save_file(weights, path)
@@ -69,7 +69,7 @@ def test_positions_are_resized_to_another_image_size(tiny: Path) -> None:
     assert torch.equal(model.blocks[1].mlp.fc2.weight, weights["blocks.1.mlp.fc2.weight"])
 
 
-def test_what_the_file_lacks_is_drawn_by_seed(tiny: Path) -> None:
+def test_parameters_missing_from_the_file_are_drawn_by_seed(tiny: Path) -> None:
     fields: dict[str, Any] = {
         "depth": 2,
         "registers": 2,
@@ -85,7 +85,7 @@ def test_what_the_file_lacks_is_drawn_by_seed(tiny: Path) -> None:
 
 
 def masked_registers(model: nn.Module, images: Tensor) -> Tensor:
-    """Features of CLS and patches when no token may look at a register."""
+    """Features of CLS and patches when no token can attend to a register."""
     x = model._pos_embed(model.patch_embed(images))
     x = model.norm_pre(x)
     n, registers = x.shape[1], slice(1, 1 + model.num_reg_tokens)
@@ -97,7 +97,7 @@ def masked_registers(model: nn.Module, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("positioned", [False, True])
-def test_registers_join_a_model_without_changing_its_function(tiny: Path, positioned: bool) -> None:
+def test_registers_are_added_without_changing_the_features(tiny: Path, positioned: bool) -> None:
     plain = load(tiny, depth=2).eval()
     model = load(tiny, depth=2, registers=3, register_pos_embed=positioned).eval()
     weights, images = saved(tiny), noise(2, 3, 64, 64)
@@ -111,7 +111,7 @@ def test_registers_join_a_model_without_changing_its_function(tiny: Path, positi
     assert not torch.allclose(model.forward_features(images)[:, :1], plain.forward_features(images)[:, :1], atol=1e-3)
 
 
-def test_a_real_dinov2_loads_and_takes_registers(dinov2: Path) -> None:
+def test_dinov2_loads_with_and_without_registers(dinov2: Path) -> None:
     weights = {name: p.float() for name, p in load_file(dinov2).items()}
     images = noise(1, 3, 70, 70)
     timms = timm.create_model(DINOV2, num_classes=0, img_size=518)
@@ -138,7 +138,7 @@ def test_a_model_with_registers_keeps_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.9, 0.9999])
-def test_a_truncated_file_is_named(tiny: Path, tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_file_is_refused_by_name(tiny: Path, tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut.{suffix}"
     save_file(saved(tiny), path) if suffix == "safetensors" else torch.save(saved(tiny), path)
     whole = path.read_bytes()
@@ -156,7 +156,9 @@ def test_a_truncated_file_is_named(tiny: Path, tmp_path: Path, suffix: str, shar
     ],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "ckpt"])
-def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, says: str, suffix: str) -> None:
+def test_files_that_are_not_checkpoints_are_refused_by_name(
+    tmp_path: Path, content: bytes | None, says: str, suffix: str
+) -> None:
     path = tmp_path / f"x.{suffix}"
     if content is not None:
         path.write_bytes(content)
@@ -165,7 +167,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None, s
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)], ids=repr)
-def test_a_file_without_a_state_dict_is_named(tmp_path: Path, content: object) -> None:
+def test_a_file_without_a_state_dict_is_refused_by_name(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
     with pytest.raises(UserError, match=re.escape(f"{path}: it holds no state dict")):
         read_weights(str(path))
@@ -198,7 +200,7 @@ OURS = BackboneConfig(
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classify]:
-    """A checkpoint that Lightning wrote of one of our tasks."""
+    """A Lightning checkpoint of a classification task, and the task."""
     task = Classify(backbone=OURS, seed=3)
     perturbed(task.backbone)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
@@ -209,7 +211,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classify]:
 
 
 @pytest.mark.parametrize("num_classes", [10, 4, 0])
-def test_our_own_checkpoints_start_a_backbone(own_run: tuple[Path, Classify], num_classes: int) -> None:
+def test_checkpoints_of_runs_initialize_a_backbone(own_run: tuple[Path, Classify], num_classes: int) -> None:
     """Everything but a head of another size, which is drawn by seed."""
     path, task = own_run
     fields = {"num_classes": num_classes, "in_chans": 1, "img_size": 28, "seed": 8}
@@ -221,7 +223,7 @@ def test_our_own_checkpoints_start_a_backbone(own_run: tuple[Path, Classify], nu
         assert torch.equal(p, expected[name]), name
 
 
-def test_our_own_checkpoint_of_another_variant_is_refused(own_run: tuple[Path, Classify]) -> None:
+def test_checkpoints_of_another_variant_are_refused(own_run: tuple[Path, Classify]) -> None:
     path, _ = own_run
     with pytest.raises(UserError, match=re.escape(f"checkpoint={path} belongs to another model")):
         make(depth=1, checkpoint=str(path))
