@@ -33,14 +33,14 @@ $(STAMP): pyproject.toml
 
 # docs/quickstart.ipynb, executed in place
 notebook: $(STAMP)
-	PYTHONWARNINGS=ignore $(BIN)/jupyter execute --inplace --kernel_name=python3 docs/quickstart.ipynb
+	PYTHONWARNINGS=ignore $(BIN)/python docs/execute_notebook.py docs/quickstart.ipynb
 
 # the first figure of the README; WEIGHTS=FILE takes the weights of timm's vit_small_patch14_dinov2 from a local file
 two_stripes: $(STAMP)
 	test -e runs/toy_nop-nop-s0/DONE || $(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
 	$(BIN)/python docs/figures/two_stripes.py $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-# the commands of docs/two_algorithms.md, and its figures
+# the commands of docs/two_algorithms.md, and the figures of that page, of diagnose.md, intervene.md and training.md
 two_algorithms: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
 	$(BIN)/python -m sinkablate fit --config configs/toy/broadcast.yaml
@@ -59,6 +59,10 @@ two_algorithms: $(STAMP)
 	cp out/toy_broadcast-broadcast-s0-edits/figures/edits_by_label.png docs/figures/edits_toy_broadcast-broadcast-s0.png
 	cp out/vit_mini-gate_reg-s0/figures/stripes.png docs/figures/stripes_vit_mini-gate_reg-s0.png
 	cp out/vit_mini-gate_reg-s0-edits/figures/edits_by_label.png docs/figures/edits_vit_mini-gate_reg-s0.png
+	cp out/vit_mini-gate_reg-s0-edits/figures/effect_by_ratio.png docs/figures/effect_by_ratio_vit_mini-gate_reg-s0.png
+	cp out/vit_mini-gate_reg-s0/figures/atlas.png docs/figures/atlas_vit_mini-gate_reg-s0.png
+	cp out/vit_mini-gate_reg-s0/figures/sensitivity.png docs/figures/sensitivity_vit_mini-gate_reg-s0.png
+	cp runs/vit_mini-gate_reg-s0/figures/heads_step_00001872.png docs/figures/heads_gate_reg.png
 
 # the sweeps of docs/ablation.md, their tables and figures: about an hour on two cores
 DOC := docs/ablation

@@ -5,8 +5,8 @@ import polars as pl
 from sinkablate.figures.sinks import LABEL_COLORS, VARIANT_COLORS, Drawn, new_axes, plain_log
 
 PANELS = {
-    ("The task is learned", "mean squared error"): {"val/loss": "validation"},
-    ("Attention moves to one token", "share of attention"): {
+    ("Error on the task", "mean squared error"): {"val/loss": "validation"},
+    ("Attention to one token", "share of attention"): {
         "toy/attention_nop": "to null, from tokens\nthat must not change",
         "toy/attention_active": "to null, from the others",
         "toy/inflow_max": "to the strongest token",
@@ -39,9 +39,7 @@ def formation(metrics: pl.DataFrame) -> Drawn:
             )
         axis.set_title(title, fontsize=9)
         axis.set(xlabel="optimizer step", ylabel=unit)
-        axis.set_ylim(bottom=0)
-        if unit.startswith("share"):
-            axis.set_ylim(-0.03, 1.03)
+        axis.set_ylim(*((-0.03, 1.03) if unit.startswith("share") else (0, 1.05 * axis.get_ylim()[1])))
         if len(logged) > 1:
             axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=1 if "null" in label else 3)
     axes[0].autoscale(axis="y")
