@@ -1,6 +1,6 @@
 """Load a trained run for further use in Python."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ class Run:
 
     directory: Path
     """The directory of the run."""
-    config: dict[str, Any]
+    config: dict[str, Any] = field(repr=False)
     """Its whole configuration: the nested keys of `config.yaml`."""
-    loaded: LoadedModel
+    loaded: LoadedModel = field(repr=False)
     """The model with its preprocessing, as the commands use it."""
 
     @property

@@ -1,7 +1,7 @@
 """One measurement of a model: its records, and the tables and findings that are derived from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,15 +37,15 @@ class Measurement:
         m.labels("adaptive")                               # (images, blocks, heads)
     """
 
-    records: Records
+    records: Records = field(repr=False)
     """Every quantity per image, block and head."""
-    thresholds: ThresholdConfig
+    thresholds: ThresholdConfig = field(repr=False)
     """The thresholds of the quantities and rules."""
     block_numbers: list[int]
     """Numbers of the measured blocks, rising."""
-    query_key_sigma1: NDArray[float64]
+    query_key_sigma1: NDArray[float64] = field(repr=False)
     """Largest singular value of each head's query-key map, (L, H)."""
-    spectral_spike: NDArray[float64]
+    spectral_spike: NDArray[float64] = field(repr=False)
     """The ratio of that singular value to the mean one, (L, H)."""
     rebuild_error: float = 0.0
     """Largest relative error with which a block was rebuilt from the captured tensors."""

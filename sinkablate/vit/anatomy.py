@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, first_line
 
 _SUPPORTED = "expected a vision transformer of timm or of Hugging Face's transformers"
 _BLOCKS = ("blocks", "layers", "encoder.layer", "encoder.layers", "model.layer")
@@ -60,7 +60,9 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """
     blocks = _first(model, _BLOCKS)
     if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or len(blocks) == 0:
-        raise UserError(f"{type(model).__name__} cannot be measured: it has no list of transformer blocks")
+        raise UserError(
+            f"{type(model).__name__} cannot be measured: it has no list of transformer blocks; {_SUPPORTED}"
+        )
     return list(blocks)
 
 
@@ -92,7 +94,7 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
     attn, norm1, norm2 = (_first(block, names) for names in (_ATTENTION, _NORM1, _NORM2))
     proj, num_heads = _first(attn, _PROJECTION), _first(attn, _NUM_HEADS)
     if not isinstance(proj, nn.Linear) or norm1 is None or norm2 is None or num_heads is None:
-        raise UserError(f"{family} cannot be measured: block {index} is not attention followed by an MLP")
+        raise UserError(f"{family} cannot be measured: block {index} has an unknown structure; {_SUPPORTED}")
     if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
         raise UserError(
             f"{family} cannot be measured: a norm between the heads and W_O mixes the heads, "
@@ -115,14 +117,19 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling.
 
     Raises:
-        UserError: The model is of another library than timm and Hugging Face's transformers.
+        UserError: The model is of another library than timm and Hugging Face's transformers, or refuses the images.
     """
     forward_features: Any = getattr(model, "forward_features", None)  # not defined by Hugging Face's models
     if forward_features is not None:
         return forward_features(images)  # type: ignore[no-any-return]
     if "pixel_values" not in signature(model.forward).parameters:
         raise UserError(f"{type(model).__name__} cannot be measured: {_SUPPORTED}")
-    return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
+    try:
+        return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
+    except UserError:
+        raise
+    except ValueError as error:  # such as images of another size
+        raise UserError(f"images: {type(model).__name__} refuses them: {first_line(error)}") from error
 
 
 def final_norm(model: nn.Module) -> nn.Module:

@@ -8,10 +8,15 @@ from sinkablate.vit.anatomy import blocks_of
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers."""
+    """Return the module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers.
+
+    Of a model of Hugging Face's transformers with a head, such as a classifier, return the model without the head.
+    """
     if isinstance(model, DataParallel | DistributedDataParallel):
         return unwrap(model.module)
     inner = getattr(model, "_orig_mod", None)
+    if hasattr(model, "base_model_prefix") and model.base_model is not model:
+        inner = model.base_model
     return unwrap(inner) if isinstance(inner, nn.Module) else model
 
 

@@ -31,3 +31,12 @@ def test_compare_returns_what_the_command_prints(library: str, tmp_path: Path) -
         sa.compare(given, metric="val/acc1", factors="gate")
     with pytest.raises(sa.UserError, match="polars or pandas"):
         sa.compare([1], metric="val/acc1", factors=["gate"])
+
+
+def test_a_pandas_table_of_any_types_is_read_as_the_polars_one() -> None:
+    columns = {"gate": ["none", "none", "headwise", "headwise"], "seed": [0, 1, 0, 1], "acc": [0.1, 0.2, 0.3, None]}
+    frame = pd.DataFrame(columns).astype({"gate": "category", "seed": "Int64"})
+    expected = sa.compare(pl.DataFrame(columns), metric="acc", factors=["gate"])
+    assert sa.compare(frame, metric="acc", factors=["gate"]).sentences == expected.sentences
+    with pytest.raises(sa.UserError, match="two columns are named seed"):
+        sa.compare(frame.rename(columns={"gate": "seed"}), metric="acc", factors=["gate"])
