@@ -101,9 +101,9 @@ def _row(
     picture: NDArray[np.float32],
     caption: str,
 ) -> Row:
-    (found,) = attention_maps(model, inputs, [head])
+    (attention_map,) = attention_maps(model, inputs, [head])
     label = sa.Label(int(sa.measure(model, inputs).labels(rule)[0, *head])).name.lower()
-    return Row(title, sink_name, label, picture, caption, found.weights, found.value_norms)
+    return Row(title, sink_name, label, picture, caption, attention_map.weights, attention_map.value_norms)
 
 
 def draw(rows: list[Row]) -> Figure:
@@ -122,13 +122,13 @@ def draw(rows: list[Row]) -> Figure:
     )
     figure.text(0.02, 0.945, "The same stripe, two different algorithms", fontsize=16, weight="bold")
     headings = ("", "1  Where do tokens look?", "2  What does each token write?", "3  So the head is a …")
-    for place, row in enumerate(rows):
-        picture, attention, bars, words = (figure.add_subplot(grid[place, column]) for column in range(4))
+    for position, row in enumerate(rows):
+        picture, attention, bars, words = (figure.add_subplot(grid[position, column]) for column in range(4))
         _input(picture, row)
         _stripe(attention, row)
         _bars(bars, row)
         _words(words, row)
-        if place == 0:
+        if position == 0:
             for axis, heading in zip((picture, attention, bars, words), headings, strict=True):
                 box = axis.get_position()
                 figure.text(box.x0, 0.875, heading, fontsize=11, color="#333333")

@@ -57,19 +57,19 @@ def pattern(name: str) -> re.Pattern[str]:
     parts = re.split(r"<(\w+)>", name)
     text = "".join(
         f"(?:{'|'.join(choices[part] if part in ('b', 'name') else map(re.escape, choices[part]))})"
-        if place % 2
+        if position % 2
         else re.escape(part)
-        for place, part in enumerate(parts)
+        for position, part in enumerate(parts)
     )
     return re.compile(f"{text}$")
 
 
 def assert_same(section: str, names: Iterable[str]) -> None:
     """Every name is listed, and whatever is listed occurs."""
-    found = set(names)
+    occurring = set(names)
     patterns = {name: pattern(name) for name in listed(section)}
-    assert [name for name in sorted(found) if not any(p.match(name) for p in patterns.values())] == []
-    assert [name for name, p in patterns.items() if not any(map(p.match, found))] == []
+    assert [name for name in sorted(occurring) if not any(p.match(name) for p in patterns.values())] == []
+    assert [name for name, p in patterns.items() if not any(map(p.match, occurring))] == []
 
 
 def test_quantities_of_heads(written: Path) -> None:

@@ -42,13 +42,24 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
     dry = ["make", "-n", "two_algorithms"]
     recipe = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     page = (ROOT / "docs" / "two_algorithms.md").read_text()
-    said = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert len(said) == 9
-    assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == said
-    assert set(re.findall(r"docs/(figures/\S+)", recipe)) == set(re.findall(r"\((figures/[^)]+)", page))
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 9
+    assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == commands
+    drawn = set(re.findall(r"docs/figures/(\S+)", recipe))
+    assert drawn == figures_of_pages() - {"two_stripes.png", "report_page.png"}
 
 
-def test_help_lists_every_verb_and_answers_as_a_process() -> None:
+def figures_of_pages() -> set[str]:
+    """The figures that the pages of the documentation show."""
+    pages = (path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    return {figure for page in pages for figure in re.findall(r"\(figures/([^)]+)", page)}
+
+
+def test_a_page_shows_every_figure() -> None:
+    assert {path.name for path in (ROOT / "docs" / "figures").glob("*.png")} == figures_of_pages()
+
+
+def test_help_lists_every_command_and_answers_as_a_process() -> None:
     shown = spawn("--help").succeeded().out
     listed = dict(re.findall(r"^  (\w+) +(\S.*)$", shown, re.MULTILINE))
     assert listed == COMMANDS
