@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator
@@ -36,11 +37,11 @@ Names = Mapping[str, str]
 def save(drawn: Drawn, path: Path) -> None:
     """Write `path` with the suffixes .png, .pdf and .csv."""
     figure, data = drawn
-    figure.savefig(
-        path.with_suffix(".png"), dpi=130
-    )  # first, because text is rounded to pixels and so takes the most space
+    figure.set_dpi(130)
+    # first, because text is rounded to pixels and so takes the most space; `savefig` would draw each figure twice
+    FigureCanvasAgg(figure).print_png(path.with_suffix(".png"))  # type: ignore[no-untyped-call]
     figure.set_layout_engine("none")  # keep this layout: with many frames, a second one takes seconds
-    figure.savefig(path.with_suffix(".pdf"))
+    FigureCanvasPdf(figure).print_pdf(path.with_suffix(".pdf"))  # type: ignore[no-untyped-call]
     data.write_csv(path.with_suffix(".csv"))
 
 

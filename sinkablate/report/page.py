@@ -88,7 +88,7 @@ def page_data(
         "kind_names": kind_names(runs),
         "quantities": QUANTITIES,
         "moves": MOVES,
-        "edits": edit_titles(runs),
+        "edits": {name: title.replace("\n", " ") for name, title in edit_titles(runs).items()},
         "rules": _definitions(runs),
         "event_rule": DEFAULT_RULE,  # of the columns event_median_*
         "label_colors": LABEL_COLORS,

@@ -1,4 +1,4 @@
-"""An edit registered outside the package appears in the rows, tables, figures and terminal output of `intervene`."""
+"""An edit registered outside the package is in every output of `intervene`, and in a report under its label."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,8 @@ from running import run
 from sinkablate.errors import UserError
 from sinkablate.intervene.edit import Edit
 from sinkablate.intervene.edits import option_names, register_edit, unregister_edit
+from sinkablate.report.edits import edits
+from sinkablate.report.runs import read_runs
 
 HALF = Edit(
     name="half_value",
@@ -40,6 +42,21 @@ def test_a_new_edit_appears_in_every_output_of_intervene(finished: Path, tmp_pat
     assert pl.read_parquet(out / "heads.parquet")["edit"].to_list() == ["zero_value", "half_value"]
     assert pl.read_parquet(out / "validation.parquet")["method"].to_list() == ["zero ablation", "scaling"]
     assert "half_value" in (out / "figures" / "edits_by_label.csv").read_text()
+
+
+@pytest.mark.usefixtures("_half")
+def test_a_new_edit_is_in_a_report_under_its_label(finished: Path, tmp_path: Path) -> None:
+    words = ("--heads", "1:0", "--limit", "2", "--control_images", "2", "--edits", "zero_value,half_value")
+    run("intervene", "--run", finished, "--out", tmp_path / "edits", *words).succeeded()
+    run("report", finished, tmp_path / "edits", "--maps", "0", "--out", tmp_path / "out").succeeded()
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert '"half_value":"sink value halved (scaling)"' in page
+    drawn = edits(read_runs([str(finished), str(tmp_path / "edits")])[0])
+    assert drawn is not None
+    (axis,) = drawn[0].axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()][-1] == HALF.label
+    stored = pl.read_csv(tmp_path / "out" / "figures" / "edits.csv")
+    assert stored["edit"].to_list() == ["zero_value", "half_value"]
 
 
 @pytest.mark.usefixtures("_half")
