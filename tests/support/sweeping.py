@@ -77,3 +77,8 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two runs have the same weights, to the last bit."""
     left, right = weights(one), weights(other)
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def trained_once(root: Path) -> bool:
+    """Whether the log of every cell contains one completed training."""
+    return all(log.read_text().count("run directory:") == 1 for log in root.glob("*/log.txt"))

@@ -1,55 +1,47 @@
-"""Arguments of `sweep`, and of `fit` within a sweep."""
+"""Arguments of `sweep`, and the argument `--sweep` of `fit`."""
 
 import os
 from pathlib import Path
 
 import pytest
-from running import ROOT, fit, run
+from running import ROOT, assert_refused, fit, run
 from sweeping import content, root_of, sweep, written
 
 ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
-    "no directory": (("plan", "--out", ""), "out=''"),
+    "an empty directory": (("plan", "--out", ""), "out=''"),
     "a line break in the directory": (("plan", "--out", "a\nb"), "out='a\\nb'"),
     "a long directory": (("status", "--out", "x" * 300), "name too long"),
-    "another format": (("status", "--format", "xml"), "format"),
+    "an unknown format": (("status", "--format", "xml"), "format"),
     "jobs as a word": (("run", "--jobs", "many"), "jobs=many"),
-    "no table": (("collect", "--results", ""), "results=: must end with"),
+    "an empty path of a table": (("collect", "--results", ""), "results=: must end with"),
     "an unknown option": (("plan", "--nothing", "1"), "--nothing"),
 }
 
 
-@pytest.mark.parametrize(("args", "said"), ARGUMENTS.values(), ids=ARGUMENTS)
-def test_a_wrong_argument_is_one_line(
-    args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("args", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_a_wrong_argument_is_refused_in_one_line(
+    args: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, content())
-    outcome = run("sweep", args[0], path, *args[1:])
-    assert outcome.code == 2
-    [line] = outcome.err.splitlines()
-    assert said in line
+    assert_refused(run("sweep", args[0], path, *args[1:]), message)
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["../..", "a/b", "", "a b", ".", "x" * 101, "-x"])
-def test_fit_refuses_a_sweep_that_names_no_directory(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fit_refuses_an_invalid_name_of_a_sweep(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    outcome = fit(tmp_path / "run", f"--sweep={name}")
-    assert outcome.code == 2
-    [line] = outcome.err.splitlines()
-    assert line.startswith("error: sweep")
+    assert_refused(fit(tmp_path / "run", f"--sweep={name}"), "error: sweep")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("most", "counts"), [(3, [3, 1]), (2, [2, 2]), (1001, [4])])
-def test_an_array_is_cut_where_slurm_takes_no_more(
-    most: int, counts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "counts"), [(3, [3, 1]), (2, [2, 2]), (1001, [4])])
+def test_arrays_are_split_at_the_limit_of_slurm(
+    limit: int, counts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text(f"#!/bin/sh\necho 'MaxArraySize            = {most}'\n")
+    scontrol.write_text(f"#!/bin/sh\necho 'MaxArraySize            = {limit}'\n")
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     monkeypatch.chdir(ROOT)

@@ -1,39 +1,26 @@
-"""Cells are trained once each, whatever happens to them and to who trains them, and end as a plain `fit` would."""
+"""Every cell of a sweep is trained once, with the same result as a plain `fit`; its results are collected."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-from forking import Command
-from running import run, started, until
-from sweeping import content, opened, root_of, same_weights, spawned, sweep, weights, written
+from running import run
+from sweeping import content, opened, root_of, same_weights, sweep, trained_once, written
 
 from sinkablate.sweep.state import State, claimed, state_of, states
-
-LONG = ("--trainer.limit_train_batches=60", "--checkpoint.every_n_train_steps=10", "--trainer.max_epochs=2")
-TWO = {"seed_everything": {"values": [0, 1]}}
-
-
-def once(root: Path) -> bool:
-    """Every log tells of one training that ended."""
-    return all(log.read_text().count("run directory:") == 1 for log in root.glob("*/log.txt"))
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four cells, trained in this process; to be read."""
+    """Path of a sweep file whose four cells have been trained; tests must not change them."""
     path = written(tmp_path_factory.mktemp("swept"), content())
     sweep("run", path, "--in_process", "--jobs", "1").succeeded()
     return path
 
 
-def test_cells_end_as_a_plain_fit_does(swept: Path, tmp_path: Path) -> None:
+def test_a_cell_gives_the_same_result_as_a_plain_fit(swept: Path, tmp_path: Path) -> None:
     for cell in opened(swept).cells[1:3]:
         run("fit", *cell.words, "--run_dir", tmp_path / cell.id).succeeded()
         assert same_weights(tmp_path / cell.id, root_of(swept) / cell.id)
@@ -41,32 +28,32 @@ def test_cells_end_as_a_plain_fit_does(swept: Path, tmp_path: Path) -> None:
     assert summary["name"] == "vit_mini-registers=2-s0"
 
 
-def test_nothing_runs_twice(swept: Path) -> None:
+def test_finished_cells_are_not_trained_again(swept: Path) -> None:
     root = root_of(swept)
     before = {path: path.stat().st_mtime_ns for path in root.glob("*/summary.json")}
     outcome = sweep("run", swept, "--in_process", "--jobs", "1").succeeded()
     assert "4 done" in outcome.out
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/summary.json")} == before
     assert len(before) == 4
-    assert once(root)
+    assert trained_once(root)
 
 
-def test_a_value_more_trains_its_cells_alone(swept: Path, tmp_path: Path) -> None:
-    more = content({"model.backbone.registers": {"values": [2]}, "seed_everything": {"values": [1, 5]}})
-    path = written(tmp_path, more)
+def test_an_additional_value_leaves_finished_cells_done(swept: Path, tmp_path: Path) -> None:
+    extended = content({"model.backbone.registers": {"values": [2]}, "seed_everything": {"values": [1, 5]}})
+    path = written(tmp_path, extended)
     done = {cell.id for cell in opened(swept).cells}
-    left = states(opened(path).cells, root_of(swept))
-    assert [state for key, state in left.items() if key in done] == [State.DONE]
-    assert [state for key, state in left.items() if key not in done] == [State.TODO]
+    current = states(opened(path).cells, root_of(swept))
+    assert [state for key, state in current.items() if key in done] == [State.DONE]
+    assert [state for key, state in current.items() if key not in done] == [State.TODO]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_results_are_one_tidy_table(suffix: str, swept: Path, tmp_path: Path) -> None:
+def test_collect_writes_one_row_per_cell(suffix: str, swept: Path, tmp_path: Path) -> None:
     path = tmp_path / f"results.{suffix}"
     sweep("collect", swept, "--results", str(path)).succeeded()
     table = pl.read_csv(path) if suffix == "csv" else pl.read_parquet(path)
     assert table.columns[:7] == ["run", "cell", "run_dir", "status", "registers", "seed", "diverged"]
-    assert not {"counts", "first_block"} & set(table.columns)  # which a summary nests
+    assert not {"counts", "first_block"} & set(table.columns)  # nested in a summary
     assert table["registers"].to_list() == [0, 0, 2, 2]
     assert table["seed"].to_list() == [0, 1, 0, 1]
     for row in table.to_dicts():
@@ -75,7 +62,7 @@ def test_results_are_one_tidy_table(suffix: str, swept: Path, tmp_path: Path) ->
         assert row["run"] == summary["name"]
 
 
-def test_status_and_collection_of_a_sweep_in_every_state(swept: Path, tmp_path: Path) -> None:
+def test_status_and_collect_with_cells_in_every_state(swept: Path, tmp_path: Path) -> None:
     path = written(tmp_path, content({"seed_everything": {"values": [0, 1, 2, 3, 4]}}))
     done, failed, running, preempted, todo = (root_of(path) / cell.id for cell in opened(path).cells)
     for run_dir in (done, failed, running, preempted):
@@ -86,9 +73,9 @@ def test_status_and_collection_of_a_sweep_in_every_state(swept: Path, tmp_path: 
     (preempted / "PREEMPTED").touch()
     with claimed(running) as claim:
         assert claim is not None
-        shown = json.loads(sweep("status", path, "--format", "json").succeeded().out)
-        assert [cell["state"] for cell in shown] == ["done", "failed", "running", "preempted", "todo"]
-        assert shown[1]["words"] == "exit code 2: error: no such data"
+        cells = json.loads(sweep("status", path, "--format", "json").succeeded().out)
+        assert [cell["state"] for cell in cells] == ["done", "failed", "running", "preempted", "todo"]
+        assert cells[1]["words"] == "exit code 2: error: no such data"
         assert "1 todo, 1 running, 1 preempted, 1 failed, 1 done" in sweep("status", path).succeeded().out
         with claimed(running) as second:
             assert second is None
@@ -102,7 +89,7 @@ def test_status_and_collection_of_a_sweep_in_every_state(swept: Path, tmp_path: 
     assert not todo.exists()
 
 
-def test_a_cell_that_fails_stops_no_other_and_is_told_of(tmp_path: Path) -> None:
+def test_a_failed_cell_is_reported_and_does_not_stop_the_others(tmp_path: Path) -> None:
     path = written(tmp_path, content({"model.optim.lr": {"values": [1e30, 3e-3]}, "seed_everything": {"value": 0}}))
     outcome = sweep("run", path, "--in_process", "--jobs", "1")
     assert outcome.code == 1
@@ -113,133 +100,63 @@ def test_a_cell_that_fails_stops_no_other_and_is_told_of(tmp_path: Path) -> None
     sweep("collect", path).succeeded()
     table = pl.read_csv(root_of(path) / "results.csv")
     assert table["diverged"].to_list() == [True, False]
-    assert sweep("run", path, "--in_process", "--jobs", "1").code == 1  # without a retry it is left alone
+    assert sweep("run", path, "--in_process", "--jobs", "1").code == 1  # failed cells are only repeated after `retry`
     sweep("retry", path).succeeded()
     assert states(opened(path).cells, root_of(path))[failed["id"]] is State.TODO
     sweep("collect", path).succeeded()
     assert pl.read_csv(root_of(path) / "results.csv")["diverged"].to_list() == [False, False]
 
 
-def test_a_config_that_changes_under_a_sweep_is_refused(tmp_path: Path) -> None:
+def test_a_config_that_has_changed_since_the_first_cell_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("model: {optim: {lr: 3e-3}}\n")
-    made = content({"seed_everything": {"values": [0]}}, "--config", str(config))
-    path = written(tmp_path, made)
+    sweep_content = content({"seed_everything": {"values": [0]}}, "--config", str(config))
+    path = written(tmp_path, sweep_content)
     sweep("run", path, "--in_process", "--jobs", "1").succeeded()
     config.write_text("# the same\nmodel:\n  optim:\n    lr: 3e-3\n")
     sweep("run", path, "--in_process", "--jobs", "1").succeeded()
     config.write_text("model: {optim: {lr: 5e-3}}\n")
-    more = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [0, 1]}}})
+    extended = written(tmp_path, sweep_content | {"parameters": {"seed_everything": {"values": [0, 1]}}})
     for command in ("plan", "run"):
-        refused = sweep(command, more)
-        assert (refused.code, f"{config}: has changed since cells" in refused.err) == (2, True)
-    other = written(tmp_path, made | {"parameters": {"seed_everything": {"values": [1]}}})  # none that has begun
+        outcome = sweep(command, extended)
+        assert (outcome.code, f"{config}: has changed since cells" in outcome.err) == (2, True)
+    other = written(
+        tmp_path, sweep_content | {"parameters": {"seed_everything": {"values": [1]}}}
+    )  # no cell that has begun
     sweep("plan", other).succeeded()
 
 
-def test_a_message_is_cut_before_a_cells_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_truncated_before_names_of_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "70")
     path = written(tmp_path, content({"seed_everything": {"values": [0, 1]}}))
     cell = opened(path).cells[1]
     (root_of(path) / cell.id).mkdir(parents=True)
     (root_of(path) / cell.id / "FAILED").write_text(f"exit code 2: error: {'long ' * 80}\n")
-    said = sweep("plan", path).succeeded().out
-    assert re.search(rf"^ *{cell.id} +{re.escape(cell.label)} +failed +exit code 2", said, re.MULTILINE)
-    assert max(map(len, said.splitlines())) <= 70
+    text = sweep("plan", path).succeeded().out
+    assert re.search(rf"^ *{cell.id} +{re.escape(cell.label)} +failed +exit code 2", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 70
 
 
-def test_a_table_of_somebody_else_is_not_replaced(swept: Path, tmp_path: Path) -> None:
+def test_an_unrelated_table_is_not_replaced(swept: Path, tmp_path: Path) -> None:
     other = tmp_path / "results.csv"
     other.write_text("mine\n1\n")
-    refused = sweep("collect", swept, "--results", str(other))
-    assert (refused.code, other.read_text()) == (2, "mine\n1\n")
-    sweep("collect", swept, "--results", str(other), "--overwrite").succeeded()
-    assert len(pl.read_csv(other)) == 4
+    for args in ((), ("--overwrite",)):
+        outcome = sweep("collect", swept, "--results", str(other), *args)
+        assert (outcome.code, other.read_text()) == (2, "mine\n1\n")
+    other.unlink()
+    for args in ((), ("--overwrite",)):
+        sweep("collect", swept, "--results", str(other), *args).succeeded()
+        assert len(pl.read_csv(other)) == 4
 
 
-def test_nothing_to_collect_is_said(tmp_path: Path) -> None:
+def test_collect_without_results_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, content())
     assert "no cell of this sweep has run" in sweep("collect", path).err
     assert "must end with .csv or .parquet" in sweep("collect", path, "--results", "x.txt").err
 
 
-@pytest.mark.parametrize(("args", "said"), [(("--jobs", "0"), "jobs"), (("--restarts", "-1"), "restarts")])
-def test_wrong_numbers_are_refused(args: tuple[str, ...], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("args", "message"), [(("--jobs", "0"), "jobs"), (("--restarts", "-1"), "restarts")])
+def test_wrong_numbers_are_refused(args: tuple[str, ...], message: str, tmp_path: Path) -> None:
     outcome = sweep("run", written(tmp_path, content()), *args)
     assert outcome.code == 2
-    assert f"error: {said}" in outcome.err
-
-
-def begun(path: Path, *args: str) -> Command:
-    """`sweep run` as a process."""
-    return started("sweep", "run", path, "--out", root_of(path), *args)
-
-
-def checkpoints(path: Path) -> list[Path]:
-    return [file for file in root_of(path).glob("*/checkpoints/*.ckpt") if not file.is_symlink()]
-
-
-@pytest.mark.heavy
-def test_two_runners_share_the_cells(tmp_path: Path) -> None:
-    path = written(tmp_path, content())
-    with begun(path, "--jobs", "1") as one, begun(path, "--jobs", "2", "--in_process") as other:
-        assert [one.wait(), other.wait()] == [0, 0], (one.output(), other.output())
-    assert len(list(root_of(path).glob("*/DONE"))) == 4
-    assert once(root_of(path))
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two longer cells that nothing happens to, each in a process of its own."""
-    path = written(tmp_path_factory.mktemp("uninterrupted"), content(TWO, *LONG))
-    spawned("run", path, "--jobs", "1").succeeded()
-    return path
-
-
-def kill_runner(process: Command, path: Path) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    now = states(opened(path).cells, root_of(path))
-    assert State.RUNNING in now.values()  # the cell goes on by itself, and its claim with it
-
-
-def kill_cell(process: Command, path: Path) -> None:
-    pattern = f"sinkablate fit .*{root_of(path)}"
-    [pid, *_] = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(pid), signal.SIGKILL)
-    assert process.wait() == 0, process.output()
-    assert "2 done" in process.output()[0]  # started again by the runner
-
-
-def interrupt(process: Command, path: Path) -> None:
-    process.send_signal(signal.SIGINT)
-    code, output = process.wait(), "".join(process.output())
-    assert code == 130, output
-    assert "the same command resumes" in output
-    assert "1 preempted" in output
-    assert not list(root_of(path).glob("*/FAILED"))
-
-
-EVENTS: dict[str, tuple[Callable[[Command, Path], None], tuple[str, ...]]] = {
-    "SIGKILL to the runner": (kill_runner, ()),
-    "SIGKILL to a cell": (kill_cell, ()),
-    "Ctrl-C": (interrupt, ()),
-    "Ctrl-C in one process": (interrupt, ("--in_process",)),
-}
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(("event", "how"), EVENTS.values(), ids=EVENTS)
-def test_a_disturbed_sweep_ends_as_an_undisturbed_one(
-    event: Callable[[Command, Path], None], how: tuple[str, ...], uninterrupted: Path, tmp_path: Path
-) -> None:
-    path = written(tmp_path, content(TWO, *LONG))
-    with begun(path, "--jobs", "1", *how) as process:
-        until(lambda: checkpoints(path), process)
-        event(process, path)
-    outcome = spawned("run", path, "--jobs", "1").succeeded()
-    assert "2 done" in outcome.out
-    for cell in opened(path).cells:
-        assert same_weights(root_of(path) / cell.id, root_of(uninterrupted) / cell.id)
-        assert weights(root_of(path) / cell.id)
-    assert once(root_of(path))
+    assert f"error: {message}" in outcome.err

@@ -1,4 +1,4 @@
-"""A cell is the same run whoever starts it: `fit`, a sweep with a process per cell, or one that trains in its own."""
+"""A cell gives the same result from `fit`, from a sweep with one process per cell, and from a sweep in one process."""
 
 import json
 import os
@@ -20,13 +20,13 @@ TIMED = ("wall_seconds", "images_per_second", "peak_memory_gib")
 
 @pytest.fixture(scope="module")
 def trainer() -> LightningParser:
-    """The keys of the Trainer."""
+    """A parser with the keys of the Trainer."""
     parser = LightningParser(parser_mode="omegaconf+")
     parser.add_lightning_class_args(L.Trainer, "trainer")
     return parser
 
 
-EITHER = (
+INT_OR_FLOAT = (
     "limit_train_batches",
     "limit_val_batches",
     "limit_test_batches",
@@ -37,24 +37,24 @@ EITHER = (
 )
 
 
-def test_these_are_all_keys_of_the_trainer_that_take_either_number(trainer: LightningParser) -> None:
-    found = [
+def test_the_list_of_keys_that_accept_int_and_float_is_complete(trainer: LightningParser) -> None:
+    values = [
         action.dest.removeprefix("trainer.")
         for action in trainer._actions
         if {int, float} <= set(get_args(getattr(action, "_typehint", None)))
     ]
-    assert set(found) == set(EITHER)
+    assert set(values) == set(INT_OR_FLOAT)
 
 
-@pytest.mark.parametrize("key", EITHER)
-def test_a_number_is_an_int_or_a_float_as_it_is_written(key: str, trainer: LightningParser) -> None:
+@pytest.mark.parametrize("key", INT_OR_FLOAT)
+def test_the_spelling_of_a_number_decides_between_int_and_float(key: str, trainer: LightningParser) -> None:
     for word, value in (("1", 1), ("1.0", 1.0), ("0.25", 0.25), ("3", 3)):
         parsed = trainer.parse_args([f"--trainer.{key}", word]).trainer[key]
         assert (type(parsed), parsed) == (type(value), value)
 
 
 class FloatFirst:
-    """A class whose keys take either number; unions written with | keep their order."""
+    """A class whose keys accept int and float, with float first in the union."""
 
     def __init__(self, one: float | int | None = None, other: float | str | int = 0.5) -> None: ...
 
@@ -65,16 +65,16 @@ def test_the_order_of_a_union_does_not_matter(key: str) -> None:
     parser.add_class_arguments(FloatFirst, "x")
     parser.add_argument("--x.single", type=float | int)
     for name in (key, "single"):
-        found = [parser.parse_args([f"--x.{name}={word}"]).x[name] for word in ("1", "1.0")]
-        assert [type(value) for value in found] == [int, float]
+        values = [parser.parse_args([f"--x.{name}={word}"]).x[name] for word in ("1", "1.0")]
+        assert [type(value) for value in values] == [int, float]
 
 
-def test_other_types_stay_as_they_are() -> None:
+def test_other_types_are_not_changed() -> None:
     for hint in (int, float, float | None, str | int, list[float]):
         assert int_first(hint) is hint
 
 
-def test_a_cell_in_this_process_has_the_threads_of_one_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_in_this_process_uses_as_many_threads_as_a_separate_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     before = torch.get_num_threads()
@@ -84,7 +84,7 @@ def test_a_cell_in_this_process_has_the_threads_of_one_by_itself(monkeypatch: py
             assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
         assert torch.get_num_threads() == 3
         assert "OMP_NUM_THREADS" not in os.environ
-        monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's word wins
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the variable of the user takes precedence
         with threads_of_a_cell():
             assert torch.get_num_threads() == 3
     finally:
@@ -92,7 +92,7 @@ def test_a_cell_in_this_process_has_the_threads_of_one_by_itself(monkeypatch: py
 
 
 def record(run_dir: Path) -> dict[str, Any]:
-    """What a run says of itself, less where it is and how long it took."""
+    """Record of a run without its location and its duration."""
     summary = json.loads((run_dir / "summary.json").read_text())
     return {
         "config": (run_dir / "config.yaml").read_text().replace(str(run_dir), "RUN"),
@@ -102,7 +102,7 @@ def record(run_dir: Path) -> dict[str, Any]:
 
 
 @pytest.mark.heavy
-def test_three_ways_to_train_a_cell_leave_the_same_record(tmp_path: Path) -> None:
+def test_three_ways_to_train_a_cell_give_the_same_record(tmp_path: Path) -> None:
     (tmp_path / "processes").mkdir()
     (tmp_path / "one").mkdir()
     path = written(tmp_path / "processes", content({"model.backbone.registers": {"value": 2}}))
@@ -113,5 +113,5 @@ def test_three_ways_to_train_a_cell_leave_the_same_record(tmp_path: Path) -> Non
     run("fit", *cell.words, "--sweep", "small", "--run_dir", tmp_path / "fit").succeeded()
     expected = record(tmp_path / "fit")
     assert "limit_val_batches: 1\n" in expected["config"]
-    for way in (path, same):
-        assert record(root_of(way) / cell.id) == expected
+    for sweep_path in (path, same):
+        assert record(root_of(sweep_path) / cell.id) == expected
