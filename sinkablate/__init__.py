@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sinkablate.api.run import load_run as load_run
     from sinkablate.callbacks.sinks import SinkDiagnostics as SinkDiagnostics
     from sinkablate.compare.analysis import compare as compare
+    from sinkablate.config.selection import SelectionConfig as SelectionConfig
     from sinkablate.config.thresholds import ThresholdConfig as ThresholdConfig
     from sinkablate.diagnostics.rules import Label as Label
     from sinkablate.errors import UserError as UserError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "Label": "diagnostics.rules",
+    "SelectionConfig": "config.selection",
     "SinkDiagnostics": "callbacks.sinks",
     "ThresholdConfig": "config.thresholds",
     "UserError": "errors",

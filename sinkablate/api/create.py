@@ -51,13 +51,16 @@ def create_model(
         name: timm's model name, or `vit_mini`. Only timm's plain ViTs can be changed (vit_*, deit3_*, *_dinov2, CLIP,
             SigLIP); other families are created as they are.
         pretrained: Load timm's weights for this name from the Hugging Face hub.
-        num_classes: Classes of the head, 0 for none; timm's default for this model.
-        in_chans: Input channels; timm's default for this model.
+        num_classes: Number of classes, 0 for a model without a classifier; None for timm's default for this model.
+        in_chans: Number of input channels; None for timm's default for this model.
         seed: Seed of every parameter that is not loaded.
         **options: Any key of `model.backbone` (`registers`, `img_size`, `depth`, `drop_path_rate`, `checkpoint`, ...)
             and of `model.backbone.attention` (`score`, `sink`, `gate`, `gate_position`, ...) under its own name, and
-            the pathway as `pathway="global"`, `pathway_width` and `pathway_gate_init_bias`. The docstrings of
-            `BackboneConfig`, `AttentionConfig` and `PathwayConfig` describe them.
+            the pathway as `pathway="global"`, `pathway_width` and `pathway_gate_init_bias`. The
+            commands `sinkablate fit --help model.backbone` and `--help model.backbone.attention` describe them.
+
+    Returns:
+        The model, in training mode on the CPU.
 
     Raises:
         UserError: The model or an option is unknown, or the options contradict each other.

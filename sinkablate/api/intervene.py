@@ -79,8 +79,8 @@ def intervene(
     checked in float64 against the model's own forward pass.
 
     Args:
-        model: As for `measure`.
-        images: As for `measure`; all of them are kept in memory.
+        model: A vision transformer, see `measure`.
+        images: The images, see `measure`; all of them are kept in memory.
         heads: Pairs (block, head) of the heads to edit, both counted from 0; they are edited on every image. None
             chooses the heads with enough events, see `selection`, and edits each on the images where it has an event.
         edits: Names of edits, such as `zero_value` (zero ablation), `mean_value` (mean ablation), `donor_value`
@@ -91,11 +91,16 @@ def intervene(
         thresholds: Thresholds of the quantities and rules.
         selection: The number of heads that are chosen, and of events that a head needs.
         seed: Seed of donors, directions and random tokens.
-        transform: As for `measure`.
-        batch_size: Images per forward pass of the first measurement; no number depends on it.
+        transform: Turns a PIL image into a tensor (C, H, W), see `measure`.
+        batch_size: Number of images per forward pass of the first measurement; no number depends on it.
+
+    Returns:
+        The polars tables `.rows` (one row per image, head and edit), `.heads`, `.classes` and `.validation`. `effect`
+        is the RMS change of the final patch tokens relative to their RMS; the page "Quantities" of the documentation
+        defines every column.
 
     Raises:
-        UserError: The model cannot be edited, a name is unknown, or a check in float64 fails.
+        UserError: An argument cannot be used, the model cannot be edited, or a check in float64 fails.
 
     Example::
 

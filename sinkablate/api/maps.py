@@ -15,23 +15,24 @@ def attention_maps(
     """Return the attention weights of some heads, as the model's own mechanism computes them.
 
     Args:
-        model: As for `measure`.
-        images: As for `measure`.
+        model: A vision transformer, see `measure`.
+        images: The images, see `measure`.
         heads: Pairs (block, head), both counted from 0.
-        transform: As for `measure`.
-        batch_size: Images per forward pass.
+        transform: Turns a PIL image into a tensor (C, H, W), see `measure`.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        For each (block, head) the weights (n, N, M) on the CPU. A row belongs to a query, a column to a key: CLS,
-        registers, patches, and last the null or key-value bias column of a mechanism that has one.
+        For each (block, head) the weights (n, N, M) of n images, on the CPU and in the precision of the model. Rows are
+        queries and columns are keys, in the order CLS, registers, patches; a mechanism with a null or key-value bias
+        column has it last, so that M = N + 1.
 
     Raises:
-        UserError: A head is outside the model, or the model cannot be measured.
+        UserError: An argument cannot be used, a head is outside the model, or the model cannot be measured.
 
     Example::
 
         maps = sa.attention_maps(model, images, heads=[(5, 3)])
-        received = maps[5, 3].mean(dim=1)  # what every key receives, (n, M)
+        received = maps[5, 3].mean(dim=1)  # mean attention that each key receives, (n, M)
     """
     model = unwrap(model)
     return record_maps(model, batches_of(images, model, transform=transform, batch_size=batch_size), heads)

@@ -29,20 +29,25 @@ def measure(
     autocast; afterward its modes and all random states are what they were before.
 
     Args:
-        model: A vision transformer of timm, of Hugging Face's transformers or from `create_model`, with fp32 weights.
-        images: A batch (n, C, H, W); a list of tensors, PIL images or paths; a folder, a list file, shards or
-            `builtin`, as in `diagnose --images`; or a DataLoader. Frequencies and medians are over these images.
-        transform: Turns a PIL image into a tensor (C, H, W); by default that of the run the model
-            was loaded from, or of a timm model's weights.
-        blocks: Numbers of the blocks to measure, negative ones from the last; all by default.
+        model: A vision transformer of timm, of Hugging Face's transformers or from `create_model`, with fp32 or fp64
+            weights, on any device. It may be compiled or wrapped for parallel training.
+        images: A batch (n, C, H, W) of normalized images; a list of tensors (C, H, W), PIL images or paths; a folder, a
+            list file, shards or `builtin`, as in `diagnose --images`; or a DataLoader, whose batches are tensors,
+            tuples that begin with one, or mappings with `pixel_values` or `image`. Frequencies and medians are over
+            these images.
+        transform: Turns a PIL image into a tensor (C, H, W). The default is the preprocessing of the run that the model
+            was loaded from, or that of a timm model's weights; it is not used for tensors.
+        blocks: Numbers of the blocks to measure, from 0; negative numbers count from the last block. All by default.
         thresholds: Thresholds of the quantities and rules.
-        batch_size: Images per forward pass; a DataLoader has its own.
+        batch_size: Number of images per forward pass; a DataLoader determines its own.
 
     Returns:
-        The tables `.heads`, `.blocks` and `.sensitivity` (polars), `.labels(rule)`, `.summary` and `.per_image`.
+        A measurement with the polars tables `.heads` (one row per block and head), `.blocks` and `.sensitivity`, the
+        arrays `.labels(rule)` and `.per_image[name]` (images, blocks, heads), and the dictionary `.summary`. The page
+        "Quantities" of the documentation defines every column.
 
     Raises:
-        UserError: The model cannot be measured, or an image cannot be read.
+        UserError: An argument cannot be used, the model cannot be measured, or an image cannot be read.
 
     Example::
 

@@ -23,7 +23,7 @@ class Run:
     directory: Path
     """The directory of the run."""
     config: dict[str, Any] = field(repr=False)
-    """Its whole configuration: the nested keys of `config.yaml`."""
+    """The configuration of the run: the nested keys of `config.yaml`."""
     loaded: LoadedModel = field(repr=False)
     """The model with its preprocessing, as the commands use it."""
 
@@ -60,10 +60,13 @@ def load_run(directory: str | Path, *, trust: bool = False) -> Run:
 
     Args:
         directory: The directory of the run.
-        trust: Allow the configuration of the run to name commands that read its images.
+        trust: Allow shell commands that the run's configuration uses to read its images.
+
+    Returns:
+        The run with its `.model` (in eval mode, on the CPU), `.transform`, `.images` (n, C, H, W) and `.config`.
 
     Raises:
-        UserError: The directory does not hold a run, or its checkpoint is damaged.
+        UserError: The directory is not that of a run, or its checkpoint is damaged.
 
     Example::
 

@@ -23,18 +23,21 @@ Place = Literal["fit", "diagnose", "figures"]
 
 
 class Label(IntEnum):
-    """The verdict of a rule on one (image, block, head)."""
+    """The verdict of a rule on one head of one block on one image.
+
+    Attributes:
+        NONE: No event.
+        NOP: The sink's value is almost zero: the routed queries write nothing.
+        BROADCAST: The sink passes its value, of normal size, to every query.
+        OTHER: An event that is neither NOP nor broadcast.
+        UNDEFINED: A quantity that the verdict needs is NaN.
+    """
 
     NONE = 0
-    """No event."""
     NOP = 1
-    """The sink's value is almost zero: the routed queries write nothing."""
     BROADCAST = 2
-    """The sink passes its value, of normal size, to every query."""
     OTHER = 3
-    """An event that is neither NOP nor broadcast."""
     UNDEFINED = 4
-    """A quantity that the verdict needs is NaN."""
 
 
 VERDICTS = (Label.NOP, Label.BROADCAST, Label.OTHER, Label.UNDEFINED)

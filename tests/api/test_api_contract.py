@@ -9,6 +9,7 @@ import sinkablate as sa
 
 CONTRACT = {
     "Label",
+    "SelectionConfig",
     "SinkDiagnostics",
     "ThresholdConfig",
     "UserError",
