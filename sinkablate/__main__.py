@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sinkablate import __version__
+from sinkablate.cli.library_messages import announce_downloads
 from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.process import streams
@@ -97,6 +98,7 @@ def _naming_files(command: str, argv: list[str]) -> int:
 
 def _run(command: str, argv: list[str]) -> int:
     """Import only what the command needs, and run it."""
+    announce_downloads()
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS) or f"; choose from {', '.join(COMMANDS)}"
         raise UserError(f"{command}: no such command{hint}")

@@ -68,7 +68,11 @@ def _require_known(key: str, names: set[str], shown: str, note: str = "") -> Non
 
 
 def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
-    """Return the keys of a config file; the parser reports everything else that is wrong with it."""
+    """Return the keys of a config file; the parser reports what else is wrong with it.
+
+    Raises:
+        UserError: There is no such file, or it is not YAML or not a mapping.
+    """
     import yaml
 
     from sinkablate.files.strict_yaml import load_yaml
@@ -85,7 +89,10 @@ def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
         raise UserError(f"config={path}: not a YAML file ({error.problem}{line})") from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return path, {}
-    return path, content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        kind = "it is empty" if content is None else f"it is a {type(content).__name__}"
+        raise UserError(f"config={path}: contains no keys ({kind}); a config is a mapping, such as `variant: baseline`")
+    return path, content
 
 
 def _first_rank() -> bool:

@@ -1,14 +1,34 @@
-"""Silence messages of libraries that do not apply to runs of this package."""
+"""Which messages of libraries are shown. Standard library only."""
 
 import logging
+import sys
 import warnings
+
+
+class _Downloads(logging.Handler):
+    """Print a line when timm starts to load pretrained weights, which can take a minute, or longer when offline."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("Loading pretrained weights from Hugging Face hub"):
+            print(f"{message} or its cache (HF_HUB_OFFLINE=1: from the cache alone)", file=sys.stderr, flush=True)
+
+
+_DOWNLOADS = _Downloads()
+
+
+def announce_downloads() -> None:
+    """Say in one line on stderr that pretrained weights are being loaded, before anything is downloaded."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries of a host that cannot be reached
+    logger = logging.getLogger("timm.models._builder")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_DOWNLOADS)  # a handler is added once, however often this is called
 
 
 def silence_libraries() -> None:
     """Silence advice of libraries that does not apply here, so that the output of a run stays readable."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries of a host that cannot be reached
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # telemetry of W&B
     for text in (
         ".*does not have many workers.*",

@@ -1,32 +1,34 @@
 """Build command lines from typed functions, with one-line errors and without abbreviated options."""
 
 import json
-import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import is_dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin
+from typing import Any, ClassVar, NoReturn, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader
 
+from sinkablate.cli.parser_messages import rewritten
 from sinkablate.config import build
-from sinkablate.config.renames import refuse_renamed, with_current_names
+from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import refuse_repeated_keys
-from sinkablate.files.suggestions import did_you_mean
 from sinkablate.run.directory import WRITTEN_BY, version_note
 
 
 class Parser(ArgumentParser):
     """jsonargparse's parser, whose errors become one `UserError`, however deeply they are wrapped."""
 
+    words: ClassVar[Sequence[str]] = ()
+    """The command line that is being parsed, for messages: a nested parser is given only the keys of its group."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UserError` instead of printing the usage."""
-        raise _mistake_behind(ex) or UserError(_unknown_name(self, message) or plain(message)) from ex
+        raise _mistake_behind(ex) or UserError(rewritten(message, self, self.words)) from ex
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Add an argument; groups of arguments use this method, too. A number without a decimal point is an int."""
@@ -37,7 +39,12 @@ class Parser(ArgumentParser):
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
         """Parse a command line on which boolean options may have no value."""
-        return super().parse_args(args and spelled_out(self, list(args)), *more, **kwargs)
+        words = spelled_out(self, list(args or ()))
+        outer, Parser.words = Parser.words, Parser.words or words
+        try:
+            return super().parse_args(args and words, *more, **kwargs)
+        finally:
+            Parser.words = outer
 
     def instantiate(self, namespace: Any, *args: Any, **kwargs: Any) -> Any:
         """Build the config classes, then the classes that use them, so that an error names the full key."""
@@ -75,53 +82,6 @@ def int_first(hint: Any) -> Any:
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(members):
         return hint
     return reduce(or_, sorted(members, key=lambda member: member is not int))
-
-
-UNKNOWN = re.compile(r"unrecognized arguments: (?P<words>.+)|does not accept option '(?P<key>[^']+)'", re.DOTALL)
-
-
-def _unknown_name(parser: ArgumentParser, message: str) -> str | None:
-    """Rewrite a message about an unknown option or key, with the nearest known name; None for other messages."""
-    match = UNKNOWN.search(message)
-    if match is None:
-        return None
-    words = (match["words"] or "").split()
-    name = match["key"] or next((word.split("=")[0] for word in words if word.startswith("-")), None)
-    if name is None:
-        return f"{' '.join(words)}: does not belong to an option; write --KEY before every value"
-    known = (option.removeprefix("" if name.startswith("-") else "--") for option in _options(parser))
-    kind = "key" if match["key"] else "option"
-    refuse_renamed({name.removeprefix("--"): None})
-    return f"{name}: no such {kind}{did_you_mean(name, known) or f'; --help lists the {kind}s'}"
-
-
-def _options(parser: ArgumentParser) -> list[str]:
-    """Return the options of a parser and of its subcommands."""
-    return [
-        option
-        for action in parser._actions
-        for option in (
-            *action.option_strings,
-            *(name for sub in (getattr(action, "_name_parser_map", None) or {}).values() for name in _options(sub)),
-        )
-    ]
-
-
-UNION = re.compile(
-    r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+Does not validate against any of the Union subtypes'
-    r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*Given value: (?P<value>.*)",
-    re.DOTALL,
-)
-
-
-def plain(message: str) -> str:
-    """Shorten jsonargparse's message about a value that has none of several types."""
-    match = UNION.search(message)
-    if match is None:
-        return message
-    types = re.sub(r"typing\.Literal\[(.*?)\]|<class '([\w.]+)'>", lambda kind: kind[1] or kind[2], match["types"])
-    names = types.replace("NoneType", "null").replace("'", "")
-    return f"{match['key']}={match['value'].strip()}: must be one of: {names}"
 
 
 def _load(text: str) -> Any:

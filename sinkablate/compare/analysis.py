@@ -124,8 +124,8 @@ def _require_pairs(frame: pl.DataFrame, pair_by: str | None) -> None:
         raise UserError("primary=paired: pair_by must name the column that pairs runs")
     if pair_by not in frame.columns:
         raise UserError(
-            f"pair_by={pair_by}: no such column{did_you_mean_or_list(pair_by, frame.columns)}; for unpaired runs use "
-            "--primary welch"
+            f"pair_by={pair_by}: no such column (for unpaired runs, use primary=welch)"
+            f"{did_you_mean_or_list(pair_by, frame.columns)}"
         )
 
 

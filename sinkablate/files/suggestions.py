@@ -7,15 +7,23 @@ LISTED = 20
 """Number of known names that `did_you_mean_or_list` lists."""
 
 
-def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
+def did_you_mean(word: str, known: Iterable[str], most: int = 1, *, beginnings: bool = False) -> str:
     """Return the end of a message, `; did you mean X?`, or an empty string when no known name is close.
+
+    Nothing may follow it: a caller that also lists the valid names uses `did_you_mean_or_list`.
 
     Args:
         word: The misspelled name.
         known: All valid names.
         most: Largest number of suggestions.
+        beginnings: A name is also close if its beginning is: `vit_tinny` to `vit_tiny_patch16_224`.
     """
-    near = get_close_matches(word, list(known), n=most, cutoff=0.6)
+    names: dict[str, list[str]] = {}
+    for name in known:
+        for text in {name, name[: len(word)] if beginnings else name}:
+            names.setdefault(text, []).append(name)
+    texts = get_close_matches(word, names, n=most, cutoff=0.6)
+    near = list(dict.fromkeys(name for text in texts for name in names[text]))[:most]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

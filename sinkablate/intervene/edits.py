@@ -6,7 +6,7 @@
 from collections.abc import Collection, Iterable
 
 from sinkablate.errors import UserError
-from sinkablate.files.suggestions import did_you_mean
+from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.intervene.changes import Change
 from sinkablate.intervene.edit import Edit
 from sinkablate.intervene.sites import HeadSite
@@ -42,7 +42,13 @@ def option_names() -> list[str]:
 
 
 def edit_named(name: str) -> Edit:
-    """Return an edit by its name."""
+    """Return an edit by its name.
+
+    Raises:
+        UserError: It is not registered, for example because another program registered it and made these results.
+    """
+    if name not in _EDITS:
+        raise UserError(f"edit={name}: not registered in this process; import the module that registers it first")
     return _EDITS[name]
 
 
@@ -71,9 +77,7 @@ def parse_edits(text: str | Iterable[str]) -> list[str]:
     every = list(dict.fromkeys(name for edit in all_edits() for name in (edit.group or edit.name, edit.name)))
     for word in words:
         if word not in every:
-            raise UserError(
-                f"edits={word}: there is no such edit{did_you_mean(word, every)}; choose from {', '.join(known)}"
-            )
+            raise UserError(f"edits={word}: there is no such edit{did_you_mean_or_list(word, every)}")
     return [name for name in every if name in words]
 
 

@@ -78,7 +78,7 @@ def create_timm_model(
     """
     base = config.name.split(".")[0]
     if not timm.is_model(base):
-        hint = did_you_mean(base, timm.list_models(), most=3)
+        hint = did_you_mean(base, timm.list_models(), most=3, beginnings=True)
         raise ConfigError(f"name={config.name}: timm has no such model{hint}")
     arguments: dict[str, Any] = {k: v for k in SHAPE if (v := getattr(config, k)) is not None}
     arguments |= {k: v for k in RATES if (v := getattr(config, k))}
@@ -113,7 +113,7 @@ def _reason(config: BackboneConfig, error: Exception) -> str:
     if config.checkpoint:
         return f"checkpoint={config.checkpoint} does not fit {key}: {' '.join(str(error).split())[:300]}"
     if config.pretrained:
-        return f"{key}: no pretrained weights ({reason}); give a local file with checkpoint=FILE"
+        return f"{key}: no pretrained weights ({reason}); give a local file with checkpoint=FILE, or pretrained=false for random weights"
     return f"{key}: {reason}"
 
 

@@ -1,7 +1,9 @@
 """`compare` from Python."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,3 +42,26 @@ def test_a_pandas_table_of_any_types_is_read_as_the_polars_one() -> None:
     assert sa.compare(frame, metric="acc", factors=["gate"]).sentences == expected.sentences
     with pytest.raises(sa.UserError, match="two columns are named seed"):
         sa.compare(frame.rename(columns={"gate": "seed"}), metric="acc", factors=["gate"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": "gate=none"}, "baseline='gate=none': must be a dictionary"),
+        ({"baseline": {"gat": "none"}}, "baseline=gat: not one of the factors; did you mean gate?"),
+        ({"baseline": {"gate": "nne"}}, "baseline: gate has no level nne; did you mean none?"),
+        ({"margin": "0.1"}, "margin='0.1': must be a number"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_compare_is_refused(options: dict[str, Any], message: str) -> None:
+    frame = pl.DataFrame({"gate": ["none", "none", "headwise", "headwise"], "seed": [0, 1, 0, 1], "m": [1, 2, 2, 4]})
+    with pytest.raises(sa.UserError, match="^" + re.escape(message)):
+        sa.compare(frame, metric="m", factors=["gate"], **options)
+
+
+def test_a_level_of_the_baseline_may_be_a_number() -> None:
+    frame = pl.DataFrame({"registers": [0, 0, 4, 4], "seed": [0, 1, 0, 1], "m": [1, 2, 2, 4]})
+    for level in (0, 4):
+        table = sa.compare(frame, metric="m", factors=["registers"], baseline={"registers": level})
+        assert table.baseline == f"registers={level}"

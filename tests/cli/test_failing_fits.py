@@ -1,6 +1,7 @@
 """Fits that fail for a reason outside their arguments end in one line that says what to do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_refused(
         "--model.backbone.pretrained=true",
         "--data.image.size=32",
     )
-    assert_refused(outcome, "model.backbone.name=vit_tiny_patch16_224", "checkpoint=FILE")
+    announcement, line = outcome.err.splitlines()
+    assert "Loading pretrained weights from Hugging Face hub (timm/vit_tiny_patch16_224" in announcement
+    assert_refused(replace(outcome, err=line), "model.backbone.name=vit_tiny_patch16_224", "checkpoint=FILE")
     assert not (empty_folder / "run").exists()
 
 

@@ -58,6 +58,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "group": "modell: {a: 1}",
         "syntax": "model: [1,\n",
         "over": "overwrite: false",
+        "value": "model: {backbone: {attention: {gate: headwis}}}",
+        "empty": "# no key\n",
+        "list": "- variant\n",
     }.items():
         Path(f"{name}.yaml").write_text(text)
     for name in ("done", "unfinished"):
@@ -65,6 +68,27 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("done", "DONE").touch()
     Path("unfinished", "metrics.csv").touch()
     return tmp_path
+
+
+INCOMPLETE = {
+    "fit --seed_everything abc": "seed_everything=abc: must be an integer",
+    "fit --run_dir": "run_dir: the value is missing; write --run_dir RUN_DIR",
+    "fit --model.backbone list.yaml": "model.backbone=list.yaml: not a YAML file with keys of this group",
+    "diagnose --thresholds.nop_max abc --out o": "thresholds.nop_max=abc: must be a number",
+    "diagnose --run x": "--out OUT: required, but not given; `sinkablate diagnose --help` describes every option",
+    "intervene --run x --out": "out: the value is missing; write --out OUT",
+    "report": "RUNS --out OUT: required, but not given; `sinkablate report --help` describes every option",
+    "compare --config list.yaml": "list.yaml: contains no keys (- variant); a config is a YAML mapping, such as",
+    "shards images --dst out": "--dst: not an option; give DST by its position, without --dst",
+    "sweep run": "FILE: required, but not given; `sinkablate sweep run --help` describes every option",
+}
+
+
+@pytest.mark.parametrize("command", INCOMPLETE)
+def test_a_value_that_is_missing_or_of_another_type_is_one_line(command: str, files: Path) -> None:
+    refused = run(*command.split())
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert refused.err.startswith(f"error: {INCOMPLETE[command]}")
 
 
 EARLY = {
@@ -80,6 +104,8 @@ EARLY = {
     "group in a file": ("fit --config group.yaml", "group.yaml: modell: ", "did you mean model?"),
     "missing file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
     "not YAML": ("plan --config=syntax.yaml", "config=syntax.yaml: not a YAML file (", "line 2)"),
+    "empty config": ("fit --config empty.yaml", "config=empty.yaml: contains no keys (it is empty)", "a mapping"),
+    "config that is a list": ("plan -c list.yaml", "config=list.yaml: contains no keys (it is a list)", "a mapping"),
     "finished run": ("fit --config good.yaml --run_dir done", "run_dir=done: contains a finished run", "--overwrite"),
     "unfinished run": ("fit --run_dir=unfinished", "run_dir=unfinished: contains an unfinished run", "--overwrite"),
 }
@@ -104,6 +130,18 @@ LATE = {
     "other command": ("compare x.csv --metrik a", "did you mean --metric?"),
     "command of sweep": ("sweep rum x", "did you mean run?"),
     "option of sweep": ("sweep run x.yaml --jbs 3", "did you mean --jobs?"),
+    "key of a group that may be null": (
+        "diagnose --thresholds.nopmax 1 --out o",
+        "error: --thresholds.nopmax: no such option; did you mean --thresholds.nop_max?\n",
+    ),
+    "value": (
+        "fit --model.backbone.attention.gate headwis",
+        "error: model.backbone.attention.gate=headwis: must be one of none, headwise, elementwise; did you mean headw",
+    ),
+    "value in a file": ("fit --config value.yaml", "value.yaml: model.backbone.attention.gate=headwis: must be one of"),
+    "value without a near one": ("compare x --format yml", "error: format=yml: must be one of table, json, latex, "),
+    "model": ("plan --model.backbone.name vit_tinny", "timm has no such model; did you mean vit_tiny_patch16_224 or "),
+    "edit": ("intervene --run x --out o --edits mean_valu", "did you mean mean_value or random_value or zero_value?\n"),
     "group of the help": ("fit --help model.optm", "did you mean model.optim?"),
 }
 

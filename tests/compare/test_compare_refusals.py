@@ -20,7 +20,7 @@ BAD = {
         "baseline=gates: not one of the factors; did you mean gate",
     ),
     "a baseline without a level": (("--baseline=gate",), "baseline=gate: must have the form NAME=VALUE"),
-    "an unknown column of seeds": (("--pair_by=sed",), "pair_by=sed: no such column; did you mean seed"),
+    "an unknown column of seeds": (("--pair_by=sed",), "use primary=welch); did you mean seed?"),
     "a negative margin": (("--margin=-1",), "margin=-1.0: must be a number above 0"),
     "a word instead of a number": (("--detect=much",), "detect=much: not a number"),
     "an unknown metric": (("--lower_is_better=val/los",), "lower_is_better=val/los: not one of the metrics"),

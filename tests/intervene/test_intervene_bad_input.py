@@ -32,7 +32,7 @@ from running import run, tree
         (("--selection.top", "-1"), "selection.top must be at least 0"),
         (("--format", "xml"), "format"),
         (("--edit", "redirect"), "--edit: no such option; did you mean --edits?"),
-        (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value?"),
+        (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value or "),
         (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
         (("--rule", "casual"), "rule=casual: no such rule; choose one of causal"),
