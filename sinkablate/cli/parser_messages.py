@@ -24,7 +24,8 @@ UNKNOWN = re.compile(
     re.DOTALL,
 )
 UNION = re.compile(
-    r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+(?:- Expected a path but .*? invalid\s+- )?Does not validate against any of the Union subtypes'
+    r'(?:Parser|Config) key "(?P<key>[^"]+)":\s+(?:- Expected a path but .*? invalid\s+- )?'
+    r"Does not validate against any of the Union subtypes"
     r"\s+Subtypes: \[(?P<types>.*)\]\s+Errors:.*Given value: (?P<value>.*)",
     re.DOTALL,
 )

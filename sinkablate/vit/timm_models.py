@@ -113,7 +113,8 @@ def _reason(config: BackboneConfig, error: Exception) -> str:
     if config.checkpoint:
         return f"checkpoint={config.checkpoint} does not fit {key}: {' '.join(str(error).split())[:300]}"
     if config.pretrained:
-        return f"{key}: no pretrained weights ({reason}); give a local file with checkpoint=FILE, or pretrained=false for random weights"
+        remedy = "give a local file with checkpoint=FILE, or pretrained=false for random weights"
+        return f"{key}: no pretrained weights ({reason}); {remedy}"
     return f"{key}: {reason}"
 
 

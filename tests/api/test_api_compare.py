@@ -47,10 +47,10 @@ def test_a_pandas_table_of_any_types_is_read_as_the_polars_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"baseline": "gate=none"}, "baseline='gate=none': must be a dictionary"),
+        ({"baseline": "gate=none"}, "baseline='gate=none': expected a dict"),
         ({"baseline": {"gat": "none"}}, "baseline=gat: not one of the factors; did you mean gate?"),
         ({"baseline": {"gate": "nne"}}, "baseline: gate has no level nne; did you mean none?"),
-        ({"margin": "0.1"}, "margin='0.1': must be a number"),
+        ({"margin": "0.1"}, "margin='0.1': expected float"),
     ],
     ids=str,
 )
