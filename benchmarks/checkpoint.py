@@ -1,9 +1,9 @@
-"""Measure what a checkpoint every hundred steps costs the training of a ViT-B/16.
+"""Measure how much a checkpoint every 100 steps slows down the training of a ViT-B/16.
 
     python -m benchmarks.checkpoint [--batch 4] [--rounds 3]
 
-A checkpoint is copied while training waits, then written by a thread while training continues. Both costs are
-measured: the copy, and how much slower the steps are while the thread writes.
+Training waits while a checkpoint is copied, and continues while a thread writes it. Both costs are measured: the time
+of the copy, and how much longer the steps take while the thread writes.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
         f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
         f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each"
     )
-    print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (asked: <= 2 %)")
+    print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (target: <= 2 %)")
 
 
 if __name__ == "__main__":

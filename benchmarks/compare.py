@@ -21,7 +21,7 @@ LIBRARIES = "import polars, scipy.stats, statsmodels.stats.multitest, jsonargpar
 
 
 def table(gates: int, registers: int, seeds: int) -> pl.DataFrame:
-    """Random runs of a full design."""
+    """Random runs of a full factorial design."""
     rng = np.random.default_rng(0)
     rows = [
         (f"g{gate}" if gate else "none", r, seed, rng.normal())
@@ -33,7 +33,7 @@ def table(gates: int, registers: int, seeds: int) -> pl.DataFrame:
 
 
 def images() -> pl.DataFrame:
-    """Six cells of five seeds, a row an image."""
+    """Six cells of five seeds, with one row per image."""
     frame = table(3, 2, 5).join(pl.DataFrame({"image": range(ROWS // 30)}), how="cross")
     return frame.with_columns(acc=pl.Series(np.random.default_rng(0).normal(size=len(frame))))
 
@@ -67,7 +67,7 @@ def main() -> None:
                     *more,
                 ],
             )
-        report(f"compare, {ROWS:,} rows (asked: < 2 s)", interleave(sides, rounds), "imports")
+        report(f"compare, {ROWS:,} rows (target: < 2 s)", interleave(sides, rounds), "imports")
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ JOBS = {
     "intervene": ["intervene", "--backbone.name=vit_tiny_patch16_224", *RANDOM, "--limit=8", "--heads=6:0,9:1"],
 }
 LIMITS = {"fit": {1: 1 / 0.8, 2: 1 / 0.4}, "larger": {1: 2.2}, "diagnose": {1: 2.2}, "intervene": {1: 2.2}}
-"""Most that a time may grow, by the number of CPUs taken."""
+"""Largest permitted slowdown, by the number of busy CPUs."""
 
 
 @contextlib.contextmanager
 def hogs(count: int) -> Iterator[None]:
-    """Processes that keep a CPU busy each."""
+    """Run processes that keep one CPU busy each."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -60,7 +60,7 @@ def hogs(count: int) -> Iterator[None]:
 
 
 def seconds(job: str, env: dict[str, str]) -> float:
-    """Time of a job in a process of its own."""
+    """Seconds of a job in its own process."""
     clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.contention", "--child", job],
@@ -73,7 +73,7 @@ def seconds(job: str, env: dict[str, str]) -> float:
 
 
 def child(job: str) -> None:
-    """Print the seconds of a job, imports done."""
+    """Print the seconds of a job without its imports."""
     import sinkablate.cli.lightning  # noqa: F401
     import sinkablate.diagnose.command  # noqa: F401
     import sinkablate.intervene.command  # noqa: F401
@@ -110,14 +110,14 @@ def compare() -> None:
         idle = {side: statistics.median(times[side, 0]) for side in ("shipped", "spinning")}
         print(
             f"\n{job}: idle {idle['shipped']:.1f} s, {idle['shipped'] / idle['spinning']:.3f} of the spinning time "
-            "(asked: <= 1.03)"
+            "(target: <= 1.03)"
         )
         for count in counts[1:]:
             ours, theirs = (statistics.median(times[side, count]) for side in ("shipped", "spinning"))
             limit = LIMITS[job].get(count)
             print(
-                f"  {count} of {cpus} CPUs taken: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
-                f"{f' (asked: <= {limit:.2f})' if limit else ''}; "
+                f"  {count} of {cpus} CPUs busy: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
+                f"{f' (target: <= {limit:.2f})' if limit else ''}; "
                 f"spinning {theirs:6.1f} s, {theirs / idle['spinning']:.2f} times",
                 flush=True,
             )

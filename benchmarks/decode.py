@@ -28,7 +28,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def write_folder(root: Path, count: int) -> list[Path]:
-    """JPEG files of 500 x 375 pixels, ImageNet's usual size, as detailed as a photograph: about 100 kB."""
+    """Write JPEG files of 500 x 375 pixels, the usual size in ImageNet, as detailed as photographs (about 100 kB)."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -98,7 +98,7 @@ def main() -> None:
     print(f"loader {args.images / statistics.median(times['loader']):.0f} images/s")
     for name, ratio in ratios(times, "loader").items():
         if name != "loader":
-            print(f"{name}: the loader is {ratio:.3f} times as fast (asked: >= 0.9)")
+            print(f"{name}: the loader is {ratio:.3f} times as fast (target: >= 0.9)")
 
 
 if __name__ == "__main__":

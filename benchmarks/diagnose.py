@@ -30,7 +30,7 @@ THRESHOLDS = ThresholdConfig()
 
 
 class Direct:
-    """The arrays that `per_image.npz` shares with the public scripts, as their definitions read."""
+    """Compute the arrays that `per_image.npz` shares with the public scripts, directly from their definitions."""
 
     def __init__(self) -> None:
         self.blocks: list[dict[str, Tensor]] = []
@@ -68,17 +68,17 @@ class Direct:
         )
 
     def output(self, index: int, x: Tensor) -> None:
-        """Nothing."""
+        """Ignore the output of a block."""
 
 
 def ratio(norms: Tensor, sink: Tensor) -> Tensor:
-    """Norm at the sink over the mean of the others."""
+    """Norm at the sink divided by the mean norm of the other tokens."""
     at = norms.gather(-1, sink[..., None]).squeeze(-1)
     return at / ((norms.sum(-1) - at) / (norms.shape[-1] - 1))
 
 
 def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
-    """Largest relative difference of any shared quantity."""
+    """Largest relative difference over all shared quantities."""
     heads = recorder.take(np.arange(count)).heads
 
     def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -100,7 +100,7 @@ def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
         def ours() -> None:
             recorder.reset()
             with Tap(model, recorder) as tap:
-                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)  # the check is once per run, not per batch
+                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)  # a run is checked once, not at every batch
                 tap.run(images)
 
         def directly() -> None:
@@ -147,7 +147,7 @@ def memory(args: argparse.Namespace) -> None:
         )
         print(
             f"{args.model}, {args.img_size} px, batch {batch}: forward {forward:.0f} MiB, measured {ours:.0f} MiB, "
-            f"{ours - forward:+.0f} MiB (asked: <= 1024)"
+            f"{ours - forward:+.0f} MiB (target: <= 1024)"
         )
 
 
@@ -156,7 +156,7 @@ def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
     model = timm.create_model(args.model, img_size=args.img_size, num_classes=0).eval()
     with torch.no_grad():
         for block in model.blocks:
-            block.attn.qkv.weight.mul_(4)  # an untrained model's columns are nearly tied
+            block.attn.qkv.weight.mul_(4)  # columns of an untrained model are almost tied
     images = torch.randn(args.batch, 3, args.img_size, args.img_size)
     return model.to(DEVICE), images.to(DEVICE)
 

@@ -48,7 +48,7 @@ def plain_loop(args: argparse.Namespace) -> float:
 
 
 def fit(args: argparse.Namespace) -> float:
-    """Images per second of `fit`, everything on as by default but W&B's own process."""
+    """Images per second of `fit` with its defaults, except that W&B is disabled."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run_dir = Path(folder) / "run"
         command = [
@@ -97,7 +97,7 @@ def compare() -> None:
     medians = ", ".join(f"{name} {statistics.median(side):.0f} images/s" for name, side in speeds.items())
     print(
         f"\n{args.model}, {args.size} px, batch {args.batch}, {DEVICE}{', bf16' * args.bf16}: {medians}: {ratio:.3f} "
-        f"times (asked: >= 0.95; median of {args.rounds} rounds, {torch.get_num_threads()} threads)"
+        f"times (target: >= 0.95; median of {args.rounds} rounds, {torch.get_num_threads()} threads)"
     )
 
 

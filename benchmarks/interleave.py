@@ -10,13 +10,13 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def settle() -> None:
-    """Wait for what a GPU, if there is one, still has to do."""
+    """Wait for pending work on the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of every round of every side; each round runs the sides one after the other."""
+    """Seconds of every round for each side; a round runs all sides one after the other."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-warmup, rounds):
         for name, run in sides.items():
@@ -29,16 +29,16 @@ def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int 
 
 
 def ratios(times: dict[str, list[float]], base: str) -> dict[str, float]:
-    """Median over rounds of each side's time over the base's in the same round."""
+    """Median over rounds of the time of each side divided by that of the base in the same round."""
     return {
         name: statistics.median(a / b for a, b in zip(side, times[base], strict=True)) for name, side in times.items()
     }
 
 
 def report(title: str, times: dict[str, list[float]], base: str, limits: dict[str, float] | None = None) -> None:
-    """Print medians, ratios to the base and, where there is one, the limit asked for."""
+    """Print medians, ratios to the base, and the target of each side that has one."""
     limits = limits or {}
     print(f"\n{title} (ratios to {base}, median of {len(times[base])} interleaved rounds)")
     for name, ratio in ratios(times, base).items():
-        limit = f"  asked: <= {limits[name]:.2f}" if name in limits else ""
+        limit = f"  target: <= {limits[name]:.2f}" if name in limits else ""
         print(f"  {name:<24} {statistics.median(times[name]) * 1e3:9.1f} ms  {ratio:6.3f}{limit}")

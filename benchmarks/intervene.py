@@ -1,4 +1,4 @@
-"""Compare the edits of a head by replay from its block with the plain way, one full forward pass per edit.
+"""Compare edits of a head by replay from its block with one full forward pass per edit.
 
     python -m benchmarks.intervene [--model vit_small_patch16_224] [--rounds 5]
 
@@ -33,7 +33,7 @@ HEAD = 1
 
 
 def plain(model: Any, image: Tensor, block: int, edits: list[Change]) -> Tensor:
-    """A full forward pass for each edit, whose change a hook adds to what attention writes."""
+    """Run a full forward pass for each edit, in which a hook adds the change to the output of attention."""
     parts = block_parts(model, block)
     w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
     found = []
@@ -46,7 +46,7 @@ def plain(model: Any, image: Tensor, block: int, edits: list[Change]) -> Tensor:
 
 
 def replayed(model: Any, replay: Replay, cache: ActivationCache, block: int, edits: list[Change]) -> Tensor:
-    """The same from the block on, an unedited copy with it."""
+    """Replay the edits from the block onward, together with an unedited copy."""
     return model.norm(replay.from_block(cache, block, *updates(model, cache, block, edits)))
 
 
@@ -96,7 +96,7 @@ def main() -> None:
                 f"  block {block:2d}: {len(edits)} edits {gain:5.2f} times as fast; {per_edit / len(edits):.2f} of a "
                 f"replay per edit; largest difference {worst:.0e}"
             )
-    print(f"mean over blocks {statistics.mean(gains):.2f} (asked: >= 2)")
+    print(f"mean over blocks {statistics.mean(gains):.2f} (target: >= 2)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compare the throughput of the embedded loader with what the default model consumes, in images per second.
+"""Compare the throughput of the embedded loader with that of the default model, in images per second.
 
 python -m benchmarks.loader [--rounds 5]
 """
@@ -48,7 +48,7 @@ def main() -> None:
     images = count * len(batch.image)
     speed = {name: images / statistics.median(side) for name, side in times.items()}
     ratio = statistics.median(slow / fast for slow, fast in zip(times["model"], times["loader"], strict=True))
-    print(f"loader {speed['loader']:.0f}, model {speed['model']:.0f} images/s: {ratio:.1f} times (asked: >= 5)")
+    print(f"loader {speed['loader']:.0f}, model {speed['model']:.0f} images/s: {ratio:.1f} times (target: >= 5)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compare forward and backward passes of a ViT with each mechanism with timm's own attention.
+"""Compare forward and backward passes of a ViT with each mechanism to those with timm's attention.
 
 python -m benchmarks.mechanisms [--model vit_small_patch16_224] [--img_size 224] [--batch 8] [--rounds 15] [--bf16]
 """

@@ -57,7 +57,7 @@ def main() -> None:
     ratio = statistics.median(two / one for one, two in pairs)
     print(
         f"one process {one:.1f}, two ({args.strategy}) {two:.1f} images/s: {ratio:.2f} times, {ratio / 2:.3f} x 2 "
-        f"(asked: >= 0.85 x 2; median of {args.rounds} rounds)"
+        f"(target: >= 0.85 x 2; median of {args.rounds} rounds)"
     )
 
 

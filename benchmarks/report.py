@@ -32,7 +32,7 @@ LIMITS = {"seconds": 60, "page_mb": 20, "interactive_s": 3}
 
 
 def write_run(path: Path, variant: str, seed: int, measurements: int, rows: int) -> None:
-    """Files of a finished run, measured on a narrow untrained model with as many blocks and heads, scores sharpened."""
+    """Write a finished run whose measurements come from a narrow untrained model with sharpened scores."""
     gate, registers = VARIANTS[variant]
     config = BackboneConfig(
         name="vit_mini",
@@ -118,10 +118,10 @@ def run() -> None:
         seconds = time.perf_counter() - begun
         page = root / "report" / "index.html"
         opened, chosen = interactive(page)
-        found = {"seconds": seconds, "page_mb": page.stat().st_size / 1e6, "interactive_s": opened}
+        results = {"seconds": seconds, "page_mb": page.stat().st_size / 1e6, "interactive_s": opened}
         print(f"{len(VARIANTS) * args.seeds} runs of {BLOCKS} blocks x {HEADS} heads, {args.measurements} measurements")
-        for name, value in found.items():
-            print(f"  {name:<14} {value:6.2f}  asked: <= {LIMITS[name]}")
+        for name, value in results.items():
+            print(f"  {name:<14} {value:6.2f}  target: <= {LIMITS[name]}")
         print(f"  another run is shown after {chosen:.2f} s")
 
 

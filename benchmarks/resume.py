@@ -1,4 +1,4 @@
-"""Time the first step of a resumed run, and count how much of the shards it reads again, with either reader.
+"""Time the first step of a resumed run, and count how much of the shards it reads again, with both readers.
 
     python -m benchmarks.resume [--shards 16]
 
@@ -123,8 +123,8 @@ def main() -> None:
             (_, tars, size), (seconds, tars_again, size_again) = found
             read = f"{size_again / size:.0%} of the bytes" if reader == "indexed" else f"{tars_again} of {tars} shards"
             print(
-                f"{reader}: first step {seconds:.1f} s after the start (asked: <= 20); for the last quarter of the "
-                f"epoch it reads {read} of the whole run, its checks included"
+                f"{reader}: first step {seconds:.1f} s after the start (target: <= 20); for the last quarter of the "
+                f"epoch it reads {read} of what the uninterrupted run reads, including its checks"
             )
 
 

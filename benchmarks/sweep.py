@@ -18,7 +18,7 @@ from sinkablate.sweep.state import states
 
 
 class Touched(Runner):
-    """A runner whose trainings are over at once."""
+    """A runner whose cells finish immediately."""
 
     def _start(self, cell: Cell, claim: int, device: str | None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["touch", str(self.root / cell.id / "DONE")], pass_fds=[claim])
@@ -59,9 +59,9 @@ def main() -> None:
         status = time.perf_counter() - start
     print(
         f"{args.cells} cells: planned in {planned:.2f} s; run in {ran:.2f} s, {1000 * ran / args.cells:.1f} ms "
-        f"a cell, where the same processes alone take {1000 * alone / args.cells:.1f} ms (asked: at most 50 ms more)"
+        f"per cell; the same processes alone take {1000 * alone / args.cells:.1f} ms (target: at most 50 ms more)"
     )
-    print(f"states of all in {looked:.3f} s; `sweep status` with its imports {status:.2f} s (asked: under 1 s)")
+    print(f"states of all cells in {looked:.3f} s; `sweep status` with its imports {status:.2f} s (target: under 1 s)")
 
 
 if __name__ == "__main__":
