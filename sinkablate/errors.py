@@ -11,6 +11,16 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+def require_at_least(key: str, value: int | None, least: int) -> None:
+    """Refuse a number below a limit; None passes.
+
+    Raises:
+        UserError: The number is too small; the message begins with `key`.
+    """
+    if value is not None and value < least:
+        raise UserError(f"{key} must be at least {least}, got {value}")
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, cut to 200 characters; the name of its class if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()[:200]

@@ -1,4 +1,4 @@
-"""timm's attention module with a score, a sink and a gate of choice.
+"""timm's attention module with a configurable score, sink and gate.
 
 Axis letters: B images, N tokens, D model width, H heads, d head width.
 """

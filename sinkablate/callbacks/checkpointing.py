@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sinkablate.run.checkpoint_io import AtomicCheckpointIO
+from sinkablate.run.checkpoint_io import wait_for_checkpoint
 from sinkablate.run.checkpoints import saved_step
 from sinkablate.run.directory import FINAL, LAST
 
@@ -81,8 +81,7 @@ class RunCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         last, final = Path(self.dirpath) / LAST, Path(self.dirpath) / FINAL
-        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
-            trainer.strategy.checkpoint_io.wait()
+        wait_for_checkpoint(trainer.strategy.checkpoint_io)
         missing = trainer.is_global_zero and saved_step(last) != trainer.global_step
         if trainer.strategy.reduce_boolean_decision(missing, all=False):
             self._save_checkpoint(trainer, str(final))

@@ -7,7 +7,7 @@ import lightning as L
 
 from sinkablate.files.writing import write_json
 from sinkablate.process import signals
-from sinkablate.run.checkpoint_io import AtomicCheckpointIO
+from sinkablate.run.checkpoint_io import wait_for_checkpoint
 from sinkablate.run.directory import PREEMPTED
 
 
@@ -59,8 +59,7 @@ class Preemption(L.Callback):
             count.ready -= 1
         path = self.run_dir.absolute() / "checkpoints" / "stopped.ckpt"
         trainer.save_checkpoint(path)
-        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
-            trainer.strategy.checkpoint_io.wait()
+        wait_for_checkpoint(trainer.strategy.checkpoint_io)
         for logger in trainer.loggers:
             logger.after_save_checkpoint(None)  # type: ignore[arg-type]
         if trainer.is_global_zero:

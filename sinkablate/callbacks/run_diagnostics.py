@@ -13,7 +13,7 @@ from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.findings import label_counts
 from sinkablate.diagnostics.rules import rules
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.figures.heatmap import heatmap
 from sinkablate.files.writing import naming, write_atomically
 from sinkablate.loggers.wandb import wandb_loggers
@@ -46,8 +46,7 @@ class RunDiagnostics(SinkDiagnostics):
         per_doubling: int = 2,
         thresholds: ThresholdConfig = ThresholdConfig(),
     ) -> None:
-        if images < 1:
-            raise UserError(f"diagnostics.images must be at least 1, got {images}")
+        require_at_least("diagnostics.images", images, 1)
         try:
             super().__init__(
                 (), every_n_steps, per_doubling=per_doubling, limit=None, batch_size=batch_size, thresholds=thresholds

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sinkablate.distributed.sharding import full
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 
 
 class Stability(L.Callback):
@@ -28,8 +28,7 @@ class Stability(L.Callback):
     def __init__(self, factor: float = 2.0, window: int = 100) -> None:
         if factor <= 1:
             raise UserError(f"stability.factor must be above 1, got {factor}")
-        if window < 1:
-            raise UserError(f"stability.window must be at least 1, got {window}")
+        require_at_least("stability.window", window, 1)
         self.factor = factor
         self.window = window
         self.history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in ("loss", "grad")}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sinkablate.cli.estimate import estimate
 from sinkablate.cli.lightning import Cli
 from sinkablate.data.embedded import EMBEDDED_IMAGES
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.tasks.optim import make_optimizer, make_schedule
 
 
@@ -40,8 +40,7 @@ class PlanCli(Cli):
     def _run_subcommand(self, subcommand: str) -> None:
         """Estimate, then print."""
         config = self.config["fit"]
-        if config.images is not None and config.images < 1:
-            raise UserError(f"images={config.images}: must be at least 1")
+        require_at_least("images", config.images, 1)
         if self.task_name == "toy":
             raise UserError(
                 "task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds"

@@ -1,6 +1,6 @@
 """Building config classes from plain values, and the checks they make."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from math import isfinite
@@ -122,6 +122,22 @@ def require_at_most(config: Any, limits: Mapping[str, float]) -> None:
     for name, largest in limits.items():
         value = getattr(config, name)
         require(value is None or value <= largest, f"{name} must be at most {largest:,}, got {value}")
+
+
+def block_indices(numbers: Sequence[int], depth: int, key: str) -> list[int]:
+    """Return distinct block indices in ascending order; negative numbers count from the last block.
+
+    Args:
+        numbers: The numbers of blocks.
+        depth: Number of blocks of the model.
+        key: Name of the list in the message.
+
+    Raises:
+        ConfigError: A block is outside the model.
+    """
+    for number in numbers:
+        require(-depth <= number < depth, f"{key}: {number} is outside the model's {depth} blocks")
+    return sorted({number % depth for number in numbers})
 
 
 def refuse_idle(config: Any, choices: Mapping[str, tuple[bool, str]]) -> None:

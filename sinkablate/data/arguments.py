@@ -1,7 +1,7 @@
 """Checks of the arguments of the data module that concern more than one group of keys."""
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.process.cpus import usable_cpus
 
 
@@ -21,9 +21,7 @@ def check_arguments(
         UserError: A number is out of range, or two groups contradict each other.
     """
     for name, value in numbers.items():
-        minimum = 1 if name.endswith("batch_size") else 0
-        if value < minimum:
-            raise UserError(f"data.{name}={value}: must be at least {minimum}")
+        require_at_least(f"data.{name}", value, 1 if name.endswith("batch_size") else 0)
     max_workers = max(64, 4 * usable_cpus())
     if numbers["num_workers"] > max_workers:
         raise UserError(

@@ -39,7 +39,7 @@ class DataError(UserError):
 
 
 class ErrorPolicy:
-    """Stops at an unreadable shard or sample, or skips and counts it, as `data.source.on_error` says.
+    """Stops at an unreadable shard or sample, or skips and counts it, depending on `data.source.on_error`.
 
     The counts include all DataLoader workers of this process.
     """

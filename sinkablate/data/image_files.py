@@ -11,6 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from sinkablate.data.file_names import IMAGE_SUFFIXES, is_hidden
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import first_few
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
@@ -97,8 +98,8 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     unknown = [name for name in folders if name not in labels_by_name]
     if unknown:
         raise UserError(
-            f"{where}: {_enumerate(unknown)} {'are' if len(unknown) > 1 else 'is'} not among the {len(labels_by_name)} "
-            f"classes of the training set ({_enumerate(list(labels_by_name))}); labels follow the names of its folders"
+            f"{where}: {first_few(unknown)} {'are' if len(unknown) > 1 else 'is'} not among the {len(labels_by_name)} "
+            f"classes of the training set ({first_few(list(labels_by_name))}); labels follow the names of its folders"
         )
     files: list[str] = []
     labels: list[int] = []
@@ -123,10 +124,6 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
 def format_counts(counts: Counter[str] | dict[str, int]) -> str:
     """Format counts by reason for a message, the largest first: `3 empty file, 1 wrong label`."""
     return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def _enumerate(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _suffix(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a training stands in its data, and whether the position in a checkpoint means the same with these settings."""
+"""The position of a run in its data, and whether the position in a checkpoint means the same with these settings."""
 
 from collections.abc import Mapping
 from typing import Any, cast

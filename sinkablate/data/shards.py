@@ -18,7 +18,7 @@ from sinkablate.data.file_names import LABEL_SUFFIX
 from sinkablate.data.image_files import format_counts
 from sinkablate.data.locations import MANIFEST
 from sinkablate.data.shard_sources import SourceSplit, open_splits
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.writing import replacing
 
 _PROGRESS_SECONDS = 3
@@ -64,8 +64,7 @@ def write_shards(
         ("val_per_class", val_per_class, 1),
         ("seed", seed, 0),
     ):
-        if value is not None and value < minimum:
-            raise UserError(f"{key}={value}: must be at least {minimum}")
+        require_at_least(key, value, minimum)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"dst={dst}: already exists and is not an empty directory; choose another directory")
     splits = open_splits(Path(src), split)

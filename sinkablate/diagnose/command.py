@@ -15,7 +15,7 @@ from sinkablate.diagnose.measure import Source
 from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
-from sinkablate.errors import UserError, first_line
+from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_numbers
@@ -73,8 +73,7 @@ def diagnose(
         "min_events": min_events,
         "min_side": min_side,
     }.items():
-        if value is not None and value < 1:
-            raise UserError(f"{key} must be at least 1, got {value}")
+        require_at_least(key, value, 1)
     if not out:
         raise UserError("out is empty; name a directory for the results")
     loaded = load_model("diagnose", backbone, run, hf, trust=trust)

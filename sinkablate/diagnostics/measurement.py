@@ -16,11 +16,10 @@ from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.labels import Labels, label_all
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.rules import DEFAULT_RULE
+from sinkablate.diagnostics.rules import DEFAULT_RULE, of_rule
 from sinkablate.diagnostics.sensitivity import sensitivity
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
-from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import blocks_of
 
 
@@ -116,10 +115,7 @@ class Measurement:
         Raises:
             UserError: No rule has this name; `effective_*` rules exist only for a model with an output gate.
         """
-        known = self._labels
-        if rule not in known:
-            raise UserError(f"rule={rule}: no such rule; choose one of {', '.join(known)}")
-        return known[rule]
+        return of_rule(rule, self._labels)
 
     @cached_property
     def _labels(self) -> dict[str, Labels]:

@@ -6,14 +6,15 @@ with `register_rule` appears everywhere. This module does not import torch; `lab
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.errors import UserError
 
+Value = TypeVar("Value")
 DEFAULT_RULE = "causal"
 """The rule of scalars and columns whose names contain no rule, and the default for images."""
 ADAPTIVE_RULE = "adaptive"
@@ -194,10 +195,18 @@ def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -
     Raises:
         UserError: The model has no rule of that name.
     """
-    known = {rule.name: rule for rule in all_rules(thresholds, gated=gated)}
-    if name not in known:
-        raise UserError(f"rule={name}: no such rule; choose one of {', '.join(known)}")
-    return known[name]
+    return of_rule(name, {rule.name: rule for rule in all_rules(thresholds, gated=gated)})
+
+
+def of_rule(name: str, by_rule: Mapping[str, Value]) -> Value:
+    """Return the value that belongs to a rule.
+
+    Raises:
+        UserError: No rule has this name; the message lists those that exist.
+    """
+    if name not in by_rule:
+        raise UserError(f"rule={name}: no such rule; choose one of {', '.join(by_rule)}")
+    return by_rule[name]
 
 
 def scalar_prefix(rule: str) -> str:

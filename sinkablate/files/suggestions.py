@@ -1,10 +1,16 @@
-"""Suggest the known names that are close to a misspelled one. Standard library only."""
+"""Names in messages: the first few of a list, and those close to a misspelled one. Standard library only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 LISTED = 20
 """Number of known names that `did_you_mean_or_list` lists."""
+
+
+def first_few(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """Return the first names as text, with the number of the others: `a, b, c and 4 more`."""
+    others = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + others
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 1, *, beginnings: bool = False) -> str:

@@ -10,7 +10,7 @@ from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import find_device, load_model
 from sinkablate.diagnose.images import InMemoryImages
 from sinkablate.diagnostics.rules import rule_named
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.writing import as_stored
 from sinkablate.intervene.diagnosed import diagnosis_of, measured_arrays, require_same_diagnosis
 from sinkablate.intervene.edits import parse_edits
@@ -140,9 +140,7 @@ def intervene(
 
 def _require_values(numbers: dict[str, int | None]) -> None:
     for key, value in numbers.items():
-        least = 2 if key == "control_images" else 1
-        if value is not None and value < least:
-            raise UserError(f"{key} must be at least {least}, got {value}")
+        require_at_least(key, value, 2 if key == "control_images" else 1)
 
 
 def _require_texts(texts: dict[str, str | None]) -> None:

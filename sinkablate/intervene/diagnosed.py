@@ -14,7 +14,7 @@ from sinkablate.errors import UserError
 from sinkablate.intervene.editor import COPIED
 from sinkablate.intervene.store import Rows
 from sinkablate.run.directory import DIAGNOSIS
-from sinkablate.run.reading import read_all_arrays, read_json
+from sinkablate.run.reading import read_all_arrays, read_json, require_arrays
 from sinkablate.run.resumable import refuse_another
 from sinkablate.vit.anatomy import blocks_of
 
@@ -89,7 +89,5 @@ def measured_arrays(about: Diagnosis, store: Rows, given: str | None, device: to
             about.finish(Store(directory, about.identity(), overwrite=False), device, batch_size=16, strict=False)
         path = directory / "per_image.npz"
         measured = read_all_arrays(path)
-        missing = next((name for name in NEEDED if name not in measured), None)
-        if missing is not None:
-            raise UserError(f"{path}: damaged, the array {missing} is missing; diagnose the model again")
+        require_arrays(path, measured, NEEDED)
         return measured

@@ -31,7 +31,7 @@ class ActivationCache:
     """Residual stream into every block, (1, N, D) each."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     """Arguments of every block besides the stream."""
-    beside: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    further_outputs: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     """Further outputs of the attention of chosen blocks, if it returns a tuple."""
     pathways: dict[int, Tensor] = field(default_factory=dict)
     """Outputs of the pathways of chosen blocks, (1, N, D)."""
@@ -90,7 +90,7 @@ class Replay:
     def _note(self, cache: ActivationCache, index: int, parts: BlockParts, stack: ExitStack) -> None:
         def attention(_: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, tuple):
-                cache.beside[index] = output[1:]
+                cache.further_outputs[index] = output[1:]
 
         def pathway(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             cache.pathway_inputs[index], cache.pathways[index] = args[0], output
@@ -109,7 +109,7 @@ class Replay:
             pathway: The new output of its pathway, (E, N, D); None keeps the cached one.
         """
         parts = self.parts[index]
-        given: Any = (update, *cache.beside[index]) if index in cache.beside else update
+        given: Any = (update, *cache.further_outputs[index]) if index in cache.further_outputs else update
         with ExitStack() as stack:
             stack.enter_context(_stand_in(parts.block, parts.attn, given))
             if parts.pathway is not None:

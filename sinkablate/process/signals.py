@@ -59,6 +59,11 @@ def training_ended() -> None:
     set_handler(signal.SIGINT, _interrupt)
 
 
+def current_handlers() -> dict[int, Any]:
+    """Return the handlers of Ctrl-C and of the signals that stop a process, for `restore_handlers`."""
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+
+
 def restore_handlers(handlers: Mapping[Any, Any]) -> None:
     """Restore handlers; None is a handler that Python did not install and cannot restore."""
     for number, handler in handlers.items():
@@ -76,7 +81,7 @@ def end_on_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # handlers can only be installed in the main thread
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+    before = current_handlers()
     _process = os.getpid()
     _interrupted.clear()
     set_handler(signal.SIGINT, _interrupt)

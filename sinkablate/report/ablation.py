@@ -15,6 +15,7 @@ from sinkablate.compare.tidy import tidy
 from sinkablate.errors import UserError
 from sinkablate.report.events import events_per_image
 from sinkablate.report.run import Run, scalar_metrics
+from sinkablate.run.reading import table_of_rows
 
 TASK_METRICS = ("val/acc1", "val/loss")
 """Task metrics, in order of preference."""
@@ -79,10 +80,7 @@ def run_table(runs: Sequence[Run], factors: Sequence[str], rule: str | None = No
         for run in runs
         if run.kind == "run"
     ]
-    columns: dict[str, None] = {}
-    for row in rows:
-        columns |= dict.fromkeys(row)
-    return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in columns})
+    return table_of_rows(rows)
 
 
 def _setting(run: Run, name: str) -> str:

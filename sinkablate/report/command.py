@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,8 +66,7 @@ def report(
     from sinkablate.run.directory import require_writable
 
     for key, value, least in (("maps", maps, 0), ("images", images, 1)):
-        if value < least:
-            raise UserError(f"{key} must be at least {least}, got {value}")
+        require_at_least(key, value, least)
     target = Path(out)
     check_target(target, overwrite)
     require_writable(target, "out")

@@ -5,6 +5,7 @@ from statistics import median
 
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number
+from sinkablate.files.suggestions import first_few
 from sinkablate.report.ablation import EVENTS, Ablation, short_name
 from sinkablate.report.events import LABELS, events_per_image, from_block_one, has_events, sinks, sinks_by_type
 from sinkablate.report.run import Run, kind_names, models
@@ -119,7 +120,7 @@ def comparison_sentence(of: Comparison) -> str:
         groups.setdefault(_direction(of, difference), []).append(difference)
     parts = [f"{direction}: {_listed(of, group)}" for direction, group in groups.items()]
     others = [short_name(difference.cell, of.factors) for difference in of.differences if difference.better is None]
-    rest = f"; no difference established: {_first(others)}" if others else ""
+    rest = f"; no difference established: {first_few(others, NAMED)}" if others else ""
     return f"{name} compared with {base} (p < .05 after Holm, 95 % intervals): {'; '.join(parts)}{rest}."
 
 
@@ -133,16 +134,11 @@ def _direction(of: Comparison, difference: Difference) -> str:
 def _listed(of: Comparison, differences: Sequence[Difference]) -> str:
     """Cells with their differences and intervals."""
     places = decimals(of)
-    return _first(
+    return first_few(
         [
             f"{short_name(difference.cell, of.factors)} {number(difference.estimate.value, places, sign=True)} "
             f"{interval(difference.estimate, places, sign=True)}"
             for difference in differences
-        ]
+        ],
+        NAMED,
     )
-
-
-def _first(texts: Sequence[str]) -> str:
-    """The first few texts, and the number of the others."""
-    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    return ", ".join(texts[:NAMED]) + more

@@ -16,7 +16,7 @@ from sinkablate.files.shipped import checkout_path
 
 CONFIG, SEED, SWEEP = "config", "seed_everything", "sweep"
 LAUNCH_KEYS = (SWEEP, "run_dir", "ckpt_path", "overwrite", "print_config")
-"""Keys of `fit` that are set by whatever starts a cell."""
+"""Keys of `fit` that are set by the process that starts a cell."""
 PLACEMENT_KEYS = (
     *LAUNCH_KEYS,
     "wandb.mode",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
@@ -24,6 +24,12 @@ from sinkablate.run.directory import LAST, NONFINITE
 
 PREVIOUS = "previous.ckpt"
 OnFailure = Literal["stop", "continue"]
+
+
+def wait_for_checkpoint(checkpoint_io: CheckpointIO) -> None:
+    """Wait until a checkpoint that is being written in the background is complete."""
+    if isinstance(checkpoint_io, AtomicCheckpointIO):
+        checkpoint_io.wait()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

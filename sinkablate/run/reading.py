@@ -4,6 +4,7 @@ import json
 import math
 import zipfile
 import zlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def read_metrics(path: Path) -> pl.DataFrame | None:
     return table.sort("step")
 
 
+def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return rows as a table with every column that occurs in one of them; values that a row lacks are null."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in columns})
+
+
 def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     """Read arrays of an .npz file by name; pickled objects are refused.
 
@@ -88,10 +95,19 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
         UserError: The file cannot be read, or lacks an array.
     """
     arrays = read_all_arrays(path)
+    require_arrays(path, arrays, names)
+    return [arrays[name] for name in names]
+
+
+def require_arrays(path: Path, arrays: Collection[str], names: Collection[str]) -> None:
+    """Refuse an .npz file that lacks an array.
+
+    Raises:
+        UserError: An array is missing; the message names the file and the first one.
+    """
     missing = next((name for name in names if name not in arrays), None)
     if missing is not None:
         raise UserError(f"{path}: damaged, the array {missing} is missing")
-    return [arrays[name] for name in names]
 
 
 def read_all_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,8 @@
 """Refuses configurations of runs that would execute code, unless the user trusts them.
 
-A run may come from somebody else. Its configuration can contain shell commands whose output is read as shards, and
-classes that Python imports. `fit` executes them; `validate`, `test`, `predict`, `diagnose`, `intervene` and `report`
-refuse such a configuration unless `--trust` is given on the command line.
+A run may have been made by someone else. Its configuration can contain shell commands whose output is read as shards,
+and classes that Python imports. `fit` executes them; `validate`, `test`, `predict`, `diagnose`, `intervene` and
+`report` refuse such a configuration unless `--trust` is given on the command line.
 """
 
 import re
@@ -15,6 +15,7 @@ from sinkablate.config import flat
 from sinkablate.config.keys import GROUPS
 from sinkablate.data.locations import local_path
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import first_few
 from sinkablate.run.reading import read_yaml
 
 HELP = "Run the commands and import the classes in the configuration of the run; use this only for runs you trust."
@@ -96,9 +97,8 @@ def require_trust(config: Mapping[str, Any], where: str) -> None:
     """
     hazards = find_hazards(config)
     if hazards:
-        more = f" and {len(hazards) - 2} more" if len(hazards) > 2 else ""
         raise UserError(
-            f"{where}: would execute code: {'; '.join(hazards[:2])}{more}; review it, and give --trust if you trust "
+            f"{where}: would execute code: {first_few(hazards, 2, '; ')}; review it, and give --trust if you trust "
             "its source"
         )
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import diverged
-from sinkablate.run.reading import READ_ERRORS
+from sinkablate.run.reading import READ_ERRORS, table_of_rows
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
 
@@ -23,14 +23,10 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
     Raises:
         UserError: A summary cannot be read.
     """
-    rows = [_row(cell, root) for cell in sweep.cells]
-    columns: dict[str, None] = {}
-    for row in rows:
-        columns |= dict.fromkeys(row)
-    factors = [name for name in sweep.cells[0].short_factors if name in columns]
+    table = table_of_rows([_row(cell, root) for cell in sweep.cells])
+    factors = [name for name in sweep.cells[0].short_factors if name in table.columns]
     first = [*FIRST_COLUMNS, *factors, "diverged"]
-    order = [*first, *sorted(name for name in columns if name not in first)]
-    return pl.DataFrame({name: pl.Series(name, [row.get(name) for row in rows], strict=False) for name in order})
+    return table.select(*first, *sorted(name for name in table.columns if name not in first))
 
 
 def is_collected(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """The command `sweep`: list the cells of a sweep, train them here or on a cluster, show their states, collect them."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +8,11 @@ from typing import Any, Literal
 from rich.console import Console
 
 from sinkablate.cli.parser import call
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.ownership import refuse_foreign_file
 from sinkablate.files.shipped import shipped_names
 from sinkablate.files.suggestions import did_you_mean_or_list
+from sinkablate.process.cpus import allowed_cpus
 from sinkablate.run.cells import Cell
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.opening import make_root, open_sweep
@@ -64,10 +64,9 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
     from sinkablate.sweep.live import View, totals
     from sinkablate.sweep.running import Runner, Stop, visible_devices
 
-    jobs = len(visible_devices()) or len(os.sched_getaffinity(0)) if jobs is None else jobs
+    jobs = len(visible_devices()) or len(allowed_cpus()) if jobs is None else jobs
     for name, value, least in (("jobs", jobs, 1), ("restarts", restarts, 0)):
-        if value < least:
-            raise UserError(f"{name}={value}: must be at least {least}")
+        require_at_least(name, value, least)
     sweep, root = open_sweep(file, out)
     make_root(root)
     check(sweep, root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from sinkablate.errors import UserError
-from sinkablate.process.signals import SIGNALS, STOPPED, install_handlers, reset, restore_handlers
+from sinkablate.process.signals import STOPPED, current_handlers, install_handlers, reset, restore_handlers
 from sinkablate.run.cells import Cell
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.running import POLL, Stop, fit_words, note_end, one_thread
@@ -117,7 +117,7 @@ def _fit(words: list[str], log: Path) -> int:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+        handlers = current_handlers()
         reset()
         install_handlers()
         try:

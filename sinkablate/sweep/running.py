@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sinkablate.process.signals import SIGNALS, STOPPED, restore_handlers, set_handler
+from sinkablate.process.signals import STOPPED, current_handlers, restore_handlers, set_handler
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import DONE
 from sinkablate.sweep.grid import Sweep
@@ -42,7 +42,7 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Handle the signals within a `with` block."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+        before = current_handlers()
         for number in before:
             set_handler(number, self._note)
         try:

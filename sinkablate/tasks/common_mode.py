@@ -55,7 +55,7 @@ class CommonModePenalty:
         return hook
 
     def take(self) -> Tensor:
-        """Return the mean share over the penalized blocks of the last pass, a scalar, and start collecting anew."""
+        """Return the mean share over the penalized blocks of the last pass, a scalar, and start a new collection."""
         updates, self._updates[:] = list(self._updates), []
         if not self._checked_size:
             self._checked_size = True

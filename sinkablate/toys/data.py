@@ -10,7 +10,7 @@ from sinkablate.config import ToyConfig
 from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samplers import EpochBatches
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.toys.tasks import evaluation_tokens, training_batch
 
 Batch = tuple[Tensor]
@@ -30,8 +30,7 @@ class ToyData(L.LightningDataModule):
     def __init__(self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, seed: int = 0) -> None:
         super().__init__()
         for name, value in {"batch_size": batch_size, "steps": steps, "eval_size": eval_size}.items():
-            if value < 1:
-                raise UserError(f"data.{name} must be at least 1, got {value}")
+            require_at_least(f"data.{name}", value, 1)
             if value > 1_000_000:
                 raise UserError(f"data.{name} must be at most 1,000,000, got {value}")
         self.batch_size, self.steps, self.eval_size, self.seed = batch_size, steps, eval_size, seed

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sinkablate.config.checks import block_indices
 from sinkablate.errors import UserError, first_line
 
 _SUPPORTED = "expected a vision transformer of timm or of Hugging Face's transformers"
@@ -77,10 +78,7 @@ def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
         return list(range(depth))
     if not blocks:
         raise UserError("blocks: name at least one, or leave the key out to measure all")
-    for block in blocks:
-        if not -depth <= block < depth:
-            raise UserError(f"blocks: {block} is outside the model's {depth} blocks")
-    return sorted({block % depth for block in blocks})
+    return block_indices(blocks, depth, "blocks")
 
 
 def block_parts(model: nn.Module, index: int) -> BlockParts:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError
+from sinkablate.config.checks import block_indices
 from sinkablate.vit.init import draw_parameters
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
 from sinkablate.vit.registers import register_arguments, transfer
@@ -99,14 +100,11 @@ def _loaded_names(source: VisionTransformer, config: BackboneConfig, weights: di
     return names
 
 
-def block_indices(config: BackboneConfig, depth: int) -> list[int]:
+def changed_blocks(config: BackboneConfig, depth: int) -> list[int]:
     """Return the indices of the blocks that `config.layers` names, in ascending order, from 0."""
     if config.layers == "all":
         return list(range(depth))
-    for layer in config.layers:
-        if not -depth <= layer < depth:
-            raise ConfigError(f"layers: {layer} is outside the model's {depth} blocks")
-    return sorted({layer % depth for layer in config.layers})
+    return block_indices(config.layers, depth, "layers")
 
 
 def _change_blocks(model: VisionTransformer, config: BackboneConfig) -> None:
@@ -116,7 +114,7 @@ def _change_blocks(model: VisionTransformer, config: BackboneConfig) -> None:
     model has in excess of the gated model it is matched to.
     """
     model.match_difference = 0
-    for index in block_indices(config, len(model.blocks)):
+    for index in changed_blocks(config, len(model.blocks)):
         block = model.blocks[index]
         with torch.random.fork_rng(devices=[]):  # new layers draw weights that `draw_parameters` replaces
             if config.match_parameters != "none":

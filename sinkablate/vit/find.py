@@ -1,4 +1,4 @@
-"""Find the vision transformer inside somebody else's module."""
+"""Find the vision transformer inside a user's module."""
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel

@@ -108,7 +108,7 @@ def _draw(module: nn.Module, leaf: str, p: Tensor, config: BackboneConfig, seed:
 
 
 def _draw_pos_embed(model: VisionTransformer, p: Tensor, seed: int) -> None:
-    """Draw the rows of CLS, registers and patches from a generator each, so that they match across register counts."""
+    """Draw CLS, register and patch rows, each from its own generator, so that they match across register counts."""
     prefix = p.shape[1] - model.patch_embed.num_patches
     cls = int(model.has_class_token) if prefix else 0
     rows = {"cls": slice(0, cls), "registers": slice(cls, prefix), "patches": slice(prefix, None)}

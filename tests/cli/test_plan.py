@@ -81,7 +81,7 @@ def test_without_data_only_the_number_of_steps_is_unknown(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--images", "0"), "images=0: must be at least 1"),
+        (("--images", "0"), "images must be at least 1, got 0"),
         (("--model.backbone.nothing", "1"), "nothing"),
         (("--config", str(CONFIGS / "toy" / "nop.yaml")), "task=toy: plan counts images"),
     ],

@@ -88,12 +88,12 @@ def packed_idx(root: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
-    "no image per class": (two_classes, "--train_per_class 0", ["train_per_class=0: must be at least 1"]),
-    "fewer than none": (two_classes, "--train_per_class -1", ["train_per_class=-1: must be at least 1"]),
-    "no validation image": (two_classes, "--val_per_class 0", ["val_per_class=0: must be at least 1"]),
+    "no image per class": (two_classes, "--train_per_class 0", ["train_per_class must be at least 1, got 0"]),
+    "fewer than none": (two_classes, "--train_per_class -1", ["train_per_class must be at least 1, got -1"]),
+    "no validation image": (two_classes, "--val_per_class 0", ["val_per_class must be at least 1, got 0"]),
     "more than there are": (two_classes, "--train_per_class 3", ["train_per_class=3: class bird has only 2 images"]),
-    "negative seed": (two_classes, "--seed -1", ["seed=-1: must be at least 0"]),
-    "no sample per shard": (two_classes, "--samples_per_shard 0", ["samples_per_shard=0: must be at least 1"]),
+    "negative seed": (two_classes, "--seed -1", ["seed must be at least 0, got -1"]),
+    "no sample per shard": (two_classes, "--samples_per_shard 0", ["samples_per_shard must be at least 1, got 0"]),
     "seed in args": (two_classes, "--seed one", ["seed"]),
     "unknown split": (two_classes, "--split dev", ["split"]),
     "unknown key": (two_classes, "--seeds 1", ["seeds"]),
