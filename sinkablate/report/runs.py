@@ -96,15 +96,23 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Names of the runs, each preceded by as many parent folders as needed to make it unique."""
+    """Names of the runs, each preceded by as many parent folders as needed to make it unique.
+
+    A run keeps the name that it shares only with diagnoses, which are often named after the run that they measured.
+    """
     names = [run.name for run in runs]
     for parents in range(1, max((len(run.path.resolve().parts) for run in runs), default=0)):
-        repeated = {name for name, count in Counter(names).items() if count > 1}
-        if not repeated:
+        count = Counter(names)
+        of_fits = Counter(name for run, name in zip(runs, names, strict=True) if run.kind == "run")
+        repeated = [
+            count[name] > 1 and (run.kind == "diagnosis" or of_fits[name] > 1)
+            for run, name in zip(runs, names, strict=True)
+        ]
+        if not any(repeated):
             break
         names = [
-            "/".join((*run.path.resolve().parts[-parents - 1 : -1], run.name)) if name in repeated else name
-            for run, name in zip(runs, names, strict=True)
+            "/".join((*run.path.resolve().parts[-parents - 1 : -1], run.name)) if longer else name
+            for run, name, longer in zip(runs, names, repeated, strict=True)
         ]
     return names
 

@@ -67,8 +67,9 @@ def test_two_diagnoses_of_the_same_weights_are_one_model() -> None:
 
 @pytest.mark.slow
 def test_a_tree_that_was_moved_or_copied_shows_each_model_once(ablated: Path, tmp_path: Path) -> None:
-    for name in ("runs/gate_reg-s0", "runs/gate-s0", "diagnoses", "edits"):
+    for name in ("runs/gate_reg-s0", "runs/gate-s0", "edits"):
         shutil.copytree(ablated / name, tmp_path / "moved" / name, symlinks=True)
+    shutil.copytree(ablated / "diagnoses" / "first", tmp_path / "moved" / "out" / "gate_reg-s0")
     moved = [str(tmp_path / "moved"), str(tmp_path / "moved" / "edits")]
     runs, notes = read_runs(moved)
     assert [run.name for run in runs] == ["gate-s0", "gate_reg-s0"]
