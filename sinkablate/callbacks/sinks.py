@@ -22,7 +22,7 @@ from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.diagnostics.tap import NonfiniteError
-from sinkablate.distributed.gather import gather, rank_and_world
+from sinkablate.distributed.gather import from_first_rank, gather, rank_and_world
 from sinkablate.distributed.sharding import unshard
 from sinkablate.errors import UserError
 from sinkablate.vit.find import find_backbone
@@ -42,8 +42,8 @@ class SinkDiagnostics(L.Callback):
     Args:
         images: The images to measure on: a batch (n, C, H, W), or an iterable of batches such as a DataLoader. A batch
             is a tensor, a tuple that begins with one, or a mapping with `pixel_values` or `image`. The images are drawn
-            once, with a fixed seed, and kept in memory: they are the same at every step, on every rank and in every
-            run, also if the loader shuffles and augments.
+            once, on rank 0 with a fixed seed, and kept in memory: they are the same at every step, on every rank and
+            in every run, also if the loader shuffles and augments.
         every_n_steps: Optimizer steps between two measurements; 0 turns them off. A Trainer also measures before the
             first step and after the last.
         backbone: Name of the submodule to measure, such as `model.encoder`; by default the attribute `backbone` or
@@ -163,9 +163,8 @@ class SinkDiagnostics(L.Callback):
 
     def load_images(self, trainer: L.Trainer | None) -> Tensor:
         """Return the images to measure on, (n, C, H, W)."""
-        if isinstance(self._source, Tensor):
-            return self._source
-        return draw_images(self._source, self.limit)
+        source = self._source
+        return from_first_rank(lambda: source if isinstance(source, Tensor) else draw_images(source, self.limit))
 
     def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
         """Check that a model can be measured before the training starts.

@@ -1,8 +1,11 @@
-"""Collect Python objects from all ranks."""
+"""Exchange Python objects between ranks."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import distributed
+
+from sinkablate.errors import UserError
 
 T = TypeVar("T")
 
@@ -21,3 +24,25 @@ def gather(value: T) -> list[T]:
     if world > 1:
         distributed.all_gather_object(values, value)
     return values
+
+
+def from_first_rank(make: Callable[[], T]) -> T:
+    """Call a function on rank 0 and return its result on every rank; all ranks must call it.
+
+    Raises:
+        UserError: The function raised it on rank 0; it is raised on every rank.
+    """
+    rank, world = rank_and_world()
+    if world == 1:
+        return make()
+    results: list[T | UserError | None] = [None]
+    if rank == 0:
+        try:
+            results = [make()]
+        except UserError as error:
+            results = [error]
+    distributed.broadcast_object_list(results, src=0)
+    [result] = results
+    if isinstance(result, UserError):
+        raise result
+    return result  # type: ignore[return-value]

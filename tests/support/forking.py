@@ -56,11 +56,9 @@ class Command:
     """
 
     def __init__(self, words: Sequence[str], env: Mapping[str, str], before: Callable[[], None] | None = None) -> None:
-        _warm()
         self._streams = tempfile.TemporaryDirectory()
         self.out, self.err = (Path(self._streams.name) / name for name in ("out", "err"))
-        self._process = FORKS.Process(target=_main, args=(list(words), dict(env), self.out, self.err, before))
-        self._process.start()
+        self._process = started(_main, list(words), dict(env), self.out, self.err, before)
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -90,6 +88,14 @@ class Command:
     def output(self) -> tuple[str, str]:
         """Text that the process has written to stdout and stderr so far."""
         return self.out.read_text() if self.out.exists() else "", self.err.read_text() if self.err.exists() else ""
+
+
+def started(function: Callable[..., None], *arguments: Any) -> Any:
+    """Start a function of a test module in a forked process, and return the process."""
+    _warm()
+    process = FORKS.Process(target=function, args=arguments)
+    process.start()
+    return process
 
 
 def _warm() -> None:
