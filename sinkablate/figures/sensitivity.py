@@ -1,7 +1,6 @@
 """How events and labels change when a threshold moves."""
 
 from collections.abc import Sequence
-from textwrap import fill
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -9,12 +8,13 @@ from matplotlib.axes import Axes
 from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, say
 
 MOVES = {
-    "routed_min": "attention that routes a query to the sink",
-    "event_min": "share of routed queries that makes an event",
-    "nop_max": "value ratio: NOP limit (broadcast limit moves with it)",
-    "rank_max": "largest stable rank of a broadcast",
+    "routed_min": "attention that routes a query",
+    "event_min": "routed queries of an event, at least",
+    "nop_max": "value ratio of NOP, at most",
+    "rank_max": "rank of broadcast, at most",
 }
 """Thresholds that the sensitivity figure moves, one at a time; the two limits of the value ratio move together."""
+BOTH_LIMITS = "value ratio: limits of NOP and,\nbelow, of broadcast, together"
 
 
 def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
@@ -41,8 +41,9 @@ def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
         for kind, color in LABEL_COLORS.items():
             axis.plot(line[name], line[kind], color=color, marker=".", label=kind.replace("nop", "NOP"))
         axis.axvline(home[name][0], color=LIMIT_COLOR, linestyle="--", linewidth=0.8, label="the rule's own value")
-        axis.set_xlabel(fill(label, 26))
+        axis.set_xlabel(label)
         if name == "nop_max":
+            axis.set_xlabel(BOTH_LIMITS)
             pairs = line.select(name, "broadcast_min").rows()
             axis.set_xticks([nop for nop, _ in pairs], [f"{nop:.2g}\n{broadcast:.2g}" for nop, broadcast in pairs])
         axis.set_ylim(bottom=0)
