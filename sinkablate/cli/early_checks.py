@@ -80,6 +80,8 @@ def _content(path: Path) -> tuple[Path, dict[Any, Any]]:
     if not path.exists():
         near = nearest_shipped("configs", str(path)) or "; `sinkablate fit --help` lists the shipped configs"
         raise UserError(f"config={path}: no such file{near}")
+    if path.is_dir():
+        raise UserError(f"config={path}: is a directory; name a YAML file")
     if not path.is_file():  # a pipe, which can only be read once
         return path, {}
     try:

@@ -1,5 +1,6 @@
 """Run `fit`, `validate`, `test`, `predict` or `plan`, and turn errors of libraries into one line."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sinkablate.cli.library_messages import silence_libraries
 from sinkablate.cli.lightning import Cli
 from sinkablate.distributed.fsdp2 import register
 from sinkablate.errors import UserError, first_line
+from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.process.memory import is_out_of_memory
 from sinkablate.run.cells import CONFIG, parse_words
 from sinkablate.run.directory import version_note
@@ -24,7 +26,7 @@ def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
     try:
         cli(command, args)
     except (MisconfigurationException, OmegaConfBaseException) as error:
-        raise UserError(str(error)) from error
+        raise UserError(_of_checkpoint(str(error)) or str(error)) from error
     except UserError as error:
         raise UserError(f"{error}{_config_notes(args, str(error))}") from error
     except ValueError as error:
@@ -52,6 +54,22 @@ def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
     finally:
         sys.argv = argv
     return 0
+
+
+MONITOR = re.compile(r"ModelCheckpoint\(monitor='(?P<key>.*?)'\).*returned metrics: \[(?P<metrics>.*?)\]", re.DOTALL)
+INTERVAL = re.compile(r"Invalid value for (?P<key>every_n_epochs|every_n_train_steps)=(?P<value>-?\d+)")
+
+
+def _of_checkpoint(message: str) -> str | None:
+    """Rewrite Lightning's message about a value of the group `checkpoint`, with its key; None for other messages."""
+    if match := MONITOR.search(message):
+        metrics = [name.strip(" '") for name in match["metrics"].split(",")]
+        return (
+            f"checkpoint.monitor={match['key']}: no such metric is logged{did_you_mean_or_list(match['key'], metrics)}"
+        )
+    if match := INTERVAL.search(message):
+        return f"checkpoint.{match['key']}={match['value']}: must be at least 0"
+    return None
 
 
 def _config_notes(args: list[str], message: str) -> str:

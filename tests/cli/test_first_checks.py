@@ -105,6 +105,7 @@ EARLY = {
     "missing file": ("fit -c none.yaml", "config=none.yaml: no such file", ""),
     "not YAML": ("plan --config=syntax.yaml", "config=syntax.yaml: not a YAML file (", "line 2)"),
     "empty config": ("fit --config empty.yaml", "config=empty.yaml: contains no keys (it is empty)", "a mapping"),
+    "config that is a folder": ("fit --config done", "config=done: is a directory", "name a YAML file"),
     "config that is a list": ("plan -c list.yaml", "config=list.yaml: contains no keys (it is a list)", "a mapping"),
     "finished run": ("fit --config good.yaml --run_dir done", "run_dir=done: contains a finished run", "--overwrite"),
     "unfinished run": ("fit --run_dir=unfinished", "run_dir=unfinished: contains an unfinished run", "--overwrite"),
