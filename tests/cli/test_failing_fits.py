@@ -19,6 +19,11 @@ def test_a_missing_gpu_is_refused(accelerator: str, empty_folder: Path) -> None:
     assert list(empty_folder.iterdir()) == []
 
 
+def test_a_monitored_metric_that_is_not_logged_is_refused(empty_folder: Path) -> None:
+    outcome = fit(empty_folder / "run", "--checkpoint.monitor=val/acc", "--diagnostics.every_n_steps=0")
+    assert_refused(outcome, "checkpoint.monitor=val/acc: no such metric is logged; did you mean val/acc1 or ")
+
+
 def test_pretrained_weights_that_cannot_be_downloaded_are_refused(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from running import run
 
 from sinkablate.errors import UserError
 from sinkablate.intervene.edit import Edit
-from sinkablate.intervene.edits import option_names, register_edit, unregister_edit
+from sinkablate.intervene.edits import edit_named, option_names, register_edit, unregister_edit
 from sinkablate.report.edits import edits
 from sinkablate.report.runs import read_runs
 
@@ -66,3 +66,8 @@ def test_a_name_can_be_registered_only_once() -> None:
         register_edit(HALF)
     with pytest.raises(UserError, match="edit register: "):
         register_edit(Edit("register", "", "", HALF.build))
+
+
+def test_results_of_an_edit_that_is_not_registered_are_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="edit=half_value: not registered in this process; import the module that"):
+        edit_named(HALF.name)
