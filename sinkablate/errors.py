@@ -11,7 +11,7 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
-def require_at_least(key: str, value: int | None, least: int) -> None:
+def require_at_least(value: float | None, least: float, key: str) -> None:
     """Refuse a number below a limit; None passes.
 
     Raises:

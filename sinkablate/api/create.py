@@ -8,8 +8,8 @@ import timm
 from torch import nn
 
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
-from sinkablate.config.types import checked, require_at_least, require_type
-from sinkablate.errors import UserError
+from sinkablate.config.types import checked, require_type
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
 

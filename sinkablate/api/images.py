@@ -10,11 +10,10 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from sinkablate.config.types import require_at_least
 from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.diagnostics.batches import pixels_of, stacked
-from sinkablate.errors import UserError, first_line
+from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.vit.inputs import input_shape
 
 Transform = Callable[[Image.Image], Tensor]

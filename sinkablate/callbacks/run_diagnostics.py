@@ -46,7 +46,7 @@ class RunDiagnostics(SinkDiagnostics):
         per_doubling: int = 2,
         thresholds: ThresholdConfig = ThresholdConfig(),
     ) -> None:
-        require_at_least("diagnostics.images", images, 1)
+        require_at_least(images, 1, "diagnostics.images")
         try:
             super().__init__(
                 (), every_n_steps, per_doubling=per_doubling, limit=None, batch_size=batch_size, thresholds=thresholds

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sinkablate.callbacks.schedule import early_steps
 from sinkablate.config import ThresholdConfig
-from sinkablate.config.types import checked, require_at_least
+from sinkablate.config.types import checked
 from sinkablate.diagnostics.batches import draw_images, require_images
 from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
@@ -24,7 +24,7 @@ from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.diagnostics.tap import NonfiniteError
 from sinkablate.distributed.gather import from_first_rank, gather, rank_and_world
 from sinkablate.distributed.sharding import unshard
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, require_at_least
 from sinkablate.vit.find import find_backbone
 
 Batches = Annotated[Tensor | Iterable[Any], "a batch (n, C, H, W) or an iterable of batches such as a DataLoader"]

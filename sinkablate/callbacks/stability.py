@@ -28,7 +28,7 @@ class Stability(L.Callback):
     def __init__(self, factor: float = 2.0, window: int = 100) -> None:
         if factor <= 1:
             raise UserError(f"stability.factor must be above 1, got {factor}")
-        require_at_least("stability.window", window, 1)
+        require_at_least(window, 1, "stability.window")
         self.factor = factor
         self.window = window
         self.history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in ("loss", "grad")}

@@ -40,7 +40,7 @@ class PlanCli(Cli):
     def _run_subcommand(self, subcommand: str) -> None:
         """Estimate, then print."""
         config = self.config["fit"]
-        require_at_least("images", config.images, 1)
+        require_at_least(config.images, 1, "images")
         if self.task_name == "toy":
             raise UserError(
                 "task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds"

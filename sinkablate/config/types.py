@@ -55,15 +55,6 @@ def require_types(config: Any) -> None:
         require_type(getattr(config, field.name), hints[field.name], field.name)
 
 
-def require_at_least(value: float | None, least: float, key: str) -> None:
-    """Refuse a number that is too small; None passes.
-
-    Raises:
-        ConfigError: The number is smaller than `least`; the message begins with `key`.
-    """
-    require(value is None or value >= least, f"{key} must be at least {least}, got {value}")
-
-
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a public function so that wrong arguments raise a `UserError` that names the argument.
 

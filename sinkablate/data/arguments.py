@@ -21,7 +21,7 @@ def check_arguments(
         UserError: A number is out of range, or two groups contradict each other.
     """
     for name, value in numbers.items():
-        require_at_least(f"data.{name}", value, 1 if name.endswith("batch_size") else 0)
+        require_at_least(value, 1 if name.endswith("batch_size") else 0, f"data.{name}")
     max_workers = max(64, 4 * usable_cpus())
     if numbers["num_workers"] > max_workers:
         raise UserError(

@@ -64,7 +64,7 @@ def write_shards(
         ("val_per_class", val_per_class, 1),
         ("seed", seed, 0),
     ):
-        require_at_least(key, value, minimum)
+        require_at_least(value, minimum, key)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"dst={dst}: already exists and is not an empty directory; choose another directory")
     splits = open_splits(Path(src), split)

@@ -73,7 +73,7 @@ def diagnose(
         "min_events": min_events,
         "min_side": min_side,
     }.items():
-        require_at_least(key, value, 1)
+        require_at_least(value, 1, key)
     if not out:
         raise UserError("out is empty; name a directory for the results")
     loaded = load_model("diagnose", backbone, run, hf, trust=trust)

@@ -140,7 +140,7 @@ def intervene(
 
 def _require_values(numbers: dict[str, int | None]) -> None:
     for key, value in numbers.items():
-        require_at_least(key, value, 2 if key == "control_images" else 1)
+        require_at_least(value, 2 if key == "control_images" else 1, key)
 
 
 def _require_texts(texts: dict[str, str | None]) -> None:

@@ -66,7 +66,7 @@ def report(
     from sinkablate.run.directory import require_writable
 
     for key, value, least in (("maps", maps, 0), ("images", images, 1)):
-        require_at_least(key, value, least)
+        require_at_least(value, least, key)
     target = Path(out)
     check_target(target, overwrite)
     require_writable(target, "out")

@@ -66,7 +66,7 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
 
     jobs = len(visible_devices()) or len(allowed_cpus()) if jobs is None else jobs
     for name, value, least in (("jobs", jobs, 1), ("restarts", restarts, 0)):
-        require_at_least(name, value, least)
+        require_at_least(value, least, name)
     sweep, root = open_sweep(file, out)
     make_root(root)
     check(sweep, root)

@@ -30,7 +30,7 @@ class ToyData(L.LightningDataModule):
     def __init__(self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, seed: int = 0) -> None:
         super().__init__()
         for name, value in {"batch_size": batch_size, "steps": steps, "eval_size": eval_size}.items():
-            require_at_least(f"data.{name}", value, 1)
+            require_at_least(value, 1, f"data.{name}")
             if value > 1_000_000:
                 raise UserError(f"data.{name} must be at most 1,000,000, got {value}")
         self.batch_size, self.steps, self.eval_size, self.seed = batch_size, steps, eval_size, seed
