@@ -145,3 +145,12 @@ def test_the_csv_of_a_panel_holds_the_numbers_that_it_shows(page: Browsed, ablat
     shown = page.downloaded("effects")
     for column, stored in (("difference in val/acc1", "value"), ("low", "low"), ("high", "high")):
         np.testing.assert_allclose(shown[column].to_numpy(), effects[stored].to_numpy(), equal_nan=True)
+
+
+def test_the_ticks_of_a_logarithmic_axis_are_labeled_in_full(page: Browsed) -> None:
+    for panel in ("norms", "atlas"):
+        page.shown(panel)
+        where = "ticks => ticks.map(tick => [+tick.textContent, -tick.getBoundingClientRect().y])"
+        ticks: list[list[float]] = page.tab.eval_on_selector_all(f"#{panel}-plot .ytick text", where)
+        assert len(ticks) >= 3, panel
+        assert [value for value, _ in sorted(ticks, key=lambda tick: tick[1])] == sorted(value for value, _ in ticks)

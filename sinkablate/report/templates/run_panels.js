@@ -114,8 +114,8 @@ function atlasLayout(run, ranks) {  // axes and the dashed thresholds
   const upright = (x, text) => label(text, {x, y: 1, yref: "paper", textangle: -90, xanchor: "right", yanchor: "top"});
   return base(420, {xaxis: axis("value ratio: norm of the sink's value / mean norm", {rangemode: "tozero"}),
     yaxis: axis("stable rank of the update", {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
-    annotations: [upright(t.nop_max, `NOP ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast ≥ ${t.broadcast_min}`),
-      label(`broadcast ≤ ${t.rank_max}`, {x: 1, xref: "paper", y: Math.log10(t.rank_max), xanchor: "right", yanchor: "bottom"})],
+    annotations: [upright(t.nop_max, `NOP: ratio ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast: ratio ≥ ${t.broadcast_min}`),
+      label(`broadcast: rank ≤ ${t.rank_max}`, {x: 1, xref: "paper", y: Math.log10(t.rank_max), xanchor: "right", yanchor: "bottom"})],
     shapes: [...[t.nop_max, t.broadcast_min].map(x => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
              {type: "line", x0: 0, x1: 1, xref: "paper", y0: t.rank_max, y1: t.rank_max, line: dashed}]});
 }
