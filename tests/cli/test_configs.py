@@ -25,7 +25,7 @@ SMALL = (
     "8",
     "--data.source.num_classes",
     "10",
-)  # for the small images that replace ImageNet here
+)  # for the small images that replace ImageNet
 SHALLOW = {"vit_b16": "2", "vit_l16": "1", "lejepa_l16": "1"}
 """Reduced depth of models that would take long."""
 

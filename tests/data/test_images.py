@@ -105,9 +105,9 @@ def test_a_pass_may_start_anywhere(source: SourceConfig, reader: str, workers: i
 
 
 def test_the_seed_determines_order_and_augmentation(source: SourceConfig) -> None:
-    first, again, other = (next(iter(ranks(source, 1, seed=seed)[0].train_dataloader())) for seed in (1, 1, 2))
-    assert first.key == again.key
-    assert torch.equal(first.image, again.image)
+    first, repeated, other = (next(iter(ranks(source, 1, seed=seed)[0].train_dataloader())) for seed in (1, 1, 2))
+    assert first.key == repeated.key
+    assert torch.equal(first.image, repeated.image)
     assert first.key != other.key
 
 

@@ -82,8 +82,8 @@ def damaged_idx(content: bytes) -> Callable[[Path], Path]:
 
 def packed_idx(root: Path) -> Path:
     idx(root, 2)
-    whole = gzip.compress((root / "train-images-idx3-ubyte").read_bytes())
-    (root / "train-images-idx3-ubyte.gz").write_bytes(whole[:10] + b"\xff\xff\xff" + whole[13:])
+    compressed = gzip.compress((root / "train-images-idx3-ubyte").read_bytes())
+    (root / "train-images-idx3-ubyte.gz").write_bytes(compressed[:10] + b"\xff\xff\xff" + compressed[13:])
     return root
 
 
@@ -175,7 +175,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     target.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(target)]
     if os.name != "posix" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here")
+        pytest.skip("a small file system cannot be mounted")
     yield target
     subprocess.run(["umount", "-l", str(target)], check=True)
 

@@ -68,6 +68,6 @@ def test_jitter_changes_as_many_colors_as_its_strengths_allow() -> None:
 def test_scale_is_the_share_of_the_area() -> None:
     for area in (0.1, 0.5):
         rows = views(RAMP, scale=(area, area)).amax((1, 2, 3)) - views(RAMP, scale=(area, area)).amin((1, 2, 3))
-        shown = rows * 255 / 9 / SIDE  # height of the crop; its aspect ratio lies between 3/4 and 4/3
-        assert (shown < (area * 4 / 3) ** 0.5 + 0.1).all()
-        assert (shown > (area * 3 / 4) ** 0.5 - 0.1).all()
+        height = rows * 255 / 9 / SIDE  # height of the crop; its aspect ratio lies between 3/4 and 4/3
+        assert (height < (area * 4 / 3) ** 0.5 + 0.1).all()
+        assert (height > (area * 3 / 4) ** 0.5 - 0.1).all()
