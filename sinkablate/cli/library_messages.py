@@ -1,6 +1,7 @@
 """Which messages of libraries are shown. Standard library only."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -19,7 +20,7 @@ _DOWNLOADS = _Downloads()
 
 def announce_downloads() -> None:
     """Say in one line on stderr that pretrained weights are being loaded, before anything is downloaded."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # retries of a host that cannot be reached
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # read at its import; silences the retries when offline
     logger = logging.getLogger("timm.models._builder")
     logger.setLevel(logging.INFO)
     logger.addHandler(_DOWNLOADS)  # a handler is added once, however often this is called
