@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from intervening import table
 from planted import DEPTH, HEADS, IMAGES, PlantedTransformer, experiment, is_nop, planted, run
 from variants import make
 
@@ -24,10 +25,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("planted")
     run(experiment(out, planted(), top_first_block=16))
     return out
-
-
-def table(out: Path, name: str) -> pl.DataFrame:
-    return pl.read_parquet(out / f"{name}.parquet")
 
 
 def control(out: Path, name: str) -> dict[str, Any]:

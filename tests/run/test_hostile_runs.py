@@ -37,8 +37,10 @@ class Hostile:
         self.pipe = f"pipe:touch {self.executed}; cat nothing"
 
     def configure(self, values: dict[str, Any]) -> None:
-        """Set dotted keys."""
+        """Set dotted keys; the first line, by which commands recognize a run, is kept."""
         path = self.path / "config.yaml"
+        header = path.read_text().splitlines(keepends=True)[0]
+        assert header.startswith("#")
         tree = yaml.safe_load(path.read_text()) | {"run_dir": str(self.path)}
         for key, value in values.items():
             *parents, last = key.split(".")
@@ -46,7 +48,7 @@ class Hostile:
             for name in parents:
                 group = group[name]
             group[last] = value
-        path.write_text(yaml.safe_dump(tree))
+        path.write_text(header + yaml.safe_dump(tree))
 
     def read(self, command: str, *more: str) -> Outcome:
         """Run a command on the copy."""
