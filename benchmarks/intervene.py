@@ -35,7 +35,7 @@ HEAD = 1
 def plain(model: Any, image: Tensor, block: int, edits: list[Change]) -> Tensor:
     """Run a full forward pass for each edit, in which a hook adds the change to the output of attention."""
     parts = block_parts(model, block)
-    w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
+    w = parts.out_weight.unflatten(1, (parts.num_heads, -1))
     found = []
     for edit in edits:
         change = edit.change @ w[:, edit.changed_head].T

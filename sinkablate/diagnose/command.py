@@ -15,6 +15,7 @@ from sinkablate.diagnose.measure import Source
 from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
+from sinkablate.diagnose.texts import TextSource
 from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
@@ -28,6 +29,7 @@ def diagnose(
     run: str | None = None,
     hf: str | None = None,
     images: str | None = None,
+    texts: str | None = None,
     limit: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
@@ -49,8 +51,10 @@ def diagnose(
         out: Directory for the results.
         backbone: A timm model (--backbone.name).
         run: Directory of a run instead; its last checkpoint is measured, by default on the probe images of the run.
-        hf: Local folder of a Hugging Face vision model instead, or a config.json for untrained weights.
+        hf: Local folder of a Hugging Face model instead, or a config.json for untrained weights.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (photographs of scikit-image).
+        texts: A text file for a Hugging Face language model instead: UTF-8, one text per line; or `builtin`, 64 English
+            passages.
         limit: Number of images to measure, from the first; all by default.
         batch_size: Images per forward pass; changes speed and memory only.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
@@ -76,8 +80,8 @@ def diagnose(
         require_at_least(value, 1, key)
     if not out:
         raise UserError("out is empty; name a directory for the results")
-    loaded = load_model("diagnose", backbone, run, hf, trust=trust)
-    source, where = open_images(loaded, images, limit, min_side)
+    loaded = load_model("diagnose", backbone, run, hf, texts, trust=trust)
+    source, where = open_inputs(loaded, images, texts, limit, min_side)
     target = find_device(device)
     diagnosis = Diagnosis(
         loaded=loaded,
@@ -95,7 +99,7 @@ def diagnose(
     if not quiet:
         print(
             f"model: {loaded.description['model']}, weights {loaded.description['weights']}\n"
-            f"preprocessing: {loaded.description['preprocessing']}\nimages: {where}",
+            f"preprocessing: {loaded.description['preprocessing']}\n{loaded.unit}s: {where}",
             flush=True,
         )
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
@@ -104,25 +108,36 @@ def diagnose(
     return summary
 
 
-def load_model(command: str, backbone: ModelChoice, run: str | None, hf: str | None, *, trust: bool) -> LoadedModel:
+def load_model(
+    command: str, backbone: ModelChoice, run: str | None, hf: str | None, texts: str | None, *, trust: bool
+) -> LoadedModel:
     """Load the model that the arguments of a command name.
 
     Raises:
-        UserError: They name no model or several, or it cannot be loaded.
+        UserError: They name no model or several, it does not read what the arguments name, or it cannot be loaded.
     """
     if sum(x is not None for x in (backbone.name, run, hf)) != 1:
         raise UserError(f"{command} needs exactly one model: --backbone.name NAME, --run DIR or --hf FOLDER")
+    if texts is not None and hf is None:
+        raise UserError(f"texts={texts}: only a Hugging Face model (--hf FOLDER) reads texts; use --images")
     if run is not None:
         return load_from_run(run, trust=trust)
-    return load_timm(backbone) if hf is None else load_hugging_face(hf)
+    return load_timm(backbone) if hf is None else load_hugging_face(hf, texts=texts is not None)
 
 
-def open_images(loaded: LoadedModel, images: str | None, limit: int | None, min_side: int) -> tuple[Source, str]:
-    """Open the images to measure on; returns them and their name.
+def open_inputs(
+    loaded: LoadedModel, images: str | None, texts: str | None, limit: int | None, min_side: int
+) -> tuple[Source, str]:
+    """Open the images or texts to measure on; returns them and their name.
 
     Raises:
         UserError: They do not exist, none are named and the model has none of its own, or it is a toy.
     """
+    if texts is not None and images is not None:
+        raise UserError(f"images={images}: the model is measured on texts={texts}; name one of the two")
+    if texts is not None:
+        assert loaded.encode is not None
+        return TextSource(texts, loaded.encode), texts
     if images is not None:
         if loaded.transform is None:
             raise UserError(f"images={images}: a toy is measured on its own sequences; leave the key out")

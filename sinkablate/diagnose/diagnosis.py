@@ -48,7 +48,7 @@ class Diagnosis:
         return as_stored(
             {
                 **self.loaded.description,
-                "images": self.where,
+                f"{self.loaded.unit}s": self.where,
                 "limit": self.limit,
                 "min_side": self.min_side,
                 "blocks": self.blocks,

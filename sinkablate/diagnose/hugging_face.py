@@ -1,6 +1,7 @@
-"""Load a vision model of Hugging Face's transformers from a local folder."""
+"""Load a model of Hugging Face's transformers from a local folder."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,43 @@ from torch import Tensor, nn
 from sinkablate.config import ImageConfig
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
+from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import as_stored
+from sinkablate.vit.anatomy import family_of
+from sinkablate.vit.sink_logits import attention_of
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
+"""Files of which a folder with a tokenizer has at least one."""
+UNLIMITED = 2**20
+"""Largest number of tokens of a model that names none."""
 
 
-def load_hugging_face(location: str) -> LoadedModel:
-    """Load a vision model of transformers from a local folder, or build an untrained one from a `config.json`.
+def load_hugging_face(location: str, *, texts: bool = False) -> LoadedModel:
+    """Load a model of transformers from a local folder, or build an untrained one from a `config.json`.
+
+    Args:
+        location: The folder, or the file.
+        texts: Load a model that reads texts, with its tokenizer, instead of one that reads images.
 
     Raises:
-        UserError: transformers is not installed, or the folder holds no vision model that it supports.
+        UserError: transformers is not installed, or the folder holds no such model that it supports.
+    """
+    model, untrained, config = _load(location, "text_config" if texts else "vision_config")
+    require_finite(model, f"hf={location}")
+    parts = _text_parts if texts else _image_parts
+    known, preprocessing = parts(model, config, location)
+    weights = location if Path(location).is_dir() else "random"
+    description = {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
+    return LoadedModel(model=model, untrained=untrained, description=as_stored(description), **known)
+
+
+def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Module], Any]:
+    """Return a model, a function that makes an untrained one from a seed, and the configuration.
+
+    Args:
+        location: A folder, or a config.json.
+        part: Key of the part of the configuration to build, if the configuration is of several models.
     """
     try:
         import transformers
@@ -32,42 +61,86 @@ def load_hugging_face(location: str) -> LoadedModel:
         raise UserError(f"hf={location}: no such file or folder; name a local folder or a config.json")
     try:
         config: Any = transformers.AutoConfig.from_pretrained(location, local_files_only=True)
-        config = getattr(config, "vision_config", config)
+        config = getattr(config, part, config)
         family: Any = transformers.AutoModel._model_mapping[type(config)]
         family = family[0] if isinstance(family, tuple) else family
+        attention = attention_of(config.model_type)
 
         def untrained(seed: int) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return measurable(family._from_config(config, attn_implementation="sdpa"))
+                return measurable(family._from_config(config, attn_implementation=attention))
 
-        if path.is_dir():
-            model = measurable(
-                family.from_pretrained(
-                    location, config=config, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
-                )
-            )
-        else:
-            model = untrained(0)
+        if not path.is_dir():
+            return untrained(0), untrained, config
+        model = family.from_pretrained(
+            location, config=config, local_files_only=True, dtype=torch.float32, attn_implementation=attention
+        )
+        return measurable(model), untrained, config
     except Exception as error:  # loaders raise errors of many kinds
         raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None
-    require_finite(model, f"hf={location}")
+
+
+def _image_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `LoadedModel` needs to know about a model that reads images, and its preprocessing.
+
+    Raises:
+        UserError: The model reads something else, or images of varying size.
+    """
     side, channels = _image_shape(config)
     if not (side and channels):
+        if family_of(model).reads == "texts":
+            raise UserError(
+                f"hf={location}: {type(model).__name__} reads texts, not images; use --texts FILE or --texts builtin"
+            )
         raise UserError(f"hf={location}: {type(model).__name__} does not take square images of a fixed size")
-    transform, preprocessing = _hugging_face_preprocessing(path, side, channels)
-    weights = location if path.is_dir() else "random"
+    transform, preprocessing = _hugging_face_preprocessing(Path(location), side, channels)
     if preprocessing["input_size"][-1] != side:
         _require_other_size(model, preprocessing["input_size"], side, location)
-    return LoadedModel(
-        model=model,
-        untrained=untrained,
-        in_chans=channels,
-        transform=transform,
-        description=as_stored(
-            {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
-        ),
-    )
+    return {"in_chans": channels, "transform": transform}, preprocessing
+
+
+def _text_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `LoadedModel` needs to know about a model that reads texts, and its preprocessing.
+
+    Raises:
+        UserError: The model reads images, or has no tokenizer.
+    """
+    family = family_of(model)
+    if family.reads != "texts":
+        raise UserError(f"hf={location}: {type(model).__name__} reads images, not texts; use --images")
+    tokenizer, embedding = _tokenizer(location), model.get_input_embeddings()  # type: ignore[operator]
+    encoder = TextEncoder(tokenizer, max_tokens(model, config, tokenizer), embedding.num_embeddings, family.causal)
+    return {"encode": encoder}, {"tokenizer": type(tokenizer).__name__, "max_tokens": encoder.max_tokens}
+
+
+def _tokenizer(location: str) -> Any:
+    """Return the tokenizer of a folder, or of the folder of a config.json.
+
+    Raises:
+        UserError: There is none, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(location) if Path(location).is_dir() else Path(location).parent
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"hf={location}: there is no tokenizer in {folder} ({', '.join(TOKENIZER_FILES)}); "
+            "save it there with tokenizer.save_pretrained"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)  # type: ignore[no-untyped-call]
+    except Exception as error:  # loaders raise errors of many kinds
+        raise UserError(f"hf={location}: the tokenizer cannot be loaded ({first_line(error)})") from None
+
+
+def max_tokens(model: nn.Module, config: Any, tokenizer: Any) -> int:
+    """Return the largest number of tokens that both a model and its tokenizer accept."""
+    positions = getattr(config, "max_position_embeddings", None) or UNLIMITED
+    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if getattr(table, "padding_idx", None) is not None:  # RoBERTa counts positions from there
+        positions -= table.padding_idx + 1
+    return min(positions, tokenizer.model_max_length, UNLIMITED)
 
 
 def _image_shape(config: Any) -> tuple[int, int]:

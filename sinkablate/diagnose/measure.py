@@ -127,6 +127,16 @@ def _load(image: LazyImage) -> Tensor | DataError:
 
 def _run(tap: Tap, recorder: Recorder, tensors: list[Tensor], numbers: list[int]) -> Records:
     """Return the records of a batch; if it does not fit into memory, find the size that fits and say so."""
+    lengths = list(dict.fromkeys(tensor.shape for tensor in tensors))
+    if len(lengths) > 1:  # texts: one length at a time
+        of_length = [[index for index, tensor in enumerate(tensors) if tensor.shape == shape] for shape in lengths]
+        parts = [[tensors[index] for index in group] for group in of_length]
+        return Records.merge(
+            [
+                _run(tap, recorder, part, [numbers[index] for index in group])
+                for part, group in zip(parts, of_length, strict=True)
+            ]
+        )
     images, fits = torch.stack(tensors), len(tensors)
     while fits:
         records = _attempt(tap, recorder, images[:fits], numbers[:fits])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig, keys_below
 from sinkablate.data.probe import ProbeSet
+from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
@@ -32,6 +33,8 @@ class LoadedModel:
     in_chans: int = 0
     transform: Callable[[Image.Image], Tensor] | None = None
     """From a PIL image of `in_chans` channels to (C, H, W); None for a toy, which is measured on sequences."""
+    encode: TextEncoder | None = None
+    """From a text to token ids and types; None for a model that reads images."""
     probe_set: Callable[[int], ProbeSet] | None = None
     """Returns the first images of a run's own probe set, given their number."""
     token_names: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +51,12 @@ class LoadedModel:
     @property
     def rule(self) -> str:
         """The rule that labels heads unless another is chosen."""
-        return DEFAULT_RULE if self.toy is None else ADAPTIVE_RULE
+        return DEFAULT_RULE if self.toy is None and self.encode is None else ADAPTIVE_RULE
+
+    @property
+    def unit(self) -> str:
+        """What the model reads: image or text."""
+        return "image" if self.encode is None else "text"
 
 
 def measurable(model: nn.Module) -> nn.Module:

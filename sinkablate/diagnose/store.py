@@ -113,6 +113,8 @@ class Store(ResumableStore):
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
             content |= {name: getattr(records, name) for name in ARRAYS}
             content["layout"] = np.array(astuple(records.layout))
+            if records.token_types is not None:
+                content["token_types"] = records.token_types
         self.write_part(start, end, lambda path: _save(path, content))
 
     def _open(self) -> None:
@@ -165,7 +167,9 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
         if quantity:
             groups[group][quantity] = array
     arrays: dict[str, Any] = {name: content[name] for name in ARRAYS}
-    return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
+    return Records(
+        layout=TokenLayout(*content["layout"].tolist()), token_types=content.get("token_types"), **groups, **arrays
+    )
 
 
 def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:

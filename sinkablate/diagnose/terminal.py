@@ -21,7 +21,7 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
         thresholds: The thresholds of the rules.
         out: The directory that holds the results.
     """
-    console = Console(highlight=False)
+    console, unit = Console(highlight=False), unit_of(summary)
     counted = [rule for rule in all_rules(thresholds, gated=True) if rule.name in summary["counts"]]
     console.print(summary["headline"], soft_wrap=True)
     if summary.get("weights") == "random":
@@ -34,14 +34,19 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     skipped = f" ({format_counts(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
     console.print(
         f"rebuilt blocks differ from the model's own by at most {summary['rebuild_error']:.1e}; "
-        f"{summary['images_per_second']:.1f} images/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
-        f"{len(summary['skipped'])} images skipped{skipped}"
+        f"{summary['images_per_second']:.1f} {unit}s/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
+        f"{len(summary['skipped'])} {unit}s skipped{skipped}"
     )
     if summary["image_count"] < FEW_IMAGES:
         console.print(
-            f"{summary['image_count']} images are few: frequencies, medians and payload constancy are over images"
+            f"{summary['image_count']} {unit}s are few: frequencies, medians and payload constancy are over {unit}s"
         )
     console.print(f"results: {out}", soft_wrap=True)
+
+
+def unit_of(summary: dict[str, Any]) -> str:
+    """Return what a model was measured on, image or text, from the summary of its diagnosis."""
+    return "text" if "texts" in summary else "image"
 
 
 def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
@@ -50,7 +55,8 @@ def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
     alone = summary["blocks"] == [0]
     where = "block 0" if alone else "blocks ≥ 1"
     table = Table(
-        title=f"{summary['model']}: sinks per image, {where}, mean over {summary['image_count']} images",
+        title=f"{summary['model']}: sinks per {unit_of(summary)}, {where}, mean over {summary['image_count']} "
+        f"{unit_of(summary)}s",
         title_justify="left",
     )
     columns = ["sinks", *(name.replace("nop", "NOP") for name in labels), *([] if alone else ["block 0"])]

@@ -13,7 +13,7 @@ from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import block_parts, blocks_of
-from sinkablate.vit.tokens import TokenType
+from sinkablate.vit.tokens import TextTokenType, TokenType
 
 Head = tuple[int, int]
 """Block and head."""
@@ -35,12 +35,12 @@ class MapRecorder:
         """The weights of each head, image by image."""
         self.value_norms: dict[Head, list[Tensor]] = {head: [] for head in heads}
         """Norm ||u_j|| of what every column would write, (M,), image by image."""
-        self.column_types: tuple[TokenType, ...] = ()
-        """Token type of each of the M columns."""
+        self.column_types: tuple[TokenType | TextTokenType, ...] = ()
+        """Token type of each of the M columns; of the first text, if the model reads texts."""
 
     def attention(self, view: BlockView) -> None:
         """Keep the chosen heads of one block; one matrix of weights exists at a time on the device."""
-        self.column_types = tuple(TokenType(kind) for kind in view.column_types().tolist())
+        self.column_types = self.column_types or view.column_kinds()
         for block, head in self.maps:
             if block != view.index:
                 continue

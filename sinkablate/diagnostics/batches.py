@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
+from sinkablate.vit.anatomy import reads_texts
 from sinkablate.vit.inputs import input_shape
 
 PIXELS = ("pixel_values", "image", "images")
@@ -98,6 +99,9 @@ def require_input(model: nn.Module, batch: Tensor) -> None:
         UserError: The batch is empty, or has another shape or type.
     """
     require_images(len(batch) if batch.ndim else 0)
+    if reads_texts(model):
+        _require_texts(model, batch)
+        return
     channels, size = input_shape(model)
     expected = [str(number or "any") for number in ("n", channels, *(size or ("H", "W")))]
     fits = channels is None or (
@@ -107,6 +111,15 @@ def require_input(model: nn.Module, batch: Tensor) -> None:
         raise UserError(f"images: expected a batch ({', '.join(expected)}), got a tensor of shape {tuple(batch.shape)}")
     if not batch.is_floating_point():
         raise UserError(f"images: expected normalized floating-point values, got {batch.dtype}")
+
+
+def _require_texts(model: nn.Module, batch: Tensor) -> None:
+    """Check that a batch holds token ids, and token types if there is a second row."""
+    if batch.is_floating_point() or batch.ndim not in (2, 3) or (batch.ndim == 3 and batch.shape[1] != 2):
+        raise UserError(
+            f"images: {type(model).__name__} reads texts: expected token ids (n, N) of an integer type, "
+            f"got {batch.dtype} of shape {tuple(batch.shape)}"
+        )
 
 
 def accepted(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:

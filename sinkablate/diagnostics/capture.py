@@ -14,6 +14,9 @@ from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import BlockParts
 from sinkablate.vit.tokens import TokenLayout, TokenType
 
+HIDDEN = -1e30
+"""Logit of a column that a query cannot attend to; smaller than any that a model computes, and finite."""
+
 
 @dataclass
 class Capture:
@@ -36,8 +39,17 @@ class Capture:
     """Residual stream after the attention update (B, N, D)."""
 
 
-def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLayout) -> BlockView:
+def block_view(
+    index: int, parts: BlockParts, capture: Capture, layout: TokenLayout, token_types: Tensor | None = None
+) -> BlockView:
     """Build the view of a block that has just run.
+
+    Args:
+        index: Number of the block.
+        parts: Its parts.
+        capture: What its hooks captured.
+        layout: The sequence of tokens.
+        token_types: Types of the tokens of texts, (B, N).
 
     Raises:
         UserError: The block did not call attention exactly once, or in a way that is not supported.
@@ -50,8 +62,6 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
             f"scaled_dot_product_attention instead of one{off}"
         )
     call = capture.calls[0]
-    if call.get("is_causal") or call.get("enable_gqa"):
-        raise UserError(f"{family} cannot be measured: causal or grouped-query attention")
     out_map = _out_map(parts)
     if isinstance(parts.attn, Attention):
         return _own_view(index, parts.attn, capture, layout, out_map)
@@ -59,46 +69,79 @@ def block_view(index: int, parts: BlockParts, capture: Capture, layout: TokenLay
     if capture.gate is not None:
         batch, n, _ = capture.gate.shape
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
-    logits, mask = _logits_of(call), call.get("attn_mask")
-    finite = mask is None or (mask.dtype is not torch.bool and bool(mask.isfinite().all()))
+    q, k, v = call["q"], *(per_query_head(call[name], parts.num_heads) for name in "kv")
+    extra = (TokenType.NULL,) * (k.shape[2] - layout.num_tokens)
+    visible = _visible(call, family)
+    logits = _logits_of(call, visible)
     return BlockView(
         index=index,
         layout=layout,
-        extra=(),
-        q=call["q"],
-        k=call["k"],
-        v=call["v"],
+        extra=extra,
+        q=q,
+        k=k,
+        v=v,
         weigh=lambda *rows: logits(*rows).softmax(dim=-1),
         out_map=out_map,
         residual=capture.x,
-        logits=logits if finite else None,
+        logits=logits,
         output=call["out"],
         update=capture.attn_out,
         gate=gate,
+        takes_null=bool(extra),
+        visible=visible,
+        token_types=token_types,
     )
+
+
+def per_query_head(x: Tensor, num_heads: int) -> Tensor:
+    """Return the keys or values of every query head, (B, G, M, d) -> (B, H, M, d); H / G heads share each."""
+    return x if x.shape[1] == num_heads else x.repeat_interleave(num_heads // x.shape[1], dim=1)
+
+
+def _visible(call: dict[str, Any], family: str) -> Tensor | None:
+    """Return which queries can attend to which columns, (N, M) bool; None if all can attend to all.
+
+    Raises:
+        UserError: This differs between texts or heads, as with padding.
+    """
+    n, m, mask = call["q"].shape[2], call["k"].shape[2], call.get("attn_mask")
+    if call.get("is_causal"):
+        return torch.ones(n, m, dtype=torch.bool, device=call["q"].device).tril() if n > 1 else None
+    if mask is None:
+        return None
+    visible: Tensor = mask if mask.dtype is torch.bool else mask > HIDDEN
+    if visible.all():
+        return None
+    one = visible.reshape(-1, *visible.shape[-2:])[0].expand(n, m)
+    if not (visible == one).all():
+        raise UserError(f"{family} cannot be measured: its mask differs between texts or heads (are they padded?)")
+    return one
 
 
 def _out_map(parts: BlockParts) -> Tensor:
     """Return diag(gamma) W_O split into heads, (H, D, d)."""
-    w = parts.proj.weight.detach()
+    w = parts.out_weight.detach()
     if parts.gamma is not None:
         w = w * parts.gamma.detach()[:, None]
-    return w.view(w.shape[0], parts.num_heads, -1).transpose(0, 1)
+    return w.reshape(w.shape[0], parts.num_heads, -1).transpose(0, 1)
 
 
-def _logits_of(call: dict[str, Any]) -> Weigh:
-    """Return a function for the logits of one fused call, with its scale and its additive or boolean mask."""
+def _logits_of(call: dict[str, Any], visible: Tensor | None) -> Weigh:
+    """Return a function for the logits of one fused call, with its scale and its additive mask.
+
+    The logits of columns that a query cannot attend to are `HIDDEN`, so that they are finite and their weights zero.
+    """
     batch, heads, n, width = call["q"].shape
     scale = call.get("scale") or width**-0.5
     mask = call.get("attn_mask")
     if mask is not None:
-        if mask.dtype is torch.bool:
-            mask = torch.zeros_like(mask, dtype=call["q"].dtype).masked_fill_(~mask, -torch.inf)
-        mask = mask.expand(batch, heads, n, call["k"].shape[2])
+        mask = None if mask.dtype is torch.bool else mask.expand(batch, heads, n, call["k"].shape[2])
+    hidden = None if visible is None else ~visible
 
     def logits(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
         s = (q * scale) @ k.transpose(-2, -1)
-        return s if mask is None else s + mask[images, heads]
+        s = s if mask is None else s + mask[images, heads]
+        return s if hidden is None else s.masked_fill_(hidden, HIDDEN)
 
     return logits
 
@@ -151,7 +194,7 @@ def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float
         heads[images, part] = view.weights(images, part) @ view.v[images, part]
     if view.gate is not None and not view.gates_values:
         heads = heads * view.gate
-    weight, bias = parts.proj.weight, parts.proj.bias
+    weight, bias = parts.out_weight, parts.out_bias
     update = F.linear(heads.transpose(1, 2).flatten(2), weight, bias)
     written = torch.einsum("bhnd,hcd->bnc", heads, view.out_map)
     if bias is not None:

@@ -16,11 +16,15 @@ from sinkablate.vit.tokens import TokenType
 Mask = NDArray[np.bool_]
 LABEL_WORDS = {"nop": "NOP", "broadcast": "broadcast", "other": "other"}
 TOKEN_WORDS = {
-    TokenType.CLS: "class tokens",
-    TokenType.REGISTER: "registers",
-    TokenType.PATCH: "patches",
-    TokenType.NULL: "null columns",
-    TokenType.KV_BIAS: "k/v-bias columns",
+    "cls": "class tokens",
+    "register": "registers",
+    "patch": "patches",
+    "null": "null columns",
+    "kv_bias": "k/v-bias columns",
+    "bos": "first tokens",
+    "sep": "separators",
+    "punctuation": "punctuation",
+    "word": "words",
 }
 
 
@@ -39,7 +43,7 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
     first = np.array([block == 0 for block in blocks])
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {
-        "headline": headline(counts, rules(thresholds), blocks, records.heads["mass"].shape[2]),
+        "headline": headline(counts, rules(thresholds), blocks, records.heads["mass"].shape[2], records.unit),
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
         **counts,
         "group_events": {
@@ -49,14 +53,16 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
             for name, exists in groups.items()
         },
         "payload_constancy_of_broadcast_heads": _constancy_of(labels[DEFAULT_RULE][:, ~first], records, ~first),
-        "handoff": _handoff(
-            {rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}, records, blocks
-        ),
+        "handoff": None
+        if records.token_types is not None  # texts have no patches
+        else _handoff({rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}, records, blocks),
         "massive_activations_per_image": float(records.tokens["massive"].max(axis=1).mean()),
     }
 
 
-def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[int], num_heads: int) -> str:
+def headline(
+    counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[int], num_heads: int, unit: str = "image"
+) -> str:
     """Say in a sentence how many heads sink, what the sinks do, and on which tokens; or that no head sinks.
 
     Block 0 is counted separately, unless it is the only block. The rule is the first that is shown in figures and has
@@ -67,6 +73,7 @@ def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[in
         candidates: The rules, in order of preference.
         blocks: Numbers of the measured blocks.
         num_heads: Heads of each block.
+        unit: What the model was measured on: image or text.
     """
     shown = [rule for rule in candidates if "figures" in rule.shown]
     later = [block for block in blocks if block != 0]
@@ -74,16 +81,18 @@ def headline(counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[in
     rule = next((rule for rule in shown if counted[rule.name]["events"]), None)
     if rule is None:
         where = "No head of blocks ≥ 1 sinks" if later else "No head sinks"
-        none = f"{where} on any image, by rule {' or '.join(rule.name for rule in shown)}."
+        none = f"{where} on any {unit}, by rule {' or '.join(rule.name for rule in shown)}."
         first = {rule.name: counts["first_block"].get(rule.name, {}).get("events") for rule in shown}
         sinking = next((name for name, events in first.items() if events), None)
-        return f"{none} Block 0 has {first[sinking]:.2f} sinks per image (rule {sinking})." if sinking else none
+        return f"{none} Block 0 has {first[sinking]:.2f} sinks per {unit} (rule {sinking})." if sinking else none
     labels = counted[rule.name]
     words = [f"{labels[name]:.2f} {text}" for name, text in LABEL_WORDS.items() if labels[name]]
-    by_type = {kind: sum(types[kind.label] for types in labels["by_token_type"].values()) for kind in TokenType}
-    most = max(by_type, key=lambda kind: by_type[kind])
+    by_type = {
+        name: sum(types[name] for types in labels["by_token_type"].values()) for name in labels["by_token_type"]["nop"]
+    }
+    most = max(by_type, key=lambda name: by_type[name])
     return (
-        f"{labels['events']:.2f} of {(len(later) or 1) * num_heads} heads sink per image, by rule {rule.name} "
+        f"{labels['events']:.2f} of {(len(later) or 1) * num_heads} heads sink per {unit}, by rule {rule.name} "
         f"({rule.title}): {', '.join(words)}; "
         f"{by_type[most] / labels['events']:.0%} of the sinks are {TOKEN_WORDS[most]}."
     )
@@ -131,7 +140,7 @@ def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict
         **{label.name.lower(): _per_image(labels == label) for label in VERDICTS},
         "broadcast_qualified": _per_image(worthy),
         "by_token_type": {
-            label.name.lower(): {kind.label: _per_image((labels == label) & (kinds == kind)) for kind in TokenType}
+            label.name.lower(): {kind.label: _per_image((labels == label) & (kinds == kind)) for kind in records.kinds}
             for label in VERDICTS[:3]
         },
     }

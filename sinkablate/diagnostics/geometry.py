@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sinkablate.vit.anatomy import block_parts, query_key_maps
+from sinkablate.vit.anatomy import block_parts
+from sinkablate.vit.queries import query_key_maps
 
 
 def query_key_spectrum(query: Tensor, key: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.norms import mass_by_type
+from sinkablate.diagnostics.norms import mass_by_text_type, mass_by_type
 from sinkablate.diagnostics.routing import Routing, divide, route
 from sinkablate.diagnostics.updates import correlation, over_others, stable_rank, update_quantities, value_ratio
 from sinkablate.diagnostics.view import BlockView, chunks, head_factor
@@ -81,7 +81,7 @@ def measure(
         weights, logits = view.weights_and_logits(images, heads)
         chunk = _Chunk(
             weights,
-            route(weights, view, thresholds, logits),
+            route(weights, view, thresholds, logits, images),
             view.v[part].contiguous(),
             weights @ view.v[part] if view.output is None else view.output[part],
             None if view.raw_v is None else view.raw_v[part],
@@ -102,9 +102,11 @@ def measure(
             parts[name][part] = value
     columns = parts.pop("columns")
     parts["sink_token_norm"] = _at_sink(torch.linalg.vector_norm(view.residual, dim=-1), parts["sink_idx"])
-    return BlockMeasures(
-        parts, mass_by_type(columns, view.layout, view.extra), sink_payload(view, parts["sink_idx"], factor)
-    )
+    if view.token_types is None:
+        mass = mass_by_type(columns, view.layout, view.extra)
+    else:
+        mass = mass_by_text_type(columns, view.column_types())
+    return BlockMeasures(parts, mass, sink_payload(view, parts["sink_idx"], factor))
 
 
 def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:

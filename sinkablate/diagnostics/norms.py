@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sinkablate.vit.tokens import TokenLayout, TokenType
+from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 
 def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, ...] = ()) -> dict[str, Tensor]:
@@ -32,6 +32,23 @@ def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, .
     received = {kind: part.sum(-1) for kind, part in zip(counts, parts, strict=True) if counts[kind]}
     missing = torch.full_like(mean[:, 0], nan)
     return {kind.label: received.get(kind, missing) for kind in TokenType}
+
+
+def mass_by_text_type(columns: Tensor, types: Tensor) -> dict[str, Tensor]:
+    """Return the share of a block's attention mass that each token type of a text receives, (B,) each.
+
+    As `mass_by_type`; NaN for types that a text does not have.
+
+    Args:
+        columns: Mean event weight of each column, (B, H, M).
+        types: `TextTokenType` of each column, (B, M).
+    """
+    mean = columns.mean(1)
+    parts = {}
+    for kind in TextTokenType:
+        of_kind = types == kind
+        parts[kind.label] = (mean * of_kind).sum(-1).masked_fill(~of_kind.any(-1), nan)
+    return parts
 
 
 def token_norms(x: Tensor) -> Tensor:
@@ -78,6 +95,29 @@ def norm_summary(
     return {
         kind.label: _summary(norms[:, types == kind].flatten(), far[:, types == kind].flatten())
         for kind in (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
+    }
+
+
+def text_norm_summary(
+    norms: Tensor, types: Tensor, outlier_sd: float, absolute: float | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """Return the summary of `norm_summary` for texts of different lengths; outliers are those of each text.
+
+    Args:
+        norms: Token norms (B, N) of one block's output; NaN after the end of a text.
+        types: `TextTokenType` of each token, (B, N).
+        outlier_sd: As for `outliers`.
+        absolute: As for `outliers`.
+    """
+    far = torch.zeros_like(norms, dtype=torch.bool)
+    for length in norms.isnan().logical_not().sum(-1).unique():
+        of_length = norms.isnan().logical_not().sum(-1) == length
+        far[of_length, :length] = outliers(norms[of_length, :length], outlier_sd, absolute)
+    inside = ~norms.isnan()
+    return {
+        kind.label: _summary(norms[inside & (types == kind)], far[inside & (types == kind)])
+        for kind in TextTokenType
+        if kind != TextTokenType.NULL
     }
 
 

@@ -6,7 +6,7 @@ megabytes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from sinkablate.diagnostics.activations import kurtosis, massive_activations, ma
 from sinkablate.diagnostics.heads import measure
 from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
 from sinkablate.diagnostics.view import BlockView, head_factor
-from sinkablate.vit.tokens import TokenLayout
+from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 Array = NDArray[np.float32]
+NO_TOKEN = -1
+"""Stands for the type of a token after the end of a text."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Records:
     """Sum over images of the payload of each head's dominant column, (L, H, d)."""
     payload_squares: NDArray[np.float64]
     """Sum over images of the payload's squared norm, (L, H)."""
+    token_types: NDArray[np.int8] | None = None
+    """Texts only: `TextTokenType` of every token, (n, N). In a text shorter than N tokens, the type of the rest is
+    `NO_TOKEN` and its norm NaN; `layout` has the length of the longest text."""
+
+    @property
+    def unit(self) -> str:
+        """What was measured: image or text."""
+        return "image" if self.token_types is None else "text"
+
+    @property
+    def kinds(self) -> type[TokenType] | type[TextTokenType]:
+        """The token types that can occur."""
+        return TokenType if self.token_types is None else TextTokenType
 
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
@@ -61,15 +76,20 @@ class Records:
             keys = getattr(parts[0], name)
             return {key: join([getattr(part, name)[key] for part in parts]) for key in keys}
 
+        longest = max((part.layout for part in parts), key=lambda layout: layout.num_tokens)
+        types = [
+            _padded(part.token_types, longest.num_tokens, NO_TOKEN) for part in parts if part.token_types is not None
+        ]
         return cls(
             order=order[by],
-            layout=parts[0].layout,
+            layout=longest,
             heads=join_all("heads"),
             mass=join_all("mass"),
             tokens=join_all("tokens"),
-            norms=join([part.norms for part in parts]),
+            norms=join([_padded(part.norms, longest.num_tokens, np.nan) for part in parts]),
             payload_sum=sum_of([part.payload_sum for part in parts]),
             payload_squares=sum_of([part.payload_squares for part in parts]),
+            token_types=np.concatenate(types)[by] if types else None,
         )
 
 
@@ -83,6 +103,7 @@ class Recorder:
         self.thresholds = thresholds
         self._blocks: list[dict[str, dict[str, Tensor]]] = []
         self._layout: TokenLayout | None = None
+        self._token_types: Tensor | None = None
         self._factors: dict[int, Tensor] = {}
 
     def reset(self) -> None:
@@ -94,7 +115,7 @@ class Recorder:
         if view.index not in self._factors:
             self._factors[view.index] = head_factor(view.out_map)
         measures = measure(view, self.thresholds, factor=self._factors[view.index])
-        self._layout = view.layout
+        self._layout, self._token_types = view.layout, view.token_types
         payload = measures.payload.double()
         tokens = {"variance_in": token_variance(view.residual)}
         if view.update is not None:
@@ -145,8 +166,17 @@ class Recorder:
             mass=stack("mass"),
             tokens=stack("tokens"),
             norms=stack("norms")["norms"],
+            token_types=None if self._token_types is None else self._token_types.cpu().numpy().astype(np.int8),
             **sums,
         )
+
+
+def _padded(values: NDArray[Any], length: int, fill: float) -> NDArray[Any]:
+    """Return an array whose last axis is extended to a length."""
+    missing = length - values.shape[-1]
+    if not missing:
+        return values
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=fill)
 
 
 def _of_block(measured: dict[str, Tensor], name: str) -> Tensor:

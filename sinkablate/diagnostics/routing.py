@@ -3,6 +3,10 @@
 Every quantity of routing is computed from event weights E (b, h, N, M): the weights A themselves for softmax and
 clipped softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero,
 so its query is not routed.
+
+In a causal or local attention, a column is judged by the queries that can attend to it: its mean weight, and every
+share, is over them. Only columns that at least half as many queries can attend to as to any other can be dominant:
+the last tokens of a causal text have too few queries to be the sink of a sequence.
 """
 
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ class Routing:
     """The routing of one chunk, as needed for the quantities of updates and the mass by token type."""
 
     columns: Tensor
-    """Mean event weight of each column, (b, h, M)."""
+    """Mean event weight of each column over all queries, (b, h, M)."""
     sink: Tensor
     """Dominant column s, (b, h) int64."""
     at_sink: Tensor
@@ -40,12 +44,14 @@ def divide(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(y > 0, x / y, nan)
 
 
-def share(hit: Tensor, of: Tensor) -> Tensor:
+def share(hit: Tensor, of: Tensor, among: Tensor | None = None) -> Tensor:
     """Return the share of hits (..., N) bool along the last axis, (...); NaN if the compared numbers `of` have a NaN.
 
-    Computed in float64, so that 9 of 10 equals a threshold of 0.9 on every device.
+    Computed in float64, so that 9 of 10 equals a threshold of 0.9 on every device. The share is among all, or among
+    those that are marked in `among` (..., N) bool.
     """
-    return hit.double().mean(-1).to(of.dtype).masked_fill(of.isnan().any(-1), nan)
+    of_all = hit.double().mean(-1) if among is None else (hit & among).double().sum(-1) / among.double().sum(-1)
+    return of_all.to(of.dtype).masked_fill(of.isnan().any(-1), nan)
 
 
 def first_largest(x: Tensor) -> Tensor:
@@ -68,18 +74,30 @@ def row_entropy(size: Tensor, total: Tensor) -> Tensor:
     return divide(entropy, live.sum(-1).to(entropy) * log(size.shape[-1]))
 
 
-def softmax_entropy(weights: Tensor, logits: Tensor) -> Tensor:
+def softmax_entropy(weights: Tensor, logits: Tensor, visible: Tensor | None = None) -> Tensor:
     """Return `row_entropy` of A = softmax(S), (b, h): H_i = -log max_j A_ij - sum_j A_ij (S_ij - max_j S_ij).
 
     This avoids the logarithm of N x M numbers, which costs as much as all other sums over them. Peaked rows lose no
     precision, because both terms approach zero. `logits`, S (b, h, N, M), are overwritten.
+
+    With `visible` (N, M), the entropy of a row is divided by the logarithm of the number of its own columns, and rows
+    of a single column are left out.
     """
     logits -= logits.amax(-1, keepdim=True)
     entropy = -torch.einsum("bhnm,bhnm->bhn", weights, logits) - weights.amax(-1).log()
+    if visible is not None:
+        scale = visible.sum(-1).to(entropy).log()
+        return divide((entropy.clamp_min(0) / scale)[..., scale > 0].sum(-1), (scale > 0).to(entropy).sum())
     return divide(entropy.clamp_min(0).mean(-1), entropy.new_tensor(log(weights.shape[-1])))
 
 
-def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig, logits: Tensor | None = None) -> Routing:
+def route(
+    weights: Tensor,
+    view: BlockView,
+    thresholds: ThresholdConfig,
+    logits: Tensor | None = None,
+    images: slice = slice(None),
+) -> Routing:
     """Find the dominant column and the routed queries of one chunk.
 
     Args:
@@ -87,37 +105,55 @@ def route(weights: Tensor, view: BlockView, thresholds: ThresholdConfig, logits:
         view: The block, for its token layout and the normalization of its rows.
         thresholds: `routed_min`, `routed_grid` and `group_top_k` are used.
         logits: S with A = softmax(S), if they exist; overwritten.
+        images: Which of the view's images the chunk has.
     """
     num_tokens = view.layout.num_tokens
     size = weights if view.rows_sum_to_one else weights.abs()
     on_tokens = size[..., :num_tokens].sum(-1)
     total = on_tokens + size[..., num_tokens:].sum(-1)
-    entropy = row_entropy(size, total) if logits is None else softmax_entropy(weights, logits)
+    entropy = row_entropy(size, total) if logits is None else softmax_entropy(weights, logits, view.visible)
     if not view.rows_sum_to_one:
         size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
 
     columns = size.mean(-2)
-    sink = first_largest(columns)
+    means = columns if view.visible is None else _means_of_candidates(size, view.visible)
+    sink = first_largest(means)
     at_sink = size.gather(-1, sink[..., None, None].expand(*size.shape[:-1], 1)).squeeze(-1)
     routed = at_sink >= thresholds.routed_min
+    among = None if view.visible is None else view.visible.T[sink]
     quantities = {
         "sink_idx": sink,
-        "sink_type": view.column_types()[sink],
-        "mass": columns.gather(-1, sink[..., None]).squeeze(-1),
-        "routed_frac": share(routed, at_sink),
-        **{f"routed_frac_at_{level:g}": share(at_sink >= level, at_sink) for level in thresholds.routed_grid},
-        "min_a": at_sink.amin(-1),
+        "sink_type": _types_at(view.column_types(images), sink),
+        "mass": means.gather(-1, sink[..., None]).squeeze(-1),
+        "routed_frac": share(routed, at_sink, among),
+        **{f"routed_frac_at_{level:g}": share(at_sink >= level, at_sink, among) for level in thresholds.routed_grid},
+        "min_a": (at_sink if among is None else at_sink.masked_fill(~among, torch.inf)).amin(-1),
         "cond_mass": divide((at_sink * routed).sum(-1), routed.sum(-1)),
         "entropy": entropy,
         "row_mass": on_tokens.mean(-1),
-        "null_mass": _null_mass(columns, view),
+        "null_mass": _null_mass(columns, view, images),
         "dead_rows": share(total == 0, total),
-        **_group_events(size, columns, view, thresholds),
+        **_group_events(size, means, view, thresholds),
     }
     return Routing(columns, sink, at_sink, routed, quantities)
 
 
-def _null_mass(columns: Tensor, view: BlockView) -> Tensor:
+def _means_of_candidates(size: Tensor, visible: Tensor) -> Tensor:
+    """Return the mean event weight of each column over the queries that can attend to it, (b, h, M).
+
+    It is zero for columns to which fewer than half as many queries can attend as to the most visible column.
+    """
+    queries = visible.sum(0)
+    means = size.sum(-2) / queries.clamp_min(1).to(size)
+    return means.masked_fill(2 * queries < queries.amax(), 0)
+
+
+def _types_at(types: Tensor, sink: Tensor) -> Tensor:
+    """Return the token type of each head's column s (b, h), from the types (M,), or those of each text (b, M)."""
+    return types[sink] if types.ndim == 1 else types.gather(1, sink)
+
+
+def _null_mass(columns: Tensor, view: BlockView, images: slice) -> Tensor:
     """Return the mass that no value receives, (b, h): 1 minus the mass on columns that carry a value.
 
     0 if rows sum to one over such columns (softmax, k/v bias), NaN if a row may exceed one.
@@ -126,20 +162,21 @@ def _null_mass(columns: Tensor, view: BlockView) -> Tensor:
         return columns.new_full(columns.shape[:-1], nan)
     if not view.takes_null:
         return columns.new_zeros(columns.shape[:-1])
-    return 1 - (columns * (view.column_types() != TokenType.NULL)).sum(-1)
+    return 1 - (columns * (view.column_types(images) != TokenType.NULL).unsqueeze(-2)).sum(-1)
 
 
-def _group_events(size: Tensor, columns: Tensor, view: BlockView, thresholds: ThresholdConfig) -> dict[str, Tensor]:
+def _group_events(size: Tensor, means: Tensor, view: BlockView, thresholds: ThresholdConfig) -> dict[str, Tensor]:
     """Return the share of queries that give a group of columns together at least `routed_min`, to detect split sinks.
 
     The groups are all registers (NaN without any) and the k columns with the largest mean weight, of any type.
     """
-    k = min(thresholds.group_top_k, columns.shape[-1])
-    strongest = columns.sort(dim=-1, descending=True, stable=True).indices[..., None, :k]
-    top = size.gather(-1, strongest.expand(*size.shape[:-1], k)).sum(-1)
+    k = min(thresholds.group_top_k, means.shape[-1])
+    strongest = means.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+    top = size.gather(-1, strongest[..., None, :].expand(*size.shape[:-1], k)).sum(-1)
+    among = None if view.visible is None else view.visible.T[strongest].any(-2)
     registers = size[..., view.layout.num_cls : view.layout.num_prefix].sum(-1)
     grouped = share(registers >= thresholds.routed_min, registers)
     return {
         "group_routed_frac": grouped if view.layout.num_registers else torch.full_like(grouped, nan),
-        "topk_routed_frac": share(top >= thresholds.routed_min, top),
+        "topk_routed_frac": share(top >= thresholds.routed_min, top, among),
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import payload_constancy
 from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all
-from sinkablate.diagnostics.norms import norm_summary
+from sinkablate.diagnostics.norms import norm_summary, text_norm_summary
 from sinkablate.diagnostics.records import Array, Records
 from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, rules
 from sinkablate.vit.tokens import TokenType
@@ -63,7 +63,7 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         ).reshape(-1)
     indices = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
     columns["sink_idx"] = _mode(indices["sink_idx"])
-    columns["token_type"] = np.array([kind.label for kind in TokenType])[_mode(indices["sink_type"])]
+    columns["token_type"] = _type_names(records)[_mode(indices["sink_type"])]
     columns["location_entropy"] = _location_entropy(indices["sink_idx"], records)
     columns["specialisation"] = _binary_entropy(event.reshape(n, -1).mean(axis=0))
     columns["payload_constancy"] = constancy(records).reshape(-1)
@@ -98,7 +98,7 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
             row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
             row |= {
                 f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
-                for kind in TokenType
+                for kind in records.kinds
             }
         row |= {
             f"norm_{kind}_{name}": value
@@ -117,9 +117,11 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
 
 def norms_of(records: Records, index: int, thresholds: ThresholdConfig) -> dict[str, dict[str, float]]:
     """Summarize the token norms of one measured block by token type; see `norm_summary`."""
-    summary = norm_summary(
-        torch.from_numpy(records.norms[:, index]), records.layout, thresholds.outlier_sd, thresholds.outlier_norm
-    )
+    norms, limits = torch.from_numpy(records.norms[:, index]), (thresholds.outlier_sd, thresholds.outlier_norm)
+    if records.token_types is None:
+        summary = norm_summary(norms, records.layout, *limits)
+    else:
+        summary = text_norm_summary(norms, torch.from_numpy(records.token_types), *limits)
     return {kind: {name: float(value) for name, value in stats.items()} for kind, stats in summary.items()}
 
 
@@ -135,6 +137,14 @@ def constancy(records: Records) -> Array:
     return values
 
 
+def _type_names(records: Records) -> NDArray[np.str_]:
+    """Return an array with the name of each token type at the index that is its code."""
+    names = [""] * (max(records.kinds) + 1)
+    for kind in records.kinds:
+        names[kind] = kind.label
+    return np.array(names)
+
+
 def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the most frequent value of each column of (n, m); the smallest of several."""
     return np.array([np.bincount(column).argmax() for column in values.T])
@@ -143,7 +153,7 @@ def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def _location_entropy(indices: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
     """Return the entropy of each column of (n, m) over the logarithm of the number of key columns."""
     shares = [np.bincount(column) / len(column) for column in indices.T]
-    extra = sum(not np.isnan(records.mass[kind.label]).all() for kind in (TokenType.NULL, TokenType.KV_BIAS))
+    extra = sum(not np.isnan(records.mass.get(name, np.array(nan))).all() for name in ("null", "kv_bias"))
     most = records.layout.num_tokens + extra
     scale = np.log(most) if most > 1 else nan
     return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / scale + 0.0 for p in shares])

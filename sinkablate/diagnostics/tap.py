@@ -19,8 +19,8 @@ from sinkablate.attention.module import Attention
 from sinkablate.diagnostics.capture import Capture, block_view, rebuild_error
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
-from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, features
-from sinkablate.vit.tokens import token_layout
+from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, features, reads_texts
+from sinkablate.vit.tokens import TokenLayout, text_tokens, token_layout
 
 MAX_REBUILD_ERROR = 1e-4
 """Largest accepted relative error of a rebuilt block; a larger error means that something else would be measured."""
@@ -60,7 +60,7 @@ class _SdpaListener(TorchFunctionMode):
 
 
 class Tap:
-    """Context manager that measures a vision transformer; its hooks are removed on exit, also after an exception.
+    """Context manager that measures a transformer; its hooks are removed on exit, also after an exception.
 
     Args:
         model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
@@ -82,6 +82,8 @@ class Tap:
         self.rebuild_errors: dict[int, float] = {}
         """Relative error of each block's rebuild on the first batch."""
         self.listening: Capture | None = None
+        self._texts = reads_texts(model)
+        self._token_types: Tensor | None = None
         self._open: dict[int, Capture] = {}
         self._runs: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
@@ -107,10 +109,15 @@ class Tap:
 
     @torch.no_grad()
     def run(self, images: Tensor) -> None:
-        """Run one batch (B, C, H, W) and pass its blocks to the consumer; the first batch is checked."""
+        """Run one batch and pass its blocks to the consumer; the first batch is checked.
+
+        Args:
+            images: Images (B, C, H, W), or texts of one length (B, 2, N) as described at `text_tokens`.
+        """
         self._runs = dict.fromkeys(self.parts, 0)
+        self._token_types = text_tokens(images)[1] if self._texts else None
         with _SdpaListener(self):
-            features(self.model, images.to(next(self.model.parameters()).dtype))
+            features(self.model, images if self._texts else images.to(next(self.model.parameters()).dtype))
         for index, times in self._runs.items():
             if times != 1:
                 raise UserError(
@@ -134,7 +141,7 @@ class Tap:
 
         self._handles += [
             parts.block.register_forward_pre_hook(lambda _, args: self._open_block(index, args[0])),
-            parts.attn.register_forward_hook(note("attn_out")),
+            parts.update.register_forward_hook(note("attn_out")),
             parts.norm2.register_forward_pre_hook(lambda _, args: self._close_attention(index, args[0])),
             parts.block.register_forward_hook(lambda _, _args, output: self._close_block(index, output)),
         ]
@@ -154,13 +161,15 @@ class Tap:
             self.listening = capture
 
     def _close_attention(self, index: int, mid: Tensor) -> None:
-        """Build the view once attention is done; `mid` (B, N, D) is the residual stream before the MLP's norm."""
+        """Build the view once attention is done; `mid` (B, N, D) is the residual stream after its update."""
         self.listening = None
         if index not in self._open:  # the norm ran a second time
             return
         capture, parts = self._open.pop(index), self.parts[index]
         capture.mid = mid
-        view = block_view(index, parts, capture, token_layout(self.model, mid.shape[1]))
+        num_tokens = mid.shape[1]
+        layout = TokenLayout(0, 0, num_tokens) if self._texts else token_layout(self.model, num_tokens)
+        view = block_view(index, parts, capture, layout, self._token_types)
         if index not in self.rebuild_errors:
             error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
             if not error < MAX_REBUILD_ERROR:

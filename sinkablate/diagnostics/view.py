@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkablate.vit.tokens import TokenLayout, TokenType
+from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 Weigh = Callable[[Tensor, Tensor, slice, slice], Tensor]
 
@@ -56,6 +56,10 @@ class BlockView:
     """False if a row may exceed one, so that 1 - row mass is not the mass of a null sink."""
     takes_null: bool = False
     """True for zero and learned sinks and clipping: part of a row may go to no token."""
+    visible: Tensor | None = None
+    """Which queries can attend to which columns, (N, M) bool, in a causal or local attention; None: all to all."""
+    token_types: Tensor | None = None
+    """Texts only: `TextTokenType` of every token, (B, N) int64. The types of an image's tokens are in the layout."""
 
     def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
         """Compute the attention weights A (b, h, N, M) of some images and heads; signed, not renormalized."""
@@ -69,9 +73,19 @@ class BlockView:
         s = self.logits(*rows)
         return s.softmax(dim=-1), s
 
-    def column_types(self) -> Tensor:
-        """Return the token type of each of the M columns, (M,)."""
-        return self.layout.types(self.extra).to(self.q.device)
+    def column_types(self, images: slice = slice(None)) -> Tensor:
+        """Return the token type of each of the M columns, (M,); for texts (b, M), because each has its own."""
+        if self.token_types is None:
+            return self.layout.types(self.extra).to(self.q.device)
+        types = self.token_types[images]
+        extra = types.new_tensor([int(kind) for kind in self.extra])
+        return torch.cat((types, extra.expand(len(types), -1)), dim=1)
+
+    def column_kinds(self) -> tuple[TokenType | TextTokenType, ...]:
+        """Return the token type of each of the M columns of the first image or text, by name."""
+        if self.token_types is None:
+            return tuple(TokenType(code) for code in self.column_types().tolist())
+        return tuple(TextTokenType(code) for code in self.column_types()[0].tolist())
 
 
 def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slice]]:

@@ -18,11 +18,31 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator
 
-TYPE_COLORS = {"cls": "#0072B2", "register": "#E69F00", "patch": "#009E73", "null": "#999999", "kv_bias": "#CC79A7"}
+TYPE_COLORS = {
+    "cls": "#0072B2",
+    "register": "#E69F00",
+    "patch": "#009E73",
+    "null": "#999999",
+    "kv_bias": "#CC79A7",
+    "bos": "#0072B2",
+    "sep": "#E69F00",
+    "punctuation": "#D55E00",
+    "word": "#009E73",
+}
 """Okabe and Ito's colors, which color-blind readers can tell apart."""
 LABEL_COLORS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
 VARIANT_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513")
-TYPE_MARKERS = {"cls": "o", "register": "s", "patch": "^", "null": "x", "kv_bias": "D"}
+TYPE_MARKERS = {
+    "cls": "o",
+    "register": "s",
+    "patch": "^",
+    "null": "x",
+    "kv_bias": "D",
+    "bos": "o",
+    "sep": "s",
+    "punctuation": "v",
+    "word": "^",
+}
 NO_EVENT_COLOR = "#BBBBBB"
 LIMIT_COLOR = "#555555"
 TEXT_SIZE = 8

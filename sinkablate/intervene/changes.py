@@ -62,7 +62,8 @@ def redirected(view: BlockView, head: int, weights: Tensor, column: int) -> Tens
 
     The softmax is taken over the remaining logits; dividing by 1 - A_is would fail where it rounds to zero. Zero and
     learned sinks keep their share of each row, unless s is the sink itself: then the tokens share the whole row. Scores
-    without a softmax keep sum_j |A_ij| of each row; a row with nothing left is spread evenly.
+    without a softmax keep sum_j |A_ij| of each row; a row with nothing left is spread evenly. In a causal attention, a
+    query that can attend to no other token keeps its row.
 
     Args:
         view: The block on one image.
@@ -80,9 +81,15 @@ def redirected(view: BlockView, head: int, weights: Tensor, column: int) -> Tens
     logits = logits.index_fill(-1, _at(column, logits), -torch.inf)
     num_tokens = view.layout.num_tokens
     if view.extra != (TokenType.NULL,) or column >= num_tokens:
-        return logits.softmax(-1)
-    share = weights[:, :num_tokens].sum(-1, keepdim=True)
-    return torch.cat((logits[:, :num_tokens].softmax(-1) * share, weights[:, num_tokens:]), dim=-1)
+        rows = logits.softmax(-1)
+    else:
+        share = weights[:, :num_tokens].sum(-1, keepdim=True)
+        rows = torch.cat((logits[:, :num_tokens].softmax(-1) * share, weights[:, num_tokens:]), dim=-1)
+    if view.visible is None:
+        return rows
+    others = view.visible.clone()
+    others[:, column] = False
+    return torch.where(others[:, :num_tokens].any(-1, keepdim=True), rows, weights)
 
 
 def head_weights(view: BlockView, head: int) -> Tensor:

@@ -32,6 +32,7 @@ def intervene(
     run: str | None = None,
     hf: str | None = None,
     images: str | None = None,
+    texts: str | None = None,
     diagnosis: str | None = None,
     heads: str = "auto",
     edits: str = "all",
@@ -58,8 +59,10 @@ def intervene(
         out: Directory to write.
         backbone: A timm model (--backbone.name), as it is.
         run: Directory of a run instead; its last checkpoint, on its own probe images by default.
-        hf: Local folder of a Hugging Face vision model instead, or a config.json for an untrained one.
+        hf: Local folder of a Hugging Face model instead, or a config.json for an untrained one.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (scikit-image's photographs).
+        texts: A text file for a Hugging Face language model instead: UTF-8, one text per line; or `builtin`, 64 English
+            passages.
         diagnosis: Directory of a finished `diagnose` of the same model on the same images. By default the model is
             diagnosed first, into OUT/diagnosis.
         heads: Heads to edit on every image, as BLOCK:HEAD,BLOCK:HEAD. auto chooses the heads with enough events, and
@@ -87,14 +90,14 @@ def intervene(
         UserError: An argument is wrong, the directory cannot be written, or a check in float64 fails.
     """
     _require_values({"limit": limit, "batch_size": batch_size, "min_side": min_side, "control_images": control_images})
-    _require_texts({"out": out, "images": images, "diagnosis": diagnosis, "rule": rule})
+    _require_texts({"out": out, "images": images, "texts": texts, "diagnosis": diagnosis, "rule": rule})
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite=true: shards would remove each other's rows; remove the directory first")
-    loaded = load_model("intervene", backbone, run, hf, trust=trust)
+    loaded = load_model("intervene", backbone, run, hf, texts, trust=trust)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))
-    about = diagnosis_of(loaded, images, diagnosis, limit, min_side, thresholds or loaded.thresholds)
+    about = diagnosis_of(loaded, images, texts, diagnosis, limit, min_side, thresholds or loaded.thresholds)
     source = about.source
     require_donors(1 if about.limit == 1 else len(source), names)
     target = find_device(device)

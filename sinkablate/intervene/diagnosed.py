@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnose.command import open_images
+from sinkablate.diagnose.command import open_inputs
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store
@@ -28,6 +28,7 @@ NEEDED = ("image_names", "image_numbers", "sink_idx", "sink_type", *COPIED.value
 def diagnosis_of(
     loaded: LoadedModel,
     images: str | None,
+    texts: str | None,
     given: str | None,
     limit: int | None,
     min_side: int,
@@ -37,9 +38,9 @@ def diagnosis_of(
     if given is not None:
         of_diagnosis = _limit_of(Path(given))
         limit = limit or of_diagnosis
-    elif images is None and limit is None:
+    elif images is None and texts is None and limit is None:
         limit = max(OWN_IMAGES, loaded.probe_images)
-    source, where = open_images(loaded, images, limit, min_side)
+    source, where = open_inputs(loaded, images, texts, limit, min_side)
     return Diagnosis(
         loaded=loaded,
         source=source,

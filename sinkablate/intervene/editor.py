@@ -18,7 +18,6 @@ from sinkablate.intervene.selection import Plan
 from sinkablate.intervene.sites import HeadSite, PathwaySite, pathway_donor
 from sinkablate.intervene.values import Values, pathway_blocks, state
 from sinkablate.vit.anatomy import block_parts, final_norm
-from sinkablate.vit.tokens import TokenType
 
 COPIED = {"mass": "mass", "entropy": "entropy", "token_norm": "sink_token_norm", "ratio_out": "ratio_out"}
 """Column -> quantity of the diagnosis."""
@@ -152,7 +151,7 @@ class Editor:
             "label": Label(int(plan.labels[index])).name.lower(),
             "event": bool(plan.events[index]),
             "sink_idx": sink,
-            "token_type": TokenType(int(plan.quantities["sink_type"][index])).label,
+            "token_type": view.column_kinds()[sink].label,
             **{name: float(plan.quantities[quantity][index]) for name, quantity in COPIED.items()},
             "local_size": float(_written(view, head, handed)),
         }
@@ -172,7 +171,7 @@ def updates(
     """
     view, parts = cache.views[block], block_parts(model, block)
     assert view.update is not None
-    w = parts.proj.weight.unflatten(1, (parts.num_heads, -1))
+    w = parts.out_weight.unflatten(1, (parts.num_heads, -1))
     added = torch.zeros(1 + len(changes), *view.update.shape[1:]).to(view.update)
     from_pathway = None
     for copy, change in enumerate(changes, 1):

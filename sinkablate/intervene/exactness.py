@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sinkablate.attention.module import Attention
+from sinkablate.diagnostics.capture import per_query_head
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.intervene.changes import Change, head_weights
@@ -163,10 +164,12 @@ class _ReplaceValues(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
-            if len(args) > 2:
-                args = (*args[:2], self.replaced(args[2]), *args[3:])
-            else:
-                kwargs["value"] = self.replaced(kwargs["value"])
+            kwargs |= dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False))
+            num_heads = kwargs["query"].shape[1]
+            if kwargs.pop("enable_gqa", False):  # the value of one query head, not of all that share it
+                kwargs |= {name: per_query_head(kwargs[name], num_heads) for name in ("key", "value")}
+            kwargs["value"] = self.replaced(kwargs["value"])
+            args = ()
         return func(*args, **kwargs)
 
 

@@ -21,7 +21,7 @@ from sinkablate.intervene.effects import no_judge
 from sinkablate.intervene.selection import Plan, choose_heads, head_class
 from sinkablate.intervene.tables import head_table, later_heads, row_table, validation_table
 from sinkablate.intervene.values import collect
-from sinkablate.vit.anatomy import sharpen
+from sinkablate.vit.queries import sharpen
 from sinkablate.vit.tokens import TokenType
 
 BROADCAST_MIN = 0.95

@@ -95,7 +95,7 @@ class Replay:
         def pathway(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             cache.pathway_inputs[index], cache.pathways[index] = args[0], output
 
-        stack.callback(parts.attn.register_forward_hook(attention).remove)
+        stack.callback(parts.update.register_forward_hook(attention).remove)
         if parts.pathway is not None:
             stack.callback(parts.pathway.register_forward_hook(pathway).remove)
 
@@ -111,7 +111,7 @@ class Replay:
         parts = self.parts[index]
         given: Any = (update, *cache.further_outputs[index]) if index in cache.further_outputs else update
         with ExitStack() as stack:
-            stack.enter_context(_stand_in(parts.block, parts.attn, given))
+            stack.enter_context(_stand_in(parts.block, parts.update, given))
             if parts.pathway is not None:
                 wrote = cache.pathways[index] if pathway is None else pathway
                 stack.enter_context(_stand_in(parts.block, parts.pathway, wrote))
@@ -138,13 +138,14 @@ class _Given(nn.Module):
 
 @contextmanager
 def _stand_in(block: nn.Module, module: nn.Module, output: Any) -> Iterator[None]:
-    """Replace one of a block's modules by a fixed output."""
-    name = next(name for name, child in block.named_children() if child is module)
-    setattr(block, name, _Given(output))
+    """Replace one of a block's modules, at any depth, by a fixed output."""
+    path = next(path for path, child in block.named_modules() if child is module)
+    owner, name = block.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
+    setattr(owner, name, _Given(output))
     try:
         yield
     finally:
-        setattr(block, name, module)
+        setattr(owner, name, module)
 
 
 def _first(output: Any) -> Tensor:

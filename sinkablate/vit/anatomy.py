@@ -1,6 +1,6 @@
-"""Locations of blocks, attention and norms in the vision transformers of timm and of Hugging Face's transformers.
+"""The blocks of a transformer of timm or of Hugging Face's transformers, and the parts of each.
 
-The families use different names for the same parts; this is the only module that knows them.
+`families.py` lists where each family keeps its parts; this is the only module that reads that table.
 """
 
 from collections.abc import Sequence
@@ -8,43 +8,57 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sinkablate.config.checks import block_indices
 from sinkablate.errors import UserError, first_line
+from sinkablate.vit.families import FAMILIES, Family
+from sinkablate.vit.tokens import text_tokens
 
-_SUPPORTED = "expected a vision transformer of timm or of Hugging Face's transformers"
-_BLOCKS = ("blocks", "layers", "encoder.layer", "encoder.layers", "model.layer")
-_ATTENTION = ("attn", "attention", "self_attn")
-_PROJECTION = ("proj", "o_proj", "out_proj")
-_QUERY = ("q_proj", "query")
-_NORM1 = ("norm1", "layernorm_before", "layer_norm1")
-_NORM2 = ("norm2", "layernorm_after", "layer_norm2")
-_GAMMA = ("ls1.gamma", "gamma_1", "layer_scale1.lambda1")
-_FINAL_NORM = ("norm", "layernorm", "post_layernorm", "fc_norm", "pooler.layernorm")
-_NUM_HEADS = ("num_heads", "num_attention_heads")
+_SUPPORTED = "expected a transformer of timm or of Hugging Face's transformers"
 
 
 @dataclass(frozen=True)
 class BlockParts:
-    """The parts of a pre-norm block: x + gamma * attn(norm1(x)), followed by the MLP after `norm2`."""
+    """The parts of one block. Its `family` says in which order they run."""
 
+    family: Family
     block: nn.Module
     attn: nn.Module
-    """The attention, whose output, or its first element, is the update before LayerScale (B, N, D)."""
-    proj: nn.Linear
-    """The output map W_O (D, H d)."""
+    """The attention."""
+    update: nn.Module
+    """The module whose output, or its first element, is the attention update before LayerScale, (B, N, D)."""
+    proj: Any
+    """The output map W_O: an `nn.Linear`, or a Conv1D of GPT-2."""
     gamma: Tensor | None
     """LayerScale (D,), or None."""
-    norm1: nn.Module
+    norm1: nn.Module | None
+    """The norm before the attention; None in a post-norm block."""
     norm2: nn.Module
-    """The norm before the MLP, whose input is the residual stream after the attention update."""
+    """The norm whose input is the residual stream after the attention update."""
     gate: nn.Module | None
     """The linear map to gate logits, or None."""
     num_heads: int
+    """The number of query heads."""
     pathway: nn.Module | None = None
     """The module that adds a second update (B, N, D) to attention's, or None."""
+
+    @property
+    def out_weight(self) -> Tensor:
+        """The weight of the output map W_O, (D, H d)."""
+        return linear_weight(self.proj)
+
+    @property
+    def out_bias(self) -> Tensor | None:
+        """The bias of the output map, (D,), or None."""
+        bias: Tensor | None = self.proj.bias
+        return bias
+
+
+def linear_weight(module: Any) -> Tensor:
+    """Return the weight of a linear map as (outputs, inputs); a Conv1D of transformers stores its transpose."""
+    weight: Tensor = module.weight
+    return weight if isinstance(module, nn.Linear) else weight.T
 
 
 def backbone_of(task: nn.Module) -> nn.Module | None:
@@ -59,12 +73,50 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     Raises:
         UserError: The model has no list of blocks under any of the known names.
     """
-    blocks = _first(model, _BLOCKS)
-    if not isinstance(blocks, (nn.Sequential, nn.ModuleList)) or len(blocks) == 0:
+    blocks = _block_list(model)
+    if blocks is None:
         raise UserError(
             f"{type(model).__name__} cannot be measured: it has no list of transformer blocks; {_SUPPORTED}"
         )
     return list(blocks)
+
+
+def family_of(model: nn.Module) -> Family:
+    """Return the family of a model: the first of the table whose parts its first block has.
+
+    Raises:
+        UserError: The model belongs to no family of the table, or to one that cannot be measured.
+    """
+    return _family(model, 0)
+
+
+def reads_texts(model: nn.Module) -> bool:
+    """Return whether a model is known to read token ids instead of images."""
+    try:
+        return family_of(model).reads == "texts"
+    except UserError:
+        return False
+
+
+def _family(model: nn.Module, index: int) -> Family:
+    block = blocks_of(model)[index]
+    name = f"{type(model).__name__} ({type(block).__name__})"
+    family = next((family for family in FAMILIES if _matches(model, block, family)), None)
+    if family is None:
+        raise UserError(f"{name} cannot be measured: block {index} has an unknown structure; {_SUPPORTED}")
+    if family.refusal:
+        raise UserError(f"{name} cannot be measured: {family.refusal}")
+    return family
+
+
+def _matches(model: nn.Module, block: nn.Module, family: Family) -> bool:
+    """Return whether a model keeps its blocks, and a block its parts, where a family does."""
+    attn, weight = first_of(block, family.attn), getattr(first_of(block, family.proj), "weight", None)
+    if weight is None or weight.ndim != 2:
+        return False
+    needed = [(model, family.blocks), (block, family.norm2), (attn, family.num_heads)]
+    needed += [(block, paths) for paths in (family.norm1, family.requires) if paths]
+    return all(first_of(owner, paths) is not None for owner, paths in needed)
 
 
 def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
@@ -87,43 +139,47 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
     Raises:
         UserError: The block belongs to a family that cannot be measured; the message names it.
     """
-    block = blocks_of(model)[index]
-    family = f"{type(model).__name__} ({type(block).__name__})"
-    attn, norm1, norm2 = (_first(block, names) for names in (_ATTENTION, _NORM1, _NORM2))
-    proj, num_heads = _first(attn, _PROJECTION), _first(attn, _NUM_HEADS)
-    if not isinstance(proj, nn.Linear) or norm1 is None or norm2 is None or num_heads is None:
-        raise UserError(f"{family} cannot be measured: block {index} has an unknown structure; {_SUPPORTED}")
-    if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
+    family, block = _family(model, index), blocks_of(model)[index]
+    attn, proj = first_of(block, family.attn), first_of(block, family.proj)
+    if not isinstance(first_of(attn, family.inner_norm) or nn.Identity(), nn.Identity):
         raise UserError(
-            f"{family} cannot be measured: a norm between the heads and W_O mixes the heads, "
-            "so the update of a single head is not defined"
+            f"{type(model).__name__} ({type(block).__name__}) cannot be measured: a norm between the heads and W_O "
+            "mixes the heads, so the update of a single head is not defined"
         )
     return BlockParts(
+        family=family,
         block=block,
         attn=attn,
+        update=first_of(block, family.update) or attn,
         proj=proj,
-        gamma=_first(block, _GAMMA),
-        norm1=norm1,
-        norm2=norm2,
-        gate=getattr(attn, "gate", None),
-        num_heads=int(num_heads),
+        gamma=first_of(block, family.gamma),
+        norm1=first_of(block, family.norm1),
+        norm2=first_of(block, family.norm2),
+        gate=first_of(block, family.gate),
+        num_heads=int(first_of(attn, family.num_heads)),
         pathway=getattr(block, "pathway", None),
     )
 
 
-def features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the tokens (B, N, D) that a model computes from images (B, C, H, W), before pooling.
+def features(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the tokens (B, N, D) that a model computes before pooling.
+
+    Args:
+        model: The model.
+        inputs: Images (B, C, H, W), or texts (B, 2, N) as described at `text_tokens`.
 
     Raises:
         UserError: The model is of another library than timm and Hugging Face's transformers, or refuses the images.
     """
+    if reads_texts(model):
+        return model(input_ids=text_tokens(inputs)[0], use_cache=False).last_hidden_state  # type: ignore[no-any-return]
     forward_features: Any = getattr(model, "forward_features", None)  # not defined by Hugging Face's models
     if forward_features is not None:
-        return forward_features(images)  # type: ignore[no-any-return]
+        return forward_features(inputs)  # type: ignore[no-any-return]
     if "pixel_values" not in signature(model.forward).parameters:
         raise UserError(f"{type(model).__name__} cannot be measured: {_SUPPORTED}")
     try:
-        return model(pixel_values=images).last_hidden_state  # type: ignore[no-any-return]
+        return model(pixel_values=inputs).last_hidden_state  # type: ignore[no-any-return]
     except UserError:
         raise
     except ValueError as error:  # such as images of another size
@@ -131,8 +187,8 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def final_norm(model: nn.Module) -> nn.Module:
-    """Return the norm after the last block, or else that of the pooled tokens; Identity for a toy."""
-    norms = (_first(model, (name,)) for name in _FINAL_NORM)
+    """Return the norm after the last block, or else that of the pooled tokens; Identity if there is neither."""
+    norms = (first_of(model, (path,)) for path in family_of(model).final_norm)
     return next((norm for norm in norms if norm is not None and not isinstance(norm, nn.Identity)), nn.Identity())
 
 
@@ -150,56 +206,13 @@ def classify(model: nn.Module, last: Tensor) -> Tensor | None:
     return logits
 
 
-def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor] | None:
-    """Return the weights of the query and key maps of every head, (H, d, D) each, multiplied by the gain of `norm1`.
-
-    Returns None if the logits are not a bilinear form of normalized tokens with these weights, as with query-key norms,
-    rotary positions or other layouts.
-    """
-    attn: Any = parts.attn
-    gain = getattr(parts.norm1, "weight", None)
-    normed = any(not isinstance(getattr(attn, name, nn.Identity()), nn.Identity) for name in ("q_norm", "k_norm"))
-    rotary = any(getattr(model, name, None) is not None for name in ("rope", "rope_embeddings"))
-    if gain is None or normed or rotary:
-        return None
-    if isinstance(getattr(attn, "qkv", None), nn.Linear):
-        q, k, _ = attn.qkv.weight.chunk(3)
-    elif isinstance(getattr(attn, "q_proj", None), nn.Linear) and isinstance(getattr(attn, "k_proj", None), nn.Linear):
-        q, k = attn.q_proj.weight, attn.k_proj.weight
-    else:
-        return None
-    q, k = ((w * gain).unflatten(0, (parts.num_heads, -1)).detach() for w in (q, k))
-    return q, k
+def _block_list(model: nn.Module) -> nn.Sequential | nn.ModuleList | None:
+    """Return the list of blocks that a model has under one of the known names, or None."""
+    lists = (first_of(model, (path,)) for family in FAMILIES for path in family.blocks)
+    return next((x for x in lists if isinstance(x, nn.Sequential | nn.ModuleList) and len(x)), None)
 
 
-@torch.no_grad()
-def sharpen(model: nn.Module, factor: float) -> None:
-    """Multiply the logits of every head of every block by a factor, by scaling the query maps in place.
-
-    Raises:
-        UserError: The model computes its queries in an unknown way.
-    """
-    for index in range(len(blocks_of(model))):
-        attn: Any = block_parts(model, index).attn
-        norm = _first(attn, ("q_norm",))
-        if norm is not None and not isinstance(norm, nn.Identity):
-            queries = [getattr(norm, "weight", None), getattr(norm, "bias", None)]
-        elif isinstance(getattr(attn, "qkv", None), nn.Linear):
-            width = attn.qkv.out_features // 3
-            bias = attn.qkv.bias if attn.qkv.bias is not None else getattr(attn, "q_bias", None)
-            queries = [attn.qkv.weight[:width], None if bias is None else bias[:width]]
-        elif isinstance(_first(attn, _QUERY), nn.Linear):
-            queries = [_first(attn, _QUERY).weight, _first(attn, _QUERY).bias]
-        else:
-            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): the query map cannot be scaled")
-        if queries[0] is None:
-            raise UserError(f"{type(model).__name__}: the query norm has no gain, so queries cannot be scaled")
-        for tensor in queries:
-            if tensor is not None:
-                tensor.mul_(factor)
-
-
-def _first(owner: Any, paths: Sequence[str]) -> Any:
+def first_of(owner: Any, paths: Sequence[str]) -> Any:
     """Return the first of several dotted attributes that an object has and that is not None; else None."""
     for path in paths:
         value = owner

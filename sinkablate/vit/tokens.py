@@ -1,4 +1,4 @@
-"""Positions of CLS, registers and patches in a model's sequence of tokens."""
+"""The types of the tokens in a model's sequence: CLS, registers and patches of an image; words and marks of a text."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,14 @@ _CLS = (("cls_token", "class_embedding"), ("dist_token", "distillation_token"))
 _REGISTERS = ("reg_token", "register_tokens")
 
 
-class TokenType(IntEnum):
+class _Kind(IntEnum):
+    @property
+    def label(self) -> str:
+        """Name of the type in columns and tables, such as `kv_bias`."""
+        return self.name.lower()
+
+
+class TokenType(_Kind):
     """The type of a key column of an attention matrix. The last two are extra columns of some mechanisms."""
 
     CLS = 0
@@ -23,10 +30,35 @@ class TokenType(IntEnum):
     NULL = 3
     KV_BIAS = 4
 
-    @property
-    def label(self) -> str:
-        """Name of the type in columns and tables, such as `kv_bias`."""
-        return self.name.lower()
+
+class TextTokenType(_Kind):
+    """The type of a key column when the model reads a text. Codes that `TokenType` has, too, mean the same."""
+
+    CLS = 0
+    """The class token of an encoder, such as [CLS]."""
+    NULL = 3
+    """The extra column of a model whose heads have a sink logit."""
+    BOS = 5
+    """The beginning of a text: the first token of a causal model, whether or not it is a special token."""
+    SEP = 6
+    """The end of a sentence or of the text, such as [SEP]."""
+    PUNCTUATION = 7
+    """A token without a letter or a digit."""
+    WORD = 8
+    """Any other token: a word or a part of one."""
+
+
+def text_tokens(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Split texts of one length into token ids and token types, (B, N) int64 each.
+
+    Args:
+        inputs: (B, 2, N), of any dtype: token ids, and values of `TextTokenType`. With ids (B, N) alone, every token is
+            a word.
+    """
+    if inputs.ndim == 2:
+        return inputs.long(), torch.full_like(inputs, TextTokenType.WORD, dtype=torch.long)
+    ids, types = inputs.long().unbind(1)
+    return ids, types
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 const report = JSON.parse(document.getElementById("data").textContent);
 const LABELS = ["nop", "broadcast", "other"];
 const LABEL_NAMES = {nop: "NOP", broadcast: "broadcast", other: "other", undefined: "undefined", events: "events"};
-const SYMBOLS = {cls: "circle", register: "square", patch: "triangle-up", null: "x", kv_bias: "diamond"};
+const SYMBOLS = {cls: "circle", register: "square", patch: "triangle-up", null: "x", kv_bias: "diamond", bos: "circle", sep: "square", punctuation: "triangle-down", word: "triangle-up"};
 const LIGHTER = {"#0072B2": "#4aa5de", "#555555": "#a9b1b9", "#8B4513": "#cf9163", "#999999": "#a9b1b9", "#009E73": "#24bd90", "#D55E00": "#f08035"};
 // The same colors on a dark ground, where the originals have too little contrast.
 

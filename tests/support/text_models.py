@@ -1,0 +1,60 @@
+"""Small untrained language models of transformers, built from configurations, and random texts for them."""
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from variants import perturbed
+
+from sinkablate.vit.sink_logits import attention_of
+from sinkablate.vit.tokens import TextTokenType
+
+VOCABULARY = 50
+SIZE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
+GROUPED = {"num_key_value_heads": 2, "head_dim": 16}
+EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "Roberta": {},
+    "DistilBert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "ModernBert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2},
+}
+DECODERS: dict[str, dict[str, Any]] = {
+    "GPT2": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_inner": 64, "n_positions": 40},
+    "Llama": GROUPED,
+    "Qwen2": GROUPED,
+    "Qwen3": GROUPED,
+    "Gemma": GROUPED,
+    "Mistral": GROUPED | {"sliding_window": 6},
+    "GptOss": GROUPED | EXPERTS | {"sliding_window": 6},
+}
+MODELS = ENCODERS | DECODERS
+"""Name in transformers -> fields of the configuration."""
+
+
+def untrained(name: str, attention: str | None = None, **fields: Any) -> Any:
+    """Build a model of two blocks in eval mode whose heads attend to some tokens more than to others."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{**SIZE, **MODELS.get(name, {}), **fields})
+    attention = attention or attention_of(config.model_type)
+    model = getattr(transformers, f"{name}Model")._from_config(config, attn_implementation=attention)
+    return perturbed(model).float().eval()
+
+
+def texts(count: int = 2, length: int = 12, *, causal: bool = False) -> Tensor:
+    """Random token ids and types of a number of texts of one length, (count, 2, length)."""
+    generator = torch.Generator().manual_seed(length)
+    ids = torch.randint(3, VOCABULARY, (count, length), generator=generator)
+    types = torch.where(ids < 15, TextTokenType.PUNCTUATION, TextTokenType.WORD)
+    types[:, 0] = TextTokenType.BOS if causal else TextTokenType.CLS
+    types[:, -1] = TextTokenType.WORD if causal else TextTokenType.SEP
+    return torch.stack((ids, types), dim=1)
