@@ -16,7 +16,7 @@ from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import as_stored
 from sinkablate.vit.anatomy import family_of
-from sinkablate.vit.sink_logits import attention_of
+from sinkablate.vit.sink_logits import implementations
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 """Files of which a folder with a tokenizer has at least one."""
@@ -64,18 +64,16 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
         config = getattr(config, part, config)
         family: Any = transformers.AutoModel._model_mapping[type(config)]
         family = family[0] if isinstance(family, tuple) else family
-        attention = attention_of(config.model_type)
+        chosen = implementations(config.model_type)
 
         def untrained(seed: int) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return measurable(family._from_config(config, attn_implementation=attention))
+                return measurable(family._from_config(config, **chosen))
 
         if not path.is_dir():
             return untrained(0), untrained, config
-        model = family.from_pretrained(
-            location, config=config, local_files_only=True, dtype=torch.float32, attn_implementation=attention
-        )
+        model = family.from_pretrained(location, config=config, local_files_only=True, dtype=torch.float32, **chosen)
         return measurable(model), untrained, config
     except Exception as error:  # loaders raise errors of many kinds
         raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None

@@ -15,7 +15,7 @@ from sinkablate.errors import UserError, first_line
 from sinkablate.vit.families import FAMILIES, Family
 from sinkablate.vit.tokens import text_tokens
 
-_SUPPORTED = "expected a transformer of timm or of Hugging Face's transformers"
+_SUPPORTED = "expected a vision transformer of timm, or a vision or language model of Hugging Face's transformers"
 
 
 @dataclass(frozen=True)

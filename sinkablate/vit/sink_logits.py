@@ -16,8 +16,16 @@ NAME = "fused_with_sink_logits"
 """Name of the function in transformers, which refuses a name with `sdpa` for these models."""
 
 
-def attention_of(model_type: str) -> str:
-    """Return the name of the attention function with which a model of transformers can be measured."""
+def implementations(model_type: str) -> dict[str, str]:
+    """Return the implementations with which a model of transformers can be measured, as arguments of its constructor.
+
+    Attention is fused. Mixtures of experts compute one expert after the other, which is the only way that also works in
+    float64, where edits are checked.
+    """
+    return {"attn_implementation": _attention(model_type), "experts_implementation": "eager"}
+
+
+def _attention(model_type: str) -> str:
     if model_type not in MODEL_TYPES:
         return "sdpa"
     from transformers import AttentionInterface, AttentionMaskInterface

@@ -24,35 +24,41 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     n, m = A.shape
     size = np.abs(A)
     E = size if view.rows_sum_to_one else np.array([row / row.sum() if row.sum() > 0 else row for row in size])
-    columns = E.mean(0)
+    visible = np.ones((n, m), bool) if view.visible is None else view.visible.numpy()
+    queries = visible.sum(0)  # that can attend to each column
+    columns = np.where(2 * queries < queries.max(), 0, E.sum(0) / queries)
     s = int(columns.argmax())
     a = E[:, s]
-    routed = a >= t.routed_min
-    types = [int(kind) for kind in view.layout.types(view.extra)]
+    routed, judged = a >= t.routed_min, visible[:, s]
+    types = [int(kind) for kind in np.atleast_2d(view.column_types().numpy())[0 if view.token_types is None else b]]
     W, v = view.out_map[h].double().numpy(), view.v[b, h].double().numpy()
     u = v @ W.T
     residual = np.linalg.norm(view.residual[b].double().numpy(), axis=1).mean()
     others = [j for j in range(n) if j != s]
     registers = [j for j in range(m) if types[j] == TokenType.REGISTER]
     top = np.argsort(-columns, kind="stable")[: t.group_top_k]
-    live = [row / row.sum() for row in size if row.sum() > 0]
+    entropies = [
+        -sum(p * log(p) for p in row / row.sum() if p > 0) / log(keys)
+        for row, keys in zip(size, visible.sum(1), strict=True)
+        if row.sum() > 0 and keys > 1
+    ]
     carried = sum(size[:, j].sum() for j in range(m) if types[j] != TokenType.NULL) / n
     summed = view.rows_sum_to_one and view.rows_at_most_one
     out = {
         "sink_idx": s,
         "sink_type": types[s],
-        "mass": a.mean(),
-        "routed_frac": routed.mean(),
-        "min_a": a.min(),
-        **{f"routed_frac_at_{level:g}": np.mean(a >= level) for level in t.routed_grid},
+        "mass": a[judged].mean(),
+        "routed_frac": routed[judged].mean(),
+        "min_a": a[judged].min(),
+        **{f"routed_frac_at_{level:g}": np.mean(a[judged] >= level) for level in t.routed_grid},
         "sink_token_norm": float(np.linalg.norm(view.residual[b, s].double().numpy())) if s < n else nan,
         "cond_mass": a[routed].mean() if routed.any() else nan,
-        "entropy": ratio(np.mean([-sum(p * log(p) for p in row if p > 0) for row in live]) if live else nan, log(m)),
+        "entropy": np.mean(entropies) if entropies and m > 1 else nan,
         "row_mass": size[:, :n].sum() / n,
         "null_mass": nan if not summed else 1 - carried if view.takes_null else 0.0,
         "dead_rows": np.mean(size.sum(1) == 0),
         "group_routed_frac": np.mean(E[:, registers].sum(1) >= t.routed_min) if registers else nan,
-        "topk_routed_frac": np.mean(E[:, top].sum(1) >= t.routed_min),
+        "topk_routed_frac": np.mean(E[:, top].sum(1)[visible[:, top].any(1)] >= t.routed_min),
         "ratio_head": value_ratio(v, s, others),
         "ratio_out": value_ratio(u, s, others),
         "sink_value_norm": float(np.linalg.norm(u[s])),

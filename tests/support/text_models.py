@@ -7,7 +7,7 @@ import transformers
 from torch import Tensor
 from variants import perturbed
 
-from sinkablate.vit.sink_logits import attention_of
+from sinkablate.vit.sink_logits import implementations
 from sinkablate.vit.tokens import TextTokenType
 
 VOCABULARY = 50
@@ -45,8 +45,8 @@ def untrained(name: str, attention: str | None = None, **fields: Any) -> Any:
     """Build a model of two blocks in eval mode whose heads attend to some tokens more than to others."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**{**SIZE, **MODELS.get(name, {}), **fields})
-    attention = attention or attention_of(config.model_type)
-    model = getattr(transformers, f"{name}Model")._from_config(config, attn_implementation=attention)
+    chosen = implementations(config.model_type) | ({"attn_implementation": attention} if attention else {})
+    model = getattr(transformers, f"{name}Model")._from_config(config, **chosen)
     return perturbed(model).float().eval()
 
 
