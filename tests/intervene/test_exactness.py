@@ -20,6 +20,8 @@ from sinkablate.intervene.replay import Replay
 
 EXACT = exactness.MAX_ERROR
 HUGGING_FACE = ("ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT")
+ENCODERS = ("Bert", "Roberta", "DistilBert", "ModernBert")
+DECODERS = ("GPT2", "Llama", "Qwen3", "Gemma", "Mistral", "GptOss")
 
 
 def error_of(model: Any, images: Tensor, blocks: int = 2, heads: int = 2) -> float:
@@ -37,6 +39,13 @@ def test_edits_are_exact_in_every_family(name: str) -> None:
 def test_edits_are_exact_in_transformers(name: str) -> None:
     transformers_models = pytest.importorskip("hugging_face")
     assert error_of(transformers_models.untrained(name), noise(3, 3, 32, 32)) < EXACT
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+def test_edits_are_exact_in_language_models(name: str) -> None:
+    """Also in a post-norm block, for one of the heads that share a value, and under a causal or local mask."""
+    text_models = pytest.importorskip("text_models")
+    assert error_of(text_models.untrained(name), text_models.texts(3, causal=name in DECODERS)) < EXACT
 
 
 @pytest.mark.parametrize("registers", [0, 2])
