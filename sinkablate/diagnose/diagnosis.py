@@ -85,6 +85,7 @@ class Diagnosis:
                 batch_size=batch_size,
                 limit=self.limit,
                 strict=strict,
+                unit=self.loaded.unit,
             )
             self._summarize(store, device)
         finally:

@@ -64,7 +64,7 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
         config = getattr(config, part, config)
         family: Any = transformers.AutoModel._model_mapping[type(config)]
         family = family[0] if isinstance(family, tuple) else family
-        chosen = implementations(config.model_type)
+        chosen = implementations(family)
 
         def untrained(seed: int) -> nn.Module:
             with torch.random.fork_rng(devices=[]):

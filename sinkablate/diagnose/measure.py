@@ -53,6 +53,7 @@ def measure_images(
     batch_size: int,
     limit: int | None,
     strict: bool,
+    unit: str = "image",
 ) -> None:
     """Measure the images that the store does not hold yet.
 
@@ -65,13 +66,18 @@ def measure_images(
         batch_size: Images per forward pass.
         limit: Number of images to measure, from the first; None measures all.
         strict: Stop at an image that cannot be read, instead of skipping it.
+        unit: What the source holds: image or text.
 
     Raises:
         UserError: The model cannot be measured, an image cannot be read (`strict`), or memory or disk is full.
     """
     total = min(x for x in (limit, len(source) or None, sys.maxsize) if x is not None)
     recorder, begun = Recorder(thresholds), time.perf_counter()
-    with measurement_mode(model), Tap(model, recorder, blocks) as tap, progress(store.position, total) as advance:
+    with (
+        measurement_mode(model),
+        Tap(model, recorder, blocks) as tap,
+        progress(store.position, total, unit=unit) as advance,
+    ):
         for start, end, (names, numbers, tensors, faults) in _batches(source, store.position, total, batch_size):
             if faults and strict:
                 raise UserError(f"{faults[0]} (without --strict such images are skipped and counted)")
@@ -167,7 +173,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # type: ignore[type-arg]
+def progress(done: int, total: int, doing: str = "measuring", unit: str = "image") -> Iterator:  # type: ignore[type-arg]
     """Show progress on stderr, as a bar on a terminal and as a line every ten seconds elsewhere.
 
     Yields:
@@ -178,7 +184,7 @@ def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # ty
     console = Console(stderr=True)
 
     def speed() -> str:
-        return f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-9):.1f} images/s"
+        return f"{(state['done'] - done) / max(time.monotonic() - begun, 1e-9):.1f} {unit}s/s"
 
     if console.is_terminal:
         columns = (
@@ -206,7 +212,7 @@ def progress(done: int, total: int, doing: str = "measuring") -> Iterator:  # ty
             rate = (state["done"] - done) / (now - begun)
             left = f", {(known - state['done']) / rate:.0f} s left" if known else ""
             print(
-                f"{doing}: {state['done']:.0f} of {known or '?'} images, {speed()}{left}", file=sys.stderr, flush=True
+                f"{doing}: {state['done']:.0f} of {known or '?'} {unit}s, {speed()}{left}", file=sys.stderr, flush=True
             )
 
     yield tell

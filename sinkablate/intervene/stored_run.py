@@ -85,7 +85,7 @@ class StoredRun:
         left = [image for image in images if image not in done]
         batch: list[int] = []
         rows: list[dict[str, Any]] = []
-        with progress(len(images) - len(left), len(images), "editing") as advance:
+        with progress(len(images) - len(left), len(images), "editing", self.loaded.unit) as advance:
             for index, of_image in zip(left, self.experiment.rows(values, self._load(left)), strict=True):
                 rows += of_image
                 batch.append(index)
@@ -157,7 +157,7 @@ class StoredRun:
             ]
         busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]
         images = [image for _, image in self._load(sorted(busiest.tolist()))]
-        print(f"controls on {len(images)} images", file=sys.stderr, flush=True)
+        print(f"controls on {len(images)} {self.loaded.unit}s", file=sys.stderr, flush=True)
         untrained = self.loaded.untrained(plan.seed + 1).to(self.device)
         rate = events_per_image(plan.labels)
         return [

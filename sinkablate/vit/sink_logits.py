@@ -16,18 +16,18 @@ NAME = "fused_with_sink_logits"
 """Name of the function in transformers, which refuses a name with `sdpa` for these models."""
 
 
-def implementations(model_type: str) -> dict[str, str]:
-    """Return the implementations with which a model of transformers can be measured, as arguments of its constructor.
+def implementations(model_class: Any) -> dict[str, str]:
+    """Return the implementations with which a class of transformers can be measured, as arguments of its constructor.
 
     Attention is fused. Mixtures of experts compute one expert after the other, which is the only way that also works in
     float64, where edits are checked.
     """
-    return {"attn_implementation": _attention(model_type), "experts_implementation": "eager"}
+    return {"attn_implementation": _attention(model_class), "experts_implementation": "eager"}
 
 
-def _attention(model_type: str) -> str:
-    if model_type not in MODEL_TYPES:
-        return "sdpa"
+def _attention(model_class: Any) -> str:
+    if model_class.config_class.model_type not in MODEL_TYPES:
+        return "sdpa" if model_class._supports_sdpa else "eager"  # the tap says why eager attention is not measured
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 

@@ -1,9 +1,11 @@
 """Small untrained language models of transformers, built from configurations, and random texts for them."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from variants import perturbed
 
@@ -45,8 +47,9 @@ def untrained(name: str, attention: str | None = None, **fields: Any) -> Any:
     """Build a model of two blocks in eval mode whose heads attend to some tokens more than to others."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**{**SIZE, **MODELS.get(name, {}), **fields})
-    chosen = implementations(config.model_type) | ({"attn_implementation": attention} if attention else {})
-    model = getattr(transformers, f"{name}Model")._from_config(config, **chosen)
+    model_class = getattr(transformers, f"{name}Model")
+    chosen = implementations(model_class) | ({"attn_implementation": attention} if attention else {})
+    model = model_class._from_config(config, **chosen)
     return perturbed(model).float().eval()
 
 
@@ -58,3 +61,21 @@ def texts(count: int = 2, length: int = 12, *, causal: bool = False) -> Tensor:
     types[:, 0] = TextTokenType.BOS if causal else TextTokenType.CLS
     types[:, -1] = TextTokenType.WORD if causal else TextTokenType.SEP
     return torch.stack((ids, types), dim=1)
+
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", ",", "!", "the", "a", "cat", "dog", "sat", "on", "mat", "ran", "it")
+"""Vocabulary of the tokenizer of `save_folder`."""
+
+
+def save_folder(path: Path, name: str = "Bert") -> Path:
+    """Save an untrained model with a tokenizer, as `diagnose --hf` reads it."""
+    untrained(name).save_pretrained(path)
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if name not in DECODERS:
+        special = [(word, WORDS.index(word)) for word in ("[CLS]", "[SEP]")]
+        words.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(path)
+    return path
