@@ -95,7 +95,11 @@ def block_view(
 
 def per_query_head(x: Tensor, num_heads: int) -> Tensor:
     """Return the keys or values of every query head, (B, G, M, d) -> (B, H, M, d); H / G heads share each."""
-    return x if x.shape[1] == num_heads else x.repeat_interleave(num_heads // x.shape[1], dim=1)
+    batch, groups, columns, width = x.shape
+    if groups == num_heads:
+        return x
+    shared = x[:, :, None].expand(batch, groups, num_heads // groups, columns, width)
+    return shared.reshape(batch, num_heads, columns, width)
 
 
 def _visible(call: dict[str, Any], family: str) -> Tensor | None:
@@ -133,17 +137,23 @@ def _logits_of(call: dict[str, Any], visible: Tensor | None) -> Weigh:
     """
     batch, heads, n, width = call["q"].shape
     scale = call.get("scale") or width**-0.5
-    mask = call.get("attn_mask")
-    if mask is not None:
-        mask = None if mask.dtype is torch.bool else mask.expand(batch, heads, n, call["k"].shape[2])
-    hidden = None if visible is None else ~visible
+    mask = _added(call.get("attn_mask"), visible, call["q"].dtype)
+    mask = None if mask is None else mask.expand(batch, heads, n, call["k"].shape[2])
 
     def logits(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
         s = (q * scale) @ k.transpose(-2, -1)
-        s = s if mask is None else s + mask[images, heads]
-        return s if hidden is None else s.masked_fill_(hidden, HIDDEN)
+        return s if mask is None else s.add_(mask[images, heads])
 
     return logits
+
+
+def _added(mask: Tensor | None, visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return the finite mask that is added to the logits, from that of the call and from what is visible; or None."""
+    if mask is not None and mask.dtype is not torch.bool:
+        return mask if visible is None else mask.clamp_min(HIDDEN)
+    if visible is None:
+        return None
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, HIDDEN)
 
 
 def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout, out_map: Tensor) -> BlockView:
