@@ -45,7 +45,7 @@ def main() -> None:
         return time.perf_counter() - start
 
     step()
-    plain, beside, copies, writes = [], [], [], []
+    plain, slowed_steps, copies, writes = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         io = AtomicCheckpointIO()
         for turn in range(args.rounds):
@@ -56,18 +56,18 @@ def main() -> None:
             )
             copies.append(time.perf_counter() - start)
             while any(not future.done() for future in io._pending):
-                beside.append(step())
+                slowed_steps.append(step())
             io.wait()
             writes.append(time.perf_counter() - start)
             size = (Path(folder) / f"{turn}.ckpt").stat().st_size
             (Path(folder) / f"{turn}.ckpt").unlink()
-    usual, slowed, copy = (statistics.median(times) for times in (plain, beside, copies))
-    during = len(beside) / args.rounds
-    cost = (copy + during * max(0.0, slowed - usual)) / (EVERY * usual)
+    usual, slowed, copy = (statistics.median(times) for times in (plain, slowed_steps, copies))
+    steps_per_write = len(slowed_steps) / args.rounds
+    cost = (copy + steps_per_write * max(0.0, slowed - usual)) / (EVERY * usual)
     print(
         f"ViT-B/16, batch {args.batch}, {DEVICE}, {torch.get_num_threads()} threads: step {usual:.3f} s, checkpoint "
         f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
-        f"{during:.1f} steps meanwhile, {slowed / usual:.2f} of a plain one each"
+        f"{steps_per_write:.1f} steps meanwhile, each {slowed / usual:.2f} times as long as usual"
     )
     print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (target: <= 2 %)")
 

@@ -44,14 +44,14 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     quiet = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     with tempfile.TemporaryDirectory() as folder:
-        made = {
+        tables = {
             "6 cells": (table(3, 2, ROWS // 6), ()),
             "100 cells": (table(50, 2, ROWS // 100), ()),
             "2,000 cells": (table(1000, 2, 5), ("--detect=1",)),
             "images": (images(), ("--image=image",)),
         }
         sides = {"imports": partial(quiet, [sys.executable, "-c", LIBRARIES])}
-        for name, (frame, more) in made.items():
+        for name, (frame, options) in tables.items():
             path = Path(folder) / f"{name}.csv"
             frame.write_csv(path)
             sides[name] = partial(
@@ -64,7 +64,7 @@ def main() -> None:
                     str(path),
                     "--metric=acc",
                     "--factors=gate,registers",
-                    *more,
+                    *options,
                 ],
             )
         report(f"compare, {ROWS:,} rows (target: < 2 s)", interleave(sides, rounds), "imports")

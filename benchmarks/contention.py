@@ -3,8 +3,8 @@
     python -m benchmarks.contention [--rounds 3] [--jobs fit,larger,diagnose,intervene]
 
 Each round runs every job next to zero busy processes, one, and as many as there are CPUs: once as shipped, and once
-with an explicit waiting policy of GNU OpenMP (GOMP_SPINCOUNT=300000), which turns ours off. The sides take turns.
-Imports and start-up are not counted.
+with an explicit waiting policy of GNU OpenMP (GOMP_SPINCOUNT=300000), which turns off the
+one that sinkablate sets. The two settings alternate. Imports and start-up are not counted.
 """
 
 import argparse
@@ -48,7 +48,7 @@ LIMITS = {"fit": {1: 1 / 0.8, 2: 1 / 0.4}, "larger": {1: 2.2}, "diagnose": {1: 2
 
 
 @contextlib.contextmanager
-def hogs(count: int) -> Iterator[None]:
+def busy_processes(count: int) -> Iterator[None]:
     """Run processes that keep one CPU busy each."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
@@ -99,13 +99,13 @@ def compare() -> None:
         return
     cpus = usable_cpus()
     counts = sorted({0, 1, cpus})
-    print(f"{cpus} CPUs; median seconds of {args.rounds} rounds, and times the idle time of the same side")
+    print(f"{cpus} CPUs; median seconds of {args.rounds} rounds, and the ratio to the idle time with the same policy")
     for job in args.jobs.split(","):
         times: dict[tuple[str, int], list[float]] = {}
         for _ in range(args.rounds):
             for count in counts:
                 for side, env in {"shipped": {}, "spinning": SPINNING}.items():
-                    with hogs(count):
+                    with busy_processes(count):
                         times.setdefault((side, count), []).append(seconds(job, env))
         idle = {side: statistics.median(times[side, 0]) for side in ("shipped", "spinning")}
         print(
@@ -113,12 +113,12 @@ def compare() -> None:
             "(target: <= 1.03)"
         )
         for count in counts[1:]:
-            ours, theirs = (statistics.median(times[side, count]) for side in ("shipped", "spinning"))
+            shipped, spinning = (statistics.median(times[side, count]) for side in ("shipped", "spinning"))
             limit = LIMITS[job].get(count)
             print(
-                f"  {count} of {cpus} CPUs busy: {ours:6.1f} s, {ours / idle['shipped']:.2f} times"
+                f"  {count} of {cpus} CPUs busy: {shipped:6.1f} s, {shipped / idle['shipped']:.2f} times"
                 f"{f' (target: <= {limit:.2f})' if limit else ''}; "
-                f"spinning {theirs:6.1f} s, {theirs / idle['spinning']:.2f} times",
+                f"spinning {spinning:6.1f} s, {spinning / idle['spinning']:.2f} times",
                 flush=True,
             )
 

@@ -3,7 +3,7 @@
     python -m benchmarks.decode [--rounds 5] [--images 192]
 
 One bare loop uses timm's policy, as the loader does; the other uses torchvision's transforms throughout. The loader
-runs in its own process. One thread each.
+runs in its own process. Each uses one thread.
 """
 
 import argparse
@@ -42,6 +42,8 @@ def write_folder(root: Path, count: int) -> list[Path]:
 
 
 def bare(paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) -> Callable[[], object]:
+    """A loop without a loader that decodes, transforms and batches all files."""
+
     def loop() -> None:
         for start in range(0, len(paths), BATCH):
             torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]])
@@ -78,7 +80,7 @@ def main() -> None:
             std=STD,
             normalize=True,
         )
-        torchvisions = T.Compose(
+        torchvision_policy = T.Compose(
             [
                 T.RandomResizedCrop(224, interpolation=T.InterpolationMode.BICUBIC),
                 T.RandomHorizontalFlip(),
@@ -91,7 +93,7 @@ def main() -> None:
             {
                 "loader": lambda: sum(1 for _ in loader),
                 "bare, timm's policy": bare(paths, policy),
-                "bare, torchvision": bare(paths, torchvisions),
+                "bare, torchvision": bare(paths, torchvision_policy),
             },
             args.rounds,
         )

@@ -21,7 +21,7 @@ LOCAL_BATCH = 16
 def speed(processes: int, steps: int, strategy: str) -> float:
     """`images_per_second` of a run."""
     with tempfile.TemporaryDirectory() as folder:
-        many = [f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"] if processes > 1 else []
+        options = [f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"] if processes > 1 else []
         command = [
             "fit",
             "--run_dir",
@@ -35,7 +35,7 @@ def speed(processes: int, steps: int, strategy: str) -> float:
             "--wandb.mode=disabled",
             "--diagnostics.every_n_steps=0",
             "--trainer.accelerator=cpu",
-            *many,
+            *options,
         ]
         subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "sinkablate", *command],

@@ -31,6 +31,8 @@ bytes_read: list[int] = []
 
 
 def note_first_step(done: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a hook so that it records the time of its first call in `first_step`."""
+
     def noted(*args: Any) -> None:
         done(*args)
         first_step.append(time.perf_counter())
@@ -39,6 +41,8 @@ def note_first_step(done: Callable[..., None]) -> Callable[..., None]:
 
 
 def note_tars(read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Wrap webdataset's reader so that it records the shards it opens in `tars_opened`."""
+
     def noted(sources: list[dict[str, str]]) -> Iterator[Any]:
         tars_opened.extend(Path(source["url"]).name for source in sources)
         return read(sources)
@@ -47,6 +51,8 @@ def note_tars(read: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
 
 
 def note_bytes(read: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Wrap `os.pread` so that it records the number of bytes of each call in `bytes_read`."""
+
     def noted(*args: int) -> bytes:
         data = read(*args)
         bytes_read.append(len(data))
@@ -105,22 +111,22 @@ def main() -> None:
         write_images(root / "images", count * SAMPLES)
         write_shards(str(root / "images"), str(root / "shards"), samples_per_shard=SAMPLES)
         for reader in ("indexed", "stream"):
-            found = []
-            at = root / reader / "whole" / "checkpoints" / f"s{stop}.ckpt"
-            keep = (
+            results = []
+            ckpt_path = root / reader / "uninterrupted" / "checkpoints" / f"s{stop}.ckpt"
+            checkpoint_options = (
                 f"--checkpoint.every_n_train_steps={stop}",
                 "--checkpoint.save_top_k=-1",
                 "--checkpoint.filename=s{step}",
                 "--checkpoint.auto_insert_metric_name=false",
             )
-            for name, more in (("whole", keep), ("resumed", ("--ckpt_path", str(at)))):
-                for noted in (first_step, tars_opened, bytes_read):
-                    noted.clear()
+            for name, options in (("uninterrupted", checkpoint_options), ("resumed", ("--ckpt_path", str(ckpt_path)))):
+                for measurements in (first_step, tars_opened, bytes_read):
+                    measurements.clear()
                 start = time.perf_counter()
-                fit(root / reader / name, root / "shards", count, reader, *more)
+                fit(root / reader / name, root / "shards", count, reader, *options)
                 train = [tar for tar in tars_opened if tar.startswith("train")]
-                found.append((first_step[0] - start, len(train), sum(bytes_read)))
-            (_, tars, size), (seconds, tars_again, size_again) = found
+                results.append((first_step[0] - start, len(train), sum(bytes_read)))
+            (_, tars, size), (seconds, tars_again, size_again) = results
             read = f"{size_again / size:.0%} of the bytes" if reader == "indexed" else f"{tars_again} of {tars} shards"
             print(
                 f"{reader}: first step {seconds:.1f} s after the start (target: <= 20); for the last quarter of the "

@@ -74,7 +74,8 @@ MAY_IMPORT = {
 """Folder -> the other folders it may import; `__init__` and `__main__` may import all."""
 
 
-def room(module: str) -> str:
+def folder_of(module: str) -> str:
+    """Folder of the package that contains a module."""
     return module.split(".")[1]
 
 
@@ -83,11 +84,11 @@ def imports(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sinkablate."):
-            names.add(room(node.module))
+            names.add(folder_of(node.module))
         elif isinstance(node, ast.ImportFrom) and node.module == "sinkablate":
             names |= {alias.name for alias in node.names if not alias.name.startswith("__")}
         elif isinstance(node, ast.Import):
-            names |= {room(alias.name) for alias in node.names if alias.name.startswith("sinkablate.")}
+            names |= {folder_of(alias.name) for alias in node.names if alias.name.startswith("sinkablate.")}
     return names
 
 
@@ -145,7 +146,10 @@ def test_fit_imports_nothing_of_other_tasks_and_commands() -> None:
     assert "torch" in modules
     assert not modules & (
         FOR_REPORTS
-        | {f"sinkablate.{room}" for room in ("toys", "diagnose", "intervene", "compare", "sweep", "reporting", "plan")}
+        | {
+            f"sinkablate.{folder}"
+            for folder in ("toys", "diagnose", "intervene", "compare", "sweep", "reporting", "plan")
+        }
     )
 
 

@@ -37,5 +37,5 @@ class RandomState(L.Callback):
         else:
             rank_zero_warn(
                 f"the checkpoint was written by {len(ranks)} ranks, this run has {trainer.world_size}: the order of "
-                "the batches stays the same, but dropout and drop-path are drawn again"
+                "the batches stays the same, but dropout and drop-path masks will differ"
             )

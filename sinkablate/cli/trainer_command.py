@@ -33,7 +33,7 @@ def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
         if "Does not validate against any of the Union subtypes" not in str(error):
             raise
         reason = " ".join(str(error).partition("Errors:")[2].partition("Given value type:")[0].split())
-        raise UserError(f"a class_path cannot be built: {reason[:400]}") from error
+        raise UserError(f"a class_path cannot be instantiated: {reason[:400]}") from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise UserError(

@@ -50,13 +50,13 @@ def compare(
         metric: Column of numbers to compare.
         factors: Columns whose combinations of levels are the cells. Levels are compared as text: 4.0 and "4" are the
             same level.
-        baseline: Level of each factor in the cell that the others are compared with. A factor that is not named starts
-            at its level none, 0, false, off or baseline.
+        baseline: Level of each factor in the cell that the others are compared with. The default for a
+            factor is its level `none`, `0`, `false`, `off` or `baseline`.
         pair_by: Column whose equal values in two cells form pairs; None for unpaired runs.
         primary: Test that decides about a difference: `paired`, or `welch` for runs that do not share their random
             state by seed. The result holds both.
         lower_is_better: Whether smaller values of the metric are better.
-        margin: Two cells count as the same if they differ by less (TOST), in the metric's units; None for no such test.
+        margin: Equivalence margin of the TOST, in the metric's units; None for no test of equivalence.
         detect: Effect, in the metric's units, for which the number of seeds needed is computed.
         nested: Column of seeds within a run (probe seeds of a backbone), which are averaged per run.
         image: Column of images; intervals then come from a bootstrap over seeds and images.
@@ -66,8 +66,8 @@ def compare(
         `.cells`, `.differences`, `.combinations`, `.omnibus`, `.notes` and `.sentences`.
 
     Raises:
-        UserError: A column or level does not exist, the metric is not a number anywhere, a run has two rows, or there
-            is nothing to compare.
+        UserError: A column or level does not exist, the metric has no finite value, a run has two rows, or there is
+            nothing to compare.
 
     Example::
 
@@ -80,7 +80,7 @@ def compare(
         diverged = "diverged"
     notes = []
     if primary == "welch" and pair_by is not None and pair_by not in frame.columns:
-        notes.append(f"there is no column {pair_by}: nothing is paired")
+        notes.append(f"there is no column {pair_by}, so runs are not paired")
         pair_by = None
     if primary == "paired":
         _require_pairs(frame, pair_by)
@@ -110,7 +110,7 @@ def compare(
 
 
 def _check(primary: str, margin: float | None, detect: float | None) -> None:
-    """Refuse options that make no sense."""
+    """Refuse an unknown primary test, and a margin or effect that is not a positive number."""
     if primary not in ("paired", "welch"):
         raise UserError(f"primary={primary}: must be paired or welch")
     for key, value in {"margin": margin, "detect": detect}.items():
@@ -140,12 +140,12 @@ def _unequal_threads(frame: pl.DataFrame, used: Sequence[str]) -> list[str]:
 
 
 def _without_inference(draft: Comparison) -> list[str]:
-    """Return notes about everything that has a value but no interval and no p-value."""
+    """Return notes on cells and differences without an interval or p-value, and on what the interactions leave out."""
     single = [cell.name for cell in draft.cells if cell.n == 1]
-    notes = [f"a cell with one run has a value but no inference: {listed(single)}"] if single else []
+    notes = [f"cells with a single run have no confidence interval: {listed(single)}"] if single else []
     if draft.primary == "paired":
         few = [f"{difference.pairs} with {difference.cell}" for difference in draft.differences if difference.pairs < 2]
-        notes += [f"too few pairs with the baseline for inference: {listed(few)}"] if few else []
+        notes += [f"too few pairs with the baseline for an interval or a test: {listed(few)}"] if few else []
     flat = [
         difference.cell for difference in draft.differences if difference.pairs > 1 and isnan(difference.estimate.p)
     ]
@@ -154,7 +154,9 @@ def _without_inference(draft: Comparison) -> list[str]:
     ]
     if len(varied) > 2:
         notes.append(
-            f"every interaction is between two of {listed(varied)}, with the other factors at the baseline; there is "
-            "no interaction of all of them"
+            f"every interaction is between two of {listed(varied)}, with the other factors at the baseline; "
+            "higher-order interactions are not estimated"
         )
-    return notes + ([f"differences without any spread have no inference: {listed(flat)}"] if flat else [])
+    return notes + (
+        [f"differences that do not vary between pairs have no interval and no p-value: {listed(flat)}"] if flat else []
+    )

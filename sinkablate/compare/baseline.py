@@ -8,7 +8,7 @@ from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean_or_list
 
 PLAIN = ("none", "0", "false", "off", "baseline")
-"""Levels that mean the absence of a mechanism; a factor with exactly one of them starts there."""
+"""Levels that mean the absence of a mechanism; a factor that has exactly one of them uses it as its baseline."""
 
 
 def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[str]]:
@@ -43,4 +43,4 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
         raise UserError(f"baseline: there are no runs with {runs.name(chosen)}")
     if not (runs.cells[chosen].seeds or runs.cells[chosen].diverged):
         raise UserError(f"baseline: no run with {runs.name(chosen)} has a finite metric or is marked diverged")
-    return chosen, [f"the baseline {', '.join(assumed)} was assumed, not named"] if assumed else []
+    return chosen, [f"the baseline {', '.join(assumed)} was chosen automatically"] if assumed else []

@@ -13,9 +13,9 @@ from sinkablate.compare.statistics import ALPHA, Floats, Inference, equivalence,
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return comparisons with p-values after Holm over all of them together, verdicts, and sentences.
+    """Return comparisons with Holm-corrected p-values, verdicts and sentences; the families span all comparisons.
 
-    The differences to the baseline form one family, and so do the interactions, the complementary claims, and the
+    The differences from the baseline form one family, and so do the interactions, the complementary claims, and the
     shares of diverged runs; the equivalence tests (TOST) of differences and of interactions are families of their own.
     The correction starts from the estimates, so a comparison can be corrected again within a larger family.
     """
@@ -36,9 +36,9 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _differences(pairs: Sequence[tuple[Comparison, Difference]]) -> list[Difference]:
-    """Return differences with their p-values and verdicts; each comes with the comparison it belongs to."""
+    """Return the differences with their p-values and verdicts, given each with the comparison it belongs to."""
     p_holm = holm([difference.estimate.p for _, difference in pairs])
-    p_equivalent = holm([_p_equivalent(of, difference.estimate) for of, difference in pairs])
+    p_equivalent = holm([_p_equivalent(comparison, difference.estimate) for comparison, difference in pairs])
     p_diverged = _p_diverged(pairs)
     return [
         replace(
@@ -46,15 +46,15 @@ def _differences(pairs: Sequence[tuple[Comparison, Difference]]) -> list[Differe
             p_holm=float(p),
             p_equivalent=float(q),
             p_diverged=float(r),
-            better=(difference.estimate.value > 0) != of.lower_is_better if p < ALPHA else None,
+            better=(difference.estimate.value > 0) != comparison.lower_is_better if p < ALPHA else None,
         )
-        for (of, difference), p, q, r in zip(pairs, p_holm, p_equivalent, p_diverged, strict=True)
+        for (comparison, difference), p, q, r in zip(pairs, p_holm, p_equivalent, p_diverged, strict=True)
     ]
 
 
-def _p_equivalent(of: Comparison, estimate: Inference) -> float:
+def _p_equivalent(comparison: Comparison, estimate: Inference) -> float:
     """Return the p-value of TOST within the margin; NaN without a margin."""
-    return nan if of.margin is None else float(equivalence(estimate, of.margin))
+    return nan if comparison.margin is None else float(equivalence(estimate, comparison.margin))
 
 
 def _p_diverged(pairs: Sequence[tuple[Comparison, Difference]]) -> list[float]:
@@ -63,13 +63,13 @@ def _p_diverged(pairs: Sequence[tuple[Comparison, Difference]]) -> list[float]:
     NaN in a comparison without diverged runs. Runs without a known outcome are not counted. Several metrics of the
     same runs share one test.
     """
-    cells = {id(of): {cell.name: cell for cell in of.cells} for of, _ in pairs}
+    cells = {id(comparison): {cell.name: cell for cell in comparison.cells} for comparison, _ in pairs}
     any_diverged = {key: any(cell.diverged for cell in named.values()) for key, named in cells.items()}
     tables = []
-    for of, difference in pairs:
-        cell, base = (cells[id(of)][name] for name in (difference.cell, difference.baseline))
+    for comparison, difference in pairs:
+        cell, base = (cells[id(comparison)][name] for name in (difference.cell, difference.baseline))
         counts = (cell.name, base.name, cell.diverged, cell.ended, base.diverged, base.ended)
-        tables.append(counts if any_diverged[id(of)] else None)
+        tables.append(counts if any_diverged[id(comparison)] else None)
     distinct = list(dict.fromkeys(filter(None, tables)))
     p_values = holm([fisher(*counts) if counts[1] and counts[3] else nan for _, _, *counts in distinct])
     known = dict(zip(distinct, map(float, p_values), strict=True))
@@ -77,15 +77,15 @@ def _p_diverged(pairs: Sequence[tuple[Comparison, Difference]]) -> list[float]:
 
 
 def _combinations(pairs: Sequence[tuple[Comparison, Combination]]) -> list[Combination]:
-    """Return combinations with their p-values and both verdicts; each comes with the comparison it belongs to."""
+    """Return the combinations with their p-values and both verdicts, given each with the comparison it belongs to."""
     if not pairs:
         return []
-    signs = np.array([-1 if of.lower_is_better else 1 for of, _ in pairs])
+    signs = np.array([-1 if comparison.lower_is_better else 1 for comparison, _ in pairs])
     over_first = gather([combination.over_first for _, combination in pairs])
     over_second = gather([combination.over_second for _, combination in pairs])
     p_complementary = holm(intersection_union(over_first, over_second, signs))
     p_holm = holm([combination.interaction.p for _, combination in pairs])
-    p_additive = holm([_p_equivalent(of, combination.interaction) for of, combination in pairs])
+    p_additive = holm([_p_equivalent(comparison, combination.interaction) for comparison, combination in pairs])
     values: Floats = np.array([combination.interaction.value for _, combination in pairs])
     kinds, claims = kind(values, p_holm, p_additive, signs), claim(p_complementary)
     return [
@@ -106,9 +106,9 @@ def _family(
 ) -> str:
     """Return what the correction covers, in words."""
     metrics = ", ".join(comparison.metric for comparison in comparisons)
-    tests = sorted({"paired by seed" if of.primary == "paired" else "Welch's" for of in comparisons})
+    tests = sorted({"paired by seed" if comparison.primary == "paired" else "Welch's" for comparison in comparisons})
     words = (
-        f"Holm over {_count([row.p_holm for row in differences], 'difference', 'differences')} to the baseline "
+        f"Holm over {_count([row.p_holm for row in differences], 'difference', 'differences')} from the baseline "
         f"({' and '.join(tests)}) of {metrics}"
     )
     others = []
@@ -128,7 +128,7 @@ def _family(
 
 
 def _count(p_values: Sequence[float], singular: str, plural: str) -> str:
-    """Return the number of tests of a family, and of how many if some have no inference."""
+    """Return how many tests a family has, such as `3 differences`, or `3 of 5 differences` if some have no p-value."""
     tests, total = int(np.isfinite(p_values).sum()), len(p_values)
     name = singular if total == 1 else plural
-    return f"{tests} {name}" if tests == total else f"{tests} of {total} {name} (the others have no inference)"
+    return f"{tests} {name}" if tests == total else f"{tests} of {total} {name} (the others have no p-value)"

@@ -1,4 +1,4 @@
-"""Estimates of a design: cell means, differences to the baseline, and two factors together.
+"""Estimates of a design: cell means, differences from the baseline, and combinations of two factors.
 
 p-values after Holm's correction and verdicts are NaN or undecided here; `correction.corrected` fills them in.
 """

@@ -17,11 +17,14 @@ from sinkablate.compare.sheets import Sheet, sheets
 from sinkablate.files.writing import json_text
 
 Format = Literal["table", "json", "latex", "markdown"]
-FOOTNOTE = "Intervals (95 %) and 80 % power are for one comparison at a time; verdicts are after Holm. * primary test"
+FOOTNOTE = (
+    "Intervals (95 %) and 80 % power are for one comparison at a time; verdicts are after Holm's correction. "
+    "* primary test"
+)
 MOST_ROWS = 100
-"""Rows of a table that a terminal shows."""
+"""Largest number of rows of a table shown in a terminal."""
 WIDEST, NARROWEST = 10_000, 30
-"""Columns: wider than any table, and the narrowest width to which sentences are wrapped."""
+"""Widths in characters: one that no table exceeds, and the narrowest to which sentences are wrapped."""
 
 
 def render(comparisons: Sequence[Comparison], form: Format, width: int = 160, *, wrap: bool = False) -> str:
@@ -53,13 +56,13 @@ def is_rendered(path: Path) -> bool:
     return "verdicts are after Holm" in text or text.startswith('{ "level": 0.95, "comparisons":')
 
 
-def _terminal(of: Comparison, width: int, *, wrap: bool) -> str:
+def _terminal(comparison: Comparison, width: int, *, wrap: bool) -> str:
     """Return tables, then notes and sentences."""
     console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
-    for sheet in sheets(of):
+    for sheet in sheets(comparison):
         table = Table(title=Text(sheet.title), title_justify="left")
         for index, name in enumerate(sheet.columns):
-            table.add_column(Text(name), justify="left" if index < sheet.names else "right", no_wrap=True)
+            table.add_column(Text(name), justify="left" if index < sheet.name_columns else "right", no_wrap=True)
         for row in sheet.rows[:MOST_ROWS]:
             table.add_row(*map(Text, row))
         fits = console.measure(table, options=console.options.update(width=WIDEST)).maximum <= width
@@ -69,50 +72,57 @@ def _terminal(of: Comparison, width: int, *, wrap: bool) -> str:
                 f"the first {MOST_ROWS} of {len(sheet.rows):,} rows; --format json, markdown or latex shows all of them"
             )
     tables: str = console.file.getvalue()  # type: ignore[attr-defined]
-    sentences = [f"{FOOTNOTE}. {of.family}.", *(f"Note: {note}." for note in of.notes), "", *of.sentences]
+    sentences = [
+        f"{FOOTNOTE}. {comparison.family}.",
+        *(f"Note: {note}." for note in comparison.notes),
+        "",
+        *comparison.sentences,
+    ]
     if wrap:
         sentences = [_wrapped(sentence, width) for sentence in sentences]
     return "\n".join(line.rstrip() for line in (*tables.splitlines(), *sentences))
 
 
 def _wrapped(sentence: str, width: int) -> str:
-    """Return a sentence broken between words, its later lines indented."""
+    """Wrap a sentence to a width between words, indenting every line but the first."""
     columns = max(width, NARROWEST)
     lines = textwrap.wrap(sentence, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
 
 def _row_blocks(sheet: Sheet) -> Text:
-    """Return a table that is wider than the terminal as one block of lines per row, so that no number is cut."""
+    """Return a table that is wider than the terminal as one block of lines per row, so that no number is truncated."""
     wide = max(map(len, sheet.columns))
     blocks = []
     for row in sheet.rows[:MOST_ROWS]:
-        names = ", ".join(f"{column} {value}" for column, value in zip(sheet.columns, row[: sheet.names], strict=False))
-        numbers = zip(sheet.columns[sheet.names :], row[sheet.names :], strict=True)
+        names = ", ".join(
+            f"{column} {value}" for column, value in zip(sheet.columns, row[: sheet.name_columns], strict=False)
+        )
+        numbers = zip(sheet.columns[sheet.name_columns :], row[sheet.name_columns :], strict=True)
         blocks.append("\n".join([f"  {names}", *(f"    {column:<{wide}}  {value}" for column, value in numbers)]))
     return Text("\n".join([sheet.title, *blocks]))
 
 
-def _markdown(of: Comparison) -> str:
+def _markdown(comparison: Comparison) -> str:
     """Return tables in GitHub's Markdown, with notes and sentences as lists."""
     parts = []
-    for sheet in sheets(of):
+    for sheet in sheets(comparison):
         parts += [f"**{escaped_markdown(sheet.title)}**", markdown_table(sheet)]
-    parts.append(escaped_markdown(f"{FOOTNOTE}. {of.family}."))
+    parts.append(escaped_markdown(f"{FOOTNOTE}. {comparison.family}."))
     parts += [
         "\n".join(f"- {escaped_markdown(line)}" for line in lines)
-        for lines in ([f"Note: {note}." for note in of.notes], of.sentences)
+        for lines in ([f"Note: {note}." for note in comparison.notes], comparison.sentences)
         if lines
     ]
     return "\n\n".join(parts)
 
 
-def _latex(of: Comparison) -> str:
-    """Return one LaTeX `table` per sheet; the captions hold the correction and the notes."""
+def _latex(comparison: Comparison) -> str:
+    """Return one LaTeX `table` per sheet; the captions contain the correction and the notes."""
     parts = [NEEDS]
-    for sheet in sheets(of):
+    for sheet in sheets(comparison):
         tested = sheet.columns[0] in ("cell", "first")
-        about = [sheet.title, f"{FOOTNOTE}. {of.family}"] if tested else [sheet.title, *of.notes]
+        about = [sheet.title, f"{FOOTNOTE}. {comparison.family}"] if tested else [sheet.title, *comparison.notes]
         parts.append(latex_table(sheet, ". ".join(about) + "."))
-    parts.append("\n".join(f"% {' '.join(line.split())}" for line in of.sentences))
+    parts.append("\n".join(f"% {' '.join(line.split())}" for line in comparison.sentences))
     return "\n\n".join(parts)

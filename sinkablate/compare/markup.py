@@ -32,7 +32,7 @@ def escaped_markdown(text: str) -> str:
 
 def markdown_table(sheet: Sheet) -> str:
     """Return a table in GitHub's Markdown."""
-    rule = tuple("---" if index < sheet.names else "---:" for index in range(len(sheet.columns)))
+    rule = tuple("---" if index < sheet.name_columns else "---:" for index in range(len(sheet.columns)))
     rows = (sheet.columns, rule, *sheet.rows)
     return "\n".join("| " + " | ".join(map(escaped_markdown, row)) + " |" for row in rows)
 
@@ -45,7 +45,7 @@ def latex_table(sheet: Sheet, caption: str) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_escaped_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.columns) - sheet.names)}}}",
+            rf"\begin{{tabular}}{{{'l' * sheet.name_columns}{'r' * (len(sheet.columns) - sheet.name_columns)}}}",
             r"\toprule",
             rows[0],
             r"\midrule",

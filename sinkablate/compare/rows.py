@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sinkablate.compare.table import levels, numbers, require_columns, truths
+from sinkablate.compare.table import booleans, levels, numbers, require_columns
 from sinkablate.errors import UserError
 
 
@@ -43,7 +43,7 @@ def read_rows(
     elif (data["seed"] == "none").any():
         raise UserError(f"pair_by={pair_by}: no value in row {(data['seed'] == 'none').arg_true()[0] + 1}")
     data["value"] = numbers(frame, metric)
-    data["diverged"] = truths(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)
+    data["diverged"] = booleans(frame, diverged) if diverged else pl.repeat(False, len(frame), eager=True)
     rows = pl.DataFrame([column.alias(key) for key, column in data.items()])
     notes = []
     if pair_by is not None:

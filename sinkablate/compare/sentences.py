@@ -24,11 +24,11 @@ def sentences(comparison: Comparison) -> tuple[str, ...]:
     )
 
 
-def _difference(of: Comparison, difference: Difference, places: int, cells: Mapping[str, Cell]) -> str:
+def _difference(comparison: Comparison, difference: Difference, places: int, cells: Mapping[str, Cell]) -> str:
     """Describe a cell against the baseline."""
     shown = number(difference.estimate.value, places, sign=True)
     if isnan(difference.p_holm):
-        verdict = "no inference (too few runs or no spread)"
+        verdict = "not tested (too few runs or no spread)"
     else:
         shown += f" {interval(difference.estimate, places, sign=True)}"
         p = f"({p_is(difference.p_holm)} after Holm)"
@@ -38,10 +38,10 @@ def _difference(of: Comparison, difference: Difference, places: int, cells: Mapp
             else f"{'better' if difference.better else 'worse'} {p}"
         )
     if difference.p_equivalent < ALPHA:
-        same = f"equivalent within ±{of.margin:g} (TOST, {p_is(difference.p_equivalent)} after Holm)"
+        same = f"equivalent within ±{comparison.margin:g} (TOST, {p_is(difference.p_equivalent)} after Holm)"
         verdict = same if difference.better is None else f"{verdict}, and {same}"
     elif isfinite(difference.p_equivalent):
-        verdict += f"; not shown to be equivalent within ±{of.margin:g}"
+        verdict += f"; not shown to be equivalent within ±{comparison.margin:g}"
     if difference.p_diverged < ALPHA:
         verdict += f"; its share of diverged runs differs (Fisher, {p_is(difference.p_diverged)} after Holm)"
     among = _survivors(cells[difference.cell], cells[difference.baseline])
@@ -58,15 +58,15 @@ def _survivors(cell: Cell, base: Cell) -> str:
     )
 
 
-def _combination(of: Comparison, combination: Combination, places: int) -> list[str]:
+def _combination(comparison: Comparison, combination: Combination, places: int) -> list[str]:
     """Return the two sentences about two mechanisms together."""
     return [
         f"{combination.first} and {combination.second}: {line}."
-        for line in (_complementary(of, combination, places), _interaction(of, combination, places))
+        for line in (_complementary(comparison, combination, places), _interaction(comparison, combination, places))
     ]
 
 
-def _complementary(of: Comparison, combination: Combination, places: int) -> str:
+def _complementary(comparison: Comparison, combination: Combination, places: int) -> str:
     """Say whether the combination is better than each part alone."""
     if combination.complementary == "not estimable":
         return "whether they are complementary is unknown (runs are missing, too few, or without spread)"
@@ -77,16 +77,16 @@ def _complementary(of: Comparison, combination: Combination, places: int) -> str
     return (
         f"complementary is {combination.complementary}: together {over} "
         f"({p_is(combination.p_complementary)} after Holm; supported means both intervals "
-        f"{'below' if of.lower_is_better else 'above'} zero and p below .05)"
+        f"{'below' if comparison.lower_is_better else 'above'} zero and p below .05)"
     )
 
 
-def _interaction(of: Comparison, combination: Combination, places: int) -> str:
+def _interaction(comparison: Comparison, combination: Combination, places: int) -> str:
     """Say whether the combination brings more or less than the sum of its parts."""
     value = number(combination.interaction.value, places, sign=True)
     if combination.kind == "not estimable":
         return f"interaction {value}, without an interval (that needs spread and two seeds in each of four cells)"
-    sign = -1 if of.lower_is_better else 1
+    sign = -1 if comparison.lower_is_better else 1
     alone = [
         sign * (over.value - combination.interaction.value)
         for over in (combination.over_first, combination.over_second)
@@ -99,33 +99,33 @@ def _interaction(of: Comparison, combination: Combination, places: int) -> str:
         "sub-additive": "sub-additive is supported: together they bring less than the sum of their effects"
         if not harm
         else "sub-additive is supported: each harms, and together they harm more than the sum of their effects",
-        "additive": f"additive within ±{of.margin or 0:g} is supported "
+        "additive": f"additive within ±{comparison.margin or 0:g} is supported "
         f"(TOST, {p_is(combination.p_additive)} after Holm)",
         "undetermined": "not distinguishable from additive, which does not show that it is additive",
     }[combination.kind]
     if combination.kind in ("synergistic", "sub-additive") and combination.p_additive < ALPHA:
-        verdict += f", although by less than {of.margin:g}"
+        verdict += f", although by less than {comparison.margin:g}"
     return (
         f"interaction {value} {interval(combination.interaction, places, sign=True)} "
         f"({p_is(combination.p_holm)} after Holm): {verdict}"
     )
 
 
-def _omnibus(of: Comparison) -> list[str]:
+def _omnibus(comparison: Comparison) -> list[str]:
     """Report the F-tests over several interaction contrasts."""
     return [
         f"All interactions of {test.factors[0]} and {test.factors[1]} together: F({test.df[0]:g}, {test.df[1]:g}) "
         f"= {test.f:.2f}, {p_is(test.p)} ({test.test})."
-        for test in of.omnibus
+        for test in comparison.omnibus
     ]
 
 
-def _power(of: Comparison, places: int) -> list[str]:
+def _power(comparison: Comparison, places: int) -> list[str]:
     """Say which effects these seeds can detect, and how many seeds the effect of `detect` needs."""
-    lines = [_few(of)]
+    lines = [_few(comparison)]
     rows: Sequence[Difference | Combination]
-    for name, rows in (("a difference", of.differences), ("an interaction", of.combinations)):
-        used = [_sample_size(of, row) for row in rows if row.seeds_needed is not None]
+    for name, rows in (("a difference", comparison.differences), ("an interaction", comparison.combinations)):
+        used = [_sample_size(comparison, row) for row in rows if row.seeds_needed is not None]
         detectable = [row.detectable for row in rows if isfinite(row.detectable)]
         needed = [row.seeds_needed for row in rows if row.seeds_needed is not None]
         if detectable:
@@ -134,32 +134,32 @@ def _power(of: Comparison, places: int) -> list[str]:
             if needed:
                 seeds = _span([f"{count:,}" for count in (min(needed), max(needed))])
                 line += (
-                    f"; one of {of.detect:g} needs {seeds} seeds per cell, estimated from the spread of "
-                    f"{_span([str(count) for count in (min(used), max(used))])} {_sample(of)}"
+                    f"; one of {comparison.detect:g} needs {seeds} seeds per cell, estimated from the spread of "
+                    f"{_span([str(count) for count in (min(used), max(used))])} {_sample(comparison)}"
                 )
             lines.append(line + ".")
         unknown = len(rows) - len(needed)
-        if of.detect is not None and unknown:
+        if comparison.detect is not None and unknown:
             lines.append(
-                f"The number of seeds for {name} of {of.detect:g} is unknown for {unknown} of {len(rows)}: no spread, "
-                f"fewer than three {_sample(of)}, images that vary as well, or more than {MOST_SEEDS:,} seeds."
+                f"The number of seeds for {name} of {comparison.detect:g} is unknown for {unknown} of {len(rows)}: "
+                f"no spread, fewer than three {_sample(comparison)}, images that vary as well, or more than {MOST_SEEDS:,} seeds."
             )
-    if of.detect is None and len(lines) > 1:
-        lines.append("With --detect EFFECT, the number of seeds that this effect needs is shown.")
+    if comparison.detect is None and len(lines) > 1:
+        lines.append("Add --detect EFFECT to show the number of seeds needed to detect that effect.")
     return lines
 
 
-def _sample(of: Comparison) -> str:
+def _sample(comparison: Comparison) -> str:
     """Return what the sample size of the primary test counts."""
-    return "pairs" if of.primary == "paired" else "seeds"
+    return "pairs" if comparison.primary == "paired" else "seeds"
 
 
-def _sample_size(of: Comparison, row: Difference | Combination) -> int:
+def _sample_size(comparison: Comparison, row: Difference | Combination) -> int:
     """Return the number of pairs behind a contrast, or of seeds in its smallest cell."""
     if isinstance(row, Combination):
         return row.seeds
-    cells = {cell.name: cell.n for cell in of.cells}
-    return row.pairs if of.primary == "paired" else min(cells[row.cell], cells[row.baseline])
+    cells = {cell.name: cell.n for cell in comparison.cells}
+    return row.pairs if comparison.primary == "paired" else min(cells[row.cell], cells[row.baseline])
 
 
 def _span(ends: list[str]) -> str:
@@ -167,12 +167,15 @@ def _span(ends: list[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def _few(of: Comparison) -> str:
+def _few(comparison: Comparison) -> str:
     """Say which effects the smallest number of seeds can detect, in standard deviations of a run."""
-    fewest, sample = min((_sample_size(of, row) for row in of.differences), default=0), _sample(of)
+    fewest, sample = (
+        min((_sample_size(comparison, row) for row in comparison.differences), default=0),
+        _sample(comparison),
+    )
     if fewest < 2:
         return f"The smallest number of {sample} behind a difference is {fewest}: nothing can be inferred from it."
-    sizes = in_single_run_sd(fewest, of.primary)
+    sizes = in_single_run_sd(fewest, comparison.primary)
     effects = ", ".join(f"{size:.1f} for {name}" for name, size in sizes.items())
     few = ", which is few" if fewest < FEW else ""
     return (

@@ -10,26 +10,26 @@ from sinkablate.compare.statistics import Inference
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text. The first `names` columns hold names, the others numbers."""
+    """A table of text. The first `name_columns` columns contain names, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    names: int
+    name_columns: int
 
 
 def sheets(comparison: Comparison) -> list[Sheet]:
     """Return the tables of cells, differences and, where two factors vary, combinations.
 
-    Columns without any number are left out.
+    Optional columns that contain no number are left out.
     """
     tables = [_cells(comparison), _differences(comparison)]
     return [*tables, _combinations(comparison)] if comparison.combinations else tables
 
 
-def _cells(of: Comparison) -> Sheet:
-    places = decimals(of)
-    direction = "smaller" if of.lower_is_better else "larger"
+def _cells(comparison: Comparison) -> Sheet:
+    places = decimals(comparison)
+    direction = "smaller" if comparison.lower_is_better else "larger"
     rows = [
         (
             *cell.levels,
@@ -40,16 +40,16 @@ def _cells(of: Comparison) -> Sheet:
             f"{cell.diverged} of {cell.ended}",
             str(cell.missing),
         )
-        for cell in of.cells
+        for cell in comparison.cells
     ]
-    columns = (*of.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
-    lost = [any(cell.diverged for cell in of.cells), any(cell.missing for cell in of.cells)]
-    shown = [True] * (len(columns) - 2) + lost
-    return _selected(f"{of.metric} ({direction} is better)", columns, rows, len(of.factors), shown)
+    columns = (*comparison.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
+    optional = [any(cell.diverged for cell in comparison.cells), any(cell.missing for cell in comparison.cells)]
+    shown = [True] * (len(columns) - 2) + optional
+    return _selected(f"{comparison.metric} ({direction} is better)", columns, rows, len(comparison.factors), shown)
 
 
-def _differences(of: Comparison) -> Sheet:
-    places, paired = decimals(of), of.primary == "paired"
+def _differences(comparison: Comparison) -> Sheet:
+    places, paired = decimals(comparison), comparison.primary == "paired"
 
     def with_interval(estimate: Inference) -> str:
         value, span = number(estimate.value, places, sign=True), interval(estimate, places, sign=True)
@@ -71,14 +71,14 @@ def _differences(of: Comparison) -> Sheet:
         "80 % power": lambda row: number(row.detectable, places),
         "seeds": lambda row: NA if row.seeds_needed is None else str(row.seeds_needed),
     }
-    rows = [tuple(text(row) for text in columns.values()) for row in of.differences]
+    rows = [tuple(text(row) for text in columns.values()) for row in comparison.differences]
     optional = {"p sign flip", "p TOST", "p diverged", "seeds"}
-    title = f"{of.metric}: difference to {of.baseline}"
+    title = f"{comparison.metric}: difference from {comparison.baseline}"
     return _selected(title, tuple(columns), rows, 1, _nonempty(tuple(columns), rows, optional))
 
 
-def _combinations(of: Comparison) -> Sheet:
-    places = decimals(of)
+def _combinations(comparison: Comparison) -> Sheet:
+    places = decimals(comparison)
     columns: dict[str, Callable[[Combination], str]] = {
         "first": lambda row: row.first,
         "second": lambda row: row.second,
@@ -93,13 +93,13 @@ def _combinations(of: Comparison) -> Sheet:
         "80 % power": lambda row: number(row.detectable, places),
         "seeds": lambda row: NA if row.seeds_needed is None else str(row.seeds_needed),
     }
-    rows = [tuple(text(row) for text in columns.values()) for row in of.combinations]
+    rows = [tuple(text(row) for text in columns.values()) for row in comparison.combinations]
     shown = _nonempty(tuple(columns), rows, {"p TOST", "seeds"})
-    return _selected(f"{of.metric}: two together", tuple(columns), rows, 2, shown)
+    return _selected(f"{comparison.metric}: combinations of two", tuple(columns), rows, 2, shown)
 
 
 def _nonempty(columns: Sequence[str], rows: Sequence[Sequence[str]], optional: set[str]) -> list[bool]:
-    """Return which columns to show: all but the optional ones that hold no number."""
+    """Return which columns to show: all but the optional ones that contain no number."""
     return [name not in optional or any(row[index] != NA for row in rows) for index, name in enumerate(columns)]
 
 

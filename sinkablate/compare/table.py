@@ -1,4 +1,4 @@
-"""Read a tidy table from a file, and its columns as levels, numbers or truth values."""
+"""Read a tidy table from a file, and convert its columns to levels, numbers or Booleans."""
 
 import codecs
 import csv
@@ -20,7 +20,7 @@ TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """Read a parquet file, or a CSV file with commas, semicolons or tabs, whose columns stay text.
+    """Read a Parquet file, or a CSV file separated by commas, semicolons or tabs, whose columns are read as text.
 
     Raises:
         UserError: The file is missing, unreadable, empty, or of another kind, or two columns have the same name.
@@ -47,7 +47,7 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
-    """Return a polars or pandas table as a polars one, without pyarrow, which polars' own conversion needs.
+    """Return a polars or pandas table as a polars one, without pyarrow, which `polars.from_pandas` requires.
 
     Raises:
         UserError: It is not a table, two columns have the same name, or it has no rows.
@@ -75,7 +75,8 @@ def _read_csv(path: Path) -> pl.DataFrame:
     names = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
     repeated = next((name for index, name in enumerate(names) if name in names[:index]), None)
     if repeated is not None:
-        raise UserError(f"{path}: two columns are named {repeated or 'nothing; the first line must hold the names'}")
+        problem = f"are named {repeated}" if repeated else "have no name; the first line must contain the names"
+        raise UserError(f"{path}: two columns {problem}")
     frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False, raise_if_empty=False)
     return frame.rename(dict(zip(frame.columns, names, strict=True))) if len(names) == len(frame.columns) else frame
 
@@ -93,7 +94,7 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
     if "\0" in text:
-        raise UserError(f"{path}: not text, it contains NUL bytes; save it as CSV in UTF-8")
+        raise UserError(f"{path}: not text (it contains NUL bytes); save it as CSV in UTF-8")
     return text
 
 
@@ -105,7 +106,8 @@ def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) 
         keys: Option -> the columns it names; None if it is not used.
 
     Raises:
-        UserError: Names the option, the column, and the column whose name is nearest.
+        UserError: A name is not a column (the message suggests the closest one), or is used twice; or an option names
+            no column.
     """
     used: dict[str, str] = {}
     for key, names in keys.items():
@@ -122,7 +124,7 @@ def require_columns(frame: pl.DataFrame, keys: dict[str, Sequence[str] | None]) 
 def level(text: str | None) -> str:
     """Return the canonical text of a level.
 
-    Numbers get one spelling, truth values become lower case, and a missing value becomes `none`.
+    Numbers are spelled in one way, Booleans become lower case, and a missing value becomes `none`.
     """
     text = (text or "").strip()
     if text.lower() in (*NO_VALUE, "true", "false"):
@@ -192,11 +194,11 @@ def _remedy(value: str) -> str:
     return ""
 
 
-def truths(frame: pl.DataFrame, name: str) -> pl.Series:
-    """Return a column of truth values (true/false, 1/0, yes/no); a missing value counts as false.
+def booleans(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Return a column as Booleans (true/false, 1/0, yes/no); a missing value counts as false.
 
     Raises:
-        UserError: A value is neither.
+        UserError: A value is none of these.
     """
     text = frame[name].cast(pl.String).str.strip_chars().str.to_lowercase().fill_null("")
     text = text.str.replace(r"^([01])\.0$", "$1").replace({"nan": "", "none": "", "null": ""})

@@ -39,7 +39,7 @@ def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str
     )
     if summary["image_count"] < FEW_IMAGES:
         console.print(
-            f"{summary['image_count']} {unit}s are few: frequencies, medians and payload constancy are over {unit}s"
+            f"only {summary['image_count']} {unit}s: frequencies, medians and payload constancy are imprecise"
         )
     console.print(f"results: {out}", soft_wrap=True)
 

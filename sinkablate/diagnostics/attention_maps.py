@@ -82,7 +82,7 @@ def heads_of(model: nn.Module, heads: Iterable[Head]) -> list[Head]:
             raise UserError(f"heads: {block}:{head} is outside the model's {depth} blocks of {count} heads")
         chosen[block, head] = None
     if not chosen:
-        raise UserError("heads: there are none; name at least one, such as [(5, 3)]")
+        raise UserError("heads: is empty; name at least one, such as [(5, 3)]")
     return list(chosen)
 
 

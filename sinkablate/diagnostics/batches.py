@@ -76,8 +76,8 @@ def stacked(images: Sequence[Tensor]) -> Tensor:
     """
     if len(shapes := {tuple(image.shape) for image in images}) > 1:
         raise UserError(
-            f"images: they have different shapes: {', '.join(map(str, sorted(shapes)))}; "
-            "of a batch with labels, pass the images alone"
+            f"images have different shapes: {', '.join(map(str, sorted(shapes)))}; "
+            "for a batch with labels, pass only the images"
         )
     return torch.stack(list(images))
 
@@ -89,7 +89,7 @@ def require_images(count: int) -> None:
         UserError: The count is zero.
     """
     if not count:
-        raise UserError("images: there are none to measure")
+        raise UserError("images is empty; at least one image is needed")
 
 
 def require_input(model: nn.Module, batch: Tensor) -> None:

@@ -178,7 +178,7 @@ class Tap:
                 raise UserError(
                     f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
                     f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
-                    "the diagnostics would measure something else"
+                    "the diagnostics would not describe this model"
                 )
         self.consumer.attention(view)
 

@@ -1,4 +1,4 @@
-"""The picture of blocks and heads that `fit` draws while a model trains."""
+"""The heat map of blocks and heads that `fit` draws while a model trains."""
 
 import io
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MOST_NUMBERS = 64
 
 
 def heatmap(table: pl.DataFrame, when: str, rules: Sequence[str]) -> bytes:
-    """Draw the median mass of every head and how often each rule reports a sink, all colors from 0 to 1.
+    """Draw the median mass of every head and how often each rule reports a sink, on color scales from 0 to 1.
 
     Args:
         table: One row per block and head, as `head_table` returns it.

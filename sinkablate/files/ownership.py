@@ -43,7 +43,7 @@ def refuse_foreign_file(path: Path, *, key: str, command: str) -> None:
         UserError: The file has content.
     """
     if _has_content(path):
-        raise UserError(f"{key}={path}: was not written by {command} and is not replaced; choose another file")
+        raise UserError(f"{key}={path}: was not written by {command}, so it is not replaced; choose another file")
 
 
 def contents(directory: Path) -> list[str]:

@@ -93,7 +93,7 @@ def intervene(
     _require_texts({"out": out, "images": images, "texts": texts, "diagnosis": diagnosis, "rule": rule})
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
-        raise UserError("overwrite=true: shards would remove each other's rows; remove the directory first")
+        raise UserError("overwrite=true: each shard would delete the rows of the others; remove the directory first")
     loaded = load_model("intervene", backbone, run, hf, texts, trust=trust)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))

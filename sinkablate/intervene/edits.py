@@ -73,11 +73,11 @@ def parse_edits(text: str | Iterable[str]) -> list[str]:
         return known
     words = [word.strip() for word in (text.split(",") if isinstance(text, str) else text)]
     if not words:
-        raise UserError("edits: there are none; name at least one, or leave it out for all")
+        raise UserError("edits: is empty; name at least one, or leave it out for all")
     every = list(dict.fromkeys(name for edit in all_edits() for name in (edit.group or edit.name, edit.name)))
     for word in words:
         if word not in every:
-            raise UserError(f"edits={word}: there is no such edit{did_you_mean_or_list(word, every)}")
+            raise UserError(f"edits={word}: no such edit{did_you_mean_or_list(word, every)}")
     return [name for name in every if name in words]
 
 

@@ -56,7 +56,7 @@ def check_exactness(editor: Editor, image: int, tensor: Tensor) -> float:
     if not errors[worst] < MAX_ERROR:
         raise UserError(
             f"{type(editor.model).__name__}: {worst} is off by {errors[worst]:.1e} in float64 (limit "
-            f"{MAX_ERROR:.0e}): the interventions would measure something else"
+            f"{MAX_ERROR:.0e}): the interventions would not describe this model"
         )
     return errors[worst]
 

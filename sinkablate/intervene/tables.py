@@ -23,7 +23,7 @@ MEDIANS = (
     "ratio_out",
 )
 JUDGED = ("kl", "agreement", "top1", "top1_edited", "cross_entropy", "cross_entropy_edited", "loss", "loss_edited")
-"""Columns of the judge (a classifier or a task); they are averaged."""
+"""Columns with the effect on a classifier's predictions or a toy's error; tables contain their means."""
 TEXTS = {"image": pl.String, "edit": pl.String, "donor": pl.String, "label": pl.String, "token_type": pl.String}
 NUMBERS = {
     "place": pl.Int64,
@@ -39,9 +39,9 @@ NAMES = [label.name.lower() for label in CLASSES]
 
 
 def row_table(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return one row per image, head and edit; a table without rows has the columns, too.
+    """Return one row per image, head and edit; an empty table has these columns, too.
 
-    `head` is null for edits of a pathway. Columns of `JUDGED` exist if there was a judge.
+    `head` is null for edits of a pathway. Columns of `JUDGED` exist if the rows have them.
     """
     judged = [name for name in JUDGED if rows and name in rows[0]]
     schema = {
@@ -65,8 +65,8 @@ def head_table(
     """Return one row per block, head and edit.
 
     `class` is the head's most common label, `class_events` the number of its events with this label, and `counts`
-    whether they are enough. Medians are over these events, or over all edited images for a head without a class or with
-    `everywhere`; the interval of `effect` is from a bootstrap over images.
+    whether there are enough of them. Medians are over these events, or over all edited images for a head without a
+    class or with `everywhere`; the interval of `effect` is from a bootstrap over images.
     """
     table_rows = []
     for (block, head, edit), group in sorted(rows.group_by(KEYS), key=lambda item: _order(item[0])):
@@ -76,7 +76,7 @@ def head_table(
         if not len(of_class):  # the edit was not possible on any event of the head's class
             continue
         effect = of_class["effect"].to_numpy()
-        low, high = _over_images(effect)
+        low, high = _image_bootstrap(effect)
         table_rows.append(
             {
                 "block": block,
@@ -134,7 +134,7 @@ def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
                 **{
                     key: value
                     for column in columns
-                    for key, value in _of_blocks(blocks, group[column].to_numpy(), column).items()
+                    for key, value in _block_bootstrap(blocks, group[column].to_numpy(), column).items()
                 },
             }
         )
@@ -163,11 +163,12 @@ def _with_method(table: pl.DataFrame) -> pl.DataFrame:
     return table.insert_column(table.columns.index("edit") + 1, column)
 
 
-def _of_blocks(blocks: Any, values: Floats, name: str) -> dict[str, float]:
+def _block_bootstrap(blocks: Any, values: Floats, name: str) -> dict[str, float]:
+    """Return fields named after `name`: the median of the values, with its interval from a bootstrap over blocks."""
     return over_blocks(blocks, lambda weights: weighted_median(values, weights)).fields(name)
 
 
-def _over_images(values: Floats) -> tuple[float, float]:
+def _image_bootstrap(values: Floats) -> tuple[float, float]:
     """Return a percentile interval of the median from a bootstrap over images."""
     values = values[~np.isnan(values)]
     if len(values) < 2:

@@ -9,7 +9,8 @@ BLOCKS = 24
 
 
 def panel(name: str) -> str:
-    """Return the W&B name of a scalar: `section/name` with a single slash, whichever prefix W&B groups by.
+    """Return the W&B name of a scalar: `section/name` with a single slash, so that W&B forms the same sections
+    whether it groups by the first or the last prefix.
 
     Names with one slash at most stay as they are. In longer ones all slashes but the last become underscores:
     `sink/adaptive/nop` is `sink_adaptive/nop`. Blocks from 24 on have sections of their own: `sink/events/block30` is

@@ -130,7 +130,7 @@ def _comparison(
     from sinkablate.report.ablation import ablation, refuse_collisions, run_table, task_metrics
 
     if results is not None and (metric is None or factors is None):
-        raise UserError("results needs --metric and --factors, columns of the table")
+        raise UserError("results: --metric and --factors must name columns of the table")
     names = (factors or "variant").split(",")
     measured = metric or next(iter(task_metrics([run for run in runs if run.kind == "run"])), None)
     if measured is None:

@@ -25,8 +25,8 @@ from sinkablate.report.run import Run
 def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw the share of the attention mass and of the events of a rule by token type and block.
 
-    Solid: mass. Dotted: events. Thin and dashed: the share of the tokens that are of this type, which mass would have
-    if attention were uniform; drawn where the number of tokens is known.
+    Solid lines show mass, dotted lines events. Thin dashed lines show the share of tokens of each type, which is the
+    mass that they would receive from uniform attention; they need the number of tokens, which some runs do not record.
     """
     shown_runs, part = some_runs([run for run in runs if run.blocks is not None])
     if not shown_runs:
@@ -167,7 +167,7 @@ def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
 
 
 def sensitivity(runs: Sequence[Run], rule: str) -> Drawn | None:
-    """Draw events and labels while one threshold moves, one row of frames per diagnosis."""
+    """Draw events and labels as one threshold varies, one row of frames per diagnosis."""
     shown_runs, part = some_runs(
         [run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]]
     )

@@ -93,7 +93,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._failed = True
             reason = f"checkpoint {path} cannot be written ({_reason(error)}); earlier checkpoints are intact"
             if self.on_failure == "stop":
-                raise UserError(f"{reason}; --on_checkpoint_failure continue trains on without it") from None
+                raise UserError(
+                    f"{reason}; to keep training without it, set --on_checkpoint_failure continue"
+                ) from None
             rank_zero_warn(f"{reason}; training continues")
 
     def _retire(self, path: Path) -> None:

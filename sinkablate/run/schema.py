@@ -151,7 +151,7 @@ def _check_counts(path: Path, name: str, counts: Any) -> None:
 
 def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping | None):
-        raise UserError(f"{path}: damaged, {name}={str(value)[:40]!r} is not a group of values")
+        raise UserError(f"{path}: damaged, {name}={str(value)[:40]!r} is not a mapping")
     return value or {}
 
 

@@ -1,4 +1,4 @@
-"""Train small cells one after the other in this process, which saves the time of repeated imports."""
+"""Train small cells one after the other in this process, which avoids repeated imports."""
 
 import contextlib
 import gc
@@ -37,7 +37,7 @@ def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None
         while waiting and not stop.count:
             before = len(waiting)
             for cell in list(waiting):
-                if _settled(sweep, cell, root, stop):
+                if _train_unless_finished(sweep, cell, root, stop):
                     waiting.remove(cell)
                 show()
                 if stop.count:
@@ -89,7 +89,7 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
     show()
 
 
-def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
+def _train_unless_finished(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
     """Train a cell unless it is done or has failed; return False if another process is training it."""
     run_dir = root / cell.id
     if state_of(run_dir) is State.RUNNING:
@@ -104,7 +104,7 @@ def _settled(sweep: Sweep, cell: Cell, root: Path, stop: Stop) -> bool:
             stop.count += 1  # the signal reached fit
         else:
             note_end(run_dir, code)
-    gc.collect()  # frees the cycle of trainer and module
+    gc.collect()  # frees the reference cycle between trainer and module
     return True
 
 

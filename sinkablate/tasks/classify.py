@@ -100,7 +100,7 @@ class Classify(ImageTask):
         return loss
 
     def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Apply mixup or cutmix, drawn from (seed, epoch, batch, rank), so that a resumed run mixes in the same way."""
+        """Apply mixup or cutmix, seeded by (seed, epoch, batch, rank), so that a resumed run mixes in the same way."""
         state = np.random.get_state()  # timm draws from the global generator
         entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
         np.random.seed(np.random.SeedSequence(entropy).generate_state(1))

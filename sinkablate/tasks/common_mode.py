@@ -34,7 +34,7 @@ class CommonModePenalty:
             raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize")
         for block in blocks:
             if not isinstance(getattr(block, "ls1", None), nn.Module):
-                raise UserError(f"model.common_mode: {type(block).__name__} is not a plain block of timm")
+                raise UserError(f"model.common_mode: {type(block).__name__} is not a plain timm block")
             gated = isinstance(block.attn, Attention) and block.attn.gate is not None
             if config.before_gate and gated and block.attn.config.gate_position == "output":
                 block.attn.core.register_forward_hook(self._ungated(block))

@@ -101,7 +101,9 @@ def total_steps(trainer: L.Trainer) -> int:
     if trainer.max_epochs in (None, -1):
         steps = trainer.max_steps
         if steps == -1:
-            raise UserError("trainer.max_epochs=-1 needs trainer.max_steps: the schedule must know the last step")
+            raise UserError(
+                "trainer.max_epochs=-1 needs trainer.max_steps: the learning-rate schedule depends on the last step"
+            )
         return steps
     epochs = trainer.max_epochs or 0
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs

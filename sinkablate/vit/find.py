@@ -41,8 +41,8 @@ def find_backbone(model: nn.Module, name: str | None = None) -> nn.Module:
         if isinstance(candidate, nn.Module) and _has_blocks(unwrap(candidate)):
             return unwrap(candidate)
     raise UserError(
-        f"backbone: no vision transformer in {type(model).__name__}, its backbone or its model; name the submodule, "
-        "as in backbone='model.encoder'"
+        f"backbone: {type(model).__name__} and its .backbone and .model are not vision transformers; "
+        "name the submodule, as in backbone='model.encoder'"
     )
 
 

@@ -44,7 +44,7 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         else {}
     )
     if not tensors:
-        raise ConfigError(f"{key}: it holds no state dict")
+        raise ConfigError(f"{key}: contains no state dict")
     of_run = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
     return (of_run, True) if of_run else (tensors, False)
 

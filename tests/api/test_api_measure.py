@@ -76,7 +76,7 @@ def sa_transform(model: nn.Module) -> Any:
     ("images", "message"),
     [
         (torch.zeros(3, 64, 64), r"expected a batch \(n, C, H, W\)"),
-        ([], "images: there are none to measure"),
+        ([], "images is empty; at least one image is needed"),
         (["nowhere.png"], "nowhere.png cannot be read"),
         ([3], "item 0 is of type int"),
         (DataLoader([{"x": torch.zeros(3)}]), "pixel_values"),  # type: ignore[arg-type]

@@ -22,10 +22,10 @@ import sinkablate as sa
         ({"images": None}, "images=None: expected a batch (n, C, H, W) or an iterable of batches"),
         ({"images": "builtin"}, "images='builtin': expected a batch (n, C, H, W) or an iterable of batches"),
         ({"images": TensorDataset(IMAGES)}, "images is a TensorDataset: expected a batch"),
-        ({"images": IMAGES[:0]}, "images: there are none to measure"),
-        ({"images": []}, "images: there are none to measure"),
+        ({"images": IMAGES[:0]}, "images is empty; at least one image is needed"),
+        ({"images": []}, "images is empty; at least one image is needed"),
         ({"images": [IMAGES.numpy()]}, "images: a batch holds ndarray"),
-        ({"images": (IMAGES, torch.zeros(3))}, "images: they have different shapes"),
+        ({"images": (IMAGES, torch.zeros(3))}, "images have different shapes"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
 )

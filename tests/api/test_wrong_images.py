@@ -28,11 +28,11 @@ LOADER = DataLoader(TensorDataset(IMAGES), batch_size=2)
         (torch.zeros(2, 1, 32, 32), "images: expected a batch (n, 1, 28, 28), got a tensor of shape (2, 1, 32, 32)"),
         (torch.zeros(2, 3, 28, 28), "images: expected a batch (n, 1, 28, 28), got a tensor of shape (2, 3, 28, 28)"),
         (torch.zeros(1, 28, 28), "images: expected a batch (n, C, H, W), got a tensor of shape (1, 28, 28)"),
-        (torch.zeros(0, 1, 28, 28), "images: there are none to measure"),
-        ([], "images: there are none to measure"),
-        (DataLoader([]), "images: there are none to measure"),  # type: ignore[arg-type]
-        ([torch.zeros(1, 28, 28), torch.zeros(1, 32, 32)], "images: they have different shapes"),
-        ((IMAGES, torch.zeros(3)), "images: they have different shapes"),
+        (torch.zeros(0, 1, 28, 28), "images is empty; at least one image is needed"),
+        ([], "images is empty; at least one image is needed"),
+        (DataLoader([]), "images is empty; at least one image is needed"),  # type: ignore[arg-type]
+        ([torch.zeros(1, 28, 28), torch.zeros(1, 32, 32)], "images have different shapes"),
+        ((IMAGES, torch.zeros(3)), "images have different shapes"),
         ([{"image": IMAGES[0]}], "images: expected a batch (n, 1, 28, 28), got a tensor of shape (1, 28, 28)"),
         (IMAGES.byte(), "images: expected normalized floating-point values, got torch.uint8"),
         (IMAGES.numpy(), "images: a batch holds ndarray where a tensor"),

@@ -44,7 +44,7 @@ def test_a_head_that_is_named_twice_counts_once(tiny: nn.Module) -> None:
         ({"targets": np.array([0, 1])}, "targets: 2 given for 3 images"),
         ({"names": "abc"}, "names='abc': expected a list of str"),
         ({"names": ["a"]}, "names: 1 given for 3 images"),
-        ({"edits": []}, "edits: there are none; name at least one"),
+        ({"edits": []}, "edits: is empty; name at least one"),
         ({"edits": [1]}, "edits=[1]: expected str or a list of str"),
         ({"edits": "register"}, "edits=register_zero,register_mean,register_donor: none of them can be made"),
         ({"rule": None}, "rule=None: expected str"),

@@ -114,7 +114,7 @@ def test_the_scalars_equal_those_of_fit(tmp_path: Path) -> None:
         ({"backbone": "net.decoder"}, "backbone=net.decoder: Classifier has no such submodule"),
         ({}, "name the submodule, as in backbone='model.encoder'"),
         ({"images": [torch.zeros(3), "x"], "backbone": "net.encoder"}, "images"),
-        ({"images": [], "backbone": "net.encoder"}, "images: there are none to measure"),
+        ({"images": [], "backbone": "net.encoder"}, "images is empty; at least one image is needed"),
     ],
 )
 def test_unmeasurable_modules_and_images_are_refused_before_training(

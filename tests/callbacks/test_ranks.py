@@ -51,5 +51,5 @@ def test_all_ranks_measure_the_images_of_the_first(tmp_path: Path) -> None:
         process.join(120)
     (first, message), other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert other == [first, message]
-    assert message == "images: there are none to measure"
+    assert message == "images is empty; at least one image is needed"
     assert first == pytest.approx(sinks(0).measure(model(), 0), rel=1e-4)

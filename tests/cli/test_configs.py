@@ -10,6 +10,7 @@ from running import CONFIGS, column, fit, heads, metrics, run
 
 VARIANTS = sorted(CONFIGS.glob("*.yaml"))
 STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")])
+"""Configs that are used after a variant and a data config."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
@@ -67,7 +68,7 @@ def stack(path: Path) -> list[Path]:
 
 @pytest.mark.usefixtures("locations")
 @pytest.mark.parametrize("path", [*VARIANTS, *STACKED, *DATA], ids=ids)
-def test_a_config_gives_a_model(path: Path) -> None:
+def test_a_config_can_be_planned(path: Path) -> None:
     assert path.read_text().startswith("# ")
     args = [word for config in stack(path) for word in ("--config", config)]
     shallow = ("--model.backbone.depth", SHALLOW[path.stem]) if path.stem in SHALLOW else ()
@@ -97,8 +98,8 @@ def test_a_recipe_trains_on_the_imagenet_config(tmp_path: Path) -> None:
         "--model.backbone.depth",
         "2",
         "--model.optim.warmup_steps",
-        "1",
-    )  # longer than this run
+        "1",  # the warmup of the recipe is longer than this run
+    )
     fit(tmp_path / "run", *smaller, configs=configs).succeeded()
     assert_trained(tmp_path / "run")
 

@@ -86,7 +86,7 @@ def test_without_data_only_the_number_of_steps_is_unknown(monkeypatch: pytest.Mo
         (("--config", str(CONFIGS / "toy" / "nop.yaml")), "task=toy: plan counts images"),
     ],
 )
-def test_a_mistake_is_refused(args: tuple[str, ...], message: str) -> None:
+def test_invalid_arguments_are_refused(args: tuple[str, ...], message: str) -> None:
     assert_refused(run("plan", *args), message)
 
 

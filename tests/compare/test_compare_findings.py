@@ -19,7 +19,7 @@ from sinkablate.compare.correction import corrected
     [
         (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
         (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
-        (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "one run has a value but no inference: gate=headwise"),
+        (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "a single run have no confidence interval: gate=headwise"),
         (
             lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
             "missing or not finite in 1 runs .* gate=headwise, registers=4, seed=2",
@@ -143,7 +143,7 @@ def test_a_baseline_that_always_diverges_is_a_result() -> None:
 def test_the_family_counts_only_tests_that_were_made() -> None:
     lost = (pl.col("gate") == "headwise") & (pl.col("seed") > 0)
     comparison = compare(table().filter(~lost), metric="val/acc1", factors=["gate", "registers"], margin=0.01)
-    assert "Holm over 3 of 5 differences (the others have no inference)" in comparison.family
+    assert "Holm over 3 of 5 differences (the others have no p-value)" in comparison.family
     assert "1 of 2 interactions" in comparison.family
     assert "3 of 5 tests of equivalence" in comparison.family
 

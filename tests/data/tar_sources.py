@@ -1,4 +1,4 @@
-"""Configurations of tar shards, and what both readers read from them."""
+"""Configurations of tar shards, and the samples that a reader yields from them."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from sinkablate.data.datamodule import ImageData
 
 
 def source_of(root: Path, reader: str, count: int, name: str = "set.tar") -> SourceConfig:
+    """A source that reads one tar file for training and validation."""
     (root / "manifest.json").write_text(json.dumps({"shards": {name: count}}))
     return SourceConfig(format="shards", train=str(root / name), val=str(root / name), num_classes=4, reader=reader)  # type: ignore[arg-type]
 

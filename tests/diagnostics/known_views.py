@@ -46,7 +46,7 @@ def view_of(
         q=v.new_zeros(batch, heads, n, d),
         k=v.new_zeros(batch, heads, m, d),
         v=v,
-        weigh=lambda _q, _k, images, some: weights[images, some],
+        weigh=lambda _q, _k, images, heads: weights[images, heads],
         out_map=torch.eye(d, dtype=v.dtype).expand(heads, d, d) if out_map is None else out_map,
         residual=v.new_ones(batch, n, d) if residual is None else residual,
         **fields,
@@ -64,7 +64,7 @@ def random_view(
     dtype: torch.dtype = torch.float64,
     registers: int = 2,
 ) -> BlockView:
-    """Random tensors of one mechanism; the logits favor one column, more strongly from the first head to the last."""
+    """Random tensors of one mechanism; the logits favor one column, increasingly from the first head to the last."""
     g = torch.Generator().manual_seed(seed)
     width = heads * d
     m = n + (kind in ("null", "kv_bias"))
@@ -99,7 +99,7 @@ def random_view(
             v = v * gate
     if kind not in ("clipped", "relu", "signed"):
         s = logits.to(dtype)
-        fields |= {"logits": lambda _q, _k, images, some: s[images, some].clone()}
+        fields |= {"logits": lambda _q, _k, images, heads: s[images, heads].clone()}
     return view_of(
         weights.to(dtype),
         v.to(dtype),
@@ -110,7 +110,7 @@ def random_view(
     )
 
 
-def one(view: BlockView) -> dict[str, float]:
+def first_head(view: BlockView) -> dict[str, float]:
     """The quantities of the first image and head."""
     return {name: float(x[0, 0]) for name, x in measure(view, T).heads.items()}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from direct import direct
-from known_views import KINDS, T, one, random_view, view_of
+from known_views import KINDS, T, first_head, random_view, view_of
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import measure
@@ -94,7 +94,7 @@ def test_scaling_values_leaves_ratios_and_ranks(scale):
 def test_signed_weights_cancel_in_the_update_but_not_in_the_events():
     weights = torch.tensor([[3.0, -1.0], [3.0, -1.0]], dtype=torch.float64)[None, None]
     v = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)[None, None]
-    got = one(view_of(weights, v, rows_sum_to_one=False, rows_at_most_one=False))
+    got = first_head(view_of(weights, v, rows_sum_to_one=False, rows_at_most_one=False))
     assert (got["mass"], got["routed_frac"], got["min_a"], got["row_mass"]) == (0.75, 1, 0.75, 4)
     assert got["update_norm"] == 0
     assert np.isnan(got["stable_rank"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from known_views import KINDS, T, one, random_view, sink_weights, values, view_of
+from known_views import KINDS, T, first_head, random_view, sink_weights, values, view_of
 from torch import Tensor
 
 from sinkablate.diagnostics.heads import measure
@@ -43,7 +43,7 @@ def test_the_update_of_an_eps_sink_is_close_to_rank_one(eps, aligned):
     weights, v = eps_sink(n, eps, s), values(n)
     if aligned:  # no value opposes the sink's
         v = v * torch.where((v * v[..., s : s + 1, :]).sum(-1, keepdim=True) < 0, -1, 1)
-    got, out = one(view_of(weights[None, None], v)), weights @ v[0, 0]
+    got, out = first_head(view_of(weights[None, None], v)), weights @ v[0, 0]
     longest, at_sink = v[0, 0].norm(dim=-1).max(), v[0, 0, s].norm()
     assert got["min_a"] >= 1 - eps
     assert (out - weights[:, s, None] * v[0, 0, s]).norm(dim=-1).max() <= eps * longest
@@ -54,7 +54,7 @@ def test_the_update_of_an_eps_sink_is_close_to_rank_one(eps, aligned):
 
 def test_opposite_values_cancel_an_eps_sink():
     v = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)[None, None]
-    assert one(view_of(sink_weights(2, 0.5), v))["update_norm"] == 0
+    assert first_head(view_of(sink_weights(2, 0.5), v))["update_norm"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,14 +68,14 @@ def test_an_elementwise_gate_makes_a_perfect_sink_slightly_more_than_rank_one():
     n, d = 40, 16
     g = torch.Generator().manual_seed(0)
     gate = (0.5 * torch.randn(1, 1, n, d, generator=g, dtype=torch.float64) + 2).sigmoid()
-    got = one(view_of(sink_weights(n, 1.0), values(n, d), gate=gate))
+    got = first_head(view_of(sink_weights(n, 1.0), values(n, d), gate=gate))
     assert got["stable_rank"] == pytest.approx(1)
     assert 1.001 < got["gated_stable_rank"] < 1.17
 
 
 def test_a_headwise_gate_keeps_a_perfect_sink_at_rank_one():
     gate = torch.linspace(0.1, 0.9, 10, dtype=torch.float64).view(1, 1, 10, 1)
-    got = one(view_of(sink_weights(10, 1.0), values(10), gate=gate))
+    got = first_head(view_of(sink_weights(10, 1.0), values(10), gate=gate))
     assert got["gated_stable_rank"] == pytest.approx(1)
     assert got["gated_ratio_out"] == pytest.approx(0.5 * got["ratio_out"])
 

@@ -106,7 +106,9 @@ def test_a_file_is_replaced_only_by_the_command_that_wrote_it(place: Path) -> No
     Path("table.md").write_text("# Thesis\n")
     outcome = run(*compare)
     assert (outcome.code, Path("table.md").read_text()) == (2, "# Thesis\n")
-    assert outcome.err == "error: out=table.md: was not written by compare and is not replaced; choose another file\n"
+    assert (
+        outcome.err == "error: out=table.md: was not written by compare, so it is not replaced; choose another file\n"
+    )
 
 
 def test_the_table_of_a_sweep_replaces_only_such_a_table(place: Path) -> None:

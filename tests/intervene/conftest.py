@@ -1,4 +1,4 @@
-"""What the tests of `intervene` share."""
+"""Fixtures shared by the tests of `intervene`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from sharing import Once
 
 
 @pytest.fixture(scope="session")
-def whole(finished: Path, once: Once) -> Path:
+def intervened(finished: Path, once: Once) -> Path:
     """An intervention on three heads of a run and six of its images; tests must not change it."""
 
     def make(root: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_check_detects_wrong_edits(broken: str, monkeypatch: pytest.MonkeyPa
     else:
         run = Replay._call
         monkeypatch.setattr(Replay, "_call", lambda self, cache, index, x: run(self, cache, index, x) * (1 + 1e-7))
-    with pytest.raises(UserError, match="would measure something else"):
+    with pytest.raises(UserError, match="would not describe this model"):
         check_exactness(editor, 0, images[:1])
 
 

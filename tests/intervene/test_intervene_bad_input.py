@@ -17,8 +17,8 @@ from running import run, tree
         (("--heads", ""), "'' is not BLOCK:HEAD"),
         (("--heads", "1:0,,"), "'' is not BLOCK:HEAD"),
         (("--heads", "1:1:1"), "'1:1:1' is not BLOCK:HEAD"),
-        (("--edits", ""), "edits=: there is no such edit; choose from zero_value"),
-        (("--edits", "all,redirect"), "edits=all: there is no such edit"),
+        (("--edits", ""), "edits=: no such edit; choose from zero_value"),
+        (("--edits", "all,redirect"), "edits=all: no such edit"),
         (("--rule", ""), "rule is empty"),
         (("--diagnosis", ""), "diagnosis is empty"),
         (("--limit", "x"), "limit=x"),
@@ -32,7 +32,7 @@ from running import run, tree
         (("--selection.top", "-1"), "selection.top must be at least 0"),
         (("--format", "xml"), "format"),
         (("--edit", "redirect"), "--edit: no such option; did you mean --edits?"),
-        (("--edits", "zero_values"), "edits=zero_values: there is no such edit; did you mean zero_value or "),
+        (("--edits", "zero_values"), "edits=zero_values: no such edit; did you mean zero_value or "),
         (("--limit", "1"), "take values from other images, but there is only one image"),
         (("--shard", "3/3"), "shard=3/3"),
         (("--rule", "casual"), "rule=casual: no such rule; choose one of causal"),
@@ -53,9 +53,9 @@ def test_wrong_arguments_are_refused_in_one_line(
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-def test_a_refused_command_changes_nothing(finished: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_refused_command_changes_nothing(finished: Path, intervened: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(whole, copy)
+    shutil.copytree(intervened, copy)
     before = tree(copy)
     for args in (("--rule", "nonsense"), ("--diagnosis", "nowhere"), ("--edits", "none"), ("--images", "")):
         refused = intervene(finished, copy, *args, "--overwrite")
@@ -88,8 +88,8 @@ def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:
     assert (neither.code, "intervene needs exactly one model" in neither.err) == (2, True)
 
 
-def test_a_damaged_diagnosis_is_refused_by_name(finished: Path, whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole / "diagnosis", tmp_path / "diagnosis")
+def test_a_damaged_diagnosis_is_refused_by_name(finished: Path, intervened: Path, tmp_path: Path) -> None:
+    shutil.copytree(intervened / "diagnosis", tmp_path / "diagnosis")
     np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
     words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")
     refused = run("intervene", *words)

@@ -1,4 +1,4 @@
-"""`redirect`: attention with one column removed, for every kind of row."""
+"""`redirect`: attention with one column removed, for every mechanism."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from sinkablate.intervene.replay import Replay
 
 
 def view_of(name: str) -> BlockView:
+    """View of the second block of a model with a mechanism, on one random image."""
     model: Any = own(MECHANISMS[name]).double()
     with torch.no_grad():
         return Replay(model, [1]).run_with_cache(noise(1, 1, 28, 28, dtype=torch.float64)).views[1]

@@ -112,7 +112,7 @@ def test_lists_are_parsed_or_refused() -> None:
     for text in ("3/3", "1", "-1/3", "1/0"):
         with pytest.raises(UserError, match="shard="):
             parse_shard(text)
-    with pytest.raises(UserError, match="edits=zero: there is no such edit"):
+    with pytest.raises(UserError, match="edits=zero: no such edit"):
         parse_edits("zero")
     with pytest.raises(UserError, match="rule=causl: no such rule; choose one of causal"):
         rule_named("causl", ThresholdConfig())

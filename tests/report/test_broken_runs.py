@@ -52,8 +52,8 @@ def diagnosed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def refused_by_name(source: Path, root: Path, name: str, damage: Break) -> None:
-    """Reading a damaged copy is refused with a message that names the file."""
+def assert_damage_is_named(source: Path, root: Path, name: str, damage: Break) -> None:
+    """Check that reading a damaged copy is refused with a message that names the file."""
     shutil.copytree(source, root / "broken", symlinks=True)
     damage(root / "broken" / name)
     with pytest.raises(UserError) as error:
@@ -64,14 +64,14 @@ def refused_by_name(source: Path, root: Path, name: str, damage: Break) -> None:
 
 @pytest.mark.parametrize(("name", "how"), RUN, ids=lambda value: value if isinstance(value, str) else value[0])
 def test_a_damaged_file_of_a_run_is_named(name: str, how: tuple[str, Break], finished: Path, tmp_path: Path) -> None:
-    refused_by_name(finished, tmp_path, name, how[1])
+    assert_damage_is_named(finished, tmp_path, name, how[1])
 
 
 @pytest.mark.parametrize(("name", "how"), OF_DIAGNOSIS, ids=lambda value: value if isinstance(value, str) else value[0])
 def test_a_damaged_file_of_a_diagnosis_is_named(
     name: str, how: tuple[str, Break], diagnosed: Path, tmp_path: Path
 ) -> None:
-    refused_by_name(diagnosed, tmp_path, name, how[1])
+    assert_damage_is_named(diagnosed, tmp_path, name, how[1])
 
 
 def test_a_report_leaves_the_damaged_runs_out(finished: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def assert_same_result(job: Job, uninterrupted: Job) -> None:
 def test_two_nodes_train_together(uninterrupted: Job) -> None:
     summary = json.loads((uninterrupted.run_dir / "summary.json").read_text())
     assert (summary["world_size"], summary["steps"], summary["restarts"]) == (2, 200, 0)
-    assert "back into the queue" not in uninterrupted.text(), uninterrupted.text()  # SLURM itself may restart a job
+    assert ": requeued, restart" not in uninterrupted.text(), uninterrupted.text()  # SLURM itself may restart a job
     assert f"finished: {uninterrupted.run_dir}" in uninterrupted.text()
 
 
@@ -128,7 +128,7 @@ def test_a_job_is_resumed_after_its_time_limit(slurm: Cluster, uninterrupted: Jo
     assert_same_result(job, uninterrupted)
     assert job.restarts() >= 1
     assert "stopped by" in job.text()
-    assert "back into the queue" in job.text()
+    assert ": requeued, restart" in job.text()
 
 
 def test_a_preempted_job_is_resumed(slurm: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_job_is_resumed_after_a_rank_is_killed(slurm: Cluster, uninterrupted: 
     os.kill(max(job.ranks()), signal.SIGKILL)
     slurm.until(lambda: job.restarts() >= 1)
     assert_same_result(job, uninterrupted)
-    assert "back into the queue" in job.text()
+    assert ": requeued, restart" in job.text()
 
 
 def test_a_job_with_a_wrong_key_is_not_requeued(slurm: Cluster, tmp_path: Path) -> None:

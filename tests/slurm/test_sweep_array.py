@@ -127,7 +127,7 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     for cell, run_dir in zip(cells, run_dirs, strict=True):
         log = (run_dir / "log.txt").read_text()
         assert log.count("run directory:") == 1
-        assert log.count("back into the queue") == int(run_dir == run_dirs[index])
+        assert log.count(": requeued, restart") == int(run_dir == run_dirs[index])
         one, other = (
             torch.load(root / "cells" / cell.id / "checkpoints" / "last.ckpt", weights_only=True)
             for root in (local.parent, tmp_path)

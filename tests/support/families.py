@@ -1,4 +1,4 @@
-"""Small untrained models of timm's families, in which no parameter has its neutral initial value."""
+"""Small untrained models of timm's families, with all parameters moved away from their neutral initial values."""
 
 from typing import Any
 

@@ -16,9 +16,9 @@ from sinkablate.vit.tokens import token_layout
 
 
 def comparable(model: VisionTransformer) -> dict[str, Tensor]:
-    """Parameters by name, with the first tokens as they enter the blocks in place of the two terms of their sum.
+    """Parameters by name, with `cls`, the class token as it enters the blocks, in place of its token and position.
 
-    A CLS position is folded into the CLS token where registers have none; `cls` is the sum in either case.
+    Models whose registers have no positions store that sum as one parameter, others as two.
     """
     tensors = dict(model.named_parameters())
     positions, cls = tensors.pop("pos_embed")[0], tensors.pop("cls_token")[0]
@@ -73,7 +73,7 @@ def test_the_sequence_that_enters_the_blocks_is_the_same_on_common_tokens(name: 
     "fields",
     [*VARIANTS.values(), {"attention": AttentionConfig(score="sigmoid", gate="elementwise")}, {"fixed_sincos": True}],
 )
-def test_building_leaves_the_global_random_state(fields: dict[str, Any]) -> None:
+def test_building_a_model_keeps_the_global_random_state(fields: dict[str, Any]) -> None:
     torch.manual_seed(5), random.seed(5), np.random.seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     make(fields)

@@ -169,7 +169,7 @@ def test_files_that_are_not_checkpoints_are_refused_by_name(
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)], ids=repr)
 def test_a_file_without_a_state_dict_is_refused_by_name(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
-    with pytest.raises(UserError, match=re.escape(f"{path}: it holds no state dict")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: contains no state dict")):
         read_weights(str(path))
 
 
