@@ -142,7 +142,8 @@ def _power(comparison: Comparison, places: int) -> list[str]:
         if comparison.detect is not None and unknown:
             lines.append(
                 f"The number of seeds for {name} of {comparison.detect:g} is unknown for {unknown} of {len(rows)}: "
-                f"no spread, fewer than three {_sample(comparison)}, images that vary as well, or more than {MOST_SEEDS:,} seeds."
+                f"no spread, fewer than three {_sample(comparison)}, images that vary as well, "
+                f"or more than {MOST_SEEDS:,} seeds."
             )
     if comparison.detect is None and len(lines) > 1:
         lines.append("Add --detect EFFECT to show the number of seeds needed to detect that effect.")

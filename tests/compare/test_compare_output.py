@@ -68,8 +68,13 @@ def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
     existing.write_text("name: mine\n")
     outcome = compared(tmp_path, table(), "--out", existing)
     assert (outcome.code, "already exists; choose" in outcome.err, existing.read_text()) == (2, True, "name: mine\n")
-    compared(tmp_path, table(), "--out", existing, "--overwrite").succeeded()
-    assert "val/acc1" in existing.read_text()
+    own = tmp_path / "table.txt"
+    compared(tmp_path, table(), "--out", own).succeeded()
+    written = own.read_text()
+    assert compared(tmp_path, table(), "--out", own, "--format", "json").code == 2
+    assert own.read_text() == written
+    compared(tmp_path, table(), "--out", own, "--format", "json", "--overwrite").succeeded()
+    assert own.read_text().startswith("{")
 
 
 def test_compare_runs_in_a_separate_process(tmp_path: Path) -> None:
