@@ -40,7 +40,7 @@ from running import run, tree
         (("--batch_size", "0"), "batch_size must be at least 1"),
         (("--control_images", "1"), "control_images must be at least 2"),
         (("--selection.min_events", "0"), "selection.min_events must be at least 1"),
-        (("--shard", "0/2", "--overwrite"), "shards would remove each other's rows"),
+        (("--shard", "0/2", "--overwrite"), "each shard would delete the rows of the others"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(
