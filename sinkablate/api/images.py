@@ -14,6 +14,7 @@ from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.diagnostics.batches import pixels_of, stacked
 from sinkablate.errors import UserError, first_line, require_at_least
+from sinkablate.vit.anatomy import reads_texts
 from sinkablate.vit.inputs import input_shape
 
 Transform = Callable[[Image.Image], Tensor]
@@ -25,6 +26,8 @@ Images = Annotated[
 - a batch (n, C, H, W);
 - a list of tensors (C, H, W), PIL images or paths;
 - a location as in `diagnose --images`: a folder, a list file, shards or `builtin`;
+- for a language model of transformers, token ids (n, N) of texts of one length, without padding; or (n, 2, N) with
+  the token types in the second row, see `TextTokenType`;
 - a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values` or `image`.
 """
 OWN_TRANSFORM = "sinkablate_transform"
@@ -48,7 +51,7 @@ def batches_of(
     """
     require_at_least(batch_size, 1, "batch_size")
     if isinstance(images, Tensor):
-        if images.ndim < 3 or (images.ndim == 3 and input_shape(model)[0] is not None):
+        if not reads_texts(model) and (images.ndim < 3 or (images.ndim == 3 and input_shape(model)[0] is not None)):
             raise UserError(f"images: expected a batch (n, C, H, W), got a tensor of shape {tuple(images.shape)}")
         yield from images.split(batch_size)
     elif isinstance(images, str | Path):

@@ -14,6 +14,7 @@ from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import reads_texts
 from sinkablate.vit.inputs import input_shape
+from sinkablate.vit.tokens import text_tokens
 
 PIXELS = ("pixel_values", "image", "images")
 """Keys under which the batches of common data sets keep their images."""
@@ -114,12 +115,21 @@ def require_input(model: nn.Module, batch: Tensor) -> None:
 
 
 def _require_texts(model: nn.Module, batch: Tensor) -> None:
-    """Check that a batch holds token ids, and token types if there is a second row."""
+    """Check that a batch holds token ids without padding, and token types if there is a second row.
+
+    Raises:
+        UserError: It does not.
+    """
     if batch.is_floating_point() or batch.ndim not in (2, 3) or (batch.ndim == 3 and batch.shape[1] != 2):
         raise UserError(
             f"images: {type(model).__name__} reads texts: expected token ids (n, N) of an integer type, "
             f"got {batch.dtype} of shape {tuple(batch.shape)}"
         )
+    ids, config = text_tokens(batch)[0], getattr(model, "config", None)
+    pad = getattr(config, "pad_token_id", None)
+    ends = ids[:, [0, -1]]
+    if pad is not None and pad != getattr(config, "eos_token_id", None) and (ends == pad).any():
+        raise UserError(f"images: texts are padded (token {pad}); give texts of one length at a time, without padding")
 
 
 def accepted(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -9,11 +9,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sinkablate.diagnose.terminal import unit_of
 from sinkablate.intervene.edits import edit_named
 
 EXPLANATION = (
-    "effect: relative change (RMS) of the final patch tokens, without the sink; common: part of that change which all "
-    "tokens have in common; cosine: between the change and the difference to the donor image's output"
+    "effect: relative change (RMS) of the final {tokens}, without the sink; common: part of that change which all "
+    "tokens have in common; cosine: between the change and the difference to the donor {unit}'s output"
 )
 
 
@@ -23,19 +24,21 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     console.print(summary["headline"], soft_wrap=True)
     if "controls" not in summary:
         return
-    console.print(f"{summary['model']} on {summary['image_count']} images; {summary['rule_text']}", soft_wrap=True)
+    unit = unit_of(summary)
+    console.print(f"{summary['model']} on {summary['image_count']} {unit}s; {summary['rule_text']}", soft_wrap=True)
     for line in summary["nearest_heads"]:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":
         heads = pl.read_parquet(out / "heads.parquet").filter(pl.col("head").is_not_null())
         for (block, head), rows in heads.group_by(["block", "head"], maintain_order=True):
-            title = f"block {block} head {head} ({_words(rows['class'][0])}), median over {rows['images'][0]} images"
+            title = f"block {block} head {head} ({_words(rows['class'][0])}), median over {rows['images'][0]} {unit}s"
             console.print(_edits(rows, title))
     for (name,), rows in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
         heads_of_class = "" if name == "pathway" else f"{rows['heads'][0]} heads in "
         title = f"{_words(str(name))}, median over {heads_of_class}{rows['blocks'][0]} blocks (bootstrap over blocks)"
         console.print(_edits(rows, title))
-    console.print(EXPLANATION, soft_wrap=True)
+    tokens = "patch tokens" if unit == "image" else "tokens"
+    console.print(EXPLANATION.format(tokens=tokens, unit=unit), soft_wrap=True)
     outcome = {True: "as expected", False: "FAILED", None: "not applicable"}
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)

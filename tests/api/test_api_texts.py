@@ -1,0 +1,49 @@
+"""Language models through the Python API: token ids take the place of images."""
+
+import pytest
+import torch
+
+text_models = pytest.importorskip("text_models")
+
+import transformers  # noqa: E402
+
+import sinkablate as sa  # noqa: E402
+from sinkablate.vit.sink_logits import implementations  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return text_models.texts(4)[:, 0]
+
+
+def test_token_ids_are_measured_edited_and_drawn(ids: torch.Tensor) -> None:
+    model = text_models.untrained("Bert")
+    m = sa.measure(model, ids)
+    assert (m.summary["image_count"], m.summary["num_tokens"]) == (4, 12)
+    assert m.heads["median_mass"].is_finite().all()
+    assert sa.attention_maps(model, ids, heads=[(1, 2)])[1, 2].shape == (4, 12, 12)
+    effects = sa.intervene(model, ids, heads=[(1, 2)], edits=["zero_value", "redirect"])
+    assert (effects.rows["effect"] > 0).all()
+
+
+def test_a_language_model_with_a_head_is_measured_without_it(ids: torch.Tensor) -> None:
+    config = transformers.LlamaConfig(**text_models.SIZE, **text_models.GROUPED)
+    chosen = implementations(transformers.LlamaModel)
+    model = transformers.LlamaForCausalLM._from_config(config, **chosen).float().eval()
+    assert sa.measure(model, ids).heads.equals(sa.measure(model.model, ids).heads)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_texts_are_refused(ids: torch.Tensor, side: str) -> None:
+    padded = ids.clone()
+    padded[1, 0 if side == "left" else -1] = 0
+    message = "images: texts are padded (token 0); give texts of one length at a time, without padding"
+    with pytest.raises(sa.UserError) as caught:
+        sa.measure(text_models.untrained("Bert"), padded)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 8)])
+def test_images_are_refused_by_a_language_model(shape: tuple[int, ...]) -> None:
+    with pytest.raises(sa.UserError, match="BertModel reads texts: expected token ids"):
+        sa.measure(text_models.untrained("Bert"), torch.zeros(shape))
