@@ -15,10 +15,13 @@ from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image
 from sinkablate.diagnostics.measurement import Measurement
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE, rules
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
-from sinkablate.figures import diagnosis as figures
+from sinkablate.figures.atlas import atlas, atlas_points, least_events
+from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
+from sinkablate.figures.frequency import frequency
 from sinkablate.figures.maps import busiest
+from sinkablate.figures.sensitivity import sensitivity
 from sinkablate.figures.sinks import Drawn, save
 from sinkablate.figures.stripes import stripes
 from sinkablate.files.writing import as_stored, write_atomically, write_json
@@ -42,6 +45,11 @@ class Diagnosis:
     limit: int | None = None
     min_side: int = 32
     min_events: int | None = None
+
+    @property
+    def shown_rule(self) -> str:
+        """The rule of the figures: `adaptive` for toys, else `causal`."""
+        return DEFAULT_RULE if self.loaded.toy is None else ADAPTIVE_RULE
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the results, as plain values."""
@@ -109,16 +117,12 @@ class Diagnosis:
         per_image(out / "per_image.npz", records, names, numbers)
         for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
             write_atomically(out / f"{name}.parquet", table.write_parquet, RESUMES)
-        least = self.min_events or (50 if len(names) >= 100 else max(1, len(names) // 2))
+        least = self.min_events or least_events(len(names))
         (out / "figures").mkdir(exist_ok=True)
-        with_handoff = [rule.name for rule in rules(thresholds) if rule.handoff]
-        with_figures = [rule.name for rule in rules(thresholds) if "figures" in rule.shown]
+        typed = with_types(blocks_, records.layout.counts, records.heads["sink_type"])
         for name, drawn in {
-            "handoff": figures.handoff(blocks_, with_handoff, self.loaded.token_names),
-            "frequency": figures.frequency(heads, with_figures),
-            "atlas": figures.atlas(heads, DEFAULT_RULE, least, asdict(thresholds)),
-            "token_norms": figures.token_norms(blocks_, self.loaded.token_names),
-            "sensitivity": figures.sensitivity(grid),
+            **self._figures(heads, typed, least),
+            "sensitivity": sensitivity(grid),
             "stripes": self._stripes(heads, names[0], numbers[0], device),
         }.items():
             save(drawn, out / "figures" / name)
@@ -140,6 +144,19 @@ class Diagnosis:
             },
         )
         store.close()
+
+    def _figures(self, heads: pl.DataFrame, blocks_: pl.DataFrame, least: int) -> dict[str, Drawn]:
+        """Draw the tables of heads and blocks."""
+        name, rule = self.loaded.description["model"], self.shown_rule
+        types = {name: self.loaded.token_names}
+        points = {name: [atlas_points(heads, rule, least)]}
+        return {
+            "handoff": handoff({name: [blocks_]}, rule, types),
+            "frequency": frequency({name: [heads]}, rule),
+            "entropy": location_entropy({name: [heads]}),
+            "atlas": atlas(points, rule, {name: asdict(self.thresholds)}),
+            "token_norms": token_norms({name: [blocks_]}, types),
+        }
 
     def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
         """Draw attention maps of the heads that sink most often, on the first image."""

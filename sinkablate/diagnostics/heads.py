@@ -147,8 +147,10 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
             quiet_max=chunk.quiet_max,
         )
 
+    value_norms = torch.linalg.vector_norm(chunk.v, dim=-1)
     quantities = {
-        "ratio_head": value_ratio(torch.linalg.vector_norm(chunk.v, dim=-1), sink, chunk.num_tokens),
+        "ratio_head": value_ratio(value_norms, sink, chunk.num_tokens),
+        "sink_head_norm": value_norms.gather(-1, sink[..., None]).squeeze(-1),
         "ratio_out": divide(sink_norm, other_norm),
         "sink_value_norm": sink_norm,
         **of_update(output),

@@ -1,6 +1,7 @@
 """Tables of records: one row per block and head, and one row per block."""
 
 import warnings
+from collections.abc import Sequence
 from math import nan
 
 import numpy as np
@@ -19,6 +20,9 @@ from sinkablate.vit.tokens import TokenType
 INDICES = ("sink_idx", "sink_type")
 """Quantities that are indices: tables contain their mode instead of their median."""
 
+EVENT_MEDIANS = ("ratio_out", "ratio_head", "sink_head_norm", "stable_rank")
+"""Quantities whose median over the events of a rule is in the table of heads; the atlas shows them."""
+
 TOKENS = (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
 
 
@@ -32,10 +36,11 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
     """Return one row per block and head.
 
     For every rule: event frequency, label counts, and broadcast events with a sufficient `rel_update` as
-    `<rule>_broadcast_qualified`. `median_<quantity>` is over all defined images, `event_median_<quantity>` over the
-    images with a `causal` event. `sink_idx` and `token_type` are modes. `specialisation` is the binary entropy of the
-    `causal` frequency in bits, 0 for a head that always or never sinks; `location_entropy` that of `sink_idx` over
-    the logarithm of the number of columns.
+    `<rule>_broadcast_qualified`. For every rule with figures: `<rule>_event_median_<quantity>` over its events.
+    `median_<quantity>` is over all defined images, `event_median_<quantity>` over the images with a `causal` event.
+    `sink_idx` and `token_type` are modes. `specialisation` is the binary entropy of the `causal` frequency in bits, 0
+    for a head that always or never sinks; `location_entropy` that of `sink_idx` over the logarithm of the number of
+    columns.
 
     Args:
         records: The measurements.
@@ -57,10 +62,9 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         if name not in INDICES and not name.startswith("routed_frac_at_"):
             columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
     event = is_event(labels[DEFAULT_RULE])
-    for name in ("ratio_out", "stable_rank", "rel_update"):
-        columns[f"event_median_{name}"] = _median_over_images(
-            np.where(event, records.heads[name], np.float32(nan))
-        ).reshape(-1)
+    columns |= _event_medians("event_median_", event, records, ("ratio_out", "stable_rank", "rel_update"))
+    for rule in (rule.name for rule in rules(thresholds) if "figures" in rule.shown):
+        columns |= _event_medians(f"{rule}_event_median_", is_event(labels[rule]), records, EVENT_MEDIANS)
     indices = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
     columns["sink_idx"] = _mode(indices["sink_idx"])
     columns["token_type"] = _type_names(records)[_mode(indices["sink_type"])]
@@ -77,6 +81,16 @@ def _label_columns(rule: str, verdicts: Labels, qualified_: NDArray[np.bool_]) -
         f"{rule}_frequency": is_event(flat).mean(axis=0),
         **counts,
         f"{rule}_broadcast_qualified": qualified_.reshape(len(verdicts), -1).sum(axis=0),
+    }
+
+
+def _event_medians(
+    prefix: str, event: NDArray[np.bool_], records: Records, names: Sequence[str]
+) -> dict[str, NDArray[np.generic]]:
+    """Return the median of each quantity over the images on which a head has an event; NaN without events."""
+    return {
+        f"{prefix}{name}": _median_over_images(np.where(event, records.heads[name], np.float32(nan))).reshape(-1)
+        for name in names
     }
 
 

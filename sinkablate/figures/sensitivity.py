@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, say
+from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, TWO_COLUMNS, Drawn, common_legend, new_axes, say
 
 MOVES = {
     "routed_min": "attention that routes a query",
@@ -50,3 +50,19 @@ def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
         if not (line["events"] > 0).any():
             axis.set_ylim(0, 1)
             say(axis, "no event at any of these")
+
+
+def sensitivity(table: pl.DataFrame) -> Drawn:
+    """Draw events and labels per image while one threshold moves and the others stay, one row of panels per rule."""
+    rules = table["rule"].unique(maintain_order=True).to_list()
+    title = "How the counts change when one threshold moves (flat lines: hardly at all)"
+    figure, axes = new_axes(len(rules), len(MOVES), (TWO_COLUMNS, 0.9 + 2.2 * len(rules)), title)
+    rows = []
+    for row, rule in enumerate(rules):
+        data = moves(table, rule)
+        of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
+        draw_moves(of_rule, data)
+        of_rule[0].set_ylabel(f"rule {rule}:\nper image, blocks ≥ 1")
+        rows.append(data)
+    common_legend(figure, axes, columns=5)
+    return figure, pl.concat(rows)

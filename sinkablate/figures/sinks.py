@@ -3,7 +3,7 @@
 `diagnosis.py` arranges them into the figures of one diagnosis, and `report/` into figures of many runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
 
 TYPE_COLORS = {
     "cls": "#0072B2",
@@ -48,6 +49,9 @@ LIMIT_COLOR = "#555555"
 TEXT_SIZE = 8
 """Points; text of this size is readable in a figure of 8 inches at the width of a page."""
 
+ONE_COLUMN, TWO_COLUMNS = 3.25, 6.75
+"""Widths in inches of a figure in one and in two columns of a paper."""
+
 Drawn = tuple[Figure, pl.DataFrame]
 """A figure and the data it shows."""
 Names = Mapping[str, str]
@@ -61,8 +65,14 @@ def save(drawn: Drawn, path: Path) -> None:
     # first, because text is rounded to pixels and so takes the most space; `savefig` would draw each figure twice
     FigureCanvasAgg(figure).print_png(path.with_suffix(".png"))  # type: ignore[no-untyped-call]
     figure.set_layout_engine("none")  # keep this layout: with many frames, a second one takes seconds
-    FigureCanvasPdf(figure).print_pdf(path.with_suffix(".pdf"))  # type: ignore[no-untyped-call]
+    with rc_context({"pdf.fonttype": 42}):  # embed fonts as TrueType, as publishers require
+        FigureCanvasPdf(figure).print_pdf(path.with_suffix(".pdf"))  # type: ignore[no-untyped-call]
     data.write_csv(path.with_suffix(".csv"))
+
+
+def width_of(panels: int) -> float:
+    """Return the width of a figure with this number of panels in a row, in inches."""
+    return ONE_COLUMN if panels == 1 else TWO_COLUMNS
 
 
 def new_axes(rows: int, columns: int, size: tuple[float, float], title: str = "") -> tuple[Figure, list[Axes]]:
@@ -74,6 +84,12 @@ def new_axes(rows: int, columns: int, size: tuple[float, float], title: str = ""
     if title:
         figure.suptitle(title, fontsize=10)
     return figure, axes
+
+
+def heading(text: str, variants: Collection[str], rule: str = "") -> str:
+    """Return the title of a figure: what it shows, and below it the model, if it is only one, and the rule."""
+    below = [*(variants if len(variants) == 1 else ()), *([f"rule {rule}"] if rule else ())]
+    return "\n".join([text, *([", ".join(below)] if below else [])])
 
 
 def common_legend(
@@ -115,9 +131,14 @@ def plain_log(axis: Axes, which: Literal["x", "y"] = "y") -> None:
     getattr(axis, f"set_{which}scale")("log")
     low, high = getattr(axis, f"get_{which}lim")()
     ticks = getattr(axis, f"{which}axis")
-    ticks.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 1.5, 2, 3, 5, 7)))
+    subs = next(subs for most, subs in _TICKS.items() if high / low <= most)
+    ticks.set_major_locator(LogLocator(subs=subs))
     ticks.set_major_formatter("{x:g}")
     ticks.set_minor_locator(NullLocator())
+
+
+_TICKS = {6: (1, 1.5, 2, 3, 5, 7), 60: (1, 2, 5), 600: (1, 3), float("inf"): (1,)}
+"""Largest ratio of the limits of a logarithmic axis -> where its ticks are within a decade."""
 
 
 def say(axis: Axes, text: str, color: str = "black") -> None:
@@ -135,89 +156,30 @@ def has_numbers(table: pl.DataFrame, name: str) -> bool:
     return name in table.columns and not np.isnan(column(table, name)).all()
 
 
-def draw_by_type(
-    axis: Axes, blocks: pl.DataFrame, prefix: str, *, names: Names | None = None, style: str = "-", note: str = ""
-) -> list[str]:
-    """Draw a share by token type against the block: one line per type.
-
-    Args:
-        axis: Where to draw.
-        blocks: A table of blocks.
-        prefix: `mass_` for attention mass, `events_<rule>_` for the events of a rule.
-        names: What the token types are called.
-        style: Style of the lines.
-        note: Added to each entry of the legend.
-
-    Returns:
-        The drawn columns; empty if the share is undefined for every block and type.
-    """
-    kinds = [kind for kind in TYPE_COLORS if has_numbers(blocks, f"mass_{kind}")]
-    drawn = [f"{prefix}{kind}" for kind in kinds if has_numbers(blocks, f"{prefix}{kind}")]
-    for name in drawn:
-        text, color, marker = type_look(name.removeprefix(prefix), names)
-        label = f"{text}, {note}" if note else text
-        axis.plot(blocks["block"], column(blocks, name), style, color=color, marker=marker, markersize=4, label=label)
-    axis.set_ylim(-0.03, 1.03)
-    whole_numbers(axis)
-    return drawn
-
-
 def draw_heads(axis: Axes, heads: pl.DataFrame, name: str) -> AxesImage:
     """Draw a column of a table of heads, with values from 0 to 1, as a picture of blocks and heads."""
     table = heads.sort("block", "head")
     numbers = table["block"].unique(maintain_order=True).to_list()
-    values = column(table, name).reshape(len(numbers), -1)
-    image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
-    step = -(-len(numbers) // 12)
-    axis.set_yticks(range(0, len(numbers), step), [str(number) for number in numbers[::step]])
-    whole_numbers(axis)
-    if name.endswith("_frequency") and not (values > 0).any():
-        say(axis, "no event in any head", color="white")
-    return image
+    none = "no event in any head" if name.endswith("_frequency") else ""
+    return draw_grid(axis, numbers, column(table, name).reshape(len(numbers), -1), none=none)
 
 
-def draw_atlas(axis: Axes, points: pl.DataFrame, limits: Mapping[str, float], *, rest: str = "no event") -> None:
-    """Draw the value ratio against the stable rank of every head.
+def draw_grid(axis: Axes, blocks: Sequence[int], values: NDArray[np.float64], *, none: str = "") -> AxesImage:
+    """Draw numbers from 0 to 1, one row per block and one column per head.
 
     Args:
         axis: Where to draw.
-        points: Columns `ratio`, `rank`, `label` (`none` is drawn small and gray) and `token_type`.
-        limits: `nop_max`, `broadcast_min` and `rank_max`, drawn as dashed lines.
-        rest: What the gray heads are called.
+        blocks: Numbers of the blocks.
+        values: (blocks, heads).
+        none: What is written into the axes if no value is above zero.
     """
-    lines = {
-        f"NOP: ratio ≤ {limits['nop_max']:g}": (axis.axvline, limits["nop_max"], ":"),
-        f"broadcast: ratio ≥ {limits['broadcast_min']:g}": (axis.axvline, limits["broadcast_min"], "--"),
-        f"broadcast: rank ≤ {limits['rank_max']:g}": (axis.axhline, limits["rank_max"], "-."),
-    }
-    for text, (draw, limit, style) in lines.items():
-        draw(limit, color=LIMIT_COLOR, linewidth=0.8, linestyle=style, label=text)
-    groups = sorted(set(points.select("label", "token_type").rows()), key=lambda pair: (pair[0] != "none", pair))
-    for label, kind in groups:
-        group = points.filter((pl.col("label") == label) & (pl.col("token_type") == kind))
-        gray = label == "none"
-        axis.scatter(
-            group["ratio"],
-            group["rank"],
-            s=9 if gray else 24,
-            alpha=0.8,
-            color=NO_EVENT_COLOR if gray else LABEL_COLORS[label],
-            marker="o" if gray else TYPE_MARKERS[kind],
-            label=rest if gray else f"{label.replace('nop', 'NOP')}, {kind}",
-        )
-    axis.set_xlim(left=0)
-
-
-def draw_token_norms(axis: Axes, blocks: pl.DataFrame, *, names: Names | None = None) -> list[str]:
-    """Draw token norms by type against the block: median solid, 99th percentile dotted; return the drawn types."""
-    drawn = [kind for kind in ("cls", "register", "patch") if has_numbers(blocks, f"norm_{kind}_median")]
-    for kind in drawn:
-        text, color, marker = type_look(kind, names)
-        median, p99 = column(blocks, f"norm_{kind}_median"), column(blocks, f"norm_{kind}_p99")
-        axis.plot(blocks["block"], median, color=color, marker=marker, markersize=4, label=f"{text}, median")
-        axis.plot(blocks["block"], p99, ":", color=color, marker=".", markersize=3, label=f"{text}, 99th percentile")
+    image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+    step = -(-len(blocks) // 12)
+    axis.set_yticks(range(0, len(blocks), step), [str(block) for block in blocks[::step]])
     whole_numbers(axis)
-    return drawn
+    if none and not (values > 0).any():
+        say(axis, none, color="white")
+    return image
 
 
 def type_look(kind: str, names: Names | None) -> tuple[str, str, str]:

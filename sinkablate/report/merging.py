@@ -100,5 +100,6 @@ def _merged(entry: Run, diagnosis: Run) -> Run:
         columns=diagnosis.columns if entry.columns is None else entry.columns,
         tokens=diagnosis.tokens or entry.tokens,
         mass=diagnosis.mass if from_diagnosis else entry.mass,
+        dominant=diagnosis.dominant if entry.dominant is None else entry.dominant,
         image_names=diagnosis.image_names if from_diagnosis else entry.image_names,
     )

@@ -80,7 +80,7 @@ def _diagnosis(path: Path) -> Run:
         name: _table(path / f"{name}.parquet", name) if (path / f"{name}.parquet").exists() else None for name in NEEDS
     }
     stripes = path / "figures" / "stripes.csv"
-    mass, names, registers = _per_image(path / "per_image.npz", tables["heads"])
+    mass, dominant, names, registers = _per_image(path / "per_image.npz", tables["heads"])
     combined = identity | (summary or {})
     return Run(
         name=printable(path.resolve().name),
@@ -93,6 +93,7 @@ def _diagnosis(path: Path) -> Run:
         summary=combined,
         columns=_stripes(stripes, combined) if stripes.exists() else None,
         mass=mass,
+        dominant=dominant,
         image_names=names,
         tokens=_token_counts(combined, registers),
         edits=_edits(path.parent),
@@ -152,14 +153,18 @@ def _formation(steps: list[Path], rules: list[str]) -> pl.DataFrame | None:
     return table
 
 
-def _per_image(path: Path, heads: pl.DataFrame | None) -> tuple[NDArray[np.float32] | None, tuple[str, ...], int]:
-    """Mass on the dominant column, names of the images, number of registers."""
+def _per_image(
+    path: Path, heads: pl.DataFrame | None
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int8] | None, tuple[str, ...], int]:
+    """Mass on the dominant column and its type, names of the images, number of registers."""
     if not path.exists():
-        return None, (), 0
-    mass, names, registers = read_arrays(path, ("mass", "image_names", "num_register_tokens"))
+        return None, None, (), 0
+    mass, dominant, names, registers = read_arrays(path, ("mass", "sink_type", "image_names", "num_register_tokens"))
     if (
         mass.ndim != 3
         or mass.dtype.kind != "f"
+        or dominant.shape != mass.shape
+        or dominant.dtype.kind != "i"
         or names.shape != mass.shape[:1]
         or names.dtype.kind != "U"
         or registers.ndim
@@ -168,7 +173,7 @@ def _per_image(path: Path, heads: pl.DataFrame | None) -> tuple[NDArray[np.float
         or (heads is not None and mass[0].size != len(heads))
     ):
         raise UserError(f"{path}: damaged, its arrays do not fit the tables")
-    return mass, tuple(names.tolist()), int(registers)
+    return mass, dominant, tuple(names.tolist()), int(registers)
 
 
 def _token_counts(summary: dict[str, Any], registers: int) -> dict[str, int]:

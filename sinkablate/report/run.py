@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from numpy import float32
+from numpy import float32, int8
 from numpy.typing import NDArray
 
 from sinkablate.run.directory import diverged
@@ -49,6 +49,8 @@ class Run:
     """Mean attention that each column receives in a few heads on one image (`figures/stripes.csv` of a diagnosis)."""
     mass: NDArray[float32] | None = None
     """Mass on the dominant column, (images, blocks, heads), from a diagnosis."""
+    dominant: NDArray[int8] | None = None
+    """Type of the dominant column as its position in `TYPE_COLORS`, (images, blocks, heads), from a diagnosis."""
     image_names: tuple[str, ...] = ()
     """Names of the images of `mass`."""
     tokens: dict[str, int] = field(default_factory=dict)

@@ -25,7 +25,7 @@ MARKER, PAGE = "report.json", "index.html"
 LACKS = {
     "handoff": "No run holds a table of blocks.",
     "frequency": "No run holds a table of heads.",
-    "atlas": "No run holds value ratios.",
+    "atlas": "No run holds medians over the events of this rule; those of causal and adaptive are measured.",
     "norms": "No run holds a table of blocks.",
     "formation": "No run was measured during training.",
     "scatter": "No run has both a task metric and labels.",
@@ -38,6 +38,8 @@ LACKS = {
 """The note in place of a panel that has nothing to show."""
 FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
 """Panels whose figure has another name."""
+WITHOUT_PANEL = ("entropy",)
+"""Figures that have no panel on the page."""
 TABLES = ("runs", "labels_by_type", "ablation")
 
 
@@ -137,7 +139,7 @@ def _replace(target: Path, partial: Path) -> None:
     """Move a finished report into place; other files in the directory and in its folders stay."""
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).unlink(missing_ok=True)
-    names = {FIGURES.get(panel, panel) for panel in (*LACKS, "ablation", "effects")}
+    names = {FIGURES.get(panel, panel) for panel in (*LACKS, *WITHOUT_PANEL, "ablation", "effects")}
     for folder, old in (("figures", names), ("tables", TABLES)):
         for name in old:
             remove_files(target / folder, f"{name}.*")
@@ -155,6 +157,7 @@ def _draw(report: Report, metric: str | None) -> dict[str, Drawn | None]:
     return {
         "handoff": panels.handoff(runs, rule),
         "frequency": panels.frequency(runs, rule),
+        "entropy": panels.entropy(runs),
         "atlas": panels.atlas(runs, rule),
         "norms": panels.token_norms(single),
         "formation": panels.formation(runs, rule),

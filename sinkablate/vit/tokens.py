@@ -79,6 +79,12 @@ class TokenLayout:
         """Length N of the sequence."""
         return self.num_prefix + self.num_patches
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of tokens of each type, by its label."""
+        numbers = (self.num_cls, self.num_registers, self.num_patches)
+        return {kind.label: number for kind, number in zip(TokenType, numbers, strict=False)}
+
     def types(self, extra: tuple[TokenType, ...] = ()) -> Tensor:
         """Return the token type of each key column, (N + len(extra),) int64."""
         counts = (

@@ -61,6 +61,7 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
         "topk_routed_frac": np.mean(E[:, top].sum(1)[visible[:, top].any(1)] >= t.routed_min),
         "ratio_head": value_ratio(v, s, others),
         "ratio_out": value_ratio(u, s, others),
+        "sink_head_norm": float(np.linalg.norm(v[s])),
         "sink_value_norm": float(np.linalg.norm(u[s])),
     }
     mean_u = np.linalg.norm(u[:n], axis=1).mean()

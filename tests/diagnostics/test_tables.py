@@ -1,6 +1,7 @@
 """The tables of heads and blocks, recomputed from the per-image records."""
 
 from dataclasses import replace
+from itertools import product
 from math import log, log2
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from measured import BLOCKS, HEADS, IMAGES, T, records, sinks, verdicts
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.labels import is_event, label_all
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.tables import INDICES, block_table, constancy, head_table
+from sinkablate.diagnostics.tables import EVENT_MEDIANS, INDICES, block_table, constancy, head_table
 from sinkablate.vit.tokens import TokenType
 
 PLACES = [(block, head) for block in range(BLOCKS) for head in range(HEADS)]
@@ -63,6 +65,10 @@ def test_medians_over_images_and_over_events() -> None:
             chosen = measured.heads[name][:, block, head][event[:, block, head]]
             expected = np.median(chosen) if len(chosen) else np.nan
             assert of_heads(table, f"event_median_{name}")[block, head] == pytest.approx(expected, nan_ok=True)
+    for rule, name in product(("causal", "adaptive"), EVENT_MEDIANS):
+        values = np.where(is_event(label_all(measured, T)[rule]), measured.heads[name], np.nan)
+        medians = [np.median(x) if len(x := values[:, b, h][~np.isnan(values[:, b, h])]) else np.nan for b, h in PLACES]
+        np.testing.assert_allclose(table[f"{rule}_event_median_{name}"], medians)
     assert np.isnan(of_heads(table, "event_median_ratio_out")[:, 1]).all()
 
 

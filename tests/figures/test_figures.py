@@ -13,10 +13,12 @@ from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.sensitivity import sensitivity as sensitivity_table
 from sinkablate.diagnostics.tables import block_table, head_table
-from sinkablate.figures.diagnosis import atlas, frequency, handoff, sensitivity, token_norms
-from sinkablate.figures.sinks import TYPE_COLORS, Drawn, draw_by_type, new_axes, plain_log, save
+from sinkablate.figures.atlas import atlas, atlas_points
+from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
+from sinkablate.figures.frequency import frequency
+from sinkablate.figures.sensitivity import sensitivity
+from sinkablate.figures.sinks import Drawn, new_axes, plain_log, save
 
-RULES = ("causal", "adaptive")
 LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
 T = ThresholdConfig(adaptive_min=0.01, routed_min=0.2, event_min=0.05, routed_grid=(0.1, 0.3))
 """An untrained model has events under thresholds this low."""
@@ -31,12 +33,17 @@ def records() -> Records:
 
 
 FIGURES: dict[str, Callable[[Records], Drawn]] = {
-    "handoff": lambda r: handoff(block_table(r, T), RULES),
-    "frequency": lambda r: frequency(head_table(r, T), RULES),
-    "atlas": lambda r: atlas(head_table(r, T), "causal", 2, LIMITS),
-    "token_norms": lambda r: token_norms(block_table(r, T)),
+    "handoff": lambda r: handoff({"model": [typed(r)]}, "causal"),
+    "frequency": lambda r: frequency({"model": [head_table(r, T)]}, "causal"),
+    "entropy": lambda r: location_entropy({"model": [head_table(r, T)]}),
+    "atlas": lambda r: atlas({"model": [atlas_points(head_table(r, T), "causal", 2)]}, "causal", {"model": LIMITS}),
+    "token_norms": lambda r: token_norms({"model": [typed(r)]}),
     "sensitivity": lambda r: sensitivity(sensitivity_table(r.heads, T)[0]),
 }
+
+
+def typed(records: Records) -> pl.DataFrame:
+    return with_types(block_table(records, T), records.layout.counts, records.heads["sink_type"])
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -52,24 +59,22 @@ def test_a_figure_is_saved_with_its_data_and_labels(name: str, records: Records,
     assert any(axis.lines or axis.images or axis.collections for axis in axes)
     assert figure.get_suptitle()
     assert all(axis.get_legend() is None for axis in axes), "a legend covers the data"
-    assert figure.get_figwidth() <= 8
+    assert figure.get_figwidth() in (3.25, 6.75)
 
 
-def test_the_handoff_shows_the_types_that_occur(records: Records) -> None:
-    figure, data = handoff(block_table(records, T), RULES)
-    assert [line.get_label() for line in figure.axes[0].lines] == ["cls", "register", "patch"]
-    shown = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
-    assert shown["register"] == data["mass_register"].to_list()
-    shares = data.select(pl.sum_horizontal("mass_cls", "mass_register", "mass_patch")).to_series()
-    assert shares.to_list() == pytest.approx([1.0] * len(data), abs=1e-5)
+def test_the_handoff_shows_the_types_that_occur_and_their_shares_add_up(records: Records) -> None:
+    figure, data = FIGURES["handoff"](records)
+    solid = [line.get_label() for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    assert solid == ["cls", "register", "patch"]
+    shares = data.filter(panel="dominant").group_by("block").agg(pl.col("mean").sum())["mean"]
+    assert shares.to_list() == pytest.approx([1.0] * 2)
 
 
-def test_the_atlas_leaves_no_head_out(records: Records) -> None:
-    table = head_table(records, T)
-    figure, data = atlas(table, "causal", 6, LIMITS)
-    points = sum(len(collection.get_offsets()) for collection in figure.axes[0].collections)
-    assert points == len(table) == len(data)
-    assert 0 < sum(data["events"] >= 6) < points
+def test_the_fonts_of_a_pdf_are_truetype(records: Records, tmp_path: Path) -> None:
+    save(FIGURES["token_norms"](records), tmp_path / "figure")
+    content = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
 
 
 def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records) -> None:
@@ -82,25 +87,6 @@ def test_the_sensitivity_figure_passes_through_the_rule_itself(records: Records)
         at = axis.lines[-1].get_xdata()[0]
         events = dict(zip(axis.lines[0].get_xdata().tolist(), axis.lines[0].get_ydata().tolist(), strict=True))
         assert events[at] == home[number // 4]
-
-
-def test_the_atlas_gives_no_label_to_a_head_without_events(records: Records) -> None:
-    table = head_table(records, T).with_columns(
-        pl.when(pl.col("head") > 0).then(pl.col(f"causal_{label}")).otherwise(0).alias(f"causal_{label}")
-        for label in ("nop", "broadcast", "other")
-    )
-    _, data = atlas(table, "causal", 1, LIMITS)
-    assert set(data.filter(events=0)["label"]) == {"none"}
-    assert "none" not in set(data.filter(pl.col("events") > 0)["label"])
-
-
-def test_a_null_token_is_not_called_a_register(records: Records) -> None:
-    blocks = block_table(records, T)
-    _, (axis,) = new_axes(1, 1, (3, 3))
-    draw_by_type(axis, blocks, "mass_", names={"register": "null token"})
-    colors = {line.get_label(): line.get_color() for line in axis.lines}
-    assert list(colors) == ["cls", "null token", "patch"]
-    assert colors["null token"] == TYPE_COLORS["null"]
 
 
 @pytest.mark.parametrize("values", [(3.1, 6.2), (0.02, 0.5), (1, 30000), (1.0, 1.02), (1e-5, 2)])

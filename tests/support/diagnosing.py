@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from running import Outcome, run
 
 SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
-FIGURES = ("handoff", "frequency", "atlas", "token_norms", "sensitivity", "stripes")
+FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
 FILES = {
     "diagnosis.json",
     "per_image.npz",
@@ -28,6 +28,7 @@ PER_IMAGE = (
     "cond_mass",
     "ratio_head",
     "ratio_out",
+    "sink_head_norm",
     "stable_rank",
     "routed_stable_rank",
     "rank1_energy",

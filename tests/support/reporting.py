@@ -24,6 +24,7 @@ VARIANTS = {
 FIGURES = {
     "handoff",
     "frequency",
+    "entropy",
     "atlas",
     "token_norms",
     "formation",
