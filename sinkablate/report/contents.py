@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from sinkablate.figures.atlas import VALUES, atlas_points, has_atlas
+from sinkablate.figures.blocks import with_types
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
 from sinkablate.figures.sensitivity import moves
 from sinkablate.figures.sinks import column
@@ -77,7 +79,8 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         "metrics": {k: rounded([v])[0] for k, v in scalar_metrics(run).items()},
         "thresholds": run.limits,
         "heads": None if run.heads is None else _heads(run, run.heads),
-        "blocks": None if run.blocks is None else _blocks(run.blocks),
+        "blocks": None if run.blocks is None else _blocks(with_types(run.blocks, run.tokens, run.dominant)),
+        "atlas": None if run.heads is None else _atlas(run, run.heads),
         "labels_by_step": _labels_by_step(run),
         "frequency_by_step": _frequency_by_step(run),
         "sensitivity": _sensitivity(run),
@@ -105,12 +108,26 @@ def _heads(run: Run, table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+def _atlas(run: Run, table: pl.DataFrame) -> dict[str, dict[str, Any]] | None:
+    """For each rule, what `atlas_points` returns, by column; None if the table holds no medians over events."""
+    points = {rule: atlas_points(table, rule) for rule in run.rules if has_atlas(table, rule)}
+    return {
+        rule: {
+            "label": of_rule["label"].to_list(),
+            "events": of_rule["events"].to_list(),
+            "min_events": of_rule["min_events"][0],
+            **{name: rounded(column(of_rule, name)) for name in ("rank", *VALUES) if name in of_rule.columns},
+        }
+        for rule, of_rule in points.items()
+    } or None
+
+
 def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
     table = table.sort("block")
     names = [
         name
         for name in table.columns
-        if name.startswith(("mass_", "events_"))
+        if name.startswith(("mass_", "events_", "dominant_", "chance_"))
         or (name.startswith("norm_") and name.endswith(("_median", "_p99", "_max", "_outliers")))
     ]
     return {"block": table["block"].to_list(), **{name: rounded(column(table, name)) for name in names}}

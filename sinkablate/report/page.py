@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sinkablate import __version__
-from sinkablate.diagnostics.rules import DEFAULT_RULE
+from sinkablate.figures.atlas import VALUES
 from sinkablate.figures.maps import Maps
 from sinkablate.figures.sensitivity import MOVES
 from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS, VARIANT_COLORS
@@ -60,7 +60,6 @@ def render_page(
         notes=list(notes),
         comparison=ablation and ablation.comparison,
         ablation_sheets=page_sheets(ablation),
-        event_rule=DEFAULT_RULE,
         types_note=_sentence(types_caveat(runs)),
         footer=f"Made by sinkablate {__version__}. Numbers on this page have four significant digits; "
         "the files in figures/ have all digits.",
@@ -90,13 +89,13 @@ def page_data(
         "moves": MOVES,
         "edits": {name: title.replace("\n", " ") for name, title in edit_titles(runs).items()},
         "rules": _definitions(runs),
-        "event_rule": DEFAULT_RULE,  # of the columns event_median_*
+        "values": VALUES,
         "label_colors": LABEL_COLORS,
         "type_colors": TYPE_COLORS,
         "variant_colors": VARIANT_COLORS,
         "metrics": task_metrics(runs),
         "ablation": None if ablation is None else page_ablation(ablation),
-        "start": {"run": first.name, "rule": rule, "metric": metric},
+        "start": {"run": first.name, "rule": rule, "metric": metric, "value": next(iter(VALUES))},
     }
 
 

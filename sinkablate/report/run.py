@@ -9,6 +9,7 @@ import polars as pl
 from numpy import float32, int8
 from numpy.typing import NDArray
 
+from sinkablate.figures.sinks import TYPE_COLORS, has_numbers
 from sinkablate.run.directory import diverged
 from sinkablate.run.schema import LIMITS, METRICS
 
@@ -78,8 +79,7 @@ class Run:
         """Types of the key columns that the model has, according to the table of blocks."""
         if self.blocks is None:
             return []
-        names = [name for name in self.blocks.columns if name.startswith("mass_")]
-        return [name.removeprefix("mass_") for name in names if self.blocks[name].cast(float).drop_nans().count()]
+        return [kind for kind in TYPE_COLORS if has_numbers(self.blocks, f"mass_{kind}")]
 
     @property
     def steps(self) -> int | None:

@@ -2,10 +2,10 @@
 // The page: what is chosen, the controls, the address, and drawing what is in sight.
 
 const get = id => document.getElementById(id);
-const state = {run: null, rule: "", block: null, head: null, metric: ""};
-const FIELDS = {run: String, rule: String, block: Number, head: Number, metric: String};
+const state = {run: null, rule: "", block: null, head: null, metric: "", value: ""};
+const FIELDS = {run: String, rule: String, block: Number, head: Number, metric: String, value: String};
 const DEPENDS = {scatter: ["run", "rule", "metric"], labels: ["rule"], ablation: [], effects: [], norms: ["run"], stability: [],
-  handoff: ["run", "rule", "block"], frequency: ["run", "rule", "block", "head"], atlas: ["run", "rule", "block", "head"], formation: ["run", "rule", "block", "head"],
+  handoff: ["run", "rule", "block"], frequency: ["run", "rule", "block", "head"], atlas: ["run", "rule", "block", "head", "value"], formation: ["run", "rule", "block", "head"],
   sensitivity: ["run", "rule"], edits: ["run"], maps: ["run", "block", "head"]};
 const present = Object.keys(DEPENDS).filter(id => get(`${id}-plot`));
 const dirty = new Set(), visible = new Set();
@@ -49,6 +49,7 @@ function controls(heads, rules) {
   get("rule").title = report.rules[state.rule] ?? "";
   fill(get("block"), heads ? [...new Set(heads.block)].map(b => [b, b]) : [], state.block);
   fill(get("head"), heads ? heads.head.filter((_, p) => heads.block[p] === state.block).map(h => [h, h]) : [], state.head);
+  fill(get("value"), state.run.atlas ? Object.entries(report.values) : [], state.value);
   fill(get("metric"), report.metrics.map(name => [name, name]), state.metric);
   for (const name of document.querySelectorAll(".chosen-run")) name.textContent = state.run.name;
 }
@@ -81,6 +82,7 @@ function readAddress() {  // what the fragment of the address chooses; what this
   const drop = key => { unknown.push(`${key}=${given.get(key)}`); delete changes[key]; };
   if (!run) drop("run");
   if ("metric" in changes && !report.metrics.includes(changes.metric)) drop("metric");
+  if ("value" in changes && !(changes.value in report.values)) drop("value");
   if (run && "rule" in changes && run.heads && !(changes.rule in run.heads.counts)) drop("rule");
   const heads = run?.heads;
   if (heads && ("block" in changes || "head" in changes) && !heads.block.some((b, p) => b === changes.block && heads.head[p] === changes.head))

@@ -2,21 +2,27 @@
 // The panels that show the chosen run; see panels.js.
 
 Object.assign(PANELS, {
-  handoff({run, rule, block}) {
+  handoff({run, rule, block}, width) {
     const table = run.blocks;
     if (!table) return {missing: `${run.name} has no table of blocks.`};
-    const kinds = kindsOf(run), total = sum(Object.values(run.tokens));
-    const line = (kind, what, values, style, more = {}) => ({x: table.block, y: values, name: `${kindName(kind, run)}, ${what}`, mode: "lines+markers", connectgaps: false,
-      line: {color: color(report.type_colors[kind]), dash: style}, marker: {symbol: SYMBOLS[kind], size: 7}, customdata: table.block.map(b => ({run: run.name, block: b})),
-      hovertemplate: `block %{x}<br>${kindName(kind, run)}, ${what}: %{y:.3f}<extra></extra>`, ...more});
-    const traces = kinds.map(kind => line(kind, "mass", table[`mass_${kind}`], "solid"));
-    for (const kind of kinds) {
-      const events = table[`events_${rule}_${kind}`];
-      if (defined(events)) traces.push(line(kind, "events", events, "dot", {opacity: .75}));
-      if (run.tokens[kind]) traces.push(line(kind, "chance", table.block.map(() => run.tokens[kind] / total), "dash", {mode: "lines", opacity: .6, line: {color: color(report.type_colors[kind]), dash: "dash", width: 1.5}}));
-    }
-    return {traces, csv: {x: "block", y: "share"}, layout: base(370, {margin: {l: 56, r: 14, t: 14, b: 100}, xaxis: blockAxis(table.block), yaxis: axis("share (0 to 1)", {range: [-0.03, 1.03]}),
-      shapes: [{type: "line", x0: block, x1: block, y0: 0, y1: 1, yref: "paper", line: {color: themed("border"), width: 1}}]})};
+    const frames = {"dominant_": "type of the dominant column", [`events_${rule}_`]: `type of the sinks, rule ${rule}`, "mass_per_token_": "attention to one token"};
+    const kinds = kindsOf(run), perToken = kinds.flatMap(kind => table[`mass_per_token_${kind}`] ?? []), traces = [], listed = new Set();
+    const {layout, at, say} = facets(3, width, {titles: Object.values(frames), x: {title: "block", ...(table.block.length < 7 ? {dtick: 1} : {})}, shared: false,
+      y: {title: "share (0 to 1)", range: [-0.03, 1.03]}});
+    Object.assign(layout.yaxis3, {range: undefined, ...logAxis(perToken), title: {text: "mass per token (mean: 1)", standoff: 6}});
+    layout.shapes = [0, 1, 2].map(i => ({type: "line", xref: at(i).xaxis, yref: `${at(i).yaxis} domain`, x0: block, x1: block, y0: 0, y1: 1, line: {color: themed("border"), width: 1}}));
+    const line = (kind, values, i, chance) => { const name = kindName(kind, run) + (chance ? ", chance" : "");
+      traces.push({x: table.block, y: values, name, legendgroup: name, showlegend: !listed.has(name), mode: chance ? "lines" : "lines+markers", connectgaps: false,
+        line: {color: color(report.type_colors[kind]), dash: chance ? "dash" : "solid", width: chance ? 1.5 : 2}, marker: {symbol: SYMBOLS[kind], size: 6}, opacity: chance ? .6 : 1,
+        customdata: table.block.map(b => ({run: run.name, block: b})), meta: {quantity: Object.values(frames)[i]}, ...at(i), hovertemplate: `block %{x}<br>${name}: %{y:.4g}<extra></extra>`});
+      listed.add(name); };
+    Object.keys(frames).forEach((prefix, i) => {
+      const shown = kinds.filter(kind => defined(table[prefix + kind]));
+      if (!shown.length) say(i, i === 1 ? "no event" : "not measured");
+      for (const kind of shown) line(kind, table[prefix + kind], i);
+      if (!i) for (const kind of shown) if (defined(table[`chance_${kind}`])) line(kind, table[`chance_${kind}`], i, true);
+    });
+    return {traces, layout, csv: {x: "block", y: "value"}};
   },
 
   frequency({run, rule, block, head}) {
@@ -34,29 +40,21 @@ Object.assign(PANELS, {
         shapes: [{type: "rect", x0: head - .5, x1: head + .5, y0: block - .5, y1: block + .5, line: {color: "#D55E00", width: 3}}]})};
   },
 
-  atlas({run, rule, block, head}) {
-    const heads = run.heads;
-    if (!heads || !heads.quantities.median_ratio_out) return {missing: `${run.name} does not hold value ratios.`};
-    const q = heads.quantities, groups = new Map();
-    const overEvents = heads.block.map((_, p) => rule === report.event_rule && counted(run, rule, p).events && q.event_median_ratio_out?.[p] != null);
-    const ratios = overEvents.map((own, p) => (own ? q.event_median_ratio_out : q.median_ratio_out)[p]);
-    const ranks = overEvents.map((own, p) => (own ? q.event_median_stable_rank : q.median_stable_rank)[p]);
-    heads.block.forEach((b, p) => {
-      const c = counted(run, rule, p), kind = report.kinds[heads.token_type[p]] ?? "patch", key = c.label ? `${c.label}|${kind}` : "none|";
-      if (!groups.has(key)) groups.set(key, {x: [], y: [], text: [], customdata: []});
-      const group = groups.get(key);
-      group.x.push(ratios[p]); group.y.push(ranks[p]); group.customdata.push({run: run.name, block: b, head: heads.head[p]});
-      group.text.push(`block ${b}, head ${heads.head[p]}: ${c.events} events` + (c.events ? `, sink on ${kindName(kind, run)}` : ""));
-    });
-    const look = key => { const [label, kind] = key.split("|"); return label === "none" ? {color: themed("border"), size: 6, opacity: .7}
-      : {color: color(report.label_colors[label]), symbol: SYMBOLS[kind], size: 10, opacity: .85}; };
-    const name = key => { const [label, kind] = key.split("|"); return label === "none" ? "no event" : `${LABEL_NAMES[label]}, ${kindName(kind, run)}`; };
-    const traces = [...groups].sort().map(([key, points]) => ({...points, mode: "markers", name: name(key), marker: look(key), hovertemplate: "%{text}<br>value ratio %{x:.3f}, stable rank %{y:.3f}<extra></extra>"}));
-    for (const label of [...LABELS, "none"]) if (![...groups.keys()].some(key => key.startsWith(`${label}|`)))
-      traces.push(legendOnly(label === "none" ? "no event" : LABEL_NAMES[label], look(`${label}|patch`)));
+  atlas({run, rule, block, head, value}) {
+    const points = run.atlas?.[rule];
+    if (!points) return {missing: `${run.name} holds no medians over the events of the rule ${rule}; those of causal and adaptive are measured.`};
+    const values = points[value] ?? points.ratio_out, heads = run.heads, last = Math.max(1, ...heads.block), markers = {nop: "circle", broadcast: "square", other: "triangle-up", none: "circle"};
+    const traces = [...LABELS, "none"].map(label => { const own = points.label.map((l, p) => l === label ? p : -1).filter(p => p >= 0), gray = label === "none";
+      return {x: own.map(p => points.rank[p]), y: own.map(p => values[p]), mode: "markers", name: gray ? `fewer than ${points.min_events} events` : LABEL_NAMES[label],
+        customdata: own.map(p => ({run: run.name, block: heads.block[p], head: heads.head[p]})),
+        text: own.map(p => `block ${heads.block[p]}, head ${heads.head[p]}: ${points.events[p]} events, ` + (gray ? "medians over all images" : `sink on ${kindName(report.kinds[heads.token_type[p]] ?? "patch", run)}`)),
+        hovertemplate: "%{text}<br>stable rank %{x:.3f}, %{y:.3f}<extra></extra>",
+        marker: {symbol: own.length ? own.map(p => markers[label] + (heads.block[p] ? "" : "-open")) : markers[label], size: gray ? 6 : 10, opacity: gray ? .7 : .9,
+          ...(gray ? {color: themed("border")} : {color: own.length ? own.map(p => heads.block[p]) : themed("soft"), colorscale: "Viridis", cmin: 0, cmax: last,
+            showscale: label === points.label.find(l => l !== "none"), colorbar: {title: {text: "block", side: "right"}, thickness: 12}})}}; });
     const p = placeOf();
-    if (p >= 0) traces.push({x: [ratios[p]], y: [ranks[p]], mode: "markers", name: "chosen head", hoverinfo: "skip", marker: {symbol: "circle-open", size: 18, color: themed("ink"), line: {width: 2}}});
-    return {traces, csv: {x: "value ratio", y: "stable rank"}, layout: atlasLayout(run, ranks)};
+    if (p >= 0) traces.push({x: [points.rank[p]], y: [values[p]], mode: "markers", name: "chosen head", hoverinfo: "skip", marker: {symbol: "circle-open", size: 18, color: themed("ink"), line: {width: 2}}});
+    return {traces, csv: {x: "stable rank", y: report.values[value]}, layout: atlasLayout(run, points.rank, value)};
   },
 
   formation({run, rule, block, head}, width) {
@@ -107,15 +105,15 @@ Object.assign(PANELS, {
   },
 });
 
-function atlasLayout(run, ranks) {  // axes and the dashed thresholds
-  const t = run.thresholds, dashed = {color: themed("soft"), width: 1, dash: "dash"};
-  const most = Math.log10(1.15 * Math.max(t.rank_max, ...ranks.filter(y => y != null)));
+function atlasLayout(run, ranks, value) {  // axes and the dashed thresholds
+  const t = run.thresholds, dashed = {color: themed("soft"), width: 1, dash: "dash"}, ratio = value !== "sink_head_norm";
+  const most = Math.log10(1.15 * Math.max(t.rank_max, ...ranks.filter(x => x != null)));
   const label = (text, more) => ({text, showarrow: false, font: {size: 10}, bgcolor: themed("paper"), borderpad: 1, ...more});
-  const upright = (x, text) => label(text, {x, y: 1, yref: "paper", textangle: -90, xanchor: "right", yanchor: "top"});
-  return base(420, {xaxis: axis("value ratio: norm of the sink's value / mean norm", {rangemode: "tozero"}),
-    yaxis: axis("stable rank of the update", {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
-    annotations: [upright(t.nop_max, `NOP: ratio ≤ ${t.nop_max}`), upright(t.broadcast_min, `broadcast: ratio ≥ ${t.broadcast_min}`),
-      label(`broadcast: rank ≤ ${t.rank_max}`, {x: 1, xref: "paper", y: Math.log10(t.rank_max), xanchor: "right", yanchor: "bottom"})],
-    shapes: [...[t.nop_max, t.broadcast_min].map(x => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
-             {type: "line", x0: 0, x1: 1, xref: "paper", y0: t.rank_max, y1: t.rank_max, line: dashed}]});
+  const across = (y, text) => label(text, {y, x: 1, xref: "paper", xanchor: "right", yanchor: "bottom"});
+  return base(420, {yaxis: axis(report.values[value], {rangemode: "tozero"}),
+    xaxis: axis("stable rank of the head's update", {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
+    annotations: [label(`broadcast: rank ≤ ${t.rank_max}`, {x: Math.log10(t.rank_max), y: 1, yref: "paper", textangle: -90, xanchor: "right", yanchor: "top"}),
+      ...(ratio ? [across(t.nop_max, `NOP: ratio ≤ ${t.nop_max}`), across(t.broadcast_min, `broadcast: ratio ≥ ${t.broadcast_min}`)] : [])],
+    shapes: [{type: "line", x0: t.rank_max, x1: t.rank_max, y0: 0, y1: 1, yref: "paper", line: dashed},
+             ...(ratio ? [t.nop_max, t.broadcast_min] : []).map(y => ({type: "line", x0: 0, x1: 1, xref: "paper", y0: y, y1: y, line: dashed}))]});
 }
