@@ -29,6 +29,8 @@ from sinkablate.figures.sinks import (
 
 Variants = Mapping[str, Sequence[pl.DataFrame]]
 """Variant -> the tables of its runs, all with the same blocks."""
+SERIES = ("variant", "panel", "series", "block", "mean", "low", "high", "runs")
+"""Columns of the data of a figure over blocks."""
 TOKENS = ("cls", "register", "patch")
 """Types of columns that are tokens."""
 
@@ -78,24 +80,27 @@ def _rows(variant: str, panel: str, series: str, blocks: NDArray[np.float64], of
 def with_types(
     blocks: pl.DataFrame, tokens: Mapping[str, int], dominant: NDArray[np.generic] | None = None
 ) -> pl.DataFrame:
-    """Add what `handoff` shows to a table of blocks that does not hold it.
+    """Add what `handoff` shows to a table of blocks: `relative_mass_<type>`, and what an old table does not hold.
+
+    `relative_mass_<type>` is `mass_<type>` over `chance_<type>`: the attention that one token of the type receives, in
+    units of the mean over all key columns.
 
     Args:
         blocks: One row per block.
-        tokens: Number of key columns of each type.
+        tokens: Number of key columns of each type, from which `chance_<type>` is computed.
         dominant: Type of the dominant column of every image and head, (images, blocks, heads), as numbered in
-            `TYPE_COLORS`; without it, `dominant_<type>` is not added.
+            `TYPE_COLORS`, from which `dominant_<type>` is computed.
     """
     total = sum(tokens.values())
-    added = {}
+    added: dict[str, pl.Series] = {}
     for code, kind in enumerate(TYPE_COLORS):
-        count = tokens.get(kind, 0)
-        if dominant is not None and dominant.shape[1] == len(blocks) and f"mass_{kind}" in blocks.columns:
+        if dominant is not None and f"mass_{kind}" in blocks.columns and dominant.shape[1] == len(blocks):
             added[f"dominant_{kind}"] = pl.Series((dominant == code).mean((0, 2)))
-        if count:
-            added[f"chance_{kind}"] = pl.Series([count / total] * len(blocks))
-            added[f"mass_per_token_{kind}"] = blocks[f"mass_{kind}"] * total / count
-    return blocks.with_columns(**{name: values for name, values in added.items() if name not in blocks.columns})
+        if tokens.get(kind):
+            added[f"chance_{kind}"] = pl.Series([tokens[kind] / total] * len(blocks))
+    table = blocks.with_columns(**{name: values for name, values in added.items() if name not in blocks.columns})
+    held = [kind for kind in TYPE_COLORS if f"chance_{kind}" in table.columns]
+    return table.with_columns((pl.col(f"mass_{k}") / pl.col(f"chance_{k}")).alias(f"relative_mass_{k}") for k in held)
 
 
 def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = None) -> Drawn:
@@ -106,14 +111,14 @@ def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = Non
     units of the mean over all tokens, so it compares one CLS with hundreds of patches.
 
     Args:
-        blocks: Variant -> tables of blocks, with `dominant_<type>`, `chance_<type>` and `mass_per_token_<type>`.
+        blocks: Variant -> tables of blocks, as `with_types` returns them.
         rule: The rule of the events.
         names: Variant -> what its token types are called.
     """
     panels = {
         "dominant_": "share of (image, head) pairs",
         f"events_{rule}_": "share of the sink events",
-        "mass_per_token_": "mass per token (mean: 1)",
+        "relative_mass_": "mass per token (mean: 1)",
     }
     titles = ("type of the dominant column", "type of the sinks", "attention to one token")
     title = heading("Which type of token dominates, block by block", blocks, rule)
@@ -130,7 +135,7 @@ def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = Non
                 axis.set_xlabel("block")
         _finish_handoff(of_variant, variant, len(blocks))
     common_legend(figure, axes, columns=6)
-    return figure, pl.concat(rows)
+    return figure, pl.concat(rows) if rows else pl.DataFrame(schema=SERIES)
 
 
 def _finish_handoff(axes: Sequence[Axes], variant: str, variants: int) -> None:

@@ -127,7 +127,7 @@ def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:
     names = [
         name
         for name in table.columns
-        if name.startswith(("mass_", "events_", "dominant_", "chance_"))
+        if name.startswith(("mass_", "relative_mass_", "events_", "dominant_", "chance_"))
         or (name.startswith("norm_") and name.endswith(("_median", "_p99", "_max", "_outliers")))
     ]
     return {"block": table["block"].to_list(), **{name: rounded(column(table, name)) for name in names}}

@@ -126,7 +126,8 @@ def models(runs: Sequence[Run]) -> list[Run]:
 def kind_names(runs: Sequence[Run]) -> dict[str, str]:
     """Names of the token types for a figure that shows these runs."""
     prefix = " or ".join(sorted({run.register_name for run in runs}, reverse=True)) or "register"
-    return {"cls": "CLS", "register": prefix, "patch": "patch", "null": "null column", "kv_bias": "k/v bias"}
+    names = {"cls": "CLS", "register": prefix, "null": "null column", "kv_bias": "k/v bias", "bos": "BOS", "sep": "SEP"}
+    return {kind: names.get(kind, kind) for kind in TYPE_COLORS}
 
 
 def scalar_metrics(run: Run) -> dict[str, float]:

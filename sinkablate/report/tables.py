@@ -53,16 +53,21 @@ def runs_sheet(runs: Sequence[Run], metric: str | None, rule: str) -> Sheet:
 
 def types_sheet(runs: Sequence[Run], rule: str) -> Sheet:
     """One row per run and label: events per image by the type of the token that is the sink."""
+    counts = [(run, sinks_by_type(run, rule)) for run in runs if rule in run.rules]
+    kinds = [
+        kind
+        for kind in KINDS
+        if any(kind in run.token_types or any(shares[kind] for shares in of_run.values()) for run, of_run in counts)
+    ]
     rows = [
-        (run.name, run.variant, label, *(shown(shares[kind]) for kind in KINDS))
-        for run in runs
-        if rule in run.rules
-        for label, shares in sinks_by_type(run, rule).items()
+        (run.name, run.variant, label, *(shown(shares[kind]) for kind in kinds))
+        for run, of_run in counts
+        for label, shares in of_run.items()
     ]
     caveat = types_caveat(runs, rule)
     return Sheet(
         f"Sink events per image by label and token type, rule {rule}" + (f"; {caveat}" if caveat else ""),
-        ("run", "variant", "label", *(kind_names(runs)[kind] for kind in KINDS)),
+        ("run", "variant", "label", *(kind_names(runs)[kind] for kind in kinds)),
         tuple(rows),
         3,
     )

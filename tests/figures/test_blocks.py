@@ -36,7 +36,7 @@ def test_the_share_of_dominant_columns_is_counted_over_images_and_heads() -> Non
     assert table["dominant_cls"].to_list() == [1, 0.25]
     assert table["dominant_patch"].to_list() == [0, 0.75]
     assert table["chance_cls"].to_list() == pytest.approx([1 / 257] * 2)
-    assert table["mass_per_token_cls"].to_list() == pytest.approx([0.2 * 257, 0.1 * 257])
+    assert table["relative_mass_cls"].to_list() == pytest.approx([0.2 * 257, 0.1 * 257])
     assert "chance_register" not in table.columns
     stored = table.with_columns(dominant_cls=pl.lit(0.5))
     assert with_types(stored, TOKENS, DOMINANT)["dominant_cls"].to_list() == [0.5, 0.5]

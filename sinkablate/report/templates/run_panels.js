@@ -5,8 +5,8 @@ Object.assign(PANELS, {
   handoff({run, rule, block}, width) {
     const table = run.blocks;
     if (!table) return {missing: `${run.name} has no table of blocks.`};
-    const frames = {"dominant_": "type of the dominant column", [`events_${rule}_`]: `type of the sinks, rule ${rule}`, "mass_per_token_": "attention to one token"};
-    const kinds = kindsOf(run), perToken = kinds.flatMap(kind => table[`mass_per_token_${kind}`] ?? []), traces = [], listed = new Set();
+    const frames = {"dominant_": "type of the dominant column", [`events_${rule}_`]: `type of the sinks, rule ${rule}`, "relative_mass_": "attention to one token"};
+    const kinds = kindsOf(run), perToken = kinds.flatMap(kind => table[`relative_mass_${kind}`] ?? []), traces = [], listed = new Set();
     const {layout, at, say} = facets(3, width, {titles: Object.values(frames), x: {title: "block", ...(table.block.length < 7 ? {dtick: 1} : {})}, shared: false,
       y: {title: "share (0 to 1)", range: [-0.03, 1.03]}});
     Object.assign(layout.yaxis3, {range: undefined, ...logAxis(perToken), title: {text: "mass per token (mean: 1)", standoff: 6}});
