@@ -94,13 +94,18 @@ def with_types(
     total = sum(tokens.values())
     added: dict[str, pl.Series] = {}
     for code, kind in enumerate(TYPE_COLORS):
-        if dominant is not None and f"mass_{kind}" in blocks.columns and dominant.shape[1] == len(blocks):
+        if dominant is not None and dominant.shape[1] == len(blocks):
             added[f"dominant_{kind}"] = pl.Series((dominant == code).mean((0, 2)))
         if tokens.get(kind):
             added[f"chance_{kind}"] = pl.Series([tokens[kind] / total] * len(blocks))
-    table = blocks.with_columns(**{name: values for name, values in added.items() if name not in blocks.columns})
-    held = [kind for kind in TYPE_COLORS if f"chance_{kind}" in table.columns]
-    return table.with_columns((pl.col(f"mass_{k}") / pl.col(f"chance_{k}")).alias(f"relative_mass_{k}") for k in held)
+    kinds = [kind for kind in TYPE_COLORS if f"mass_{kind}" in blocks.columns]
+    names = [f"{prefix}_{kind}" for prefix in ("dominant", "chance") for kind in kinds]
+    table = blocks.with_columns(**{name: added[name] for name in names if name in added and name not in blocks.columns})
+    return table.with_columns(
+        (pl.col(f"mass_{kind}") / pl.col(f"chance_{kind}")).alias(f"relative_mass_{kind}")
+        for kind in kinds
+        if f"chance_{kind}" in table.columns
+    )
 
 
 def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = None) -> Drawn:

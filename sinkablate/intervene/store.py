@@ -25,10 +25,20 @@ TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES), INTERVENTION)
 PARTS = "[0-9]*-[0-9]*.json"
 """Names of the files of finished images."""
+DIAGNOSIS_FIGURES = (
+    "handoff",
+    "frequency",
+    "entropy",
+    "atlas",
+    "token_norms",
+    "norm_histograms",
+    "sensitivity",
+    "stripes",
+)
 FOLDERS = {
     "parts": (PARTS,),
     "figures": ("edits_by_label.*", "effect_by_ratio.*"),
-    "diagnosis/figures": ("handoff.*", "frequency.*", "atlas.*", "token_norms.*", "sensitivity.*", "stripes.*"),
+    "diagnosis/figures": tuple(f"{name}.*" for name in DIAGNOSIS_FIGURES),
     "diagnosis/parts": ("[0-9]*-[0-9]*.npz",),
     "diagnosis": (
         "diagnosis.json",
