@@ -27,7 +27,7 @@ def test_shards_are_written_with_a_manifest(shards: Path) -> None:
         ("{images}", ["{new}", "--samples", "3"], "--samples"),
         ("{images}", ["{new}", "--samples_per_shard", "0"], "samples_per_shard"),
         ("{images}", ["{new}", "--train_per_class", "5"], "class 0 has only 4 images"),
-        ("{images}", [], "dst"),
+        ("{images}", [], "DST"),
     ],
     ids=str,
 )

@@ -153,6 +153,7 @@ def test_a_damaged_checkpoint_is_ignored(whole: Path, interrupted: Path, tmp_pat
 
 def test_a_foreign_checkpoint_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("# written by sinkablate 0\n")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "run" / "checkpoints" / "foreign.ckpt")
     started = resumed(tmp_path / "run").succeeded()
     assert "foreign.ckpt: not a checkpoint of a run" in started.err

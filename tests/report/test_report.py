@@ -112,7 +112,7 @@ def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> 
 CASES = {
     "no run": (["{tmp}"], ["runs", "neither a run"]),
     "no directory": (["{tmp}/nothing"], ["nothing", "not a directory"]),
-    "no runs at all": ([], ["runs"]),
+    "no runs at all": ([], ["RUNS"]),
     "negative maps": (["{run}", "--maps", "-1"], ["maps", "-1"]),
     "no images": (["{run}", "--images", "0"], ["images", "0"]),
     "unknown factor": (["{run}", "--factors", "gaet"], ["factors", "gaet"]),
