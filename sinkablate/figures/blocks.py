@@ -31,8 +31,6 @@ Variants = Mapping[str, Sequence[pl.DataFrame]]
 """Variant -> the tables of its runs, all with the same blocks."""
 SERIES = ("variant", "panel", "series", "block", "mean", "low", "high", "runs")
 """Columns of the data of a figure over blocks."""
-TOKENS = ("cls", "register", "patch")
-"""Types of columns that are tokens."""
 
 
 class Band(NamedTuple):
@@ -75,6 +73,11 @@ def _rows(variant: str, panel: str, series: str, blocks: NDArray[np.float64], of
         "high",
         pl.lit(runs).alias("runs"),
     )
+
+
+def _table(rows: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """What all panels show; a table without rows if nothing was measured."""
+    return pl.concat(rows) if rows else pl.DataFrame(schema=SERIES)
 
 
 def with_types(
@@ -140,7 +143,7 @@ def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = Non
                 axis.set_xlabel("block")
         _finish_handoff(of_variant, variant, len(blocks))
     common_legend(figure, axes, columns=6)
-    return figure, pl.concat(rows) if rows else pl.DataFrame(schema=SERIES)
+    return figure, _table(rows)
 
 
 def _finish_handoff(axes: Sequence[Axes], variant: str, variants: int) -> None:
@@ -193,7 +196,7 @@ def token_norms(blocks: Variants, names: Mapping[str, Names] | None = None) -> D
     rows = []
     for axis, (variant, tables) in zip(axes, blocks.items(), strict=False):
         numbers = column(tables[0].sort("block"), "block")
-        for kind in TOKENS:
+        for kind in TYPE_COLORS:
             held = [table.sort("block") for table in tables if has_numbers(table, f"norm_{kind}_median")]
             text, color, _ = type_look(kind, (names or {}).get(variant))
             for statistic, style in (("median", ".-"), ("p99", ":")) if held else ():
@@ -207,7 +210,7 @@ def token_norms(blocks: Variants, names: Mapping[str, Names] | None = None) -> D
     for axis in axes[len(blocks) :]:
         axis.set_visible(False)
     common_legend(figure, axes, columns=2 if columns == 1 else 4)
-    return figure, pl.concat(rows)
+    return figure, _table(rows)
 
 
 def location_entropy(heads: Variants) -> Drawn:
