@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import torch
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.image_files import format_counts
-from sinkablate.diagnose.maps import attention_maps
+from sinkablate.diagnose.maps import attention_maps, picture_of
 from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image
@@ -23,7 +24,7 @@ from sinkablate.figures.frequency import frequency
 from sinkablate.figures.maps import busiest
 from sinkablate.figures.sensitivity import sensitivity
 from sinkablate.figures.sinks import Drawn, save
-from sinkablate.figures.stripes import stripes
+from sinkablate.figures.stripes import save_maps, stripes
 from sinkablate.files.writing import as_stored, write_atomically, write_json
 from sinkablate.process.memory import peak_memory_gib
 from sinkablate.process.threads import considerate_threads
@@ -123,7 +124,7 @@ class Diagnosis:
         for name, drawn in {
             **self._figures(heads, typed, least),
             "sensitivity": sensitivity(grid),
-            "stripes": self._stripes(heads, names[0], numbers[0], device),
+            "stripes": self._stripes(out, heads, names[0], numbers[0], device),
         }.items():
             save(drawn, out / "figures" / name)
         write_json(
@@ -158,8 +159,11 @@ class Diagnosis:
             "token_norms": token_norms({name: [blocks_]}, types),
         }
 
-    def _stripes(self, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
-        """Draw attention maps of the heads that sink most often, on the first image."""
+    def _stripes(self, out: Path, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
+        """Draw and store attention maps of the heads that sink most often, on the first image."""
         image = next(iter(self.source.start(number))).load()[None].to(device)
         maps = attention_maps(self.loaded.model, image, busiest(heads, ADAPTIVE_RULE))
+        picture = picture_of(self.loaded, image[0])
+        maps = [shown._replace(picture=picture) for shown in maps]
+        save_maps(out / "figures" / "stripes.npz", maps)
         return stripes(maps, name, self.loaded.token_names)

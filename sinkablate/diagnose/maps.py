@@ -67,6 +67,13 @@ def _array(x: Tensor) -> Floats:
     return x.float().numpy()
 
 
+def picture_of(loaded: LoadedModel, image: Tensor) -> Floats | None:
+    """Return an input (C, H, W) as a picture; None for a sequence or a text."""
+    preprocessing = loaded.description.get("preprocessing")
+    known = isinstance(preprocessing, dict) and {"mean", "std"} <= set(preprocessing)
+    return _picture(loaded, image) if loaded.toy is None and known and image.ndim == 3 else None
+
+
 def _picture(loaded: LoadedModel, image: Tensor) -> Floats:
     """Undo the normalization of an image (C, H, W); returns (H, W) or (H, W, 3)."""
     preprocessing = loaded.description["preprocessing"]

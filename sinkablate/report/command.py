@@ -32,6 +32,7 @@ def report(
     detect: float | None = None,
     maps: int = 4,
     images: int = 4,
+    paper: bool = False,
     trust: bool = False,
 ) -> str:
     """Write an interactive page, figures (PDF, PNG, CSV) and tables (Markdown, LaTeX) about runs and diagnoses.
@@ -56,6 +57,7 @@ def report(
         detect: Compute the number of seeds needed to detect this effect, in the units of the metric.
         maps: Number of heads per run with attention maps; 0 makes none and needs no checkpoint.
         images: Number of probe images with attention maps.
+        paper: Also write the figures of arXiv 2606.08105 that the inputs allow into OUT/paper, numbered as there.
         trust: Run the commands named in the configurations to read the images of the maps; only for runs of your own.
 
     Raises:
@@ -92,6 +94,7 @@ def report(
             no_comparison=reason,
             sinks=sinks,
             maps=attention,
+            paper=paper,
             notes=[*damaged, *unfinished, *without_maps],
         ),
     )

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sinkablate.figures.interventions import COLORS
-from sinkablate.figures.sinks import Drawn, column
+from sinkablate.figures.interventions import COLORS, NAMES, floored, log_scale, position_of_zero
+from sinkablate.figures.sinks import TWO_COLUMNS, Drawn, heading
 from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
 from sinkablate.report.run import Run
 
@@ -26,24 +26,31 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def edits(runs: Sequence[Run]) -> Drawn | None:
-    """Draw the effect of every edit of every edited head, colored by class, one frame per model."""
+    """Draw the effect of every edit of every edited head, colored by class, one frame per model.
+
+    The axis is logarithmic and broken: effects that are zero stand at a tick labeled 0.
+    """
     shown_runs, part = some_runs([run for run in runs if run.edits is not None])
     if not shown_runs:
         return None
+    zero = position_of_zero(pl.concat([run.edits.select("effect") for run in shown_runs if run.edits is not None]))
     titles = edit_titles(shown_runs)
     names = list(titles)
-    figure, axes = frames([run.name for run in shown_runs], size=(4.2, 0.8 + 0.26 * len(names)), columns=2)
+    figure, axes = frames([run.name for run in shown_runs], size=(TWO_COLUMNS, 0.8 + 0.26 * len(names)), columns=1)
     rows = []
     for axis, run in zip(axes, shown_runs, strict=True):
         assert run.edits is not None
         for name in run.edits["class"].unique(maintain_order=True).to_list():
             points = run.edits.filter(pl.col("class") == name)
             y = [names.index(edit) for edit in points["edit"]]
-            axis.plot(column(points, "effect"), y, "o", color=COLORS.get(name), markersize=4, alpha=0.6, label=name)
+            x = floored(points["effect"], zero)
+            axis.plot(x, y, "o", color=COLORS.get(name), markersize=4, alpha=0.6, label=NAMES.get(name, name))
         axis.set_yticks(range(len(names)), list(titles.values()), fontsize=7)
         axis.set_ylim(len(names) - 0.5, -0.5)
         rows.append(named(run.edits, run))
-    axes[0].set_xlim(left=0)
+    for axis in axes:
+        log_scale(axis, "x", pl.concat(rows, how="vertical_relaxed"), zero)
     label_axes(figure, "relative RMS change of the final patch tokens", "")
-    keyed(figure, axes, part)
+    title = heading("How far each edit moves the output: single heads", [run.name for run in shown_runs])
+    keyed(figure, axes, "\n".join(filter(None, (title, part))))
     return figure, pl.concat(rows, how="vertical_relaxed")

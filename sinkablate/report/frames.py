@@ -54,8 +54,8 @@ def frames(
     """
     across = min(columns, len(titles))
     down = ceil(len(titles) / across)
-    width = max(size[0], 0.2 + 0.067 * max(map(len, titles)))
-    figure = Figure(figsize=(max(4.2, width * across), size[1] * down + 0.7), layout="constrained")
+    width = max(size[0], 0.2 + 0.067 * max(map(len, titles))) * across
+    figure = Figure(figsize=(max(4.2, width), size[1] * down + 0.7), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(down, across, squeeze=False, sharex=share, sharey=share)
     axes = list(np.ravel(grid))

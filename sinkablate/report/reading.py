@@ -1,6 +1,7 @@
 """Read the files of a run or a diagnosis. Nothing is computed here."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ NEEDS = {
     "sensitivity": ("rule", "steps", "routed_min", "events", "nop"),
 }
 """Columns that each table must have."""
+HISTOGRAMS = "norm_histograms"
+"""Name of the table of histograms of token norms."""
 EDIT_COLUMNS = ("block", "head", "edit", "class", "images", "effect", "effect_low", "effect_high")
 """Columns of the table of edited heads that a report shows."""
 
@@ -64,6 +67,7 @@ def _fit(path: Path) -> Run:
         summary=_last_values(metrics) if summary is None else summary,
         heads=heads,
         blocks=table_of_blocks,
+        norm_histograms=_norm_histograms(_measured(path / "diagnostics" / HISTOGRAMS)[-1:]),
         formation=_formation(steps, _followed_rules(heads, table_of_blocks)),
         tokens=_toy_tokens(config),
         run_id=run_id(path),
@@ -91,6 +95,8 @@ def _diagnosis(path: Path) -> Run:
         finished=summary is not None,
         step=identity.get("step"),
         summary=combined,
+        norm_histograms=_norm_histograms([path / f"{HISTOGRAMS}.parquet"]),
+        stored_maps=maps if (maps := stripes.with_suffix(".npz")).exists() else None,
         columns=_stripes(stripes, combined) if stripes.exists() else None,
         mass=mass,
         dominant=dominant,
@@ -112,6 +118,12 @@ def _table(path: Path, name: str) -> pl.DataFrame:
     table = read_parquet(path, NEEDS[name])
     CHECKS[name](path, table)
     return table
+
+
+def _norm_histograms(paths: Sequence[Path]) -> pl.DataFrame | None:
+    """The first of the files that exists, a table of histograms of token norms."""
+    columns = ("block", "token_type", "low", "high", "count")
+    return next((read_parquet(path, columns, list(columns)) for path in paths if path.exists()), None)
 
 
 def _edits(folder: Path) -> pl.DataFrame | None:

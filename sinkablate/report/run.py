@@ -48,6 +48,10 @@ class Run:
     """Event frequency per step, block and head."""
     columns: pl.DataFrame | None = None
     """Mean attention that each column receives in a few heads on one image (`figures/stripes.csv` of a diagnosis)."""
+    stored_maps: Path | None = None
+    """File with the attention maps of a few heads on one image, from a diagnosis."""
+    norm_histograms: pl.DataFrame | None = None
+    """Histograms of token norms by block and token type, from the last measurement."""
     mass: NDArray[float32] | None = None
     """Mass on the dominant column, (images, blocks, heads), from a diagnosis."""
     dominant: NDArray[int8] | None = None

@@ -16,10 +16,14 @@ from sinkablate.report.ablation import Ablation, task_metrics
 from sinkablate.report.edits import edits
 from sinkablate.report.finding import finding
 from sinkablate.report.page import render_page
+from sinkablate.report.paper import FIGURES as PAPER_FIGURES
+from sinkablate.report.paper import write_paper_figures
 from sinkablate.report.run import Run, models
 from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
 from sinkablate.run.provenance import provenance
 
+PAPER = "paper"
+"""Folder of the figures of the paper."""
 MARKER, PAGE = "report.json", "index.html"
 """Files of a report; the first is written last, so a directory that contains it is a report."""
 LACKS = {
@@ -59,6 +63,8 @@ class Report:
     """The comparison of the sink events per image."""
     maps: dict[str, Maps]
     """Attention maps by name of the run."""
+    paper: bool
+    """Also write the figures of the paper."""
     notes: Sequence[str]
     """What a reader must know about the runs."""
 
@@ -88,11 +94,14 @@ def write_report(target: Path, report: Report) -> str:
     """
     with naming(target), temporary_sibling(target) as partial:
         drawn, missing = _write(partial, report)
+        papers, absent = write_paper_figures(partial / PAPER, report.runs, report.rule) if report.paper else (0, [])
         _replace(target, partial)
-    for line in (*report.notes, *(f"panel {panel}: {text}" for panel, text in missing.items())):
+    for line in (*report.notes, *(f"panel {panel}: {text}" for panel, text in missing.items()), *absent):
         print(line, file=sys.stderr)
     size = (target / PAGE).stat().st_size / 1e6
-    return f"{len(report.runs)} runs, {drawn} of {drawn + len(missing)} panels, page of {size:.1f} MB: {target / PAGE}"
+    of_paper = f"{papers} figures of the paper in {target / PAPER}, " if report.paper else ""
+    of_page = f"{drawn} of {drawn + len(missing)} panels, page of {size:.1f} MB: {target / PAGE}"
+    return f"{len(report.runs)} runs, {of_paper}{of_page}"
 
 
 def _write(folder: Path, report: Report) -> tuple[int, dict[str, str]]:
@@ -140,9 +149,11 @@ def _replace(target: Path, partial: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).unlink(missing_ok=True)
     names = {FIGURES.get(panel, panel) for panel in (*LACKS, *WITHOUT_PANEL, "ablation", "effects")}
-    for folder, old in (("figures", names), ("tables", TABLES)):
+    for folder, old in (("figures", names), ("tables", TABLES), (PAPER, {figure.file for figure in PAPER_FIGURES})):
         for name in old:
             remove_files(target / folder, f"{name}.*")
+        if not (partial / folder).exists():
+            continue
         (target / folder).mkdir(exist_ok=True)
         for path in (partial / folder).iterdir():
             path.replace(target / folder / path.name)

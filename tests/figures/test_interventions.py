@@ -35,6 +35,13 @@ def test_a_zero_effect_is_at_a_tick_labeled_0() -> None:
     assert list(labels)[:3] == ["0", "0.01", "0.1"]
     points = [offset[0] for collection in axis.collections for offset in collection.get_offsets().tolist()]
     assert points == pytest.approx([labels["0"], 0.02, 0.3])
+    (strokes,) = [line for line in axis.lines if line.get_label() == "_break"]
+    assert all(labels["0"] < position < labels["0.01"] for position in strokes.get_xdata())
+
+
+def test_an_axis_without_zero_is_not_broken() -> None:
+    figure, _ = edits_by_label(heads(0.1, 0.02, 0.3), CLASSES, LABELS)
+    assert not [line for line in figure.axes[0].lines if line.get_label() == "_break"]
 
 
 @pytest.mark.parametrize("effects", [(0.02, 0.3), (0.0, 0.0), (float("nan"), float("nan"))])

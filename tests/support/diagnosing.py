@@ -19,6 +19,7 @@ FILES = {
     "blocks.parquet",
     "sensitivity.parquet",
     "summary.json",
+    "figures/stripes.npz",
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
 }
 PER_IMAGE = (
