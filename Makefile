@@ -76,11 +76,11 @@ ablation: $(STAMP)
 ablation_tables: $(STAMP)
 	mkdir -p $(DOC)
 	$(RUN) compare runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005 --detect .005 --format markdown --overwrite --out $(DOC)/accuracy.md
-	$(RUN) compare runs/ablation/results.csv --metric sink/adaptive/events --factors gate,registers --lower_is_better --format markdown --overwrite --out $(DOC)/sinks.md
-	$(RUN) compare runs/toys/results.csv --where config=nop --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --overwrite --out $(DOC)/toy_nop.md
-	$(RUN) compare runs/toys/results.csv --where config=broadcast --metric val/loss --factors attention --baseline 'attention={score: softmax}' --lower_is_better --format markdown --overwrite --out $(DOC)/toy_broadcast.md
+	$(RUN) compare runs/ablation/results.csv --metric sink/adaptive/events --factors gate,registers --format markdown --overwrite --out $(DOC)/sinks.md
+	$(RUN) compare runs/toys/results.csv --where config=nop --metric val/loss --factors attention --baseline 'attention={score: softmax}' --format markdown --overwrite --out $(DOC)/toy_nop.md
+	$(RUN) compare runs/toys/results.csv --where config=broadcast --metric val/loss --factors attention --baseline 'attention={score: softmax}' --format markdown --overwrite --out $(DOC)/toy_broadcast.md
 	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/mass --factors config --baseline config=nop --format markdown --overwrite --out $(DOC)/toy_mass.md
-	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/formed_step --factors config --baseline config=nop --lower_is_better --format markdown --overwrite --out $(DOC)/toy_formed.md
+	$(RUN) compare runs/toys/results.csv --where 'attention={score: softmax}' --metric toy/formed_step --factors config --baseline config=nop --format markdown --overwrite --out $(DOC)/toy_formed.md
 	$(RUN) report runs/ablation --out out/ablation --overwrite true --results runs/ablation/results.csv --metric val/acc1 --factors gate,registers --margin .005
 	cp out/ablation/figures/effects.png $(DOC)/effects.png
 	cp out/ablation/figures/scatter.png $(DOC)/accuracy_against_sinks.png

@@ -11,6 +11,7 @@ from sinkablate.compare.baseline import choose_baseline
 from sinkablate.compare.comparison import Comparison, Primary
 from sinkablate.compare.correction import corrected
 from sinkablate.compare.design import Design
+from sinkablate.compare.directions import lower_is_better as direction_of
 from sinkablate.compare.estimates import cell_summaries, combinations, differences
 from sinkablate.compare.omnibus import omnibus_tests
 from sinkablate.compare.runs import listed
@@ -33,7 +34,7 @@ def compare(
     baseline: Mapping[str, Any] | None = None,
     pair_by: str | None = "seed",
     primary: Primary = "paired",
-    lower_is_better: bool = False,
+    lower_is_better: bool | None = None,
     margin: float | None = None,
     detect: float | None = None,
     nested: str | None = None,
@@ -55,7 +56,8 @@ def compare(
         pair_by: Column whose equal values in two cells form pairs; None for unpaired runs.
         primary: Test that decides about a difference: `paired`, or `welch` for runs that do not share their random
             state by seed. The result holds both.
-        lower_is_better: Whether smaller values of the metric are better.
+        lower_is_better: Whether smaller values of the metric are better; None decides by its name: a loss is better if
+            it is lower and an accuracy if it is higher. Other metrics are only called higher or lower.
         margin: Equivalence margin of the TOST, in the metric's units; None for no test of equivalence.
         detect: Effect, in the metric's units, for which the number of seeds needed is computed.
         nested: Column of seeds within a run (probe seeds of a backbone), which are averaged per run.
@@ -84,6 +86,12 @@ def compare(
         pair_by = None
     if primary == "paired":
         _require_pairs(frame, pair_by)
+    lower_is_better = direction_of(metric) if lower_is_better is None else lower_is_better
+    if lower_is_better is None:
+        notes.append(
+            f"no better side of {metric} is known: a difference is called higher or lower, and nothing is called "
+            "complementary; if one side is better, set lower_is_better"
+        )
     notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)
     base, assumed = choose_baseline(runs, {name: str(value) for name, value in (baseline or {}).items()})

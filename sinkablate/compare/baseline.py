@@ -35,7 +35,7 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
         else:
             raise UserError(
                 f"baseline: {factor} has the levels {', '.join(levels[:20])}, none of which is an obvious baseline; "
-                f"name one with --baseline {factor}=LEVEL"
+                f"name one with baseline {factor}=LEVEL"
             )
         cell.append(base)
     chosen = tuple(cell)

@@ -31,7 +31,7 @@ def compare(
     where: str | None = None,
     pair_by: str = "seed",
     primary: Primary = "paired",
-    lower_is_better: bool | str = False,
+    lower_is_better: bool | str | None = None,
     margin: str | None = None,
     detect: str | None = None,
     family: Literal["metric", "all"] = "metric",
@@ -56,7 +56,9 @@ def compare(
         pair_by: Column whose equal values in two cells form pairs; none for unpaired runs.
         primary: Test that decides, chosen before looking at the results: paired for runs that share their random state
             by seed, welch for other tables. Both are shown.
-        lower_is_better: Smaller values are better, for all metrics or for those named, separated by commas.
+        lower_is_better: Smaller values are better (true) or worse (false), or the metrics whose smaller values are
+            better, separated by commas. By default the name decides: losses and errors are better if they are lower,
+            accuracies if they are higher, and other metrics are only called higher or lower.
         margin: Cells that differ by less are equivalent (TOST), in the metric's units; METRIC=X,METRIC=X for several.
         detect: Effect for which the number of seeds needed is shown, in the metric's units, as for margin.
         family: What Holm's correction covers: the differences of one metric, or of all metrics named.
@@ -70,10 +72,8 @@ def compare(
     Raises:
         UserError: A table, column, level or number cannot be used.
     """
-    metrics, smaller = _names(metric, "metric"), _smaller(lower_is_better)
-    for name in smaller or ():
-        if name not in metrics:
-            raise UserError(f"lower_is_better={name}: not one of the metrics{did_you_mean_or_list(name, metrics)}")
+    metrics = _names(metric, "metric")
+    directions = _directions(lower_is_better, metrics)
     margins, effects = _amounts(margin, "margin", metrics), _amounts(detect, "detect", metrics)
     target = None if out is None else _target(out, results, overwrite)
     frame = _rows(read_table(Path(results)), named_levels(where, "where"))
@@ -86,7 +86,7 @@ def compare(
             baseline=named_levels(baseline, "baseline"),
             pair_by=None if unpaired else pair_by,
             primary=primary,
-            lower_is_better=smaller is None or name in smaller,
+            lower_is_better=directions.get(name),
             margin=margins.get(name),
             detect=effects.get(name),
             nested=nested,
@@ -114,11 +114,15 @@ def _names(text: str, key: str) -> list[str]:
     return names
 
 
-def _smaller(given: bool | str) -> list[str] | None:
-    """Return the metrics for which smaller values are better; None means all of them."""
-    if isinstance(given, str):
-        return _names(given, "lower_is_better")
-    return None if given else []
+def _directions(given: bool | str | None, metrics: Sequence[str]) -> dict[str, bool]:
+    """Return whether smaller values are better, for the metrics of which the user says so."""
+    if given is None or isinstance(given, bool):
+        return {} if given is None else dict.fromkeys(metrics, given)
+    names = _names(given, "lower_is_better")
+    for name in names:
+        if name not in metrics:
+            raise UserError(f"lower_is_better={name}: not one of the metrics{did_you_mean_or_list(name, metrics)}")
+    return dict.fromkeys(names, True)
 
 
 def named_levels(text: str | None, key: str) -> dict[str, str]:

@@ -6,7 +6,9 @@ from typing import Literal
 from sinkablate.compare.statistics import Inference
 
 Primary = Literal["paired", "welch"]
-Kind = Literal["synergistic", "sub-additive", "additive", "undetermined", "not estimable"]
+Kind = Literal[
+    "synergistic", "sub-additive", "above additive", "below additive", "additive", "undetermined", "not estimable"
+]
 Claim = Literal["supported", "not supported", "not estimable"]
 
 
@@ -63,7 +65,8 @@ class Difference:
         p_diverged: p-value of Fisher's exact test on the shares of diverged runs, after Holm; NaN if none diverged.
         detectable: Effect that is detected with 80 % power at this n and spread, before Holm.
         seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
-        better: True if better and False if worse than the baseline at 5 % after Holm; None if neither is established.
+        higher: True if higher and False if lower than the baseline at 5 % after Holm; None if neither is established.
+        better: The same as better and worse; None also for a metric without a better side.
     """
 
     cell: str
@@ -80,6 +83,7 @@ class Difference:
     p_diverged: float
     detectable: float
     seeds_needed: int | None
+    higher: bool | None
     better: bool | None
 
 
@@ -93,15 +97,20 @@ class Combination:
         cell: Name of the cell that has both.
         over_first: The cell with both minus the cell with the first alone.
         over_second: The cell with both minus the cell with the second alone.
+        over_first_paired: `over_first` from runs paired by seed.
+        over_first_welch: `over_first` from independent runs.
+        over_second_paired: `over_second` from runs paired by seed.
+        over_second_welch: `over_second` from independent runs.
         p_complementary: p-value of the intersection-union test that both are better, two-sided, after Holm.
-        complementary: Whether both are better at 5 %.
+        complementary: Whether both are better at 5 %; not estimable for a metric without a better side.
         interaction: (both - first) - (second - neither), the primary one of the two estimates below.
         interaction_paired: Estimate from runs paired by seed.
         interaction_welch: Estimate from independent runs.
         seeds: Number of seeds that all four cells have (paired), or of the smallest of them.
         p_holm: p-value of no interaction, after Holm.
         p_additive: p-value of TOST that the interaction is zero within the margin, after Holm; NaN without a margin.
-        kind: Reading of the interaction. Synergistic: better than the sum of the two effects. Additive: only by TOST.
+        kind: Reading of the interaction. Synergistic: better than the sum of the two effects. Above or below additive:
+            higher or lower than this sum, for a metric without a better side. Additive: only by TOST.
         detectable: Interaction that is detected with 80 % power, before Holm.
         seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
     """
@@ -111,6 +120,10 @@ class Combination:
     cell: str
     over_first: Inference
     over_second: Inference
+    over_first_paired: Inference
+    over_first_welch: Inference
+    over_second_paired: Inference
+    over_second_welch: Inference
     p_complementary: float
     complementary: Claim
     interaction: Inference
@@ -145,7 +158,7 @@ class Comparison:
         baseline: Name of the baseline.
         pair_by: Column that pairs the runs; None for unpaired runs.
         primary: Test that decides whether there is a difference.
-        lower_is_better: Whether smaller values are better.
+        lower_is_better: Whether smaller values are better; None for a metric without a better side.
         family: What Holm's correction covers, in words.
         margin: Difference below which two cells count as the same.
         detect: Effect for which the number of seeds was computed.
@@ -162,7 +175,7 @@ class Comparison:
     baseline: str
     pair_by: str | None
     primary: Primary
-    lower_is_better: bool
+    lower_is_better: bool | None
     family: str
     margin: float | None
     detect: float | None

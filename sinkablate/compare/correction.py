@@ -6,10 +6,14 @@ from math import nan
 
 import numpy as np
 
+from sinkablate.compare.agreement import under_the_other_test
 from sinkablate.compare.comparison import Combination, Comparison, Difference
 from sinkablate.compare.factorial import claim, intersection_union, kind
 from sinkablate.compare.sentences import sentences
 from sinkablate.compare.statistics import ALPHA, Floats, Inference, equivalence, fisher, gather, holm
+
+SIGNS = {False: 1.0, True: -1.0, None: nan}
+"""Sign of a gain in a metric, by whether lower is better; NaN for a metric without a better side."""
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -17,13 +21,23 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
     The differences from the baseline form one family, and so do the interactions, the complementary claims, and the
     shares of diverged runs; the equivalence tests (TOST) of differences and of interactions are families of their own.
-    The correction starts from the estimates, so a comparison can be corrected again within a larger family.
+    The correction starts from the estimates, so a comparison can be corrected again within a larger family. The other
+    test is corrected over the same family, and the sentences say where its findings differ.
     """
+    others = _corrected([under_the_other_test(comparison) for comparison in comparisons])
+    return [
+        replace(comparison, sentences=sentences(comparison, other))
+        for comparison, other in zip(_corrected(comparisons), others, strict=True)
+    ]
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons with p-values and verdicts, without sentences."""
     differences = _differences([(comparison, row) for comparison in comparisons for row in comparison.differences])
     combinations = _combinations([(comparison, row) for comparison in comparisons for row in comparison.combinations])
     family = _family(comparisons, differences, combinations)
     next_difference, next_combination = iter(differences), iter(combinations)
-    complete = [
+    return [
         replace(
             comparison,
             family=family,
@@ -32,7 +46,6 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         )
         for comparison in comparisons
     ]
-    return [replace(comparison, sentences=sentences(comparison)) for comparison in complete]
 
 
 def _differences(pairs: Sequence[tuple[Comparison, Difference]]) -> list[Difference]:
@@ -40,15 +53,19 @@ def _differences(pairs: Sequence[tuple[Comparison, Difference]]) -> list[Differe
     p_holm = holm([difference.estimate.p for _, difference in pairs])
     p_equivalent = holm([_p_equivalent(comparison, difference.estimate) for comparison, difference in pairs])
     p_diverged = _p_diverged(pairs)
+    higher = [
+        difference.estimate.value > 0 if p < ALPHA else None for (_, difference), p in zip(pairs, p_holm, strict=True)
+    ]
     return [
         replace(
             difference,
             p_holm=float(p),
             p_equivalent=float(q),
             p_diverged=float(r),
-            better=(difference.estimate.value > 0) != comparison.lower_is_better if p < ALPHA else None,
+            higher=up,
+            better=None if up is None or comparison.lower_is_better is None else up is not comparison.lower_is_better,
         )
-        for (comparison, difference), p, q, r in zip(pairs, p_holm, p_equivalent, p_diverged, strict=True)
+        for (comparison, difference), p, q, r, up in zip(pairs, p_holm, p_equivalent, p_diverged, higher, strict=True)
     ]
 
 
@@ -80,7 +97,7 @@ def _combinations(pairs: Sequence[tuple[Comparison, Combination]]) -> list[Combi
     """Return the combinations with their p-values and both verdicts, given each with the comparison it belongs to."""
     if not pairs:
         return []
-    signs = np.array([-1 if comparison.lower_is_better else 1 for comparison, _ in pairs])
+    signs = np.array([SIGNS[comparison.lower_is_better] for comparison, _ in pairs])
     over_first = gather([combination.over_first for _, combination in pairs])
     over_second = gather([combination.over_second for _, combination in pairs])
     p_complementary = holm(intersection_union(over_first, over_second, signs))
@@ -113,11 +130,9 @@ def _family(
     )
     others = []
     if combinations:
-        others = [
-            _count([row.p_holm for row in combinations], "interaction", "interactions"),
-            _count([row.p_complementary for row in combinations], "complementary claim", "complementary claims"),
-        ]
+        others = [_count([row.p_holm for row in combinations], "interaction", "interactions")]
     for p_values, singular, plural in (
+        ([row.p_complementary for row in combinations], "complementary claim", "complementary claims"),
         ([row.p_equivalent for row in differences], "test of equivalence", "tests of equivalence"),
         ([row.p_additive for row in combinations], "test of additivity", "tests of additivity"),
         ([row.p_diverged for row in differences], "share of diverged runs", "shares of diverged runs"),

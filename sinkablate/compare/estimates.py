@@ -71,6 +71,7 @@ def differences(design: Design, summaries: Sequence[Cell]) -> tuple[Difference, 
                 p_diverged=nan,
                 detectable=float(smallest[index]),
                 seeds_needed=needed[index],
+                higher=None,
                 better=None,
             )
         )
@@ -88,7 +89,7 @@ def combinations(design: Design) -> tuple[Combination, ...]:
     corners = [design.corners(*key) for key in keys]
     primary = design.primary
     over_first, over_second = (
-        infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary).primary
+        infer([contrast([cells[0], cells[alone]], DIFFERENCE, primary) for cells in corners], primary)
         for alone in (1, 2)
     )
     estimates = infer([contrast(cells, INTERACTION, primary) for cells in corners], primary)
@@ -99,8 +100,12 @@ def combinations(design: Design) -> tuple[Combination, ...]:
             first=f"{factors[first]}={a}",
             second=f"{factors[second]}={b}",
             cell=design.runs.name(design.levels({first: a, second: b})),
-            over_first=over_first[index],
-            over_second=over_second[index],
+            over_first=over_first.primary[index],
+            over_second=over_second.primary[index],
+            over_first_paired=over_first.paired[index],
+            over_first_welch=over_first.welch[index],
+            over_second_paired=over_second.paired[index],
+            over_second_welch=over_second.welch[index],
             p_complementary=nan,
             complementary="not estimable",
             interaction=estimates.primary[index],

@@ -16,12 +16,13 @@ def intersection_union(over_first: Inference, over_second: Inference, sign: Any 
     """Return the p-value that a combination is not better than each of its parts.
 
     It is the larger of the two one-sided p-values (Berger 1982), doubled. It is below .05 exactly where both 95 %
-    intervals lie on the better side of zero, and needs no correction for two tests. NaN where either part is undefined.
+    intervals lie on the better side of zero, and needs no correction for two tests. NaN where either part is undefined
+    and for a metric without a better side.
 
     Args:
         over_first: The combination minus the first alone.
         over_second: The combination minus the second alone.
-        sign: 1 if larger is better, -1 if smaller is.
+        sign: 1 if larger is better, -1 if smaller is, NaN if neither is.
     """
     sides = [stats.t.sf(sign * part.value / part.se, part.df) for part in (over_first, over_second)]
     return np.minimum(1, 2 * np.maximum(*sides))
@@ -34,20 +35,25 @@ def claim(p_complementary: Any) -> Any:
 
 
 def kind(interaction: Any, p_holm: Any, p_additive: Any, sign: Any = 1) -> Any:
-    """Classify an interaction as synergistic, sub-additive, additive, undetermined, or not estimable.
+    """Classify an interaction, as in `Combination.kind`.
 
     Args:
         interaction: Its estimate.
         p_holm: p-value of no interaction, after correction.
         p_additive: p-value of `equivalence` to zero, after correction; NaN without a margin.
-        sign: 1 if larger is better, -1 if smaller is.
+        sign: 1 if larger is better, -1 if smaller is, NaN if neither is.
     """
-    value, p = sign * np.asarray(interaction), np.asarray(p_holm)
-    return np.select(
-        [np.isnan(p), (p < ALPHA) & (value > 0), p < ALPHA, np.asarray(p_additive) < ALPHA],
-        ["not estimable", "synergistic", "sub-additive", "additive"],
-        "undetermined",
-    )
+    value, p = np.asarray(interaction), np.asarray(p_holm)
+    established, gain = p < ALPHA, sign * value
+    readings = {
+        "not estimable": np.isnan(p),
+        "synergistic": established & (gain > 0),
+        "sub-additive": established & (gain < 0),
+        "above additive": established & (value > 0),
+        "below additive": established,
+        "additive": np.asarray(p_additive) < ALPHA,
+    }
+    return np.select([*readings.values()], [*readings], "undetermined")
 
 
 def omnibus_paired(contrasts: Floats, size: float = 0.0) -> tuple[float, float, float, float] | None:

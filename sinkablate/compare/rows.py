@@ -67,5 +67,5 @@ def _refuse_duplicates(rows: pl.DataFrame, names: dict[str, str]) -> None:
         more = f" (the first of {len(duplicates)} such groups)" if len(duplicates) > 1 else ""
         raise UserError(
             f"{first['len']} rows for {where}{more}; name the column that tells them apart: a factor, "
-            "--nested for seeds within a run, or --image for images"
+            "nested for seeds within a run, or image for images"
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
 
+from sinkablate.compare.agreement import direction_word, disagreements
 from sinkablate.compare.comparison import Cell, Combination, Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number, p_is
 from sinkablate.compare.power import MOST_SEEDS, in_single_run_sd
@@ -12,14 +13,20 @@ FEW = 10
 """Fewer seeds per cell are called few: 80 % power then needs an effect above one standard deviation of a run."""
 
 
-def sentences(comparison: Comparison) -> tuple[str, ...]:
-    """Return sentences about differences, combinations, and the effects that the seeds could detect, in this order."""
+def sentences(comparison: Comparison, other: Comparison) -> tuple[str, ...]:
+    """Return sentences about differences, combinations, the other test, and the effects that the seeds could detect.
+
+    Args:
+        comparison: The comparison.
+        other: The same comparison with the other test as the primary one.
+    """
     places = decimals(comparison)
     cells = {cell.name: cell for cell in comparison.cells}
     return (
         *(_difference(comparison, difference, places, cells) for difference in comparison.differences),
         *(line for combination in comparison.combinations for line in _combination(comparison, combination, places)),
         *_omnibus(comparison),
+        *disagreements(comparison, other),
         *_power(comparison, places),
     )
 
@@ -34,12 +41,12 @@ def _difference(comparison: Comparison, difference: Difference, places: int, cel
         p = f"({p_is(difference.p_holm)} after Holm)"
         verdict = (
             f"no difference is established {p}, which does not show that they are equal"
-            if difference.better is None
-            else f"{'better' if difference.better else 'worse'} {p}"
+            if difference.higher is None
+            else f"{direction_word(difference)} {p}"
         )
     if difference.p_equivalent < ALPHA:
         same = f"equivalent within ±{comparison.margin:g} (TOST, {p_is(difference.p_equivalent)} after Holm)"
-        verdict = same if difference.better is None else f"{verdict}, and {same}"
+        verdict = same if difference.higher is None else f"{verdict}, and {same}"
     elif isfinite(difference.p_equivalent):
         verdict += f"; not shown to be equivalent within ±{comparison.margin:g}"
     if difference.p_diverged < ALPHA:
@@ -59,11 +66,11 @@ def _survivors(cell: Cell, base: Cell) -> str:
 
 
 def _combination(comparison: Comparison, combination: Combination, places: int) -> list[str]:
-    """Return the two sentences about two mechanisms together."""
-    return [
-        f"{combination.first} and {combination.second}: {line}."
-        for line in (_complementary(comparison, combination, places), _interaction(comparison, combination, places))
-    ]
+    """Return the sentences about two mechanisms together: one for a metric without a better side, else two."""
+    lines = [_interaction(comparison, combination, places)]
+    if comparison.lower_is_better is not None:
+        lines.insert(0, _complementary(comparison, combination, places))
+    return [f"{combination.first} and {combination.second}: {line}." for line in lines]
 
 
 def _complementary(comparison: Comparison, combination: Combination, places: int) -> str:
@@ -99,11 +106,13 @@ def _interaction(comparison: Comparison, combination: Combination, places: int) 
         "sub-additive": "sub-additive is supported: together they bring less than the sum of their effects"
         if not harm
         else "sub-additive is supported: each harms, and together they harm more than the sum of their effects",
+        "above additive": "together they change it by more, upward, than the sum of their effects",
+        "below additive": "together they change it by more, downward, than the sum of their effects",
         "additive": f"additive within ±{comparison.margin or 0:g} is supported "
         f"(TOST, {p_is(combination.p_additive)} after Holm)",
         "undetermined": "not distinguishable from additive, which does not show that it is additive",
     }[combination.kind]
-    if combination.kind in ("synergistic", "sub-additive") and combination.p_additive < ALPHA:
+    if combination.kind not in ("additive", "undetermined") and combination.p_additive < ALPHA:
         verdict += f", although by less than {comparison.margin:g}"
     return (
         f"interaction {value} {interval(combination.interaction, places, sign=True)} "
@@ -146,7 +155,7 @@ def _power(comparison: Comparison, places: int) -> list[str]:
                 f"or more than {MOST_SEEDS:,} seeds."
             )
     if comparison.detect is None and len(lines) > 1:
-        lines.append("Add --detect EFFECT to show the number of seeds needed to detect that effect.")
+        lines.append("Add detect=EFFECT to show the number of seeds needed to detect that effect.")
     return lines
 
 

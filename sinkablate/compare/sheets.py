@@ -29,7 +29,7 @@ def sheets(comparison: Comparison) -> list[Sheet]:
 
 def _cells(comparison: Comparison) -> Sheet:
     places = decimals(comparison)
-    direction = "smaller" if comparison.lower_is_better else "larger"
+    direction = {False: " (larger is better)", True: " (smaller is better)", None: ""}[comparison.lower_is_better]
     rows = [
         (
             *cell.levels,
@@ -45,7 +45,7 @@ def _cells(comparison: Comparison) -> Sheet:
     columns = (*comparison.factors, "n", "mean", "sd", "95 % interval", "diverged", "missing")
     optional = [any(cell.diverged for cell in comparison.cells), any(cell.missing for cell in comparison.cells)]
     shown = [True] * (len(columns) - 2) + optional
-    return _selected(f"{comparison.metric} ({direction} is better)", columns, rows, len(comparison.factors), shown)
+    return _selected(f"{comparison.metric}{direction}", columns, rows, len(comparison.factors), shown)
 
 
 def _differences(comparison: Comparison) -> Sheet:
@@ -94,7 +94,9 @@ def _combinations(comparison: Comparison) -> Sheet:
         "seeds": lambda row: NA if row.seeds_needed is None else str(row.seeds_needed),
     }
     rows = [tuple(text(row) for text in columns.values()) for row in comparison.combinations]
-    shown = _nonempty(tuple(columns), rows, {"p TOST", "seeds"})
+    sideless = comparison.lower_is_better is None
+    shown = _nonempty(tuple(columns), rows, {"p TOST", "seeds"} | ({"p complementary"} if sideless else set()))
+    shown[list(columns).index("complementary")] = not sideless
     return _selected(f"{comparison.metric}: combinations of two", tuple(columns), rows, 2, shown)
 
 

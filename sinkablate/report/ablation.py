@@ -117,7 +117,7 @@ def ablation(
     *,
     primary: Primary,
     baseline: dict[str, str],
-    lower_is_better: bool,
+    lower_is_better: bool | None,
     margin: float | None,
     detect: float | None,
 ) -> Ablation:
@@ -129,7 +129,7 @@ def ablation(
         factors: Columns whose levels define the cells.
         primary: The test that decides, `paired` or `welch`; see `compare`.
         baseline: Level of each factor in the cell to compare with.
-        lower_is_better: Whether smaller values are better.
+        lower_is_better: Whether smaller values are better; None decides by the name of the metric.
         margin: Cells that differ by less are equivalent (TOST).
         detect: An effect for which the number of seeds needed is computed.
 

@@ -52,7 +52,7 @@ def report(
             keys, in full or by their ending; default: variant.
         baseline: The cell that the others are compared with, such as gate=none,registers=0.
         primary: The test that decides: paired by seed, or welch if the runs are not paired.
-        lower_is_better: Whether smaller values are better; default: true for a metric that ends in loss.
+        lower_is_better: Whether smaller values are better; by default the name of the metric decides, as in `compare`.
         margin: Cells that differ by less are equivalent (TOST), in the units of the metric.
         detect: Compute the number of seeds needed to detect this effect, in the units of the metric.
         maps: Number of heads per run with attention maps; 0 makes none and needs no checkpoint.
@@ -145,14 +145,13 @@ def _comparison(
         table: pl.DataFrame = read_table(Path(results)) if results is not None else run_table(runs, names)
         if results is None:
             refuse_collisions(table, names)
-        lower = options["lower_is_better"]
         return ablation(
             table,
             measured,
             names,
             primary=primary,
             baseline=named_levels(options["baseline"], "baseline"),
-            lower_is_better=measured.endswith("loss") if lower is None else lower,
+            lower_is_better=options["lower_is_better"],
             margin=options["margin"],
             detect=options["detect"],
         ), ""
@@ -179,7 +178,7 @@ def _comparison_of_sinks(
             names,
             primary=primary,
             baseline=named_levels(baseline, "baseline"),
-            lower_is_better=True,
+            lower_is_better=None,
             margin=None,
             detect=None,
         )

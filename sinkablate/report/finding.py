@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
+from sinkablate.compare.agreement import direction_word
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number
 from sinkablate.files.suggestions import first_few
@@ -109,7 +110,7 @@ def _percent(share: float) -> str:
 def comparison_sentence(of: Comparison) -> str:
     """The established differences from the baseline, or the statement that none is established."""
     base = short_name(of.baseline, of.factors)
-    established = [difference for difference in of.differences if difference.better is not None]
+    established = [difference for difference in of.differences if difference.higher is not None]
     name = of.metric[0].upper() + of.metric[1:] if of.metric == EVENTS else of.metric
     if not established:
         few = min((cell.n for cell in of.cells), default=0) < 2
@@ -117,18 +118,11 @@ def comparison_sentence(of: Comparison) -> str:
         return f"{name}: no difference from {base} is established{reason}."
     groups: dict[str, list[Difference]] = {}
     for difference in established:
-        groups.setdefault(_direction(of, difference), []).append(difference)
+        groups.setdefault(direction_word(difference), []).append(difference)
     parts = [f"{direction}: {_listed(of, group)}" for direction, group in groups.items()]
-    others = [short_name(difference.cell, of.factors) for difference in of.differences if difference.better is None]
+    others = [short_name(difference.cell, of.factors) for difference in of.differences if difference.higher is None]
     rest = f"; no difference established: {first_few(others, NAMED)}" if others else ""
     return f"{name} compared with {base} (p < .05 after Holm, 95 % intervals): {'; '.join(parts)}{rest}."
-
-
-def _direction(of: Comparison, difference: Difference) -> str:
-    """The word for an established difference; neither more nor fewer sinks are better."""
-    if of.metric == EVENTS:
-        return "higher" if difference.estimate.value > 0 else "lower"
-    return "better" if difference.better else "worse"
 
 
 def _listed(of: Comparison, differences: Sequence[Difference]) -> str:

@@ -41,7 +41,9 @@ def test_a_loss_agrees_with_the_accuracy_if_lower_is_better(tmp_path: Path) -> N
     for one, other in zip(up["combinations"], down["combinations"], strict=True):
         assert one["complementary"] == other["complementary"] == "supported"
         assert one["p_complementary"] == pytest.approx(other["p_complementary"])
-    higher_is_better = as_json(compared(tmp_path, table(), "--format=json", metric="val/loss"))
+    higher_is_better = as_json(
+        compared(tmp_path, table(), "--format=json", "--lower_is_better=false", metric="val/loss")
+    )
     assert {combination["complementary"] for combination in higher_is_better["combinations"]} == {"not supported"}
     without_value = as_json(compared(tmp_path, table(), "--format=json", "--lower_is_better", metric="val/loss"))
     assert (
