@@ -16,6 +16,9 @@ from sinkablate.config import ConfigError, PathwayConfig
 GATE_STD = 0.02
 """Standard deviation of the weights of the pathway's gate at initialization."""
 
+GATE_LOGITS = {"learned": 1, "hierarchical": 3}
+"""Number of logits per token of each gate."""
+
 FLOOR = 1e-12
 """Added to E(o), so that the share of a zero update is zero."""
 
@@ -41,11 +44,12 @@ def common_mode(update: Tensor) -> Tensor:
 class GlobalPathway(nn.Module):
     """Adds a rank-one update without positions: o_i = gamma_i W_OG g with g = sum_j pi_j W_VG x_j.
 
-    pi = softmax_j(w_P . x_j) and gamma_i = sigmoid(w_gamma . x_i + b_gamma). The state g is invariant to the order of
-    tokens, and the update is equivariant.
+    pi = softmax_j(w_P . x_j). With `gate: learned`, gamma_i = sigmoid(w_gamma . x_i + b_gamma). With `gate:
+    hierarchical`, one linear map gives three logits per token, (a, r_0, r_bc), and gamma_i = sigmoid(a_i)
+    softmax(r_0, r_bc)_bc. The state g is invariant to the order of tokens, and the update is equivariant.
 
     Args:
-        config: Width K of the global state, and b_gamma at initialization.
+        config: Width K of the global state, the gate, and b_gamma at initialization.
         dim: D.
     """
 
@@ -55,7 +59,7 @@ class GlobalPathway(nn.Module):
         self.pool = nn.Linear(dim, 1, bias=False)
         self.value = nn.Linear(dim, config.width, bias=False)
         self.proj = nn.Linear(config.width, dim, bias=False)
-        self.gate = nn.Linear(dim, 1)
+        self.gate = nn.Linear(dim, GATE_LOGITS[config.gate])
 
     @torch.no_grad()
     def reset_parameters(
@@ -76,7 +80,9 @@ class GlobalPathway(nn.Module):
 
     def openness(self, x: Tensor) -> Tensor:
         """Return gamma (B, N, 1) of normalized tokens x (B, N, D)."""
-        return torch.sigmoid(self.gate(x))
+        logits = self.gate(x)
+        opens = logits[..., :1].sigmoid()
+        return opens if self.config.gate == "learned" else opens * logits[..., 1:].softmax(-1)[..., 1:]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (B, N, D) of normalized tokens x (B, N, D)."""

@@ -16,7 +16,7 @@ GROUPS = {
     "model.optim": "optimizer and schedule",
     "model.loss": "loss and label mixing (task: classify)",
     "model.ema": "moving average of the weights (task: classify)",
-    "model.common_mode": "penalty on the part of attention's updates common to all tokens (task: classify)",
+    "model.common_mode": "penalty on the part of attention's updates common to all tokens",
     "model.lejepa": "objective, projector and probe (task: lejepa)",
     "model.toy": "the toy task and its mechanism (task: toy)",
     "data": "batches and loader processes",

@@ -131,12 +131,13 @@ class BackboneConfig:
 class ToyConfig:
     """A synthetic task with a known solution, and the attention mechanism that learns it."""
 
-    task: Literal["nop", "broadcast"] = "nop"
-    """nop: change some tokens and leave the others as they are. broadcast: copy the content of one token to all."""
+    task: Literal["nop", "broadcast", "mixed"] = "nop"
+    """nop: change some tokens and leave the others as they are. broadcast: copy the content of one token to all. mixed:
+    both in one block with two heads and without a null token."""
     tokens: int = 32
     """Length of a sequence, including the null token of nop, excluding registers."""
     width: int = 64
-    """Width of the tokens and of the single head of each block."""
+    """Width of the tokens and of every head."""
     attention: AttentionConfig = AttentionConfig()
     """Attention mechanism of every block."""
     pathway: PathwayConfig = PathwayConfig()
@@ -144,14 +145,14 @@ class ToyConfig:
     registers: int = 0
     """Number of additional learned tokens, which have no target."""
     p_nop: float = 0.5
-    """For task=nop, the fraction of tokens that must be left unchanged, in (0, 1)."""
+    """For task=nop and mixed, the fraction of tokens that must be left unchanged, in (0, 1)."""
     supervise: Literal["output", "update"] = "output"
     """For task=nop, compare the outputs with x or 0 (output), or the update of the head with gamma x or x (update, the
     second form of the published code, in which the tokens left unchanged are those whose update is damped)."""
     gamma: float = 0.0
     """For task=nop and supervise=update, the update required of unchanged tokens, as a fraction of x."""
     alpha: float = 1.0
-    """For task=broadcast, the scale of the message in the target."""
+    """For task=broadcast and mixed, the scale of the message in the target."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -164,7 +165,7 @@ class ToyConfig:
         refuse_idle(
             self,
             {
-                "p_nop": (nop, task),
+                "p_nop": (self.task != "broadcast", task),
                 "supervise": (nop, task),
                 "alpha": (not nop, task),
                 "gamma": (nop and self.supervise == "update", f"{task}, supervise={self.supervise}"),
@@ -173,8 +174,13 @@ class ToyConfig:
 
     @property
     def depth(self) -> int:
-        """Number of blocks: 1 for nop, 2 for broadcast."""
-        return 1 if self.task == "nop" else 2
+        """Number of blocks: 2 for broadcast, 1 for the other tasks."""
+        return 2 if self.task == "broadcast" else 1
+
+    @property
+    def heads(self) -> int:
+        """Number of heads per block: 2 for mixed, 1 for the other tasks."""
+        return 2 if self.task == "mixed" else 1
 
     @property
     def prefix(self) -> int:

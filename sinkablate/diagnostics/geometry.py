@@ -18,6 +18,16 @@ def query_key_spectrum(query: Tensor, key: Tensor) -> Tensor:
     return values
 
 
+def query_key_directions(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the singular directions of W_Q^T W_K on the sides of query and key, by descending singular value.
+
+    (H, d, D), (H, d, D) -> (H, D, d), (H, D, d) in float64, from the factors of `query_key_spectrum`.
+    """
+    (q1, r1), (q2, r2) = (torch.linalg.qr(w.double().mT) for w in (query, key))
+    left, _, right = torch.linalg.svd(r1 @ r2.mT)
+    return q1 @ left, q2 @ right.mT
+
+
 def spectral_spikes(model: nn.Module, blocks: list[int]) -> tuple[Tensor, Tensor]:
     """Return the largest singular value of each head's query-key map, and its ratio to the mean, (L, H) float64 each.
 

@@ -22,12 +22,14 @@ def shipped_root() -> Path:
 
 
 def shipped_names(kind: Kind) -> list[str]:
-    """Return the names of all shipped configs (`gate_reg`, `data/imagenet`, ...) or sweeps (`ablation`, ...), sorted.
+    """Return the names of all shipped configs (`gate_reg`, `data/imagenet`, ...) or sweeps (`ablation`, `paper/mixed`,
+    ...), sorted.
 
     The configs that the cells of a sweep are made of, such as `sweeps/toys/nop.yaml`, are not sweeps.
     """
     folder = shipped_root() / kind
-    paths = folder.rglob("*.yaml") if kind == "configs" else folder.glob("*.yaml")
+    patterns = ("**/*.yaml",) if kind == "configs" else ("*.yaml", "paper/*.yaml")
+    paths = (path for pattern in patterns for path in folder.glob(pattern))
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 

@@ -18,25 +18,30 @@ class CommonModePenalty:
     """Collects the attention updates of a training pass (after LayerScale) and computes their common-mode share.
 
     Args:
-        backbone: A timm ViT with or without a mechanism. Updates are collected in training mode only.
+        backbone: A timm ViT with or without a mechanism, or the transformer of a toy task, which has no LayerScale.
+            Updates are collected in training mode only.
         config: The penalized blocks, and whether to take the update before the gate.
 
     Raises:
-        UserError: No block is left to penalize, or the blocks are not timm's plain blocks.
+        UserError: No block is left to penalize, the blocks are not timm's plain blocks, or none has the output gate
+            before which the update is to be taken.
     """
 
     def __init__(self, backbone: nn.Module, config: CommonModeConfig) -> None:
         self.weight = config.weight
         self._updates: list[Tensor] = []
         self._checked_size = False
+        total = len(blocks_of(backbone))
         blocks: list[Any] = list(blocks_of(backbone))[config.skip :]
+        self._blocks = len(blocks)
         if not blocks:
-            raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize")
+            raise UserError(f"model.common_mode.skip={config.skip} leaves no block to penalize: the model has {total}")
+        if config.before_gate and not any(_has_output_gate(block) for block in blocks):
+            raise UserError("model.common_mode.before_gate=true has no effect: no penalized block has an output gate")
         for block in blocks:
             if not isinstance(getattr(block, "ls1", None), nn.Module):
                 raise UserError(f"model.common_mode: {type(block).__name__} is not a plain timm block")
-            gated = isinstance(block.attn, Attention) and block.attn.gate is not None
-            if config.before_gate and gated and block.attn.config.gate_position == "output":
+            if config.before_gate and _has_output_gate(block):
                 block.attn.core.register_forward_hook(self._ungated(block))
             else:
                 block.ls1.register_forward_hook(self._note)
@@ -55,8 +60,11 @@ class CommonModePenalty:
         return hook
 
     def take(self) -> Tensor:
-        """Return the mean share over the penalized blocks of the last pass, a scalar, and start a new collection."""
-        updates, self._updates[:] = list(self._updates), []
+        """Return the mean share over the penalized blocks of the last pass, a scalar, and start a new collection.
+
+        The backward pass of gradient checkpointing runs the blocks again; what it collected comes first and is dropped.
+        """
+        updates, self._updates[:] = self._updates[-self._blocks :], []
         if not self._checked_size:
             self._checked_size = True
             smallest = min(float(energy(update.detach())) for update in updates)
@@ -66,4 +74,11 @@ class CommonModePenalty:
                     f"constant {FLOOR:.0e} in the penalty, which therefore underestimates the share; initialize "
                     "LayerScale with 1 (model.backbone.init_values=1)"
                 )
-        return torch.stack([common_mode(update.float()) for update in updates]).mean()
+        shares = [common_mode(update.to(torch.promote_types(update.dtype, torch.float32))) for update in updates]
+        return torch.stack(shares).mean()
+
+
+def _has_output_gate(block: Any) -> bool:
+    """Whether a block's attention has a gate between the heads and W_O (G1)."""
+    attn = getattr(block, "attn", None)
+    return isinstance(attn, Attention) and attn.gate is not None and attn.config.gate_position == "output"

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from sinkablate.config import BackboneConfig, LeJepaConfig, OptimConfig, keys_below
+from sinkablate.config import BackboneConfig, CommonModeConfig, LeJepaConfig, OptimConfig, keys_below
 from sinkablate.distributed.batch_norm import SyncBatchNorm1d
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
+from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.image_task import Batch, ImageTask
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
@@ -25,6 +26,7 @@ class LeJepa(ImageTask):
         backbone: The model and the changes made to it.
         lejepa: Objective, projector and probe.
         optim: Optimizer and schedule.
+        common_mode: Penalty on the part of attention's updates that all tokens of a view have in common.
         compile: Train with `torch.compile`; measurements and checkpoints use the uncompiled model.
         num_classes: Number of classes of the probe; set from data.source.num_classes.
         in_chans: Set from data.image.in_chans.
@@ -37,6 +39,7 @@ class LeJepa(ImageTask):
         backbone: BackboneConfig = BackboneConfig(),
         lejepa: LeJepaConfig = LeJepaConfig(),
         optim: OptimConfig = OptimConfig(),
+        common_mode: CommonModeConfig = CommonModeConfig(),
         compile: bool = False,
         num_classes: int = 10,
         in_chans: int = 1,
@@ -50,6 +53,7 @@ class LeJepa(ImageTask):
                 "backbone": asdict(backbone),
                 "lejepa": asdict(lejepa),
                 "optim": asdict(optim),
+                "common_mode": asdict(common_mode),
                 **shape,
                 "probe_classes": num_classes,
                 "seed": seed,
@@ -64,6 +68,12 @@ class LeJepa(ImageTask):
             torch.manual_seed(seed)
             self.projector = projector(width, lejepa)
             self.probe = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+        if common_mode.weight and lejepa.probe_only:
+            raise UserError(
+                f"model.common_mode.weight={common_mode.weight} has no effect with model.lejepa.probe_only=true, "
+                "which trains the probe alone"
+            )
+        self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
         if compile:
             self.backbone.compile()
         if lejepa.probe_only:
@@ -95,7 +105,11 @@ class LeJepa(ImageTask):
         same = invariance(z.unflatten(0, (-1, views)))
         probe = F.cross_entropy(self.probe(features.detach()), targets.repeat_interleave(views))
         loss = self.config.lamb * regular + (1 - self.config.lamb) * same
-        numbers = {"train/loss": loss, "train/sigreg": regular, "train/invariance": same, "train/probe_loss": probe}
+        numbers = {"train/sigreg": regular, "train/invariance": same, "train/probe_loss": probe}
+        if self.common_mode is not None:
+            numbers["train/common_mode"] = share = self.common_mode.take()
+            loss = loss + self.common_mode.weight * share
+        numbers["train/loss"] = loss
         self.log_dict(numbers, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(images))
         return probe if self.config.probe_only else loss + probe

@@ -1,1 +1,1 @@
-"""Two synthetic tasks with known solutions: one requires an adaptive NOP, the other a broadcast."""
+"""Synthetic tasks with known solutions that require an adaptive NOP, a broadcast, or both."""

@@ -1,7 +1,7 @@
-"""The small transformer of the toy tasks, with one head per block and no biases in q, k, v and o.
+"""The small transformer of the toy tasks, with one or two heads per block and no biases in q, k, v and o.
 
-Axis letters: B sequences, N tokens, D width, which is also the width of the head. Positions are added before the first
-norm. For the tap, the model has the structure of a timm ViT: `blocks` with `norm1`, `attn` and `norm2`, and
+Axis letters: B sequences, N tokens, D width, which is also the width of every head. Positions are added before the
+first norm. For the tap, the model has the structure of a timm ViT: `blocks` with `norm1`, `attn` and `norm2`, and
 `forward_features`. The null token and the registers are stored in `reg_token`.
 """
 
@@ -23,8 +23,9 @@ class ToyBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.width)
         self.attn = Attention.from_timm(
-            TimmAttention(config.width, num_heads=1, qkv_bias=False, proj_bias=False), config.attention
+            TimmAttention(config.width, config.heads, config.width, qkv_bias=False, proj_bias=False), config.attention
         )
+        self.ls1 = nn.Identity()  # timm's name of LayerScale, which toys do not have
         self.pathway = GlobalPathway(config.pathway, config.width) if config.pathway.kind == "global" else None
         self.norm2 = nn.LayerNorm(config.width) if mlp else nn.Identity()
         self.mlp = Mlp(config.width, 4 * config.width) if mlp else None
@@ -32,7 +33,7 @@ class ToyBlock(nn.Module):
     def forward(self, x: Tensor, positions: Tensor | float = 0.0) -> Tensor:
         """Map the residual stream (B, N, D) to the stream after the block; only attention reads `positions` (N, D)."""
         normed = self.norm1(x + positions)
-        update = self.attn(normed)
+        update = self.ls1(self.attn(normed))
         x = x + (update if self.pathway is None else update + self.pathway(normed))
         normed = self.norm2(x)  # without an MLP, norm2 is an Identity, at which the tap reads the stream
         return normed if self.mlp is None else x + self.mlp(normed)

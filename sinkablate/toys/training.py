@@ -7,32 +7,43 @@ import polars as pl
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinkablate.config import OptimConfig, ToyConfig, build, flat
+from sinkablate.config import CommonModeConfig, OptimConfig, ToyConfig, build, flat
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
 from sinkablate.tasks.checkpoint import refuse_another, training_keys
+from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.toys.data import Batch
-from sinkablate.toys.measures import measures, verdict
+from sinkablate.toys.measures import measures, verdicts
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask
 
 
 class ToyTraining(MeanOverGroup):
-    """Trains a one-head transformer on the NOP or the broadcast task.
+    """Trains a small transformer on one of the toy tasks.
 
     Args:
         toy: The task and the mechanism.
         optim: Optimizer and schedule.
+        common_mode: Penalty on the part of attention's updates that all tokens have in common.
         seed: Set from seed_everything.
     """
 
-    def __init__(self, toy: ToyConfig = ToyConfig(), optim: OptimConfig = OptimConfig(), seed: int = 0) -> None:
+    def __init__(
+        self,
+        toy: ToyConfig = ToyConfig(),
+        optim: OptimConfig = OptimConfig(),
+        common_mode: CommonModeConfig = CommonModeConfig(),
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters({"toy": asdict(toy), "optim": asdict(optim), "seed": seed}, logger=False)
+        self.save_hyperparameters(
+            {"toy": asdict(toy), "optim": asdict(optim), "common_mode": asdict(common_mode), "seed": seed}, logger=False
+        )
         self.toy, self.optim_config = toy, optim
         self.task = ToyTask.draw(toy, seed)
         self.backbone = build_toy(toy, seed)
+        self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the outputs (B, N, D) of tokens (B, N, D)."""
@@ -43,8 +54,12 @@ class ToyTraining(MeanOverGroup):
         return F.mse_loss(self.task.prediction(tokens, self(tokens)), self.task.target(tokens))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute and log the mean squared error of a batch."""
+        """Compute and log the mean squared error of a batch, plus the penalty if there is one."""
         loss = self._loss(batch[0])
+        if self.common_mode is not None:
+            share = self.common_mode.take()
+            loss = loss + self.common_mode.weight * share
+            self.log("train/common_mode", share, batch_size=len(batch[0]))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(batch[0]))
         return loss
@@ -59,12 +74,13 @@ class ToyTraining(MeanOverGroup):
     def findings(self, history: pl.DataFrame) -> dict[str, Any]:
         """Return what the summary of a run adds to the last metrics, from the rows of `metrics.csv`.
 
-        `toy/formed_step` is the step of the first evaluation at which the sink's block has a label, or None.
+        `toy/label` names the label of the sink's block, or those of both heads of a mixed toy. `toy/formed_step` is the
+        step of the first evaluation at which one of them has a label, or None.
         """
         rows = history.filter(pl.col("toy/mass").is_not_null()).sort("step").to_dicts()
-        verdicts = [verdict(row) for row in rows]
-        formed = (row["step"] for row, label in zip(rows, verdicts, strict=True) if label != "none")
-        return {"toy/label": verdicts[-1], "toy/task": self.toy.task, "toy/formed_step": next(formed, None)}
+        labels = [sorted(verdicts(row)) for row in rows]
+        formed = (row["step"] for row, names in zip(rows, labels, strict=True) if set(names) != {"none"})
+        return {"toy/label": " + ".join(labels[-1]), "toy/task": self.toy.task, "toy/formed_step": next(formed, None)}
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule."""

@@ -45,7 +45,9 @@ def test_every_shipped_config_and_sweep_has_a_name() -> None:
     assert {f"{name}.yaml" for name in shipped_names("configs")} == {
         path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")
     }
-    assert shipped_names("sweeps") == ["ablation", "mechanisms", "smoke", "toys"]
+    paper = ["mixed", "pathway_arms", "table1", "toys_gamma", "toys_p", "toys_registers"]
+    names = ["ablation", "mechanisms", *(f"paper/{name}" for name in paper), "smoke", "toys"]
+    assert shipped_names("sweeps") == names
 
 
 def test_a_name_and_a_path_give_the_same_config(empty_folder: Path) -> None:

@@ -25,6 +25,7 @@ RUNS = {
     "lejepa": (CONFIGS / "lejepa_small.yaml",),
     "nop": (CONFIGS / "toy" / "nop.yaml",),
     "broadcast": (CONFIGS / "toy" / "broadcast.yaml",),
+    "mixed": (CONFIGS / "toy" / "mixed.yaml", "--model.toy.registers=4"),
 }
 
 

@@ -14,7 +14,9 @@ import yaml
 from running import ROOT, assert_refused, run
 from sweeping import content, opened, root_of, sweep, written
 
-SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
+from sinkablate.files.shipped import shipped_names
+
+SHIPPED = [ROOT / "sweeps" / f"{name}.yaml" for name in shipped_names("sweeps")]
 
 
 def without(key: str) -> Callable[[dict[str, Any]], Any]:

@@ -9,11 +9,11 @@ from variants import noise
 
 from sinkablate.config import AttentionConfig, PathwayConfig, ToyConfig
 from sinkablate.errors import UserError
-from sinkablate.toys.measures import null_token, source_token, verdict
+from sinkablate.toys.measures import measures, null_token, resting_column, source_token, verdict, verdicts
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens, training_batch
 
-NOP, BROADCAST = ToyConfig(), ToyConfig(task="broadcast")
+NOP, BROADCAST, MIXED = ToyConfig(), ToyConfig(task="broadcast"), ToyConfig(task="mixed", tokens=16)
 MECHANISMS = [
     {},
     {"attention": AttentionConfig(gate="headwise")},
@@ -26,6 +26,7 @@ MECHANISMS = [
     {"attention": AttentionConfig(score="clipped_softmax")},
     {"registers": 2},
     {"pathway": PathwayConfig(kind="global")},
+    {"pathway": PathwayConfig(kind="global", gate="hierarchical")},
 ]
 
 
@@ -61,6 +62,23 @@ def test_broadcast_targets() -> None:
         torch.testing.assert_close(task.target(tokens)[b], tokens[b] + 0.5 * (tokens[b, source] @ task.rotation))
 
 
+def test_mixed_targets() -> None:
+    task, tokens = ToyTask.draw(replace(MIXED, alpha=0.5), 1), noise(3, 16, 64)
+    nop, broadcast = ToyTask.draw(NOP, 1), ToyTask.draw(BROADCAST, 1)
+    assert torch.equal(task.direction, nop.direction)
+    assert torch.equal(task.rotation, broadcast.rotation)
+    assert abs(float(task.direction @ task.source_direction)) < 0.5
+    assert float(task.source_direction.norm()) == pytest.approx(1, rel=1e-6)
+    assert float(task.source_direction.mean()) == pytest.approx(0, abs=1e-7)
+    for b in range(3):
+        source = max(range(16), key=lambda j: float(tokens[b, j] @ task.source_direction))
+        message = 0.5 * (tokens[b, source] @ task.rotation)
+        for i in range(16):
+            kept = tokens[b, i] if float(tokens[b, i] @ task.direction) <= 0 else torch.zeros(64)
+            torch.testing.assert_close(task.target(tokens)[b, i], kept + message)
+    assert torch.equal(task.prediction(tokens, tokens), tokens)
+
+
 def test_a_perfect_nop_head_solves_the_task() -> None:
     """The closed form of the task: resting tokens write nothing, the others write -x."""
     task, tokens = ToyTask.draw(NOP, 0), evaluation_tokens(NOP, 0, 4)
@@ -71,7 +89,7 @@ def test_a_perfect_nop_head_solves_the_task() -> None:
 # ---- seeds
 
 
-@pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
+@pytest.mark.parametrize("base", [NOP, BROADCAST, MIXED], ids=["nop", "broadcast", "mixed"])
 def test_every_mechanism_gets_the_same_task_data_and_shared_parameters(base: ToyConfig) -> None:
     plain = dict(build_toy(base, 5).named_parameters())
     task = ToyTask.draw(base, 5)
@@ -80,6 +98,7 @@ def test_every_mechanism_gets_the_same_task_data_and_shared_parameters(base: Toy
         other = ToyTask.draw(config, 5)
         assert torch.equal(task.direction, other.direction)
         assert torch.equal(task.rotation, other.rotation)
+        assert torch.equal(task.source_direction, other.source_direction)
         assert torch.equal(training_batch(base, 5, 7, 3), training_batch(config, 5, 7, 3))
         assert torch.equal(evaluation_tokens(base, 5, 3), evaluation_tokens(config, 5, 3))
         for name, p in build_toy(config, 5).named_parameters():
@@ -97,14 +116,15 @@ def test_data_streams_are_disjoint() -> None:
 
 
 @pytest.mark.parametrize("fields", MECHANISMS, ids=str)
-@pytest.mark.parametrize("base", [NOP, BROADCAST], ids=["nop", "broadcast"])
+@pytest.mark.parametrize("base", [NOP, BROADCAST, MIXED], ids=["nop", "broadcast", "mixed"])
 def test_every_mechanism_is_measured(base: ToyConfig, fields: dict[str, object]) -> None:
     config = replace(base, **fields)  # type: ignore[arg-type]
     model = build_toy(config, 0)
     views, _, errors = tapped(model, noise(2, config.drawn, 64))
     assert max(errors.values()) < 1e-5
     assert len(views) == config.depth
-    assert views[0].layout.num_tokens == 32 + config.registers
+    assert views[0].q.shape[1] == config.heads
+    assert views[0].layout.num_tokens == config.tokens + config.registers
     assert views[0].layout.num_registers == config.prefix
     model(noise(2, config.drawn, 64)).square().mean().backward()
     idle = {"mlp.fc2.bias"} if base.task == "broadcast" else set()
@@ -140,6 +160,49 @@ def test_measures_of_the_null_token() -> None:
     )
 
 
+def test_what_is_measured_of_a_mixed_toy() -> None:
+    """Of each head, against the weights themselves; four registers come first."""
+    config = replace(MIXED, registers=4)
+    task, tokens, model = ToyTask.draw(config, 0), evaluation_tokens(config, 0, 3), build_toy(config, 0)
+    (view,), _, _ = tapped(model, tokens)
+    numbers, rests, source = measures(model, task, tokens), task.rests(tokens), task.source(tokens)
+    for head in (0, 1):
+        weights = view.weights()[:, head]
+        resting, active, on_register = [], [], []
+        for b in range(3):
+            rows = weights[b, 4:]
+            column = int(rows[rests[b]].mean(0).argmax())
+            resting.append(float(rows[rests[b]].mean(0)[column]))
+            active.append(float(rows[~rests[b]].mean(0)[column]))
+            on_register.append(int(weights[b].mean(0).argmax()) < 4)
+        inflow = [float(weights[b].mean(0)[4 + source[b]]) for b in range(3)]
+        expected = {
+            "attention_resting": resting,
+            "attention_not_resting": active,
+            "sink_on_register": on_register,
+            "inflow_source": inflow,
+        }
+        for name, values in expected.items():
+            assert numbers[f"toy/{name}/head{head}"] == pytest.approx(sum(values) / 3, rel=1e-5), name
+    best = max((0, 1), key=lambda head: numbers[f"toy/inflow_source/head{head}"])
+    assert numbers["toy/mass"] == numbers[f"toy/mass/head{best}"]
+
+
+def test_a_sequence_in_which_no_token_rests_does_not_count() -> None:
+    task, tokens = ToyTask.draw(MIXED, 0), evaluation_tokens(MIXED, 0, 2)
+    tokens[0] = 3 * task.direction  # all active
+    (view,), _, _ = tapped(build_toy(MIXED, 0), tokens)
+    alone = resting_column(view, task, tokens)
+    (view,), _, _ = tapped(build_toy(MIXED, 0), tokens[1:])
+    assert alone["attention_resting"] == pytest.approx(resting_column(view, task, tokens[1:])["attention_resting"])
+
+
+def test_both_heads_of_a_mixed_toy_have_a_verdict() -> None:
+    shares = {"toy/label_nop/head0": 0.9, "toy/label_broadcast/head1": 0.8, "toy/label_nop/head1": 0.1}
+    assert verdicts(shares) == ["nop", "broadcast"]
+    assert verdicts({"toy/label_nop": 0.9}) == ["nop"]
+
+
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [
@@ -159,6 +222,8 @@ def test_the_label_of_a_run_is_the_most_frequent_one(shares: dict[str, float], e
         ({"p_nop": 1.0}, "p_nop"),
         ({"task": "broadcast", "p_nop": 0.3}, "p_nop"),
         ({"gamma": 0.1}, "gamma"),
+        ({"task": "mixed", "supervise": "update"}, "supervise"),
+        ({"task": "mixed", "gamma": 0.1}, "gamma"),
         ({"alpha": 2.0}, "alpha"),
         ({"tokens": 1}, "tokens"),
         ({"registers": -1}, "registers"),
