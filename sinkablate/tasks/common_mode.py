@@ -54,7 +54,7 @@ class CommonModePenalty:
         """Return a hook that applies W_O and LayerScale to the heads' output (B, H, N, d) before the gate."""
 
         def hook(module: nn.Module, _args: Any, out: Tensor) -> None:
-            if module.training:
+            if module.training and module is block.attn.core:  # a copy of the model keeps the hook of the original
                 self._updates.append(block.ls1(block.attn.proj(block.attn.norm(out.transpose(1, 2).flatten(2)))))
 
         return hook

@@ -17,6 +17,19 @@ from sweeping import content, opened, root_of, sweep, written
 from sinkablate.files.shipped import shipped_names
 
 SHIPPED = [ROOT / "sweeps" / f"{name}.yaml" for name in shipped_names("sweeps")]
+CELLS = {
+    "ablation": 30,
+    "mechanisms": 50,
+    "mixed": 45,
+    "pathway_arms": 15,
+    "smoke": 8,
+    "table1": 4,
+    "toys": 180,
+    "toys_gamma": 20,
+    "toys_p": 25,
+    "toys_registers": 20,
+}
+"""Number of cells of each shipped sweep."""
 
 
 def without(key: str) -> Callable[[dict[str, Any]], Any]:
@@ -137,5 +150,5 @@ def test_a_shipped_sweep_is_valid_for_wandb_and_for_fit(
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     monkeypatch.chdir(ROOT)
     plan = json.loads(run("sweep", "plan", path, "--out", tmp_path, "--format", "json").succeeded().out)
-    assert len(plan["cells"]) == {"ablation": 30, "mechanisms": 50, "smoke": 8, "toys": 180}[path.stem]
+    assert len(plan["cells"]) == CELLS[path.stem]
     assert plan["name"] == path.stem
