@@ -13,7 +13,8 @@ from sinkablate.diagnostics.routing import first_largest
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.errors import UserError
-from sinkablate.vit.anatomy import block_parts, blocks_of, query_key_maps
+from sinkablate.vit.anatomy import block_parts, blocks_of
+from sinkablate.vit.queries import query_key_maps
 
 
 class _Views:
