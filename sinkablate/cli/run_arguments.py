@@ -34,7 +34,12 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, links: tuple[D
         help="Sweep that this run is a cell of. It sets run_dir to runs/<sweep>/<hash of the arguments>, and the "
         "names, W&B's id and W&B's group.",
     )
-    parser.add_argument("--overwrite", type=bool, default=False, help="Start over in a directory that holds a run.")
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        default=False,
+        help="Start over in a directory that holds a run, and remove its results and all of its checkpoints.",
+    )
     parser.add_class_arguments(WandbConfig, "wandb")
     parser.add_lightning_class_args(RunDiagnostics, "diagnostics")
     parser.add_lightning_class_args(Stability, "stability")

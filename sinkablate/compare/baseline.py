@@ -8,7 +8,9 @@ from sinkablate.errors import UserError
 from sinkablate.files.suggestions import did_you_mean_or_list
 
 PLAIN = ("none", "0", "false", "off", "baseline")
-"""Levels that mean the absence of a mechanism; a factor that has exactly one of them uses it as its baseline."""
+"""Levels that mean the absence of a mechanism; a factor that has exactly one of them uses it as its baseline.
+
+The variants of a sweep, such as `gate=none+registers=0`, mean it if all of their values do."""
 
 
 def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[str]]:
@@ -22,7 +24,7 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
             raise UserError(f"baseline={name}: not one of the factors{did_you_mean_or_list(name, runs.factors)}")
     cell, assumed = [], []
     for factor, levels in zip(runs.factors, runs.levels, strict=True):
-        plain = [name for name in levels if name.lower() in PLAIN]
+        plain = [name for name in levels if _is_plain(name)]
         if factor in given:
             base = level(given[factor])
             if base not in levels:
@@ -44,3 +46,7 @@ def choose_baseline(runs: Runs, given: Mapping[str, str]) -> tuple[Levels, list[
     if not (runs.cells[chosen].seeds or runs.cells[chosen].diverged):
         raise UserError(f"baseline: no run with {runs.name(chosen)} has a finite metric or is marked diverged")
     return chosen, [f"the baseline {', '.join(assumed)} was chosen automatically"] if assumed else []
+
+
+def _is_plain(name: str) -> bool:
+    return all(part.rpartition("=")[2].lower() in PLAIN for part in name.split("+"))

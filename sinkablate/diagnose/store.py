@@ -74,7 +74,7 @@ class Store(ResumableStore):
     def __init__(self, out: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
         super().__init__(out, DIAGNOSIS, ".npz", identity)
         self.overwrite = overwrite
-        if not is_json_with(self.marker, ("model",)):
+        if not is_json_with(self.marker, ("model", "blocks", "thresholds")):
             refuse_foreign(out, WRITTEN, key="out", what=f"a diagnosis ({DIAGNOSIS})")
         elif not overwrite:
             refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds a diagnosis")

@@ -68,7 +68,7 @@ class Rows(ResumableStore):
         super().__init__(out, INTERVENTION, ".json", identity)
         self._lock = out / ".lock"
         self.overwrite = overwrite and self.marker.exists()
-        if not is_json_with(self.marker, ("model",)):
+        if not is_json_with(self.marker, ("model", "heads", "edits")):
             others = [name for name in contents(out) if name not in ("diagnosis", "parts", ".lock")]
             refuse_foreign(out, others, key="out", what=f"an intervention ({INTERVENTION})")
         elif not overwrite:

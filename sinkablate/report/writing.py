@@ -75,8 +75,8 @@ def check_target(target: Path, overwrite: bool) -> None:
     Raises:
         UserError: The directory holds something else, or a report that is not to be replaced.
     """
-    if not str(target) or str(target) == ".":
-        raise UserError("out is empty: name a directory to write")
+    if str(target) == ".":
+        raise UserError("out: a report replaces its directory as a whole; name one other than the current directory")
     if not is_json_with(target / MARKER, ("runs", "versions")):
         refuse_foreign(target, contents(target), key="out", what=f"a report ({MARKER})")
     elif not overwrite:

@@ -5,6 +5,7 @@ config.yaml  metrics.csv  diagnostics/*.parquet  checkpoints/last.ckpt  summary.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ RUN_FILES = (
     WANDB,
     *RESULTS.values(),
 )
+RUN_FOLDERS = {
+    "diagnostics/blocks": ("step_*.parquet",),
+    "diagnostics": ("step_*.parquet",),
+    "figures": ("heads_step_*.png",),
+    "checkpoints": ("*.ckpt", ".*.partial"),
+    "wandb": ("run-*", "offline-run-*", "latest-run", "debug*.log"),
+}
+"""What `fit` writes into each folder of a run. Every checkpoint belongs to the run, which may resume from it."""
 
 _LONGEST_NAME = "diagnostics/blocks/step_00000000.parquet"
 """The longest path in a run directory."""
@@ -166,9 +175,8 @@ def prepare_directory(run_dir: Path, config: str, *, resumes: bool) -> None:
     """
     refuse_foreign_files(run_dir)
     try:
-        for name in () if resumes else RUN_FILES:
-            if name != CONFIG:  # replaced below: until then, it shows that the directory is that of a run
-                remove(run_dir / name)
+        if not resumes:
+            _remove_run(run_dir)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         for partial in (run_dir / "checkpoints").glob(".*.partial"):  # left by a process that was killed
             partial.unlink()
@@ -177,6 +185,19 @@ def prepare_directory(run_dir: Path, config: str, *, resumes: bool) -> None:
             partial.write_text(f"{WRITTEN_BY}{__version__}\n{config}", encoding="utf-8")
     except OSError as error:
         raise UserError(f"run_dir={run_dir}: cannot be written ({error.strerror})") from error
+
+
+def _remove_run(run_dir: Path) -> None:
+    """Remove what an earlier run wrote, but not its `config.yaml`, which shows that the directory is that of a run."""
+    for folder, patterns in RUN_FOLDERS.items():
+        for pattern in patterns:
+            for path in (run_dir / folder).glob(pattern):
+                remove(path)
+        with suppress(OSError):  # the folder does not exist, or contains files that no run wrote
+            (run_dir / folder).rmdir()
+    for name in RUN_FILES:
+        if name not in (CONFIG, *RUN_FOLDERS):
+            remove(run_dir / name)
 
 
 WRITTEN_BY = "# written by sinkablate "

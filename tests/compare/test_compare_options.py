@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from run_tables import as_json, compared, table
+from run_tables import CELL, as_json, compared, table
 from running import run
 
 
@@ -87,3 +87,10 @@ def test_welch_does_not_need_a_column_of_seeds(tmp_path: Path) -> None:
     assert "there is no column seed, so runs are not paired" in text
     assert "Hotelling" not in text
     assert "two-way analysis of variance" in text
+
+
+def test_the_variant_without_mechanisms_is_the_baseline(tmp_path: Path) -> None:
+    variant = pl.format("gate={}+registers={}", "gate", "registers")
+    rows = table().with_columns(pl.when(CELL).then(pl.lit("gate_reg")).otherwise(variant).alias("variant"))
+    outcome = compared(tmp_path, rows, factors="variant")
+    assert "the baseline variant=gate=none+registers=0 was chosen automatically" in outcome.succeeded().out

@@ -58,7 +58,7 @@ def test_files_of_other_origin_are_neither_replaced_nor_removed(
     out = place / "project"
     for file in FOREIGN[held]:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        (out / file).write_text('{"a": 1}' if file.endswith(".json") else "lr: 1\n")
+        (out / file).write_text('{"model": "resnet50"}' if file.endswith(".json") else "lr: 1\n")
     before = tree(out)
     words = [word.format(out=out, run=finished) for word in COMMANDS[name]]
     outcome = run(*words, *(["--overwrite"] if overwrite else []))
@@ -70,12 +70,21 @@ def test_files_of_other_origin_are_neither_replaced_nor_removed(
     assert tree(out) == before
 
 
-def test_a_run_may_be_started_next_to_other_files(place: Path) -> None:
+def test_files_of_other_origin_outlive_an_overwritten_run(place: Path) -> None:
     out = place / "project"
+    fit = (*(word.format(out=out) for word in FIT), "--diagnostics.every_n_steps=0", "--overwrite")
     (out / "checkpoints").mkdir(parents=True)
     (out / "notes.txt").write_text("mine")
-    run(*(word.format(out=out) for word in FIT), "--diagnostics.every_n_steps=0", "--overwrite").succeeded()
-    assert (out / "notes.txt").read_text() == "mine"
+    run(*fit).succeeded()
+    others = [out / name for name in ("notes.txt", "figures/paper.pdf", "diagnostics/own/a.csv", "checkpoints/why.md")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    stale = out / "checkpoints" / "epoch=7-step=9.ckpt"
+    stale.write_bytes(b"")
+    run(*fit).succeeded()
+    assert [path.read_text() for path in others] == ["mine"] * len(others)
+    assert not stale.exists()
 
 
 @pytest.mark.parametrize(
