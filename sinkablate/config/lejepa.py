@@ -64,6 +64,9 @@ class LeJepaConfig:
     """Peak learning rate of the online probe, a linear classifier on the detached features."""
     probe_weight_decay: float = 1e-7
     """Weight decay of the online probe."""
+    clip_probe: bool = True
+    """Whether trainer.gradient_clip_val limits the norm of all gradients together; with false, as in the LeJEPA runs of
+    arXiv 2606.08105, it limits those of the backbone and the projector, and the probe's are not clipped."""
     probe_only: bool = False
     """Keep the backbone at its initial weights and train the probe alone, as a control."""
 
@@ -73,5 +76,8 @@ class LeJepaConfig:
         require(0 <= self.lamb <= 1, f"lamb must lie in [0, 1], got {self.lamb}")
         for name in ("num_slices", "proj_hidden_dim", "proj_dim"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(
+            self.clip_probe or not self.probe_only, "clip_probe=false leaves no gradient to clip with probe_only=true"
+        )
         require(self.probe_lr > 0, f"probe_lr must be positive, got {self.probe_lr}")
         require(self.probe_weight_decay >= 0, f"probe_weight_decay must be at least 0, got {self.probe_weight_decay}")

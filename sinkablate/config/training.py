@@ -15,7 +15,10 @@ class OptimConfig:
     lr: float = 3e-3
     """Peak learning rate, greater than 0."""
     weight_decay: float = 0.05
-    """Weight decay of matrices. Not applied to norms, biases, LayerScale, positions, CLS, registers and sinks."""
+    """Weight decay of the parameters that decay names."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """matrices: weight decay is not applied to norms, biases, LayerScale, positions, CLS, registers and sinks.
+    all: it is applied to every parameter of the backbone and of LeJEPA's projector, as in arXiv 2606.08105."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the moments of Adam-like optimizers, in [0, 1)."""
     layer_decay: float | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from sinkablate.config import BackboneConfig, CommonModeConfig, LeJepaConfig, OptimConfig, keys_below
@@ -139,10 +140,25 @@ class LeJepa(ImageTask):
         matrices, vectors = ([p for p in self.projector.parameters() if (p.ndim > 1) is wide] for wide in (True, False))
         groups = [
             {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": vectors, "weight_decay": config.weight_decay if config.decay == "all" else 0.0},
             {"params": list(self.probe.parameters()), "lr": probe.probe_lr, "weight_decay": probe.probe_weight_decay},
         ]
         return optimizer_and_schedule(self.backbone, config, self.trainer, groups)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, without those of the probe if `lejepa.clip_probe` is false."""
+        parameters = [] if self.config.clip_probe else list(self.probe.parameters())
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or, when training is resumed, with other settings."""

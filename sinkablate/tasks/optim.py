@@ -21,9 +21,19 @@ WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Return parameter groups with and without weight decay, one pair per block if `layer_decay` is set.
 
-    Weight decay is not applied to one-dimensional parameters (norms, biases, LayerScale), to those that timm exempts
-    (positions, CLS, registers), and to the parameters of scores and sinks.
+    With decay=matrices, weight decay is not applied to one-dimensional parameters (norms, biases, LayerScale), to those
+    that timm exempts (positions, CLS, registers), and to the parameters of scores and sinks. With decay=all, the groups
+    are the same, and weight decay is applied to each of them.
     """
+    groups = _groups_by_name(model, config)
+    if config.decay == "all":
+        for group in groups:
+            group["weight_decay"] = config.weight_decay
+    return groups
+
+
+def _groups_by_name(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Return timm's parameter groups, with weight decay on matrices."""
     exempt: set[str] = set(getattr(model, "no_weight_decay", set)())
     for prefix, module in model.named_modules():
         if isinstance(module, AttentionCore):
