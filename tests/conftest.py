@@ -44,11 +44,11 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def dinov2() -> Path:
-    """A real DINOv2 ViT-S/14 in timm's key names."""
+    """Path of the real DINOv2 ViT-S/14 weights, with timm's parameter names."""
     shared = os.environ.get("SINKABLATE_SHARED") or Path(__file__).resolve().parents[2] / "shared"
     weights = Path(shared) / "data" / "vit_small_patch14_dinov2.safetensors"
     if not weights.is_file():
-        pytest.skip("the pretrained weights are missing (SINKABLATE_SHARED names their folder)")
+        pytest.skip(f"no pretrained weights at {weights}; SINKABLATE_SHARED sets the folder above data/")
     return weights
 
 

@@ -94,7 +94,7 @@ def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
     transform = transform or getattr(model, OWN_TRANSFORM, None)
     if transform is None and not weights:
         raise UserError(
-            f"transform: {type(model).__name__} has no default one; pass a function from a PIL image to a tensor"
+            f"transform: {type(model).__name__} has no default transform; pass a function from a PIL image to a tensor"
         )
     data = resolve_data_config(_input_of(model), pretrained_cfg=weights or {})
     steps = create_transform(**data, is_training=False) if transform is None else _CheckedTransform(transform)

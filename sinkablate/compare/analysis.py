@@ -144,7 +144,7 @@ def _unequal_threads(frame: pl.DataFrame, used: Sequence[str]) -> list[str]:
     counts = in_order(levels(frame, THREADS).unique().sort().to_list())
     if len(counts) < 2:
         return []
-    return [f"the runs used different numbers of CPU threads ({listed(counts)}), which can change their last digits"]
+    return [f"the runs used different numbers of CPU threads ({listed(counts)}), which can change the last digits"]
 
 
 def _without_inference(draft: Comparison) -> list[str]:

@@ -99,7 +99,7 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     if unknown:
         raise UserError(
             f"{where}: {first_few(unknown)} {'are' if len(unknown) > 1 else 'is'} not among the {len(labels_by_name)} "
-            f"classes of the training set ({first_few(list(labels_by_name))}); labels follow the names of its folders"
+            f"classes of the training set ({first_few(list(labels_by_name))}); its folder names define the labels"
         )
     files: list[str] = []
     labels: list[int] = []

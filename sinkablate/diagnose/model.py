@@ -130,7 +130,6 @@ def _pretrained_cfg(name: str) -> Any:
         cfg = None
     if cfg is None:
         tags = ", ".join(x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")) or "none"
-        raise UserError(
-            f"backbone.name={name}: {model} has no weights tagged {tag or 'by default'}; choose one of {tags}"
-        )
+        missing = f"weights tagged {tag}" if tag else "default weights"
+        raise UserError(f"backbone.name={name}: {model} has no {missing}; its tags: {tags}")
     return cfg

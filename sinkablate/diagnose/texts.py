@@ -42,14 +42,14 @@ class TextEncoder:
         """Return ids and types of the tokens that the model accepts, (2, N) int64, and the number of all tokens.
 
         Raises:
-            UserError: The tokenizer makes tokens that the model does not know.
+            UserError: The tokenizer produces token ids that the model does not know.
         """
         count = len(self.tokenizer(text, verbose=False)["input_ids"])
         ids = self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
         if max(ids, default=0) >= self.vocabulary:
             raise UserError(
-                f"hf={self.tokenizer.name_or_path}: the tokenizer makes token {max(ids)}, but the model knows only "
-                f"{self.vocabulary} tokens; use the tokenizer of this model"
+                f"hf={self.tokenizer.name_or_path}: the tokenizer produces token id {max(ids)}, but the model knows "
+                f"only {self.vocabulary} tokens; use the tokenizer of this model"
             )
         kinds = [self._kind(token, position) for position, token in enumerate(ids)]
         return torch.tensor([ids, kinds], dtype=torch.long), count

@@ -58,7 +58,7 @@ def block_view(
     if len(capture.calls) != 1:
         off = "" if getattr(parts.attn, "fused_attn", True) else ", fused attention is off (TIMM_FUSED_ATTN=0?)"
         raise UserError(
-            f"{family} cannot be measured: block {index} made {len(capture.calls)} calls of "
+            f"{family} cannot be measured: block {index} made {len(capture.calls)} calls to "
             f"scaled_dot_product_attention instead of one{off}"
         )
     call = capture.calls[0]
@@ -118,7 +118,7 @@ def _visible(call: dict[str, Any], family: str) -> Tensor | None:
         return None
     one = visible.reshape(-1, *visible.shape[-2:])[0].expand(n, m)
     if not (visible == one).all():
-        raise UserError(f"{family} cannot be measured: its mask differs between texts or heads (are they padded?)")
+        raise UserError(f"{family} cannot be measured: its mask differs between texts or heads (are the texts padded?)")
     return one
 
 

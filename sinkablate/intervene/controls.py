@@ -1,7 +1,8 @@
 """Controls with known outcomes; the first line of the report names those that fail.
 
 permuted values    NOP labels vanish, broadcast labels survive, so the label alone is no evidence of content
-random network     all events are broadcast; the effect of the donor's direction and the gain over local size are null
+random network     all events are broadcast; the donor's direction does no more than a random one, and the effect of an
+                   edit separates the labels no better than the head's local size |A_:s| |u_s| does
 donor              the donor's value moves outputs toward the donor more than a random direction does, or the payload
                    carries no content
 """
@@ -149,9 +150,9 @@ def donor_direction(heads: pl.DataFrame) -> Outcome:
         return Outcome(
             "donor", None, "no broadcast head was edited with both a donor's value and a random direction", numbers
         )
-    sentence = f"the donor's direction exceeds a random one by {gain.value:+.3f}"
+    sentence = f"cosine toward the donor minus that of a random direction: {gain.value:+.3f}"
     if np.isnan(gain.low):
-        return Outcome("donor", None, f"{sentence} in cosine (too few blocks for an interval)", numbers)
+        return Outcome("donor", None, f"{sentence} (too few blocks for an interval)", numbers)
     positive = gain.low > 0
     content = "the payload carries content" if positive else "no evidence of content"
-    return Outcome("donor", positive, f"{sentence} [{gain.low:+.3f}, {gain.high:+.3f}] in cosine: {content}", numbers)
+    return Outcome("donor", positive, f"{sentence} [{gain.low:+.3f}, {gain.high:+.3f}]; {content}", numbers)

@@ -98,7 +98,7 @@ def _is_null(numbers: dict[str, Any]) -> bool | None:
 def _rest_of_sentence(numbers: dict[str, Any]) -> str:
     """Format the numbers that are defined, for the end of the sentence."""
     parts = {
-        "the donor's direction exceeds a random one by {:+.3f} in cosine": numbers["donor_gain"],
+        "cosine toward the donor minus that of a random direction: {:+.3f}": numbers["donor_gain"],
         "the AUC of the effect within blocks exceeds that of the local size by {:+.2f}": numbers["delta_auc"],
         "rank correlation of the effect of zeroing with local size {:+.2f}": numbers["effect_by_local_size"],
         "rank correlation of the effect of zeroing with depth {:+.2f}": numbers["effect_by_depth"],

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from sinkablate.errors import UserError
 from sinkablate.files.writing import naming, write_atomically
 
-MOVE_AWAY = "repair it or move it away: the run then resumes without the earlier rows"
+MOVE_AWAY = "repair it, or move it away to resume without the earlier rows"
 
 
 class MetricsCsv(Logger):

@@ -44,8 +44,8 @@ def report(
         out: Directory to write.
         overwrite: Replace the report that the directory holds.
         title: Title of the page.
-        rule: The rule of the figures, which the page shows first; default: causal, or adaptive if no run has an event
-            by the rule causal.
+        rule: The rule that the figures use and the page shows first; default: causal, or adaptive if no run has an
+            event under causal.
         results: Compare the rows of this table, as written by `sweep collect`, instead of the runs.
         metric: The metric to compare, a column of the table; default: accuracy, else loss.
         factors: What defines the cells of the comparison, separated by commas: columns of the table, or configuration

@@ -27,9 +27,9 @@ DIGITS = 4
 """Significant digits of the page's numbers."""
 QUANTITIES = {
     "median_mass": "attention mass on the dominant column",
-    "median_routed_frac": "share of queries routed to it",
+    "median_routed_frac": "share of queries routed to the dominant column",
     "median_ratio_out": "value ratio after the output projection",
-    "median_ratio_head": "value ratio before it",
+    "median_ratio_head": "value ratio before the output projection",
     "median_stable_rank": "stable rank of the update",
     "median_rel_update": "size of the update, relative to the residual stream",
     "median_entropy": "row entropy, relative to uniform",
@@ -63,7 +63,7 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
     Args:
         run: The run.
         maps: Attention maps of some of its heads.
-        pictures: Example images of all runs so far, data URL to index; those of this run are added.
+        pictures: Maps the data URL of each example image of all runs so far to its index; this run's are added.
     """
     content: dict[str, Any] = {
         "name": run.name,

@@ -59,7 +59,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._submit(lambda: self._write(copied, Path(path)))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint after all pending writes: it becomes the previous one."""
+        """Rename a checkpoint to `previous.ckpt` instead of deleting it, after all pending writes."""
         self._submit(lambda: self._retire(Path(path)))
 
     def wait(self) -> None:

@@ -57,7 +57,7 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
         file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
         jobs: Number of cells to train at the same time (default: one per GPU, or per CPU core without a GPU).
-        in_process: Train several cells in each process, one after the other: small cells save the time of imports.
+        in_process: Train several cells in each process, one after the other, which saves small cells the import time.
         restarts: Number of times that a killed cell is started again.
     """
     from sinkablate.sweep.in_process import run_in_process, run_workers
@@ -141,9 +141,9 @@ def status(file: str, out: str | None = None, format: Format = "table") -> int:
     console.width = max(console.width, 160) if not console.is_terminal else console.width
     console.print(table(sweep, root, now))
     if len(counts := Counter(threads.values())) > 1:
-        numbers = ", ".join(f"{cells} with {number}" for number, cells in sorted(counts.items()))
+        numbers = ", ".join(f"{number} for {cells} cell{'s' * (cells > 1)}" for number, cells in sorted(counts.items()))
         console.print(
-            f"note: cells used different numbers of CPU threads ({numbers}), which can change their last digits",
+            f"note: cells used different numbers of CPU threads ({numbers}), which can change the last digits",
             markup=False,
             soft_wrap=True,
         )
@@ -174,7 +174,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
         file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
         results: Path of the table, .csv or .parquet (default: <out>/results.csv, which is always replaced).
-        overwrite: Replace another file if it exists.
+        overwrite: Replace the table that `results` names, if it exists.
     """
     from sinkablate.sweep.collecting import collect as collected
     from sinkablate.sweep.collecting import is_collected

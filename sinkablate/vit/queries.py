@@ -33,7 +33,7 @@ def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def sharpen(model: nn.Module, factor: float) -> None:
-    """Multiply the logits of every head of every block by a factor, by scaling the query maps in place.
+    """Multiply the logits of every head of every block by a factor, by scaling the query projections in place.
 
     Raises:
         UserError: The model computes its queries in an unknown way.
@@ -53,7 +53,7 @@ def sharpen(model: nn.Module, factor: float) -> None:
         elif isinstance(query, nn.Linear):
             queries = [query.weight, query.bias]
         else:
-            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): the query map cannot be scaled")
+            raise UserError(f"{type(model).__name__} ({type(attn).__name__}): the query projection cannot be scaled")
         if queries[0] is None:
             raise UserError(f"{type(model).__name__}: the query norm has no gain, so queries cannot be scaled")
         for tensor in queries:

@@ -1,7 +1,8 @@
 """Fused attention for language models whose heads have a learned sink logit, such as gpt-oss.
 
-Transformers computes their attention without `scaled_dot_product_attention`, at which measurements read queries, keys
-and values. This function computes the same with it: the sink is one more column, with a key and a value of zero.
+Transformers computes their attention without `scaled_dot_product_attention`, but measurements read queries, keys and
+values from the call of that function. `fused_with_sink_logits` computes the same attention through such a call: the
+sink is one more column, with a key and a value of zero.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 MODEL_TYPES = ("gpt_oss",)
 """Types of models, as in their configuration, whose heads have a sink logit."""
 NAME = "fused_with_sink_logits"
-"""Name of the function in transformers, which refuses a name with `sdpa` for these models."""
+"""Name under which transformers knows the function; it refuses names that contain `sdpa` for these models."""
 
 
 def implementations(model_class: Any) -> dict[str, str]:

@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_table_is_long_enough() -> None:
+def test_the_table_has_at_least_thirty_files() -> None:
     assert len({**READ, **SKIPPED, **IGNORED}) + len(HIDDEN) >= 30
 
 
@@ -96,7 +96,7 @@ def test_diagnose_reads_each_file_correctly_or_reports_why_not(corpus: Path) -> 
     assert source.skipped == Counter(IGNORED.values())
 
 
-def test_a_small_image_has_its_own_reason(corpus: Path) -> None:
+def test_an_image_below_min_side_is_reported_as_too_small(corpus: Path) -> None:
     prepare = Preparation(lambda image: torch.zeros(1), in_chans=3, min_side=2)
     (too_small,) = ImageSource(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
     with pytest.raises(DataError, match=r"1 x 1 pixels are too small") as caught:

@@ -26,7 +26,7 @@ def records(gate: bool = False, registers: int = 2, planted: bool = True) -> Rec
 
 
 def _planted(measured: Records) -> dict[str, np.ndarray]:
-    """Quantities around every threshold; head 0 is always a sink, head 1 never, head 2 on about half of the images."""
+    """Values on both sides of every threshold; head 0 is always a sink, head 1 never, head 2 on half of the images."""
     generator, shape = np.random.default_rng(0), measured.heads["mass"].shape
     routed = generator.uniform(0.05, 1.0, shape)
     routed[..., 0], routed[..., 1] = 0.95, 0.0
@@ -51,7 +51,7 @@ def _planted(measured: Records) -> dict[str, np.ndarray]:
 
 
 def verdicts(measured: Records, rule: str = "causal") -> np.ndarray:
-    """Names of the labels (n, L, H), computed from the definitions of two rules."""
+    """Names of the labels (n, L, H), computed from the definition of the rule causal or adaptive."""
     rank, fewest = {"causal": ("stable_rank", 0.9), "adaptive": ("routed_stable_rank", 0.1)}[rule]
     names = np.full(measured.heads["mass"].shape, "none", dtype=object)
     for at in np.ndindex(names.shape):

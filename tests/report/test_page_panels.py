@@ -101,7 +101,7 @@ def test_a_click_chooses_a_head_and_shows_its_images(page: Browsed) -> None:
     page.tab.wait_for_selector("#card .tiles:has-text('Maps exist for the heads')")
 
 
-def test_a_point_is_a_run(page: Browsed) -> None:
+def test_a_click_on_a_point_chooses_its_run(page: Browsed) -> None:
     traces = page.shown("scatter")
     assert [trace["name"] for trace in traces[:4]] == ["baseline", "gate", "gate_reg", "reg"]
     box = page.tab.locator("#scatter-plot .scatterlayer .trace").nth(3).locator("path.point").nth(1).bounding_box()
@@ -110,7 +110,7 @@ def test_a_point_is_a_run(page: Browsed) -> None:
     assert page.tab.input_value("#run") in ("reg-s0", "reg-s1")
 
 
-def test_a_diagnosis_is_part_of_its_run(page: Browsed, ablated: Path) -> None:
+def test_a_diagnosis_is_shown_with_its_run(page: Browsed, ablated: Path) -> None:
     page.tab.locator("#sensitivity").scroll_into_view_if_needed()
     page.choose(run="gate-s0")
     page.tab.wait_for_selector("#sensitivity-plot .missing")

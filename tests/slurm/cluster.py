@@ -145,7 +145,7 @@ def was_signalled(pid: int, number: int) -> bool:
     return not status["State"].startswith("T") or bool(int(status["ShdPnd"], 16) >> (number - 1) & 1)
 
 
-def pythons(pattern: str) -> list[int]:
+def python_pids(pattern: str) -> list[int]:
     """PIDs of the Python processes whose command line matches a pattern."""
     pids = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
     return [int(pid) for pid in pids if "python" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))]

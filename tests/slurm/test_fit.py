@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cluster import Cluster, pythons, stopped, was_signalled
+from cluster import Cluster, python_pids, stopped, was_signalled
 from running import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ class Job:
 
     def ranks(self) -> list[int]:
         """PIDs of the training processes."""
-        return pythons(f"run_dir={self.run_dir}")
+        return python_pids(f"run_dir={self.run_dir}")
 
     def weights(self) -> dict[str, Any]:
         """Weights of the last checkpoint."""
@@ -120,7 +120,7 @@ def test_a_job_is_resumed_after_its_time_limit(slurm: Cluster, uninterrupted: Jo
     job.until_step(20)
     with stopped(ranks := job.ranks()):
         minutes = int(slurm.field(job.id, "RunTime").split(":")[1])
-        limit = f"TimeLimit={minutes + 2}"  # in less than the 120 s at which the signal is sent
+        limit = f"TimeLimit={minutes + 2}"  # at most 120 s away, so SLURM sends the signal now
         slurm("scontrol", "update", f"JobId={job.id}", limit)
         slurm.until(lambda: any(was_signalled(pid, signal.SIGUSR1) for pid in ranks))
     slurm.until(lambda: job.restarts() >= 1)

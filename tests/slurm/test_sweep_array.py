@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from cluster import Cluster, pythons, stopped, was_signalled
+from cluster import Cluster, python_pids, stopped, was_signalled
 from running import spawn
 from test_fit import ARGS, CONFIG, ROOT, SITE
 
@@ -108,7 +108,7 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
     index, node = cell_with_id_of_its_array(slurm, jobs) or (0, "")
     run_dirs = [tmp_path / "cells" / cell.id for cell in cells]
     slurm.until(lambda: rows(run_dirs[index]) > 3)
-    with stopped(pids := pythons(f"run_dir={run_dirs[index]}")):
+    with stopped(pids := python_pids(f"run_dir={run_dirs[index]}")):
         slurm(
             "sbatch",
             "--parsable",

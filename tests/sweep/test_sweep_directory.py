@@ -100,7 +100,7 @@ def test_different_numbers_of_threads_are_noted_in_status(tmp_path: Path) -> Non
     cell_files("summary.json", '{"threads": 1}')(path)
     assert "note:" not in sweep("status", path).succeeded().out
     (cells_of(path)[0] / "summary.json").write_text('{"threads": 2, "val/acc1": 0.5}')
-    assert "threads (3 with 1, 1 with 2)" in sweep("status", path).succeeded().out
+    assert "threads (1 for 3 cells, 2 for 1 cell)" in sweep("status", path).succeeded().out
     cells = json.loads(sweep("status", path, "--format", "json").succeeded().out)
     assert [cell["threads"] for cell in cells] == [2, 1, 1, 1]
     sweep("collect", path).succeeded()

@@ -120,13 +120,12 @@ def test_a_config_that_has_changed_since_the_first_cell_is_refused(tmp_path: Pat
     for command in ("plan", "run"):
         outcome = sweep(command, extended)
         assert (outcome.code, f"{config}: has changed since cells" in outcome.err) == (2, True)
-    other = written(
-        tmp_path, sweep_content | {"parameters": {"seed_everything": {"values": [1]}}}
-    )  # no cell that has begun
+    # none of these cells has started with the earlier config
+    other = written(tmp_path, sweep_content | {"parameters": {"seed_everything": {"values": [1]}}})
     sweep("plan", other).succeeded()
 
 
-def test_messages_are_truncated_before_names_of_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_truncates_messages_not_cell_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "70")
     path = written(tmp_path, content({"seed_everything": {"values": [0, 1]}}))
     cell = opened(path).cells[1]

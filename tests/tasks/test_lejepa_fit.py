@@ -42,7 +42,7 @@ def test_fit_logs_both_loss_terms_the_probe_and_the_rank(whole: Path) -> None:
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_a_stopped_run_resumes_with_the_same_directions_and_views(whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_the_same_random_directions_and_views(whole: Path, tmp_path: Path) -> None:
     with signal_at(2, signal.SIGUSR1):
         assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
     fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).succeeded()
@@ -92,7 +92,7 @@ def test_a_single_view_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_compute_the_same_as_one(tmp_path: Path) -> None:
-    """In float64 with averages over all ranks; averages of each rank alone differ, and can be trained with too."""
+    """In float64 and with statistics over all ranks; with statistics per rank, the default, the losses differ."""
     exact = (
         "--trainer.precision=64-true",
         *ARGS,
@@ -109,7 +109,7 @@ def test_two_processes_compute_the_same_as_one(tmp_path: Path) -> None:
     for row, other in zip(one, all_ranks, strict=True):
         for name, value in row.items():
             assert bool(other[name]) == bool(value), name
-            if value:  # measuring runs in float32 and rounds
+            if value:  # diagnostics are computed in float32
                 limit = 1e-9 if name.startswith("train/") else 1e-4
                 assert float(other[name]) == pytest.approx(float(value), rel=limit, abs=limit), name
     assert {name for name, value in one[0].items() if value} == {name for name, value in own[0].items() if value}
