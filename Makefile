@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check docs install clean notebook two_stripes two_algorithms ablation ablation_tables
+.PHONY: fit test test-heavy check docs install clean notebook two_stripes two_algorithms paper ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -63,6 +63,33 @@ two_algorithms: $(STAMP)
 	cp out/vit_mini-gate_reg-s0/figures/atlas.png docs/figures/atlas_vit_mini-gate_reg-s0.png
 	cp out/vit_mini-gate_reg-s0/figures/sensitivity.png docs/figures/sensitivity_vit_mini-gate_reg-s0.png
 	cp runs/vit_mini-gate_reg-s0/figures/heads_step_00001872.png docs/figures/heads_gate_reg.png
+
+# the figures of docs/reproduce.md, numbered as in the paper: the NOP toy, the small ViT without and with registers
+# (four epochs), and, with WEIGHTS=FILE as above, the pretrained ViT-S/14
+PAPER := docs/figures/paper
+paper: $(STAMP)
+	test -e runs/toy_nop-nop-s0/DONE || $(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
+	$(BIN)/python -m sinkablate fit --config configs/baseline.yaml --run_dir runs/paper/baseline-s0 --trainer.max_epochs 4
+	$(BIN)/python -m sinkablate fit --config configs/reg.yaml --run_dir runs/paper/reg-s0 --trainer.max_epochs 4
+	$(BIN)/python -m sinkablate diagnose --run runs/toy_nop-nop-s0 --out out/paper/toy_nop
+	$(BIN)/python -m sinkablate diagnose --run runs/paper/baseline-s0 --out out/paper/baseline
+	$(BIN)/python -m sinkablate diagnose --run runs/paper/reg-s0 --out out/paper/reg
+	$(BIN)/python -m sinkablate intervene --run runs/paper/reg-s0 --rule adaptive --out out/paper_edits/reg
+	$(BIN)/python -m sinkablate intervene --run runs/toy_nop-nop-s0 --out out/paper_edits/toy_nop
+	$(BIN)/python -m sinkablate report runs/paper runs/toy_nop-nop-s0 out/paper out/paper_edits/reg out/paper_edits/toy_nop \
+	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper
+	mkdir -p $(PAPER)
+	cp out/report_paper/paper/figure_1_stripes.png $(PAPER)/figure_1_stripes.png
+	cp out/report_paper/paper/figure_5_10_11_frequency.png $(PAPER)/figure_5_10_11_frequency.png
+	cp out/report_paper/paper/figure_6_8_12_13_atlas.png $(PAPER)/figure_6_8_12_13_atlas.png
+	cp out/report_paper/paper/figure_revision_6_edits.png $(PAPER)/figure_revision_6_edits.png
+ifdef WEIGHTS
+	$(BIN)/python -m sinkablate diagnose --backbone.name vit_small_patch14_dinov2 --backbone.checkpoint $(WEIGHTS) \
+	    --backbone.img_size 224 --images builtin --batch_size 4 --out out/paper_vit/vit_small
+	$(BIN)/python -m sinkablate report out/paper_vit --paper --maps 0 --overwrite true --out out/report_paper_vit
+	cp out/report_paper_vit/paper/figure_4_9_handoff.png $(PAPER)/vit_small_figure_4_9_handoff.png
+	cp out/report_paper_vit/paper/figure_5_10_11_entropy.png $(PAPER)/vit_small_figure_5_10_11_entropy.png
+endif
 
 # the sweeps of docs/ablation.md, their tables and figures: about an hour on two cores
 DOC := docs/ablation

@@ -46,7 +46,13 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
     assert len(commands) == 9
     assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == commands
     drawn = set(re.findall(r"docs/figures/(\S+)", recipe))
-    assert drawn == figures_of_pages() - {"two_stripes.png", "report_page.png"}
+    assert drawn == {name for name in figures_of_pages() if "/" not in name} - {"two_stripes.png", "report_page.png"}
+
+
+def test_make_draws_the_figures_of_the_paper_that_the_pages_show() -> None:
+    dry = ["make", "-n", "paper", "WEIGHTS=weights.safetensors"]
+    recipe = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"docs/figures/(paper/\S+)", recipe)) == {name for name in figures_of_pages() if "/" in name}
 
 
 def figures_of_pages() -> set[str]:
@@ -56,7 +62,8 @@ def figures_of_pages() -> set[str]:
 
 
 def test_a_page_shows_every_figure() -> None:
-    assert {path.name for path in (ROOT / "docs" / "figures").glob("*.png")} == figures_of_pages()
+    folder = ROOT / "docs" / "figures"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} == figures_of_pages()
 
 
 def test_help_lists_every_command_and_answers_as_a_process() -> None:
