@@ -40,12 +40,6 @@ def _null_names(groups: Mapping[str, Sequence[Run]]) -> dict[str, Names]:
     }
 
 
-def register_names(runs: Sequence[Run]) -> Names:
-    """The name of prefix tokens in a figure that shows several models; empty if they are registers in any of them."""
-    names = {run.register_name for run in runs}
-    return {} if "register" in names else {"register": names.pop()}
-
-
 def _blocks(groups: Mapping[str, Sequence[Run]]) -> Variants:
     return {
         name: [blocks.with_types(run.blocks, run.tokens, run.dominant) for run in group if run.blocks is not None]

@@ -7,7 +7,7 @@ from pathlib import Path
 from sinkablate.errors import UserError
 from sinkablate.figures.norms import norm_histograms
 from sinkablate.figures.sinks import Drawn, save
-from sinkablate.figures.stripes import load_maps, stripes, two_algorithms
+from sinkablate.figures.stripes import AttentionMap, load_maps, stripes, two_algorithms
 from sinkablate.report import panels
 from sinkablate.report.edits import edits
 from sinkablate.report.run import Run, models
@@ -40,7 +40,7 @@ def _two_stripes(runs: Sequence[Run], rule: str) -> Drawn | None:
     for run in runs:
         if run.stored_maps is not None:
             try:
-                maps += load_maps(run.stored_maps, run.name)
+                maps += [_with_null(shown, run) for shown in load_maps(run.stored_maps, run.name)]
             except (*READ_ERRORS, KeyError) as error:
                 raise UserError(f"{run.stored_maps}: damaged, or not attention maps of sinkablate ({error})") from None
     limits = runs[0].limits
@@ -49,7 +49,14 @@ def _two_stripes(runs: Sequence[Run], rule: str) -> Drawn | None:
     if len(names) < 2:
         return None
     title = "The same stripe, two algorithms: a head that does nothing (left) and one that broadcasts"
-    return stripes(chosen, "the first image or sequence of each model", panels.register_names(runs), title)
+    return stripes(chosen, "the first image or sequence of each model", title=title)
+
+
+def _with_null(shown: AttentionMap, run: Run) -> AttentionMap:
+    """The map with the type `null` for the null token of a toy, which is stored as a register."""
+    if run.register_name == "register":
+        return shown
+    return shown._replace(token_types=tuple("null" if kind == "register" else kind for kind in shown.token_types))
 
 
 def _norms(runs: Sequence[Run], rule: str) -> Drawn | None:
