@@ -16,6 +16,7 @@ from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import as_stored
 from sinkablate.vit.anatomy import family_of
+from sinkablate.vit.families import Family
 from sinkablate.vit.sink_logits import implementations
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
@@ -87,7 +88,7 @@ def _image_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str
     """
     side, channels = _image_shape(config)
     if not (side and channels):
-        if family_of(model).reads == "texts":
+        if _family(model, location).reads == "texts":
             raise UserError(
                 f"hf={location}: {type(model).__name__} reads texts, not images; use --texts FILE or --texts builtin"
             )
@@ -104,12 +105,19 @@ def _text_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str,
     Raises:
         UserError: The model reads images, or has no tokenizer.
     """
-    family = family_of(model)
+    family = _family(model, location)
     if family.reads != "texts":
         raise UserError(f"hf={location}: {type(model).__name__} reads images, not texts; use --images")
     tokenizer, embedding = _tokenizer(location), model.get_input_embeddings()  # type: ignore[operator]
     encoder = TextEncoder(tokenizer, max_tokens(model, config, tokenizer), embedding.num_embeddings, family.causal)
     return {"encode": encoder}, {"tokenizer": type(tokenizer).__name__, "max_tokens": encoder.max_tokens}
+
+
+def _family(model: nn.Module, location: str) -> Family:
+    try:
+        return family_of(model)
+    except UserError as error:
+        raise UserError(f"hf={location}: {error}") from None
 
 
 def _tokenizer(location: str) -> Any:

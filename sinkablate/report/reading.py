@@ -23,7 +23,7 @@ CELL = re.compile(r"[0-9a-f]{12}")
 """Matches the directory names of sweep cells, which are hashes and mean nothing to a person."""
 NEEDS = {
     "heads": ("block", "head", "images", "token_type", "median_mass"),
-    "blocks": ("block", "mass_patch", "norm_patch_median"),
+    "blocks": ("block", "mass_cls", "norm_cls_median"),
     "sensitivity": ("rule", "steps", "routed_min", "events", "nop"),
 }
 """Columns that each table must have."""

@@ -17,7 +17,7 @@ TEXTS = ("token_type", "rule")
 INTEGERS = ("step", "block", "head", "images", "column")
 """Columns of nonnegative integers."""
 MAX_INTEGER = 2**53
-TYPES = ("cls", "register", "patch", "null", "kv_bias")
+TYPES = ("cls", "register", "patch", "null", "kv_bias", "bos", "sep", "punctuation", "word")
 """Types of tokens."""
 METRICS = ("val/", "train/", "toy/", "probe/", "stability/", "gate/")
 """Prefixes of the final numbers of a run."""

@@ -156,8 +156,8 @@ def test_texts_that_cannot_be_read_are_refused(bert: Path, tmp_path: Path, conte
         ),
         (
             "--hf GEMMA --texts builtin",
-            "Gemma2Model (Gemma2DecoderLayer) cannot be measured: a norm after W_O rescales the sum of all heads "
-            "for every token, so the update of a single head is not defined",
+            "hf=GEMMA: Gemma2Model (Gemma2DecoderLayer) cannot be measured: a norm after W_O rescales the sum of all "
+            "heads for every token, so the update of a single head is not defined",
         ),
     ],
 )
@@ -184,3 +184,10 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     outcome = run("diagnose", "--hf", folder, "--texts", "builtin", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert "but the model knows only 10 tokens; use the tokenizer of this model" in outcome.err
+
+
+def test_a_diagnosis_on_texts_is_part_of_a_report(bert: Path, passages: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("diagnose", "--hf", bert, "--texts", passages, "--out", out).succeeded()
+    run("report", out, "--out", tmp_path / "report").succeeded()
+    assert (tmp_path / "report" / "report.html").is_file()
