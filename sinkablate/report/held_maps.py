@@ -8,7 +8,7 @@ from sinkablate.report.run import Run
 
 def held_maps(run: Run) -> Maps | None:
     """The maps in the diagnosis of a model: those of its figure `stripes`, of its first image, without the image."""
-    if run.columns is None or not len(run.columns):
+    if run.columns is None or not len(run.columns) or "texts" in run.summary:  # a text has no patches to arrange
         return None
     heads = run.columns.select("block", "head").unique(maintain_order=True).rows()
     received = run.columns["mean_attention"].cast(float).to_numpy().reshape(len(heads), 1, -1).astype(np.float32)
