@@ -190,4 +190,4 @@ def test_a_diagnosis_on_texts_is_part_of_a_report(bert: Path, passages: Path, tm
     out = tmp_path / "out"
     run("diagnose", "--hf", bert, "--texts", passages, "--out", out).succeeded()
     run("report", out, "--out", tmp_path / "report").succeeded()
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert (tmp_path / "report" / "index.html").is_file()
