@@ -16,6 +16,7 @@ from sinkablate.files.ownership import refuse_foreign
 from sinkablate.files.writing import write_json, write_text
 from sinkablate.process import streams
 from sinkablate.run.cells import CONFIG, parse_words
+from sinkablate.sweep.confounding import confounded
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, read_notes, state_of
 
@@ -28,14 +29,20 @@ CHECKED, CONFIGS = "checked.txt", "configs.json"
 """Files in the directory of a sweep: a hash of what was checked last, and a hash of every config."""
 
 
-def check(sweep: Sweep, root: Path) -> None:
+def check(sweep: Sweep, root: Path, *, allow_confounded: bool = False) -> None:
     """Parse the cells as `fit` would: every combination of the other factors with one seed, and every seed once.
 
+    Args:
+        sweep: The sweep.
+        root: Directory of its cells.
+        allow_confounded: Accept cells that differ in more than what the parameters name.
+
     Raises:
-        UserError: `fit` refuses a cell, two cells are the same run, or a config has changed since its cells started.
+        UserError: `fit` refuses a cell, two cells are the same run, a config has changed since its cells started, or
+            the cells are confounded.
     """
     configs = _unchanged_configs(sweep, root)
-    stamp = _hash(sweep)
+    stamp = _hash(sweep, allow_confounded)
     with contextlib.suppress(OSError, ValueError):
         if (root / CHECKED).read_text(encoding="utf-8") == stamp:
             return
@@ -43,7 +50,12 @@ def check(sweep: Sweep, root: Path) -> None:
         from sinkablate.sweep.parsing import CellParser
 
     with streams.status("checking the cells ..."):
-        _parse(sweep, CellParser())
+        parser = CellParser()
+        _parse(sweep, parser)
+    order = {cell.id: position for position, cell in enumerate(sweep.cells)}
+    rows = sorted(parser.parsed, key=lambda row: order[row[0].id])
+    if not allow_confounded and (reason := confounded(rows)) is not None:
+        raise UserError(f"{sweep.path}: {'parameters.config: ' if CONFIG in sweep.parameters else ''}{reason}")
     if root.is_dir():
         write_json(root / CONFIGS, configs)
         write_text(root / CHECKED, stamp)
@@ -113,9 +125,9 @@ def _content_hash(config: Path) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _hash(sweep: Sweep) -> str:
-    """Return a hash of all cells, of the configs they name, and of the version of this package."""
-    parts = [__version__, *(word for cell in sweep.cells for word in cell.words)]
+def _hash(sweep: Sweep, allow_confounded: bool) -> str:
+    """Return a hash of all cells, of the configs they name, of the version of this package, and of the option."""
+    parts = [__version__, str(allow_confounded), *(word for cell in sweep.cells for word in cell.words)]
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape"))
     for config in sorted(set().union(*_configs(sweep).values())):
         digest.update(Path(config).read_bytes())

@@ -21,16 +21,17 @@ from sinkablate.sweep.state import State, reset, state_of, states, threads_of
 Format = Literal["table", "json"]
 
 
-def plan(file: str, out: str | None = None, format: Format = "table") -> int:
+def plan(file: str, out: str | None = None, allow_confounded: bool = False, format: Format = "table") -> int:
     """List the cells of a sweep and check each of them, without starting anything.
 
     Args:
         file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
+        allow_confounded: Accept cells that differ in more than what the parameters name, such as a learning rate.
         format: Format of the output.
     """
     sweep, root = open_sweep(file, out)
-    check(sweep, root)
+    check(sweep, root, allow_confounded=allow_confounded)
     if format == "json":
         cells = [_described(cell, root) for cell in sweep.cells]
         print(json.dumps({"name": sweep.name, "root": str(root), "cells": cells}, indent=1))
@@ -47,7 +48,14 @@ def _described(cell: Cell, root: Path) -> dict[str, Any]:
     return {"id": cell.id, "label": cell.label, "factors": factors, "words": words, "run_dir": str(root / cell.id)}
 
 
-def run(file: str, out: str | None = None, jobs: int | None = None, in_process: bool = False, restarts: int = 3) -> int:
+def run(
+    file: str,
+    out: str | None = None,
+    jobs: int | None = None,
+    in_process: bool = False,
+    restarts: int = 3,
+    allow_confounded: bool = False,
+) -> int:
     """Train all cells of a sweep on this machine; repeat the command to resume after an interruption.
 
     Finished and failed cells are skipped, interrupted cells resume from their checkpoints, and the command waits for
@@ -59,6 +67,7 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
         jobs: Number of cells to train at the same time (default: one per GPU, or per CPU core without a GPU).
         in_process: Train several cells in each process, one after the other, which saves small cells the import time.
         restarts: Number of times that a killed cell is started again.
+        allow_confounded: Accept cells that differ in more than what the parameters name, such as a learning rate.
     """
     from sinkablate.sweep.in_process import run_in_process, run_workers
     from sinkablate.sweep.live import View, totals
@@ -69,13 +78,13 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
         require_at_least(value, least, name)
     sweep, root = open_sweep(file, out)
     make_root(root)
-    check(sweep, root)
+    check(sweep, root, allow_confounded=allow_confounded)
     stop = Stop()
     with View(sweep, root, Console(highlight=False)) as view:
         if in_process and jobs == 1:
             run_in_process(sweep, root, stop, view)
         elif in_process:
-            run_workers(jobs, sweep, root, stop, view)
+            run_workers(jobs, sweep, root, stop, view, allow_confounded=allow_confounded)
         else:
             Runner(sweep, root, jobs, restarts, view, stop).run()
     now = states(sweep.cells, root)
@@ -86,7 +95,7 @@ def run(file: str, out: str | None = None, jobs: int | None = None, in_process: 
     return 0 if set(now.values()) == {State.DONE} else 1
 
 
-def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
+def submit(file: str, out: str | None = None, dry_run: bool = False, allow_confounded: bool = False) -> int:
     """Submit the unfinished cells as a SLURM job array, with the settings of slurm/site.sh.
 
     If there are more cells than MaxArraySize of the cluster allows, several arrays are submitted.
@@ -95,13 +104,14 @@ def submit(file: str, out: str | None = None, dry_run: bool = False) -> int:
         file: Sweep file (a W&B grid), or the name of a shipped sweep.
         out: Directory of the sweep (default: runs/<name>).
         dry_run: Print the command and the cells that would be submitted, and stop.
+        allow_confounded: Accept cells that differ in more than what the parameters name, such as a learning rate.
     """
     from sinkablate.sweep.submitting import submit as submit_array
 
     sweep, root = open_sweep(file, out)
     if not dry_run:
         make_root(root)
-    check(sweep, root)
+    check(sweep, root, allow_confounded=allow_confounded)
     for line in submit_array(sweep, root, dry_run=dry_run):
         print(line, flush=True)
     return 0

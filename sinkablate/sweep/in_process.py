@@ -46,7 +46,9 @@ def run_in_process(sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None
                 time.sleep(WAIT_SECONDS)
 
 
-def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None]) -> None:
+def run_workers(
+    count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable[[], None], *, allow_confounded: bool = False
+) -> None:
     """Start several processes that each train cells one after the other; claims decide who trains which cell.
 
     Args:
@@ -55,6 +57,7 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
         root: Directory of the sweep.
         stop: Counter of the signals, which are passed on to the processes.
         show: Function to call repeatedly.
+        allow_confounded: As for `sweep run`.
     """
     command = [
         sys.executable,
@@ -68,6 +71,7 @@ def run_workers(count: int, sweep: Sweep, root: Path, stop: Stop, show: Callable
         "--in_process",
         "--jobs",
         "1",
+        f"--allow_confounded={str(allow_confounded).lower()}",
     ]
     env = os.environ | one_thread()
     with stop.listening(), ExitStack() as logs:

@@ -16,7 +16,7 @@ from sinkablate.cli.lightning import Cli
 from sinkablate.cli.parser import config_groups
 from sinkablate.cli.tasks import task_of
 from sinkablate.cli.trainer_options import check_options
-from sinkablate.config import build
+from sinkablate.config import build, flat
 from sinkablate.distributed.fsdp2 import register
 from sinkablate.errors import UserError
 from sinkablate.run.cells import CONFIG, SEED, Cell
@@ -54,6 +54,8 @@ class CellParser:
         register()
         self._clis: dict[str, ParsingCli] = {}
         self._values: dict[tuple[str, str, str], Any] = {}
+        self.parsed: list[tuple[Cell, dict[str, Any]]] = []
+        """Cells whose complete command line was parsed, with all their keys and values."""
 
     def cells(self, sweep: Sweep) -> Iterator[tuple[Cell, UserError | None]]:
         """Yield every cell that could fail differently from the others, with the error that `fit` would raise.
@@ -73,6 +75,7 @@ class CellParser:
                 if group != values or not self._fits(cell, complex_keys):
                     group = None
                     self._parse(cell.words)
+                    self.parsed.append((cell, flat(self._config.as_dict())))
                     group = values
             except UserError as error:
                 yield cell, error
