@@ -78,8 +78,8 @@ def _described(pair: tuple[Row, Row], unit: Sequence[str], varied: Sequence[str]
     differing = [name for name in varied if one.get(name) != other.get(name)]
     return (
         f"{_name(first)} and {_name(second)} differ in {_listed(differing)}, and no two cells differ in "
-        f"{_listed(unit)} alone, so that the effects cannot be separated; use one value in all cells, or sweep it as a parameter of its "
-        "own, or add --allow_confounded"
+        f"{_listed(unit)} alone, so that the effects cannot be separated; use one value in all cells, or sweep it as a "
+        "parameter of its own, or add --allow_confounded"
     )
 
 
