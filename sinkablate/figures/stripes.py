@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import offset_copy
 from numpy.typing import NDArray
 
 from sinkablate.figures.sinks import (
@@ -28,6 +29,8 @@ MEAN = Line2D([], [], linestyle=":", color=LIMIT_COLOR, label="mean of the other
 TITLE = "Above: stripes, the keys that most queries attend to. Below: how much each key writes."
 SMALL_SHARE = 50
 """A token type with fewer than one in this number of columns is marked by squares; a line would be too short."""
+MARK_POINTS = 3
+"""Distance of the marks of token types from the axis."""
 EXTRA_COLUMNS = ("null", "kv_bias")
 """Types of columns that are not tokens."""
 
@@ -151,15 +154,17 @@ def _draw_map(axis: Axes, shown: AttentionMap, top: float, names: Names | None) 
 
 def _mark_types(axis: Axes, types: Sequence[str], names: Names | None, which: Literal["x", "y"]) -> None:
     """Draw the token types along an axis, a type that has few columns as squares."""
-    frame = axis.get_xaxis_transform() if which == "x" else axis.get_yaxis_transform()
+    x, y = (0, -MARK_POINTS) if which == "x" else (-MARK_POINTS, 0)
+    inside = axis.get_xaxis_transform() if which == "x" else axis.get_yaxis_transform()
+    frame = offset_copy(inside, axis.get_figure(root=True), x, y, units="points")
     for kind in dict.fromkeys(types):
         keys = np.flatnonzero(np.array(types) == kind)
         few = len(keys) * SMALL_SHARE < len(types)
-        along, outside = (keys, np.full(len(keys), -0.03)) if few else ([keys[0] - 0.5, keys[-1] + 0.5], [-0.03] * 2)
-        x, y = (along, outside) if which == "x" else (outside, along)
+        along, outside = (keys, np.zeros(len(keys))) if few else ([keys[0] - 0.5, keys[-1] + 0.5], [0, 0])
+        position = (along, outside) if which == "x" else (outside, along)
         squares: dict[str, Any] = {"linestyle": "", "marker": "s", "markersize": 3, "zorder": 3}
         style = squares if few else {"linewidth": 3, "solid_capstyle": "butt", "zorder": 2}
-        axis.plot(x, y, color=type_look(kind, names)[1], transform=frame, clip_on=False, **style)
+        axis.plot(*position, color=type_look(kind, names)[1], transform=frame, clip_on=False, **style)
     axis.tick_params(axis=which, pad=6)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sinkablate.figures.sinks import (
     LABEL_COLORS,
     LIMIT_COLOR,
+    TWO_COLUMNS,
     VARIANT_COLORS,
     Drawn,
     column,
@@ -122,7 +123,9 @@ def formation_against(panels: Sequence[tuple[str, pl.DataFrame, pl.DataFrame, pl
         panels: Of each number its name, the evaluations (rows of `history`), and the `intervals` of `formed_step` and
             `final_mass`.
     """
-    figure, axes = new_axes(len(panels), 3, (8, 2.7 * len(panels) + 0.2), "When the sink of the NOP toy forms")
+    figure, axes = new_axes(
+        len(panels), 3, (TWO_COLUMNS, 2.7 * len(panels) + 0.2), "When the sink of the NOP toy forms"
+    )
     tables = []
     for number, (name, evaluations, steps, masses) in enumerate(panels):
         row = axes[3 * number : 3 * number + 3]

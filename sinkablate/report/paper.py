@@ -11,6 +11,7 @@ from sinkablate.figures.stripes import AttentionMap, load_maps, stripes, two_alg
 from sinkablate.report import panels
 from sinkablate.report.edits import edits
 from sinkablate.report.run import Run, models
+from sinkablate.report.toy_formation import toy_formation
 from sinkablate.run.reading import READ_ERRORS
 
 DIAGNOSE = "python -m sinkablate diagnose --run DIR --out OUT"
@@ -79,6 +80,12 @@ FIGURES = (
     PaperFigure(numbers="5_10_11", name="frequency", draw=panels.frequency, command=DIAGNOSE),
     PaperFigure(numbers="5_10_11", name="entropy", draw=lambda runs, rule: panels.entropy(runs), command=DIAGNOSE),
     PaperFigure(numbers="6_8_12_13", name="atlas", draw=panels.atlas, command=DIAGNOSE),
+    PaperFigure(
+        numbers="7",
+        name="formation",
+        draw=lambda runs, rule: toy_formation(runs),
+        command="python -m sinkablate sweep run sweeps/paper/toys_p.yaml --in_process, and toys_gamma.yaml likewise",
+    ),
     PaperFigure(numbers="14", name="token_norms", draw=_norms, command=DIAGNOSE),
     PaperFigure(
         numbers="revision_6",
