@@ -65,7 +65,7 @@ two_algorithms: $(STAMP)
 	cp runs/vit_mini-gate_reg-s0/figures/heads_step_00001872.png docs/figures/heads_gate_reg.png
 
 # the figures of docs/reproduce.md, numbered as in the paper: the NOP toy, the small ViT without and with registers
-# (four epochs), and, with WEIGHTS=FILE as above, the pretrained ViT-S/14
+# (four epochs), the toy's sweeps over p and gamma, and, with WEIGHTS=FILE as above, the pretrained ViT-S/14
 PAPER := docs/figures/paper
 paper: $(STAMP)
 	test -e runs/toy_nop-nop-s0/DONE || $(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
@@ -78,7 +78,10 @@ paper: $(STAMP)
 	$(BIN)/python -m sinkablate intervene --run runs/toy_nop-nop-s0 --out out/paper_edits/toy_nop
 	$(BIN)/python -m sinkablate report runs/paper runs/toy_nop-nop-s0 out/paper out/paper_edits/reg out/paper_edits/toy_nop \
 	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper
+	for sweep in toys_p toys_gamma; do $(RUN) sweep run sweeps/paper/$$sweep.yaml --in_process || exit 1; done
+	$(BIN)/python -m sinkablate report runs/toys_p runs/toys_gamma --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper_toys
 	mkdir -p $(PAPER)
+	cp out/report_paper_toys/paper/figure_7_formation.png $(PAPER)/figure_7_formation.png
 	cp out/report_paper/paper/figure_1_stripes.png $(PAPER)/figure_1_stripes.png
 	cp out/report_paper/paper/figure_5_10_11_frequency.png $(PAPER)/figure_5_10_11_frequency.png
 	cp out/report_paper/paper/figure_6_8_12_13_atlas.png $(PAPER)/figure_6_8_12_13_atlas.png
