@@ -9,6 +9,7 @@ import torch
 from variants import noise
 
 from sinkablate.config import ToyConfig
+from sinkablate.figures.formation import formation as formation_of_run
 from sinkablate.figures.sinks import Drawn, save
 from sinkablate.figures.toys import broadcast_toy, formation_against, nop_toy, pathway_arms
 from sinkablate.toys.figure_data import alignments, query_key_values, update_values, value_norms, views_of
@@ -101,3 +102,12 @@ def test_an_edit_that_an_arm_does_not_have_leaves_a_gap() -> None:
     bars = [bar for bars in figure.axes[0].containers for bar in bars]
     assert sorted(bar.get_y() + bar.get_height() for bar in bars) == pytest.approx([2, 2, 20])
     assert "mean_value" not in data["edit"].to_list()
+
+
+def test_the_second_head_of_a_mixed_toy_is_dashed() -> None:
+    numbers = {"toy/value_ratio": [1.0, 0.9], "toy/value_ratio/head0": [1.0, 0.9], "toy/value_ratio/head1": [0.8, 0.1]}
+    figure, data = formation_of_run(pl.DataFrame({"step": [9, 19], "val/loss": [0.5, 0.2], **numbers}))
+    first, second = figure.axes[2].lines
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    assert second.get_ydata().tolist() == [0.8, 0.1]
+    assert data.columns == ["step", "val/loss", "toy/value_ratio/head0", "toy/value_ratio/head1"]
