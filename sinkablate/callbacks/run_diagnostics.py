@@ -23,8 +23,9 @@ from sinkablate.vit.anatomy import backbone_of
 class RunDiagnostics(SinkDiagnostics):
     """Measure the sinks on probe images of the validation set, the same images in every run.
 
-    Scalars go to the loggers, tables to `diagnostics/step_*.parquet` (one row per block and head) and
-    `diagnostics/blocks/step_*.parquet` (one row per block), and a heat map per evaluation to `figures/` and W&B.
+    Scalars go to the loggers, tables to `diagnostics/step_*.parquet` (one row per block and head),
+    `diagnostics/blocks/step_*.parquet` (one row per block) and `diagnostics/norm_histograms/step_*.parquet`, and a heat
+    map per evaluation to `figures/` and W&B.
 
     Args:
         every_n_steps: Optimizer steps between two measurements; 0 turns them off. The first measurement comes before
@@ -110,6 +111,7 @@ class RunDiagnostics(SinkDiagnostics):
         name = f"step_{step:08d}.parquet"
         _write(heads, step, tables / name)
         _write(self.blocks, step, tables / "blocks" / name)
+        _write(self.norm_histograms, step, tables / "norm_histograms" / name)
         self._not_drawn = (step, heads)
 
     def _draw(self, trainer: L.Trainer) -> None:

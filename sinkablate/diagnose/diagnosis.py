@@ -116,7 +116,8 @@ class Diagnosis:
         measured = Measurement.of(self.loaded.model, records, thresholds, self.blocks, rebuild_error)
         heads, blocks_, grid = measured.heads, measured.blocks, measured.sensitivity
         per_image(out / "per_image.npz", records, names, numbers)
-        for name, table in {"heads": heads, "blocks": blocks_, "sensitivity": grid}.items():
+        tables = {"heads": heads, "blocks": blocks_, "sensitivity": grid, "norm_histograms": measured.norm_histograms}
+        for name, table in tables.items():
             write_atomically(out / f"{name}.parquet", table.write_parquet, RESUMES)
         least = self.min_events or least_events(len(names))
         (out / "figures").mkdir(exist_ok=True)

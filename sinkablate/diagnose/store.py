@@ -31,6 +31,7 @@ WRITTEN = (
     "heads.parquet",
     "blocks.parquet",
     "sensitivity.parquet",
+    "norm_histograms.parquet",
     "figures",
     "summary.json",
 )

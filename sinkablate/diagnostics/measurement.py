@@ -12,8 +12,10 @@ from torch import nn
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.config.types import checked
+from sinkablate.diagnostics.counting import counted
 from sinkablate.diagnostics.findings import findings
 from sinkablate.diagnostics.geometry import spectral_spikes
+from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.labels import Labels, label_all
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import DEFAULT_RULE, of_rule
@@ -102,6 +104,11 @@ class Measurement:
         table = block_table(self.records, self.thresholds, self.block_numbers)
         return table.join(spikes, on="block", how="left").sort("block")
 
+    @cached_property
+    def norm_histograms(self) -> pl.DataFrame:
+        """One row per block, token type and bin: how many tokens have a norm in it; see `histogram_table`."""
+        return histogram_table(self.records, self.block_numbers)
+
     @checked
     def labels(self, rule: str = DEFAULT_RULE) -> Labels:
         """Return the label that a rule gives to every image and head.
@@ -123,13 +130,13 @@ class Measurement:
 
     @cached_property
     def _sensitivity(self) -> tuple[pl.DataFrame, dict[str, dict[str, float | None]]]:
-        """Block 0 is left out: it sits on raw patch embeddings."""
-        later = [index for index, block in enumerate(self.block_numbers) if block != 0]
-        return sensitivity({name: values[:, later] for name, values in self.records.heads.items()}, self.thresholds)
+        """The blocks that count; block 0 is left out unless it is the only one."""
+        where = counted(self.block_numbers)
+        return sensitivity({name: values[:, where] for name, values in self.records.heads.items()}, self.thresholds)
 
     @property
     def sensitivity(self) -> pl.DataFrame:
-        """How the counts of events and labels change when the thresholds move, blocks >= 1."""
+        """How the counts of events and labels change when the thresholds move, in the blocks that count."""
         return self._sensitivity[0]
 
     @cached_property

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.by_type import EXTRA, column_counts, columns_by_type
 from sinkablate.diagnostics.heads import payload_constancy
 from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all
 from sinkablate.diagnostics.norms import norm_summary, text_norm_summary
@@ -97,23 +98,17 @@ def _event_medians(
 def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] | None = None) -> pl.DataFrame:
     """Return one row per block.
 
-    Attention mass by token type; share of the events of a rule by token type (`events_<rule>_<type>`, NaN without
-    events); token norms by type; token variance before and after; range, kurtosis and massive activations.
+    By token type: attention mass, share of the (image, head) pairs whose dominant column has this type and its chance
+    level, events of a rule, and token norms. Token variance before and after; range, kurtosis and massive activations.
     Arguments as for `head_table`.
     """
     labels = label_all(records, thresholds)
+    followed = {rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}
+    counts = column_counts(records)
     rows = []
     for index in range(records.norms.shape[1]):
         row: dict[str, float] = {"block": index if blocks is None else blocks[index]}
-        row |= {f"mass_{kind}": mean_of(mass[:, index]) for kind, mass in records.mass.items()}
-        for rule in (rule.name for rule in rules(thresholds) if rule.handoff):
-            event = is_event(labels[rule][:, index])
-            kinds = records.heads["sink_type"][:, index][event]
-            row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
-            row |= {
-                f"events_{rule}_{kind.label}": float((kinds == kind).mean()) if kinds.size else nan
-                for kind in records.kinds
-            }
+        row |= columns_by_type(records, followed, counts, index)
         row |= {
             f"norm_{kind}_{name}": value
             for kind, stats in norms_of(records, index, thresholds).items()
@@ -167,7 +162,7 @@ def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def _location_entropy(indices: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
     """Return the entropy of each column of (n, m) over the logarithm of the number of key columns."""
     shares = [np.bincount(column) / len(column) for column in indices.T]
-    extra = sum(not np.isnan(records.mass.get(name, np.array(nan))).all() for name in ("null", "kv_bias"))
+    extra = sum(not np.isnan(records.mass.get(name, np.array(nan))).all() for name in EXTRA)
     most = records.layout.num_tokens + extra
     scale = np.log(most) if most > 1 else nan
     return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / scale + 0.0 for p in shares])

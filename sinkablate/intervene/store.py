@@ -46,6 +46,7 @@ FOLDERS = {
         "heads.parquet",
         "blocks.parquet",
         "sensitivity.parquet",
+        "norm_histograms.parquet",
         "per_image.npz",
     ),
 }

@@ -46,7 +46,7 @@ RUN_FOLDERS = {
 }
 """What `fit` writes into each folder of a run. Every checkpoint belongs to the run, which may resume from it."""
 
-_LONGEST_NAME = "diagnostics/blocks/step_00000000.parquet"
+_LONGEST_NAME = "diagnostics/norm_histograms/step_00000000.parquet"
 """The longest path in a run directory."""
 LAST, FINAL, NONFINITE = "last.ckpt", "final.ckpt", "nonfinite.ckpt"
 """Files in the folder of checkpoints: a link to the latest; the final weights, if no other checkpoint contains them;

@@ -88,6 +88,11 @@ def test_table_of_blocks(written: Path) -> None:
     assert_same("Table of blocks", columns(written, "diagnostics/blocks/step_*.parquet", "blocks.parquet"))
 
 
+def test_histograms_of_token_norms(written: Path) -> None:
+    names = columns(written, "diagnostics/norm_histograms/step_*.parquet", "norm_histograms.parquet")
+    assert_same("Histograms of token norms", names)
+
+
 def test_scalars(written: Path) -> None:
     names: set[str] = set()
     for path in written.glob("*/metrics.csv"):

@@ -18,6 +18,7 @@ FILES = {
     "heads.parquet",
     "blocks.parquet",
     "sensitivity.parquet",
+    "norm_histograms.parquet",
     "summary.json",
     "figures/stripes.npz",
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),

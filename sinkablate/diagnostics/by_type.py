@@ -1,0 +1,63 @@
+"""Numbers of one block by token type, from which the handoff of the sinks from CLS to other tokens is read."""
+
+from collections.abc import Mapping
+from math import nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinkablate.diagnostics.labels import Labels, is_event
+from sinkablate.diagnostics.records import Records
+
+EXTRA = ("null", "kv_bias")
+"""Types of the columns beyond the tokens; there is at most one column of each."""
+Counts = dict[str, NDArray[np.int64]]
+
+
+def column_counts(records: Records) -> Counts:
+    """Return the number of key columns of each token type in each image or text, (n,) each."""
+    n = len(records.order)
+    types = records.layout.types().numpy()[None] if records.token_types is None else records.token_types
+    counts = {kind.label: np.broadcast_to((types == kind).sum(axis=1), n) for kind in records.kinds}
+    mass = records.mass
+    return counts | {name: np.ones(n, np.int64) for name in EXTRA if name in mass and not np.isnan(mass[name]).all()}
+
+
+def columns_by_type(records: Records, labels: Mapping[str, Labels], counts: Counts, index: int) -> dict[str, float]:
+    """Return the columns of `blocks.parquet` that belong to token types, for one block.
+
+    Args:
+        records: The measurements.
+        labels: Rule -> labels (n, L, H), of the rules whose events are counted by type.
+        counts: Result of `column_counts`.
+        index: Which of the measured blocks.
+    """
+    total = sum(counts.values())
+    kinds = records.heads["sink_type"][:, index]
+    row = {}
+    for kind in records.kinds:
+        name, count = kind.label, counts[kind.label]
+        row[f"mass_{name}"] = _mean(records.mass[name][:, index])
+        row[f"mass_per_token_{name}"] = _per_column(records.mass[name][:, index], count)
+        row[f"dominant_{name}"] = float((kinds == kind).mean())
+        row[f"chance_{name}"] = float((count / total).mean())
+    for rule, verdicts in labels.items():
+        event = is_event(verdicts[:, index])
+        row[f"events_{rule}"] = float(event.sum(axis=-1).mean())
+        for kind in records.kinds:
+            name, hit = kind.label, event & (kinds == kind)
+            row[f"events_{rule}_{name}"] = float(hit.sum() / event.sum()) if event.any() else nan
+            row[f"events_{rule}_per_token_{name}"] = _per_column(hit.sum(axis=-1), counts[name])
+    return row
+
+
+def _mean(values: NDArray[np.generic]) -> float:
+    """Return the mean of the defined values; NaN if there are none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else nan
+
+
+def _per_column(values: NDArray[np.generic], counts: NDArray[np.int64]) -> float:
+    """Return the mean over images of a number (n,) divided by the number of columns (n,); NaN without columns."""
+    exists = counts > 0
+    return _mean(values[exists] / counts[exists])
