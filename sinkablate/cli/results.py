@@ -38,8 +38,8 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     row("training images/s", "images_per_second", ".0f")
     row("wall time, s", "wall_seconds", ".0f")
     row("peak memory, GiB", "peak_memory_gib")
-    if "toy/task" not in summary:  # the one or two blocks of a toy are labeled together, under toy/
-        _sink_rows(table, summary)
+    _sink_rows(table, summary)
+    if "toy/task" not in summary:
         row("largest mean mass on one token", "sink/mass_max")
     for kind in ("cls", "register", "patch"):
         if f"norm/{kind}_mean" in summary:
@@ -83,14 +83,16 @@ def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
 
 
 def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
-    """Add the number of sinks per image and their labels, over all blocks but the first."""
+    """Add the number of sinks per image and their labels, over all blocks but the first, or over the only block."""
+    where = "" if "sink/events/block1" in summary else " (block 0)"
+    unit = "sequence" if "toy/task" in summary else "image"
     for rule in all_rules(ThresholdConfig(), gated=True):
         prefix = scalar_prefix(rule.name)
         if "fit" in rule.shown and f"{prefix}/events" in summary:
             events = summary[f"{prefix}/events"]
             parts = ", ".join(f"{name} {summary[f'{prefix}/{name}']:.2f}" for name in ("nop", "broadcast", "other"))
             title = rule.name.replace("effective_", "effective ")
-            table.add_row(f"sinks per image, {title}", f"{events:.2f} ({parts})" if events else "0")
+            table.add_row(f"sinks per {unit}, {title}{where}", f"{events:.2f} ({parts})" if events else "0")
 
 
 def refuse_foreign_result(command: str, run_dir: Path) -> None:

@@ -16,10 +16,11 @@ from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
 from sinkablate.diagnose.texts import TextSource
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
-from sinkablate.vit.anatomy import block_numbers
+from sinkablate.vit.anatomy import block_numbers, has_output_gate
 
 
 def diagnose(
@@ -35,6 +36,7 @@ def diagnose(
     device: str = "auto",
     blocks: list[int] | None = None,
     thresholds: ThresholdConfig | None = None,
+    rule: str | None = None,
     min_events: int | None = None,
     min_side: int = 32,
     strict: bool = False,
@@ -60,6 +62,7 @@ def diagnose(
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
         blocks: Numbers of the blocks to measure, negative ones from the last; all by default.
         thresholds: Thresholds of the quantities and rules; those of the run by default.
+        rule: The rule that the headline, the table and the figures show first; causal by default, adaptive for a toy.
         min_events: Number of events from which the atlas colors a head; 50, or half the images if there are fewer than
             100.
         min_side: Skip images whose shorter side has fewer pixels than this.
@@ -92,7 +95,9 @@ def diagnose(
         limit=limit,
         min_side=min_side,
         min_events=min_events,
+        rule=rule,
     )
+    rule_named(diagnosis.shown_rule, diagnosis.thresholds, gated=has_output_gate(loaded.model))
     require_writable(Path(out), "out")
     store = Store(Path(out), diagnosis.identity(), overwrite=overwrite)
     quiet = format == "json"
@@ -104,7 +109,9 @@ def diagnose(
         )
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
     summary = read_json(Path(out) / "summary.json") or {}
-    print(json.dumps(summary, indent=2)) if quiet else print_summary(summary, diagnosis.thresholds, out)
+    print(json.dumps(summary, indent=2)) if quiet else print_summary(
+        summary, diagnosis.thresholds, out, diagnosis.shown_rule
+    )
     return summary
 
 

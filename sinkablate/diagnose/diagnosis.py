@@ -2,7 +2,7 @@
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from sinkablate.diagnose.maps import attention_maps, picture_of
 from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image
+from sinkablate.diagnostics.counting import counted_name
 from sinkablate.diagnostics.measurement import Measurement
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.errors import UserError
 from sinkablate.figures.atlas import atlas, atlas_points, least_events
 from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
@@ -47,10 +48,13 @@ class Diagnosis:
     min_side: int = 32
     min_events: int | None = None
 
+    rule: str | None = None
+    """The rule that is shown first; None means that of the model."""
+
     @property
     def shown_rule(self) -> str:
-        """The rule of the figures: `adaptive` for toys, else `causal`."""
-        return DEFAULT_RULE if self.loaded.toy is None else ADAPTIVE_RULE
+        """The rule of the headline and the figures; unless another is chosen, `adaptive` for toys and else `causal`."""
+        return self.rule or self.loaded.rule
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the results, as plain values."""
@@ -64,6 +68,7 @@ class Diagnosis:
                 "min_events": self.min_events,
                 "thresholds": asdict(self.thresholds),
             }
+            | ({} if self.rule is None else {"rule": self.rule})
         )
 
     @considerate_threads()
@@ -113,7 +118,11 @@ class Diagnosis:
                 f"min_side={self.min_side})"
             )
         out, thresholds = store.out, self.thresholds
-        measured = Measurement.of(self.loaded.model, records, thresholds, self.blocks, rebuild_error)
+        measured = replace(
+            Measurement.of(self.loaded.model, records, thresholds, self.blocks, rebuild_error),
+            first_rule=self.shown_rule,
+            token_names=self.loaded.token_names,
+        )
         heads, blocks_, grid = measured.heads, measured.blocks, measured.sensitivity
         per_image(out / "per_image.npz", records, names, numbers)
         tables = {"heads": heads, "blocks": blocks_, "sensitivity": grid, "norm_histograms": measured.norm_histograms}
@@ -124,7 +133,7 @@ class Diagnosis:
         typed = with_types(blocks_, records.layout.counts, records.heads["sink_type"])
         for name, drawn in {
             **self._figures(heads, typed, least),
-            "sensitivity": sensitivity(grid),
+            "sensitivity": sensitivity(grid, counted_name(self.blocks)),
             "stripes": self._stripes(out, heads, names[0], numbers[0], device),
         }.items():
             save(drawn, out / "figures" / name)
@@ -133,6 +142,7 @@ class Diagnosis:
             self.identity()
             | measured.summary
             | {
+                "rule": self.shown_rule,
                 "run_id": self.loaded.run_id or None,
                 "device": str(device),
                 "skipped": faults,
@@ -150,6 +160,10 @@ class Diagnosis:
     def _figures(self, heads: pl.DataFrame, blocks_: pl.DataFrame, least: int) -> dict[str, Drawn]:
         """Draw the tables of heads and blocks."""
         name, rule = self.loaded.description["model"], self.shown_rule
+        if (
+            f"{rule}_event_median_ratio_out" not in heads.columns
+        ):  # the tables hold too little for a figure of this rule
+            rule = self.loaded.rule
         types = {name: self.loaded.token_names}
         points = {name: [atlas_points(heads, rule, least)]}
         return {

@@ -7,29 +7,35 @@ from rich.table import Table
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.image_files import format_counts
-from sinkablate.diagnostics.rules import VERDICTS, Rule, all_rules
+from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, all_rules
 
 FEW_IMAGES = 10
 """With fewer images than this, a warning is printed below the table."""
 
 
-def print_summary(summary: dict[str, Any], thresholds: ThresholdConfig, out: str) -> None:
+def print_summary(
+    summary: dict[str, Any], thresholds: ThresholdConfig, out: str, first_rule: str = DEFAULT_RULE
+) -> None:
     """Print the finding, the sinks per image by rule and label, label stability, and the directory of the results.
 
     Args:
         summary: Content of `summary.json`.
         thresholds: The thresholds of the rules.
         out: The directory that holds the results.
+        first_rule: The rule that is shown first.
     """
     console, unit = Console(highlight=False), unit_of(summary)
-    counted = [rule for rule in all_rules(thresholds, gated=True) if rule.name in summary["counts"]]
+    known = [rule for rule in all_rules(thresholds, gated=True) if rule.name in summary["counts"]]
+    counted = sorted(known, key=lambda rule: rule.name != first_rule)
     console.print(summary["headline"], soft_wrap=True)
     if summary.get("weights") == "random":
         console.print("The weights are random; sinks form while a model trains.")
     if any(counts["events"] for part in ("counts", "first_block") for counts in summary[part].values()):
-        console.print(_table(summary, [rule for rule in counted if "diagnose" in rule.shown]))
+        console.print(
+            _table(summary, [rule for rule in counted if "diagnose" in rule.shown or rule.name == first_rule])
+        )
     for rule in counted:
-        if "figures" in rule.shown:
+        if "figures" in rule.shown or rule.name == first_rule:
             console.print(_explanation(rule, summary), soft_wrap=True)
     skipped = f" ({format_counts(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
     console.print(
@@ -73,11 +79,17 @@ def _table(summary: dict[str, Any], shown: list[Rule]) -> Table:
 
 def _explanation(rule: Rule, summary: dict[str, Any]) -> str:
     """When a rule reports a sink, in words and as a formula, the tokens that are sinks, and the labels' stability."""
-    by_type = _by_token_type(summary["first_block" if summary["blocks"] == [0] else "counts"][rule.name])
+    counts = summary["first_block" if summary["blocks"] == [0] else "counts"][rule.name]
+    by_type, constant = _by_token_type(counts), counts.get("broadcast_payload_constancy")
     kept = summary["label_survival"].get(rule.name, {}).get("all")
     stable = "" if kept is None else f"; {kept:.0%} of the labels stay the same at every neighboring threshold"
+    payload = (
+        ""
+        if constant is None
+        else f"\n  payload constancy of its broadcast heads: {constant:.3f} (1: a constant vector, without content)"
+    )
     by_type_line = f"\n  sinks by token type: {by_type}{stable}" if by_type else ""
-    return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){by_type_line}"
+    return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){by_type_line}{payload}"
 
 
 def _by_token_type(counts: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +52,13 @@ def columns_by_type(records: Records, labels: Mapping[str, Labels], counts: Coun
     return row
 
 
-def _mean(values: NDArray[np.generic]) -> float:
+def _mean(values: NDArray[Any]) -> float:
     """Return the mean of the defined values; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else nan
 
 
-def _per_column(values: NDArray[np.generic], counts: NDArray[np.int64]) -> float:
+def _per_column(values: NDArray[Any], counts: NDArray[np.int64]) -> float:
     """Return the mean over images of a number (n,) divided by the number of columns (n,); NaN without columns."""
     exists = counts > 0
     return _mean(values[exists] / counts[exists])

@@ -24,7 +24,7 @@ def counted(blocks: Sequence[int]) -> NDArray[np.bool_]:
 
 def counted_rows(table: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the blocks that count from a table with the column `block`."""
-    return table.filter(pl.Series(counted(table["block"].to_numpy()), dtype=pl.Boolean))
+    return table.filter(pl.Series(counted(table["block"].to_list()), dtype=pl.Boolean))
 
 
 def counted_name(blocks: Sequence[int]) -> str:

@@ -1,19 +1,22 @@
 """The findings of a diagnosis as plain values: the content of `summary.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.counting import counted, counted_name
 from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all, rules_for
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, rules
+from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, rules, shown_first
 from sinkablate.diagnostics.tables import TOKENS, constancy
 from sinkablate.vit.tokens import TokenType
 
 Mask = NDArray[np.bool_]
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 LABEL_WORDS = {"nop": "NOP", "broadcast": "broadcast", "other": "other"}
 TOKEN_WORDS = {
     "cls": "class tokens",
@@ -28,31 +31,41 @@ TOKEN_WORDS = {
 }
 
 
-def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -> dict[str, Any]:
+def findings(
+    records: Records,
+    thresholds: ThresholdConfig,
+    blocks: list[int],
+    first_rule: str | None = None,
+    names: Mapping[str, str] = NO_NAMES,
+) -> dict[str, Any]:
     """Return the headline, counts by label and token type for every rule, group events and the handoff.
 
-    Counts are per image, summed over heads and over blocks >= 1; block 0 is counted separately under `first_block`.
+    Counts are per image, summed over heads and over the blocks that count (`counted`); block 0 is also counted
+    separately under `first_block`.
 
     Args:
         records: The measurements.
         thresholds: Thresholds of the rules.
         blocks: Numbers of the measured blocks.
+        first_rule: The rule that the headline prefers; None means the first that is shown in figures.
+        names: Token type -> another name of the model for it, such as `null token` for the registers of a NOP toy.
     """
     labels = label_all(records, thresholds)
     counts = label_counts(records, thresholds, blocks)
-    first = np.array([block == 0 for block in blocks])
+    where = counted(blocks)
+    candidates = shown_first(rules_for(records, thresholds), first_rule)
+    heads = int(where.sum()) * records.heads["mass"].shape[2]
     groups = {"group": records.layout.num_registers > 0, "topk": True}
     return {
-        "headline": headline(counts, rules(thresholds), blocks, records.heads["mass"].shape[2], records.unit),
+        "headline": headline(counts, candidates, counted_name(blocks), heads, records.unit, names),
+        "counted_blocks": counted_name(blocks),
         "rules": [str(rule) for rule in rules_for(records, thresholds)],
         **counts,
         "group_events": {
-            name: _per_image(records.heads[f"{name}_routed_frac"][:, ~first] >= thresholds.event_min)
-            if exists
-            else None
+            name: _per_image(records.heads[f"{name}_routed_frac"][:, where] >= thresholds.event_min) if exists else None
             for name, exists in groups.items()
         },
-        "payload_constancy_of_broadcast_heads": _constancy_of(labels[DEFAULT_RULE][:, ~first], records, ~first),
+        "payload_constancy_of_broadcast_heads": _constancy_of(labels[DEFAULT_RULE][:, where], records, where),
         "handoff": None
         if records.token_types is not None  # texts have no patches
         else _handoff({rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}, records, blocks),
@@ -61,40 +74,42 @@ def findings(records: Records, thresholds: ThresholdConfig, blocks: list[int]) -
 
 
 def headline(
-    counts: dict[str, Any], candidates: Sequence[Rule], blocks: list[int], num_heads: int, unit: str = "image"
+    counts: dict[str, Any],
+    candidates: Sequence[Rule],
+    where: str,
+    num_heads: int,
+    unit: str = "image",
+    names: Mapping[str, str] = NO_NAMES,
 ) -> str:
     """Say in a sentence how many heads sink, what the sinks do, and on which tokens; or that no head sinks.
 
-    Block 0 is counted separately, unless it is the only block. The rule is the first that is shown in figures and has
-    an event.
+    The rule is the first that has an event.
 
     Args:
         counts: Result of `label_counts`.
         candidates: The rules, in order of preference.
-        blocks: Numbers of the measured blocks.
-        num_heads: Heads of each block.
+        where: The blocks that count, as `counted_name` names them.
+        num_heads: Number of heads in these blocks.
         unit: What the model was measured on: image or text.
+        names: Token type -> another name of the model for it.
     """
-    shown = [rule for rule in candidates if "figures" in rule.shown]
-    later = [block for block in blocks if block != 0]
-    counted = counts["counts" if later else "first_block"]
-    rule = next((rule for rule in shown if counted[rule.name]["events"]), None)
+    rule = next((rule for rule in candidates if counts["counts"][rule.name]["events"]), None)
     if rule is None:
-        where = "No head of blocks ≥ 1 sinks" if later else "No head sinks"
-        none = f"{where} on any {unit}, by rule {' or '.join(rule.name for rule in shown)}."
-        first = {rule.name: counts["first_block"].get(rule.name, {}).get("events") for rule in shown}
+        none = f"No head of {where} sinks on any {unit}, by rule {' or '.join(rule.name for rule in candidates)}."
+        first = {rule.name: counts["first_block"].get(rule.name, {}).get("events") for rule in candidates}
         sinking = next((name for name, events in first.items() if events), None)
         return f"{none} Block 0 has {first[sinking]:.2f} sinks per {unit} (rule {sinking})." if sinking else none
-    labels = counted[rule.name]
+    labels = counts["counts"][rule.name]
     words = [f"{labels[name]:.2f} {text}" for name, text in LABEL_WORDS.items() if labels[name]]
     by_type = {
         name: sum(types[name] for types in labels["by_token_type"].values()) for name in labels["by_token_type"]["nop"]
     }
     most = max(by_type, key=lambda name: by_type[name])
+    tokens = f"{names[most]}s" if most in names else TOKEN_WORDS[most]
     return (
-        f"{labels['events']:.2f} of {(len(later) or 1) * num_heads} heads sink per {unit}, by rule {rule.name} "
+        f"{labels['events']:.2f} of {num_heads} heads in {where} sink per {unit}, by rule {rule.name} "
         f"({rule.title}): {', '.join(words)}; "
-        f"{by_type[most] / labels['events']:.0%} of the sinks are {TOKEN_WORDS[most]}."
+        f"{by_type[most] / labels['events']:.0%} of the sinks are {tokens}."
     )
 
 
@@ -107,23 +122,20 @@ def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int
         blocks: Numbers of the measured blocks.
 
     Returns:
-        `counts` of blocks >= 1 and `first_block` of block 0, per image and summed over heads and blocks;
-        `first_block` is empty if block 0 was not measured.
+        `counts` of the blocks that count (`counted`) and `first_block` of block 0, per image and summed over heads and
+        blocks; `first_block` is empty if block 0 was not measured.
     """
     labels = label_all(records, thresholds)
     worthy = qualified_all(labels, records, thresholds)
-    first = np.array([block == 0 for block in blocks])
+    parts = {"counts": counted(blocks), "first_block": np.array([block == 0 for block in blocks])}
     return {
-        "counts": {
-            rule: _counts(verdicts[:, ~first], worthy[rule][:, ~first], records, ~first)
-            for rule, verdicts in labels.items()
-        },
-        "first_block": {
-            rule: _counts(verdicts[:, first], worthy[rule][:, first], records, first)
+        name: {
+            rule: _counts(verdicts[:, where], worthy[rule][:, where], records, where)
             for rule, verdicts in labels.items()
         }
-        if first.any()
-        else {},
+        if where.any()
+        else {}
+        for name, where in parts.items()
     }
 
 
@@ -139,6 +151,7 @@ def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict
         "events": _per_image(is_event(labels)),
         **{label.name.lower(): _per_image(labels == label) for label in VERDICTS},
         "broadcast_qualified": _per_image(worthy),
+        "broadcast_payload_constancy": _constancy_of(labels, records, where),
         "by_token_type": {
             label.name.lower(): {kind.label: _per_image((labels == label) & (kinds == kind)) for kind in records.kinds}
             for label in VERDICTS[:3]
@@ -155,28 +168,30 @@ def _constancy_of(labels: Labels, records: Records, where: Mask) -> float | None
 
 
 def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:
-    """Find the first block >= 1 where patches have the largest share of events, of mass, and of mass per token."""
+    """Find the first block that counts where patches lead: in dominant columns, in events, in mass per token."""
     layout = records.layout
     counts = {
         TokenType.CLS: layout.num_cls,
         TokenType.REGISTER: layout.num_registers,
         TokenType.PATCH: layout.num_patches,
     }
-    mass = {kind: records.mass[kind.label].mean(axis=0) for kind in TOKENS if counts[kind]}
+    present = [kind for kind in TOKENS if counts[kind]]
+    per_token = {kind: records.mass[kind.label].mean(axis=0) / counts[kind] for kind in present}
     kinds = records.heads["sink_type"]
+    dominant = {kind: (kinds == kind).mean(axis=(0, 2)) for kind in present}
     events = {
-        rule: {kind: (is_event(verdicts) & (kinds == kind)).sum(axis=(0, 2)) for kind in mass}
+        rule: {kind: (is_event(verdicts) & (kinds == kind)).sum(axis=(0, 2)) for kind in present}
         for rule, verdicts in labels.items()
     }
     return {
+        "first_block_by_dominant_column": _first_led(dominant, blocks),
         "first_block_by_events": {rule: _first_led(shares, blocks) for rule, shares in events.items()},
-        "first_block_by_mass": _first_led(mass, blocks),
-        "first_block_by_mass_per_token": _first_led({kind: x / counts[kind] for kind, x in mass.items()}, blocks),
+        "first_block_by_mass_per_token": _first_led(per_token, blocks),
     }
 
 
 def _first_led(shares: dict[TokenType, Any], blocks: list[int]) -> int | None:
-    """Return the first block >= 1 in which patches exceed every other type; None if there is none."""
+    """Return the first block that counts in which patches exceed every other type; None if there is none."""
     patch = shares[TokenType.PATCH]
     led = np.all([patch > share for kind, share in shares.items() if kind != TokenType.PATCH] or [patch > 0], axis=0)
-    return next((block for block, patches in zip(blocks, led, strict=True) if patches and block > 0), None)
+    return next((block for block, leads in zip(blocks, led & counted(blocks), strict=True) if leads), None)

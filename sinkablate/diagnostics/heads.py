@@ -163,20 +163,38 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
     gated = of_update(chunk.gate * output)
     handed = chunk.norms(chunk.gate * _rows_at(chunk.v, sink))
-    quantities["gated_ratio_out"] = gated_ratio(handed, chunk.routing.routed, other_norm)
+    passed = chunk.norms(openness_of_columns(chunk.weights, chunk.gate) * chunk.v)
+    gated_other_norm = over_others(passed, sink, chunk.num_tokens)[1]
+    quantities["gated_ratio_out"] = gated_ratio(handed, chunk.routing.routed, gated_other_norm)
     return quantities | {f"gated_{name}": gated[name] for name in GATED}
 
 
-def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
-    """Return mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||u_j||, (b, h); NaN if no query is routed.
+def openness_of_columns(weights: Tensor, gate: Tensor) -> Tensor:
+    """Return the mean openness of each column's own queries, (b, h, M, 1 or d): sum_i |A_ij| g_i / sum_i |A_ij|.
 
-    This compares what passes the gate from the sink with an ordinary value before any gate, so a nearly closed gate on
-    a sink of normal norm gives a small ratio.
+    For a column that no query attends to, it is the mean over all queries.
+
+    Args:
+        weights: A (b, h, N, M).
+        gate: g (b, h, N, 1 or d).
+    """
+    size = weights.abs()
+    received = size.sum(-2)[..., None]
+    openness = size.mT @ gate / received.clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(received > 0, openness, gate.mean(-2, keepdim=True))
+
+
+def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
+    """Return mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||W (g_j * v_j)||, (b, h); NaN if no query is routed.
+
+    This compares what passes the gate from the sink with what passes it from an ordinary column j, whose gate is the
+    mean over its own queries (`openness_of_columns`). A gate that closes on the routed queries makes the ratio small;
+    a factor that is moved between the gate and W does not change it.
 
     Args:
         handed: ||W (g_i * v_s)|| of every query, (b, h, N).
         routed: The rows I, (b, h, N) bool.
-        other_norm: mean_{j != s} ||u_j|| over token columns, (b, h).
+        other_norm: mean_{j != s} ||W (g_j * v_j)|| over token columns, (b, h).
     """
     return divide(divide((handed * routed).sum(-1), routed.sum(-1)), other_norm)
 

@@ -1,6 +1,6 @@
 """One measurement of a model: its records, and the tables and findings that are derived from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -50,6 +50,10 @@ class Measurement:
     """The ratio of that singular value to the mean one, (L, H)."""
     rebuild_error: float = 0.0
     """Largest relative error with which a block was rebuilt from the captured tensors."""
+    first_rule: str | None = None
+    """The rule that the headline of the summary prefers; None means the first of the rules."""
+    token_names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Token type -> another name of the model for it."""
 
     @classmethod
     def of(
@@ -143,7 +147,7 @@ class Measurement:
     def summary(self) -> dict[str, Any]:
         """Counts per image by rule and label, token types, the handoff, and how stable the labels are."""
         layout = self.records.layout
-        return findings(self.records, self.thresholds, self.block_numbers) | {
+        return findings(self.records, self.thresholds, self.block_numbers, self.first_rule, self.token_names) | {
             "image_count": len(self.records.order),
             "label_survival": self._sensitivity[1],
             "spectral_spike_max": self.heads["spectral_spike"].max(),

@@ -6,7 +6,7 @@ with `register_rule` appears everywhere. This module does not import torch; `lab
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal, TypeVar
@@ -115,7 +115,7 @@ def unregister_rule(factory: RuleFactory) -> None:
 
 
 def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
-    """`causal`, `lejepa`, one `def1_<eps>` per eps, `adaptive`, then the registered rules, in this order."""
+    """`causal`, `lejepa`, `def1_<eps>` and `def1_lejepa_<eps>` for each eps, `adaptive`, then the registered rules."""
     causal = Rule(
         name=DEFAULT_RULE,
         title=f"{_percent(thresholds.event_min)} of the queries attend to one token",
@@ -136,7 +136,7 @@ def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
         handoff=False,
         event_steps=(),
     )
-    def1 = (
+    def1 = tuple(
         replace(
             lejepa,
             name=f"def1_{eps:g}",
@@ -149,6 +149,16 @@ def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
         )
         for eps in thresholds.def1_eps
     )
+    def1_lejepa = (
+        replace(
+            rule,
+            name=f"def1_lejepa_{eps:g}",
+            title=f"{rule.title}, by raw values",
+            ratio=lejepa.ratio,
+            rank=lejepa.rank,
+        )
+        for eps, rule in zip(thresholds.def1_eps, def1, strict=True)
+    )
     adaptive = replace(
         causal,
         name=ADAPTIVE_RULE,
@@ -157,7 +167,7 @@ def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
         rank="routed_stable_rank",
         event_steps=(0.05, 0.2, 0.3),
     )
-    return (causal, lejepa, *def1, adaptive, *(factory(thresholds) for factory in _REGISTERED))
+    return (causal, lejepa, *def1, *def1_lejepa, adaptive, *(factory(thresholds) for factory in _REGISTERED))
 
 
 def _percent(share: float) -> str:
@@ -187,6 +197,17 @@ def all_rules(thresholds: ThresholdConfig, *, gated: bool) -> tuple[Rule, ...]:
     """Return all rules, and the effective version of each for a model with output gates."""
     plain = rules(thresholds)
     return (*plain, *map(effective, plain)) if gated else plain
+
+
+def shown_first(candidates: Sequence[Rule], name: str | None = None) -> list[Rule]:
+    """Return the rules that a headline and figures show: the one with this name, then those that are shown in figures.
+
+    Args:
+        candidates: All rules of a model.
+        name: The rule that is shown first, whether or not it is otherwise shown in figures; None leaves the order.
+    """
+    shown = [rule for rule in candidates if rule.name == name or "figures" in rule.shown]
+    return sorted(shown, key=lambda rule: rule.name != name)
 
 
 def rule_named(name: str, thresholds: ThresholdConfig, *, gated: bool = False) -> Rule:

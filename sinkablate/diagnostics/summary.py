@@ -1,14 +1,16 @@
 """Reduce records to the scalars that are logged.
 
-Events per image are summed over heads and blocks >= 1 and averaged over images. Block 0 reads raw patch embeddings, so
-its events are counted separately, and every other aggregate under sink/ excludes it unless it is the only block.
+Events per image are summed over heads and over the blocks that count (`counted`) and averaged over images. Block 0
+reads raw patch embeddings, so it does not count unless it is the only block; its events are also counted separately.
 """
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.counting import counted
 from sinkablate.diagnostics.labels import Labels, is_event, label_all
 from sinkablate.diagnostics.records import Array, Records
 from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, scalar_prefix
@@ -18,9 +20,9 @@ from sinkablate.diagnostics.tables import constancy, mean_of, norms_of
 def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
     """Return the aggregates under sink/, norm/ and gate/; none of them describes a single head."""
     labels = label_all(records, thresholds)
-    out = _counts(labels)
-    first = 1 if records.norms.shape[1] > 1 else 0
-    heads = {name: values[:, first:] for name, values in records.heads.items()}
+    where = counted(range(records.norms.shape[1]))
+    out = _counts(labels, where)
+    heads = {name: values[:, where] for name, values in records.heads.items()}
     out["sink/mass_max"] = float(heads["mass"].mean(axis=0).max())
     for name in (
         "routed_frac",
@@ -36,9 +38,9 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
         out[f"sink/{name}"] = mean_of(heads[name])
     for name in ("ratio_out", "ratio_head", "stable_rank"):
         out[f"sink/{name}"] = _median(heads[name])
-    out["sink/payload_constancy"] = _median(constancy(records)[first:])
+    out["sink/payload_constancy"] = _median(constancy(records)[where])
     for name, mass in records.mass.items():
-        out[f"sink/mass_{name}"] = mean_of(mass[:, first:])
+        out[f"sink/mass_{name}"] = mean_of(mass[:, where])
     for block in range(records.norms.shape[1]):
         out[f"sink/events/block{block}"] = float(is_event(labels[DEFAULT_RULE][:, block]).sum(axis=-1).mean())
         out[f"sink/mass_max/block{block}"] = float(records.heads["mass"][:, block].mean(axis=0).max())
@@ -47,12 +49,12 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
     return {name: value for name, value in out.items() if not math.isnan(value)}
 
 
-def _counts(labels: dict[str, Labels]) -> dict[str, float]:
+def _counts(labels: dict[str, Labels], where: NDArray[np.bool_]) -> dict[str, float]:
     """Return events and labels per image; those of the default rule do not contain its name."""
     out = {}
     for rule, verdicts in labels.items():
         prefix = scalar_prefix(rule)
-        later, first = verdicts[:, 1:], verdicts[:, :1]
+        later, first = verdicts[:, where], verdicts[:, :1]
         for name, part in ((prefix, later), (f"{prefix}/first_block", first)):
             for label in VERDICTS:
                 out[f"{name}/{label.name.lower()}"] = float((part == label).sum(axis=(1, 2)).mean())

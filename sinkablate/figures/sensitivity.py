@@ -52,8 +52,13 @@ def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
             say(axis, "no event at any of these")
 
 
-def sensitivity(table: pl.DataFrame) -> Drawn:
-    """Draw events and labels per image while one threshold moves and the others stay, one row of panels per rule."""
+def sensitivity(table: pl.DataFrame, blocks: str = "blocks ≥ 1") -> Drawn:
+    """Draw events and labels per image while one threshold moves and the others stay, one row of panels per rule.
+
+    Args:
+        table: The counts, one row per rule and point of the grid of thresholds.
+        blocks: The blocks that are counted.
+    """
     rules = table["rule"].unique(maintain_order=True).to_list()
     title = "How the counts change when one threshold moves (flat lines: hardly at all)"
     figure, axes = new_axes(len(rules), len(MOVES), (TWO_COLUMNS, 0.9 + 2.2 * len(rules)), title)
@@ -62,7 +67,7 @@ def sensitivity(table: pl.DataFrame) -> Drawn:
         data = moves(table, rule)
         of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
         draw_moves(of_rule, data)
-        of_rule[0].set_ylabel(f"rule {rule}:\nper image, blocks ≥ 1")
+        of_rule[0].set_ylabel(f"rule {rule}:\nper image, {blocks}")
         rows.append(data)
     common_legend(figure, axes, columns=5)
     return figure, pl.concat(rows)

@@ -22,7 +22,7 @@ from sinkablate.intervene.stored_run import StoredRun
 from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
-from sinkablate.vit.anatomy import block_parts, blocks_of
+from sinkablate.vit.anatomy import block_parts, blocks_of, has_output_gate
 
 
 def intervene(
@@ -102,8 +102,7 @@ def intervene(
     require_donors(1 if about.limit == 1 else len(source), names)
     target = find_device(device)
     rule = rule or loaded.rule
-    gated = any(block_parts(loaded.model, block).gate is not None for block in range(depth))
-    chosen = rule_named(rule, about.thresholds, gated=gated)
+    chosen = rule_named(rule, about.thresholds, gated=has_output_gate(loaded.model))
     identity = {
         **about.identity(),
         "heads": heads,

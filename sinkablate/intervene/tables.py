@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from sinkablate.config import SelectionConfig
+from sinkablate.diagnostics.counting import counted
 from sinkablate.intervene.edits import all_edits, edit_named, position_of
 from sinkablate.intervene.selection import CLASSES
 from sinkablate.intervene.validation import DRAWS, LEVEL, Floats, over_blocks, validate, weighted_median
@@ -106,8 +107,8 @@ def head_table(
 
 
 def later_heads(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """Return heads of blocks >= 1, as block 0 reads raw patch embeddings; all heads of a model with one block."""
-    return heads.filter(pl.col("block") > 0) if depth > 1 else heads
+    """Return the heads of the blocks that count (`counted`) in a model of `depth` blocks."""
+    return heads.filter(pl.col("block").is_in(np.flatnonzero(counted(range(depth))).tolist()))
 
 
 def class_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:

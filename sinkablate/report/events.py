@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from sinkablate.diagnostics.counting import counted_rows
 from sinkablate.diagnostics.rules import DEFAULT_RULE, scalar_prefix
 from sinkablate.figures.sinks import LABEL_COLORS, TYPE_COLORS
 from sinkablate.report.run import Run
@@ -20,15 +21,10 @@ POINTS = 100
 """Length of the longest series of training steps."""
 
 
-def from_block_one(table: pl.DataFrame) -> pl.DataFrame:
-    """Rows of blocks >= 1, because block 0 reads raw patch embeddings; all rows for a model of one block."""
-    return table.filter(pl.col("block") > 0) if table["block"].max() else table
-
-
 def sinks(run: Run, rule: str) -> dict[str, float]:
     """Events per image of each verdict, summed over heads and blocks."""
     assert run.heads is not None
-    table = from_block_one(run.heads)
+    table = counted_rows(run.heads)
     return {verdict: float((table[f"{rule}_{verdict}"] / table["images"]).sum()) for verdict in VERDICTS}
 
 
@@ -60,7 +56,7 @@ def sinks_by_type(run: Run, rule: str) -> dict[str, dict[str, float]]:
     if stored is not None:
         return {label: {kind: float(stored[label].get(kind, 0)) for kind in KINDS} for label in LABELS}
     assert run.heads is not None
-    table = from_block_one(run.heads)
+    table = counted_rows(run.heads)
     return {
         label: {
             kind: float((rows[f"{rule}_{label}"] / rows["images"]).sum())

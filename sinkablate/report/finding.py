@@ -6,9 +6,10 @@ from statistics import median
 from sinkablate.compare.agreement import direction_word
 from sinkablate.compare.comparison import Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number
+from sinkablate.diagnostics.counting import counted_rows
 from sinkablate.files.suggestions import first_few
 from sinkablate.report.ablation import EVENTS, Ablation, short_name
-from sinkablate.report.events import LABELS, events_per_image, from_block_one, has_events, sinks, sinks_by_type
+from sinkablate.report.events import LABELS, events_per_image, has_events, sinks, sinks_by_type
 from sinkablate.report.run import Run, kind_names, models
 
 NAMED = 4
@@ -58,7 +59,7 @@ def sinks_sentence(runs: Sequence[Run], rule: str) -> str:
 
 def _one_model(run: Run, rule: str) -> str:
     assert run.heads is not None
-    table = from_block_one(run.heads)
+    table = counted_rows(run.heads)
     heads = int((table[f"{rule}_frequency"] > 0).sum())
     return (
         f"In {run.name}, {heads} of {len(table)} heads{_blocks([run])} sink on at least one image by the rule {rule}: "

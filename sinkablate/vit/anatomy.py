@@ -133,6 +133,15 @@ def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
     return block_indices(blocks, depth, "blocks")
 
 
+def has_output_gate(model: nn.Module) -> bool:
+    """Return whether a block of a model has a gate behind its attention (G1), for which effective rules exist."""
+    parts = [block_parts(model, index) for index in range(len(blocks_of(model)))]
+    return any(
+        part.gate is not None and getattr(getattr(part.attn, "config", None), "gate_position", "output") == "output"
+        for part in parts
+    )
+
+
 def block_parts(model: nn.Module, index: int) -> BlockParts:
     """Return the parts of block `index`.
 

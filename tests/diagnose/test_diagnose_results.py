@@ -9,8 +9,8 @@ import pytest
 from diagnosing import FILES, PER_IMAGE, arrays, diagnose, summary
 from running import tree
 
-RULES = ("causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive")
-RULES = ("causal", "lejepa", "def1_0.5", "def1_0.3", "def1_0.2", "def1_0.1", "adaptive")
+EPS = (0.5, 0.3, 0.2, 0.1)
+RULES = ("causal", "lejepa", *(f"{name}_{eps}" for name in ("def1", "def1_lejepa") for eps in EPS), "adaptive")
 
 
 @pytest.fixture(scope="module")

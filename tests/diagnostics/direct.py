@@ -84,7 +84,11 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     del gated["rank1_energy"]
     out |= {"gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
     handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
-    mean_other = np.linalg.norm(u[others], axis=1).mean() if others else nan
+    passed = []
+    for j in others:  # each ordinary value behind the mean gate of its own queries
+        own = (size[:, j] / size[:, j].sum()) @ gate if size[:, j].sum() > 0 else gate.mean(0)
+        passed.append(np.linalg.norm(W @ (own * v[j])))
+    mean_other = np.mean(passed) if passed else nan
     return (
         out
         | {f"gated_{name}": x for name, x in gated.items()}

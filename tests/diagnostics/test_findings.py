@@ -61,9 +61,9 @@ def test_without_block_zero_no_block_is_counted_separately() -> None:
     assert later["counts"]["causal"]["events"] == pytest.approx(expected)
 
 
-def test_block_zero_alone() -> None:
-    measured = records()
-    first = replace(
+def first_of(measured: Records) -> Records:
+    """The same model with its first block only."""
+    return replace(
         measured,
         heads={k: v[:, :1] for k, v in measured.heads.items()},
         norms=measured.norms[:, :1],
@@ -72,9 +72,16 @@ def test_block_zero_alone() -> None:
         tokens={k: v[:, :1] for k, v in measured.tokens.items()},
         payload_squares=measured.payload_squares[:1],
     )
-    alone = findings(first, T, [0])
-    assert alone["counts"]["causal"]["events"] == 0
+
+
+def test_block_zero_counts_if_it_is_the_only_block() -> None:
+    measured = records()
+    alone = findings(first_of(measured), T, [0])
     assert alone["first_block"] == findings(measured, T, ALL)["first_block"]
+    assert alone["counts"] == alone["first_block"]
+    assert alone["counts"]["causal"]["events"] > 0
+    assert (alone["counted_blocks"], findings(measured, T, ALL)["counted_blocks"]) == ("block 0", "blocks ≥ 1")
+    assert f"of {HEADS} heads in block 0 sink per image" in alone["headline"]
 
 
 def test_group_events() -> None:
@@ -115,24 +122,27 @@ def test_the_first_block_where_patches_have_most_events(kinds: Any, blocks: list
         assert findings(led(*kinds), T, blocks)["handoff"]["first_block_by_events"][rule] == expected
 
 
+def test_the_first_block_where_patches_dominate_most_pairs() -> None:
+    """Mass and events do not decide: CLS receives most of the mass, and no head has an event."""
+    measured = led(C, C, P, mass=(0.9, 0.05, 0.05))
+    measured.heads["routed_frac"][:] = 0
+    handoff = findings(measured, T, ALL)["handoff"]
+    assert handoff["first_block_by_dominant_column"] == 2
+    assert set(handoff["first_block_by_events"].values()) == {None}
+
+
 @pytest.mark.parametrize(
     ("mass", "expected"),
-    [
-        ((0.2, 0.2, 0.6), 3),
-        ((0.5, 0.1, 0.4), None),
-        ((0.4, 0.2, 0.4), None),
-        ((0.3, 0.4, 0.3), None),
-        ((0.3, 0.3, 0.4), 3),
-    ],
+    [((0.02, 0.04, 0.94), 3), ((0.2, 0.2, 0.6), None), ((0.05, 0.01, 0.94), 3), ((0.06, 0.06, 0.88), None)],
 )
-def test_the_first_block_where_patches_have_most_mass(mass: tuple[float, ...], expected: int | None) -> None:
+def test_the_first_block_where_patches_have_most_mass_per_token(mass: tuple[float, ...], expected: int | None) -> None:
     measured = led(C, C, C, mass=mass)
-    assert findings(measured, T, [3, 4, 5])["handoff"]["first_block_by_mass"] == expected
+    assert findings(measured, T, [3, 4, 5])["handoff"]["first_block_by_mass_per_token"] == expected
 
 
 def test_a_token_type_that_does_not_occur_is_ignored_in_the_handoff() -> None:
     handoff = findings(records(registers=0, planted=False), T, ALL)["handoff"]
-    assert handoff["first_block_by_mass"] == 1  # sixteen patches, one class token, weights nearly even
+    assert handoff["first_block_by_dominant_column"] == 1  # sixteen patches, one class token, weights nearly even
 
 
 def test_payload_constancy_is_over_heads_that_mostly_broadcast() -> None:
@@ -176,7 +186,7 @@ def test_without_registers_their_group_events_are_none() -> None:
 def test_the_headline_says_how_many_heads_sink_and_on_what() -> None:
     summary = findings(led(C, R, P), T, ALL)
     assert summary["headline"].startswith(
-        f"{summary['counts']['causal']['events']:.2f} of {(BLOCKS - 1) * HEADS} heads sink"
+        f"{summary['counts']['causal']['events']:.2f} of {(BLOCKS - 1) * HEADS} heads in blocks ≥ 1 sink"
     )
     assert "by rule causal" in summary["headline"]
     quiet = replace(records(), heads=records().heads | {"routed_frac": np.zeros_like(records().heads["mass"])})
@@ -185,3 +195,26 @@ def test_the_headline_says_how_many_heads_sink_and_on_what() -> None:
     first_only = led(C, R, P)
     first_only.heads["routed_frac"][:, 1:] = 0
     assert "Block 0 has 4.00 sinks per image (rule causal)" in findings(first_only, T, ALL)["headline"]
+
+
+def test_the_headline_uses_the_chosen_rule_and_the_names_of_the_tokens() -> None:
+    null = findings(led(R, R, R), T, ALL, "adaptive", {"register": "null token"})["headline"]
+    assert "by rule adaptive" in null
+    assert null.endswith("100% of the sinks are null tokens.")
+    assert "by rule lejepa" in findings(led(R, R, R), T, ALL, "lejepa")["headline"]
+
+
+def test_every_rule_counts_the_payload_constancy_of_its_own_broadcast_heads() -> None:
+    measured = records()
+    payload = np.random.default_rng(1).random((BLOCKS, HEADS))
+    known = replace(
+        measured,
+        payload_squares=np.ones((BLOCKS, HEADS)),
+        payload_sum=np.sqrt(IMAGES * payload)[..., None] * np.eye(10)[0],
+    )
+    counts = findings(known, T, ALL)["counts"]
+    for rule in ("causal", "adaptive"):
+        names = verdicts(measured, rule)[:, 1:]
+        numbers = np.array([(names == label).sum(axis=0) for label in LABELS])
+        mostly = (numbers.sum(axis=0) > 0) & (numbers.argmax(axis=0) == 1)
+        assert counts[rule]["broadcast_payload_constancy"] == pytest.approx(np.median(payload[1:][mostly]), rel=1e-5)
