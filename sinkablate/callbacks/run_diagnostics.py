@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.findings import label_counts
+from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.rules import rules
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.figures.heatmap import heatmap
@@ -111,7 +112,7 @@ class RunDiagnostics(SinkDiagnostics):
         name = f"step_{step:08d}.parquet"
         _write(heads, step, tables / name)
         _write(self.blocks, step, tables / "blocks" / name)
-        _write(self.norm_histograms, step, tables / "norm_histograms" / name)
+        _write(histogram_table(self._measured()), step, tables / "norm_histograms" / name)
         self._not_drawn = (step, heads)
 
     def _draw(self, trainer: L.Trainer) -> None:

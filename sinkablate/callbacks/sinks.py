@@ -17,7 +17,6 @@ from sinkablate.callbacks.schedule import early_steps
 from sinkablate.config import ThresholdConfig
 from sinkablate.config.types import checked
 from sinkablate.diagnostics.batches import draw_images, require_images
-from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.summary import scalars
@@ -108,11 +107,6 @@ class SinkDiagnostics(L.Callback):
     def blocks(self) -> pl.DataFrame:
         """The latest measurement as a table with one row per block."""
         return block_table(self._measured(), self.thresholds)
-
-    @property
-    def norm_histograms(self) -> pl.DataFrame:
-        """Token norms of the latest measurement, one row per block, token type and bin."""
-        return histogram_table(self._measured())
 
     @checked
     def step(self, model: nn.Module, step: int) -> dict[str, float] | None:

@@ -136,29 +136,6 @@ def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
         handoff=False,
         event_steps=(),
     )
-    def1 = tuple(
-        replace(
-            lejepa,
-            name=f"def1_{eps:g}",
-            title=f"every query gives {_percent(1 - eps)} to one token",
-            event_quantity="min_a",
-            event_min=1 - eps,
-            ratio=causal.ratio,
-            rank=causal.rank,
-            shown=frozenset(("diagnose",) if eps == 0.3 else ()),
-        )
-        for eps in thresholds.def1_eps
-    )
-    def1_lejepa = (
-        replace(
-            rule,
-            name=f"def1_lejepa_{eps:g}",
-            title=f"{rule.title}, by raw values",
-            ratio=lejepa.ratio,
-            rank=lejepa.rank,
-        )
-        for eps, rule in zip(thresholds.def1_eps, def1, strict=True)
-    )
     adaptive = replace(
         causal,
         name=ADAPTIVE_RULE,
@@ -167,7 +144,31 @@ def rules(thresholds: ThresholdConfig) -> tuple[Rule, ...]:
         rank="routed_stable_rank",
         event_steps=(0.05, 0.2, 0.3),
     )
-    return (causal, lejepa, *def1, *def1_lejepa, adaptive, *(factory(thresholds) for factory in _REGISTERED))
+    return (
+        causal,
+        lejepa,
+        *_def1(causal, lejepa, thresholds.def1_eps),
+        adaptive,
+        *(factory(thresholds) for factory in _REGISTERED),
+    )
+
+
+def _def1(causal: Rule, lejepa: Rule, steps: Sequence[float]) -> list[Rule]:
+    """Return `def1_<eps>`, judged as by `causal`, for each eps, then `def1_lejepa_<eps>`, judged as by `lejepa`."""
+    return [
+        replace(
+            rule,
+            name=f"{name}_{eps:g}",
+            title=f"every query gives {_percent(1 - eps)} to one token{rest}",
+            event_quantity="min_a",
+            event_min=1 - eps,
+            shown=frozenset(("diagnose",) if eps == 0.3 else ()),
+            handoff=False,
+            event_steps=(),
+        )
+        for name, rule, rest in (("def1", causal, ""), ("def1_lejepa", lejepa, ", by raw values"))
+        for eps in steps
+    ]
 
 
 def _percent(share: float) -> str:
