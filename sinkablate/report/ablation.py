@@ -60,36 +60,45 @@ def run_table(runs: Sequence[Run], factors: Sequence[str], rule: str | None = No
 
     Args:
         runs: Diagnoses among them are left out.
-        factors: `variant`, or keys of the configuration, in full or by an ending that only one key has.
+        factors: `variant`, or keys of the configuration, in full or by an ending that only one key has, or only one of
+            those that differ between the runs.
         rule: Add the column `EVENTS`, counted by this rule.
 
     Raises:
         UserError: A factor is not such a key.
     """
+    fits = [run for run in runs if run.kind == "run"]
+    keys = {name: _keys_of(fits, name) for name in factors if name != VARIANT}
     rows = [
         {
             "run": run.name,
             VARIANT: run.variant,
             "seed": run.seed,
-            **{name: run.variant if name == VARIANT else _setting(run, name) for name in factors},
+            **{name: run.variant if name == VARIANT else _setting(run, name, keys[name]) for name in factors},
             "diverged": run.diverged,
             **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
             **(scalar_metrics(run) if run.finished else {}),
             **({EVENTS: events_per_image(run, rule)} if run.finished and rule in run.rules and rule else {}),
         }
-        for run in runs
-        if run.kind == "run"
+        for run in fits
     ]
     return table_of_rows(rows)
 
 
-def _setting(run: Run, name: str) -> str:
-    """Value of the only configuration key with this name or ending."""
-    keys = [key for key in run.config if key == name or key.endswith(f".{name}")]
-    if len(keys) != 1:
-        several = f"; it could be {', '.join(keys[:4])}" if keys else ""
+def _keys_of(runs: Sequence[Run], name: str) -> list[str]:
+    """Configuration keys with this name or ending; if there are several, only those that differ between the runs."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.config if key == name or key.endswith(f".{name}")))
+    differing = [key for key in keys if len({str(run.config.get(key)) for run in runs}) > 1]
+    return differing if len(keys) > 1 and differing else keys
+
+
+def _setting(run: Run, name: str, keys: Sequence[str]) -> str:
+    """Value of the only configuration key that a name stands for."""
+    held = [key for key in keys if key in run.config]
+    if len(held) != 1:
+        several = f"; it could be {', '.join(held[:4])}" if held else ""
         raise UserError(f"factors: {name} does not name exactly one configuration key of {run.name}{several}")
-    return str(run.config[keys[0]])
+    return str(run.config[held[0]])
 
 
 def refuse_collisions(table: pl.DataFrame, factors: Sequence[str]) -> None:
