@@ -37,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         words = ("--diagnostics.every_n_steps", "1", "--diagnostics.heatmap", "true", "--model.optim.lr", "0.01")
         fit(root / "run", *LOW, *words, configs=[CONFIGS / "gate_reg.yaml"]).succeeded()
-        run("diagnose", "--run", root / "run", "--out", root / "diagnosis").succeeded()
+        run("diagnose", "--run", root / "run", "--rule", "fiftieth", "--out", root / "diagnosis").succeeded()
         few = ("--limit", "8", "--rule", "fiftieth", "--edits", "mean_value", "--control_images", "2", "--heads", "1:0")
         run("intervene", "--run", root / "run", "--out", root / "edits", *few).succeeded()
         run("report", root / "run", root / "diagnosis", "--rule", "fiftieth", "--out", root / "report").succeeded()
@@ -63,8 +63,10 @@ def test_diagnose_tabulates_and_draws_the_rule(outputs: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     assert "fiftieth" in summary["handoff"]["first_block_by_events"]
     assert summary["label_survival"]["fiftieth"]["all"] is not None
-    for figure, name in {"frequency": "fiftieth_frequency", "handoff": "events_fiftieth_patch"}.items():
-        assert name in pl.read_csv(folder / "figures" / f"{figure}.csv").columns
+    assert summary["rule"] == "fiftieth"
+    assert "by rule fiftieth" in summary["headline"]
+    drawn = pl.read_csv(folder / "figures" / "frequency.csv").sort("block", "head")["frequency"]
+    assert drawn.to_list() == pytest.approx(table.sort("block", "head")["fiftieth_frequency"].to_list())
     assert "fiftieth" in pl.read_csv(folder / "figures" / "sensitivity.csv")["rule"].to_list()
 
 
@@ -80,7 +82,8 @@ def test_report_shows_the_rule(outputs: Path) -> None:
     page = (outputs / "report" / "index.html").read_text()
     assert '"rule":"fiftieth"' in page
     assert "rule fiftieth" in (outputs / "report" / "tables" / "runs.md").read_text()
-    assert set(pl.read_csv(outputs / "report" / "figures" / "frequency.csv").columns) >= {"fiftieth_frequency"}
+    drawn = pl.read_csv(outputs / "report" / "figures" / "frequency.csv")["frequency"]
+    assert drawn.max() == pl.read_parquet(outputs / "diagnosis" / "heads.parquet")["fiftieth_frequency"].max()
 
 
 @pytest.mark.parametrize("name", ["causal", "def1_0.3", "effective_mine", "a/b", "", "1st"])
