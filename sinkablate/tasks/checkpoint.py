@@ -10,6 +10,9 @@ from sinkablate.config import flat
 from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 
+ADDED = {"model.optim.decay": "matrices", "model.lejepa.clip_probe": True}
+"""Training keys that checkpoints of earlier versions lack -> the value with which those were trained."""
+
 
 def refuse_another(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse a checkpoint if the value of a key differs; keys that the checkpoint does not have are not compared.
@@ -79,4 +82,5 @@ def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     Their state is loaded from the checkpoint, so another value would be written to `config.yaml` without any effect.
     """
     groups = {name: value for name, value in hparams.items() if isinstance(value, Mapping) and name != "backbone"}
-    return with_current_names(flat(groups, "model."))
+    added = {key: value for key, value in ADDED.items() if key.split(".")[1] in groups}
+    return added | with_current_names(flat(groups, "model."))

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from sinkablate.config import AttentionConfig, BackboneConfig, LeJepaConfig, OptimConfig
+from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import load_yaml
+from sinkablate.tasks.checkpoint import refuse_another, training_keys
 from sinkablate.tasks.lejepa import LeJepa
 from sinkablate.tasks.optim import parameter_groups
 from sinkablate.vit.backbone import build_backbone
@@ -50,6 +52,16 @@ def test_the_two_values_of_decay_have_the_same_groups() -> None:
         for config in (OptimConfig(), OptimConfig(decay="all"))
     )
     assert first == second
+
+
+def test_a_checkpoint_of_an_earlier_version_was_trained_with_the_defaults() -> None:
+    task = LeJepa(lejepa=LeJepaConfig(proj_hidden_dim=8, proj_dim=4))
+    earlier = {name: dict(group) if isinstance(group, dict) else group for name, group in task.hparams.items()}
+    del earlier["optim"]["decay"], earlier["lejepa"]["clip_probe"]
+    refuse_another(training_keys(earlier), training_keys(task.hparams))
+    other = LeJepa(optim=OptimConfig(decay="all"), lejepa=LeJepaConfig(proj_hidden_dim=8, proj_dim=4))
+    with pytest.raises(UserError, match=r"model\.optim\.decay=all differs from the checkpoint's matrices"):
+        refuse_another(training_keys(earlier), training_keys(other.hparams))
 
 
 @pytest.mark.parametrize("clip_probe", [True, False])
