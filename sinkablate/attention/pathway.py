@@ -44,7 +44,7 @@ def common_mode(update: Tensor) -> Tensor:
 class GlobalPathway(nn.Module):
     """Adds a rank-one update without positions: o_i = gamma_i W_OG g with g = sum_j pi_j W_VG x_j.
 
-    pi = softmax_j(w_P . x_j). With `gate: learned`, gamma_i = sigmoid(w_gamma . x_i + b_gamma). With `gate:
+    pi = softmax_j(w_P . x_j). With `gating: learned`, gamma_i = sigmoid(w_gamma . x_i + b_gamma). With `gating:
     hierarchical`, one linear map gives three logits per token, (a, r_0, r_bc), and gamma_i = sigmoid(a_i)
     softmax(r_0, r_bc)_bc. The state g is invariant to the order of tokens, and the update is equivariant.
 
@@ -82,7 +82,7 @@ class GlobalPathway(nn.Module):
         """Return gamma (B, N, 1) of normalized tokens x (B, N, D)."""
         logits = self.gate(x)
         opens = logits[..., :1].sigmoid()
-        return opens if self.config.gate == "learned" else opens * logits[..., 1:].softmax(-1)[..., 1:]
+        return opens if self.config.gating == "learned" else opens * logits[..., 1:].softmax(-1)[..., 1:]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the update (B, N, D) of normalized tokens x (B, N, D)."""

@@ -95,16 +95,16 @@ class PathwayConfig:
     """none, or global: one pooled vector is added to every token through a gate per token, a rank-one update."""
     width: int = 64
     """Width of the pooled vector g, at least 1."""
-    gate: PathwayGate = "learned"
+    gating: PathwayGate = "learned"
     """How a token decides what it receives: learned is one sigmoid, sigma(a); hierarchical is sigma(a) softmax(r_0,
     r_bc)_bc, whether the token receives anything times whether it receives from the pathway, .25 at initialization."""
     gate_init_bias: float = 0.0
-    """For gate=learned, bias of the pathway's gate at initialization; 0 is an openness of .5."""
+    """For gating=learned, bias of the pathway's gate at initialization; 0 is an openness of .5."""
 
     def __post_init__(self) -> None:
         require_finite(self)
         require_at_most(self, {"width": 65_536})
         require(self.width > 0, f"width must be positive, got {self.width}")
         used = self.kind != "none"
-        learned = (used and self.gate == "learned", f"gate={self.gate}" if used else "kind=none")
-        refuse_idle(self, {"width": (used, "kind=none"), "gate": (used, "kind=none"), "gate_init_bias": learned})
+        learned = (used and self.gating == "learned", f"gating={self.gating}" if used else "kind=none")
+        refuse_idle(self, {"width": (used, "kind=none"), "gating": (used, "kind=none"), "gate_init_bias": learned})

@@ -38,7 +38,7 @@ def test_the_pathway_equals_its_formula(pathway: GlobalPathway) -> None:
 
 def test_a_hierarchical_gate_is_its_formula() -> None:
     torch.manual_seed(1)
-    pathway = GlobalPathway(PathwayConfig(kind="global", width=7, gate="hierarchical"), 20).double()
+    pathway = GlobalPathway(PathwayConfig(kind="global", width=7, gating="hierarchical"), 20).double()
     weight, bias = pathway.gate.weight, pathway.gate.bias
     assert weight.shape == (3, 20)
     for b in range(3):
@@ -51,18 +51,18 @@ def test_a_hierarchical_gate_is_its_formula() -> None:
 
 
 def test_a_hierarchical_gate_starts_at_a_quarter() -> None:
-    pathway = make(pathway=PathwayConfig(kind="global", gate="hierarchical")).blocks[0].pathway
+    pathway = make(pathway=PathwayConfig(kind="global", gating="hierarchical")).blocks[0].pathway
     assert not pathway.gate.bias.any()
     assert pathway.openness(torch.zeros(1, 4, 40)).tolist() == [[[0.25]] * 4]
     assert float(pathway.openness(noise(8, 50, 40)).mean().detach()) == pytest.approx(0.25, abs=0.01)
-    with pytest.raises(UserError, match=r"^gate_init_bias=1\.0 has no effect with gate=hierarchical"):
-        PathwayConfig(kind="global", gate="hierarchical", gate_init_bias=1.0)
+    with pytest.raises(UserError, match=r"^gate_init_bias=1\.0 has no effect with gating=hierarchical"):
+        PathwayConfig(kind="global", gating="hierarchical", gate_init_bias=1.0)
 
 
 @pytest.mark.parametrize("gate", ["learned", "hierarchical"])
 def test_the_update_of_the_pathway_has_rank_one(gate: PathwayGate) -> None:
     torch.manual_seed(0)
-    singular = torch.linalg.svdvals(GlobalPathway(PathwayConfig(kind="global", width=7, gate=gate), 20).double()(X))
+    singular = torch.linalg.svdvals(GlobalPathway(PathwayConfig(kind="global", width=7, gating=gate), 20).double()(X))
     assert (singular[:, 1] <= 1e-14 * singular[:, 0]).all()
 
 
@@ -99,7 +99,7 @@ def test_a_block_adds_the_pathway_before_the_mlp_and_is_otherwise_unchanged(atte
 
 @pytest.mark.parametrize("gate", ["learned", "hierarchical"])
 def test_gradients_are_nonzero_and_the_state_round_trips(gate: PathwayGate) -> None:
-    config = BackboneConfig(**SMALL, registers=2, pathway=PathwayConfig(kind="global", gate=gate))
+    config = BackboneConfig(**SMALL, registers=2, pathway=PathwayConfig(kind="global", gating=gate))
     model, other = make(config), make(config, seed=1)
     cross_entropy(model(noise(2, 1, 28, 28)), torch.tensor([1, 7])).backward()
     for name, parameter in model.named_parameters():

@@ -16,7 +16,7 @@ from sinkablate.tasks.lejepa import LeJepa
 from sinkablate.toys.model import build_toy
 
 GATED = AttentionConfig(gate="elementwise")
-PATHWAY = PathwayConfig(kind="global", gate="hierarchical", width=5)
+PATHWAY = PathwayConfig(kind="global", gating="hierarchical", width=5)
 
 
 def toy(**fields: object) -> nn.Module:

@@ -26,7 +26,7 @@ MECHANISMS = [
     {"attention": AttentionConfig(score="clipped_softmax")},
     {"registers": 2},
     {"pathway": PathwayConfig(kind="global")},
-    {"pathway": PathwayConfig(kind="global", gate="hierarchical")},
+    {"pathway": PathwayConfig(kind="global", gating="hierarchical")},
 ]
 
 
