@@ -59,7 +59,7 @@ class GlobalPathway(nn.Module):
         self.pool = nn.Linear(dim, 1, bias=False)
         self.value = nn.Linear(dim, config.width, bias=False)
         self.proj = nn.Linear(config.width, dim, bias=False)
-        self.gate = nn.Linear(dim, GATE_LOGITS[config.gate])
+        self.gate = nn.Linear(dim, GATE_LOGITS[config.gating])
 
     @torch.no_grad()
     def reset_parameters(
