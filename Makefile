@@ -85,6 +85,7 @@ paper: $(STAMP)
 	cp out/report_paper/paper/figure_1_stripes.png $(PAPER)/figure_1_stripes.png
 	cp out/report_paper/paper/figure_5_10_11_frequency.png $(PAPER)/figure_5_10_11_frequency.png
 	cp out/report_paper/paper/figure_6_8_12_13_atlas.png $(PAPER)/figure_6_8_12_13_atlas.png
+	cp out/report_paper/paper/figure_14_token_norms.png $(PAPER)/figure_14_token_norms.png
 	cp out/report_paper/paper/figure_revision_6_edits.png $(PAPER)/figure_revision_6_edits.png
 ifdef WEIGHTS
 	$(BIN)/python -m sinkablate diagnose --backbone.name vit_small_patch14_dinov2 --backbone.checkpoint $(WEIGHTS) \
