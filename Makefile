@@ -13,7 +13,7 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-heavy: $(STAMP)  # toys on three seeds; whatever happens to a job, on a SLURM of its own (Debian: slurm-wlm)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m heavy -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m heavy -n auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

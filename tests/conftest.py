@@ -59,14 +59,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("mechanism", configs.values(), ids=configs.keys())
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle files and tests by the seed SINKABLATE_TEST_ORDER; put each file, and all SLURM tests, on one worker."""
+    """Shuffle files and tests by the seed SINKABLATE_TEST_ORDER; the tests of a file stay together."""
     if seed := os.environ.get("SINKABLATE_TEST_ORDER"):
         shuffled = random.Random(seed)
         rank = {path: shuffled.random() for path in sorted({item.path for item in items})}
         shuffled.shuffle(items)
         items.sort(key=lambda item: rank[item.path])
-    for item in items:
-        group = "slurm" if item.path.parent.name == "slurm" else str(item.path.relative_to(item.config.rootpath))
-        item.add_marker(pytest.mark.xdist_group(group))

@@ -14,7 +14,8 @@ NODES = ("n1", "n2")
 LIMIT = 900.0
 """Seconds after which waiting fails."""
 CONF = """
-ClusterName=test
+ClusterName=test{port}
+FirstJobId={port}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
