@@ -113,7 +113,7 @@ class Cluster:
 
 def _free_ports(count: int) -> int:
     """The first of several consecutive free ports."""
-    for port in range(21000 + os.getpid() % 4000, 29000, 7):
+    for port in range(21000 + os.getpid() % 250 * 16, 29000, 16):
         try:
             for number in range(port, port + count):
                 with socket.socket() as probe:
