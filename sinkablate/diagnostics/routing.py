@@ -116,7 +116,7 @@ def route(
         size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
 
     columns = size.mean(-2)
-    means = columns if view.visible is None else _means_of_candidates(size, view.visible)
+    means = columns if view.visible is None else _means_of_candidates(size, view.visible, num_tokens)
     sink = first_largest(means)
     at_sink = size.gather(-1, sink[..., None, None].expand(*size.shape[:-1], 1)).squeeze(-1)
     routed = at_sink >= thresholds.routed_min
@@ -138,14 +138,15 @@ def route(
     return Routing(columns, sink, at_sink, routed, quantities)
 
 
-def _means_of_candidates(size: Tensor, visible: Tensor) -> Tensor:
+def _means_of_candidates(size: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
     """Return the mean event weight of each column over the queries that can attend to it, (b, h, M).
 
-    It is zero for columns to which fewer than half as many queries can attend as to the most visible column.
+    It is zero for columns to which fewer than half as many queries can attend as to the most visible token. A null
+    column does not count as a token: every query can attend to it, also in a local attention.
     """
     queries = visible.sum(0)
     means = size.sum(-2) / queries.clamp_min(1).to(size)
-    return means.masked_fill(2 * queries < queries.amax(), 0)
+    return means.masked_fill(2 * queries < queries[:num_tokens].amax(), 0)
 
 
 def _types_at(types: Tensor, sink: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from sinkablate.config import flat
 from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 
-ADDED = {"model.optim.decay": "matrices", "model.lejepa.clip_probe": True}
+ADDED = {"model.optim.decay": "matrices", "model.lejepa.clip_probe": True, "model.common_mode.weight": 0.0}
 """Training keys that checkpoints of earlier versions lack -> the value with which those were trained."""
 
 
@@ -82,5 +82,4 @@ def training_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     Their state is loaded from the checkpoint, so another value would be written to `config.yaml` without any effect.
     """
     groups = {name: value for name, value in hparams.items() if isinstance(value, Mapping) and name != "backbone"}
-    added = {key: value for key, value in ADDED.items() if key.split(".")[1] in groups}
-    return added | with_current_names(flat(groups, "model."))
+    return ADDED | with_current_names(flat(groups, "model."))

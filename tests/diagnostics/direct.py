@@ -26,7 +26,7 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     E = size if view.rows_sum_to_one else np.array([row / row.sum() if row.sum() > 0 else row for row in size])
     visible = np.ones((n, m), bool) if view.visible is None else view.visible.numpy()
     queries = visible.sum(0)  # that can attend to each column
-    columns = np.where(2 * queries < queries.max(), 0, E.sum(0) / queries)
+    columns = np.where(2 * queries < queries[: view.layout.num_tokens].max(), 0, E.sum(0) / queries)
     s = int(columns.argmax())
     a = E[:, s]
     routed, judged = a >= t.routed_min, visible[:, s]

@@ -99,6 +99,15 @@ def test_a_sink_logit_is_a_column_that_writes_nothing() -> None:
     assert records.kinds is TextTokenType
 
 
+def test_a_null_column_does_not_hide_the_tokens_of_a_local_attention() -> None:
+    """Every query can attend to the null column, but only 6 queries to a token."""
+    model = untrained("GptOss")
+    for layer in model.layers:
+        layer.self_attn.sinks.data.fill_(-9.0)
+    records, _ = record(model, [texts(length=20, causal=True)], T)
+    assert (records.heads["sink_type"] != TokenType.NULL).all()
+
+
 def test_conv1d_maps_are_transposed() -> None:
     model = untrained("GPT2")
     parts = block_parts(model, 0)
