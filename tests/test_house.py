@@ -57,3 +57,9 @@ def test_no_folder_imports_itself_through_others() -> None:
 
 def test_no_module_lies_loose_in_the_package() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
+
+
+def test_test_files_have_different_names() -> None:
+    """Pytest imports them by name alone, so the second of two files with one name would not run."""
+    names = [path.name for path in (PACKAGE.parent / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

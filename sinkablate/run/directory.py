@@ -39,6 +39,7 @@ RUN_FILES = (
 )
 RUN_FOLDERS = {
     "diagnostics/blocks": ("step_*.parquet",),
+    "diagnostics/norm_histograms": ("step_*.parquet",),
     "diagnostics": ("step_*.parquet",),
     "figures": ("heads_step_*.png",),
     "checkpoints": ("*.ckpt", ".*.partial"),
