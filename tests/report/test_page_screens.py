@@ -17,7 +17,7 @@ def test_a_link_opens_what_it_names_and_follows_what_is_chosen(page: Browsed) ->
     page.choose(run="reg-s1", rule="adaptive", block=2)
     page.choose(head=3)
     fragment = page.tab.evaluate("location.hash")
-    assert fragment == "#run=reg-s1&rule=adaptive&block=2&head=3&metric=val%2Facc1"
+    assert fragment == "#run=reg-s1&rule=adaptive&block=2&head=3&metric=val%2Facc1&value=ratio_out"
     again = Browsed(page.tab.context, page.path, fragment)
     for name, value in (("run", "reg-s1"), ("rule", "adaptive"), ("block", "2"), ("head", "3")):
         assert again.tab.input_value(f"#{name}") == value
