@@ -56,7 +56,7 @@ def create_model(
         seed: Seed of every parameter that is not loaded.
         **options: Any key of `model.backbone` (`registers`, `img_size`, `depth`, `drop_path_rate`, `checkpoint`, ...)
             and of `model.backbone.attention` (`score`, `sink`, `gate`, `gate_position`, ...) under its own name, and
-            the pathway as `pathway="global"`, `pathway_width`, `pathway_gate` and `pathway_gate_init_bias`. The
+            the pathway as `pathway="global"`, `pathway_width`, `pathway_gating` and `pathway_gate_init_bias`. The
             commands `sinkablate fit --help model.backbone` and `--help model.backbone.attention` describe them.
 
     Returns:

@@ -19,7 +19,7 @@ from sinkablate.diagnostics.counting import counted_name
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.errors import UserError
-from sinkablate.figures.atlas import atlas, atlas_points, least_events
+from sinkablate.figures.atlas import atlas, atlas_points, has_atlas, least_events
 from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
 from sinkablate.figures.frequency import frequency
 from sinkablate.figures.maps import busiest
@@ -160,9 +160,7 @@ class Diagnosis:
     def _figures(self, heads: pl.DataFrame, blocks_: pl.DataFrame, least: int) -> dict[str, Drawn]:
         """Draw the tables of heads and blocks."""
         name, rule = self.loaded.description["model"], self.shown_rule
-        if (
-            f"{rule}_event_median_ratio_out" not in heads.columns
-        ):  # the tables hold too little for a figure of this rule
+        if not has_atlas(heads, rule):
             rule = self.loaded.rule
         types = {name: self.loaded.token_names}
         points = {name: [atlas_points(heads, rule, least)]}

@@ -21,20 +21,19 @@ from sinkablate.run.reading import read_all_arrays, read_json
 from sinkablate.run.resumable import RESUMES, ResumableStore, refuse_another
 from sinkablate.vit.tokens import TokenLayout
 
-WRITTEN = (
-    CONFIG,
-    "checkpoints",
-    DIAGNOSIS,
-    INTERVENTION,
-    "parts",
+RESULTS = (
     "per_image.npz",
     "heads.parquet",
     "blocks.parquet",
     "sensitivity.parquet",
     "norm_histograms.parquet",
-    "figures",
     "summary.json",
 )
+FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
+"""Names of the files in `figures/`, without suffix."""
+PARTS = "[0-9]*-[0-9]*.npz"
+"""Names of the files of finished batches."""
+WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *RESULTS)
 """Files that a diagnosis writes, and files that show that the directory is that of a run or an intervention."""
 GROUPS = ("heads", "mass", "tokens")
 NO_REASON = "not stored"

@@ -18,8 +18,7 @@ Counts = dict[str, NDArray[np.int64]]
 def column_counts(records: Records) -> Counts:
     """Return the number of key columns of each token type in each image or text, (n,) each."""
     n = len(records.order)
-    types = records.layout.types().numpy()[None] if records.token_types is None else records.token_types
-    counts = {kind.label: np.broadcast_to((types == kind).sum(axis=1), n) for kind in records.kinds}
+    counts = {kind.label: np.broadcast_to((records.types == kind).sum(axis=1), n) for kind in records.kinds}
     mass = records.mass
     return counts | {name: np.ones(n, np.int64) for name in EXTRA if name in mass and not np.isnan(mass[name]).all()}
 

@@ -95,11 +95,8 @@ def block_view(
 
 def per_query_head(x: Tensor, num_heads: int) -> Tensor:
     """Return the keys or values of every query head, (B, G, M, d) -> (B, H, M, d); H / G heads share each."""
-    batch, groups, columns, width = x.shape
-    if groups == num_heads:
-        return x
-    shared = x[:, :, None].expand(batch, groups, num_heads // groups, columns, width)
-    return shared.reshape(batch, num_heads, columns, width)
+    groups = x.shape[1]
+    return x if groups == num_heads else x.repeat_interleave(num_heads // groups, dim=1)
 
 
 def _visible(call: dict[str, Any], family: str) -> Tensor | None:

@@ -54,8 +54,7 @@ def histogram_table(records: Records, blocks: Sequence[int] | None = None) -> pl
         blocks: Numbers of the measured blocks; None means consecutive from 0.
     """
     n, depth, tokens = records.norms.shape
-    types = records.layout.types().numpy()[None] if records.token_types is None else records.token_types
-    types = np.broadcast_to(types, (n, tokens))
+    types = np.broadcast_to(records.types, (n, tokens))
     numbers = range(depth) if blocks is None else blocks
     kinds = [(kind, types == kind) for kind in records.kinds if (types == kind).any()]
     counts = [

@@ -110,10 +110,11 @@ def text_norm_summary(
         absolute: As for `outliers`.
     """
     far = torch.zeros_like(norms, dtype=torch.bool)
-    for length in norms.isnan().logical_not().sum(-1).unique():
-        of_length = norms.isnan().logical_not().sum(-1) == length
-        far[of_length, :length] = outliers(norms[of_length, :length], outlier_sd, absolute)
     inside = ~norms.isnan()
+    lengths = inside.sum(-1)
+    for length in lengths.unique():
+        of_length = lengths == length
+        far[of_length, :length] = outliers(norms[of_length, :length], outlier_sd, absolute)
     return {
         kind.label: _summary(norms[inside & (types == kind)], far[inside & (types == kind)])
         for kind in TextTokenType

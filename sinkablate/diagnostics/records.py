@@ -60,6 +60,11 @@ class Records:
         """The token types that can occur."""
         return TokenType if self.token_types is None else TextTokenType
 
+    @property
+    def types(self) -> NDArray[Any]:
+        """Type of every token: (1, N) for images, which share a layout, (n, N) for texts."""
+        return self.layout.types().numpy()[None] if self.token_types is None else self.token_types
+
     @classmethod
     def merge(cls, parts: Sequence[Self]) -> Self:
         """Merge the records of several batches or ranks, in the order of the full set."""

@@ -63,9 +63,12 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
         if name not in INDICES and not name.startswith("routed_frac_at_"):
             columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
     event = is_event(labels[DEFAULT_RULE])
-    columns |= _event_medians("event_median_", event, records, ("ratio_out", "stable_rank", "rel_update"))
+    by_rule: dict[str, NDArray[np.generic]] = {}
     for rule in (rule.name for rule in rules(thresholds) if "figures" in rule.shown):
-        columns |= _event_medians(f"{rule}_event_median_", is_event(labels[rule]), records, EVENT_MEDIANS)
+        by_rule |= _event_medians(f"{rule}_event_median_", is_event(labels[rule]), records, EVENT_MEDIANS)
+    for name in ("ratio_out", "stable_rank"):
+        columns[f"event_median_{name}"] = by_rule[f"{DEFAULT_RULE}_event_median_{name}"]
+    columns |= _event_medians("event_median_", event, records, ("rel_update",)) | by_rule
     indices = {name: records.heads[name].reshape(n, -1).astype(np.int64) for name in INDICES}
     columns["sink_idx"] = _mode(indices["sink_idx"])
     columns["token_type"] = _type_names(records)[_mode(indices["sink_type"])]

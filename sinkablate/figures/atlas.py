@@ -18,6 +18,7 @@ from sinkablate.figures.sinks import (
     NO_EVENT_COLOR,
     TEXT_SIZE,
     Drawn,
+    add_colorbar,
     column,
     heading,
     new_axes,
@@ -109,9 +110,7 @@ def atlas(
             axis.set_title(_counted(name if len(names) > 1 else "", points[name]), fontsize=TEXT_SIZE, loc="left")
         if index >= len(axes) - len(values):
             axis.set_xlabel("stable rank of the head's update")
-    bar = figure.colorbar(ScalarMappable(scale, "viridis"), ax=axes, ticks=MaxNLocator(6, integer=True))
-    bar.set_label("block", fontsize=TEXT_SIZE)
-    bar.ax.tick_params(labelsize=TEXT_SIZE)
+    add_colorbar(figure, ScalarMappable(scale, "viridis"), axes, "block", ticks=MaxNLocator(6, integer=True))
     figure.legend(handles=_keys(), loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False)
     rows = [table.select(pl.lit(name).alias("variant"), pl.all()) for name in names for table in points[name]]
     return figure, pl.concat(rows, how="diagonal_relaxed")

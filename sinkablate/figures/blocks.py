@@ -173,7 +173,7 @@ def draw_by_type(
         present = any(has_numbers(table, f"mass_{kind}") for table in tables)
         if not held or not present:
             continue
-        text, color, _ = type_look(kind, names)
+        text, color = type_look(kind, names)
         values = band(held, f"{prefix}{kind}")
         draw_band(axis, blocks, values, color, text)
         rows.append(_rows(variant, prefix.rstrip("_"), kind, blocks, values, len(held)))
@@ -198,7 +198,7 @@ def token_norms(blocks: Variants, names: Mapping[str, Names] | None = None) -> D
         numbers = column(tables[0].sort("block"), "block")
         for kind in TYPE_COLORS:
             held = [table.sort("block") for table in tables if has_numbers(table, f"norm_{kind}_median")]
-            text, color, _ = type_look(kind, (names or {}).get(variant))
+            text, color = type_look(kind, (names or {}).get(variant))
             for statistic, style in (("median", ".-"), ("p99", ":")) if held else ():
                 values = band(held, f"norm_{kind}_{statistic}")
                 draw_band(axis, numbers, values, color, f"{text}, {statistic.replace('p99', '99th percentile')}", style)

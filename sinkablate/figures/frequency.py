@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from sinkablate.figures.blocks import Variants
-from sinkablate.figures.sinks import TEXT_SIZE, Drawn, column, draw_grid, heading, new_axes, width_of
+from sinkablate.figures.sinks import TEXT_SIZE, Drawn, add_colorbar, draw_grid, grid_of, heading, new_axes, width_of
 
 
 def frequency(heads: Variants, rule: str) -> Drawn:
@@ -26,7 +26,7 @@ def frequency(heads: Variants, rule: str) -> Drawn:
     figure, axes = new_axes(down, columns, size, title)
     data = []
     for axis, (variant, tables) in zip(axes, heads.items(), strict=False):
-        values = np.stack([frequency_grid(table, rule) for table in tables])
+        values = np.stack([grid_of(table, f"{rule}_frequency")[1] for table in tables])
         mean = values[0] if len(tables) == 1 else -np.sort(-values, axis=2).mean(0)
         blocks = tables[0]["block"].unique().sort().to_list()
         image = draw_grid(axis, blocks, mean, none="no event in any head")
@@ -35,17 +35,8 @@ def frequency(heads: Variants, rule: str) -> Drawn:
         data.append(_rows(variant, blocks, mean, len(tables)))
     for axis in axes[len(heads) :]:
         axis.set_visible(False)
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label("share of images with an event", fontsize=TEXT_SIZE)
-    bar.ax.tick_params(labelsize=TEXT_SIZE)
+    add_colorbar(figure, image, axes, "share of images with an event")
     return figure, pl.concat(data)
-
-
-def frequency_grid(heads: pl.DataFrame, rule: str) -> NDArray[np.float64]:
-    """Return the event frequency of every head, (blocks, heads)."""
-    table = heads.sort("block", "head")
-    values: NDArray[np.float64] = column(table, f"{rule}_frequency").reshape(table["block"].n_unique(), -1)
-    return values
 
 
 def _rows(variant: str, blocks: list[int], mean: NDArray[np.float64], runs: int) -> pl.DataFrame:

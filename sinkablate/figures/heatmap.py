@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import TEXT_SIZE, column, draw_heads, new_axes
+from sinkablate.figures.sinks import TEXT_SIZE, add_colorbar, draw_heads, grid_of, new_axes
 
 MOST_NUMBERS = 64
 """Largest number of heads whose values are also written as numbers."""
@@ -35,11 +35,9 @@ def heatmap(table: pl.DataFrame, when: str, rules: Sequence[str]) -> bytes:
         axis.set_title(label, fontsize=TEXT_SIZE)
         axis.set_xlabel("head")
         if len(table) <= MOST_NUMBERS:
-            _write_numbers(axis, column(table.sort("block", "head"), name).reshape(rows, columns))
+            _write_numbers(axis, grid_of(table, name)[1])
     axes[0].set_ylabel("block")
-    bar = figure.colorbar(image, ax=axes)
-    bar.set_label("share, 0 to 1", fontsize=TEXT_SIZE)
-    bar.ax.tick_params(labelsize=TEXT_SIZE)
+    add_colorbar(figure, image, axes, "share, 0 to 1")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -1,11 +1,11 @@
 """Colors, and one drawing function per figure of what sinks do; each draws a tidy table of one model into axes.
 
-`diagnosis.py` arranges them into the figures of one diagnosis, and `report/` into figures of many runs.
+The other modules of this folder arrange them into figures of one or several variants.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullLocator
@@ -33,17 +34,6 @@ TYPE_COLORS = {
 """Okabe and Ito's colors, which color-blind readers can tell apart."""
 LABEL_COLORS = {"nop": "#0072B2", "broadcast": "#D55E00", "other": "#999999"}
 VARIANT_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B4513")
-TYPE_MARKERS = {
-    "cls": "o",
-    "register": "s",
-    "patch": "^",
-    "null": "x",
-    "kv_bias": "D",
-    "bos": "o",
-    "sep": "s",
-    "punctuation": "v",
-    "word": "^",
-}
 NO_EVENT_COLOR = "#BBBBBB"
 LIMIT_COLOR = "#555555"
 TEXT_SIZE = 8
@@ -121,6 +111,13 @@ def common_legend(
         )
 
 
+def add_colorbar(figure: Figure, shown: ScalarMappable, axes: Sequence[Axes], label: str, **options: Any) -> None:
+    """Put a labeled color bar next to axes; `options` are those of `Figure.colorbar`."""
+    bar = figure.colorbar(shown, ax=axes, **options)
+    bar.set_label(label, fontsize=TEXT_SIZE)
+    bar.ax.tick_params(labelsize=TEXT_SIZE)
+
+
 def whole_numbers(axis: Axes, which: Literal["x", "y"] = "x") -> None:
     """Put the ticks of a counting axis at whole numbers."""
     axis.locator_params(axis=which, integer=True, min_n_ticks=1)
@@ -158,10 +155,15 @@ def has_numbers(table: pl.DataFrame, name: str) -> bool:
 
 def draw_heads(axis: Axes, heads: pl.DataFrame, name: str) -> AxesImage:
     """Draw a column of a table of heads, with values from 0 to 1, as a picture of blocks and heads."""
+    none = "no event in any head" if name.endswith("_frequency") else ""
+    return draw_grid(axis, *grid_of(heads, name), none=none)
+
+
+def grid_of(heads: pl.DataFrame, name: str) -> tuple[list[int], NDArray[np.float64]]:
+    """Return the numbers of the blocks, and a column of a table of heads as (blocks, heads)."""
     table = heads.sort("block", "head")
     numbers = table["block"].unique(maintain_order=True).to_list()
-    none = "no event in any head" if name.endswith("_frequency") else ""
-    return draw_grid(axis, numbers, column(table, name).reshape(len(numbers), -1), none=none)
+    return numbers, column(table, name).reshape(len(numbers), -1)
 
 
 def draw_grid(axis: Axes, blocks: Sequence[int], values: NDArray[np.float64], *, none: str = "") -> AxesImage:
@@ -182,8 +184,7 @@ def draw_grid(axis: Axes, blocks: Sequence[int], values: NDArray[np.float64], *,
     return image
 
 
-def type_look(kind: str, names: Names | None) -> tuple[str, str, str]:
-    """Name, color and marker of a token type."""
+def type_look(kind: str, names: Names | None) -> tuple[str, str]:
+    """Name and color of a token type."""
     name = (names or {}).get(kind, kind)
-    look = kind if name == kind else "null"
-    return name, TYPE_COLORS[look], TYPE_MARKERS[look]
+    return name, TYPE_COLORS[kind if name == kind else "null"]

@@ -19,6 +19,7 @@ from sinkablate.figures.sinks import (
     TWO_COLUMNS,
     Drawn,
     Names,
+    add_colorbar,
     new_axes,
     type_look,
     whole_numbers,
@@ -98,14 +99,12 @@ def stripes(maps: Sequence[AttentionMap], image: str, names: Names | None = None
             above.set_axis_off()
             below.set_axis_off()
     if colors is not None:
-        bar = figure.colorbar(colors, ax=axes[:columns])
-        bar.set_label("attention weight", fontsize=TEXT_SIZE)
-        bar.ax.tick_params(labelsize=TEXT_SIZE)
+        add_colorbar(figure, colors, axes[:columns], "attention weight")
     first = next((index for index, entry in enumerate(entries) if isinstance(entry, AttentionMap)), 0)
     axes[first].set_ylabel("query", labelpad=7)
     axes[columns + first].set_ylabel("norm written, ‖u_j‖")
     types = dict.fromkeys(kind for shown in maps for kind in shown.token_types)
-    patches = [Patch(color=color, label=name) for name, color, _ in (type_look(kind, names) for kind in types)]
+    patches = [Patch(color=color, label=name) for name, color in (type_look(kind, names) for kind in types)]
     figure.legend(handles=[*patches, SINK, MEAN], loc="outside lower center", ncols=4, fontsize=TEXT_SIZE)
     return figure, pl.concat([_rows(shown) for shown in maps])
 
@@ -140,7 +139,7 @@ def _rows(shown: AttentionMap) -> pl.DataFrame:
 def _draw_map(axis: Axes, shown: AttentionMap, top: float, names: Names | None) -> AxesImage:
     """Draw |A|, black to yellow from 0 to `top`, with the token types along both axes."""
     image = axis.imshow(np.abs(shown.weights), vmin=0, vmax=top, cmap="magma", aspect="auto", interpolation="nearest")
-    name, _, _ = type_look(shown.token_types[shown.sink], names)
+    name, _ = type_look(shown.token_types[shown.sink], names)
     attention = shown.mean_attention[shown.sink]
     head, sink = f"block {shown.block}, head {shown.head}", f"sink: key {shown.sink} ({name})"
     lines = (shown.model, head, sink, f"attention {attention:.2f}")

@@ -34,7 +34,7 @@ def nop_toy(norms: pl.DataFrame, spectra: pl.DataFrame) -> Drawn:
         spectra: Rows of `query_key_values`, with the column `model`; the models are drawn in their order.
     """
     models = spectra["model"].unique(maintain_order=True).to_list()
-    figure, axes = new_axes(1, 2, (6.75, 3.1), "The NOP toy: what the sink writes, and what its head looks for")
+    figure, axes = new_axes(1, 2, (TWO_COLUMNS, 3.1), "The NOP toy: what the sink writes, and what its head looks for")
     _draw_norms(axes[0], f"A  {models[0]}", norms.filter(pl.col("model") == models[0]))
     for color, name in zip(VARIANT_COLORS, models, strict=False):
         rows = spectra.filter(pl.col("model") == name).sort("index")
@@ -185,7 +185,7 @@ def pathway_arms(edits: pl.DataFrame, arms: Sequence[str], labels: dict[str, str
         arms: The arms from left to right.
         labels: Edit to its name in the figure, in the order of the groups; only these are drawn.
     """
-    figure, (axis,) = new_axes(1, 1, (6.75, 3.2), "The broadcast toy: what the error depends on")
+    figure, (axis,) = new_axes(1, 1, (TWO_COLUMNS, 3.2), "The broadcast toy: what the error depends on")
     width = 0.8 / len(arms)
     ratio = (pl.col("loss_edited") / pl.col("loss")).alias("ratio")
     data = edits.filter(pl.col("edit").is_in(list(labels))).with_columns(ratio)

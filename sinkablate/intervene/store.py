@@ -14,10 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
+from sinkablate.diagnose import store as of_diagnosis
 from sinkablate.errors import UserError
 from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
 from sinkablate.files.writing import remove_files
-from sinkablate.run.directory import INTERVENTION
+from sinkablate.run.directory import DIAGNOSIS, INTERVENTION
 from sinkablate.run.reading import read_json
 from sinkablate.run.resumable import ResumableStore, refuse_another
 
@@ -25,30 +26,12 @@ TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES), INTERVENTION)
 PARTS = "[0-9]*-[0-9]*.json"
 """Names of the files of finished images."""
-DIAGNOSIS_FIGURES = (
-    "handoff",
-    "frequency",
-    "entropy",
-    "atlas",
-    "token_norms",
-    "norm_histograms",
-    "sensitivity",
-    "stripes",
-)
 FOLDERS = {
     "parts": (PARTS,),
     "figures": ("edits_by_label.*", "effect_by_ratio.*"),
-    "diagnosis/figures": tuple(f"{name}.*" for name in DIAGNOSIS_FIGURES),
-    "diagnosis/parts": ("[0-9]*-[0-9]*.npz",),
-    "diagnosis": (
-        "diagnosis.json",
-        "summary.json",
-        "heads.parquet",
-        "blocks.parquet",
-        "sensitivity.parquet",
-        "norm_histograms.parquet",
-        "per_image.npz",
-    ),
+    "diagnosis/figures": tuple(f"{name}.*" for name in of_diagnosis.FIGURES),
+    "diagnosis/parts": (of_diagnosis.PARTS,),
+    "diagnosis": (DIAGNOSIS, *of_diagnosis.RESULTS),
 }
 """Files that an intervention writes, by folder."""
 

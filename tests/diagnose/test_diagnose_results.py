@@ -9,6 +9,9 @@ import pytest
 from diagnosing import FILES, PER_IMAGE, arrays, diagnose, summary
 from running import tree
 
+from sinkablate.diagnose.store import FIGURES, RESULTS
+from sinkablate.run.directory import DIAGNOSIS
+
 EPS = (0.5, 0.3, 0.2, 0.1)
 RULES = ("causal", "lejepa", *(f"{name}_{eps}" for name in ("def1", "def1_lejepa") for eps in EPS), "adaptive")
 
@@ -23,6 +26,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_diagnose_writes_exactly_these_files(done: Path) -> None:
     assert set(tree(done)) == FILES
+    assert {path.stem for path in done.glob("figures/*")} == set(FIGURES)
+    assert {path.name for path in done.iterdir()} == {DIAGNOSIS, "figures", *RESULTS}
     for path in done.glob("figures/*"):
         start = {"pdf": b"%PDF", "png": b"\x89PNG"}.get(path.suffix[1:], b"")
         assert path.read_bytes().startswith(start)
