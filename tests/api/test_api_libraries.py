@@ -12,20 +12,14 @@ from torch import Tensor, nn
 import sinkablate as sa
 
 IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-HUGGING_FACE = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 96,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 
 def hugging_face(name: str) -> Any:
     transformers = pytest.importorskip("transformers")
+    from hugging_face import SIZE
+
     config = getattr(transformers, name.partition("Model")[0].partition("For")[0] + "Config")
-    return getattr(transformers, name)(config(**HUGGING_FACE))
+    return getattr(transformers, name)(config(**SIZE))
 
 
 def used(model: nn.Module) -> tuple[Tensor, int]:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from running import column, fit, metrics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from training import quiet_trainer
 
 import sinkablate as sa
 from sinkablate.callbacks.preemption import Preemption
@@ -61,16 +62,8 @@ def trained(images: Tensor, callback: L.Callback | None, root: Path) -> tuple[St
     """Train for one epoch of three steps."""
     steps, module = Steps(), Classifier(model())
     torch.manual_seed(0)
-    L.Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
-        max_epochs=1,
-        logger=steps,
-        callbacks=[callback] if callback else [],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, loader(images))
+    callbacks = [callback] if callback else []
+    quiet_trainer(root, max_epochs=1, logger=steps, callbacks=callbacks).fit(module, loader(images))
     return steps, module.state_dict()
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from training import quiet_trainer
 
 import sinkablate as sa
 
@@ -58,16 +59,7 @@ class Classifier(L.LightningModule):
 def losses_of_a_trainer(loader: DataLoader[Any], sinks: sa.SinkDiagnostics | None, root: Path) -> list[float]:
     L.seed_everything(0)
     module = Classifier()
-    L.Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        callbacks=[sinks] if sinks else [],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, loader)
+    quiet_trainer(root, max_epochs=2, logger=False, callbacks=[sinks] if sinks else []).fit(module, loader)
     return module.losses
 
 

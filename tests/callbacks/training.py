@@ -39,16 +39,24 @@ class MeasuredSteps(DummyLogger):
 def train(root: Path, data: ImageData, task: Classify, batches: int, every: int, **trainer: Any) -> list[int | None]:
     """Train for one epoch of the given number of batches; returns the steps that were measured."""
     logger = MeasuredSteps()
-    L.Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
+    quiet_trainer(
+        root,
         max_epochs=1,
         limit_train_batches=batches,
         logger=logger,
         callbacks=[RunDiagnostics(every, images=4, heatmap=False, per_doubling=0)],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **{"limit_val_batches": 0} | trainer,
     ).fit(task, datamodule=data)
     return logger.steps
+
+
+def quiet_trainer(root: Path, **options: Any) -> L.Trainer:
+    """A Trainer on the CPU that prints nothing and saves no checkpoints."""
+    return L.Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )

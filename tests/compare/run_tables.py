@@ -1,6 +1,7 @@
 """Tables of runs as `sweep collect` writes them, and a function that compares them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ def image_table(seeds: int, images: int) -> pl.DataFrame:
         for image in range(images)
     ]
     return pl.DataFrame(rows, schema=["gate", "seed", "image", "hit"], orient="row")
+
+
+def factorial_table(metric: str, outcome: Callable[[bool, bool], float], noise: float) -> pl.DataFrame:
+    """A table of a gate and registers, six seeds each: `outcome` of whether a cell has each of them, plus noise."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (gate, registers, seed, outcome(gate != "none", registers > 0) + rng.normal(0, noise))
+        for gate in ("none", "headwise")
+        for registers in (0, 4)
+        for seed in range(6)
+    ]
+    return pl.DataFrame(rows, schema=["gate", "registers", "seed", metric], orient="row")
 
 
 CELL = (pl.col("gate") == "headwise") & (pl.col("registers") == 4)

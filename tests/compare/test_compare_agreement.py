@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from run_tables import as_json, compared, table
+from run_tables import as_json, compared, factorial_table, table
 
 from sinkablate.compare.analysis import compare
 from sinkablate.compare.directions import lower_is_better
@@ -133,14 +133,7 @@ def test_a_loss_is_better_if_it_is_lower_without_being_told(tmp_path: Path) -> N
 
 
 def test_an_interaction_of_a_metric_without_a_better_side_is_above_or_below_additive() -> None:
-    rng = np.random.default_rng(0)
-    rows = [
-        (gate, registers, seed, 5 - (gate == "on" and registers == 4) + rng.normal(0, 0.01))
-        for gate in ("none", "on")
-        for registers in (0, 4)
-        for seed in range(6)
-    ]
-    frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "events"], orient="row")
+    frame = factorial_table("events", lambda gate, registers: 5 - (gate and registers), noise=0.01)
     comparison = compare(frame, metric="events", factors=["gate", "registers"])
     assert comparison.combinations[0].kind == "below additive"
     assert any("more, downward, than the sum of their effects" in line for line in comparison.sentences)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from run_tables import CELL, SEED, as_json, compared, image_table, table
+from run_tables import CELL, SEED, as_json, compared, factorial_table, image_table, table
 from scipy import stats
 
 from sinkablate.compare.analysis import compare
@@ -149,14 +149,7 @@ def test_the_family_counts_only_tests_that_were_made() -> None:
 
 
 def test_a_combination_of_two_harmful_mechanisms_is_called_harmful() -> None:
-    rng = np.random.default_rng(0)
-    rows = [
-        (gate, registers, seed, 0.8 - 0.05 * (gate != "none" or registers > 0) + rng.normal(0, 0.001))
-        for gate in ("none", "headwise")
-        for registers in (0, 4)
-        for seed in range(6)
-    ]
-    frame = pl.DataFrame(rows, schema=["gate", "registers", "seed", "acc"], orient="row")
+    frame = factorial_table("acc", lambda gate, registers: 0.8 - 0.05 * (gate or registers), noise=0.001)
     comparison = compare(frame, metric="acc", factors=["gate", "registers"])
     assert comparison.combinations[0].kind == "synergistic"
     assert any("each harms, and together they harm less than the sum" in line for line in comparison.sentences)
