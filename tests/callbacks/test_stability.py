@@ -14,6 +14,7 @@ from running import column, fit, metrics
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
+from training import quiet_trainer
 
 from sinkablate.callbacks import throughput
 from sinkablate.callbacks.stability import Stability
@@ -80,14 +81,10 @@ def train(
     """Train on scripted steps; returns the last value of everything logged."""
     rows = Rows()
     loader = DataLoader(TensorDataset(torch.tensor(steps)), batch_size=1)
-    L.Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
+    quiet_trainer(
+        root,
         logger=rows,
         callbacks=[callback],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **{"max_epochs": 1, "log_every_n_steps": 1, "limit_val_batches": 0} | trainer,
     ).fit(task or Scripted(), loader, loader)
     return {name.removeprefix("stability/"): value for name, value in rows.last.items()}

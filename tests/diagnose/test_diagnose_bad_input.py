@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from diagnosing import FILES, SMALL, arrays, diagnose, photographs, summary
+from diagnosing import FILES, SMALL, arrays, diagnose, photographs
 from PIL import Image
-from running import Outcome, run, spawn, tree
+from running import Outcome, run, spawn, summary, tree
 
 DINOV2 = "--backbone.name vit_small_patch14_dinov2 --backbone.img_size 112"
 RANDOM = "--backbone.pretrained false"

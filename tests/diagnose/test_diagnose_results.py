@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from diagnosing import FILES, PER_IMAGE, arrays, diagnose, summary
-from running import tree
+from diagnosing import FILES, PER_IMAGE, arrays, diagnose
+from running import summary, tree
 
 from sinkablate.diagnose.store import FIGURES, RESULTS
 from sinkablate.run.directory import DIAGNOSIS

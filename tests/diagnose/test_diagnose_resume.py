@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from diagnosing import FILES, SMALL, diagnose, photographs, same_results, summary
-from running import killed, tree
+from diagnosing import FILES, SMALL, diagnose, photographs, same_results
+from running import killed, summary, tree
 
 
 def test_a_killed_diagnosis_resumes_after_its_last_batch(tmp_path: Path) -> None:

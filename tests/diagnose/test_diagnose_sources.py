@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from diagnosing import PER_IMAGE, arrays, diagnose, photographs, summary
+from diagnosing import PER_IMAGE, arrays, diagnose, photographs
 from polars.testing import assert_frame_equal
-from running import heads, run
+from running import heads, run, summary
 
 
 def test_folder_list_and_single_image_give_the_same_results(tmp_path: Path) -> None:

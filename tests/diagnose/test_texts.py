@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from diagnosing import FIGURES, arrays, summary
-from running import run
+from diagnosing import FIGURES, arrays
+from running import run, summary
 
 text_models = pytest.importorskip("text_models")
 

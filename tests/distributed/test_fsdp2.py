@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal, assert_series_equal
-from running import CONFIGS, assert_refused, checkpoint, column, fit, metrics, quick_fit, run, together
+from running import CONFIGS, assert_refused, checkpoint, column, fit, metrics, quick_fit, run, summary, together
 
 CONFIG = [CONFIGS / "gate_reg.yaml"]
 ARGS = (
@@ -120,7 +120,7 @@ def test_a_run_can_be_resumed_and_evaluated_in_one_process(fsdp2: Path, tmp_path
     for name in ("val/loss", "val/acc1", "val/acc5"):
         assert results[name] == pytest.approx(float(list(column(fsdp2, name).values())[-1]), rel=1e-5)
     run("diagnose", "--run", fsdp2, "--out", tmp_path / "out", "--limit", "4").succeeded()
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["image_count"] == 4
+    assert summary(tmp_path / "out")["image_count"] == 4
 
 
 def test_a_toy_is_not_sharded(tmp_path: Path) -> None:

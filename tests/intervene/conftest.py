@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from intervening import intervene, summary
+from intervening import intervene
+from running import summary
 from sharing import Once
 
 

@@ -1,8 +1,6 @@
 """Runs `intervene` on a run and reads its results."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from polars.testing import assert_frame_equal
@@ -26,11 +24,6 @@ def intervene(run_dir: Path, out: Path, *args: str | Path, heads: tuple[str, ...
 
 def table(out: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(out / f"{name}.parquet")
-
-
-def summary(out: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return content
 
 
 def same_tables(one: Path, other: Path) -> None:

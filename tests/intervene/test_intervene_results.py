@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import polars as pl
-from intervening import FILES, HEADS, intervene, same_tables, summary, table
-from running import killed, run, tree
+from intervening import FILES, HEADS, intervene, same_tables, table
+from running import killed, run, summary, tree
 
 from sinkablate.intervene.edits import all_edits
 

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
-from running import CONFIGS, LIMIT, ROOT, Outcome, column, fit, metrics, quick_fit, run
+from running import CONFIGS, LIMIT, ROOT, Outcome, column, fit, metrics, quick_fit, run, summary
 from signalling import signal_at
 
 from sinkablate.callbacks.preemption import Preemption
@@ -91,7 +91,7 @@ def test_a_signal_at_any_step_does_not_change_the_results(step: int, number: int
     same_run(whole, run_dir)
     assert (run_dir / "DONE").exists()
     assert not (run_dir / "PREEMPTED").exists()
-    assert json.loads((run_dir / "summary.json").read_text())["restarts"] == 1
+    assert summary(run_dir)["restarts"] == 1
 
 
 def test_a_run_is_not_stopped_between_accumulated_batches(tmp_path: Path) -> None:

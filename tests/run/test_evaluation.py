@@ -3,23 +3,17 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 import torch
-from running import run, tree
+from running import run, summary, tree
 
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that tests may change."""
     return shutil.copytree(finished, tmp_path / "copy")
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return content
 
 
 @pytest.mark.parametrize(("verb", "split"), [("validate", "val"), ("test", "test")])

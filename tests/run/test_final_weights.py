@@ -1,7 +1,6 @@
 """DONE means that the final weights are on disk, and that the summary describes them."""
 
 import errno
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from running import column, fit, metrics
+from running import column, fit, metrics, summary
 
 from sinkablate.callbacks.nan_guard import NanGuard
 from sinkablate.run.checkpoints import furthest_checkpoint
@@ -24,11 +23,6 @@ def step_of(path: Path) -> int:
 
 def steps_saved(run_dir: Path) -> set[int]:
     return {step_of(path) for path in (run_dir / "checkpoints").glob("*.ckpt")}
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return content
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """The contract of a run directory: its files, what may be overwritten, and how a run is resumed or repeated."""
 
-import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 import torch
 import yaml
-from running import CONFIGS, QUICK, column, fit, metrics, run, tree
+from running import CONFIGS, QUICK, column, fit, metrics, run, summary, tree
 
 from sinkablate.config import AttentionConfig, BackboneConfig
 from sinkablate.run.directory import lock_directory, unlock_directory
@@ -32,11 +30,6 @@ COLUMNS = {
     "stability/grad_norm",
 }
 """Column names that users' dashboards rely on."""
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return content
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from cluster import Cluster, python_pids, stopped, was_signalled
-from running import spawn
+from running import spawn, summary
 from test_fit import ARGS, CONFIG, ROOT, SITE
 
 from sinkablate.sweep.grid import read_sweep
@@ -122,7 +122,7 @@ def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Pat
         slurm.until(lambda: any(was_signalled(pid, signal.SIGTERM) for pid in pids))
     sweep_file(tmp_path)
     slurm.until(lambda: states_of(path) == [State.DONE] * 3)
-    restarts = [json.loads((run_dir / "summary.json").read_text())["restarts"] for run_dir in run_dirs]
+    restarts = [summary(run_dir)["restarts"] for run_dir in run_dirs]
     assert restarts == [int(number == index) for number in range(3)]
     for cell, run_dir in zip(cells, run_dirs, strict=True):
         log = (run_dir / "log.txt").read_text()

@@ -1,6 +1,5 @@
 """Runs `diagnose` on a small model and reads its results."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 from polars.testing import assert_frame_equal
-from running import Outcome, run
+from running import Outcome, run, summary
 
 SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
 FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
@@ -56,16 +55,6 @@ def arrays(out: Path) -> dict[str, Any]:
     """Content of `per_image.npz`, read without pickle."""
     with np.load(out / "per_image.npz") as stored:
         return dict(stored)
-
-
-def summary(out: Path) -> dict[str, Any]:
-    """Content of `summary.json`, which must be JSON without NaN."""
-
-    def refuse(constant: str) -> float:
-        raise ValueError(constant)
-
-    content: dict[str, Any] = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
-    return content
 
 
 def same_results(one: Path, other: Path, rtol: float = 0.0) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import json
 import signal
 import socket
 import subprocess
@@ -162,6 +163,16 @@ def metrics(run_dir: Path) -> list[dict[str, str]]:
 def column(run_dir: Path, name: str) -> dict[str, str]:
     """Values of one column by step, as strings."""
     return {row["step"]: row[name] for row in metrics(run_dir) if row[name]}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Content of a directory's `summary.json`, which must be JSON without NaN."""
+
+    def refuse(constant: str) -> float:
+        raise ValueError(constant)
+
+    content: dict[str, Any] = json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+    return content
 
 
 def checkpoint(run_dir: Path, name: str = "last") -> dict[str, Any]:

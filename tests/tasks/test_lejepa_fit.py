@@ -1,12 +1,11 @@
 """LeJEPA on the command line: it trains, resumes exactly, and is measured and diagnosed like any other run."""
 
-import json
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from running import CONFIGS, column, fit, metrics, quick_fit, run, together
+from running import CONFIGS, column, fit, metrics, quick_fit, run, summary, together
 from signalling import signal_at
 
 CONFIG = [CONFIGS / "lejepa_small.yaml"]
@@ -80,7 +79,7 @@ def test_probe_only_trains_nothing_but_the_probe(tmp_path: Path) -> None:
 
 def test_a_run_can_be_diagnosed_and_evaluated(whole: Path, tmp_path: Path) -> None:
     run("diagnose", "--run", whole, "--out", tmp_path / "out", "--limit", "4").succeeded()
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["image_count"] == 4
+    assert summary(tmp_path / "out")["image_count"] == 4
     run("validate", "--config", whole / "config.yaml", "--run_dir", whole).succeeded()
 
 

@@ -1,12 +1,11 @@
 """Both toys learn their known solution on three seeds in a short training, and edits distinguish their sinks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from running import CONFIGS, run
+from running import CONFIGS, run, summary
 
 SEEDS = (0, 1, 2)
 QUICK = {"nop": ("--data.batch_size", "64"), "broadcast": ("--trainer.max_epochs", "8")}
@@ -42,28 +41,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return trained
 
 
-def numbers(run_dir: Path) -> dict[str, Any]:
-    """Content of `summary.json`."""
-    summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
-    return summary
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_nop_head_attends_to_a_value_near_zero(seed: int, runs: Any) -> None:
-    summary = numbers(runs("nop", seed))
-    assert summary["toy/attention_nop"] >= 0.96  # 0.97 with the full batch
-    assert summary["toy/attention_active"] <= 0.05
-    assert summary["toy/value_ratio"] <= 0.03
-    assert summary["toy/label"] == "nop"
+    results = summary(runs("nop", seed))
+    assert results["toy/attention_nop"] >= 0.96  # 0.97 with the full batch
+    assert results["toy/attention_active"] <= 0.05
+    assert results["toy/value_ratio"] <= 0.03
+    assert results["toy/label"] == "nop"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_broadcast_head_distributes_the_source(seed: int, runs: Any) -> None:
-    summary = numbers(runs("broadcast", seed))
-    assert summary["toy/inflow_max"] >= 0.6
-    assert summary["toy/value_ratio"] >= 0.5
-    assert summary["toy/stable_rank"] <= 1.5
-    assert summary["toy/label"] == "broadcast"
+    results = summary(runs("broadcast", seed))
+    assert results["toy/inflow_max"] >= 0.6
+    assert results["toy/value_ratio"] >= 0.5
+    assert results["toy/stable_rank"] <= 1.5
+    assert results["toy/label"] == "broadcast"
 
 
 def edited(run_dir: Path, out: Path) -> pl.DataFrame:
@@ -82,8 +75,7 @@ def test_zeroing_a_nop_sink_has_no_effect(runs: Any, tmp_path: Path) -> None:
         assert abs(row["loss_edited"] / row["loss"] - 1) < 0.02, edit
     ordinary = of(heads, "ordinary_value")
     assert ordinary["loss_edited"] > 10 * ordinary["loss"]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["controls"][0]["numbers"]["nop_left"] < 0.2
+    assert summary(tmp_path / "out")["controls"][0]["numbers"]["nop_left"] < 0.2
 
 
 def test_a_broadcast_sink_distributes_the_donors_content(runs: Any, tmp_path: Path) -> None:
