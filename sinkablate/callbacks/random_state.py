@@ -36,6 +36,6 @@ class RandomState(L.Callback):
             restore_random_state(ranks[trainer.global_rank])
         else:
             rank_zero_warn(
-                f"the checkpoint was written by {len(ranks)} ranks, this run has {trainer.world_size}: the order of "
-                "the batches stays the same, but dropout and drop-path masks will differ"
+                f"the checkpoint was written by {len(ranks)} ranks, but this run has {trainer.world_size}: batches "
+                "come in the same order, but dropout and drop-path masks will differ"
             )

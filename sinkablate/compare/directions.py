@@ -1,4 +1,4 @@
-"""Which side of a metric is better, judged by its name."""
+"""Whether higher or lower values of a metric are better, judged by its name."""
 
 import re
 
@@ -8,14 +8,14 @@ HIGHER_IS_BETTER = frozenset(
 LOWER_IS_BETTER = frozenset(
     ("bce", "brier", "ece", "err", "error", "fid", "loss", "mae", "mse", "nll", "perplexity", "ppl", "rmse")
 )
-"""Last words of the names of metrics that have a better side, without digits, as in `acc` of `val/acc1`."""
+"""Last words of the names of metrics that have a better direction, without digits, as in `acc` of `val/acc1`."""
 
 
 def lower_is_better(metric: str) -> bool | None:
-    """Return whether smaller values of a metric are better; None if neither side is, or if the name does not tell.
+    """Return whether smaller values of a metric are better; None if neither is, or if the name does not tell.
 
-    Losses and accuracies have a better side. The attention mass of a sink, its number of events, a norm, a gate or a
-    number of steps do not have one.
+    Losses and accuracies have a better direction. The attention mass of a sink, its number of events, a norm, a gate
+    and a number of steps do not have one.
     """
     words = [word for word in re.split(r"[\W\d_]+", metric.lower()) if word]
     if not words:

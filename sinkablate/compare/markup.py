@@ -58,7 +58,7 @@ def latex_table(sheet: Sheet, caption: str) -> str:
 
 
 def _escaped_latex(text: str) -> str:
-    """Return text for LaTeX; the sign of a number becomes a minus or plus of math mode."""
+    """Return text for LaTeX; the sign of a number is typeset in math mode."""
     text = " ".join(text.split())
     words = [
         f"${word}$" if word.startswith(("-", "+")) and word[1:2].isdigit() else word.translate(LATEX)

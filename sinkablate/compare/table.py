@@ -177,7 +177,7 @@ def numbers(frame: pl.DataFrame, metric: str) -> pl.Series:
             value = str(text[int(wrong[0])])
             raise UserError(f"metric={metric}: not a number in row {wrong[0] + 1}: {value!r}{_remedy(value)}")
     elif not column.dtype.is_numeric() and column.dtype != pl.Null:
-        raise UserError(f"metric={metric}: not a number, the column holds {column.dtype}")
+        raise UserError(f"metric={metric}: not a number; the column holds {column.dtype}")
     values = column.cast(pl.Float64)
     values = pl.select(pl.when(values.is_finite()).then(values)).to_series().alias(metric)
     if values.null_count() == len(values):

@@ -128,7 +128,7 @@ def block_indices(numbers: Sequence[int], depth: int, key: str) -> list[int]:
     """Return distinct block indices in ascending order; negative numbers count from the last block.
 
     Args:
-        numbers: The numbers of blocks.
+        numbers: The block indices.
         depth: Number of blocks of the model.
         key: Name of the list in the message.
 

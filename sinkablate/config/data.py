@@ -113,7 +113,7 @@ class AugmentConfig:
         require_finite(self)
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
-            require(0 < low <= high, f"{name} must be two rising positive numbers, got [{low}, {high}]")
+            require(0 < low <= high, f"{name} must be two positive numbers, the smaller first, got [{low}, {high}]")
         require(self.scale[1] <= 1, f"scale is a share of the area, at most 1, got {list(self.scale)}")
         require(
             not (self.auto_augment or "").startswith("v0"),

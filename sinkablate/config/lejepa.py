@@ -10,7 +10,7 @@ class ViewsConfig:
     """Several random views of each training image. A probability is the chance that a view gets a transformation."""
 
     count: int = 1
-    """Number of views of each image. From 2 on, these transformations replace those of data.augment."""
+    """Number of views of each image. With 2 or more, these transformations replace those of data.augment."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest area of the random crop, as a fraction of the image's area in (0, 1]."""
     hflip: float = 0.5
@@ -32,12 +32,15 @@ class ViewsConfig:
         require_finite(self)
         require_at_most(self, {"count": 1024})
         require(self.count >= 1, f"count must be at least 1, got {self.count}")
-        require(0 < self.scale[0] <= self.scale[1] <= 1, f"scale must rise within (0, 1], got {list(self.scale)}")
+        require(
+            0 < self.scale[0] <= self.scale[1] <= 1,
+            f"scale must be two numbers in (0, 1], the smaller first, got {list(self.scale)}",
+        )
         for name in ("hflip", "jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
         require(
             all(strength >= 0 for strength in self.jitter) and self.jitter[3] <= 0.5,
-            f"jitter must be four numbers of at least 0, the hue's at most .5, got {list(self.jitter)}",
+            f"jitter must be four numbers, all at least 0 and the last (hue) at most .5, got {list(self.jitter)}",
         )
         require(
             self.blur_size >= 1 and self.blur_size % 2 == 1, f"blur_size must be odd and positive, got {self.blur_size}"

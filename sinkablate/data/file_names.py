@@ -78,7 +78,7 @@ def labeled_image(suffixes: Sequence[str], where: str) -> tuple[str, str]:
     image, label = image_suffix(suffixes, where), _only(suffixes, (LABEL_SUFFIX,), where)
     if image is None or label is None:
         raise DataError(
-            f"{where}: a sample needs an image and a .{LABEL_SUFFIX} file, this one has {sorted(suffixes)}",
+            f"{where}: a sample needs an image and a .{LABEL_SUFFIX} file; this one has {sorted(suffixes)}",
             "no image or no label",
         )
     return image, label
@@ -91,7 +91,7 @@ def _only(suffixes: Sequence[str], kinds: Sequence[str], where: str) -> str | No
     if len(matches) > 1:
         names = ", ".join(f".{suffix}" for suffix in matches)
         raise DataError(
-            f"{where}: the sample is ambiguous, it has {names}; the key of a sample ends at the first dot of a name, "
+            f"{where}: the sample is ambiguous: it has {names}; the key of a sample ends at the first dot of a name, "
             "so rename files that are separate samples (22.05.png to 22_05.png)",
             "several images",
         )

@@ -44,7 +44,7 @@ def diagnose(
     trust: bool = False,
     format: Literal["table", "json"] = "table",
 ) -> dict[str, Any]:
-    """Measure what the attention sinks of a model do: which heads sink, on which tokens, and with which effect.
+    """Measure what the attention sinks of a model do: which heads sink, on which tokens, and to what effect.
 
     Writes per_image.npz, heads.parquet, blocks.parquet, sensitivity.parquet, norm_histograms.parquet, summary.json and
     figures. If the command is interrupted, the same command resumes after the last finished batch.
@@ -60,11 +60,10 @@ def diagnose(
         limit: Number of images to measure, from the first; all by default.
         batch_size: Images per forward pass; changes speed and memory only.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
-        blocks: Numbers of the blocks to measure, negative ones from the last; all by default.
+        blocks: Indices of the blocks to measure; negative ones count from the last. All by default.
         thresholds: Thresholds of the quantities and rules; those of the run by default.
         rule: The rule that the headline, the table and the figures show first; causal by default, adaptive for a toy.
-        min_events: Number of events from which the atlas colors a head; 50, or half the images if there are fewer than
-            100.
+        min_events: Fewest events at which the atlas colors a head; 50, or half the images if there are fewer than 100.
         min_side: Skip images whose shorter side has fewer pixels than this.
         strict: Stop at an image that cannot be read, instead of skipping and counting it.
         overwrite: Start from scratch in a directory that holds another diagnosis.

@@ -210,8 +210,8 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
         ) from None
     if made[0] != channels or made[1] != made[2]:
         raise UserError(
-            f"hf={path}: {file.name} produces images of shape {made}, but the model takes square images of {channels} "
-            "channels"
+            f"hf={path}: {file.name} produces images of shape {made}, but the model takes square images with "
+            f"{channels} channels"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
     stored = json.loads(file.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ ROUNDS = 10
 
 
 def largest_eigenvalue(gram: Tensor) -> Tensor:
-    """Return the largest eigenvalue of positive semi-definite matrices (..., d, d), (...).
+    """Return the largest eigenvalue of positive semi-definite matrices, (..., d, d) -> (...).
 
     It is computed as tr(G^n G) / tr(G^n) with n up to 4^10. This needs batched matrix products only, which are faster
     than `eigvalsh` on a CPU and avoid the eigensolver of a GPU, which handles one matrix of the batch at a time. A
@@ -43,7 +43,7 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
 
 
 def stable_rank(rows: Tensor) -> Tensor:
-    """Return ||X||_F^2 / sigma_1(X)^2 of matrices (..., N, d), (...); NaN for X = 0.
+    """Return ||X||_F^2 / sigma_1(X)^2 of matrices, (..., N, d) -> (...); NaN for X = 0.
 
     Rows are first scaled to a largest entry of one, because squares of tiny updates would underflow.
     """
@@ -80,7 +80,7 @@ def update_quantities(
 
     Args:
         projected: O R^T (b, h, N, d), which has the row norms and singular values of U.
-        routing: The routing, for the rows I.
+        routing: The routing, which says which queries are routed.
         value_norm: mean_j ||u_j|| over token columns, (b, h).
         residual_norm: mean_i ||residual_i||, (b, 1).
         quiet_max: A query is quiet when ||U_i|| is at most this times `value_norm`.
@@ -116,5 +116,5 @@ def correlation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _trace(x: Tensor) -> Tensor:
-    """Return the trace of matrices (..., d, d), (...)."""
+    """Return the trace of matrices, (..., d, d) -> (...)."""
     return x.diagonal(dim1=-2, dim2=-1).sum(-1)

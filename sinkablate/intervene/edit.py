@@ -49,7 +49,7 @@ class Edit:
         """Return what the edit changes at a site; None where it cannot be made.
 
         Raises:
-            UserError: `build` fails, or returns something else than a change of the site's output.
+            UserError: `build` fails, or returns something other than a change of the site's output.
         """
         if "registers" in self.needs and isinstance(site, HeadSite) and site.register is None:
             return None
@@ -61,8 +61,8 @@ class Edit:
             return None
         if not isinstance(change, Change):
             raise UserError(
-                f"edit {self.name}: build returned a {type(change).__name__}; return what a method of the site "
-                "returns, such as site.replace_value"
+                f"edit {self.name}: build returned a {type(change).__name__}; return the result of a method of "
+                "the site, such as site.replace_value"
             )
         require_shape(change.change, site.output_shape, f"edit {self.name}: the change")
         return replace(change, edit=self.name)

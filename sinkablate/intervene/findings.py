@@ -18,7 +18,7 @@ def headline(chosen: int, validation: pl.DataFrame, controls: Sequence[Outcome],
         chosen: Number of heads that were chosen.
         validation: The validation table.
         controls: The outcomes of all three controls.
-        selection: The number of events that a head must have.
+        selection: How the heads were chosen; holds the number of events that a head must have.
     """
     failed = [f"{control.name} ({control.says})" for control in controls if control.passed is False]
     warning = f"CONTROL FAILED: {'; '.join(failed)}. " if failed else ""
@@ -32,13 +32,14 @@ def _worth(validation: pl.DataFrame) -> str:
     counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
     if math.isnan(row["auc"]):
         return f"Label validation: NA, {counted} with enough events; {FEWEST} of each are needed."
-    blocks = f"within {row['informative_blocks']} blocks with both"
+    blocks = f"within {row['informative_blocks']} blocks that have both"
     gain = f"{row['delta_auc']:+.2f} [{row['delta_auc_low']:+.2f}, {row['delta_auc_high']:+.2f}]"
     if math.isnan(row["delta_auc"]):
         supported = "NA within blocks: no block has heads of both labels"
     elif math.isnan(row["delta_auc_low"]):
         supported = (
-            f"gain over local size {blocks} {row['delta_auc']:+.2f}: at least {FEWEST_BLOCKS} such blocks are needed"
+            f"gain over local size {blocks} {row['delta_auc']:+.2f}: "
+            f"an interval needs at least {FEWEST_BLOCKS} such blocks"
         )
     elif row["delta_auc_low"] > 0:
         supported = f"gain over local size {blocks} {gain}: the label predicts the effect better than local size does"

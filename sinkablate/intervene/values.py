@@ -1,4 +1,4 @@
-"""The values of the edited heads on every image, from which edits of other images take theirs."""
+"""The values of the edited heads on every image; edits of other images use them as donor values."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields

@@ -111,7 +111,7 @@ def _shown_rule(runs: Sequence["Run"], rule: str | None) -> str:
 
     known = list(dict.fromkeys(name for run in runs for name in run.rules))
     if rule is not None and known and rule not in known:
-        raise UserError(f"rule={rule}: no run has labels of this rule; choose one of {', '.join(known)}")
+        raise UserError(f"rule={rule}: no run has labels by this rule; choose one of {', '.join(known)}")
     return rule or (DEFAULT_RULE if has_events(runs, DEFAULT_RULE) else ADAPTIVE_RULE)
 
 

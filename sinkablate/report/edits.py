@@ -28,7 +28,7 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 def edits(runs: Sequence[Run]) -> Drawn | None:
     """Draw the effect of every edit of every edited head, colored by class, one frame per model.
 
-    The axis is logarithmic and broken: effects that are zero stand at a tick labeled 0.
+    The axis is logarithmic and broken: zero effects are drawn at a tick labeled 0.
     """
     shown_runs, part = some_runs([run for run in runs if run.edits is not None])
     if not shown_runs:

@@ -43,7 +43,9 @@ def _two_stripes(runs: Sequence[Run], rule: str) -> Drawn | None:
             try:
                 maps += [_with_null(shown, run) for shown in load_maps(run.stored_maps, run.name)]
             except (*READ_ERRORS, KeyError) as error:
-                raise UserError(f"{run.stored_maps}: damaged, or not attention maps of sinkablate ({error})") from None
+                raise UserError(
+                    f"{run.stored_maps}: damaged, or not attention maps written by sinkablate ({error})"
+                ) from None
     limits = runs[0].limits
     chosen = two_algorithms(maps, limits["nop_max"], limits["broadcast_min"])
     names = dict(zip(("NOP", "broadcast"), chosen, strict=False))

@@ -134,7 +134,7 @@ def _edits(folder: Path) -> pl.DataFrame | None:
     try:
         table = pl.read_parquet(path, columns=list(EDIT_COLUMNS)).filter(pl.col("effect").is_not_nan())
     except (*READ_ERRORS, pl.exceptions.PanicException) as error:
-        raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged, or not a table written by sinkablate ({first_line(error)})") from None
     return table if len(table) else None
 
 

@@ -42,7 +42,7 @@ def read_parquet(path: Path, needs: tuple[str, ...], columns: list[str] | None =
             raise IsADirectoryError("not a file")
         table = pl.read_parquet(path, columns=columns)
     except (*READ_ERRORS, pl.exceptions.PanicException) as error:
-        raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged, or not a table written by sinkablate ({first_line(error)})") from None
     check_table(path, table, needs)
     return table
 
@@ -60,7 +60,7 @@ def read_csv(path: Path, content: bytes | None = None) -> pl.DataFrame:
     try:
         return pl.read_csv(path.read_bytes() if content is None else content, infer_schema_length=None)
     except (*READ_ERRORS, pl.exceptions.PanicException) as error:
-        raise UserError(f"{path}: damaged, or not a table of sinkablate ({first_line(error)})") from None
+        raise UserError(f"{path}: damaged, or not a table written by sinkablate ({first_line(error)})") from None
 
 
 def read_metrics(path: Path) -> pl.DataFrame | None:
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON file of sinkablate (a {type(content).__name__}, not an object)")
+        raise UserError(f"{path}: not a JSON file written by sinkablate (a {type(content).__name__}, not an object)")
     return content
 
 
@@ -147,7 +147,7 @@ def _parse_int(digits: str) -> int:
         ValueError: It is larger than any number that this package writes.
     """
     if len(digits) > 300:
-        raise ValueError("a number of more than 300 digits")
+        raise ValueError("a number with more than 300 digits")
     return int(digits)
 
 
@@ -177,7 +177,7 @@ def _text(path: Path) -> str:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so it is not a file of sinkablate")
+            raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so it was not written by sinkablate")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({first_line(error)})") from None

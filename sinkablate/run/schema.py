@@ -36,7 +36,7 @@ def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None
     """
     for name in needs:
         if name not in table.columns:
-            raise UserError(f"{path}: not a table of sinkablate (the column {name} is missing)")
+            raise UserError(f"{path}: not a table written by sinkablate (the column {name} is missing)")
     if not len(table):
         raise UserError(f"{path}: damaged, the table is empty")
     for name, kind in table.schema.items():
@@ -72,7 +72,7 @@ def check_heads(path: Path, table: pl.DataFrame) -> None:
         rule, ending, rest = name.rpartition("_frequency")
         for count in (f"{rule}_{label}" for label in (*LABELS, "undefined") if ending and not rest):
             if count not in table.columns:
-                raise UserError(f"{path}: not a table of sinkablate (the column {count} is missing)")
+                raise UserError(f"{path}: not a table written by sinkablate (the column {count} is missing)")
             if not table[count].dtype.is_integer() or table[count].null_count():
                 raise UserError(f"{path}: damaged, the column {count} contains {_sample(table[count])}")
 

@@ -1,4 +1,4 @@
-"""Manifests of streams: impossible counts and damaged files are refused by name."""
+"""Manifests of streams: impossible counts and damaged files are refused, and the message names the file."""
 
 import dataclasses
 from pathlib import Path

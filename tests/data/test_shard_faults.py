@@ -80,12 +80,12 @@ INVALID: dict[str, tuple[Members, str, str]] = {
     "several images of one kind": (
         [("22.05.png", png(0)), ("22.06.png", png(1)), ("22.cls", b"1")],
         "several images",
-        "22: the sample is ambiguous, it has .05.png, .06.png",
+        "22: the sample is ambiguous: it has .05.png, .06.png",
     ),
     "left and right": (
         [("a.left.png", png(0)), ("a.right.png", png(1)), ("a.cls", b"1")],
         "several images",
-        "a: the sample is ambiguous, it has .left.png, .right.png",
+        "a: the sample is ambiguous: it has .left.png, .right.png",
     ),
     "two formats": ([("a.png", png(0)), ("a.jpg", png(1)), ("a.cls", b"1")], "several images", ".png, .jpg"),
     "the same names again": ([*sample("a", 1), *sample("a", 2)], "key given twice", "a.cls"),

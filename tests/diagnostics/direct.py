@@ -25,7 +25,7 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     size = np.abs(A)
     E = size if view.rows_sum_to_one else np.array([row / row.sum() if row.sum() > 0 else row for row in size])
     visible = np.ones((n, m), bool) if view.visible is None else view.visible.numpy()
-    queries = visible.sum(0)  # that can attend to each column
+    queries = visible.sum(0)  # number of queries that can attend to each column
     columns = np.where(2 * queries < queries[: view.layout.num_tokens].max(), 0, E.sum(0) / queries)
     s = int(columns.argmax())
     a = E[:, s]
@@ -73,19 +73,19 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
     out |= {"gate_open": gate.mean()}
     if view.gates_values:
         raw = view.raw_v[b, h].double().numpy()
-        behind = update(A @ raw @ W.T, routed, mean_u, residual, t)
+        ungated = update(A @ raw @ W.T, routed, mean_u, residual, t)
         return out | {
             "raw_ratio_head": value_ratio(raw, s, others),
             "raw_ratio_out": value_ratio(raw @ W.T, s, others),
-            "raw_stable_rank": behind["stable_rank"],
-            "raw_update_norm": behind["update_norm"],
+            "raw_stable_rank": ungated["stable_rank"],
+            "raw_update_norm": ungated["update_norm"],
         }
     gated = update((gate * (A @ v)) @ W.T, routed, mean_u, residual, t)
     del gated["rank1_energy"]
     out |= {"gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
     handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
     passed = []
-    for j in others:  # each ordinary value behind the mean gate of its own queries
+    for j in others:  # each ordinary value after the mean gate of its own queries
         own = (size[:, j] / size[:, j].sum()) @ gate if size[:, j].sum() > 0 else gate.mean(0)
         passed.append(np.linalg.norm(W @ (own * v[j])))
     mean_other = np.mean(passed) if passed else nan

@@ -1,4 +1,4 @@
-"""Vision models of transformers: results equal those of timm's models, or the model is refused by name."""
+"""Vision models of transformers: results equal those of timm's models, or the model is refused."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Language models of transformers under the same tap: every family is rebuilt, measured exactly, or refused by name."""
+"""Language models of transformers under the same tap: every family is rebuilt and measured exactly, or refused."""
 
 from typing import Any
 

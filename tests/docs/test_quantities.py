@@ -1,4 +1,4 @@
-"""The page of quantities lists what real runs write, and nothing else."""
+"""The page on quantities lists what real runs write, and nothing else."""
 
 import csv
 import re
@@ -46,7 +46,7 @@ def listed(section: str) -> list[str]:
 
 
 def pattern(name: str) -> re.Pattern[str]:
-    """What a name with placeholders stands for."""
+    """Return a pattern that matches every name that a name with placeholders stands for."""
     choices = {
         "rule": [rule.name for rule in all_rules(ThresholdConfig(), gated=True)],
         "type": [kind.label for kind in TokenType],
@@ -102,5 +102,5 @@ def test_scalars(written: Path) -> None:
 
 
 def columns(root: Path, *patterns: str) -> set[str]:
-    """Columns of all parquet files of these names."""
+    """Columns of all parquet files that match the patterns."""
     return {name for glob in patterns for path in root.glob(f"*/{glob}") for name in pl.read_parquet_schema(path)}

@@ -76,7 +76,7 @@ def labels(counts: dict[tuple[int, int], tuple[int, int]]) -> Any:
     return table
 
 
-def test_heads_with_most_events_of_their_class_are_chosen() -> None:
+def test_heads_with_the_most_events_of_their_class_are_chosen() -> None:
     table = labels(
         {
             (0, 0): (60, 0),

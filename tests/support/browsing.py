@@ -38,7 +38,7 @@ class Browsed:
             self.tab.select_option(f"#{name}", str(value))
 
     def click_square(self, block: int, head: int, of: int = 4) -> None:
-        """Click one square in the frequency panel, which has `of` blocks and heads."""
+        """Click one square in the frequency panel, which has `of` blocks of `of` heads."""
         self.shown("frequency")
         box = self.tab.locator("#frequency-plot .nsewdrag").bounding_box()
         self.click(

@@ -148,7 +148,7 @@ def until(condition: Callable[[], object], command: Command | None = None) -> No
 
 
 def killed(*args: str | Path, after: Path, pattern: str) -> None:
-    """Run a command that is killed once a folder contains a file of a pattern, before the next file is in place."""
+    """Run a command that is killed once a file in a folder matches a pattern, before the next file is in place."""
     with started(*args, before=partial(die_after, after, pattern)) as command:
         assert command.wait() == -signal.SIGKILL, command.output()
     assert list(after.glob(pattern))
