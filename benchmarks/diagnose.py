@@ -13,6 +13,7 @@ import math
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import timm
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from benchmarks.interleave import DEVICE, interleave, ratios, report
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.records import Recorder
 from sinkablate.diagnostics.tap import Tap
@@ -109,10 +111,16 @@ def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
                 tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)
                 tap.run(images)
 
-        times = interleave(
-            {"ours": ours, "direct": directly, "forward": lambda: model.forward_features(images)}, rounds
-        )  # type: ignore[operator]
-    report(title, times, "ours")
+        ours()
+        records = recorder.take(np.arange(len(images)))
+        sides: dict[str, Callable[[], object]] = {
+            "ours": ours,
+            "direct": directly,
+            "forward": lambda: model.forward_features(images),  # type: ignore[operator]
+            "histograms of norms": lambda: histogram_table(records),
+        }
+        times = interleave(sides, rounds)
+    report(title, times, "ours", {"histograms of norms": 0.02})
     faster, slower = ratios(times, "ours")["direct"], ratios(times, "forward")["ours"]
     print(
         f"  {faster:.1f} times as fast as the direct method, {slower:.2f} times a plain forward; values "

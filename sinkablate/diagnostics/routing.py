@@ -115,8 +115,11 @@ def route(
     if not view.rows_sum_to_one:
         size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
 
-    columns = size.mean(-2)
-    means = columns if view.visible is None else _means_of_candidates(size, view.visible, num_tokens)
+    if view.visible is None:
+        columns = means = size.mean(-2)
+    else:
+        received = size.sum(-2)
+        columns, means = received / size.shape[-2], _means_of_candidates(received, view.visible, num_tokens)
     sink = first_largest(means)
     at_sink = size.gather(-1, sink[..., None, None].expand(*size.shape[:-1], 1)).squeeze(-1)
     routed = at_sink >= thresholds.routed_min
@@ -138,14 +141,14 @@ def route(
     return Routing(columns, sink, at_sink, routed, quantities)
 
 
-def _means_of_candidates(size: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
-    """Return the mean event weight of each column over the queries that can attend to it, (b, h, M).
+def _means_of_candidates(received: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
+    """Return the mean event weight of each column over the queries that can attend to it, (b, h, M), from the sums.
 
     It is zero for columns to which fewer than half as many queries can attend as to the most visible token. A null
     column does not count as a token: every query can attend to it, also in a local attention.
     """
     queries = visible.sum(0)
-    means = size.sum(-2) / queries.clamp_min(1).to(size)
+    means = received / queries.clamp_min(1).to(received)
     return means.masked_fill(2 * queries < queries[:num_tokens].amax(), 0)
 
 
