@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.cli.estimate import estimate
 from sinkablate.cli.lightning import Cli
-from sinkablate.data.embedded import EMBEDDED_IMAGES
+from sinkablate.data.sources import TRAINING_IMAGES
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.tasks.optim import make_optimizer, make_schedule
 
@@ -24,7 +24,7 @@ class PlanCli(Cli):
         """Add the two keys that only `plan` has."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
-            "--images", type=int | None, default=None, help="Number of training images (known for the embedded ones)."
+            "--images", type=int | None, default=None, help="Number of training images (known for embedded and scenes)."
         )
         parser.add_argument("--json", type=bool, default=False, help="Print the plan as JSON.")
 
@@ -65,7 +65,7 @@ def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     shape = (channels, side, side) if cli.task_name == "classify" else (views, channels, side, side)
     half = "16" in str(config.trainer.precision)
     needs = estimate(cli.model, _step(cli.task_name), shape, opt=config.model.optim.opt, half=half)
-    images = config.images or (EMBEDDED_IMAGES if config.data.source.format == "embedded" else None)
+    images = config.images or TRAINING_IMAGES.get(config.data.source.format)
     batch, epochs = config.data.batch_size, config.trainer.max_epochs
     if images is not None and batch > images:
         raise UserError(f"data.batch_size={batch}: exceeds the {images} training images")

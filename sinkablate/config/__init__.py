@@ -6,7 +6,7 @@ Each class is one group of keys of the command line and the YAML files. Errors n
 
 from sinkablate.config.attention import AttentionConfig, Gate, GatePosition, PathwayConfig, PointwiseFunction
 from sinkablate.config.checks import ConfigError, build, flat, keys_below, require, require_finite, require_nonempty
-from sinkablate.config.data import EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
+from sinkablate.config.data import BUILT_IN, EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
 from sinkablate.config.selection import SelectionConfig
@@ -14,6 +14,7 @@ from sinkablate.config.thresholds import ThresholdConfig
 from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
 
 __all__ = [
+    "BUILT_IN",
     "EMBEDDED_CLASSES",
     "AttentionConfig",
     "AugmentConfig",

@@ -6,15 +6,17 @@ from typing import Literal
 from sinkablate.config.checks import require, require_at_most, require_finite
 
 EMBEDDED_CLASSES = 10
+BUILT_IN = ("embedded", "scenes")
+"""Formats of the images that come with the package and therefore have no paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """Where images are stored and how they are read."""
 
-    format: Literal["embedded", "shards", "folder"] = "embedded"
-    """embedded: the Fashion-MNIST subset that comes with the package; shards: WebDataset tar shards; folder: one folder
-    per class."""
+    format: Literal["embedded", "scenes", "shards", "folder"] = "embedded"
+    """embedded: the Fashion-MNIST subset that comes with the package; scenes: 56-pixel scenes of several of its
+    garments, labeled with the largest; shards: WebDataset tar shards; folder: one folder per class."""
     train: str = ""
     """Training images. For format=shards, a path, brace list, glob, directory, URL or pipe:COMMAND, which is executed.
     For format=folder, a directory."""
@@ -36,8 +38,8 @@ class SourceConfig:
         paths = {"train": self.train, "val": self.val, "test": self.test}
         for name, value in paths.items():
             require(
-                self.format != "embedded" or not value,
-                f"{name}={value} has no effect with format=embedded (shards and folder have paths)",
+                self.format not in BUILT_IN or not value,
+                f"{name}={value} has no effect with format={self.format} (shards and folder have paths)",
             )
         require(
             self.reader == "indexed" or self.format == "shards", f"reader=stream needs format=shards, got {self.format}"
@@ -47,8 +49,9 @@ class SourceConfig:
             self.num_classes is None or self.num_classes > 0, f"num_classes must be at least 1, got {self.num_classes}"
         )
         require(
-            self.format != "embedded" or self.num_classes in (None, EMBEDDED_CLASSES),
-            f"num_classes={self.num_classes}: the embedded images have {EMBEDDED_CLASSES} classes; leave the key out",
+            self.format not in BUILT_IN or self.num_classes in (None, EMBEDDED_CLASSES),
+            f"num_classes={self.num_classes}: the images of format={self.format} have {EMBEDDED_CLASSES} classes; "
+            "leave the key out",
         )
         require(self.shuffle_shards > 0, f"shuffle_shards must be positive, got {self.shuffle_shards}")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sinkablate.config import EMBEDDED_CLASSES, SourceConfig, build
+from sinkablate.config import BUILT_IN, EMBEDDED_CLASSES, SourceConfig, build
 from sinkablate.data.image_files import class_folders
 from sinkablate.data.locations import expand_location, require_location
 from sinkablate.data.manifest import read_classes
@@ -41,7 +41,7 @@ def number_of_classes(source: SourceConfig) -> int:
     """
     if source.num_classes is not None:
         return source.num_classes
-    if source.format == "embedded":
+    if source.format in BUILT_IN:
         return EMBEDDED_CLASSES
     names = class_names(source)
     if not names:

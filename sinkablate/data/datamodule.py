@@ -31,7 +31,7 @@ _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pr
 
 
 class ImageData(LightningDataModule):
-    """Labeled images from the embedded set, WebDataset shards or an ImageFolder.
+    """Labeled images that come with the package, or from WebDataset shards or an ImageFolder.
 
     Args:
         source: Where the images are and how they are read.

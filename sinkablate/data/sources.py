@@ -1,19 +1,23 @@
-"""Opens a split of a data set: the embedded images, shards, or one folder per class."""
+"""Opens a split of a data set: images that come with the package, shards, or one folder per class."""
 
 from pathlib import Path
 
 from sinkablate.config import SourceConfig
 from sinkablate.data.classes import class_names, require_number, require_same
-from sinkablate.data.embedded import EmbeddedRecords
+from sinkablate.data.embedded import EMBEDDED_IMAGES, EmbeddedRecords
 from sinkablate.data.errors import ErrorPolicy
 from sinkablate.data.folder import FolderRecords
 from sinkablate.data.image_files import class_folders
 from sinkablate.data.locations import expand_location, is_remote, require_location
 from sinkablate.data.manifest import read_classes
 from sinkablate.data.samples import Records
+from sinkablate.data.scenes import SCENES, SceneRecords
 from sinkablate.data.stream import ShardStream
 from sinkablate.data.tar_index import TarRecords
 from sinkablate.errors import UserError
+
+TRAINING_IMAGES = {"embedded": EMBEDDED_IMAGES, "scenes": SCENES["train"]}
+"""Number of training images of the formats whose images come with the package."""
 
 
 def open_split(source: SourceConfig, split: str, num_classes: int, on_error: ErrorPolicy) -> Records | ShardStream:
@@ -31,6 +35,8 @@ def open_split(source: SourceConfig, split: str, num_classes: int, on_error: Err
     location, key = getattr(source, split), f"data.source.{split}"
     if source.format == "embedded":
         return EmbeddedRecords(split, num_classes=num_classes, on_error=on_error)
+    if source.format == "scenes":
+        return SceneRecords(split)
     if source.format == "folder":
         return _open_folder(source, location, key, num_classes)
     return _open_shards(source, location, key, num_classes, on_error)

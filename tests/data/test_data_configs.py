@@ -21,7 +21,9 @@ def build(name: str) -> ImageData:
     return ImageData(**{key: groups[key](**value) if key in groups else value for key, value in values.items()})
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "embedded"))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("embedded", "scenes"))
+)
 def test_an_unset_location_is_refused_with_its_key_and_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IMAGENET_TRAIN", "IMAGENET_VAL", "IMAGE_FOLDER_TRAIN", "IMAGE_FOLDER_VAL"):
         monkeypatch.delenv(variable, raising=False)
