@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0; 2 with one line on stderr after a mistake of the user; 130 with one line after Ctrl-C.
+        The exit code: 0; 2 with one line on stderr after a user's mistake; 130 with one line after Ctrl-C.
     """
     argv = list(sys.argv[1:] if args is None else args)
     streams.escape_unencodable()
@@ -87,7 +87,7 @@ def _guarded(command: str, argv: list[str]) -> int:
 
 
 def _naming_files(command: str, argv: list[str]) -> int:
-    """Run a command; an error of the operating system becomes one line with the name of the file."""
+    """Run a command; an error of the operating system becomes one line that names the file."""
     try:
         return _run(command, argv)
     except OSError as error:

@@ -54,7 +54,7 @@ class Row:
 
     @property
     def sink(self) -> int:
-        """The key that receives most attention."""
+        """The key that receives the most attention."""
         return int(self.weights.mean(0).argmax())
 
     @property

@@ -29,7 +29,7 @@ def measure(
     autocast; afterward its modes and all random states are what they were before.
 
     Args:
-        model: A vision transformer of timm, of Hugging Face's transformers or from `create_model`, with fp32 or fp64
+        model: A vision transformer from timm, Hugging Face's transformers or `create_model`, with fp32 or fp64
             weights, on any device. It may be compiled or wrapped for parallel training.
         images: A batch (n, C, H, W) of normalized images; a list of tensors (C, H, W), PIL images or paths; a folder, a
             list file, shards or `builtin`, as in `diagnose --images`; or a DataLoader, whose batches are tensors,
@@ -37,7 +37,7 @@ def measure(
             these images.
         transform: Turns a PIL image into a tensor (C, H, W). The default is the preprocessing of the run that the model
             was loaded from, or that of a timm model's weights; it is not used for tensors.
-        blocks: Numbers of the blocks to measure, from 0; negative numbers count from the last block. All by default.
+        blocks: Indices of the blocks to measure, from 0; negative numbers count from the last block. All by default.
         thresholds: Thresholds of the quantities and rules.
         batch_size: Number of images per forward pass; a DataLoader determines its own.
 

@@ -86,4 +86,4 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.strategy.reduce_boolean_decision(missing, all=False):
             self._save_checkpoint(trainer, str(final))
         elif trainer.is_global_zero and last.resolve() != final.resolve():
-            final.unlink(missing_ok=True)  # of a shorter training that this one continued
+            final.unlink(missing_ok=True)  # of a shorter run that this one continued

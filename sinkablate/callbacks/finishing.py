@@ -1,4 +1,4 @@
-"""Validate the final weights, also when the process died after its last checkpoint and before it closed the run."""
+"""Validate the final weights, even if the process died after its last checkpoint and before it closed the run."""
 
 import lightning as L
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -28,7 +28,7 @@ class FinalValidation(L.Callback):
 
 
 class FitLoop(_FitLoop):
-    """Lightning's fit loop, which also finishes a training that has no steps left.
+    """Lightning's fit loop, which also finishes a run that has no steps left.
 
     A process can die between its last checkpoint and the file `DONE`. When such a run is resumed, Lightning calls no
     hook at all; this loop starts and ends the training without a step, so that validation, diagnostics and summary of
@@ -46,7 +46,7 @@ class FitLoop(_FitLoop):
 
 
 def close_completed(trainer: L.Trainer) -> None:
-    """Replace the fit loop of a trainer by the one that finishes a completed training."""
+    """Replace the fit loop of a trainer with the one that finishes a run that has no steps left."""
     loop = FitLoop(trainer, min_epochs=trainer.fit_loop.min_epochs, max_epochs=trainer.fit_loop.max_epochs)
     loop.epoch_loop = trainer.fit_loop.epoch_loop
     trainer.fit_loop = loop

@@ -1,4 +1,4 @@
-"""Stop a training whose loss became NaN or infinite."""
+"""Stop a training run whose loss became NaN or infinite."""
 
 from pathlib import Path
 from typing import Any

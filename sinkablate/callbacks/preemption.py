@@ -31,7 +31,7 @@ class Preemption(L.Callback):
         self._own_signals(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back in runs without a sanity check, and remove the mark of a stopped run."""
+        """Take the signals back in runs without a sanity check, and remove the marker of a stopped run."""
         self._own_signals(trainer)
         if trainer.is_global_zero:
             (self.run_dir / PREEMPTED).unlink(missing_ok=True)

@@ -10,5 +10,5 @@ from sinkablate.callbacks.throughput import Throughput
 
 
 def progress_callback(throughput: Throughput) -> ProgressBar:
-    """Return the callback for the present output: a bar on a terminal, a line every few seconds elsewhere."""
+    """Return the callback for the current output: a bar on a terminal, a line every few seconds elsewhere."""
     return Bar(throughput) if sys.stderr.isatty() else Lines(throughput)

@@ -1,4 +1,4 @@
-"""At which optimizer steps a training is measured, in addition to every n steps."""
+"""The optimizer steps at which a run is measured, in addition to every n steps."""
 
 from itertools import count, takewhile
 

@@ -43,7 +43,7 @@ class SinkDiagnostics(L.Callback):
         images: The images to measure on: a batch (n, C, H, W), or an iterable of batches such as a DataLoader. A batch
             is a tensor, a tuple that begins with one, or a mapping with `pixel_values` or `image`. The images are drawn
             once, on rank 0 with a fixed seed, and kept in memory: they are the same at every step, on every rank and
-            in every run, also if the loader shuffles and augments.
+            in every run, even if the loader shuffles and augments.
         every_n_steps: Optimizer steps between two measurements; 0 turns them off. A Trainer also measures before the
             first step and after the last.
         backbone: Name of the submodule to measure, such as `model.encoder`; by default the attribute `backbone` or
@@ -54,7 +54,7 @@ class SinkDiagnostics(L.Callback):
         thresholds: Thresholds of the quantities and rules.
 
     Raises:
-        UserError: An argument cannot be used; when the measuring starts, also if the model cannot be measured.
+        UserError: An argument cannot be used, or, once measuring starts, the model cannot be measured.
 
     Example::
 
@@ -187,7 +187,7 @@ class SinkDiagnostics(L.Callback):
         """Load the images and send one through the tap, before anything is written."""
         if stage == "fit" and self.every_n_steps:
             self._images = self.load_images(trainer)
-            vars(self).pop("_part", None)  # of an earlier training with this callback
+            vars(self).pop("_part", None)  # of an earlier run with this callback
             self.check_model(pl_module, trainer.precision, self._images[:1])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Log the stability of a training: gradient norm, spikes of loss and gradient, non-finite steps."""
+"""Log the stability of training: gradient norm, spikes of loss and gradient, non-finite steps."""
 
 import math
 from collections import deque

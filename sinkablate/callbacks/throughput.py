@@ -1,4 +1,4 @@
-"""Measure how fast a training runs."""
+"""Measure how fast training runs."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Estimate the needs of a training from its model alone, on the meta device: tensors have shapes but no content."""
+"""Estimate the needs of a training run from its model alone, on the meta device: tensors have shapes but no content."""
 
 import copy
 from collections.abc import Callable
@@ -15,7 +15,7 @@ MOMENTS = {"sgd": 1, "lion": 1, "nadam": 2, "adan": 3}
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters, FLOPs and memory of a training."""
+    """Parameters, FLOPs and memory of a training run."""
 
     parameters: int
     trainable: int
@@ -32,7 +32,7 @@ class Estimate:
 def estimate(
     model: nn.Module, run: Callable[[nn.Module, Tensor], object], shape: tuple[int, ...], *, opt: str, half: bool
 ) -> Estimate:
-    """Estimate the needs of a training.
+    """Estimate the needs of a training run.
 
     Args:
         model: The LightningModule, on any device; a copy without content is used.

@@ -125,7 +125,7 @@ REWRITES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], ArgumentParser, 
 
 
 def _full_key(key: str, words: Sequence[str]) -> str:
-    """Return the key as it stands on the command line, where the message may have only its last part."""
+    """Return the key as it appears on the command line, where the message may have only its last part."""
     keys = (word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--"))
     return next((full for full in keys if full == key or full.endswith(f".{key}")), key)
 

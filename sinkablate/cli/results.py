@@ -103,7 +103,7 @@ def refuse_foreign_result(command: str, run_dir: Path) -> None:
         run_dir: The directory, which need not be that of a run.
 
     Raises:
-        UserError: The command would replace a file of another origin.
+        UserError: The command would replace a file that it did not write.
     """
     path = run_dir / RESULTS[command]
     try:

@@ -19,7 +19,7 @@ from sinkablate.run.directory import version_note
 
 
 def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
-    """Run a command of Lightning's trainer and return its exit code; every mistake of the user is a `UserError`."""
+    """Run a command of Lightning's trainer and return its exit code; every user's mistake is a `UserError`."""
     silence_libraries()
     register()
     argv, sys.argv = sys.argv, [sys.argv[0], command, *args]  # Lightning starts other ranks with it

@@ -139,7 +139,7 @@ def check_trainer(trainer: L.Trainer, config: Namespace) -> None:
 
 
 def _require_processes(trainer: L.Trainer, config: Namespace) -> None:
-    """Check that the processes of a training can find each other and that this machine can run them."""
+    """Check that the processes of a run can find each other and that this machine can run them."""
     strategy, environment = trainer.strategy, trainer._accelerator_connector.cluster_environment
     if isinstance(strategy.launcher, _MultiProcessingLauncher):
         raise UserError(

@@ -60,7 +60,7 @@ def _verdict(row: Difference, places: int) -> str:
 
 
 def direction_word(row: Difference) -> str:
-    """Return better or worse for an established difference of a metric with a better side, else higher or lower."""
+    """Return better or worse for an established difference, or higher or lower without a better direction."""
     if row.better is not None:
         return "better" if row.better else "worse"
     return "higher" if row.higher else "lower"

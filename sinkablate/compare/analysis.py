@@ -89,8 +89,8 @@ def compare(
     lower_is_better = direction_of(metric) if lower_is_better is None else lower_is_better
     if lower_is_better is None:
         notes.append(
-            f"no better side of {metric} is known: a difference is called higher or lower, and nothing is called "
-            "complementary; if one side is better, set lower_is_better"
+            f"it is not known whether higher or lower {metric} is better: a difference is called higher or lower, and "
+            "nothing is called complementary; if one is better, set lower_is_better"
         )
     notes += _unequal_threads(frame, (metric, *factors))
     runs = tidy(frame, metric, factors, pair_by, nested, image, diverged)

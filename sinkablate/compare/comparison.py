@@ -66,7 +66,7 @@ class Difference:
         detectable: Effect that is detected with 80 % power at this n and spread, before Holm.
         seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
         higher: True if higher and False if lower than the baseline at 5 % after Holm; None if neither is established.
-        better: The same as better and worse; None also for a metric without a better side.
+        better: The same as better and worse; None also for a metric without a better direction.
     """
 
     cell: str
@@ -102,7 +102,7 @@ class Combination:
         over_second_paired: `over_second` from runs paired by seed.
         over_second_welch: `over_second` from independent runs.
         p_complementary: p-value of the intersection-union test that both are better, two-sided, after Holm.
-        complementary: Whether both are better at 5 %; not estimable for a metric without a better side.
+        complementary: Whether both are better at 5 %; not estimable for a metric without a better direction.
         interaction: (both - first) - (second - neither), the primary one of the two estimates below.
         interaction_paired: Estimate from runs paired by seed.
         interaction_welch: Estimate from independent runs.
@@ -110,7 +110,7 @@ class Combination:
         p_holm: p-value of no interaction, after Holm.
         p_additive: p-value of TOST that the interaction is zero within the margin, after Holm; NaN without a margin.
         kind: Reading of the interaction. Synergistic: better than the sum of the two effects. Above or below additive:
-            higher or lower than this sum, for a metric without a better side. Additive: only by TOST.
+            higher or lower than this sum, for a metric without a better direction. Additive: only by TOST.
         detectable: Interaction that is detected with 80 % power, before Holm.
         seeds_needed: Number of seeds that detect the effect the user named; None without one or if it is unknown.
     """
@@ -158,7 +158,7 @@ class Comparison:
         baseline: Name of the baseline.
         pair_by: Column that pairs the runs; None for unpaired runs.
         primary: Test that decides whether there is a difference.
-        lower_is_better: Whether smaller values are better; None for a metric without a better side.
+        lower_is_better: Whether smaller values are better; None for a metric without a better direction.
         family: What Holm's correction covers, in words.
         margin: Difference below which two cells count as the same.
         detect: Effect for which the number of seeds was computed.

@@ -13,7 +13,7 @@ from sinkablate.compare.sentences import sentences
 from sinkablate.compare.statistics import ALPHA, Floats, Inference, equivalence, fisher, gather, holm
 
 SIGNS = {False: 1.0, True: -1.0, None: nan}
-"""Sign of a gain in a metric, by whether lower is better; NaN for a metric without a better side."""
+"""Sign of a gain in a metric, by whether lower is better; NaN for a metric without a better direction."""
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -17,7 +17,7 @@ def intersection_union(over_first: Inference, over_second: Inference, sign: Any 
 
     It is the larger of the two one-sided p-values (Berger 1982), doubled. It is below .05 exactly where both 95 %
     intervals lie on the better side of zero, and needs no correction for two tests. NaN where either part is undefined
-    and for a metric without a better side.
+    and for a metric without a better direction.
 
     Args:
         over_first: The combination minus the first alone.

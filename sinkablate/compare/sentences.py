@@ -66,7 +66,7 @@ def _survivors(cell: Cell, base: Cell) -> str:
 
 
 def _combination(comparison: Comparison, combination: Combination, places: int) -> list[str]:
-    """Return the sentences about two mechanisms together: one for a metric without a better side, else two."""
+    """Return the sentences about two mechanisms together: one for a metric without a better direction, else two."""
     lines = [_interaction(comparison, combination, places)]
     if comparison.lower_is_better is not None:
         lines.insert(0, _complementary(comparison, combination, places))

@@ -36,7 +36,7 @@ class AttentionConfig:
     clip_zeta: float = 1.0
     """For score=clipped_softmax, zeta >= 1 in clip((zeta - gamma) softmax(s) + gamma, 0, 1), gamma = -clip_alpha/N."""
     clip_alpha: float = 0.6
-    """For score=clipped_softmax, at least 0; see clip_zeta. From zeta N/(N - 1) on, a uniform row is all zeros."""
+    """For score=clipped_softmax, at least 0; see clip_zeta. At zeta N/(N - 1) or above, a uniform row is all zeros."""
     pointwise_function: PointwiseFunction = "relu"
     """For score=pointwise, the function h in N^-alpha h(s)."""
     pointwise_alpha: float = 1.0

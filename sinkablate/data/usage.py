@@ -1,4 +1,4 @@
-"""How much of its data a training uses: images that fill no batch, and files that are not read or are skipped."""
+"""How much of its data training uses: images that fill no batch, and files that are not read or are skipped."""
 
 from collections import Counter
 from typing import Any, NamedTuple

@@ -53,7 +53,7 @@ class Diagnosis:
 
     @property
     def shown_rule(self) -> str:
-        """The rule of the headline and the figures; unless another is chosen, `adaptive` for toys and else `causal`."""
+        """The rule of the headline and figures; unless another is chosen, `adaptive` for toys, otherwise `causal`."""
         return self.rule or self.loaded.rule
 
     def identity(self) -> dict[str, Any]:

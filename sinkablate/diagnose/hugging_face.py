@@ -20,9 +20,9 @@ from sinkablate.vit.families import Family
 from sinkablate.vit.sink_logits import implementations
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
-"""Files of which a folder with a tokenizer has at least one."""
+"""A folder with a tokenizer has at least one of these files."""
 UNLIMITED = 2**20
-"""Largest number of tokens of a model that names none."""
+"""Largest number of tokens of a model that does not state one."""
 
 
 def load_hugging_face(location: str, *, texts: bool = False) -> LoadedModel:

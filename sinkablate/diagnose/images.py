@@ -170,7 +170,7 @@ def _require_shard(path: str) -> None:
     """Check that a file exists and could be a shard.
 
     Raises:
-        UserError: It does not, or cannot.
+        UserError: It does not exist, or cannot be a shard.
     """
     if not Path(path).is_file():
         raise UserError(f"images={path}: no such file or folder")

@@ -62,7 +62,7 @@ def measure_images(
         source: The images.
         store: Receives each finished batch.
         thresholds: Thresholds of the quantities.
-        blocks: Numbers of the blocks to measure.
+        blocks: Indices of the blocks to measure.
         batch_size: Images per forward pass.
         limit: Number of images to measure, from the first; None measures all.
         strict: Stop at an image that cannot be read, instead of skipping it.

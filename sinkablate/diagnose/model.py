@@ -46,7 +46,7 @@ class LoadedModel:
     toy: ToyTask | None = None
     """The task of a toy."""
     run_id: str = ""
-    """Identity of the run whose weights these are; empty for a model of another origin."""
+    """Identity of the run whose weights these are; empty for a model that does not come from a run."""
 
     @property
     def rule(self) -> str:

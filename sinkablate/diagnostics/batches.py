@@ -1,4 +1,4 @@
-"""Batches of images: how they come out of somebody's DataLoader, and what a model accepts."""
+"""Batches of images: how they come out of a user's DataLoader, and what a model accepts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

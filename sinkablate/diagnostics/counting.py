@@ -15,7 +15,7 @@ def counted(blocks: Sequence[int]) -> NDArray[np.bool_]:
     """Mark the blocks that count, (L,): all but block 0, or block 0 if there is no other.
 
     Args:
-        blocks: Numbers of the measured blocks.
+        blocks: Indices of the measured blocks.
     """
     numbers = np.asarray(blocks)
     later: NDArray[np.bool_] = numbers != 0

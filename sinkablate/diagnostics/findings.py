@@ -46,7 +46,7 @@ def findings(
     Args:
         records: The measurements.
         thresholds: Thresholds of the rules.
-        blocks: Numbers of the measured blocks.
+        blocks: Indices of the measured blocks.
         first_rule: The rule that the headline prefers; None means the first that is shown in figures.
         names: Token type -> another name of the model for it, such as `null token` for the registers of a NOP toy.
     """
@@ -119,7 +119,7 @@ def label_counts(records: Records, thresholds: ThresholdConfig, blocks: list[int
     Args:
         records: The measurements.
         thresholds: Thresholds of the rules.
-        blocks: Numbers of the measured blocks.
+        blocks: Indices of the measured blocks.
 
     Returns:
         `counts` of the blocks that count (`counted`) and `first_block` of block 0, per image and summed over heads and

@@ -51,7 +51,7 @@ def histogram_table(records: Records, blocks: Sequence[int] | None = None) -> pl
 
     Args:
         records: The measurements.
-        blocks: Numbers of the measured blocks; None means consecutive from 0.
+        blocks: Indices of the measured blocks; None means consecutive from 0.
     """
     n, depth, tokens = records.norms.shape
     types = np.broadcast_to(records.types, (n, tokens))

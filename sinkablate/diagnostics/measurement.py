@@ -43,7 +43,7 @@ class Measurement:
     thresholds: ThresholdConfig = field(repr=False)
     """The thresholds of the quantities and rules."""
     block_numbers: list[int]
-    """Numbers of the measured blocks, rising."""
+    """Indices of the measured blocks, in ascending order."""
     query_key_sigma1: NDArray[float64] = field(repr=False)
     """Largest singular value of each head's query-key map, (L, H)."""
     spectral_spike: NDArray[float64] = field(repr=False)
@@ -70,7 +70,7 @@ class Measurement:
             model: The measured model.
             records: What was measured on the images.
             thresholds: The thresholds that were used.
-            blocks: Numbers of the measured blocks; None means all of them.
+            blocks: Indices of the measured blocks; None means all of them.
             rebuild_error: Largest relative error of a rebuilt block.
         """
         numbers = list(range(len(blocks_of(model)))) if blocks is None else list(blocks)

@@ -20,7 +20,7 @@ from sinkablate.diagnostics.tap import Tap
 def measurement_mode(model: nn.Module) -> Iterator[None]:
     """Run a block of code in eval mode and fp32, without TF32, autocast and autograd.
 
-    Afterward, also after an exception, the modes of all modules, random states and settings are restored.
+    Afterward, even after an exception, the modes of all modules, random states and settings are restored.
     """
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
@@ -60,7 +60,7 @@ def record(
         model: The original, uncompiled model with fp32 or fp64 weights.
         batches: Images, (B, C, H, W) each, on any device.
         thresholds: Thresholds of the quantities.
-        blocks: Numbers of the blocks to measure; None means all of them.
+        blocks: Indices of the blocks to measure; None means all of them.
 
     Returns:
         The records of all images, and the largest relative error of a rebuilt block.
@@ -85,7 +85,7 @@ def probe(
     Args:
         model: The original, uncompiled model; it is left as it was.
         images: (n, C, H, W), on any device.
-        order: Position of each image in the set, (n,), rising.
+        order: Position of each image in the set, (n,), ascending.
         thresholds: Thresholds of the quantities.
         batch_size: Images per forward pass.
 

@@ -32,7 +32,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def random_state_kept(seed: int | None = None) -> Iterator[None]:
-    """Restore the global random state after a block of code, also after an exception.
+    """Restore the global random state after a block of code, even after an exception.
 
     Args:
         seed: Seed of the random numbers that are drawn in the block; None continues with the current state.

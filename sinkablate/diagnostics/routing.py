@@ -4,7 +4,7 @@ Every quantity of routing is computed from event weights E (b, h, N, M): the wei
 clipped softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero,
 so its query is not routed.
 
-In a causal or local attention, a column is judged by the queries that can attend to it: its mean weight, and every
+With causal or local attention, a column is judged by the queries that can attend to it: its mean weight, and every
 share, is over them. Only columns that at least half as many queries can attend to as to any other can be dominant:
 the last tokens of a causal text have too few queries to be the sink of a sequence.
 """
@@ -145,7 +145,7 @@ def _means_of_candidates(received: Tensor, visible: Tensor, num_tokens: int) -> 
     """Return the mean event weight of each column over the queries that can attend to it, (b, h, M), from the sums.
 
     It is zero for columns to which fewer than half as many queries can attend as to the most visible token. A null
-    column does not count as a token: every query can attend to it, also in a local attention.
+    column does not count as a token: every query can attend to it, even with local attention.
     """
     queries = visible.sum(0)
     means = received / queries.clamp_min(1).to(received)

@@ -24,7 +24,7 @@ RANK_STEPS = (1.1, 1.25, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class Grid:
-    """The values of each axis, rising or from strict to lenient, and the position of the rule itself."""
+    """The values of each axis, ascending or from strict to lenient, and the position of the rule itself."""
 
     rule: Rule
     values: dict[str, tuple[float, ...]]

@@ -46,7 +46,7 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
     Args:
         records: The measurements.
         thresholds: Thresholds of the rules.
-        blocks: Numbers of the measured blocks; None means consecutive from 0.
+        blocks: Indices of the measured blocks; None means consecutive from 0.
     """
     n, count, heads = records.heads["mass"].shape
     grid = np.indices((count, heads)).reshape(2, -1)

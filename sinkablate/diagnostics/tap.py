@@ -60,12 +60,12 @@ class _SdpaListener(TorchFunctionMode):
 
 
 class Tap:
-    """Context manager that measures a transformer; its hooks are removed on exit, also after an exception.
+    """Context manager that measures a transformer; its hooks are removed on exit, even after an exception.
 
     Args:
         model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
         consumer: Receives every chosen block of every batch.
-        blocks: Numbers of the blocks to measure; None measures all.
+        blocks: Indices of the blocks to measure; None measures all.
 
     Raises:
         NonfiniteError: The activations of a block are NaN or infinite.

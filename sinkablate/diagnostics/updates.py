@@ -20,7 +20,7 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
 
     It is computed as tr(G^n G) / tr(G^n) with n up to 4^10. This needs batched matrix products only, which are faster
     than `eigvalsh` on a CPU and avoid the eigensolver of a GPU, which handles one matrix of the batch at a time. A
-    matrix is done when P = G^n / tr(G^n) has rank one, that is tr(P^2) = 1 up to rounding, because 1 - tr(P^2) bounds
+    matrix is done when P = G^n / tr(G^n) has rank one, that is, tr(P^2) = 1 up to rounding, because 1 - tr(P^2) bounds
     the error; this takes two or three rounds for the steep spectra of real heads, and all rounds if other eigenvalues
     nearly equal the largest. A zero matrix gives NaN.
     """

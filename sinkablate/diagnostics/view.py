@@ -57,7 +57,7 @@ class BlockView:
     takes_null: bool = False
     """True for zero and learned sinks and clipping: part of a row may go to no token."""
     visible: Tensor | None = None
-    """Which queries can attend to which columns, (N, M) bool, in a causal or local attention; None: all to all."""
+    """Which queries can attend to which columns, (N, M) bool, with causal or local attention; None: all to all."""
     token_types: Tensor | None = None
     """Texts only: `TextTokenType` of every token, (B, N) int64. The types of an image's tokens are in the layout."""
 

@@ -35,20 +35,20 @@ FIRST_BLOCK = 0
 
 
 def least_events(images: int) -> int:
-    """Number of events from which the atlas labels a head: 50, or half the images if there are fewer than 100."""
+    """Fewest events for which the atlas labels a head: 50, or half the images if there are fewer than 100."""
     return 50 if images >= 100 else max(1, images // 2)
 
 
 def atlas_points(heads: pl.DataFrame, rule: str, min_events: int | None = None) -> pl.DataFrame:
-    """Return where each head stands in the atlas, and its label.
+    """Return the position of each head in the atlas, and its label.
 
-    A head with at least `min_events` events of the rule stands at the medians over these events and has their most
-    frequent label. Any other head stands at the medians over all images and has the label `none`.
+    A head with at least `min_events` events of the rule is at the medians over these events and has their most
+    frequent label. Any other head is at the medians over all images and has the label `none`.
 
     Args:
         heads: One row per block and head, with the columns `<rule>_event_median_<quantity>`.
         rule: Name of the rule.
-        min_events: Number of events from which a head is labeled, at least 1; default: `least_events`.
+        min_events: Fewest events for which a head is labeled, at least 1; default: `least_events`.
 
     Returns:
         Columns `block`, `head`, `images`, `events`, `min_events`, `label`, `token_type`, `rank` (the stable rank of

@@ -114,7 +114,7 @@ def with_types(
 def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = None) -> Drawn:
     """Draw which type of token dominates each block, which type the events are on, and the mass of one token.
 
-    The dominant column of a head on an image is the one that receives most attention. Its chance level, dashed, is the
+    The dominant column of a head on an image receives the most attention. Its chance level, dashed, is the
     share of the tokens that are of the type. Mass per token is the attention that one token of a type receives, in
     units of the mean over all tokens, so it compares one CLS with hundreds of patches.
 

@@ -171,7 +171,7 @@ def draw_grid(axis: Axes, blocks: Sequence[int], values: NDArray[np.float64], *,
 
     Args:
         axis: Where to draw.
-        blocks: Numbers of the blocks.
+        blocks: Indices of the blocks.
         values: (blocks, heads).
         none: What is written into the axes if no value is above zero.
     """

@@ -120,7 +120,7 @@ def formation_against(panels: Sequence[tuple[str, pl.DataFrame, pl.DataFrame, pl
     """Draw when the sink of a NOP toy forms and how much attention it ends with, one row per varied number.
 
     Args:
-        panels: Of each number its name, the evaluations (rows of `history`), and the `intervals` of `formed_step` and
+        panels: For each number its name, the evaluations (rows of `history`), and the `intervals` of `formed_step` and
             `final_mass`.
     """
     figure, axes = new_axes(

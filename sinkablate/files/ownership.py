@@ -12,7 +12,7 @@ from sinkablate.errors import UserError
 
 
 def refuse_foreign(directory: Path, names: Iterable[str], *, key: str, what: str) -> None:
-    """Refuse a directory that does not hold earlier output of a command, but files that the command would replace.
+    """Refuse a directory that holds no earlier output of a command, but does hold files that it would replace.
 
     Args:
         directory: The directory, without the marker of the command's output.

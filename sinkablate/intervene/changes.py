@@ -62,7 +62,7 @@ def redirected(view: BlockView, head: int, weights: Tensor, column: int) -> Tens
 
     The softmax is taken over the remaining logits; dividing by 1 - A_is would fail where it rounds to zero. Zero and
     learned sinks keep their share of each row, unless s is the sink itself: then the tokens share the whole row. Scores
-    without a softmax keep sum_j |A_ij| of each row; a row with nothing left is spread evenly. In a causal attention, a
+    without a softmax keep sum_j |A_ij| of each row; a row with nothing left is spread evenly. With causal attention, a
     query that can attend to no other token keeps its row.
 
     Args:

@@ -19,7 +19,7 @@ from sinkablate.run.resumable import refuse_another
 from sinkablate.vit.anatomy import blocks_of
 
 OWN_IMAGES = 256
-"""Least number of a run's own images that are used by default: a head needs fifty events."""
+"""Smallest number of a run's own images that are used by default: a head needs fifty events."""
 
 NEEDED = ("image_names", "image_numbers", "sink_idx", "sink_type", *COPIED.values())
 """Arrays of a diagnosis that are read."""

@@ -44,7 +44,7 @@ class Editor:
 
     @cached_property
     def replay(self) -> Replay:
-        """Replays the blocks in which something may be edited, in rising order."""
+        """Replays the blocks in which something may be edited, in ascending order."""
         return Replay(self.model, sorted({block for block, _ in self.plan.heads} | set(self.pathways)))
 
     @torch.no_grad()

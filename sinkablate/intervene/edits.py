@@ -82,7 +82,7 @@ def parse_edits(text: str | Iterable[str]) -> list[str]:
 
 
 def judged_by(names: Collection[str]) -> str | None:
-    """Return the edit by which labels are judged: the mean value if it was made, because zero ablation overstates."""
+    """Return the edit by which labels are judged: the mean value if it was made; zero ablation overstates effects."""
     return next((name for name in (MEAN.name, ZERO.name, *names) if name in names), None)
 
 

@@ -32,7 +32,8 @@ def _worth(validation: pl.DataFrame) -> str:
     counted = f"{row['broadcast_heads']} broadcast and {row['nop_heads']} NOP heads"
     if math.isnan(row["auc"]):
         return f"Label validation: NA, {counted} with enough events; {FEWEST} of each are needed."
-    blocks = f"within {row['informative_blocks']} blocks that have both"
+    number = row["informative_blocks"]
+    blocks = "within 1 block that has both" if number == 1 else f"within {number} blocks that have both"
     gain = f"{row['delta_auc']:+.2f} [{row['delta_auc_low']:+.2f}, {row['delta_auc_high']:+.2f}]"
     if math.isnan(row["delta_auc"]):
         supported = "NA within blocks: no block has heads of both labels"

@@ -1,4 +1,4 @@
-"""Run a model once and cache its activations, so that an edit only needs the blocks from the edited one on.
+"""Run a model once and cache its activations, so that an edit only needs the edited block and those after it.
 
 A replay runs the edited block with its attention (and pathway) replaced by modules that return the edited update, then
 the later blocks. Nothing before the edit is computed again.
@@ -65,7 +65,7 @@ class Replay:
         """Run the model on one image (1, ...) and return its activations.
 
         Raises:
-            UserError: A chosen block cannot be tapped, or is not what the tap makes of it.
+            UserError: A chosen block cannot be tapped, or differs from what the tap rebuilds.
         """
         cache = ActivationCache()
 

@@ -20,7 +20,7 @@ CLASSES = VERDICTS[:3]
 """The labels of events: NOP, broadcast, other."""
 
 Head = tuple[int, int]
-"""Numbers of the block and of the head in it."""
+"""Index of the block, and index of the head in it."""
 
 
 def head_class(labels: Labels) -> str:

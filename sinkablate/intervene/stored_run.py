@@ -95,7 +95,7 @@ class StoredRun:
                     batch, rows = [], []
 
     def _load(self, images: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yield images (1, C, H, W) of the plan on the device, in rising order; the others are skipped unread."""
+        """Yield images (1, C, H, W) of the plan on the device, in ascending order; the others are skipped unread."""
         numbers = self.experiment.plan.numbers
         pending = {numbers[image]: image for image in images}
         for number, picture in enumerate(self.source.start(0)):

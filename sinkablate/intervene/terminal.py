@@ -34,8 +34,9 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
             title = f"block {block} head {head} ({_words(rows['class'][0])}), median over {rows['images'][0]} {unit}s"
             console.print(_edits(rows, title))
     for (name,), rows in pl.read_parquet(out / "classes.parquet").group_by(["class"], maintain_order=True):
-        heads_of_class = "" if name == "pathway" else f"{rows['heads'][0]} heads in "
-        title = f"{_words(str(name))}, median over {heads_of_class}{rows['blocks'][0]} blocks (bootstrap over blocks)"
+        heads_of_class = "" if name == "pathway" else f"{_count(rows['heads'][0], 'head')} in "
+        over = f"{heads_of_class}{_count(rows['blocks'][0], 'block')}"
+        title = f"{_words(str(name))}, median over {over} (bootstrap over blocks)"
         console.print(_edits(rows, title))
     tokens = "patch tokens" if unit == "image" else "tokens"
     console.print(EXPLANATION.format(tokens=tokens, unit=unit), soft_wrap=True)
@@ -43,6 +44,11 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)
     console.print(f"results: {out}", soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 block`, `3 blocks`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _words(name: str) -> str:

@@ -93,7 +93,7 @@ class MetricsCsv(Logger):
             self._write(list(self._pending))
 
     def _reopen(self, step: int) -> None:
-        """Read the rows from `step` on back from the file, so that values can be added to them."""
+        """Read the rows at and after `step` back from the file, so that values can be added to them."""
         if not self.path.exists():
             return
         rows = self._read()

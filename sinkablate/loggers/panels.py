@@ -13,7 +13,7 @@ def panel(name: str) -> str:
     whether it groups by the first or the last prefix.
 
     Names with one slash at most stay as they are. In longer ones all slashes but the last become underscores:
-    `sink/adaptive/nop` is `sink_adaptive/nop`. Blocks from 24 on have sections of their own: `sink/events/block30` is
+    `sink/adaptive/nop` is `sink_adaptive/nop`. Blocks 24 and above have sections of their own: `sink/events/block30` is
     `sink_events_from_block24/block30`.
     """
     path, _, last = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""Log to Weights & Biases in addition to the local record; its failures never stop a training."""
+"""Log to Weights & Biases in addition to the local record; its failures never stop training."""
 
 import os
 import re

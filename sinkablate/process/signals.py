@@ -37,7 +37,7 @@ class Preempted(SystemExit):
 
 
 def install_handlers(*, training: bool = False) -> None:
-    """Install the handlers in place of the present ones.
+    """Install the handlers in place of the current ones.
 
     Args:
         training: Record Ctrl-C too, because there is something to save.
@@ -104,7 +104,7 @@ def received() -> str | None:
 
 
 def reset() -> None:
-    """Forget received signals, before another training in the same process."""
+    """Forget received signals, before another training run in the same process."""
     _noted.clear()
 
 

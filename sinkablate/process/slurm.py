@@ -1,4 +1,4 @@
-"""Settings of a run under SLURM: no requeueing by Lightning, and all tasks in one training."""
+"""Settings of a run under SLURM: no requeueing by Lightning, and all tasks in one training run."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ def slurm_plugins() -> list[Any]:
 
 
 def require_all_tasks(trainer: L.Trainer) -> None:
-    """Check that the tasks that SLURM started form one training, and do not each train the same run.
+    """Check that the tasks that SLURM started train one run together, and do not each train it alone.
 
     Raises:
         UserError: The number of processes of the trainer differs from the number of tasks.

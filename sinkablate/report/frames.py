@@ -23,7 +23,7 @@ def some_runs(runs: Sequence[Run]) -> tuple[list[Run], str]:
     """Choose at most `MOST_RUNS` runs for a figure, evenly over the variants.
 
     The first run of each variant is chosen, then the second, and so on; if not all of the next ones fit, some of them
-    at even distances.
+    at regular intervals.
 
     Returns:
         The runs in their order, and what the title of the figure says about the choice: empty if all runs are shown.

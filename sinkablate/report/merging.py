@@ -58,7 +58,7 @@ def with_diagnoses(runs: Sequence[Run]) -> list[Run]:
 def _keys(run: Run) -> list[str]:
     """What identifies the model of an entry, best first.
 
-    A run is identified by its configuration, wherever it lies; among runs of one configuration, its directory decides.
+    A run is identified by its configuration, wherever it is; among runs of one configuration, its directory decides.
     Diagnoses of earlier versions hold only the path of the weights. Two diagnoses show the same model if their last
     keys agree: the identity of the run, or the name of the model and the path of its weights.
     """

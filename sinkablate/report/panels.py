@@ -108,7 +108,7 @@ def formation(runs: Sequence[Run], rule: str) -> Drawn | None:
 
 
 def _at_common_steps(tables: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """The rows at the steps that all runs logged; of runs without such a step, those of the first run."""
+    """The rows at the steps that all runs logged; if there is no such step, those of the first run."""
     common = set(tables[0]["step"]).intersection(*(set(table["step"]) for table in tables[1:]))
     if not common:
         return [tables[0]]

@@ -1,4 +1,4 @@
-"""Identity and name of one cell of a sweep, that is one run, from its command-line arguments.
+"""Identity and name of one cell of a sweep, that is, one run, from its command-line arguments.
 
 `fit --sweep` and the command `sweep` both derive the run directory and the names from here. Standard library only.
 """

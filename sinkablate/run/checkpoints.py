@@ -32,7 +32,7 @@ def furthest_checkpoint(run_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def _position(checkpoint: dict[str, Any]) -> tuple[int, ...]:
-    """Progress of a training: its step and, for checkpoints of the same step, which epochs had started and ended."""
+    """Progress of a run: its step and, for checkpoints of the same step, which epochs had started and ended."""
     epoch = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
     return (checkpoint["global_step"], *(epoch.get(name, 0) for name in ("completed", "processed", "started", "ready")))
 

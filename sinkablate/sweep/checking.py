@@ -62,7 +62,7 @@ def check(sweep: Sweep, root: Path, *, allow_confounded: bool = False) -> None:
 
 
 def _refuse_foreign(root: Path, known: dict[str, str]) -> None:
-    """Refuse a directory of other origin that holds files under the names of the two files above.
+    """Refuse a directory that is not a sweep's but holds files under the names of the two files above.
 
     Args:
         root: The directory of the sweep.

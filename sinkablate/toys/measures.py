@@ -70,7 +70,7 @@ def source_token(view: BlockView, task: ToyTask, tokens: Tensor, head: int = 0) 
 
 
 def resting_column(view: BlockView, task: ToyTask, tokens: Tensor, head: int = 0) -> dict[str, float]:
-    """Measure the column to which the resting tokens of a mixed toy, which has no null token, give most attention.
+    """Measure the column to which the resting tokens of a mixed toy, which has no null token, give the most attention.
 
     Returns:
         The mean attention to that column from tokens that must stay unchanged and from active tokens. The column is
@@ -94,7 +94,7 @@ MEASURES = {"nop": (null_token,), "broadcast": (source_token,), "mixed": (source
 def measures(model: ToyTransformer, task: ToyTask, tokens: Tensor) -> dict[str, float]:
     """Return the scalars under `toy/`: those of every block or, for mixed, of every head, with a suffix.
 
-    Without a suffix, they are those of the block or head in which the source receives most attention.
+    Without a suffix, they are those of the block or head in which the source receives the most attention.
     `toy/label_<verdict>` is the fraction of sequences whose head has that label by the rule `adaptive`.
     """
     watcher = _Watcher(task, tokens)
@@ -146,7 +146,7 @@ def verdict(numbers: Mapping[str, float], suffix: str = "") -> str:
 
     Args:
         numbers: `measures`, or a row of `metrics.csv`.
-        suffix: Of the scalars: that of a block or head, or empty for the sink's block.
+        suffix: Suffix of the scalars: that of a block or head, or empty for the sink's block.
     """
     shares = {v.name.lower(): numbers.get(f"toy/label_{v.name.lower()}{suffix}", 0.0) for v in VERDICTS}
     name = max(shares, key=lambda label: shares[label])

@@ -134,7 +134,7 @@ def block_numbers(model: nn.Module, blocks: Sequence[int] | None) -> list[int]:
 
 
 def has_output_gate(model: nn.Module) -> bool:
-    """Return whether a block of a model has a gate behind its attention (G1), for which effective rules exist."""
+    """Return whether a block of a model has a gate after its attention (G1), for which effective rules exist."""
     parts = [block_parts(model, index) for index in range(len(blocks_of(model)))]
     return any(
         part.gate is not None and getattr(getattr(part.attn, "config", None), "gate_position", "output") == "output"
@@ -178,7 +178,7 @@ def features(model: nn.Module, inputs: Tensor) -> Tensor:
         inputs: Images (B, C, H, W), or texts (B, 2, N) as described at `text_tokens`.
 
     Raises:
-        UserError: The model is of another library than timm and Hugging Face's transformers, or refuses the images.
+        UserError: The model is from a library other than timm and Hugging Face's transformers, or refuses the images.
     """
     if reads_texts(model):
         return model(input_ids=text_tokens(inputs)[0], use_cache=False).last_hidden_state  # type: ignore[no-any-return]

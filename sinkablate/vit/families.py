@@ -26,7 +26,7 @@ class Family:
     blocks: Paths
     """The list of blocks, from the model."""
     attn: Paths
-    """The attention, from the block; so are the following paths."""
+    """The attention, as a path from the block, like the following ones unless stated."""
     proj: Paths
     """The output map W_O."""
     update: Paths = ()

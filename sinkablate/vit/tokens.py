@@ -1,4 +1,4 @@
-"""The types of the tokens in a model's sequence: CLS, registers and patches of an image; words and marks of a text."""
+"""The types of the tokens in a model's sequence: CLS, registers and patches of an image; words and punctuation."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -32,7 +32,7 @@ class TokenType(_Kind):
 
 
 class TextTokenType(_Kind):
-    """The type of a key column when the model reads a text. Codes that `TokenType` has, too, mean the same."""
+    """The type of a key column when the model reads a text. Codes that `TokenType` also has mean the same."""
 
     CLS = 0
     """The class token of an encoder, such as [CLS]."""

@@ -57,7 +57,7 @@ def test_images_of_another_size_are_refused() -> None:
         sa.measure(hugging_face("ViTModel"), torch.zeros(1, 1, 32, 32))
 
 
-def test_models_of_torchvision_are_refused_by_name() -> None:
+def test_models_of_torchvision_are_refused_and_named() -> None:
     torchvision = pytest.importorskip("torchvision")
     model = torchvision.models.VisionTransformer(32, 8, 2, 3, 48, 96)
     message = "VisionTransformer (EncoderBlock) cannot be measured: block 0 has an unknown structure; expected a vision"

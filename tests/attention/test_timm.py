@@ -81,6 +81,6 @@ class Rewritten(TimmAttention):
         (TimmAttention(40, num_heads=4, gated=True), "already has an attention gate"),
     ],
 )
-def test_other_attention_modules_are_refused_by_name(attn: nn.Module, says: str) -> None:
+def test_other_attention_modules_are_refused_and_named(attn: nn.Module, says: str) -> None:
     with pytest.raises(UserError, match=says):
         Attention.from_timm(attn, AttentionConfig(sink="zero"))

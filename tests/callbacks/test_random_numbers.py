@@ -39,7 +39,7 @@ def shuffling(own_generator: bool = True) -> DataLoader[Any]:
 
 
 class Classifier(L.LightningModule):
-    """Somebody's classifier, which keeps its losses."""
+    """A user's classifier, which keeps its losses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,9 +79,7 @@ def losses_of_a_loop(loader: DataLoader[Any], sinks: sa.SinkDiagnostics | None, 
 
 @pytest.mark.parametrize("own_generator", [True, False], ids=["own generator", "global generator"])
 @pytest.mark.parametrize("train", [losses_of_a_trainer, losses_of_a_loop])
-def test_the_losses_are_those_of_a_training_without_diagnostics(
-    train: Any, own_generator: bool, tmp_path: Path
-) -> None:
+def test_the_losses_are_those_of_training_without_diagnostics(train: Any, own_generator: bool, tmp_path: Path) -> None:
     plain = train(shuffling(own_generator), None, tmp_path)
     assert len(set(plain)) == len(plain) == 6
     loader = shuffling(own_generator)  # measured and trained on

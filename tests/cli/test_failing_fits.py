@@ -29,7 +29,7 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_refused(
 ) -> None:
     monkeypatch.setattr(
         "huggingface_hub.constants.HF_HUB_OFFLINE", True
-    )  # huggingface_hub has read the variable when it was imported
+    )  # huggingface_hub read the variable when it was imported
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(empty_folder / "cache"))
     outcome = fit(
         empty_folder / "run",

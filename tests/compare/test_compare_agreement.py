@@ -1,4 +1,4 @@
-"""Where the paired test and Welch's test disagree, and the words for metrics with and without a better side."""
+"""Where the paired test and Welch's test disagree, and the words for metrics with and without a better direction."""
 
 from pathlib import Path
 
@@ -107,18 +107,18 @@ def test_the_tests_disagree_about_a_difference_that_only_pairs_show() -> None:
         ("steps", None),
     ],
 )
-def test_the_name_of_a_metric_tells_its_better_side(metric: str, lower: bool | None) -> None:
+def test_the_name_of_a_metric_tells_its_better_direction(metric: str, lower: bool | None) -> None:
     assert lower_is_better(metric) is lower
 
 
-def test_a_metric_without_a_better_side_is_higher_or_lower(tmp_path: Path) -> None:
+def test_a_metric_without_a_better_direction_is_higher_or_lower(tmp_path: Path) -> None:
     frame = table().rename({"val/acc1": "sink/mass"})
     outcome = compared(tmp_path, frame, metric="sink/mass").succeeded().out
     assert "higher (p < .001 after Holm)" in outcome
     assert "better (p" not in outcome
     assert "larger is better" not in outcome
     assert "complementary is" not in outcome
-    assert "no better side of sink/mass is known" in outcome
+    assert "it is not known whether higher or lower sink/mass is better" in outcome
     comparison = as_json(compared(tmp_path, frame, "--format=json", metric="sink/mass"))
     assert {(row["higher"], row["better"]) for row in comparison["differences"]} == {(True, None)}
     assert {row["complementary"] for row in comparison["combinations"]} == {"not estimable"}
@@ -132,7 +132,7 @@ def test_a_loss_is_better_if_it_is_lower_without_being_told(tmp_path: Path) -> N
     assert {(row["higher"], row["better"]) for row in comparison["differences"]} == {(False, True)}
 
 
-def test_an_interaction_of_a_metric_without_a_better_side_is_above_or_below_additive() -> None:
+def test_an_interaction_of_a_metric_without_a_better_direction_is_above_or_below_additive() -> None:
     frame = factorial_table("events", lambda gate, registers: 5 - (gate and registers), noise=0.01)
     comparison = compare(frame, metric="events", factors=["gate", "registers"])
     assert comparison.combinations[0].kind == "below additive"

@@ -56,7 +56,7 @@ def test_validation_labels_follow_the_names_of_the_training_classes(tmp_path: Pa
         (("Cat",), "Cat is not among"),
     ],
 )
-def test_a_class_outside_the_training_set_is_refused_by_name(
+def test_a_class_outside_the_training_set_is_refused_and_named(
     tmp_path: Path, classes: tuple[str, ...], named: str
 ) -> None:
     train = folders(tmp_path / "train", "bird", "cat")

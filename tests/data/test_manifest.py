@@ -16,7 +16,7 @@ COUNTS = ["3.0", "2.5", "-1", "true", '"3"', "null", "[3]", "1e999", "NaN", "9" 
 @pytest.mark.parametrize(
     "form", ['{"shards": {"set.tar": %s}}', '{"splits": {"train": {"filenames": ["set.tar"], "shard_lengths": [%s]}}}']
 )
-def test_an_impossible_count_is_refused_by_name(form: str, count: str, tmp_path: Path) -> None:
+def test_an_impossible_count_is_refused_and_named(form: str, count: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)
     name = "manifest.json" if form.startswith('{"shards"') else "_info.json"
@@ -43,7 +43,7 @@ def test_an_impossible_count_is_refused_by_name(form: str, count: str, tmp_path:
         '{"shards": {"set.tar": 3}, "classes": 4}',
     ],
 )
-def test_a_damaged_manifest_is_refused_by_name(content: str, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_refused_and_named(content: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar", members(0, 3))
     source = source_of(tmp_path, "stream", 3)
     (tmp_path / "manifest.json").write_text(content)

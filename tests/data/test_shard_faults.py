@@ -180,7 +180,7 @@ def test_compressed_shards_are_read(name: str, tmp_path: Path) -> None:
         diagnosed(tmp_path / name)
 
 
-def test_zstandard_is_refused_by_name(tmp_path: Path) -> None:
+def test_zstandard_is_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "set.tar.zst").write_bytes(b"x")
     for reader in READERS:
         with pytest.raises(UserError, match=r"data.source.train=.*set.tar.zst: Zstandard is not supported"):
@@ -190,7 +190,7 @@ def test_zstandard_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [bytes(10_240), b"", b"not a tar\n" * 200])
-def test_an_empty_tar_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_an_empty_tar_is_refused_and_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "empty.tar").write_bytes(content)
     with pytest.raises(UserError, match=r"empty.tar"):
         keys(source_of(tmp_path, "indexed", 0, "empty.tar"))

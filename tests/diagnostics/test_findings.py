@@ -117,7 +117,9 @@ C, R, P = TokenType.CLS, TokenType.REGISTER, TokenType.PATCH
     ("kinds", "blocks", "expected"),
     [((C, R, P), [0, 1, 2], 2), ((P, C, P), [0, 1, 2], 2), ((C, R, C), [0, 1, 2], None), ((C, P, P), [2, 5, 9], 5)],
 )
-def test_the_first_block_where_patches_have_most_events(kinds: Any, blocks: list[int], expected: int | None) -> None:
+def test_the_first_block_where_patches_have_the_most_events(
+    kinds: Any, blocks: list[int], expected: int | None
+) -> None:
     for rule in ("causal", "adaptive"):
         assert findings(led(*kinds), T, blocks)["handoff"]["first_block_by_events"][rule] == expected
 
@@ -135,7 +137,9 @@ def test_the_first_block_where_patches_dominate_most_pairs() -> None:
     ("mass", "expected"),
     [((0.02, 0.04, 0.94), 3), ((0.2, 0.2, 0.6), None), ((0.05, 0.01, 0.94), 3), ((0.06, 0.06, 0.88), None)],
 )
-def test_the_first_block_where_patches_have_most_mass_per_token(mass: tuple[float, ...], expected: int | None) -> None:
+def test_the_first_block_where_patches_have_the_most_mass_per_token(
+    mass: tuple[float, ...], expected: int | None
+) -> None:
     measured = led(C, C, C, mass=mass)
     assert findings(measured, T, [3, 4, 5])["handoff"]["first_block_by_mass_per_token"] == expected
 

@@ -135,7 +135,7 @@ def test_results_equal_timms_on_pretrained_weights(dinov2: Any) -> None:
     np.testing.assert_allclose(actual.norms, expected.norms, rtol=1e-4)
 
 
-def test_eager_attention_is_refused_by_name() -> None:
+def test_eager_attention_is_refused_and_named() -> None:
     with pytest.raises(UserError, match=r"ViTAttention cannot be measured: block 0 made 0 calls"):
         tapped(untrained("ViT", attention="eager"), noise(1, 3, 32, 32))
 
@@ -148,7 +148,7 @@ def test_eager_attention_is_refused_by_name() -> None:
         ("ViTMAE", {}, "ViTMAEModel cannot be measured, because the positions"),
     ],
 )
-def test_families_that_cannot_be_measured_are_refused_by_name(name: str, fields: dict[str, Any], says: str) -> None:
+def test_families_that_cannot_be_measured_are_refused_and_named(name: str, fields: dict[str, Any], says: str) -> None:
     config = getattr(transformers, f"{name}Config")(**({"image_size": 32} if fields else SIZE), **fields)
     attention = "eager" if name == "ConvNext" else "sdpa"
     model = getattr(transformers, f"{name}Model")._from_config(config, attn_implementation=attention).eval()

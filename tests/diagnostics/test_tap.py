@@ -110,7 +110,7 @@ def test_attention_outside_the_blocks_is_ignored() -> None:
         ("vit_base_patch16_rpn_224", "VisionTransformer: block 0 rebuilt"),
     ],
 )
-def test_families_that_cannot_be_measured_are_refused_by_name(name: str, says: str) -> None:
+def test_families_that_cannot_be_measured_are_refused_and_named(name: str, says: str) -> None:
     smaller = {"depth": 2, "img_size": SIDE[name]} if name.startswith("vit") else {}
     model = timm.create_model(name, num_classes=0, **smaller).eval()
     with pytest.raises(UserError, match=says):

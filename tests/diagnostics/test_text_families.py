@@ -154,6 +154,6 @@ def test_families_that_cannot_be_measured_are_refused_for_the_reason(
     assert hook_count(model) == 0
 
 
-def test_attention_that_is_not_fused_is_refused_by_name() -> None:
+def test_attention_that_is_not_fused_is_refused_and_named() -> None:
     with pytest.raises(UserError, match=r"BertSelfAttention cannot be measured: block 0 made 0 calls"):
         tapped(untrained("Bert", attention="eager"), texts())

@@ -26,7 +26,7 @@ RUNS = {
 }
 """Runs that a page may read without training them first."""
 HEAVY = {"docs/finetune.md", "docs/index.md", "docs/two_algorithms.md"}
-"""Pages that take most time and whose commands other pages run with other models; `make test-heavy` runs them."""
+"""Pages that take the most time and whose commands other pages run with other models; `make test-heavy` runs them."""
 NOT_RUN = 10
 """How many blocks of all pages cannot run in a test; each says why above itself."""
 

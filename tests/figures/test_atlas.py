@@ -26,7 +26,7 @@ def heads(images: int = 10) -> pl.DataFrame:
     )
 
 
-def test_a_head_without_enough_events_has_no_label_and_stands_at_medians_over_all_images() -> None:
+def test_a_head_without_enough_events_has_no_label_and_is_at_medians_over_all_images() -> None:
     points = atlas_points(heads(), "causal")
     assert points["label"].to_list() == ["broadcast", "nop", "none", "none"]
     assert points["min_events"].unique().to_list() == [5]

@@ -52,7 +52,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "held", "overwrite"), CASES)
-def test_files_of_other_origin_are_neither_replaced_nor_removed(
+def test_foreign_files_are_neither_replaced_nor_removed(
     name: str, held: str, overwrite: bool, place: Path, finished: Path
 ) -> None:
     out = place / "project"
@@ -70,7 +70,7 @@ def test_files_of_other_origin_are_neither_replaced_nor_removed(
     assert tree(out) == before
 
 
-def test_files_of_other_origin_outlive_an_overwritten_run(place: Path) -> None:
+def test_foreign_files_outlive_an_overwritten_run(place: Path) -> None:
     out = place / "project"
     fit = (*(word.format(out=out) for word in FIT), "--diagnostics.every_n_steps=0", "--overwrite")
     (out / "checkpoints").mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_files_of_other_origin_outlive_an_overwritten_run(place: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "name"), [("validate", "validate.json"), ("test", "test.json"), ("predict", "predictions.parquet")]
 )
-def test_results_of_other_origin_are_not_replaced(command: str, name: str, finished: Path, place: Path) -> None:
+def test_foreign_results_are_not_replaced(command: str, name: str, finished: Path, place: Path) -> None:
     (place / name).write_text('{"images": 3}')
     words = ("--config", finished / "config.yaml", "--run_dir", place)
     outcome = run(command, *words, "--ckpt_path", finished / "checkpoints" / "last.ckpt")

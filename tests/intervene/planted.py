@@ -71,7 +71,7 @@ def planted() -> Any:
         read -= read.mean(-1, keepdim=True)  # so that the mean, which the norm subtracts from all channels, is not read
         for written in (block.attn.proj.weight, block.mlp.fc2.weight):
             written[MARK] = 0
-            written[CONTENT.stop :] *= 0.02  # the sink keeps lacking what NOP heads read
+            written[CONTENT.stop :] *= 0.02  # the sink still lacks what NOP heads read
         block.attn.proj.bias.zero_()
         block.mlp.fc2.bias.zero_()
     return model

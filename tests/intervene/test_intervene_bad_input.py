@@ -88,7 +88,7 @@ def test_a_run_needs_a_checkpoint(finished: Path, tmp_path: Path) -> None:
     assert (neither.code, "intervene needs exactly one model" in neither.err) == (2, True)
 
 
-def test_a_damaged_diagnosis_is_refused_by_name(finished: Path, intervened: Path, tmp_path: Path) -> None:
+def test_a_damaged_diagnosis_is_refused_and_named(finished: Path, intervened: Path, tmp_path: Path) -> None:
     shutil.copytree(intervened / "diagnosis", tmp_path / "diagnosis")
     np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
     words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")

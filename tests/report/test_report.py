@@ -100,7 +100,7 @@ def test_an_unfinished_run_is_shown_marked_and_not_averaged(ablated: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_that_diverged_is_said_to_have(finished: Path, tmp_path: Path) -> None:
+def test_a_diverged_run_is_marked_as_diverged(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "DONE").unlink()
     (tmp_path / "run" / "checkpoints" / "nonfinite.ckpt").touch()

@@ -63,7 +63,7 @@ def test_rounding_moves_a_number_by_half_a_digit_at_most() -> None:
     ("patches", "height", "width", "grid"),
     [(16, 28, 28, (4, 4)), (256, 224, 224, (16, 16)), (8, 28, 56, (2, 4)), (7, 28, 28, (1, 7)), (31, 1, 1, (1, 31))],
 )
-def test_patches_lie_as_in_their_image(patches: int, height: int, width: int, grid: tuple[int, int]) -> None:
+def test_patches_are_arranged_as_in_their_image(patches: int, height: int, width: int, grid: tuple[int, int]) -> None:
     assert patch_grid(patches, height, width) == grid
 
 
@@ -111,7 +111,7 @@ def test_a_diagnosis_and_a_run_have_the_same_maps(gated: Run, diagnosed: Run) ->
 
 
 @pytest.mark.slow
-def test_the_images_of_a_diagnosed_head_are_those_with_most_mass(diagnosed: Run) -> None:
+def test_the_images_of_a_diagnosed_head_are_those_with_the_most_mass(diagnosed: Run) -> None:
     with np.load(diagnosed.path / "per_image.npz") as stored:
         mass, names = stored["mass"], stored["image_names"].tolist()
     named = page_run(diagnosed, None, {})["busiest_images"]
@@ -185,7 +185,7 @@ def test_a_figure_of_many_runs_shows_an_even_choice(variants: int, seeds: int, k
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["causal", "adaptive"])
-def test_guessed_token_types_are_said_to_be(rule: str, gated: Run, diagnosed: Run) -> None:
+def test_guessed_token_types_are_noted(rule: str, gated: Run, diagnosed: Run) -> None:
     for label, shares in sinks_by_type(gated, rule).items():
         assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both are counted event by event
     old = replace(gated, name="old", summary={})

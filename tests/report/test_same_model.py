@@ -1,4 +1,4 @@
-"""A report shows each model once, wherever its run, its diagnosis and its interventions lie."""
+"""A report shows each model once, wherever its run, its diagnosis and its interventions are stored."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def test_a_diagnosis_is_part_of_its_run_and_one_on_other_images_is_not_another_m
     assert models(shown) == [run]
 
 
-def test_a_diagnosis_belongs_to_the_run_of_its_configuration_wherever_that_lies() -> None:
+def test_a_diagnosis_belongs_to_the_run_of_its_configuration_wherever_that_is() -> None:
     runs = [fit("a", run_id="1"), fit("b", run_id="2")]
     moved = diagnosis("d", "/elsewhere/x/checkpoints/last.ckpt", run_id="2", sensitivity=TABLE)
     replaced = diagnosis("e", LAST, run_id="3", sensitivity=TABLE)  # another run was in the directory

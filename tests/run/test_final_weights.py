@@ -61,7 +61,7 @@ def test_the_final_weights_are_saved_whatever_the_cadence(
     assert summary(run_dir)["val/acc1"] == summary(plain)["val/acc1"], "the accuracy is that of the final weights"
 
 
-def test_a_training_that_ends_within_an_epoch_is_saved_and_validated(tmp_path: Path) -> None:
+def test_a_run_that_ends_within_an_epoch_is_saved_and_validated(tmp_path: Path) -> None:
     fit(tmp_path / "run", *EPOCHS, "--trainer.max_steps=2").succeeded()
     assert steps_saved(tmp_path / "run") == {2}
     assert column(tmp_path / "run", "val/acc1") == {"1": str(summary(tmp_path / "run")["val/acc1"])}

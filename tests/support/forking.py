@@ -134,7 +134,7 @@ def _main(words: list[str], env: dict[str, str], out: Path, err: Path, before: C
 
 
 def die_after(folder: Path, pattern: str) -> None:
-    """Kill this process at the first rename once a folder contains a file of a pattern."""
+    """Kill this process at the first rename once a folder contains a file that matches a pattern."""
 
     def hook(event: str, _arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and list(folder.glob(pattern)):

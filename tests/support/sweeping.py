@@ -80,5 +80,5 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def trained_once(root: Path) -> bool:
-    """Whether the log of every cell contains one completed training."""
+    """Whether the log of every cell contains one completed training run."""
     return all(log.read_text().count("run directory:") == 1 for log in root.glob("*/log.txt"))

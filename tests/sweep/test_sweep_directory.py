@@ -50,7 +50,7 @@ def files_as_cells(path: Path) -> None:
         run_dir.touch()
 
 
-def folder_as_mark(path: Path) -> None:
+def folder_as_marker(path: Path) -> None:
     """Create folders in place of the files that mark failed cells."""
     for run_dir in cells_of(path):
         (run_dir / "FAILED").mkdir(parents=True)
@@ -72,7 +72,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
         ("run", "--in_process", "--jobs", "1"),
         "File exists",
     ),
-    "a folder in place of a mark of failure": (folder_as_mark, ("retry",), "FAILED: Is a directory"),
+    "a folder in place of a marker of failure": (folder_as_marker, ("retry",), "FAILED: Is a directory"),
 }
 
 

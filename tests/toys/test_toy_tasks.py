@@ -161,7 +161,7 @@ def test_measures_of_the_null_token() -> None:
 
 
 def test_what_is_measured_of_a_mixed_toy() -> None:
-    """Of each head, against the weights themselves; four registers come first."""
+    """For each head, against the weights themselves; four registers come first."""
     config = replace(MIXED, registers=4)
     task, tokens, model = ToyTask.draw(config, 0), evaluation_tokens(config, 0, 3), build_toy(config, 0)
     (view,), _, _ = tapped(model, tokens)

@@ -1,4 +1,4 @@
-"""Both toys learn their known solution on three seeds in a short training, and edits distinguish their sinks."""
+"""Both toys learn their known solution on three seeds in a short training run, and edits distinguish their sinks."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from running import CONFIGS, run, summary
 
 SEEDS = (0, 1, 2)
 QUICK = {"nop": ("--data.batch_size", "64"), "broadcast": ("--trainer.max_epochs", "8")}
-"""Shorter trainings: NOP with a quarter of the batch, broadcast with eight of thirty epochs."""
+"""Shorter training runs: NOP with a quarter of the batch, broadcast with eight of thirty epochs."""
 
 pytestmark = pytest.mark.heavy
 

@@ -138,7 +138,7 @@ def test_a_model_with_registers_keeps_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.9, 0.9999])
-def test_a_truncated_file_is_refused_by_name(tiny: Path, tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_file_is_refused_and_named(tiny: Path, tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut.{suffix}"
     save_file(saved(tiny), path) if suffix == "safetensors" else torch.save(saved(tiny), path)
     whole = path.read_bytes()
@@ -156,7 +156,7 @@ def test_a_truncated_file_is_refused_by_name(tiny: Path, tmp_path: Path, suffix:
     ],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "ckpt"])
-def test_files_that_are_not_checkpoints_are_refused_by_name(
+def test_files_that_are_not_checkpoints_are_refused_and_named(
     tmp_path: Path, content: bytes | None, says: str, suffix: str
 ) -> None:
     path = tmp_path / f"x.{suffix}"
@@ -167,7 +167,7 @@ def test_files_that_are_not_checkpoints_are_refused_by_name(
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)], ids=repr)
-def test_a_file_without_a_state_dict_is_refused_by_name(tmp_path: Path, content: object) -> None:
+def test_a_file_without_a_state_dict_is_refused_and_named(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
     with pytest.raises(UserError, match=re.escape(f"{path}: contains no state dict")):
         read_weights(str(path))

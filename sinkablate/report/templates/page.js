@@ -19,7 +19,7 @@ function element(tag, text, more = {}) {
 
 const placeOf = () => state.run.heads ? state.run.heads.block.findIndex((b, p) => b === state.block && state.run.heads.head[p] === state.head) : -1;
 
-function busiest(run, rule) {  // the head with most events, then with most mass
+function busiest(run, rule) {  // the head with the most events, then with the most mass
   const {block, head, quantities} = run.heads, deep = block.some(b => b > 0);  // block 0 does not count, where there are others
   const score = p => (deep && !block[p] ? 0 : counted(run, rule, p).events * 1e3) + (quantities.median_mass[p] ?? 0);
   const best = block.reduce((a, _, p) => score(p) > score(a) ? p : a, 0);
