@@ -5,6 +5,7 @@ darkened, lie on a textured ground and hide parts of each other. Scenes for trai
 scenes for validation use the validation garments, so no garment occurs in both.
 """
 
+import hashlib
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from PIL import Image
 from sinkablate.config import EMBEDDED_CLASSES
 from sinkablate.data.embedded import EmbeddedRecords
 from sinkablate.data.errors import ErrorPolicy
-from sinkablate.data.samples import Encoded
+from sinkablate.data.samples import Encoded, decode
 
 SIDE = 56
 """Side of a scene in pixels."""
@@ -70,6 +71,18 @@ class SceneRecords:
             scene = draw_scene(self.split, index)
             self._drawn[index] = Encoded(Image.fromarray(scene.image), scene.target, scene_name(index), "scenes")
         return self._drawn[index]
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of every scene."""
+        return [self[index].target for index in range(len(self))]
+
+    def digest(self) -> str:
+        """Return a hash of the pixels and labels of all scenes."""
+        content = hashlib.sha256()
+        for index in range(len(self)):
+            content.update(decode(self[index]).tobytes() + bytes([self[index].target]))
+        return content.hexdigest()
 
 
 def scene_name(index: int) -> str:
