@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "class probabilities of a trained run, as a parquet file",
     "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; in seconds, without data",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or a Hugging Face model",
+    "evaluate": "how good the frozen features of a model are: neighbors, probes, dense tasks, next to their floors",
     "intervene": "edit one head at a time and measure the effect, to test the labels of a diagnosis",
     "sweep": "plan, run, submit, watch, retry and collect a grid of runs from one file, on any machine",
     "compare": "compare the runs of a tidy CSV or parquet table: effects of factors, and how many seeds they need",
@@ -41,7 +42,7 @@ def help_text() -> str:
 HELP = {"-h", "--help"}
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict", "plan")
 """Commands with the keys of a run."""
-RESUMABLE = ("diagnose", "intervene")
+RESUMABLE = ("diagnose", "evaluate", "intervene")
 """Commands that keep finished work: the same command line resumes after it."""
 
 
@@ -172,6 +173,12 @@ def _diagnose() -> Function:
     return diagnose, None
 
 
+def _evaluate() -> Function:
+    from sinkablate.evaluate.command import evaluate
+
+    return evaluate, None
+
+
 def _intervene() -> Function:
     from sinkablate.intervene.command import intervene
 
@@ -190,7 +197,14 @@ def _shards() -> Function:
     return write_shards, lambda counts: f"{sum(counts.values())} images in {len(counts)} shards"
 
 
-FUNCTIONS = {"compare": _compare, "diagnose": _diagnose, "intervene": _intervene, "report": _report, "shards": _shards}
+FUNCTIONS = {
+    "compare": _compare,
+    "diagnose": _diagnose,
+    "evaluate": _evaluate,
+    "intervene": _intervene,
+    "report": _report,
+    "shards": _shards,
+}
 """Commands whose options are the arguments of one function."""
 
 

@@ -1,5 +1,7 @@
 """Images in one folder per class, the layout of torchvision's ImageFolder."""
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,3 +43,11 @@ class FolderRecords:
             return Encoded(path.read_bytes(), self.labels[index], key, str(self.root))
         except OSError as error:
             raise DataError(f"{path}: the file cannot be read ({error.strerror})", "unreadable file") from None
+
+    def digest(self) -> str:
+        """Return a hash of the names, sizes and labels of all files."""
+        content = hashlib.sha256()
+        for path, label in zip(self.files, self.labels, strict=True):
+            size = os.stat(path).st_size if os.path.exists(path) else -1
+            content.update(f"{Path(path).relative_to(self.root)}\0{size}\0{label}\n".encode(errors="surrogateescape"))
+        return content.hexdigest()

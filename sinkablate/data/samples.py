@@ -1,6 +1,6 @@
 """One sample on its way from the bytes in its source, through the checked image, to the tensor that a model gets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -38,10 +38,17 @@ class Encoded(NamedTuple):
 class Records(Protocol):
     """Encoded samples that can be read in any order."""
 
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every sample, without reading any."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Encoded:
         """Read one sample; raises `DataError` if it cannot be read."""
+
+    def digest(self) -> str:
+        """Return a hash of the names, sizes and labels of all samples, in their order."""
 
 
 def collate(samples: list[Sample]) -> Sample | None:

@@ -1,53 +1,24 @@
 """The indexed reader: finds each sample in local tar shards once, and then reads samples in any order."""
 
-import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sinkablate.data.errors import DataError, ErrorPolicy
 from sinkablate.data.file_names import check_label, labeled_image, parse_label
 from sinkablate.data.locations import is_compressed, shard_name
+from sinkablate.data.sample_index import Index, IndexCache
 from sinkablate.data.samples import Encoded
 from sinkablate.data.tar import grouped, members
-from sinkablate.files.writing import replacing
 
 _MAX_LABEL = 2**31 - 1
 _MAX_OPEN_SHARDS = 64
-_RULES_VERSION = 2
-"""Incremented when the rules for forming samples change; a stored index with another version is rebuilt."""
 Row = tuple[int, int, int, bytes]
 """(offset, size, label, key) of a sample."""
-
-
-class Index(NamedTuple):
-    """One row per sample, in the order of the shards; plain arrays, which forked workers share without copies."""
-
-    shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    """Byte at which the image starts in the (decompressed) tar."""
-    size: NDArray[np.int64]
-    target: NDArray[np.int32]
-    key: NDArray[np.bytes_]
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[tuple[int, int, int, int, bytes]]) -> "Index":
-        """Build from rows of (shard, offset, size, target, key)."""
-        shard, offset, size, target, key = zip(*rows, strict=True) if rows else ([],) * 5
-        return cls(
-            np.array(shard, np.int32),
-            np.array(offset, np.int64),
-            np.array(size, np.int64),
-            np.array(target, np.int32),
-            np.array(key, np.bytes_),
-        )
 
 
 class TarRecords:
@@ -70,7 +41,7 @@ class TarRecords:
         self.shards = list(shards)
         self._names = [shard_name(shard) for shard in self.shards]
         self._memory: dict[int, bytes] = {}
-        cached = None if any(map(is_compressed, self.shards)) else _Cache(self.shards)
+        cached = None if any(map(is_compressed, self.shards)) else IndexCache(self.shards)
         index = cached.load() if cached else None
         if index is None:
             index, complete = self._scan(on_error)
@@ -89,6 +60,16 @@ class TarRecords:
 
     def __len__(self) -> int:
         return len(self.index.shard)
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every sample."""
+        labels: list[int] = self.index.target.tolist()
+        return labels
+
+    def digest(self) -> str:
+        """Return a hash of the keys, labels, sizes and positions of all samples."""
+        return self.index.digest()
 
     def __getitem__(self, index: int) -> Encoded:
         """Read one sample.
@@ -212,31 +193,3 @@ def _scan_compressed(path: str) -> tuple[bytes, list[Row | DataError]]:
         rows.append((start, size, target, key))
         start += size
     return b"".join(images), rows
-
-
-class _Cache:
-    """The index of a set of shards, a hidden file next to the first; invalid when a shard's size or time changes."""
-
-    def __init__(self, shards: Sequence[str]) -> None:
-        names = hashlib.sha256("\0".join(os.path.abspath(shard) for shard in shards).encode()).hexdigest()[:16]
-        self.path = Path(shards[0]).parent / f".sinkablate-index-{names}.npz"
-        self.state = np.zeros((0, 2), np.int64)
-        with suppress(OSError):  # a shard does not exist; the scan reports it
-            stats = [os.stat(shard) for shard in shards]
-            self.state = np.array(
-                [(stat.st_size, stat.st_mtime_ns) for stat in stats] + [(_RULES_VERSION, 0)], np.int64
-            )
-
-    def load(self) -> Index | None:
-        try:
-            with np.load(self.path) as stored:
-                if np.array_equal(stored["state"], self.state):
-                    return Index(*(stored[name] for name in Index._fields))
-        except Exception:  # missing or truncated (NumPy and zipfile raise many types): build the index again
-            return None
-        return None
-
-    def save(self, index: Index) -> None:
-        # if the directory is not writable, the index stays in memory
-        with suppress(OSError), replacing(self.path, concurrent=True) as partial, partial.open("wb") as file:
-            np.savez(file, state=self.state, **index._asdict())

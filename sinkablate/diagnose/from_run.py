@@ -127,6 +127,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         probe_set=probe_set,
         in_chans=images.in_chans,
         transform=eval_transform(images),
+        source=data["source"],
         description={"model": f"{stored['variant']} ({config.name})", "preprocessing": preprocessing},
     )
 

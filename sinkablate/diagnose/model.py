@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ModelChoice, ThresholdConfig, keys_below
+from sinkablate.config import BackboneConfig, ModelChoice, SourceConfig, ThresholdConfig, keys_below
 from sinkablate.data.probe import ProbeSet
 from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
@@ -41,6 +41,8 @@ class LoadedModel:
     """Token type -> another name in figures: the null token of the NOP toy is stored as a register."""
     probe_images: int = 0
     """Number of probe images that the run measured while it trained."""
+    source: SourceConfig | None = None
+    """Where a run's own images are; None for a model of another origin, and for a toy."""
     thresholds: ThresholdConfig = ThresholdConfig()
     """The thresholds of a run, otherwise the defaults."""
     toy: ToyTask | None = None

@@ -21,7 +21,7 @@ from sinkablate.run.summary_order import sort_summary
 DONE, PREEMPTED = "DONE", "PREEMPTED"
 """Markers: the run has finished; the run was stopped and can be resumed."""
 CONFIG, WANDB = "config.yaml", "wandb.json"
-DIAGNOSIS, INTERVENTION = "diagnosis.json", "intervention.json"
+DIAGNOSIS, INTERVENTION, EVALUATION = "diagnosis.json", "intervention.json", "evaluation.json"
 RESULTS = {"validate": "validate.json", "test": "test.json", "predict": "predictions.parquet"}
 """The file that each command writes into the directory of a run."""
 RUN_FILES = (

@@ -12,7 +12,7 @@ from sinkablate.errors import UserError
 LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
 """Thresholds that divide the atlas, and their defaults."""
 LABELS = ("nop", "broadcast", "other")
-TEXTS = ("token_type", "rule")
+TEXTS = ("token_type", "rule", "task", "protocol", "metric", "item", "backbone")
 """Columns of names; all other columns contain numbers."""
 INTEGERS = ("step", "block", "head", "images", "column")
 """Columns of nonnegative integers."""

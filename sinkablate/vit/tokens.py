@@ -122,6 +122,12 @@ def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
     return TokenLayout(*prefix_counts, patches)
 
 
+def class_token_count(model: nn.Module) -> int:
+    """Return the number of class tokens of a vision transformer of timm or of Hugging Face's transformers."""
+    embeddings = getattr(model, "embeddings", None)
+    return _prefix_of(model if embeddings is None else embeddings)[0]
+
+
 def _prefix_of(owner: nn.Module) -> tuple[int, int]:
     """Count class tokens, including one for distillation, and registers from a module's parameters."""
     num_cls = sum(any(getattr(owner, name, None) is not None for name in names) for names in _CLS)

@@ -1,5 +1,6 @@
 """A small subset of Fashion-MNIST as WebDataset shards; see the README next to this file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sinkablate.data.errors import ErrorPolicy
@@ -26,6 +27,15 @@ class EmbeddedRecords:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of every sample."""
+        return self._records.labels
+
+    def digest(self) -> str:
+        """Return a hash of the keys, labels, sizes and positions of all samples."""
+        return self._records.digest()
 
     def __getitem__(self, index: int) -> Encoded:
         if index not in self._decoded:

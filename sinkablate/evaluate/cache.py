@@ -1,0 +1,188 @@
+"""Features on disk: extracted once per backbone and set of images, in chunks, and read memory-mapped.
+
+FOLDER/READING-KEY/features.json        what the features are of, their shape, and the number of rows of a chunk
+FOLDER/READING-KEY/000000-000256.npy    a finished chunk: rows [0, 256) in half precision
+
+The boundaries of the chunks depend on the size of a row only, and a batch never crosses them. So an extraction that
+was interrupted resumes at the first missing chunk, and several ranks write different chunks, with the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sinkablate.diagnose.measure import progress
+from sinkablate.diagnostics.probe import measurement_mode
+from sinkablate.distributed.gather import from_first_rank, gather, rank_and_world
+from sinkablate.errors import UserError, first_line
+from sinkablate.evaluate.backbones import Backbone
+from sinkablate.evaluate.extraction import extract
+from sinkablate.evaluate.features import READINGS
+from sinkablate.evaluate.images import PreparedImages
+from sinkablate.files.writing import naming, write_atomically, write_json
+from sinkablate.run.reading import read_json
+
+CHUNK_BYTES, CHUNK_ROWS = 2**26, 256
+"""Largest size of a chunk, whichever is reached first: 64 MiB, or the rows that a killed extraction may lose."""
+MARKER = "features.json"
+KEPT = "; finished features are kept, run the same command again to resume"
+_OPEN_CHUNKS = 64
+
+
+class CachedFeatures:
+    """Features of a set of images, (n, *shape) in half precision, memory-mapped.
+
+    Args:
+        folder: Folder of the chunks.
+        count: Number n of rows.
+        shape: Shape of a row.
+        rows: Number of rows of a chunk.
+    """
+
+    def __init__(self, folder: Path, count: int, shape: Sequence[int], rows: int) -> None:
+        self.folder, self.count, self.shape, self.rows = folder, count, tuple(shape), rows
+        self._open = lru_cache(_OPEN_CHUNKS)(self._map)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First row, and row after the last, of every chunk."""
+        return [(first, min(first + self.rows, self.count)) for first in range(0, self.count, self.rows)]
+
+    def path(self, span: tuple[int, int]) -> Path:
+        """Return the file of a chunk."""
+        return self.folder / f"{span[0]:06d}-{span[1]:06d}.npy"
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the chunks that are not finished."""
+        present = {path.name for path in self.folder.glob("*.npy")}
+        return [span for span in self.spans if self.path(span).name not in present]
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (number of the first row, rows) of every chunk, in order; rows (m, *shape) fp16 on the CPU."""
+        for span in self.spans:
+            yield span[0], torch.from_numpy(np.array(self._open(span)))
+
+    def all(self) -> Tensor:
+        """Return all rows, (n, *shape) fp16, on the CPU."""
+        return torch.cat([rows for _, rows in self.chunks()])
+
+    def take(self, numbers: Tensor) -> Tensor:
+        """Return some rows in the given order, (m, *shape) fp16, on the CPU; only these are read from the disk."""
+        wanted = numbers.cpu().numpy()
+        rows = np.empty((len(wanted), *self.shape), np.float16)
+        chunk = wanted // self.rows
+        for index in np.unique(chunk):
+            inside = np.flatnonzero(chunk == index)
+            rows[inside] = self._open(self.spans[index])[wanted[inside] - index * self.rows]
+        return torch.from_numpy(rows)
+
+    def _map(self, span: tuple[int, int]) -> NDArray[np.float16]:
+        path = self.path(span)
+        try:
+            chunk: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({first_line(error)}); remove it and run the command again") from None
+        if chunk.shape != (span[1] - span[0], *self.shape):
+            raise UserError(f"{path}: damaged (shape {chunk.shape}); remove it and run the command again")
+        return chunk
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Cached features in a folder, which several evaluations may share."""
+
+    folder: Path
+
+    def get(self, reading: str, backbone: Backbone, images: PreparedImages, batch_size: int) -> CachedFeatures:
+        """Return features, after a forward pass over the images whose features are not cached yet.
+
+        With several ranks, each extracts every world-th missing chunk; all ranks must call this.
+
+        Args:
+            reading: Name of a reading, a key of `READINGS`.
+            backbone: The model.
+            images: The images.
+            batch_size: Images per forward pass.
+
+        Raises:
+            UserError: An image cannot be read, a feature is NaN or infinite, the batch does not fit into memory, or the
+                cache cannot be written.
+        """
+        identity = {"reading": reading, "backbone": backbone.id, **images.identity, "count": len(images)}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        folder = self.folder / f"{reading}-{digest}"
+        stored = from_first_rank(lambda: self._prepare(folder, identity, backbone, images))
+        features = CachedFeatures(folder, len(images), stored["shape"], stored["rows"])
+        rank, world = rank_and_world()
+        error = _message_of(
+            lambda: _extract_chunks(features, features.missing()[rank::world], backbone, images, batch_size, reading)
+        )
+        errors = [message for message in gather(error) if message is not None]
+        if errors:
+            raise UserError(errors[0])
+        return features
+
+    def _prepare(
+        self, folder: Path, identity: dict[str, Any], backbone: Backbone, images: PreparedImages
+    ) -> dict[str, Any]:
+        """Return the content of the marker; the first time, one image is read to learn the shape of a row."""
+        stored = read_json(folder / MARKER)
+        if stored is None:
+            with measurement_mode(backbone.model):
+                row = READINGS[identity["reading"]](backbone.model, images.load(0)[None].to(backbone.device))[0]
+            stored = {**identity, "shape": list(row.shape), "rows": chunk_rows(row.shape)}
+            with naming(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / MARKER, stored, sort=False)
+        return stored
+
+
+def chunk_rows(shape: Sequence[int]) -> int:
+    """Return the number of rows of a chunk: the largest power of two within `CHUNK_BYTES` and `CHUNK_ROWS`."""
+    fitting = max(1, min(CHUNK_ROWS, CHUNK_BYTES // (2 * prod(shape))))
+    return 1 << (fitting.bit_length() - 1)
+
+
+def _extract_chunks(
+    features: CachedFeatures,
+    spans: list[tuple[int, int]],
+    backbone: Backbone,
+    images: PreparedImages,
+    batch_size: int,
+    reading: str,
+) -> None:
+    """Extract and write some chunks."""
+    if not spans:
+        return
+    total = sum(last - first for first, last in spans)
+    with measurement_mode(backbone.model), progress(0, total, f"features of {backbone.name}") as advance:
+        for span, rows in extract(READINGS[reading], backbone, images, spans, batch_size):
+            write_atomically(features.path(span), lambda path, rows=rows: _save(path, rows), KEPT)  # type: ignore[misc]
+            advance(span[1] - span[0])
+
+
+def _save(path: Path, rows: NDArray[np.float16]) -> None:
+    with path.open("wb") as file:  # an open file, because numpy appends .npy to a name
+        np.save(file, rows)
+
+
+def _message_of(run: Any) -> str | None:
+    """Run a function; return the message of its error, so that every rank learns of it, or None."""
+    try:
+        run()
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,152 @@
+"""The command `evaluate`: from its arguments to the files it writes."""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sinkablate.config import EvaluationConfig, FeatureConfig, KnnConfig, ModelChoice, SourceConfig
+from sinkablate.diagnose.command import find_device, load_model
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.distributed.gather import rank_and_world
+from sinkablate.distributed.launch import process_group
+from sinkablate.errors import UserError, require_at_least
+from sinkablate.evaluate.backbones import make_backbone
+from sinkablate.evaluate.cache import FeatureCache
+from sinkablate.evaluate.evaluation import Evaluation
+from sinkablate.evaluate.images import class_sets
+from sinkablate.evaluate.store import FEATURES, Store
+from sinkablate.evaluate.subject import Subject
+from sinkablate.evaluate.tasks import tasks_named
+from sinkablate.evaluate.terminal import print_results
+from sinkablate.run.directory import require_writable
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChoice:
+    """The labeled images of `knn` and `linear`."""
+
+    source: SourceConfig | None = None
+    """Where they are, with the keys of `fit`; by default those of the run, otherwise the embedded images."""
+
+
+def evaluate(
+    *,
+    out: str,
+    tasks: str = "knn",
+    backbone: ModelChoice = ModelChoice(),
+    run: str | None = None,
+    hf: str | None = None,
+    data: DataChoice = DataChoice(),
+    features: FeatureConfig = FeatureConfig(),
+    knn: KnnConfig = KnnConfig(),
+    seeds: tuple[int, ...] = (0,),
+    floors: bool = True,
+    batch_size: int = 32,
+    device: str = "auto",
+    overwrite: bool = False,
+    trust: bool = False,
+    format: Literal["table", "json"] = "table",
+) -> dict[str, Any]:
+    """Measure how good the frozen features of a model are, next to a random backbone and to raw pixels.
+
+    Writes evaluation.json, evaluation.parquet (one row per task, metric, class or image, and seed) and figures. If the
+    command is interrupted, the same command resumes: finished features and tasks are kept. Tasks can be added later.
+
+    Args:
+        out: Directory for the results.
+        tasks: Names of tasks, separated by commas: knn.
+        backbone: A timm model (--backbone.name).
+        run: Directory of a run instead; its last checkpoint is evaluated, by default on the images of the run.
+        hf: Local folder of a Hugging Face model instead, or a config.json for untrained weights.
+        data: The labeled images of knn and linear.
+        features: The features of an image, and their cache.
+        knn: Settings of knn.
+        seeds: Seeds of the probes; each probe is repeated for each.
+        floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
+        batch_size: Images per forward pass; it changes speed and memory, and results by rounding errors only.
+        device: auto (the GPU if there is one), cpu, cuda or cuda:1.
+        overwrite: Start over in a directory that holds another evaluation. Cached features are kept.
+        trust: Allow shell commands that the configuration of the run uses to read its images; only for your own runs.
+        format: What to print at the end: a table, or evaluation.json.
+
+    Raises:
+        UserError: An argument is wrong, the model or the images cannot be read, or a task cannot run.
+    """
+    require_at_least(batch_size, 1, "batch_size")
+    if not out:
+        raise UserError("out is empty; name a directory for the results")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"seeds={list(seeds)}: expected different numbers of at least 0")
+    chosen = tasks_named(tasks)
+    config = EvaluationConfig(features=features, knn=knn)
+    require_writable(Path(out), "out")
+    with process_group() as local_rank:
+        loaded = load_model("evaluate", backbone, run, hf, None, trust=trust)
+        evaluation = Evaluation(
+            subject=subject_of(
+                loaded,
+                config,
+                FeatureCache(Path(features.cache or Path(out) / FEATURES)),
+                data.source,
+                device=find_device(_device_of(device, local_rank)),
+                seeds=seeds,
+                batch_size=batch_size,
+            ),
+            tasks=chosen,
+            floors=floors,
+            run_id=loaded.run_id,
+        )
+        store = Store(Path(out), evaluation.identity(), evaluation.settings(), overwrite=overwrite)
+        results = evaluation.finish(store)
+        if rank_and_world()[0] == 0:
+            if format == "json":
+                print(json.dumps(results, indent=2))
+            else:
+                print_results(store.rows, loaded.description["model"], out)
+    return results
+
+
+def subject_of(
+    loaded: LoadedModel,
+    config: EvaluationConfig,
+    cache_: FeatureCache,
+    source: SourceConfig | None,
+    *,
+    device: torch.device,
+    seeds: tuple[int, ...],
+    batch_size: int,
+) -> Subject:
+    """Return what the tasks read.
+
+    Args:
+        loaded: The model.
+        config: The settings of all tasks.
+        cache_: The cache of features.
+        source: Labeled images; None means those of the run, otherwise the embedded images.
+        device: Where the model runs.
+        seeds: Seeds of the probes.
+        batch_size: Images per forward pass.
+    """
+    return Subject(
+        loaded=loaded,
+        backbone=make_backbone("model", loaded.model, loaded.untrained, device),
+        device=device,
+        config=config,
+        cache=cache_,
+        class_sets=cache(lambda: class_sets(source or loaded.source or SourceConfig(), loaded)),
+        seeds=seeds,
+        batch_size=batch_size,
+        note=lambda sentence: print(sentence, file=sys.stderr, flush=True),
+    )
+
+
+def _device_of(device: str, local_rank: int) -> str:
+    """Return the device of a rank: `auto` and `cuda` are a GPU of its own, if several ranks share a machine."""
+    if rank_and_world()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{local_rank % torch.cuda.device_count()}"
+    return device

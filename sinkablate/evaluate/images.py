@@ -1,0 +1,110 @@
+"""The images of an evaluation, numbered from 0 in a fixed order, and how each becomes a tensor."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sinkablate.config import SourceConfig
+from sinkablate.data.classes import class_names, number_of_classes
+from sinkablate.data.errors import ErrorPolicy
+from sinkablate.data.samples import Records
+from sinkablate.data.sources import open_split
+from sinkablate.data.stream import ShardStream
+from sinkablate.diagnose.images import Preparation
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImages:
+    """A set of images as a model reads them."""
+
+    count: int
+    load: Callable[[int], Tensor]
+    """From the number of an image to (C, H, W); raises `DataError` if it cannot be read. Called by several threads."""
+    name: Callable[[int], str]
+    """From the number of an image to its name, for messages."""
+    identity: dict[str, Any]
+    """Plain values that determine the pixels of all images and their order, with the preprocessing."""
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledImages:
+    """A set of images with one class each."""
+
+    images: PreparedImages
+    targets: Tensor
+    """(n,) int64."""
+    classes: list[str]
+    """Names of the classes; their numbers if the data does not name them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSets:
+    """The images that `knn` and `linear` read: those that are learned from, and those that are classified."""
+
+    train: LabeledImages
+    val: LabeledImages
+
+
+def class_sets(source: SourceConfig, loaded: LoadedModel) -> ClassSets:
+    """Open the training and validation images of a source, prepared for a model.
+
+    Raises:
+        UserError: The source cannot be read in any order, or the model does not read images.
+    """
+    if loaded.transform is None:
+        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
+    if source.reader == "stream":
+        source = replace(source, reader="indexed")
+    number = number_of_classes(source)
+    names = class_names(source) or list(map(str, range(number)))
+    policy = ErrorPolicy("stop")
+    sets = {}
+    for split in ("train", "val"):
+        records = open_split(source, split, number, policy)
+        assert not isinstance(records, ShardStream)
+        if not len(records):
+            raise UserError(f"data.source.{split}={getattr(source, split)}: the split contains no images")
+        sets[split] = LabeledImages(
+            images=prepared(records, loaded), targets=torch.tensor(records.labels), classes=names
+        )
+    return ClassSets(**sets)
+
+
+def prepared(records: Records, loaded: LoadedModel) -> PreparedImages:
+    """Return encoded samples as a model reads them; files with another number of channels are converted."""
+    assert loaded.transform is not None
+    prepare = Preparation(loaded.transform, loaded.in_chans, min_side=1)
+    return PreparedImages(
+        count=len(records),
+        load=lambda index: prepare(records[index]),
+        name=lambda index: records[index].key,
+        identity={"images": records.digest(), "preprocessing": loaded.description["preprocessing"]},
+    )
+
+
+def prepared_pictures(
+    count: int,
+    picture: Callable[[int], Image.Image],
+    transform: Callable[[Image.Image], Tensor],
+    identity: dict[str, Any],
+    name: Callable[[int], str] = str,
+) -> PreparedImages:
+    """Return pictures of a set as a model reads them.
+
+    Args:
+        count: Number of pictures.
+        picture: From the number of a picture to the picture.
+        transform: From a picture to (C, H, W).
+        identity: Plain values that determine the pictures, their order and the transform.
+        name: From the number of a picture to its name, for messages.
+    """
+    return PreparedImages(count=count, load=lambda index: transform(picture(index)), name=name, identity=identity)

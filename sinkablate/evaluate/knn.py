@@ -1,0 +1,101 @@
+"""Weighted nearest-neighbor classification on frozen features, exact (DINO, arXiv 2104.14294)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sinkablate.evaluate.features import feature_kind, select
+from sinkablate.evaluate.rows import Row
+from sinkablate.evaluate.subject import Subject
+
+
+class Neighbors(NamedTuple):
+    """The nearest training images of each query, the nearest first."""
+
+    similarity: Tensor
+    """Cosine similarity, (q, k) fp32."""
+    target: Tensor
+    """Class, (q, k) int64."""
+
+
+def knn(subject: Subject) -> list[Row]:
+    """Classify the validation images by their nearest training images, for each number of neighbors."""
+    config, sets = subject.config.knn, subject.classes
+    train = subject.read("pooled", sets.train.images)
+    kind = feature_kind(subject.loaded.model, subject.config.features.kind)
+    numbers = list(dict.fromkeys(min(k, len(train)) for k in config.k))
+    if max(config.k) > len(train):
+        subject.note(f"knn.k={max(config.k)} is limited to the {len(train)} training images")
+    queries = select(subject.read("pooled", sets.val.images).all(), kind).to(subject.device)
+    chunks = (
+        (select(rows, kind).to(subject.device), sets.train.targets[first : first + len(rows)].to(subject.device))
+        for first, rows in train.chunks()
+    )
+    nearest = nearest_neighbors(queries, chunks, max(numbers), config.memory_gib * 2**30)
+    classes = len(sets.train.classes)
+    rows = []
+    for k in numbers:
+        for top, value in accuracies(nearest, sets.val.targets, k, config.temperature, classes).items():
+            rows.append(Row(task="knn", protocol=f"{kind} k={k}", metric=f"acc{top}", value=value))
+    return rows
+
+
+def nearest_neighbors(
+    queries: Tensor, training: Iterable[tuple[Tensor, Tensor]], k: int, memory: float = 2**29
+) -> Neighbors:
+    """Return the k training images with the largest cosine similarity to each query.
+
+    Every similarity is computed, in fp32; similarities that are not among the k largest so far are dropped block by
+    block, so that at most `memory` bytes of them exist at a time.
+
+    Args:
+        queries: Features (q, D), of any precision.
+        training: Chunks of features (m, D) and classes (m,); with fewer than k rows in all, all are returned.
+        k: Number of neighbors.
+        memory: Bytes.
+    """
+    queries = F.normalize(queries.float(), dim=1)
+    best = Neighbors(queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long))
+    best = Neighbors(best.similarity, best.target.to(queries.device))
+    for chunk, targets in training:
+        features = F.normalize(chunk.float(), dim=1)
+        step = max(1, int(memory / (4 * (len(features) + k))))
+        parts = [
+            _merged(Neighbors(best.similarity[rows], best.target[rows]), queries[rows] @ features.T, targets, k)
+            for rows in (slice(start, start + step) for start in range(0, len(queries), step))
+        ]
+        best = Neighbors(torch.cat([part.similarity for part in parts]), torch.cat([part.target for part in parts]))
+    return best
+
+
+def _merged(best: Neighbors, similarity: Tensor, targets: Tensor, k: int) -> Neighbors:
+    """Return the k largest of the best so far and of new similarities (q, m) to images of classes (m,)."""
+    new, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
+    everything = torch.cat([best.similarity, new], dim=1)
+    classes = torch.cat([best.target, targets[index]], dim=1)
+    largest, index = everything.topk(min(k, everything.shape[1]), dim=1)
+    return Neighbors(largest, classes.gather(1, index))
+
+
+def votes(nearest: Neighbors, k: int, temperature: float, classes: int) -> Tensor:
+    """Return the score of each class (q, classes): the sum of exp(s / temperature) over its k nearest neighbors."""
+    weights = (nearest.similarity[:, :k].double() / temperature).exp()
+    return weights.new_zeros(len(weights), classes).scatter_add_(1, nearest.target[:, :k], weights)
+
+
+def accuracies(nearest: Neighbors, targets: Tensor, k: int, temperature: float, classes: int) -> dict[int, float]:
+    """Return the top-1 accuracy and, with more than five classes, the top-5 accuracy of the vote.
+
+    Args:
+        nearest: Neighbors of each query.
+        targets: Class of each query, (q,).
+        k: Number of neighbors that vote.
+        temperature: See `votes`.
+        classes: Number of classes.
+    """
+    ranked = votes(nearest, k, temperature, classes).topk(min(5, classes), dim=1).indices
+    hits = ranked == targets.to(ranked.device)[:, None]
+    return {top: float(hits[:, :top].any(dim=1).double().mean()) for top in (1, 5) if top == 1 or classes > 5}

@@ -1,0 +1,101 @@
+"""The results of an evaluation on disk, task by task, so that a rerun computes only the tasks that are missing.
+
+OUT/evaluation.json      what is evaluated and with which settings, then the numbers of the finished tasks
+OUT/evaluation.parquet   the rows of the finished tasks
+OUT/figures/             drawn from the rows
+OUT/features/            cached features, unless features.cache names another folder
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sinkablate.evaluate.rows import SCHEMA, Row, table_of
+from sinkablate.files.ownership import is_json_with, refuse_foreign
+from sinkablate.files.writing import as_stored, naming, remove, write_atomically, write_json
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, EVALUATION, INTERVENTION
+from sinkablate.run.reading import read_json, read_parquet
+from sinkablate.run.resumable import refuse_another
+
+TABLE, FIGURES, FEATURES = "evaluation.parquet", "figures", "features"
+WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, EVALUATION, TABLE, FIGURES, FEATURES)
+"""Files that an evaluation writes, and files that show that the directory is that of another command."""
+KEPT = "; finished tasks are kept, run the same command again to resume"
+
+
+class Store:
+    """The results of one evaluation.
+
+    Args:
+        out: The directory.
+        identity: What is evaluated, as plain values, without the tasks.
+        tasks: Task -> everything else that determines its numbers, as plain values.
+        overwrite: Start over in a directory that holds another evaluation.
+
+    Raises:
+        UserError: The directory holds something else, or an evaluation of something else or with other settings. Tasks
+            may be added to an evaluation.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any], tasks: dict[str, Any], *, overwrite: bool) -> None:
+        self.out, self.marker, self.table = out, out / EVALUATION, out / TABLE
+        self._overwrite = overwrite
+        self.identity = as_stored(identity | {"tasks": tasks})
+        if not is_json_with(self.marker, ("model", "tasks", "seeds")):
+            refuse_foreign(out, WRITTEN, key="out", what=f"an evaluation ({EVALUATION})")
+        elif not overwrite:
+            self._compare(read_json(self.marker) or {})
+
+    def _compare(self, stored: dict[str, Any]) -> None:
+        """Refuse another evaluation, and keep the settings of the tasks that only the stored one has."""
+        here = f"out={self.out} holds an evaluation"
+        refuse_another(stored, {key: value for key, value in self.identity.items() if key != "tasks"}, here)
+        for task, settings in self.identity["tasks"].items():
+            if task in stored["tasks"]:
+                refuse_another(stored["tasks"][task], settings, here)
+        self.identity["tasks"] = stored["tasks"] | self.identity["tasks"]
+
+    def open(self) -> None:
+        """Create the directory and write what is evaluated; with `overwrite`, remove the results of before."""
+        if self._overwrite:
+            for path in (self.table, self.marker):
+                remove(path)
+            self._overwrite = False
+        with naming(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        stored = read_json(self.marker) or {}
+        if stored.get("tasks") != self.identity["tasks"]:
+            write_json(self.marker, stored | self.identity, sort=False)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The rows of the finished tasks."""
+        if self._overwrite or not self.table.exists():
+            return pl.DataFrame(schema=SCHEMA)
+        return read_parquet(self.table, tuple(SCHEMA))
+
+    @property
+    def finished(self) -> set[str]:
+        """Names of the finished tasks."""
+        return set(self.rows["task"])
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Task -> seconds that it took."""
+        return dict((read_json(self.marker) or {}).get("seconds", {}))
+
+    def add(self, rows: list[Row]) -> None:
+        """Store the rows of a task.
+
+        Raises:
+            UserError: They cannot be written, for example because the disk is full.
+        """
+        table = pl.concat([self.rows, table_of(rows)])
+        write_atomically(self.table, table.write_parquet, KEPT)
+
+    def summarize(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Write `evaluation.json` with the numbers of all finished tasks, and return it."""
+        content = self.identity | results
+        write_json(self.marker, content, sort=False)
+        return content

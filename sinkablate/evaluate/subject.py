@@ -1,0 +1,60 @@
+"""What a task gets: a frozen backbone, images, a cache of features, and settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from sinkablate.config import EvaluationConfig
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.evaluate.backbones import Backbone, make_backbone
+from sinkablate.evaluate.cache import CachedFeatures, FeatureCache
+from sinkablate.evaluate.images import ClassSets, PreparedImages
+from sinkablate.evaluate.rows import BackboneName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Everything that a task reads.
+
+    A task draws random numbers only from generators that it seeds with `seeds`, writes nothing, and prints only through
+    `note`.
+    """
+
+    loaded: LoadedModel
+    """The evaluated model with its preprocessing."""
+    backbone: Backbone
+    """The model that features are read from: the evaluated one, or a floor."""
+    device: torch.device
+    config: EvaluationConfig
+    """The settings of all tasks; the field has the name of the task."""
+    cache: FeatureCache
+    class_sets: Callable[[], ClassSets]
+    """Opens the labeled images on first use."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the probes: a task that draws random numbers is repeated for each."""
+    batch_size: int = 32
+    """Images per forward pass."""
+    note: Callable[[str], None] = print
+    """Called with a sentence for the user, such as a setting that had to be limited."""
+
+    @property
+    def classes(self) -> ClassSets:
+        """The labeled images of `knn` and `linear`."""
+        return self.class_sets()
+
+    def read(self, reading: str, images: PreparedImages) -> CachedFeatures:
+        """Return features of images, extracted if they are not cached yet.
+
+        Args:
+            reading: Name of a reading, a key of `features.READINGS`.
+            images: The images.
+        """
+        return self.cache.get(reading, self.backbone, images, self.batch_size)
+
+    def with_backbone(self, name: BackboneName) -> "Subject":
+        """Return the same subject with the evaluated model or one of its floors."""
+        if name == self.backbone.name:
+            return self
+        backbone = make_backbone(name, self.loaded.model, self.loaded.untrained, self.device)
+        return replace(self, backbone=backbone)

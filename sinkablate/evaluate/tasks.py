@@ -1,0 +1,81 @@
+"""The tasks, as data. To add one, add a value to `TASKS` and its settings to `EvaluationConfig`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from sinkablate.errors import UserError
+from sinkablate.evaluate.images import PreparedImages
+from sinkablate.evaluate.knn import knn
+from sinkablate.evaluate.rows import BackboneName, Row
+from sinkablate.evaluate.subject import Subject
+from sinkablate.figures.sinks import Drawn
+from sinkablate.files.suggestions import did_you_mean
+
+Reads = Iterable[tuple[str, PreparedImages]]
+
+
+def _pooled_classes(subject: Subject) -> Reads:
+    sets = subject.classes
+    return [("pooled", sets.train.images), ("pooled", sets.val.images)]
+
+
+def _nothing(_: Subject) -> Reads:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One way to evaluate a frozen backbone."""
+
+    name: str
+    """Also the name of its settings in `EvaluationConfig`."""
+    title: str
+    """What it measures, for tables and figures."""
+    run: Callable[[Subject], list[Row]]
+    """Measures a subject. The rows of its most important protocol come first."""
+    shown: tuple[str, ...]
+    """The metrics that the table on the terminal shows."""
+    reads: Callable[[Subject], Reads] = _nothing
+    """The features that it reads, as (reading, images): all ranks extract them before the first one runs the task."""
+    settings: tuple[str, ...] = ()
+    """Fields of `EvaluationConfig`, besides its own, that its numbers depend on."""
+    floors: tuple[BackboneName, ...] = ("random", "pixels")
+    """What is measured next to the model."""
+    figures: Mapping[str, Callable[[pl.DataFrame], Drawn]] = field(default_factory=dict)
+    """Name of a figure -> function that draws the rows of this task."""
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            name="knn",
+            title="nearest neighbors",
+            run=knn,
+            shown=("acc1", "acc5"),
+            reads=_pooled_classes,
+            settings=("features",),
+        ),
+    )
+}
+"""Name -> task."""
+
+
+def tasks_named(names: str) -> list[Task]:
+    """Return tasks from their names, separated by commas.
+
+    Raises:
+        UserError: A name is unknown or given twice, or there is none.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in TASKS:
+            hint = did_you_mean(name, TASKS) or f"; choose from {', '.join(TASKS)}"
+            raise UserError(f"tasks={names}: there is no task {name}{hint}")
+        if wanted.count(name) > 1:
+            raise UserError(f"tasks={names}: {name} is named twice")
+    if not wanted:
+        raise UserError(f"tasks is empty; choose from {', '.join(TASKS)}")
+    return [TASKS[name] for name in wanted]
