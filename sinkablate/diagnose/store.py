@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sinkablate.data.errors import DataError
 from sinkablate.diagnostics.records import Records
+from sinkablate.errors import UserError
 from sinkablate.files.ownership import is_json_with, refuse_foreign
 from sinkablate.files.writing import write_atomically
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
@@ -35,7 +36,7 @@ PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
 WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *RESULTS)
 """Files that a diagnosis writes, and files that show that the directory is that of a run or an intervention."""
-GROUPS = ("heads", "mass", "tokens")
+GROUPS = ("heads", "mass", "candidates", "tokens")
 NO_REASON = "not stored"
 """The reason for skipped images in parts written by an earlier version."""
 ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
@@ -143,6 +144,8 @@ class Store(ResumableStore):
             reasons += content["reasons"].tolist() if "reasons" in content else [NO_REASON] * len(content["faults"])
             seconds += float(content["seconds"])
             if "order" in content:
+                if not any(name.startswith("candidates/") for name in content):
+                    raise UserError(f"{path}: written by an earlier version; measure all images again with --overwrite")
                 records.append(_records(content))
                 numbers += content["order"].tolist()
                 rebuild_error = max(rebuild_error, float(content["rebuild_error"]))

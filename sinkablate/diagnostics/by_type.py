@@ -11,28 +11,29 @@ from sinkablate.diagnostics.labels import Labels, is_event
 from sinkablate.diagnostics.records import Records
 
 EXTRA = ("null", "kv_bias")
-"""Types of the columns beyond the tokens; there is at most one column of each."""
+"""Types of the columns beyond the tokens; a block has at most one column of each, and it can always be dominant."""
 Counts = dict[str, NDArray[np.int64]]
 
 
-def column_counts(records: Records) -> Counts:
-    """Return the number of key columns of each token type in each image or text, (n,) each."""
+def column_counts(records: Records, index: int) -> Counts:
+    """Return the number of key columns of each token type that each image or text has in one block, (n,) each."""
     n = len(records.order)
     counts = {kind.label: np.broadcast_to((records.types == kind).sum(axis=1), n) for kind in records.kinds}
-    mass = records.mass
-    return counts | {name: np.ones(n, np.int64) for name in EXTRA if name in mass and not np.isnan(mass[name]).all()}
+    extra = {name: records.candidates[name][:, index].astype(np.int64) for name in EXTRA if name in counts}
+    return counts | extra
 
 
-def columns_by_type(records: Records, labels: Mapping[str, Labels], counts: Counts, index: int) -> dict[str, float]:
+def columns_by_type(records: Records, labels: Mapping[str, Labels], index: int) -> dict[str, float]:
     """Return the columns of `blocks.parquet` that belong to token types, for one block.
 
     Args:
         records: The measurements.
         labels: Rule -> labels (n, L, H), of the rules whose events are counted by type.
-        counts: Result of `column_counts`.
         index: Which of the measured blocks.
     """
-    total = sum(counts.values())
+    counts = column_counts(records, index)
+    candidates = {name: number[:, index] for name, number in records.candidates.items()}
+    columns, eligible = sum(counts.values()), sum(candidates.values())
     kinds = records.heads["sink_type"][:, index]
     row = {}
     for kind in records.kinds:
@@ -40,7 +41,8 @@ def columns_by_type(records: Records, labels: Mapping[str, Labels], counts: Coun
         row[f"mass_{name}"] = _mean(records.mass[name][:, index])
         row[f"mass_per_token_{name}"] = _per_column(records.mass[name][:, index], count)
         row[f"dominant_{name}"] = float((kinds == kind).mean())
-        row[f"chance_{name}"] = float((count / total).mean())
+        row[f"chance_{name}"] = float((candidates[name] / eligible).mean())
+        row[f"columns_{name}"] = float((count / columns).mean())
     for rule, verdicts in labels.items():
         event = is_event(verdicts[:, index])
         row[f"events_{rule}"] = float(event.sum(axis=-1).mean())

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.by_type import columns_by_type
 from sinkablate.diagnostics.counting import counted, counted_name
 from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all, rules_for
 from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, rules, shown_first
-from sinkablate.diagnostics.tables import TOKENS, constancy
+from sinkablate.diagnostics.tables import constancy
 from sinkablate.vit.tokens import TokenType
 
 Mask = NDArray[np.bool_]
@@ -167,31 +168,18 @@ def _constancy_of(labels: Labels, records: Records, where: Mask) -> float | None
     return float(np.nanmedian(values)) if values.size else None
 
 
-def _handoff(labels: dict[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:
+def _handoff(labels: Mapping[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:
     """Find the first block that counts where patches lead: in dominant columns, in events, in mass per token."""
-    layout = records.layout
-    counts = {
-        TokenType.CLS: layout.num_cls,
-        TokenType.REGISTER: layout.num_registers,
-        TokenType.PATCH: layout.num_patches,
-    }
-    present = [kind for kind in TOKENS if counts[kind]]
-    per_token = {kind: records.mass[kind.label].mean(axis=0) / counts[kind] for kind in present}
-    kinds = records.heads["sink_type"]
-    dominant = {kind: (kinds == kind).mean(axis=(0, 2)) for kind in present}
-    events = {
-        rule: {kind: (is_event(verdicts) & (kinds == kind)).sum(axis=(0, 2)) for kind in present}
-        for rule, verdicts in labels.items()
-    }
+    rows = [columns_by_type(records, labels, index) for index in range(len(blocks))]
+
+    def first_led(prefix: str) -> int | None:
+        shares = {kind: np.nan_to_num([row[f"{prefix}_{kind.label}"] for row in rows]) for kind in TokenType}
+        patch = shares.pop(TokenType.PATCH)
+        led = counted(blocks) & np.all([patch > share for share in shares.values()], axis=0)
+        return next((block for block, leads in zip(blocks, led, strict=True) if leads), None)
+
     return {
-        "first_block_by_dominant_column": _first_led(dominant, blocks),
-        "first_block_by_events": {rule: _first_led(shares, blocks) for rule, shares in events.items()},
-        "first_block_by_mass_per_token": _first_led(per_token, blocks),
+        "first_block_by_dominant_column": first_led("dominant"),
+        "first_block_by_events": {rule: first_led(f"events_{rule}") for rule in labels},
+        "first_block_by_mass_per_token": first_led("mass_per_token"),
     }
-
-
-def _first_led(shares: dict[TokenType, Any], blocks: list[int]) -> int | None:
-    """Return the first block that counts in which patches exceed every other type; None if there is none."""
-    patch = shares[TokenType.PATCH]
-    led = np.all([patch > share for kind, share in shares.items() if kind != TokenType.PATCH] or [patch > 0], axis=0)
-    return next((block for block, leads in zip(blocks, led & counted(blocks), strict=True) if leads), None)

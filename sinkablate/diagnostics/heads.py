@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.norms import mass_by_text_type, mass_by_type
-from sinkablate.diagnostics.routing import Routing, divide, route
+from sinkablate.diagnostics.routing import Routing, candidates_by_type, divide, route
 from sinkablate.diagnostics.updates import correlation, over_others, stable_rank, update_quantities, value_ratio
 from sinkablate.diagnostics.view import BlockView, chunks, head_factor
 
@@ -30,6 +30,8 @@ class BlockMeasures:
     """Quantity name -> (B, H); `sink_idx` and `sink_type` are int64."""
     mass: dict[str, Tensor]
     """Token type -> share of the block's attention mass it receives, (B,)."""
+    candidates: dict[str, Tensor]
+    """Token type -> number of columns of the type that can be dominant, (B,) int64."""
     payload: Tensor
     """R v_s: u_s in d coordinates that preserve its norms and angles, (B, H, d)."""
 
@@ -106,7 +108,7 @@ def measure(
         mass = mass_by_type(columns, view.layout, view.extra)
     else:
         mass = mass_by_text_type(columns, view.column_types())
-    return BlockMeasures(parts, mass, sink_payload(view, parts["sink_idx"], factor))
+    return BlockMeasures(parts, mass, candidates_by_type(view), sink_payload(view, parts["sink_idx"], factor))
 
 
 def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:
@@ -136,13 +138,12 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     """Return the quantities of the values, of the update and, if there is one, of the gate, (b, h) each."""
     sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.output
     sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
-    value_norm = norms[..., : chunk.num_tokens].mean(-1)
 
-    def of_update(output: Tensor) -> dict[str, Tensor]:
+    def of_update(output: Tensor, norms: Tensor) -> dict[str, Tensor]:
         return update_quantities(
             _project(output, chunk.factor),
             chunk.routing,
-            value_norm=value_norm,
+            value_norm=norms[..., : chunk.num_tokens].mean(-1),
             residual_norm=chunk.residual_norm,
             quiet_max=chunk.quiet_max,
         )
@@ -153,7 +154,7 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
         "sink_head_norm": value_norms.gather(-1, sink[..., None]).squeeze(-1),
         "ratio_out": divide(sink_norm, other_norm),
         "sink_value_norm": sink_norm,
-        **of_update(output),
+        **of_update(output, norms),
     }
     if chunk.gate is None:
         return quantities
@@ -161,11 +162,10 @@ def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
     if gates_values:  # values are gated, not queries: openness cannot be correlated with routing
         return quantities | _before_value_gate(chunk)
     quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
-    gated = of_update(chunk.gate * output)
-    handed = chunk.norms(chunk.gate * _rows_at(chunk.v, sink))
     passed = chunk.norms(openness_of_columns(chunk.weights, chunk.gate) * chunk.v)
-    gated_other_norm = over_others(passed, sink, chunk.num_tokens)[1]
-    quantities["gated_ratio_out"] = gated_ratio(handed, chunk.routing.routed, gated_other_norm)
+    handed = chunk.norms(routed_openness(chunk.gate, chunk.routing.routed) * _rows_at(chunk.v, sink)).squeeze(-1)
+    quantities["gated_ratio_out"] = divide(handed, over_others(passed, sink, chunk.num_tokens)[1])
+    gated = of_update(chunk.gate * output, passed)
     return quantities | {f"gated_{name}": gated[name] for name in GATED}
 
 
@@ -184,19 +184,15 @@ def openness_of_columns(weights: Tensor, gate: Tensor) -> Tensor:
     return torch.where(received > 0, openness, gate.mean(-2, keepdim=True))
 
 
-def gated_ratio(handed: Tensor, routed: Tensor, other_norm: Tensor) -> Tensor:
-    """Return mean_{i in I} ||W (g_i * v_s)|| / mean_{j != s} ||W (g_j * v_j)||, (b, h); NaN if no query is routed.
-
-    This compares what passes the gate from the sink with what passes it from an ordinary column j, whose gate is the
-    mean over its own queries (`openness_of_columns`). A gate that closes on the routed queries makes the ratio small;
-    a factor that is moved between the gate and W does not change it.
+def routed_openness(gate: Tensor, routed: Tensor) -> Tensor:
+    """Return the mean openness of the routed queries, (b, h, 1, 1 or d): mean_{i in I} g_i; NaN if there are none.
 
     Args:
-        handed: ||W (g_i * v_s)|| of every query, (b, h, N).
+        gate: g (b, h, N, 1 or d).
         routed: The rows I, (b, h, N) bool.
-        other_norm: mean_{j != s} ||W (g_j * v_j)|| over token columns, (b, h).
     """
-    return divide(divide((handed * routed).sum(-1), routed.sum(-1)), other_norm)
+    rows = routed[..., None]
+    return divide((gate * rows).sum(-2, keepdim=True), rows.sum(-2, keepdim=True))
 
 
 def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:

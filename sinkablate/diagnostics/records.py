@@ -37,6 +37,8 @@ class Records:
     """Quantity -> (n, L, H); see `heads.py`."""
     mass: dict[str, Array]
     """Token type -> share of attention mass, (n, L)."""
+    candidates: dict[str, Array]
+    """Token type -> number of key columns of the type that can be dominant, (n, L)."""
     tokens: dict[str, Array]
     """Quantities of each block's tensors, (n, L): variance_in and variance_out over tokens, register_cosine; max_abs,
     kurtosis and massive of its output, max_abs_attn and kurtosis_attn of its attention output before LayerScale."""
@@ -90,6 +92,7 @@ class Records:
             layout=longest,
             heads=join_all("heads"),
             mass=join_all("mass"),
+            candidates=join_all("candidates"),
             tokens=join_all("tokens"),
             norms=join([_padded(part.norms, longest.num_tokens, np.nan) for part in parts]),
             payload_sum=sum_of([part.payload_sum for part in parts]),
@@ -129,6 +132,7 @@ class Recorder:
             {
                 "heads": measures.heads,
                 "mass": measures.mass,
+                "candidates": measures.candidates,
                 "tokens": tokens,
                 "sums": {"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))},
             }
@@ -169,6 +173,7 @@ class Recorder:
             layout=self._layout,
             heads=stack("heads"),
             mass=stack("mass"),
+            candidates=stack("candidates"),
             tokens=stack("tokens"),
             norms=stack("norms")["norms"],
             token_types=None if self._token_types is None else self._token_types.cpu().numpy().astype(np.int8),

@@ -141,15 +141,37 @@ def route(
     return Routing(columns, sink, at_sink, routed, quantities)
 
 
-def _means_of_candidates(received: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
-    """Return the mean event weight of each column over the queries that can attend to it, (b, h, M), from the sums.
+def candidates(visible: Tensor, num_tokens: int) -> Tensor:
+    """Mark the columns that can be dominant, (M,) bool.
 
-    It is zero for columns to which fewer than half as many queries can attend as to the most visible token. A null
-    column does not count as a token: every query can attend to it, even with local attention.
+    They are those to which at least half as many queries can attend as to the most visible token. A null column does
+    not count as a token: every query can attend to it, even with local attention.
+
+    Args:
+        visible: Which queries can attend to which columns, (N, M) bool.
+        num_tokens: Number of tokens N; later columns are extra ones.
     """
     queries = visible.sum(0)
-    means = received / queries.clamp_min(1).to(received)
-    return means.masked_fill(2 * queries < queries[:num_tokens].amax(), 0)
+    return 2 * queries >= queries[:num_tokens].amax()
+
+
+def candidates_by_type(view: BlockView) -> dict[str, Tensor]:
+    """Return the number of columns of each token type that can be dominant, (B,) int64 each."""
+    types = view.column_types().expand(view.q.shape[0], -1)
+    among = view.visible is None or candidates(view.visible, view.layout.num_tokens)
+    return {kind.label: ((types == kind) & among).sum(-1) for kind in view.kinds}
+
+
+def _means_of_candidates(received: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
+    """Return the mean event weight of each candidate over the queries that can attend to it, zero elsewhere, (b, h, M).
+
+    Args:
+        received: Sum of the event weights of each column over all queries, (b, h, M).
+        visible: As for `candidates`.
+        num_tokens: As for `candidates`.
+    """
+    means = received / visible.sum(0).clamp_min(1).to(received)
+    return means.masked_fill(~candidates(visible, num_tokens), 0)
 
 
 def _types_at(types: Tensor, sink: Tensor) -> Tensor:

@@ -10,21 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.by_type import EXTRA, column_counts, columns_by_type
+from sinkablate.diagnostics.by_type import column_counts, columns_by_type
 from sinkablate.diagnostics.heads import payload_constancy
 from sinkablate.diagnostics.labels import Labels, is_event, label_all, qualified_all
 from sinkablate.diagnostics.norms import norm_summary, text_norm_summary
 from sinkablate.diagnostics.records import Array, Records
 from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, rules
-from sinkablate.vit.tokens import TokenType
 
 INDICES = ("sink_idx", "sink_type")
 """Quantities that are indices: tables contain their mode instead of their median."""
 
 EVENT_MEDIANS = ("ratio_out", "ratio_head", "sink_head_norm", "stable_rank")
 """Quantities whose median over the events of a rule is in the table of heads; the atlas shows them."""
-
-TOKENS = (TokenType.CLS, TokenType.REGISTER, TokenType.PATCH)
 
 
 def mean_of(values: Array) -> float:
@@ -107,11 +104,10 @@ def block_table(records: Records, thresholds: ThresholdConfig, blocks: list[int]
     """
     labels = label_all(records, thresholds)
     followed = {rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}
-    counts = column_counts(records)
     rows = []
     for index in range(records.norms.shape[1]):
         row: dict[str, float] = {"block": index if blocks is None else blocks[index]}
-        row |= columns_by_type(records, followed, counts, index)
+        row |= columns_by_type(records, followed, index)
         row |= {
             f"norm_{kind}_{name}": value
             for kind, stats in norms_of(records, index, thresholds).items()
@@ -163,12 +159,12 @@ def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _location_entropy(indices: NDArray[np.int64], records: Records) -> NDArray[np.float64]:
-    """Return the entropy of each column of (n, m) over the logarithm of the number of key columns."""
+    """Return the entropy of each column of (n, L H) over the logarithm of the largest number of the block's columns."""
+    count = records.norms.shape[1]
+    most = [np.sum(list(column_counts(records, index).values()), axis=0).max() for index in range(count)]
+    scale = np.repeat([np.log(number) if number > 1 else nan for number in most], indices.shape[1] // count)
     shares = [np.bincount(column) / len(column) for column in indices.T]
-    extra = sum(not np.isnan(records.mass.get(name, np.array(nan))).all() for name in EXTRA)
-    most = records.layout.num_tokens + extra
-    scale = np.log(most) if most > 1 else nan
-    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() / scale + 0.0 for p in shares])
+    return np.array([-(p[p > 0] * np.log(p[p > 0])).sum() for p in shares]) / scale + 0.0
 
 
 def _binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -81,11 +81,15 @@ class BlockView:
         extra = types.new_tensor([int(kind) for kind in self.extra])
         return torch.cat((types, extra.expand(len(types), -1)), dim=1)
 
+    @property
+    def kinds(self) -> type[TokenType] | type[TextTokenType]:
+        """The token types that can occur."""
+        return TokenType if self.token_types is None else TextTokenType
+
     def column_kinds(self) -> tuple[TokenType | TextTokenType, ...]:
         """Return the token type of each of the M columns of the first image or text, by name."""
-        if self.token_types is None:
-            return tuple(TokenType(code) for code in self.column_types().tolist())
-        return tuple(TextTokenType(code) for code in self.column_types()[0].tolist())
+        types = self.column_types()
+        return tuple(self.kinds(code) for code in (types if types.ndim == 1 else types[0]).tolist())
 
 
 def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slice]]:

@@ -85,12 +85,13 @@ def with_types(
 ) -> pl.DataFrame:
     """Add what `handoff` shows to a table of blocks: `relative_mass_<type>`, and what an old table does not hold.
 
-    `relative_mass_<type>` is `mass_<type>` over `chance_<type>`: the attention that one token of the type receives, in
+    `relative_mass_<type>` is `mass_<type>` over `columns_<type>`: the attention that one token of the type receives, in
     units of the mean over all key columns.
 
     Args:
         blocks: One row per block.
-        tokens: Number of key columns of each type, from which `chance_<type>` is computed.
+        tokens: Number of key columns of each type, from which `columns_<type>` and, as all columns of an image can be
+            dominant, `chance_<type>` are computed.
         dominant: Type of the dominant column of every image and head, (images, blocks, heads), as numbered in
             `TYPE_COLORS`, from which `dominant_<type>` is computed.
     """
@@ -100,22 +101,24 @@ def with_types(
         if dominant is not None and dominant.shape[1] == len(blocks):
             added[f"dominant_{kind}"] = pl.Series((dominant == code).mean((0, 2)))
         if tokens.get(kind):
-            added[f"chance_{kind}"] = pl.Series([tokens[kind] / total] * len(blocks))
+            share = pl.Series([tokens[kind] / total] * len(blocks))
+            added |= {f"columns_{kind}": share, f"chance_{kind}": share}
     kinds = [kind for kind in TYPE_COLORS if f"mass_{kind}" in blocks.columns]
-    names = [f"{prefix}_{kind}" for prefix in ("dominant", "chance") for kind in kinds]
+    names = [f"{prefix}_{kind}" for prefix in ("dominant", "chance", "columns") for kind in kinds]
     table = blocks.with_columns(**{name: added[name] for name in names if name in added and name not in blocks.columns})
+    shares = {  # in an old table, chance was the share of all columns
+        kind: name for kind in kinds for name in (f"chance_{kind}", f"columns_{kind}") if name in table.columns
+    }
     return table.with_columns(
-        (pl.col(f"mass_{kind}") / pl.col(f"chance_{kind}")).alias(f"relative_mass_{kind}")
-        for kind in kinds
-        if f"chance_{kind}" in table.columns
+        (pl.col(f"mass_{kind}") / pl.col(name)).alias(f"relative_mass_{kind}") for kind, name in shares.items()
     )
 
 
 def handoff(blocks: Variants, rule: str, names: Mapping[str, Names] | None = None) -> Drawn:
     """Draw which type of token dominates each block, which type the events are on, and the mass of one token.
 
-    The dominant column of a head on an image receives the most attention. Its chance level, dashed, is the
-    share of the tokens that are of the type. Mass per token is the attention that one token of a type receives, in
+    The dominant column of a head on an image receives the most attention. Its chance level, dashed, is the share of the
+    type among the columns that can be dominant. Mass per token is the attention that one token of a type receives, in
     units of the mean over all tokens, so it compares one CLS with hundreds of patches.
 
     Args:

@@ -80,19 +80,18 @@ def _head(A: Array, view: BlockView, b: int, h: int, t: ThresholdConfig) -> dict
             "raw_stable_rank": ungated["stable_rank"],
             "raw_update_norm": ungated["update_norm"],
         }
-    gated = update((gate * (A @ v)) @ W.T, routed, mean_u, residual, t)
-    del gated["rank1_energy"]
     out |= {"gate_corr": float(np.corrcoef(openness, a)[0, 1]) if n > 1 else nan}
-    handed = [np.linalg.norm(W @ (gate[i] * v[s])) for i in range(n) if routed[i]]
     passed = []
-    for j in others:  # each ordinary value after the mean gate of its own queries
+    for j in range(n):  # each value after the mean gate of its own queries
         own = (size[:, j] / size[:, j].sum()) @ gate if size[:, j].sum() > 0 else gate.mean(0)
         passed.append(np.linalg.norm(W @ (own * v[j])))
-    mean_other = np.mean(passed) if passed else nan
+    gated = update((gate * (A @ v)) @ W.T, routed, np.mean(passed), residual, t)
+    del gated["rank1_energy"]
+    handed = np.linalg.norm(W @ (gate[routed].mean(0) * v[s])) if routed.any() else nan
     return (
         out
         | {f"gated_{name}": x for name, x in gated.items()}
-        | {"gated_ratio_out": ratio(np.mean(handed), mean_other) if handed else nan}
+        | {"gated_ratio_out": ratio(handed, np.mean([passed[j] for j in others])) if others else nan}
     )
 
 

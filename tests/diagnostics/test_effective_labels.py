@@ -45,6 +45,37 @@ def test_a_factor_moved_between_gate_and_output_map_leaves_every_label(kind: str
             np.testing.assert_array_equal(after[name], verdicts, err_msg=name)
 
 
+def test_a_factor_moved_between_gate_and_output_map_leaves_the_quiet_queries() -> None:
+    """With one openness everywhere, what passes the gate is as quiet as what reaches it."""
+    view = random_view("softmax", heads=6, batch=8)
+    gated = replace(view, gate=torch.full((8, 6, 17, 1), 0.01, dtype=torch.float64), out_map=view.out_map / 0.01)
+    got, plain = measure(gated, T).heads["gated_quiet_frac"], measure(view, T).heads["quiet_frac"]
+    assert plain.unique().numel() > 3
+    torch.testing.assert_close(got, plain)
+
+
+def test_the_sink_and_ordinary_values_pass_the_same_mean_gate() -> None:
+    """Neighboring queries open different channels: the mean gate passes half of each channel of every value."""
+    v = torch.ones(1, 1, 12, 2, dtype=torch.float64)
+    v[..., 0, :] = 0.15
+    gate = torch.eye(2, dtype=torch.float64).repeat(6, 1)[None, None]
+    got = measure(view_of(sink_weights(12, 0.95), v, gate=gate), T).heads
+    assert got["gated_ratio_out"].item() == pytest.approx(0.15)
+    assert labels(view_of(sink_weights(12, 0.95), v, gate=gate))["effective_causal"].item() == Label.NOP
+
+
+def test_a_headwise_gate_weighs_the_norm_of_the_sink_by_its_mean_over_the_routed_queries() -> None:
+    view = random_view("headwise", heads=6, batch=8)
+    weights, norms = view.weights(), torch.einsum("hod,bhnd->bhno", view.out_map, view.v).norm(dim=-1)
+    got = measure(view, T).heads
+    at, size = got["sink_idx"][..., None], weights / weights.sum(-2, keepdim=True)
+    routed = weights.gather(-1, at[..., None].expand(*weights.shape[:-1], 1)).squeeze(-1) >= T.routed_min
+    handed = (view.gate.squeeze(-1) * routed).sum(-1) / routed.sum(-1) * norms.gather(-1, at).squeeze(-1)
+    passed = (size.mT @ view.gate).squeeze(-1) * norms
+    others = (passed.sum(-1) - passed.gather(-1, at).squeeze(-1)) / 16
+    torch.testing.assert_close(got["gated_ratio_out"], handed / others, equal_nan=True, rtol=1e-12, atol=0)
+
+
 def test_a_constant_gate_leaves_a_broadcast() -> None:
     weights, v = sink_weights(10, 0.95), values(10)
     for openness in (1.0, 0.15, 0.01):

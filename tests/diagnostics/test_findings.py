@@ -68,6 +68,7 @@ def first_of(measured: Records) -> Records:
         heads={k: v[:, :1] for k, v in measured.heads.items()},
         norms=measured.norms[:, :1],
         mass={k: v[:, :1] for k, v in measured.mass.items()},
+        candidates={k: v[:, :1] for k, v in measured.candidates.items()},
         payload_sum=measured.payload_sum[:1],
         tokens={k: v[:, :1] for k, v in measured.tokens.items()},
         payload_squares=measured.payload_squares[:1],
@@ -111,6 +112,7 @@ def led(*kinds: TokenType, mass: tuple[float, ...] = (0.2, 0.2, 0.6)) -> Records
 
 
 C, R, P = TokenType.CLS, TokenType.REGISTER, TokenType.PATCH
+EXTRA = (TokenType.NULL, TokenType.KV_BIAS)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,29 @@ def test_the_first_block_where_patches_have_the_most_mass_per_token(
 ) -> None:
     measured = led(C, C, C, mass=mass)
     assert findings(measured, T, [3, 4, 5])["handoff"]["first_block_by_mass_per_token"] == expected
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_patches_do_not_lead_where_a_column_beyond_the_tokens_does(extra: TokenType) -> None:
+    measured = led(P, P, P)
+    measured = replace(measured, heads=measured.heads | {"sink_type": measured.heads["sink_type"].copy()})
+    measured.heads["sink_type"][:, 1, :3] = extra  # three of the four heads
+    handoff = findings(measured, T, ALL)["handoff"]
+    assert handoff["first_block_by_dominant_column"] == 2
+    assert set(handoff["first_block_by_events"].values()) == {2}
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_patches_do_not_lead_where_a_column_beyond_the_tokens_has_more_mass_per_token(extra: TokenType) -> None:
+    measured = led(P, P, P, mass=(0.01, 0.02, 0.7))
+    ones, mass = np.ones((IMAGES, BLOCKS), np.float32), np.full((IMAGES, BLOCKS), np.nan, np.float32)
+    mass[:, 1] = 0.27
+    measured = replace(
+        measured,
+        mass=measured.mass | {extra.label: mass},
+        candidates=measured.candidates | {extra.label: ones * [0, 1, 0]},
+    )
+    assert findings(measured, T, ALL)["handoff"]["first_block_by_mass_per_token"] == 2
 
 
 def test_a_token_type_that_does_not_occur_is_ignored_in_the_handoff() -> None:

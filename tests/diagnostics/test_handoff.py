@@ -1,9 +1,15 @@
 """The columns from which the handoff is read: dominant columns, chance, and attention and events per token."""
 
+from math import log
+
+import numpy as np
 import pytest
 from measured import BLOCKS, HEADS, IMAGES, T, records, sinks, verdicts
+from variants import make, noise, perturbed
 
-from sinkablate.diagnostics.tables import block_table
+from sinkablate.config import AttentionConfig
+from sinkablate.diagnostics.probe import probe
+from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.vit.tokens import TokenType
 
 
@@ -24,6 +30,19 @@ def test_chance_is_the_share_of_the_columns() -> None:
     assert row["chance_register"] == pytest.approx(2 / layout.num_tokens)
     assert row["chance_patch"] == pytest.approx(layout.num_patches / layout.num_tokens)
     assert row["chance_null"] == row["chance_kv_bias"] == 0
+
+
+def test_a_column_of_a_single_block_counts_in_that_block_only() -> None:
+    model = perturbed(make(depth=2, layers=(0,), attention=AttentionConfig(sink="zero")))
+    measured = probe(model, noise(4, 1, 28, 28), np.arange(4), T)[0]
+    table, tokens = block_table(measured, T), measured.layout.num_tokens
+    for name in ("chance", "columns"):
+        assert table[f"{name}_null"].to_list() == pytest.approx([1 / (tokens + 1), 0])
+        assert table[f"{name}_cls"].to_list() == pytest.approx([1 / (tokens + 1), 1 / tokens])
+    assert table["events_causal_per_token_null"].is_nan().to_list() == [False, True]
+    measured.heads["sink_idx"][:] = np.arange(4)[:, None, None]  # a different column on each of the four images
+    entropy = head_table(measured, T).group_by("block", maintain_order=True).first()["location_entropy"]
+    assert entropy.to_list() == pytest.approx([log(4) / log(tokens + 1), log(4) / log(tokens)])
 
 
 @pytest.mark.parametrize("rule", ["causal", "adaptive"])

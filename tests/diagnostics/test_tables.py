@@ -112,7 +112,7 @@ def first_images(measured: Records, count: int) -> Records:
         norms=measured.norms[:count],
         **{
             group: {name: values[:count] for name, values in getattr(measured, group).items()}
-            for group in ("heads", "mass", "tokens")
+            for group in ("heads", "mass", "candidates", "tokens")
         },
     )
 

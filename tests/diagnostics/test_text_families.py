@@ -16,6 +16,7 @@ from text_models import DECODERS, GROUPED, MODELS, texts, untrained  # noqa: E40
 from sinkablate.config import ThresholdConfig  # noqa: E402
 from sinkablate.diagnostics.heads import measure  # noqa: E402
 from sinkablate.diagnostics.probe import record  # noqa: E402
+from sinkablate.diagnostics.tables import block_table  # noqa: E402
 from sinkablate.errors import UserError  # noqa: E402
 from sinkablate.vit.anatomy import block_parts, family_of  # noqa: E402
 from sinkablate.vit.queries import sharpen  # noqa: E402
@@ -77,6 +78,20 @@ def test_the_sink_of_a_causal_text_is_never_one_of_its_last_tokens(name: str) ->
     assert (columns == 19).any()
     least = view.visible.sum(0).amax() / 2
     assert (view.visible.sum(0)[measure(view, T).heads["sink_idx"]] >= least).all()
+
+
+def test_chance_is_the_share_of_a_type_among_the_columns_that_can_be_dominant() -> None:
+    """At least half of 20 queries can attend to the columns 0 to 10, and to the sink logit of a head."""
+    inputs = texts(length=20, causal=True)
+    for name, extra in (("Llama", 0), ("GptOss", 1)):
+        records = record(untrained(name), [inputs], T)[0]
+        table = block_table(records, T)
+        full = 1 if name == "GptOss" else 0  # the first block of GptOss attends to the 6 nearest tokens only
+        for kind in TextTokenType:
+            for label, last in (("chance", 11), ("columns", 20)):
+                counts = (inputs[:, 1, :last] == kind).sum(-1).numpy() + extra * (kind == TextTokenType.NULL)
+                expected = np.mean(counts / (last + extra))
+                assert table[f"{label}_{kind.label}"][full] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["Llama", "GptOss"])
