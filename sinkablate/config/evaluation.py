@@ -42,8 +42,33 @@ class KnnConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinearConfig:
+    """One linear layer on standardized frozen features, trained by SGD with momentum and a cosine schedule."""
+
+    lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    """Learning rates, of which one is chosen on a tenth of the training images; the validation images play no part."""
+    weight_decay: tuple[float, ...] = (0.0, 1e-4, 1e-3)
+    """Weight decays, chosen together with the learning rate."""
+    epochs: int = 30
+    """Passes over the training features."""
+    batch_size: int = 1024
+    """Images per step."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_finite(self)
+        for name in ("lr", "weight_decay"):
+            require(len(getattr(self, name)) > 0, f"{name} is empty; name at least one number")
+        require(min(self.lr) > 0, f"lr must be positive, got {list(self.lr)}")
+        require(min(self.weight_decay) >= 0, f"weight_decay must be at least 0, got {list(self.weight_decay)}")
+        for name in ("epochs", "batch_size"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """The settings of all tasks."""
 
     features: FeatureConfig = FeatureConfig()
     knn: KnnConfig = KnnConfig()
+    linear: LinearConfig = LinearConfig()

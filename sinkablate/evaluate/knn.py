@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sinkablate.evaluate.accuracy import accuracies
 from sinkablate.evaluate.features import feature_kind, select
 from sinkablate.evaluate.rows import Row
 from sinkablate.evaluate.subject import Subject
@@ -38,7 +39,8 @@ def knn(subject: Subject) -> list[Row]:
     classes = len(sets.train.classes)
     rows = []
     for k in numbers:
-        for top, value in accuracies(nearest, sets.val.targets, k, config.temperature, classes).items():
+        scores = votes(nearest, k, config.temperature, classes)
+        for top, value in accuracies(scores, sets.val.targets).items():
             rows.append(Row(task="knn", protocol=f"{kind} k={k}", metric=f"acc{top}", value=value))
     return rows
 
@@ -84,18 +86,3 @@ def votes(nearest: Neighbors, k: int, temperature: float, classes: int) -> Tenso
     """Return the score of each class (q, classes): the sum of exp(s / temperature) over its k nearest neighbors."""
     weights = (nearest.similarity[:, :k].double() / temperature).exp()
     return weights.new_zeros(len(weights), classes).scatter_add_(1, nearest.target[:, :k], weights)
-
-
-def accuracies(nearest: Neighbors, targets: Tensor, k: int, temperature: float, classes: int) -> dict[int, float]:
-    """Return the top-1 accuracy and, with more than five classes, the top-5 accuracy of the vote.
-
-    Args:
-        nearest: Neighbors of each query.
-        targets: Class of each query, (q,).
-        k: Number of neighbors that vote.
-        temperature: See `votes`.
-        classes: Number of classes.
-    """
-    ranked = votes(nearest, k, temperature, classes).topk(min(5, classes), dim=1).indices
-    hits = ranked == targets.to(ranked.device)[:, None]
-    return {top: float(hits[:, :top].any(dim=1).double().mean()) for top in (1, 5) if top == 1 or classes > 5}

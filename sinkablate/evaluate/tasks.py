@@ -8,6 +8,7 @@ import polars as pl
 from sinkablate.errors import UserError
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.evaluate.knn import knn
+from sinkablate.evaluate.linear import linear
 from sinkablate.evaluate.rows import BackboneName, Row
 from sinkablate.evaluate.subject import Subject
 from sinkablate.figures.sinks import Drawn
@@ -54,6 +55,14 @@ TASKS = {
             name="knn",
             title="nearest neighbors",
             run=knn,
+            shown=("acc1", "acc5"),
+            reads=_pooled_classes,
+            settings=("features",),
+        ),
+        Task(
+            name="linear",
+            title="linear probe",
+            run=linear,
             shown=("acc1", "acc5"),
             reads=_pooled_classes,
             settings=("features",),
