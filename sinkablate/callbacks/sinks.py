@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sinkablate.callbacks.schedule import early_steps
 from sinkablate.config import ThresholdConfig
 from sinkablate.config.types import checked
 from sinkablate.diagnostics.batches import draw_images, require_images
 from sinkablate.diagnostics.probe import check, probe
 from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.schedule import early_steps
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.diagnostics.tap import NonfiniteError

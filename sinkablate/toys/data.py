@@ -10,6 +10,7 @@ from sinkablate.config import ToyConfig
 from sinkablate.data.position import training_position
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samplers import EpochBatches
+from sinkablate.diagnostics.schedule import early_steps
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.toys.tasks import evaluation_tokens, training_batch
 
@@ -24,16 +25,22 @@ class ToyData(L.LightningDataModule):
         batch_size: Number of sequences per step.
         steps: Number of steps per epoch. The task is evaluated after every epoch.
         eval_size: Number of sequences of the evaluation.
+        per_doubling: Additional evaluations per doubling of the step while the step is below 4 * steps, where sinks
+            form.
         seed: Set from seed_everything.
     """
 
-    def __init__(self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, seed: int = 0) -> None:
+    def __init__(
+        self, batch_size: int = 256, steps: int = 50, eval_size: int = 256, per_doubling: int = 0, seed: int = 0
+    ) -> None:
         super().__init__()
+        require_at_least(per_doubling, 0, "data.per_doubling")
         for name, value in {"batch_size": batch_size, "steps": steps, "eval_size": eval_size}.items():
             require_at_least(value, 1, f"data.{name}")
             if value > 1_000_000:
                 raise UserError(f"data.{name} must be at most 1,000,000, got {value}")
         self.batch_size, self.steps, self.eval_size, self.seed = batch_size, steps, eval_size, seed
+        self.early_steps = early_steps(steps, per_doubling)
 
     @property
     def toy(self) -> ToyConfig:

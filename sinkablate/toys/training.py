@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkablate.config import CommonModeConfig, OptimConfig, ToyConfig, build, flat
+from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
 from sinkablate.tasks.checkpoint import refuse_another, training_keys
@@ -66,10 +67,22 @@ class ToyTraining(MeanOverGroup):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the error of the task and the measures of the sink."""
-        numbers = {"val/loss": float(self._loss(batch[0]))} | measures(self.backbone, self.task, batch[0])
-        self.log_dict(numbers, batch_size=len(batch[0]))
+        self.log_dict(self._evaluate(batch[0]), batch_size=len(batch[0]))
 
     test_step = validation_step
+
+    def _evaluate(self, tokens: Tensor) -> dict[str, float]:
+        return {"val/loss": float(self._loss(tokens))} | measures(self.backbone, self.task, tokens)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Evaluate at the early steps of the data module that do not end an epoch, with the same scalars."""
+        data, step = self.trainer.datamodule, self.trainer.global_step  # type: ignore[attr-defined]
+        if step % data.steps and step in data.early_steps:
+            ((tokens,),) = data.val_dataloader()
+            with measurement_mode(self.backbone):
+                numbers = self._evaluate(tokens.to(self.device))
+            for logger in self.trainer.loggers:
+                logger.log_metrics(numbers, step=step - 1)  # as Lightning counts the steps of evaluations, from 0
 
     def findings(self, history: pl.DataFrame) -> dict[str, Any]:
         """Return what the summary of a run adds to the last metrics, from the rows of `metrics.csv`.

@@ -14,8 +14,8 @@ from training import quiet_trainer
 
 import sinkablate as sa
 from sinkablate.callbacks.preemption import Preemption
-from sinkablate.callbacks.schedule import early_steps
 from sinkablate.data.datamodule import ImageData
+from sinkablate.diagnostics.schedule import early_steps
 
 
 class Classifier(L.LightningModule):
