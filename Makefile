@@ -64,40 +64,49 @@ two_algorithms: $(STAMP)
 	cp out/vit_mini-gate_reg-s0/figures/sensitivity.png docs/figures/sensitivity_vit_mini-gate_reg-s0.png
 	cp runs/vit_mini-gate_reg-s0/figures/heads_step_00001872.png docs/figures/heads_gate_reg.png
 
-# the figures of docs/reproduce.md, numbered as in the paper: the NOP toy, the small ViT without and with registers
-# (four epochs), the toy's sweeps over p and gamma, and, with WEIGHTS=FILE as above, the pretrained ViT-S/14
+# the figures of docs/reproduce.md, numbered as in the paper: the toys, their sweeps over p, gamma and the pathway with the
+# edits of its arms, the small ViT without and with registers (four epochs), and, with WEIGHTS=FILE as above, the
+# pretrained ViT-S/14; what exists is not made again
 PAPER := docs/figures/paper
+RUN := $(BIN)/python -m sinkablate
+ARM_EDITS := zero_value,donor_value,redirect
 paper: $(STAMP)
-	test -e runs/toy_nop-nop-s0/DONE || $(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
-	$(BIN)/python -m sinkablate fit --config configs/baseline.yaml --run_dir runs/paper/baseline-s0 --trainer.max_epochs 4
-	$(BIN)/python -m sinkablate fit --config configs/reg.yaml --run_dir runs/paper/reg-s0 --trainer.max_epochs 4
-	$(BIN)/python -m sinkablate diagnose --run runs/toy_nop-nop-s0 --out out/paper/toy_nop
-	$(BIN)/python -m sinkablate diagnose --run runs/paper/baseline-s0 --out out/paper/baseline
-	$(BIN)/python -m sinkablate diagnose --run runs/paper/reg-s0 --out out/paper/reg
-	$(BIN)/python -m sinkablate intervene --run runs/paper/reg-s0 --rule adaptive --out out/paper_edits/reg
-	$(BIN)/python -m sinkablate intervene --run runs/toy_nop-nop-s0 --out out/paper_edits/toy_nop
-	$(BIN)/python -m sinkablate report runs/paper runs/toy_nop-nop-s0 out/paper out/paper_edits/reg out/paper_edits/toy_nop \
+	test -e runs/toy_nop-nop-s0/DONE || $(RUN) fit --config configs/toy/nop.yaml
+	test -e runs/toy_broadcast-broadcast-s0/DONE || $(RUN) fit --config configs/toy/broadcast.yaml
+	for variant in baseline reg; do test -e runs/paper/$$variant-s0/DONE || \
+	  $(RUN) fit --config configs/$$variant.yaml --run_dir runs/paper/$$variant-s0 --trainer.max_epochs 4 || exit 1; done
+	$(RUN) diagnose --run runs/toy_nop-nop-s0 --out out/paper/toy_nop
+	$(RUN) diagnose --run runs/paper/baseline-s0 --out out/paper/baseline
+	$(RUN) diagnose --run runs/paper/reg-s0 --out out/paper/reg
+	$(RUN) intervene --run runs/paper/reg-s0 --rule adaptive --out out/paper_edits/reg
+	$(RUN) intervene --run runs/toy_nop-nop-s0 --out out/paper_edits/toy_nop
+	$(RUN) report runs/paper runs/toy_nop-nop-s0 out/paper out/paper_edits/reg out/paper_edits/toy_nop \
 	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper
-	for sweep in toys_p toys_gamma; do $(RUN) sweep run sweeps/paper/$$sweep.yaml --in_process || exit 1; done
-	$(BIN)/python -m sinkablate report runs/toys_p runs/toys_gamma --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper_toys
+	for sweep in toys_p toys_gamma pathway_arms; do $(RUN) sweep run sweeps/paper/$$sweep.yaml --in_process || exit 1; done
+	for run in runs/pathway_arms/*/; do $(RUN) intervene --run $$run --heads 1:0 --limit 64 --out out/paper_arms/$$(basename $$run) \
+	  --edits $(ARM_EDITS)$$(grep -q 'kind: global' $$run/config.yaml && echo ,pathway) || exit 1; done
+	$(RUN) report runs/toys_p runs/toys_gamma runs/pathway_arms runs/toy_broadcast-broadcast-s0 out/paper_arms/* \
+	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper_toys
 	mkdir -p $(PAPER)
+	cp out/report_paper_toys/paper/figure_2_nop_toy.png $(PAPER)/figure_2_nop_toy.png
+	cp out/report_paper_toys/paper/figure_3_broadcast_toy.png $(PAPER)/figure_3_broadcast_toy.png
 	cp out/report_paper_toys/paper/figure_7_formation.png $(PAPER)/figure_7_formation.png
+	cp out/report_paper_toys/paper/figure_revision_7b_pathway_arms.png $(PAPER)/figure_revision_7b_pathway_arms.png
 	cp out/report_paper/paper/figure_1_stripes.png $(PAPER)/figure_1_stripes.png
 	cp out/report_paper/paper/figure_5_10_11_frequency.png $(PAPER)/figure_5_10_11_frequency.png
 	cp out/report_paper/paper/figure_6_8_12_13_atlas.png $(PAPER)/figure_6_8_12_13_atlas.png
 	cp out/report_paper/paper/figure_14_token_norms.png $(PAPER)/figure_14_token_norms.png
 	cp out/report_paper/paper/figure_revision_6_edits.png $(PAPER)/figure_revision_6_edits.png
 ifdef WEIGHTS
-	$(BIN)/python -m sinkablate diagnose --backbone.name vit_small_patch14_dinov2 --backbone.checkpoint $(WEIGHTS) \
+	$(RUN) diagnose --backbone.name vit_small_patch14_dinov2 --backbone.checkpoint $(WEIGHTS) \
 	    --backbone.img_size 224 --images builtin --batch_size 4 --out out/paper_vit/vit_small
-	$(BIN)/python -m sinkablate report out/paper_vit --paper --maps 0 --overwrite true --out out/report_paper_vit
+	$(RUN) report out/paper_vit --paper --maps 0 --overwrite true --out out/report_paper_vit
 	cp out/report_paper_vit/paper/figure_4_9_handoff.png $(PAPER)/vit_small_figure_4_9_handoff.png
 	cp out/report_paper_vit/paper/figure_5_10_11_entropy.png $(PAPER)/vit_small_figure_5_10_11_entropy.png
 endif
 
 # the sweeps of docs/ablation.md, their tables and figures: about an hour on two cores
 DOC := docs/ablation
-RUN := $(BIN)/python -m sinkablate
 ablation: $(STAMP)
 	for sweep in smoke toys ablation; do \
 	  $(RUN) sweep run sweeps/$$sweep.yaml --in_process && $(RUN) sweep collect sweeps/$$sweep.yaml || exit 1; done

@@ -96,8 +96,8 @@ def intervene(
 
     Returns:
         The polars tables `.rows` (one row per image, head and edit), `.heads`, `.classes` and `.validation`. `effect`
-        is the RMS change of the final patch tokens relative to their RMS; the page "Quantities" of the documentation
-        defines every column.
+        is the RMS change of the final tokens, those of patches if there are any, relative to their RMS; the page
+        "Quantities" of the documentation defines every column.
 
     Raises:
         UserError: An argument cannot be used, the model cannot be edited, or a check in float64 fails.

@@ -62,7 +62,8 @@ def diagnose(
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
         blocks: Indices of the blocks to measure; negative ones count from the last. All by default.
         thresholds: Thresholds of the quantities and rules; those of the run by default.
-        rule: The rule that the headline, the table and the figures show first; causal by default, adaptive for a toy.
+        rule: The rule that the headline, the table and the figures show first; causal by default, adaptive for toys
+            and language models.
         min_events: Fewest events at which the atlas colors a head; 50, or half the images if there are fewer than 100.
         min_side: Skip images whose shorter side has fewer pixels than this.
         strict: Stop at an image that cannot be read, instead of skipping and counting it.

@@ -17,13 +17,14 @@ SMALLEST = 1e-6
 """Smaller effects are rounding noise: they are drawn at a tick labeled 0."""
 
 
-def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[str, str]) -> Drawn:
+def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[str, str], tokens: str) -> Drawn:
     """Draw the effect of every edit: heads as small dots, and the median of each class with its interval over blocks.
 
     Args:
         heads: One row per block, head and edit.
         classes: One row per class and edit.
         labels: Name of an edit -> its label, in the order of the rows.
+        tokens: What the tokens are called whose change is the effect, such as `final patch tokens`.
     """
     shown = heads.select("block", "head", "edit", "class", "effect", "effect_low", "effect_high", "counts")
     edits = [edit for edit in labels if edit in set(shown["edit"])]
@@ -44,7 +45,7 @@ def edits_by_label(heads: pl.DataFrame, classes: pl.DataFrame, labels: Mapping[s
         axis.plot([], [], color=COLORS[name], marker=MARKERS[name], label=f"{NAMES[name]} ({count} {unit})")
     axis.set_yticks(range(len(edits)), [labels[edit] for edit in edits])
     axis.set_ylim(max(len(edits), 1) - 0.5, -0.5)
-    axis.set_xlabel("relative change of the final patch tokens (RMS, without the sink)")
+    axis.set_xlabel(f"relative change of the {tokens} (RMS, without the sink)")
     log_scale(axis, "x", shown, zero)
     if edits:
         common_legend(figure, [axis], columns=len(names))
@@ -61,7 +62,7 @@ def _median(axis: Axes, y: float, name: str, row: Mapping[str, Any], zero: float
 
 
 def effect_by_ratio(
-    heads: pl.DataFrame, labels: Mapping[str, str], edit: str | None, nop_max: float, broadcast_min: float
+    heads: pl.DataFrame, labels: Mapping[str, str], edit: str | None, nop_max: float, broadcast_min: float, tokens: str
 ) -> Drawn:
     """Draw the effect of one edit of every head against the value ratio by which the head is labeled.
 
@@ -71,6 +72,7 @@ def effect_by_ratio(
         edit: Name of the edit; None draws an empty figure.
         nop_max: Largest value ratio of a NOP head.
         broadcast_min: Smallest value ratio of a broadcast head.
+        tokens: What the tokens are called whose change is the effect.
     """
     shown = heads.filter((pl.col("edit") == (edit or "")) & pl.col("head").is_not_null()).select(
         "block", "head", "class", "ratio_out", "effect", "effect_low", "effect_high", "local_size"
@@ -98,7 +100,7 @@ def effect_by_ratio(
     broadcast = f"broadcast: ratio ≥ {broadcast_min:g}"
     axis.axvline(broadcast_min, color=LIMIT_COLOR, linewidth=0.8, linestyle="--", label=broadcast)
     axis.set_xlabel("value ratio ‖u_s‖ / mean ‖u_j‖: what the sink writes relative to other tokens")
-    axis.set_ylabel("relative change of the final patch tokens\n(RMS, without the sink; 95 % interval over images)")
+    axis.set_ylabel(f"relative change of the {tokens}\n(RMS, without the sink; 95 % interval over images)")
     axis.set_xlim(left=0)
     log_scale(axis, "y", shown, zero)
     if len(shown):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, TWO_COLUMNS, Drawn, common_legend, new_axes, say
+from sinkablate.figures.blocks import band, draw_band
+from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, TWO_COLUMNS, Drawn, column, common_legend, new_axes, say
 
 MOVES = {
     "routed_min": "attention that routes a query",
@@ -29,25 +30,31 @@ def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:
     return pl.concat(lines)
 
 
-def draw_moves(axes: Sequence[Axes], data: pl.DataFrame) -> None:
+def draw_moves(axes: Sequence[Axes], tables: Sequence[pl.DataFrame]) -> None:
     """Draw events and labels per image from `moves`, one threshold per axis; dashed lines mark the rule's own value.
 
     The ticks of the value ratio are the limit of NOP and, below it, the limit of broadcast.
+
+    Args:
+        axes: One axis per threshold.
+        tables: Rows of `moves` of one or several runs with the same thresholds; of several, lines are means, and
+            bands reach from the least to the greatest.
     """
-    home = data.filter(pl.col("steps") == 0)
+    home = tables[0].filter(pl.col("steps") == 0)
     for axis, (name, label) in zip(axes, MOVES.items(), strict=True):
-        line = data.filter(pl.col("axis") == name)
-        axis.plot(line[name], line["events"], color="black", linewidth=4, alpha=0.25, label="events")
+        lines = [table.filter(pl.col("axis") == name) for table in tables]
+        steps, events = column(lines[0], name), band(lines, "events").mean
+        axis.plot(steps, events, color="black", linewidth=4, alpha=0.25, label="events")
         for kind, color in LABEL_COLORS.items():
-            axis.plot(line[name], line[kind], color=color, marker=".", label=kind.replace("nop", "NOP"))
+            draw_band(axis, steps, band(lines, kind), color, kind.replace("nop", "NOP"))
         axis.axvline(home[name][0], color=LIMIT_COLOR, linestyle="--", linewidth=0.8, label="the rule's own value")
         axis.set_xlabel(label)
         if name == "nop_max":
             axis.set_xlabel(BOTH_LIMITS)
-            pairs = line.select(name, "broadcast_min").rows()
+            pairs = lines[0].select(name, "broadcast_min").rows()
             axis.set_xticks([nop for nop, _ in pairs], [f"{nop:.2g}\n{broadcast:.2g}" for nop, broadcast in pairs])
         axis.set_ylim(bottom=0)
-        if not (line["events"] > 0).any():
+        if not (events > 0).any():
             axis.set_ylim(0, 1)
             say(axis, "no event at any of these")
 
@@ -66,7 +73,7 @@ def sensitivity(table: pl.DataFrame, blocks: str = "blocks ≥ 1") -> Drawn:
     for row, rule in enumerate(rules):
         data = moves(table, rule)
         of_rule = axes[row * len(MOVES) : (row + 1) * len(MOVES)]
-        draw_moves(of_rule, data)
+        draw_moves(of_rule, [data])
         of_rule[0].set_ylabel(f"rule {rule}:\nper image, {blocks}")
         rows.append(data)
     common_legend(figure, axes, columns=5)

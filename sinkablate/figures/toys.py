@@ -15,6 +15,7 @@ from sinkablate.figures.sinks import (
     Drawn,
     column,
     common_legend,
+    heading,
     new_axes,
     plain_log,
     say,
@@ -31,33 +32,46 @@ def nop_toy(norms: pl.DataFrame, spectra: pl.DataFrame) -> Drawn:
 
     Args:
         norms: Rows of `value_norms`, with the column `model`.
-        spectra: Rows of `query_key_values`, with the column `model`; the models are drawn in their order.
+        spectra: Rows of `query_key_values`, with the column `model`; the models are drawn in their order. Several rows
+            of one model and index, from several seeds, become their mean with a band from the least to the greatest.
     """
     models = spectra["model"].unique(maintain_order=True).to_list()
     figure, axes = new_axes(1, 2, (TWO_COLUMNS, 3.1), "The NOP toy: what the sink writes, and what its head looks for")
     _draw_norms(axes[0], f"A  {models[0]}", norms.filter(pl.col("model") == models[0]))
     for color, name in zip(VARIANT_COLORS, models, strict=False):
-        rows = spectra.filter(pl.col("model") == name).sort("index")
-        axes[1].plot(rows["index"], rows["value"], ".-", color=color, markersize=3, linewidth=0.9, label=name)
+        of_model = spectra.filter(pl.col("model") == name).group_by("index")
+        rows = of_model.agg(_range("value")).sort("index")
+        axes[1].fill_between(rows["index"], rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
+        axes[1].plot(rows["index"], rows["mean"], ".-", color=color, markersize=3, linewidth=0.9, label=name)
     axes[1].set(xlabel="index of the singular value", ylabel="singular value of W_Qᵀ W_K")
     axes[1].set_ylim(bottom=0)
     axes[1].set_title("B  query-key map", fontsize=9, loc="left")
     whole_numbers(axes[1])
     common_legend(figure, axes)
-    data = pl.concat(
-        [
-            norms.select("model", pl.lit("value norm").alias("quantity"), "sink", pl.col("norm").alias("value")),
-            spectra.select(
-                "model", pl.lit("query-key singular value").alias("quantity"), pl.lit(None).alias("sink"), "value"
-            ),
-        ],
-        how="vertical_relaxed",
-    )
-    return figure, data
+    tables = {"value norm": norms.rename({"norm": "value"}), "query-key singular value": spectra}
+    return figure, _joined("quantity", tables, dropped=("block", "head", "sequence", "column"))
+
+
+def _range(name: str) -> list[pl.Expr]:
+    """The mean of a column, its least and its greatest value."""
+    values = pl.col(name)
+    return [values.mean().alias("mean"), values.min().alias("low"), values.max().alias("high")]
+
+
+def _joined(key: str, tables: dict[str, pl.DataFrame], dropped: Sequence[str] = ()) -> pl.DataFrame:
+    """Put tables below each other, with their names in a first column; cells that a table lacks are null."""
+    named = [
+        table.select(pl.lit(name).alias(key), pl.all()).drop(dropped, strict=False) for name, table in tables.items()
+    ]
+    return pl.concat(named, how="diagonal_relaxed")
 
 
 def broadcast_toy(
-    maps: Sequence[NDArray[np.float32]], norms: pl.DataFrame, alignments: pl.DataFrame, updates: pl.DataFrame
+    maps: Sequence[NDArray[np.float32]],
+    norms: pl.DataFrame,
+    alignments: pl.DataFrame,
+    updates: pl.DataFrame,
+    trained: str = "",
 ) -> Drawn:
     """Draw the two blocks of a broadcast toy, one per row: map, norms of values, query-key geometry, update.
 
@@ -66,8 +80,10 @@ def broadcast_toy(
         norms: Rows of `value_norms`.
         alignments: Rows of `alignments` with the direction that picks the source.
         updates: Rows of `update_values`.
+        trained: How the model was trained, for the title.
     """
-    figure, axes = new_axes(len(maps), 4, (8, 2.2 * len(maps) + 0.8), "The broadcast toy, layer by layer")
+    title = heading("The broadcast toy, layer by layer", [trained] if trained else [])
+    figure, axes = new_axes(len(maps), 4, (TWO_COLUMNS, 2.1 * len(maps) + 0.8), title)
     for block, weights in enumerate(maps):
         row = axes[4 * block : 4 * block + 4]
         row[0].imshow(weights, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
@@ -79,8 +95,19 @@ def broadcast_toy(
     for axis, title in {2: "C  query-key map", 3: "D  update"}.items():
         axes[axis].set_title(title, fontsize=9, loc="left")
     common_legend(figure, axes)
-    data = alignments.join(updates, on=["block", "index"], how="left")
-    return figure, data
+    tables = {
+        "A attention": pl.concat(_map_rows(block, weights) for block, weights in enumerate(maps)),
+        "B value norm": norms.rename({"norm": "value"}),
+        "C alignment with u": alignments,
+        "D singular value of the update": updates,
+    }
+    return figure, _joined("panel", tables, dropped=("head",))
+
+
+def _map_rows(block: int, weights: NDArray[np.float32]) -> pl.DataFrame:
+    """An attention map (N, N) as rows `block`, `row`, `column`, `value`."""
+    row, column = np.indices(weights.shape).reshape(2, -1)
+    return pl.DataFrame({"block": block, "row": row, "column": column, "value": weights.ravel()})
 
 
 def _draw_norms(axis: Axes, title: str, norms: pl.DataFrame) -> None:
@@ -124,7 +151,7 @@ def formation_against(panels: Sequence[tuple[str, pl.DataFrame, pl.DataFrame, pl
             `final_mass`.
     """
     figure, axes = new_axes(
-        len(panels), 3, (TWO_COLUMNS, 2.7 * len(panels) + 0.2), "When the sink of the NOP toy forms"
+        len(panels), 3, (TWO_COLUMNS, 2.4 * len(panels) + 0.3), "When the sink of the NOP toy forms"
     )
     tables = []
     for number, (name, evaluations, steps, masses) in enumerate(panels):
@@ -148,21 +175,12 @@ def _draw_curves(axis: Axes, name: str, evaluations: pl.DataFrame) -> None:
     """Draw the attention to the null token against the step: mean over seeds, and a band from the least to the most."""
     values = evaluations["value"].unique().sort().to_list()
     for color, value in zip(VARIANT_COLORS, values, strict=False):
-        rows = (
-            evaluations.filter(pl.col("value") == value)
-            .group_by("step")
-            .agg(
-                pl.col("attention").mean().alias("mean"),
-                pl.col("attention").min().alias("low"),
-                pl.col("attention").max().alias("high"),
-            )
-            .sort("step")
-        )
+        rows = evaluations.filter(pl.col("value") == value).group_by("step").agg(_range("attention")).sort("step")
         axis.fill_between(rows["step"], rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
         axis.plot(rows["step"], rows["mean"], color=color, linewidth=1, label=f"{name} = {value:g}")
     axis.set(xlabel="optimizer step", ylabel="attention of resting\ntokens to null", ylim=(0, 1))
     plain_log(axis, "x")
-    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3)
+    axis.legend(fontsize=7, loc="upper left", handlelength=1.2, frameon=False)
 
 
 def _draw_intervals(axis: Axes, name: str, rows: pl.DataFrame, label: str) -> None:

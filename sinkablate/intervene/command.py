@@ -70,7 +70,7 @@ def intervene(
         edits: Names of edits, separated by commas: zero_value (zero ablation), mean_value (mean ablation), donor_value
             (resample ablation, or activation patching), rotated_value, ordinary_value, redirect (attention knockout),
             random_value, random_head, register, pathway.
-        rule: Rule that defines events and labels; causal by default, adaptive for a toy.
+        rule: Rule that defines events and labels; causal by default, adaptive for toys and language models.
         selection: Which heads auto chooses.
         thresholds: Thresholds of quantities and rules; a run's own by default.
         limit: Largest number of images. For a run's own images the default is 256, or the number of its probe images

@@ -32,6 +32,7 @@ from sinkablate.intervene.values import Values, collect
 from sinkablate.process.threads import considerate_threads
 from sinkablate.run.provenance import provenance
 from sinkablate.run.resumable import RESUMES
+from sinkablate.run.schema import final_tokens
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,9 @@ class StoredRun:
         labels = {edit.name: edit.label for edit in all_edits()}
         edit = judged_by(heads.filter(pl.col("effect").is_not_nan())["edit"].to_list())
         limits = (self.thresholds.nop_max, self.thresholds.broadcast_min)
-        figures.save(interventions.edits_by_label(heads, classes, labels), folder / "edits_by_label")
-        figures.save(interventions.effect_by_ratio(heads, labels, edit, *limits), folder / "effect_by_ratio")
+        tokens = final_tokens(self.store.identity)
+        figures.save(interventions.edits_by_label(heads, classes, labels, tokens), folder / "edits_by_label")
+        figures.save(interventions.effect_by_ratio(heads, labels, edit, *limits, tokens), folder / "effect_by_ratio")
 
     def _controls(self, count: int) -> list[Outcome]:
         """Run the controls: permuted values, and a random network of the same architecture."""

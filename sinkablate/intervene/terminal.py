@@ -11,9 +11,10 @@ from rich.table import Table
 
 from sinkablate.diagnose.terminal import unit_of
 from sinkablate.intervene.edits import edit_named
+from sinkablate.run.schema import final_tokens
 
 EXPLANATION = (
-    "effect: relative change (RMS) of the final {tokens}, without the sink; common: part of that change which all "
+    "effect: relative change (RMS) of the {tokens}, without the sink; common: part of that change which all "
     "tokens have in common; cosine: between the change and the difference to the donor {unit}'s output"
 )
 
@@ -38,8 +39,7 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
         over = f"{heads_of_class}{_count(rows['blocks'][0], 'block')}"
         title = f"{_words(str(name))}, median over {over} (bootstrap over blocks)"
         console.print(_edits(rows, title))
-    tokens = "patch tokens" if unit == "image" else "tokens"
-    console.print(EXPLANATION.format(tokens=tokens, unit=unit), soft_wrap=True)
+    console.print(EXPLANATION.format(tokens=final_tokens(summary), unit=unit), soft_wrap=True)
     outcome = {True: "as expected", False: "FAILED", None: "not applicable"}
     for control in summary["controls"]:
         console.print(f"control {control['name']}: {outcome[control['passed']]}; {control['says']}", soft_wrap=True)

@@ -85,6 +85,7 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         "frequency_by_step": _frequency_by_step(run),
         "sensitivity": _sensitivity(run),
         "edits": _edits(run),
+        "final_tokens": run.final_tokens,
         "maps": None if maps is None else _maps(maps, pictures),
     }
     if run.mass is not None and run.heads is not None:

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 import polars as pl
+from matplotlib.axes import Axes
 
 from sinkablate.figures.interventions import COLORS, NAMES, floored, log_scale, position_of_zero
 from sinkablate.figures.sinks import TWO_COLUMNS, Drawn, heading
-from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
+from sinkablate.report.frames import frames, keyed, label_axes, named
+from sinkablate.report.panels import by_variant
+from sinkablate.report.reading import EDIT_COLUMNS
 from sinkablate.report.run import Run
+from sinkablate.run.schema import FINAL_TOKENS
 
 
 def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
@@ -26,31 +30,47 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def edits(runs: Sequence[Run]) -> Drawn | None:
-    """Draw the effect of every edit of every edited head, colored by class, one frame per model.
+    """Draw the effect of every edit of every edited head, colored by class, one frame per variant.
 
-    The axis is logarithmic and broken: zero effects are drawn at a tick labeled 0.
+    Of a variant with several runs, a bar reaches from the least to the greatest median of the runs. The axis is
+    logarithmic and broken: zero effects are drawn at a tick labeled 0.
     """
-    shown_runs, part = some_runs([run for run in runs if run.edits is not None])
-    if not shown_runs:
+    groups = by_variant([run for run in runs if run.edits is not None])
+    if not groups:
         return None
-    zero = position_of_zero(pl.concat([run.edits.select("effect") for run in shown_runs if run.edits is not None]))
+    shown_runs = [run for group in groups.values() for run in group]
+    data = pl.concat([_table(run) for run in shown_runs], how="vertical_relaxed")
+    zero = position_of_zero(data)
     titles = edit_titles(shown_runs)
-    names = list(titles)
-    figure, axes = frames([run.name for run in shown_runs], size=(TWO_COLUMNS, 0.8 + 0.26 * len(names)), columns=1)
-    rows = []
-    for axis, run in zip(axes, shown_runs, strict=True):
-        assert run.edits is not None
-        for name in run.edits["class"].unique(maintain_order=True).to_list():
-            points = run.edits.filter(pl.col("class") == name)
-            y = [names.index(edit) for edit in points["edit"]]
-            x = floored(points["effect"], zero)
-            axis.plot(x, y, "o", color=COLORS.get(name), markersize=4, alpha=0.6, label=NAMES.get(name, name))
-        axis.set_yticks(range(len(names)), list(titles.values()), fontsize=7)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        rows.append(named(run.edits, run))
-    for axis in axes:
-        log_scale(axis, "x", pl.concat(rows, how="vertical_relaxed"), zero)
-    label_axes(figure, "relative RMS change of the final patch tokens", "")
-    title = heading("How far each edit moves the output: single heads", [run.name for run in shown_runs])
-    keyed(figure, axes, "\n".join(filter(None, (title, part))))
-    return figure, pl.concat(rows, how="vertical_relaxed")
+    figure, axes = frames(list(groups), size=(TWO_COLUMNS, 0.8 + 0.26 * len(titles)), columns=1)
+    for axis, group in zip(axes, groups.values(), strict=True):
+        _draw_variant(axis, data.filter(pl.col("run").is_in([run.name for run in group])), list(titles), zero)
+        axis.set_yticks(range(len(titles)), list(titles.values()), fontsize=7)
+        axis.set_ylim(len(titles) - 0.5, -0.5)
+        log_scale(axis, "x", data, zero)
+    tokens = {run.final_tokens for run in shown_runs}
+    label_axes(figure, f"relative RMS change of the {tokens.pop() if len(tokens) == 1 else FINAL_TOKENS}", "")
+    keyed(figure, axes, heading("How far each edit moves the output: single heads", groups))
+    return figure, data
+
+
+def _table(run: Run) -> pl.DataFrame:
+    """The effects of the edits of a run."""
+    assert run.edits is not None
+    return named(run.edits.select(EDIT_COLUMNS), run)
+
+
+def _draw_variant(axis: Axes, data: pl.DataFrame, names: Sequence[str], zero: float) -> None:
+    """Draw the heads of all runs of a variant and, of several runs, the range of their medians."""
+    classes = data["class"].unique(maintain_order=True).to_list()
+    several = data["run"].n_unique() > 1
+    for position, name in enumerate(classes):
+        points = data.filter(pl.col("class") == name)
+        offset = 0.22 * (position - (len(classes) - 1) / 2)
+        y, x = [names.index(edit) + offset for edit in points["edit"]], floored(points["effect"], zero)
+        axis.plot(x, y, "o", color=COLORS.get(name), markersize=4, alpha=0.6, label=NAMES.get(name, name))
+        medians = points.group_by("edit", "run", maintain_order=True).agg(pl.col("effect").median())
+        for (edit,), of_runs in medians.group_by("edit") if several else ():
+            low, high = floored(pl.Series([of_runs["effect"].min(), of_runs["effect"].max()]), zero)
+            row = names.index(str(edit)) + offset
+            axis.plot([low, high], [row, row], "|-", color=COLORS.get(name), linewidth=1.4, markersize=7)

@@ -11,7 +11,7 @@ from sinkablate.figures.blocks import Variants, band, draw_band
 from sinkablate.figures.sensitivity import MOVES, draw_moves, moves
 from sinkablate.figures.sinks import LABEL_COLORS, Drawn, Names, column, say
 from sinkablate.report.events import steps_of_labels
-from sinkablate.report.frames import frames, keyed, label_axes, named, some_runs
+from sinkablate.report.frames import frames, keyed, label_axes, named
 from sinkablate.report.run import Run
 
 MOST_VARIANTS = 12
@@ -128,23 +128,18 @@ def _steps(name: str, label: str, tables: Sequence[pl.DataFrame], values: blocks
 
 
 def sensitivity(runs: Sequence[Run], rule: str) -> Drawn | None:
-    """Draw events and labels while one threshold moves, one row of frames per diagnosis."""
-    shown_runs, part = some_runs(
-        [run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]]
-    )
-    if not shown_runs:
+    """Draw events and labels while one threshold moves, one row of frames per variant, a band over its seeds."""
+    groups = by_variant([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
+    if not groups:
         return None
-    figure, axes = frames(
-        [run.name if not index else "" for run in shown_runs for index in range(len(MOVES))],
-        share=False,
-        columns=len(MOVES),
-    )
+    titles = [name if not index else "" for name in groups for index in range(len(MOVES))]
+    figure, axes = frames(titles, share=False, columns=len(MOVES))
     rows = []
-    for row, run in enumerate(shown_runs):
-        assert run.sensitivity is not None
-        table = moves(run.sensitivity, rule)
-        draw_moves(axes[row * len(MOVES) : (row + 1) * len(MOVES)], table)
-        rows.append(named(table, run))
+    for row, group in enumerate(groups.values()):
+        tables = [moves(run.sensitivity, rule) for run in group if run.sensitivity is not None]
+        same = [table for table in tables if table.select(*MOVES).equals(tables[0].select(*MOVES))]
+        draw_moves(axes[row * len(MOVES) : (row + 1) * len(MOVES)], same)
+        rows += [named(table, run) for run, table in zip(group, tables, strict=True)]
     label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
-    keyed(figure, axes, part)
+    keyed(figure, axes)
     return figure, pl.concat(rows, how="vertical_relaxed")

@@ -8,13 +8,13 @@ from sinkablate.errors import UserError
 from sinkablate.figures.norms import norm_histograms
 from sinkablate.figures.sinks import Drawn, save
 from sinkablate.figures.stripes import AttentionMap, load_maps, stripes, two_algorithms
-from sinkablate.report import panels
+from sinkablate.report import panels, toys
 from sinkablate.report.edits import edits
 from sinkablate.report.run import Run, models
-from sinkablate.report.toy_formation import toy_formation
 from sinkablate.run.reading import READ_ERRORS
 
 DIAGNOSE = "python -m sinkablate diagnose --run DIR --out OUT"
+SWEEP = "python -m sinkablate sweep run sweeps/paper"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,18 @@ FIGURES = (
         draw=_two_stripes,
         command=f"{DIAGNOSE}, of a model with a NOP head (configs/toy/nop.yaml) and of one with a broadcast head",
     ),
+    PaperFigure(
+        numbers="2",
+        name="nop_toy",
+        draw=lambda runs, rule: toys.values_and_spectrum(runs),
+        command=f"{SWEEP}/toys_gamma.yaml --in_process",
+    ),
+    PaperFigure(
+        numbers="3",
+        name="broadcast_toy",
+        draw=lambda runs, rule: toys.broadcast_layers(runs),
+        command="python -m sinkablate fit --config configs/toy/broadcast.yaml",
+    ),
     PaperFigure(numbers="4_9", name="handoff", draw=panels.handoff, command=DIAGNOSE),
     PaperFigure(numbers="5_10_11", name="frequency", draw=panels.frequency, command=DIAGNOSE),
     PaperFigure(numbers="5_10_11", name="entropy", draw=lambda runs, rule: panels.entropy(runs), command=DIAGNOSE),
@@ -85,8 +97,8 @@ FIGURES = (
     PaperFigure(
         numbers="7",
         name="formation",
-        draw=lambda runs, rule: toy_formation(runs),
-        command="python -m sinkablate sweep run sweeps/paper/toys_p.yaml --in_process, and toys_gamma.yaml likewise",
+        draw=lambda runs, rule: toys.formation(runs),
+        command=f"{SWEEP}/toys_p.yaml --in_process, and toys_gamma.yaml likewise",
     ),
     PaperFigure(numbers="14", name="token_norms", draw=_norms, command=DIAGNOSE),
     PaperFigure(
@@ -94,6 +106,13 @@ FIGURES = (
         name="edits",
         draw=lambda runs, rule: edits(runs),
         command="python -m sinkablate intervene --run DIR --out OUT",
+    ),
+    PaperFigure(
+        numbers="revision_7b",
+        name="pathway_arms",
+        draw=lambda runs, rule: toys.arms(runs),
+        command=f"{SWEEP}/pathway_arms.yaml --in_process, and for each of its runs python -m sinkablate intervene "
+        "--run DIR --heads 1:0 --edits zero_value,donor_value,redirect,pathway --out OUT",
     ),
 )
 

@@ -31,6 +31,8 @@ HISTOGRAMS = "norm_histograms"
 """Name of the table of histograms of token norms."""
 EDIT_COLUMNS = ("block", "head", "edit", "class", "images", "effect", "effect_low", "effect_high")
 """Columns of the table of edited heads that a report shows."""
+TOY_COLUMNS = ("loss", "loss_edited")
+"""Further columns of that table if the model is a toy."""
 
 
 def read_run(path: Path) -> Run:
@@ -132,7 +134,8 @@ def _edits(folder: Path) -> pl.DataFrame | None:
     if not (folder / INTERVENTION).is_file() or not path.is_file():
         return None
     try:
-        table = pl.read_parquet(path, columns=list(EDIT_COLUMNS)).filter(pl.col("effect").is_not_nan())
+        of_toy = [name for name in TOY_COLUMNS if name in pl.read_parquet_schema(path)]
+        table = pl.read_parquet(path, columns=[*EDIT_COLUMNS, *of_toy]).filter(pl.col("effect").is_not_nan())
     except (*READ_ERRORS, pl.exceptions.PanicException) as error:
         raise UserError(f"{path}: damaged, or not a table written by sinkablate ({first_line(error)})") from None
     return table if len(table) else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sinkablate.figures.sinks import TYPE_COLORS, has_numbers
 from sinkablate.run.directory import diverged
-from sinkablate.run.schema import LIMITS, METRICS
+from sinkablate.run.schema import FINAL_PATCH_TOKENS, FINAL_TOKENS, LIMITS, METRICS, final_tokens
 
 OWN_IMAGES = "the run's probe images"
 """How `diagnose` names its images when it measures a run on the images that `fit` measures it on."""
@@ -113,6 +113,13 @@ class Run:
             for name, default in LIMITS.items()
         }
         return {name: float(next(v for v in values if v is not None)) for name, values in candidates.items()}
+
+    @property
+    def final_tokens(self) -> str:
+        """What the tokens whose change is the effect of an edit are called."""
+        if self.kind == "run":
+            return FINAL_TOKENS if self.config.get("task") == "toy" else FINAL_PATCH_TOKENS
+        return final_tokens(self.summary)
 
     @property
     def register_name(self) -> str:

@@ -19,8 +19,16 @@ INTEGERS = ("step", "block", "head", "images", "column")
 MAX_INTEGER = 2**53
 TYPES = ("cls", "register", "patch", "null", "kv_bias", "bos", "sep", "punctuation", "word")
 """Types of tokens."""
+FINAL_TOKENS, FINAL_PATCH_TOKENS = "final tokens", "final patch tokens"
+"""The tokens whose change is the effect of an edit: those of texts and of toys, and those of images."""
 METRICS = ("val/", "train/", "toy/", "probe/", "stability/", "gate/")
 """Prefixes of the final numbers of a run."""
+
+
+def final_tokens(summary: Mapping[str, Any]) -> str:
+    """Return what the last tokens of a model are called, from the summary of its diagnosis or intervention."""
+    reads_images = "texts" not in summary and isinstance(summary.get("preprocessing"), Mapping)
+    return FINAL_PATCH_TOKENS if reads_images else FINAL_TOKENS
 
 
 def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None:

@@ -47,8 +47,6 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
     assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == commands
     drawn = set(re.findall(r"docs/figures/(\S+)", recipe))
     elsewhere = {"two_stripes.png", "report_page.png", "stripes_minilm.png", "edits_minilm.png"}
-    toys = ("broadcast_layers", "formation", "pathway_arms", "values_and_spectrum")
-    elsewhere |= {f"toy_{name}.png" for name in toys}  # drawn by docs/figures/toys.py
     assert drawn == {name for name in figures_of_pages() if "/" not in name} - elsewhere
 
 

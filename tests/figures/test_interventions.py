@@ -29,8 +29,9 @@ CLASSES = heads(0.02).with_columns(pl.lit("broadcast").alias("class"))
 
 
 def test_a_zero_effect_is_at_a_tick_labeled_0() -> None:
-    figure, _ = edits_by_label(heads(0.0, 0.02, 0.3), CLASSES, LABELS)
+    figure, _ = edits_by_label(heads(0.0, 0.02, 0.3), CLASSES, LABELS, "final tokens")
     (axis,) = figure.axes
+    assert axis.get_xlabel() == "relative change of the final tokens (RMS, without the sink)"
     labels = {tick.get_text(): tick.get_position()[0] for tick in axis.get_xticklabels()}
     assert list(labels)[:3] == ["0", "0.01", "0.1"]
     points = [offset[0] for collection in axis.collections for offset in collection.get_offsets().tolist()]
@@ -40,13 +41,13 @@ def test_a_zero_effect_is_at_a_tick_labeled_0() -> None:
 
 
 def test_an_axis_without_zero_is_not_broken() -> None:
-    figure, _ = edits_by_label(heads(0.1, 0.02, 0.3), CLASSES, LABELS)
+    figure, _ = edits_by_label(heads(0.1, 0.02, 0.3), CLASSES, LABELS, "final tokens")
     assert not [line for line in figure.axes[0].lines if line.get_label() == "_break"]
 
 
 @pytest.mark.parametrize("effects", [(0.02, 0.3), (0.0, 0.0), (float("nan"), float("nan"))])
 def test_the_effects_are_drawn_in_any_range(effects: tuple[float, float]) -> None:
-    figure, data = effect_by_ratio(heads(*effects), LABELS, "mean_value", 0.2, 0.5)
+    figure, data = effect_by_ratio(heads(*effects), LABELS, "mean_value", 0.2, 0.5, "final tokens")
     figure.canvas.draw()
     (axis,) = figure.axes
     assert data["effect"].len() == 2

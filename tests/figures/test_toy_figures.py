@@ -10,7 +10,7 @@ from variants import noise
 
 from sinkablate.config import ToyConfig
 from sinkablate.figures.formation import formation as formation_of_run
-from sinkablate.figures.sinks import Drawn, save
+from sinkablate.figures.sinks import TWO_COLUMNS, Drawn, save
 from sinkablate.figures.toys import broadcast_toy, formation_against, nop_toy, pathway_arms
 from sinkablate.toys.figure_data import alignments, query_key_values, update_values, value_norms, views_of
 from sinkablate.toys.formation import formation_points, intervals
@@ -74,7 +74,7 @@ def test_a_figure_of_the_toys_is_saved_with_its_data_and_labels(draw: object, tm
     assert pl.read_csv(tmp_path / "figure.csv").columns == data.columns
     assert all(axis.get_ylabel() for axis in figure.axes)
     assert figure.get_suptitle()
-    assert figure.get_figwidth() <= 8
+    assert figure.get_figwidth() == TWO_COLUMNS
 
 
 def test_the_histogram_counts_every_value_once() -> None:
@@ -85,6 +85,29 @@ def test_the_histogram_counts_every_value_once() -> None:
     assert axis.get_title(loc="left").startswith("A  a")
     spectrum = data.filter((pl.col("model") == "b") & (pl.col("quantity") == "query-key singular value"))["value"]
     assert figure.axes[1].lines[1].get_ydata().tolist() == pytest.approx(spectrum.to_list())
+
+
+def test_the_spectrum_of_several_seeds_has_a_band() -> None:
+    rows = [
+        {"model": "a", "seed": seed, "index": index, "value": float(value)}
+        for seed, values in (("0", (3, 1)), ("1", (5, 2)))
+        for index, value in enumerate(values, 1)
+    ]
+    norms = pl.DataFrame({"model": "a", "sink": [True, False], "norm": [0.1, 1.0]})
+    axis = nop_toy(norms, pl.DataFrame(rows))[0].axes[1]
+    assert axis.lines[0].get_ydata().tolist() == [4, 1.5]
+    assert set(axis.collections[0].get_paths()[0].vertices[:, 1].tolist()) == {3, 5, 1, 2}
+
+
+def test_the_csv_of_the_broadcast_toy_holds_all_four_panels() -> None:
+    figure, data = broadcast()
+    assert [axis.get_ylabel() for axis in figure.axes[:4]][2] == "|cos| with u"
+    sizes = dict(data.group_by("panel").len().rows())
+    assert sizes["A attention"] == 2 * 6 * 6
+    assert sizes["B value norm"] == 2 * 4 * 6
+    assert sizes["C alignment with u"] == sizes["D singular value of the update"] + 2 * 2 == 2 * 8
+    shown = data.filter(pl.col("panel") == "A attention", pl.col("block") == 1)["value"].to_numpy()
+    assert shown.reshape(6, 6).sum(1) == pytest.approx(1)
 
 
 def test_a_sink_that_never_forms_is_named() -> None:

@@ -1,11 +1,14 @@
 """The panels of a report's page show the measured numbers, and clicks choose runs and heads."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from browsing import CHROMIUM, Browsed
+from reporting import report
 from running import heads
 
 LAST = 4
@@ -157,3 +160,19 @@ def test_the_ticks_of_a_logarithmic_axis_are_labeled_in_full(page: Browsed) -> N
         ticks: list[list[float]] = page.tab.eval_on_selector_all(f"#{panel}-plot .{direction}tick text", where)
         assert len(ticks) >= 3, panel
         assert [value for value, _ in sorted(ticks, key=lambda tick: tick[1])] == sorted(value for value, _ in ticks)
+
+
+def test_an_effect_of_zero_stands_at_a_tick_labeled_0(browser: Any, ablated: Path, tmp_path: Path) -> None:
+    shutil.copytree(ablated / "edits", tmp_path / "edits", symlinks=True)
+    stored = tmp_path / "edits" / "heads.parquet"
+    effects = pl.Series("effect", [0.0, *np.geomspace(0.02, 0.3, len(pl.read_parquet(stored)) - 1)])
+    pl.read_parquet(stored).with_columns(effects, effect_low=effects, effect_high=effects).write_parquet(stored)
+    report(tmp_path / "out", tmp_path / "edits", "--maps", "0").succeeded()
+    opened = Browsed(browser.new_context(), tmp_path / "out" / "index.html")
+    drawn = [value for trace in opened.shown("edits") for value in trace["x"]]
+    assert sorted(drawn) == pytest.approx(sorted([0.001, *effects[1:]]), rel=1e-3)
+    ticks = opened.tab.eval_on_selector_all("#edits-plot .xtick text", "ticks => ticks.map(tick => tick.textContent)")
+    assert ticks == ["0", "0.01", "0.1", "1"]
+    table = opened.downloaded("edits")
+    assert sorted(table["relative RMS change of the final patch tokens"]) == pytest.approx(effects.to_list(), rel=1e-3)
+    assert opened.messages == []

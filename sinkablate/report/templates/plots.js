@@ -22,6 +22,18 @@ function logAxis(values) {  // the format is needed: by itself, plotly labels ti
   return {type: "log", tickformat: "~r", ...(decades > 2 ? {dtick: 1} : decades > .9 ? {dtick: "D2"} : {nticks: 4})};
 }
 
+const SMALLEST = 1e-6;  // smaller effects are rounding noise, as in the figures
+
+function brokenLogAxis(values) {  // a logarithmic axis on which zeros stand at a tick labeled 0, a decade below the smallest other value; `at` returns where a value stands
+  const above = values.filter(value => value > SMALLEST), zeros = values.some(value => value != null && value <= SMALLEST);
+  if (!above.length) return {at: value => value, options: {range: [-.05, 1]}, annotations: []};
+  const first = Math.floor(Math.log10(Math.min(...above))), last = Math.max(first + 1, Math.ceil(Math.log10(Math.max(...above)))), zero = 10 ** (first - 1);
+  const decades = Array.from({length: last - first + 1}, (_, i) => 10 ** (first + i));
+  return {at: value => value == null ? value : Math.max(value, zero),
+    options: {type: "log", tickvals: zeros ? [zero, ...decades] : decades, ticktext: [...(zeros ? ["0"] : []), ...decades.map(value => number(value, 1))], range: [zeros ? first - 1.2 : first, last + .05]},
+    annotations: zeros ? [{text: "//", x: first - .5, y: 0, yref: "paper", yanchor: "middle", showarrow: false, font: {size: 14}}] : []};
+}
+
 const base = (height, more = {}) => ({height, font: {family: "system-ui, sans-serif", size: 12, color: themed("ink")}, margin: {l: 56, r: 14, t: 24, b: 78},
   hovermode: "closest", showlegend: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
   legend: {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0}, ...more});
@@ -75,7 +87,7 @@ function rowsOf(traces, {x, y, z}) {
     const points = grid ? trace.z.flatMap((line, r) => line.map((value, c) => [trace.x[c], trace.y[r], trace.customdata[r][c], {[z]: value}]))
                         : trace.x.map((value, i) => [value, trace.y[i], trace.customdata?.[i], {}]);
     for (const [px, py, custom, color] of points)
-      rows.push({...custom, ...(trace.meta ?? {}), ...(grid || !trace.name ? {} : {series: trace.name}), [x]: px, [y]: py, ...color});
+      rows.push({...custom, ...(trace.meta ?? {}), ...(grid || !trace.name ? {} : {series: trace.name}), [x]: custom?.[x] ?? px, [y]: py, ...color});  // a value that the axis cannot show is in the customdata
   }
   return rows;
 }

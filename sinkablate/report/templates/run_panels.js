@@ -93,15 +93,15 @@ Object.assign(PANELS, {
   edits({run}) {
     const table = run.edits, names = Object.values(report.edits);
     if (!table) return {missing: `${run.name} was not edited: python -m sinkablate intervene --run … tests what its labels claim.`};
-    const classes = [...new Set(table.class)], palette = {...report.label_colors, pathway: "#009E73", none: "#555555"};
+    const classes = [...new Set(table.class)], palette = {...report.label_colors, pathway: "#009E73", none: "#555555"}, title = `relative RMS change of the ${run.final_tokens}`;
+    const {at, options, annotations} = brokenLogAxis(table.effect);
     const traces = classes.map(name => { const rows = table.class.map((c, r) => c === name ? r : -1).filter(r => r >= 0);
-      return intervals(rows.map(r => ({value: table.effect[r], low: table.effect_low[r], high: table.effect_high[r], name: report.edits[table.edit[r]],
+      const trace = intervals(rows.map(r => ({value: at(table.effect[r]), low: at(table.effect_low[r]), high: at(table.effect_high[r]), name: report.edits[table.edit[r]],
         text: `${table.head[r] == null ? "pathway" : `block ${table.block[r]}, head ${table.head[r]}`}: ${report.edits[table.edit[r]]}<br>change ${number(table.effect[r])}, ${table.images[r]} images`})),
-        LABEL_NAMES[name] ?? (name === "none" ? "no label" : name), palette[name] ?? "#555555", SYMBOLS.cls); });
-    classes.forEach((name, i) => { const rows = table.class.map((c, r) => c === name ? r : -1).filter(r => r >= 0);
-      traces[i].customdata = rows.map(r => ({run: run.name, block: table.block[r], head: table.head[r], low: table.effect_low[r], high: table.effect_high[r]})); });
-    return {traces, csv: {x: "relative RMS change of the final patch tokens", y: "edit"},
-      layout: base(130 + 34 * names.length, {showlegend: true, xaxis: axis("relative RMS change", {rangemode: "tozero"}), yaxis: categories(names)})};
+        LABEL_NAMES[name] ?? (name === "none" ? "no label" : name), palette[name] ?? "#555555", SYMBOLS.cls);
+      const customdata = rows.map(r => ({run: run.name, block: table.block[r], head: table.head[r], low: table.effect_low[r], high: table.effect_high[r], [title]: table.effect[r]}));
+      return {...trace, customdata}; });
+    return {traces, csv: {x: title, y: "edit"}, layout: base(130 + 34 * names.length, {xaxis: axis(title, options), yaxis: categories(names), annotations})};
   },
 });
 
