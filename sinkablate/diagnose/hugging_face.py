@@ -16,7 +16,7 @@ from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import as_stored
 from sinkablate.vit.anatomy import family_of
-from sinkablate.vit.families import Family
+from sinkablate.vit.family import Family
 from sinkablate.vit.sink_logits import implementations
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")

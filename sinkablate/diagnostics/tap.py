@@ -166,6 +166,8 @@ class Tap:
         if index not in self._open:  # the norm ran a second time
             return
         capture, parts = self._open.pop(index), self.parts[index]
+        if mid.numel() == capture.x.numel():
+            mid = mid.view_as(capture.x)  # the norm of OPT reads all tokens as one matrix
         capture.mid = mid
         num_tokens = mid.shape[1]
         layout = TokenLayout(0, 0, num_tokens) if self._texts else token_layout(self.model, num_tokens)

@@ -117,19 +117,25 @@ class _Recorded(Exception):  # noqa: N818
 
 def _stream_after(replay: Replay, block: int, run: Callable[[], object]) -> Tensor:
     """Return the residual stream after the attention update of a block during `run`, (E, N, D)."""
+    shapes: list[torch.Size] = []
     streams: list[Tensor] = []
+
+    def start(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        shapes.append(args[0].shape)
 
     def stop(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         streams.append(args[0])
         raise _Recorded
 
-    handle = replay.parts[block].norm2.register_forward_pre_hook(stop)
+    parts = replay.parts[block]
+    handles = [parts.block.register_forward_pre_hook(start), parts.norm2.register_forward_pre_hook(stop)]
     try:
         with suppress(_Recorded):
             run()
     finally:
-        handle.remove()
-    return streams[0]
+        for handle in handles:
+            handle.remove()
+    return streams[0].view(shapes[0])  # the norm of OPT reads the tokens of all copies as one matrix
 
 
 def _with_values(replay: Replay, cache: ActivationCache, block: int, changes: Sequence[Change]) -> Tensor:

@@ -1,6 +1,7 @@
 """The blocks of a transformer of timm or of Hugging Face's transformers, and the parts of each.
 
-`families.py` lists where each family keeps its parts; this is the only module that reads that table.
+`families.py` lists where each family keeps its parts, and `refusals.py` which models cannot be measured; this is the
+only module that reads these tables.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from sinkablate.config.checks import block_indices
 from sinkablate.errors import UserError, first_line
-from sinkablate.vit.families import FAMILIES, Family
+from sinkablate.vit.families import FAMILIES
+from sinkablate.vit.family import Family, first_of, model_type
+from sinkablate.vit.refusals import refusal_of
 from sinkablate.vit.tokens import text_tokens
 
 _SUPPORTED = "expected a vision transformer of timm, or a vision or language model of Hugging Face's transformers"
@@ -71,9 +74,11 @@ def blocks_of(model: nn.Module) -> Sequence[nn.Module]:
     """Return the transformer blocks, from first to last.
 
     Raises:
-        UserError: The model has no list of blocks under any of the known names.
+        UserError: The model has no list of blocks under any of the known names, or is known not to be measurable.
     """
     blocks = _block_list(model)
+    if reason := refusal_of(model):
+        raise UserError(f"{type(model).__name__} cannot be measured: {reason}")
     if blocks is None:
         raise UserError(
             f"{type(model).__name__} cannot be measured: it has no list of transformer blocks; {_SUPPORTED}"
@@ -111,6 +116,8 @@ def _family(model: nn.Module, index: int) -> Family:
 
 def _matches(model: nn.Module, block: nn.Module, family: Family) -> bool:
     """Return whether a model keeps its blocks, and a block its parts, where a family does."""
+    if family.model_types and model_type(model) not in family.model_types:
+        return False
     attn, weight = first_of(block, family.attn), getattr(first_of(block, family.proj), "weight", None)
     if weight is None or weight.ndim != 2:
         return False
@@ -219,14 +226,3 @@ def _block_list(model: nn.Module) -> nn.Sequential | nn.ModuleList | None:
     """Return the list of blocks that a model has under one of the known names, or None."""
     lists = (first_of(model, (path,)) for family in FAMILIES for path in family.blocks)
     return next((x for x in lists if isinstance(x, nn.Sequential | nn.ModuleList) and len(x)), None)
-
-
-def first_of(owner: Any, paths: Sequence[str]) -> Any:
-    """Return the first of several dotted attributes that an object has and that is not None; else None."""
-    for path in paths:
-        value = owner
-        for name in path.split("."):
-            value = getattr(value, name, None)
-        if value is not None:
-            return value
-    return None

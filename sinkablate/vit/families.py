@@ -1,66 +1,14 @@
 """The families of transformers that can be measured, as data: where each keeps the parts of a block.
 
-A family is a value of `Family`. To support another layout, add a value to `FAMILIES`; nothing else changes. Paths are
-dotted attributes; of several, the first that exists is used.
+To support another layout, add a value to `FAMILIES`; nothing else changes. Models that no family can describe are in
+`refusals.py`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-Paths = tuple[str, ...]
+from sinkablate.vit.family import Family
 
 _ATTENTION = ("attn", "attention", "self_attn")
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "config.num_attention_heads")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """One layout of transformer blocks.
-
-    In a pre-norm block the stream x becomes x + gamma * attn(norm1(x)), and the MLP follows after `norm2`. In a
-    post-norm block it becomes norm2(x + attn(x)). In both, the input of `norm2` is the stream plus the update.
-    """
-
-    name: str
-    """What the family is called in messages."""
-    blocks: Paths
-    """The list of blocks, from the model."""
-    attn: Paths
-    """The attention, as a path from the block, like the following ones unless stated."""
-    proj: Paths
-    """The output map W_O."""
-    update: Paths = ()
-    """The module whose output, or its first element, is the attention update; the attention itself if empty."""
-    norm1: Paths = ()
-    """The norm before the attention; empty for a post-norm block."""
-    norm2: Paths
-    """The norm whose input is the residual stream after the attention update."""
-    gamma: Paths = ()
-    """LayerScale."""
-    gate: Paths = ()
-    """The linear map to gate logits."""
-    inner_norm: Paths = ("norm", "attn_sub_norm")
-    """A norm between the heads and W_O, from the attention; a block that has one cannot be measured."""
-    requires: Paths = ()
-    """Further parts that tell the family from others with the same names."""
-    num_heads: Paths = _HEADS
-    """The number of query heads, from the attention."""
-    qkv: Paths = ()
-    """A map to queries, keys and values together, the queries first; from the attention."""
-    query: Paths = ()
-    """The map to queries, from the attention."""
-    key: Paths = ()
-    """The map to keys, from the attention."""
-    rotary: Paths = ()
-    """A part whose existence means that positions rotate queries and keys, from the model."""
-    final_norm: Paths = ()
-    """The norm after the last block, from the model."""
-    reads: Literal["images", "texts"] = "images"
-    causal: bool = False
-    """Whether a token attends only to itself and the tokens before it."""
-    refusal: str = ""
-    """Why the family cannot be measured; empty if it can."""
-
 
 VISION = Family(
     name="vision transformer",
@@ -78,6 +26,23 @@ VISION = Family(
     final_norm=("norm", "layernorm", "post_layernorm", "fc_norm", "pooler.layernorm"),
 )
 
+CLIP_TEXT = Family(
+    name="CLIP's text encoder",
+    blocks=("encoder.layers", "text_model.encoder.layers"),
+    attn=("self_attn",),
+    proj=("self_attn.out_proj",),
+    norm1=("layer_norm1",),
+    norm2=("layer_norm2",),
+    query=("q_proj",),
+    key=("k_proj",),
+    final_norm=("final_layer_norm", "text_model.final_layer_norm"),
+    model_types=("clip_text_model",),
+    reads="texts",
+    causal=True,
+)
+
+SIGLIP_TEXT = replace(CLIP_TEXT, name="SigLIP's text encoder", model_types=("siglip_text_model",), causal=False)
+
 BERT = Family(
     name="BERT",
     blocks=("encoder.layer",),
@@ -90,6 +55,16 @@ BERT = Family(
     reads="texts",
 )
 """BERT, MiniLM, RoBERTa and others with the same blocks."""
+
+PRE_NORM_BERT = replace(
+    BERT,
+    name="BERT with norms before its maps",
+    norm1=("attention.LayerNorm", "attention.self_attn_layer_norm"),
+    norm2=("intermediate.LayerNorm", "LayerNorm"),
+    rotary=("encoder.layer.0.attention.self.rotary_embeddings",),
+    final_norm=("LayerNorm", "encoder.LayerNorm", "encoder.emb_layer_norm_after"),
+)
+"""ESM, RoBERTa-PreLayerNorm and XLM-RoBERTa-XL."""
 
 DISTILBERT = Family(
     name="DistilBERT",
@@ -116,6 +91,16 @@ MODERNBERT = Family(
     reads="texts",
 )
 
+MODERNBERT_DECODER = replace(
+    MODERNBERT,
+    name="ModernBERT decoder",
+    model_types=("modernbert-decoder",),
+    qkv=(),
+    query=("q_proj",),
+    key=("k_proj",),
+    causal=True,
+)
+
 GPT2 = Family(
     name="GPT-2",
     blocks=("h",),
@@ -129,13 +114,16 @@ GPT2 = Family(
     causal=True,
 )
 
+GPT_BIGCODE = replace(GPT2, name="GPT BigCode", model_types=("gpt_bigcode",), qkv=())
+"""The rows of its map to queries, keys and values are in another order."""
+
 SANDWICH = Family(
-    name="Gemma 2, Gemma 3 and OLMo 2",
+    name="Gemma 2, Gemma 3, GLM 4 and OLMo 2",
     blocks=("layers",),
     attn=("self_attn",),
     proj=("self_attn.o_proj",),
     norm2=("post_attention_layernorm",),
-    requires=("post_feedforward_layernorm",),
+    requires=("post_feedforward_layernorm", "post_self_attn_layernorm"),
     reads="texts",
     causal=True,
     refusal="a norm after W_O rescales the sum of all heads for every token, so the update of a single head is not "
@@ -147,8 +135,8 @@ LLAMA = Family(
     blocks=("layers",),
     attn=("self_attn",),
     proj=("self_attn.o_proj",),
-    norm1=("input_layernorm",),
-    norm2=("post_attention_layernorm",),
+    norm1=("input_layernorm", "attention_layernorm"),
+    norm2=("post_attention_layernorm", "feedforward_layernorm"),
     query=("q_proj",),
     key=("k_proj",),
     rotary=("rotary_emb",),
@@ -156,6 +144,68 @@ LLAMA = Family(
     reads="texts",
     causal=True,
 )
-"""Llama, Mistral, Qwen 2 and 3, Gemma 1, gpt-oss and others with the same blocks."""
+"""Llama, Mistral, Mixtral, Phi 3, Qwen 2 and 3, Gemma 1, OLMo 1, gpt-oss and others with the same blocks."""
 
-FAMILIES = (VISION, BERT, DISTILBERT, MODERNBERT, GPT2, SANDWICH, LLAMA)
+EUROBERT = replace(LLAMA, name="EuroBERT", model_types=("eurobert",), causal=False)
+
+NOMIC = Family(
+    name="Nomic BERT",
+    blocks=("layers",),
+    attn=("self_attn",),
+    proj=("self_attn.o_proj",),
+    norm2=("post_attention_layernorm",),
+    requires=("post_mlp_layernorm",),
+    query=("q_proj",),
+    key=("k_proj",),
+    rotary=("rotary_emb",),
+    reads="texts",
+)
+"""Nomic BERT and Jina Embeddings 3, which are post-norm with rotary positions."""
+
+OPT = Family(
+    name="OPT",
+    blocks=("decoder.layers", "layers"),
+    attn=("self_attn",),
+    proj=("self_attn.out_proj",),
+    norm1=("self_attn_layer_norm",),
+    norm2=("final_layer_norm",),
+    query=("q_proj",),
+    key=("k_proj",),
+    final_norm=("decoder.final_layer_norm", "layer_norm"),
+    model_types=("opt", "biogpt"),
+    reads="texts",
+    causal=True,
+)
+
+GPT_NEOX = Family(
+    name="GPT-NeoX",
+    blocks=("layers", "h"),
+    attn=("attention", "self_attn", "self_attention"),
+    proj=("attention.dense", "self_attn.dense", "self_attention.dense"),
+    norm1=("input_layernorm",),
+    norm2=("post_attention_layernorm",),
+    rotary=("rotary_emb",),
+    final_norm=("final_layer_norm", "final_layernorm", "ln_f"),
+    reads="texts",
+    causal=True,
+)
+"""GPT-NeoX and Falcon whose attention and MLP run one after the other, and Persimmon."""
+
+FAMILIES = (
+    CLIP_TEXT,
+    SIGLIP_TEXT,
+    VISION,
+    BERT,
+    PRE_NORM_BERT,
+    DISTILBERT,
+    MODERNBERT_DECODER,
+    MODERNBERT,
+    GPT_BIGCODE,
+    GPT2,
+    SANDWICH,
+    NOMIC,
+    EUROBERT,
+    LLAMA,
+    OPT,
+    GPT_NEOX,
+)

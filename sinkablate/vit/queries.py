@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
-from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, first_of, linear_weight
+from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, linear_weight
+from sinkablate.vit.family import first_of
 
 
 def query_key_maps(model: nn.Module, parts: BlockParts) -> tuple[Tensor, Tensor] | None:

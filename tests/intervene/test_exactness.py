@@ -20,8 +20,8 @@ from sinkablate.intervene.replay import Replay
 
 EXACT = exactness.MAX_ERROR
 HUGGING_FACE = ("ViT", "Dinov2WithRegisters", "CLIPVision", "SiglipVision", "DINOv3ViT")
-ENCODERS = ("Bert", "Roberta", "DistilBert", "ModernBert")
-DECODERS = ("GPT2", "Llama", "Qwen3", "Gemma", "Mistral", "GptOss")
+ENCODERS = ("Bert", "Roberta", "Esm", "DistilBert", "ModernBert")
+DECODERS = ("GPT2", "Llama", "OPT", "Qwen3", "Gemma", "Mistral", "GptOss")
 
 
 def error_of(model: Any, images: Tensor, blocks: int = 2, heads: int = 2) -> float:

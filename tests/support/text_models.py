@@ -28,6 +28,11 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "Bert": {},
     "Roberta": {},
     "DistilBert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "Electra": {"embedding_size": 48},
+    "Esm": {},
+    "NomicBert": {},
+    "EuroBert": GROUPED,
+    "SiglipText": {},
     "ModernBert": {"local_attention": 8, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2},
 }
 DECODERS: dict[str, dict[str, Any]] = {
@@ -37,6 +42,11 @@ DECODERS: dict[str, dict[str, Any]] = {
     "Qwen3": GROUPED,
     "Gemma": GROUPED,
     "Mistral": GROUPED | {"sliding_window": 6},
+    "ModernBertDecoder": {"local_attention": 8, "global_attn_every_n_layers": 2},
+    "OPT": {"ffn_dim": 64, "word_embed_proj_dim": 48},
+    "CLIPText": {},
+    "GPTBigCode": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_inner": 64, "n_positions": 40},
+    "GPTNeoX": {"use_parallel_residual": False},
     "GptOss": GROUPED | EXPERTS | {"sliding_window": 6},
 }
 MODELS = ENCODERS | DECODERS
