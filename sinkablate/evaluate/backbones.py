@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sinkablate.evaluate.rows import BackboneName
-from sinkablate.vit.anatomy import first_of
+from sinkablate.vit.family import first_of
 
 RANDOM_SEED = 0
 """Seed of the weights of the random floor."""
