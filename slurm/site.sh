@@ -7,7 +7,7 @@
 : "${SETUP:=}"              # run before Python: module load cuda; source .venv/bin/activate
 : "${PYTHON:=python}"       # the interpreter in which sinkablate is installed
 : "${CONTAINER:=}"          # put in front of Python: apptainer exec --nv image.sif
-: "${STAGE:=}"              # run once on every node before the training: copy shards to the node's disk
+: "${STAGE:=}"              # run once on every node before training: copy shards to the node's disk
 : "${MAX_REQUEUES:=20}"     # how often a job returns to the queue before it gives up
 
 # On compute nodes without a network, W&B writes offline runs when no API key is set; upload them with `wandb sync` from

@@ -44,7 +44,7 @@ def create_model(
     """Create a timm vision transformer with registers, another attention mechanism or a global pathway.
 
     The model is the one that `sinkablate fit` trains with the same settings, and an ordinary `nn.Module`: images
-    (B, C, H, W) to logits (B, K). Parameters that are not loaded are drawn from `seed` and their own names, so that
+    (B, C, H, W) to logits (B, K). Parameters that are not loaded are drawn from `seed` and their own names, so
     two variants share the values of all parameters that both have; the global random state does not change.
 
     Args:

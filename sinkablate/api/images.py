@@ -103,7 +103,7 @@ def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
 
 @dataclass(frozen=True)
 class _CheckedTransform:
-    """Somebody's transform, which must return a tensor (C, H, W)."""
+    """A user's transform, which must return a tensor (C, H, W)."""
 
     transform: Transform
 

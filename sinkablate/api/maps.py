@@ -24,7 +24,7 @@ def attention_maps(
     Returns:
         For each (block, head) the weights (n, N, M) of n images, on the CPU and in the precision of the model. Rows are
         queries and columns are keys, in the order CLS, registers, patches; a mechanism with a null or key-value bias
-        column has it last, so that M = N + 1.
+        column has it last, so M = N + 1.
 
     Raises:
         UserError: An argument cannot be used, a head is outside the model, or the model cannot be measured.

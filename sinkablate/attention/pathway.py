@@ -32,7 +32,7 @@ def common_mode(update: Tensor) -> Tensor:
     """Return the share of an update's energy that all tokens have in common, E(mean_i o_i) / (E(o) + 1e-12), a scalar.
 
     The share is 1 for an update that is the same for all tokens and 1/N for an uncorrelated one. Gradients flow through
-    the numerator and the denominator, so that the gradient is orthogonal to the update and a model cannot lower the
+    the numerator and the denominator, so the gradient is orthogonal to the update and a model cannot lower the
     share by making the update small.
 
     Args:

@@ -26,12 +26,12 @@ class Score:
     parameters: tuple[str, ...] = ()
     """Names of learned parameters, each one number per head (H,), which starts at zero."""
     is_softmax: bool = False
-    """Whether the weights are the plain softmax of the logits, so that fused kernels compute them."""
+    """Whether the weights are the plain softmax of the logits, so fused kernels compute them."""
     rows_sum_to_one: bool = False
     """Whether weights count as shares of a row. Weights of other scores are divided by the row's sum of absolute values
     before the event rules are applied."""
     rows_at_most_one: bool = False
-    """Whether no row sums to more than one, so that the rest of a row is what no token received."""
+    """Whether no row sums to more than one, so the rest of a row is what no token received."""
     takes_null: bool = False
     """Whether part of a row can go to no token without a sink."""
     accepts_sink: bool = False

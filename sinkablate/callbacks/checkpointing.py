@@ -1,4 +1,4 @@
-"""Save checkpoints after each epoch, at additional intervals, and when the training ends."""
+"""Save checkpoints after each epoch, at additional intervals, and when training ends."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the weights if they are among the best; the end of the training is saved in `on_train_end`."""
+        """Save the weights if they are among the best; the end of training is saved in `on_train_end`."""
         if self.monitor is not None or not trainer.fit_loop.done:
             super().on_validation_end(trainer, pl_module)
 

@@ -15,7 +15,7 @@ class Preemption(L.Callback):
     """Check before every optimizer step whether any rank received a signal; if so, save a checkpoint and stop.
 
     The check is at the start of the first micro-batch of a step. The validation of the epoch and all hooks of the
-    previous step are over by then, so that the resumed run repeats nothing.
+    previous step are over by then, so the resumed run repeats nothing.
 
     Args:
         run_dir: Directory of the run.

@@ -24,7 +24,7 @@ class RandomState(L.Callback):
         return {"ranks": gather(random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until the training starts, because code in between may draw random numbers."""
+        """Keep the states until training starts, because code in between may draw random numbers."""
         self._loaded = state_dict["ranks"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""Create the run directory when the training starts."""
+"""Create the run directory when training starts."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sinkablate.run.directory import lock_directory, prepare_directory, unlock_d
 class RunDirectory(L.Callback):
     """Write `config.yaml` and remove the files of an earlier run, once nothing can be refused any more.
 
-    Data, model, checkpoint and optimizer exist when the hook is called, so that a refused `fit` writes nothing.
+    Data, model, checkpoint and optimizer exist when the hook is called, so a refused `fit` writes nothing.
 
     Args:
         run_dir: Directory of the run.

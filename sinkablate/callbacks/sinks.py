@@ -35,7 +35,7 @@ class SinkDiagnostics(L.Callback):
 
     The training does not change: modes, random states and weights are left as they were. The scalars of
     `sinkablate fit` (`sink/events`, `sink/mass_max`, `norm/cls_mean`, ...) go to every logger of the Trainer. With
-    several ranks each one measures a part of the images, so that all ranks must take part.
+    several ranks each one measures a part of the images, so all ranks must take part.
 
     In a loop without a Trainer, call :meth:`step` after each optimizer step.
 
@@ -167,7 +167,7 @@ class SinkDiagnostics(L.Callback):
         return from_first_rank(lambda: source if isinstance(source, Tensor) else draw_images(source, self.limit))
 
     def check_model(self, pl_module: nn.Module, precision: str | None, image: Tensor) -> None:
-        """Check that a model can be measured before the training starts.
+        """Check that a model can be measured before training starts.
 
         Args:
             pl_module: The LightningModule.

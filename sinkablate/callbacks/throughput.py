@@ -12,7 +12,7 @@ from sinkablate.loggers.wandb import wandb_loggers
 class Throughput(L.Callback):
     """Measure training images per second over all ranks.
 
-    Time spent on validation does not count, time spent on diagnostics does. The average over the whole training is in
+    Time spent on validation does not count, time spent on diagnostics does. The average over all of training is in
     the summary; W&B also gets the rate since the previous logging step as `throughput/images_per_second`.
     `metrics.csv` does not: its numbers are the same in every repetition of a run.
     """
@@ -42,7 +42,7 @@ class Throughput(L.Callback):
         self._stop()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restart the clock if the training continues."""
+        """Restart the clock if training continues."""
         self._since = time.perf_counter() if trainer.state.fn == TrainerFn.FITTING else None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,7 +56,7 @@ class Throughput(L.Callback):
         return self.images / total if total else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the totals, so that a resumed run reports its whole training."""
+        """Return the totals, so that a resumed run reports all of its training."""
         return {"images": self.images, "seconds": self._total()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def check(command: str, argv: Sequence[str]) -> None:
-    """Refuse mistakes that show in the command line, the config files and the run directory alone.
+    """Refuse mistakes that can be found from the command line, the config files and the run directory alone.
 
     Raises:
         UserError: A word belongs to no option, a group of keys is unknown, a config file cannot be read, or `fit` would

@@ -131,7 +131,7 @@ def refuse_nulls(parser: ArgumentParser, config: Any) -> None:
 
 
 def spelled_out(parser: ArgumentParser, args: list[str]) -> list[str]:
-    """Replace a boolean `--flag` without a value by `--flag=true`, and hyphens as in `--pair-by` by underscores."""
+    """Replace a boolean `--flag` without a value with `--flag=true`, and hyphens as in `--pair-by` with underscores."""
     options = {
         option: getattr(action, "_typehint", None) for action in parser._actions for option in action.option_strings
     }

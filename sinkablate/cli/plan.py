@@ -50,7 +50,7 @@ class PlanCli(Cli):
         print(json.dumps(content, indent=2)) if config.json else _print(content)
 
     def _refuse_what_fit_refuses(self, config: Any) -> None:
-        """Run the checks that `fit` makes before it trains, as far as they do not need data."""
+        """Run those checks that `fit` makes before it trains and that need no data."""
         self.model.check_data(self.datamodule, 1)
         diagnostics, image = self.config_init["fit"].diagnostics, config.data.image
         if diagnostics.every_n_steps:

@@ -91,8 +91,9 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
             for row in missing.select([*keys, "seed"]).rows()
         ]
         notes.append(
-            f"{metric} is missing or not finite in {len(named)} runs that are not marked as diverged; "
-            f"they are left out: {listed(named)}"
+            f"{metric} is missing or not finite in "
+            + ("1 run that is" if len(named) == 1 else f"{len(named)} runs that are")
+            + f" not marked as diverged; left out: {listed(named)}"
         )
     if runs["diverged"].any():
         named = [
@@ -104,7 +105,8 @@ def _left_out(design: Runs, runs: pl.DataFrame, metric: str, keys: list[str], pa
     holes = prod(map(len, design.levels)) - len(design.cells)
     if holes:
         empty = (design.name(cell) for cell in product(*design.levels) if cell not in design.cells)
-        notes.append(f"{holes} cells have no runs: {listed([*islice(empty, LISTED + 1)], holes)}")
+        count = "1 cell has" if holes == 1 else f"{holes} cells have"
+        notes.append(f"{count} no runs: {listed([*islice(empty, LISTED + 1)], holes)}")
     if pair_by and len({cell.seeds for cell in design.cells.values()}) > 1:
         sizes = [len(cell.seeds) for cell in design.cells.values()]
         common = set.intersection(*(set(cell.seeds) for cell in design.cells.values()))

@@ -33,7 +33,7 @@ GROUPS = {
 """One line for each group of keys; which groups exist depends on `task`."""
 
 MOST_USED = {
-    "config FILE": "YAML file of keys; of several, later ones take precedence",
+    "config FILE": "YAML file of keys; if there are several, later ones take precedence",
     "task NAME": "classify (default), lejepa or toy",
     "run_dir DIR": "directory of the run (default: runs/<model>-<variant>-s<seed>)",
     "variant NAME": "name of the variant in run names",

@@ -25,8 +25,8 @@ _SHOWN = 60
 def require_type(value: Any, hint: Any, key: str) -> None:
     """Refuse a value that a type hint does not declare.
 
-    A `Literal` accepts only its names, `float` also whole numbers, neither number a truth value, and a tuple also a
-    list. The text of an `Annotated` hint describes in the message what is expected.
+    A `Literal` accepts only its names, `float` accepts whole numbers as well, no number type accepts a Boolean, and a
+    tuple accepts a list as well. The text of an `Annotated` hint describes in the message what is expected.
 
     Args:
         value: The value.

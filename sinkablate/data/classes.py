@@ -85,7 +85,7 @@ def require_same(names: list[str], training: list[str], where: str) -> None:
         where: Names the shards in messages.
 
     Raises:
-        UserError: The classes differ, so that labels would be shifted.
+        UserError: The classes differ, so labels would be shifted.
     """
     if names and training and names != training:
         label = next(

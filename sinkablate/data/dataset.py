@@ -12,7 +12,7 @@ _MAX_TRIES = 100
 class IndexedImages(Dataset[Sample]):
     """Prepared samples of a set, indexed by `Draw`.
 
-    When unreadable samples are skipped, training replaces each by the next readable sample of the set, for any number
+    When unreadable samples are skipped, training replaces each with the next readable sample of the set, for any number
     of ranks, so that batches keep their size; evaluation leaves it out.
 
     Args:

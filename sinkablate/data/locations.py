@@ -101,7 +101,7 @@ def shards_in(folder: str) -> list[str]:
 
 
 def is_compressed(shard: str) -> bool:
-    """Whether a shard is compressed as a whole, so that it does not allow random access."""
+    """Whether a shard is compressed as a whole, so it does not allow random access."""
     return shard.endswith(COMPRESSED)
 
 

@@ -30,7 +30,8 @@ def open_split(source: SourceConfig, split: str, num_classes: int, on_error: Err
         on_error: What happens at an unreadable shard.
 
     Raises:
-        UserError: A path does not exist, or the classes are not those of the training set, or not `num_classes` many.
+        UserError: A path does not exist, or the classes are not those of the training set, or their number is not
+            `num_classes`.
     """
     location, key = getattr(source, split), f"data.source.{split}"
     if source.format == "embedded":

@@ -103,7 +103,7 @@ class StreamImages(Dataset[Sample]):
 
     An index that follows the previous one continues the open stream. Any other index reopens the lane, passes over
     complete blocks without reading them, and reads up to the batch within its block without decoding. When unreadable
-    samples are skipped, training replaces them by readable ones of the same batch, so that batches keep their size;
+    samples are skipped, training replaces them with readable ones of the same batch, so that batches keep their size;
     evaluation leaves them out.
 
     Args:

@@ -94,7 +94,7 @@ class StreamBatches(EpochBatches[BatchIndex]):
     """Batch indices in the order in which torch hands them to workers: round robin.
 
     Batch b belongs to lane b % lanes. torch gives the first index of a pass to worker 0, the next one to worker 1, and
-    so on, so that each worker reads a single lane wherever the pass starts.
+    so on, so each worker reads a single lane wherever the pass starts.
 
     Args:
         plan: The split over ranks and lanes.

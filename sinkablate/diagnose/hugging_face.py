@@ -49,7 +49,7 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
 
     Args:
         location: A folder, or a config.json.
-        part: Key of the part of the configuration to build, if the configuration is of several models.
+        part: Key of the part of the configuration to build, if the configuration describes several models.
     """
     try:
         import transformers

@@ -19,7 +19,7 @@ from sinkablate.vit.tokens import text_tokens
 PIXELS = ("pixel_values", "image", "images")
 """Keys under which the batches of common data sets keep their images."""
 _SEED = 2606_08105
-"""Seed with which a DataLoader is read: independent of the training, so that its images are the same in every run."""
+"""Seed with which a DataLoader is read: independent of training, so that its images are the same in every run."""
 
 
 def pixels_of(batch: Any) -> Tensor:

@@ -96,7 +96,7 @@ def headline(
     """
     rule = next((rule for rule in candidates if counts["counts"][rule.name]["events"]), None)
     if rule is None:
-        none = f"No head of {where} sinks on any {unit}, by rule {' or '.join(rule.name for rule in candidates)}."
+        none = f"No head in {where} sinks on any {unit}, by rule {' or '.join(rule.name for rule in candidates)}."
         first = {rule.name: counts["first_block"].get(rule.name, {}).get("events") for rule in candidates}
         sinking = next((name for name, events in first.items() if events), None)
         return f"{none} Block 0 has {first[sinking]:.2f} sinks per {unit} (rule {sinking})." if sinking else none

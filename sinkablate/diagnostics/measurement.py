@@ -29,7 +29,7 @@ from sinkablate.vit.anatomy import blocks_of
 class Measurement:
     """What the attention sinks of one model do on one set of images.
 
-    Tables and findings are computed when they are first read and kept.
+    Tables and findings are computed when they are first read, and then kept.
 
     Example::
 

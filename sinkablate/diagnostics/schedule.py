@@ -9,8 +9,8 @@ YOUNG = 4
 def early_steps(every_n_steps: int, per_doubling: int) -> frozenset[int]:
     """Return geometrically spaced steps: `per_doubling` per doubling, from step 1 up to 4 * `every_n_steps`.
 
-    Sinks form early and abruptly, so that evenly spaced measurements would miss the process. The steps follow from the
-    two numbers alone, so that a resumed run continues the same schedule.
+    Sinks form early and abruptly, so evenly spaced measurements would miss the process. The steps follow from the
+    two numbers alone, so a resumed run continues the same schedule.
     """
     if not per_doubling:
         return frozenset()

@@ -53,7 +53,7 @@ class BlockView:
     rows_sum_to_one: bool = True
     """False for relu, pointwise, polynomial and sigmoid, whose weights are normalized by sum |A| for events."""
     rows_at_most_one: bool = True
-    """False if a row may exceed one, so that 1 - row mass is not the mass of a null sink."""
+    """False if a row may exceed one, so 1 - row mass is not the mass of a null sink."""
     takes_null: bool = False
     """True for zero and learned sinks and clipping: part of a row may go to no token."""
     visible: Tensor | None = None

@@ -139,7 +139,7 @@ _TICKS = {6: (1, 1.5, 2, 3, 5, 7), 60: (1, 2, 5), 600: (1, 3), float("inf"): (1,
 
 
 def say(axis: Axes, text: str, color: str = "black") -> None:
-    """Write the reason why axes are empty into their middle."""
+    """Write the reason why axes are empty in the middle of them."""
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=8, color=color)
 
 

@@ -148,7 +148,7 @@ def as_stored(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def finite(tree: Any) -> Any:
-    """Replace NaN and infinity by None in nested dicts and lists."""
+    """Replace NaN and infinity with None in nested dicts and lists."""
     if isinstance(tree, dict):
         return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,8 +1,8 @@
 """What replacing a value or a column of attention changes in a head's output, as pure functions of one block's view.
 
 Attention stays fixed, except in `redirected`. With A the head's attention weights, g its output gate and s a column,
-replacing v_s by v' changes row i of the head's output by A_is g_i * (v' - v_s). Axis letters as in `view.py`; the batch
-is one image.
+replacing v_s with v' changes row i of the head's output by A_is g_i * (v' - v_s). Axis letters as in `view.py`; the
+batch is one image.
 """
 
 from dataclasses import dataclass

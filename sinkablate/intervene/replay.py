@@ -138,7 +138,7 @@ class _Given(nn.Module):
 
 @contextmanager
 def _stand_in(block: nn.Module, module: nn.Module, output: Any) -> Iterator[None]:
-    """Replace one of a block's modules, at any depth, by a fixed output."""
+    """Replace one of a block's modules, at any depth, with a fixed output."""
     path = next(path for path, child in block.named_modules() if child is module)
     owner, name = block.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
     setattr(owner, name, _Given(output))

@@ -192,7 +192,7 @@ class PathwaySite:
         return None if donor is None else torch.from_numpy(self.states[donor])
 
     def replace_state(self, state: Tensor | None) -> Change | None:
-        """Replace g by a state (K,); None returns None."""
+        """Replace g with a state (K,); None returns None."""
         if state is None:
             return None
         require_shape(state, self.output_shape, "the new state")

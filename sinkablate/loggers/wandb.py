@@ -28,7 +28,7 @@ RESULTS = (CONFIG, "metrics.csv", "diagnostics/**/*.parquet")
 
 
 class FaultTolerantWandbLogger(WandbLogger):
-    """A `WandbLogger` that survives a failing server, key or network: it warns once and the training continues.
+    """A `WandbLogger` that survives a failing server, key or network: it warns once and training continues.
 
     Scalars have the names that :func:`panel` gives them. When the training succeeds, the results become one artifact.
 

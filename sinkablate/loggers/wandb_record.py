@@ -44,7 +44,7 @@ class WandbRecord:
     def is_new(self, metrics: Iterable[str], step: int) -> bool:
         """Return whether a group of metrics is new at a step, and remember that it was logged.
 
-        A group always has the same names, so that the first name identifies it.
+        A group always has the same names, so the first name identifies it.
         """
         group = min(
             (name for name in metrics if name != "epoch"), default="epoch"

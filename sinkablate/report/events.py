@@ -50,7 +50,7 @@ def sinks_by_type(run: Run, rule: str) -> dict[str, dict[str, float]]:
     """Label -> token type -> events per image.
 
     Exact where events were counted by type. The files of older and of unfinished runs do not hold these counts; there,
-    all events of a head count for its commonest token type.
+    all events of a head are counted for its most common token type.
     """
     stored = counted_by_type(run, rule)
     if stored is not None:
@@ -77,7 +77,7 @@ def types_caveat(runs: Sequence[Run], rule: str | None = None) -> str:
     rules = [(run, [name for name in run.rules if rule in (None, name)]) for run in runs]
     exact = [all(counted_by_type(run, name) is not None for name in names) for run, names in rules if names]
     which = f"in {exact.count(False)} of {len(exact)} runs, " if any(exact) else ""
-    return "" if all(exact) else f"{which}all events of a head count for its commonest token type"
+    return "" if all(exact) else f"{which}all events of a head are counted for its most common token type"
 
 
 def logged_rules(run: Run) -> list[str]:

@@ -79,8 +79,8 @@ def _require_same_run(run_dir: Path, text: str) -> None:
         train_longer = ""
         if key in ("trainer.max_epochs", "trainer.max_steps"):
             train_longer = (
-                ", whose learning-rate schedule has ended; to train on as a new run, give --run_dir NEW --ckpt_path "
-                f"{last_checkpoint(run_dir)}"
+                ", whose learning-rate schedule has ended; to train longer in a new run, give --run_dir NEW "
+                f"--ckpt_path {last_checkpoint(run_dir)}"
             )
         raise UserError(
             f"{key}={value}: run_dir={run_dir} contains a finished run with {saved[key]}{train_longer}; choose "

@@ -36,7 +36,7 @@ def confounded(rows: Sequence[Row]) -> str | None:
     """Describe the first setting that differs between cells only together with other keys; None if there is none.
 
     Every swept parameter is a named factor, and a config is the name of a variant: it may set several keys of its
-    mechanism. Two kinds of keys are not named by it: settings of the training, such as a learning rate, and the type of
+    mechanism. Two kinds of keys are not named by it: settings of training, such as a learning rate, and the type of
     a mechanism that several cells have, such as the position embedding of registers. Where such a key has several
     values, cells that differ in nothing else must connect them.
 
@@ -78,7 +78,7 @@ def _described(pair: tuple[Row, Row], unit: Sequence[str], varied: Sequence[str]
     differing = [name for name in varied if one.get(name) != other.get(name)]
     return (
         f"{_name(first)} and {_name(second)} differ in {_listed(differing)}, and no two cells differ in "
-        f"{_listed(unit)} alone, so that the effects cannot be separated; use one value in all cells, or sweep it as a "
+        f"{_listed(unit)} alone, so the effects cannot be separated; use one value in all cells, or sweep it as a "
         "parameter of its own, or add --allow_confounded"
     )
 

@@ -70,7 +70,7 @@ def _held(path: Path) -> bool:
 def claimed(run_dir: Path) -> Iterator[int | None]:
     """Claim a cell; yields the file descriptor of the lock, or None if another process holds it.
 
-    A child process that inherits the descriptor keeps the claim if its parent is killed, so that no other process
+    A child process that inherits the descriptor keeps the claim if its parent is killed, so no other process
     trains the same cell.
     """
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
 
 
 def total_steps(trainer: L.Trainer) -> int:
-    """Return the number of optimizer steps of the whole training.
+    """Return the number of optimizer steps of the whole run.
 
     The number is computed from the length of the loader. Lightning's `estimated_stepping_batches` would start the
     loader before a resumed run has restored its position, and the run would resume from the first batch.
@@ -130,7 +130,7 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -
     """Create the schedule with warm-up and cosine decay over `total_steps` optimizer steps.
 
     Raises:
-        UserError: The warm-up is longer than the training.
+        UserError: The warm-up is longer than training.
     """
     warmup = round(0.08 * total_steps) if config.warmup_steps is None else config.warmup_steps
     if warmup > total_steps:

@@ -1,4 +1,4 @@
-"""`sa.SinkDiagnostics` draws images without a trace in the random numbers of the training."""
+"""`sa.SinkDiagnostics` draws images without a trace in the random numbers of training."""
 
 import random
 from pathlib import Path

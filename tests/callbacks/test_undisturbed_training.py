@@ -1,4 +1,4 @@
-"""Measuring changes nothing in the training: weights, logged numbers, compiled graphs."""
+"""Measuring changes nothing in training: weights, logged numbers, compiled graphs."""
 
 from pathlib import Path
 

@@ -18,15 +18,15 @@ from sinkablate.compare.correction import corrected
     ("change", "note"),
     [
         (lambda f: f.filter(~SEED), r"same values of seed \(4 to 5 each, 4 in all of them\)"),
-        (lambda f: f.filter(~CELL), "1 cells have no runs: gate=headwise, registers=4"),
+        (lambda f: f.filter(~CELL), "1 cell has no runs: gate=headwise, registers=4"),
         (lambda f: f.filter(~(CELL & (pl.col("seed") > 0))), "a single run have no confidence interval: gate=headwise"),
         (
             lambda f: f.with_columns(pl.when(SEED).then(float("nan")).otherwise("val/acc1").alias("val/acc1")),
-            "missing or not finite in 1 runs .* gate=headwise, registers=4, seed=2",
+            "missing or not finite in 1 run .* gate=headwise, registers=4, seed=2",
         ),
         (
             lambda f: f.with_columns(pl.when(SEED).then(float("inf")).otherwise("val/acc1").alias("val/acc1")),
-            "missing or not finite in 1 runs",
+            "missing or not finite in 1 run ",
         ),
         (lambda f: f.with_columns(pl.lit(0.5).alias("val/acc1")), r"val/acc1 is constant \(0.5\)"),
         (

@@ -220,7 +220,7 @@ def test_the_headline_says_how_many_heads_sink_and_on_what() -> None:
     assert "by rule causal" in summary["headline"]
     quiet = replace(records(), heads=records().heads | {"routed_frac": np.zeros_like(records().heads["mass"])})
     nothing = findings(quiet, T, ALL)["headline"]
-    assert nothing == "No head of blocks ≥ 1 sinks on any image, by rule causal or adaptive."
+    assert nothing == "No head in blocks ≥ 1 sinks on any image, by rule causal or adaptive."
     first_only = led(C, R, P)
     first_only.heads["routed_frac"][:, 1:] = 0
     assert "Block 0 has 4.00 sinks per image (rule causal)" in findings(first_only, T, ALL)["headline"]

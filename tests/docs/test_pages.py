@@ -44,7 +44,7 @@ def page_runs(once: Once) -> Path:
 
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
-    """Take back whatever a page registers."""
+    """Undo whatever a page registers."""
     registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED, edits._EDITS]
     before = [copy(registry) for registry in registries]
     yield

@@ -45,7 +45,7 @@ def test_integer_weights_are_repetitions() -> None:
 
 
 def test_an_interval_over_blocks_covers_the_truth() -> None:
-    """Heads of a block share a shift, so that an interval that resamples heads would be far too narrow."""
+    """Heads of a block share a shift, so an interval that resamples heads would be far too narrow."""
     blocks = np.repeat(np.arange(20), 4)
     hits = 0
     for _ in range(200):

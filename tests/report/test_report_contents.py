@@ -189,7 +189,7 @@ def test_guessed_token_types_are_noted(rule: str, gated: Run, diagnosed: Run) ->
     for label, shares in sinks_by_type(gated, rule).items():
         assert shares == pytest.approx(sinks_by_type(diagnosed, rule)[label])  # both are counted event by event
     old = replace(gated, name="old", summary={})
-    guess = "all events of a head count for its commonest token type"
+    guess = "all events of a head are counted for its most common token type"
     for runs, caveat in ([gated, diagnosed], ""), ([old], guess), ([gated, old], f"in 1 of 2 runs, {guess}"):
         assert types_caveat(runs, rule) == types_caveat(runs) == caveat
         assert types_sheet(runs, rule).title.endswith(caveat or f"rule {rule}")

@@ -109,7 +109,7 @@ def test_a_moved_run_is_resumed_where_it_is(original: Path, tmp_path: Path) -> N
         (
             "--trainer.max_epochs=3",
             "trainer.max_epochs=3: run_dir={} contains a finished run with 2, whose learning-rate "
-            "schedule has ended; to train on as a new run, give --run_dir NEW --ckpt_path {}/checkpoints/last.ckpt",
+            "schedule has ended; to train longer in a new run, give --run_dir NEW --ckpt_path {}/checkpoints/last.ckpt",
         ),
         ("--model.optim.lr=1e-4", "model.optim.lr=0.0001: run_dir={} contains a finished run with 0.003; choose"),
         ("--data.num_workers=1 --wandb.project=other --checkpoint.save_top_k=-1", ""),

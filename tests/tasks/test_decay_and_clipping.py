@@ -45,7 +45,7 @@ def test_decay_names_the_parameters_that_decay(layer_decay: float | None) -> Non
 
 
 def test_the_two_values_of_decay_have_the_same_groups() -> None:
-    """The state of an optimizer fits both, so that a run of an earlier version can be resumed."""
+    """The state of an optimizer fits both, so a run of an earlier version can be resumed."""
     model = build_backbone(REGISTERS, num_classes=10, in_chans=1, img_size=28, seed=0)
     first, second = (
         [[id(parameter) for parameter in group["params"]] for group in parameter_groups(model, config)]

@@ -58,7 +58,7 @@ def test_value_norms_mark_the_dominant_column(model: ToyTransformer) -> None:
 
 
 def test_a_broadcast_has_one_singular_value(model: ToyTransformer) -> None:
-    """Equal keys give every query the same weights, so that the update has rank one."""
+    """Equal keys give every query the same weights, so the update has rank one."""
     uniform = build_toy(BROADCAST, 1).double()
     uniform.blocks[0].attn.qkv.weight.data[8:16] = 0
     tokens = noise(2, 6, 8, dtype=torch.float64)
