@@ -44,7 +44,7 @@ def rewritten(message: str, parser: ArgumentParser, words: Sequence[str]) -> str
     Args:
         message: The message.
         parser: The parser that reports it.
-        words: The command line, which shows the full key of an option of which the message has only the last part.
+        words: The command line, which shows the full key of an option when the message has only its last part.
     """
     for pattern, rewrite in REWRITES:
         if match := pattern.search(message):

@@ -115,7 +115,7 @@ def _names(text: str, key: str) -> list[str]:
 
 
 def _directions(given: bool | str | None, metrics: Sequence[str]) -> dict[str, bool]:
-    """Return whether smaller values are better, for the metrics of which the user says so."""
+    """Return whether smaller values are better, for the metrics for which the user says so."""
     if given is None or isinstance(given, bool):
         return {} if given is None else dict.fromkeys(metrics, given)
     names = _names(given, "lower_is_better")

@@ -1,4 +1,4 @@
-"""YAML without repeated keys, of which ordinary parsers silently keep the last one."""
+"""YAML that refuses repeated keys; ordinary parsers silently keep the last of them."""
 
 from pathlib import Path
 from typing import Any

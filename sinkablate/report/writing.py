@@ -101,7 +101,8 @@ def write_report(target: Path, report: Report) -> str:
     size = (target / PAGE).stat().st_size / 1e6
     of_paper = f"{papers} figures of the paper in {target / PAPER}, " if report.paper else ""
     of_page = f"{drawn} of {drawn + len(missing)} panels, page of {size:.1f} MB: {target / PAGE}"
-    return f"{len(report.runs)} runs, {of_paper}{of_page}"
+    runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
+    return f"{runs}, {of_paper}{of_page}"
 
 
 def _write(folder: Path, report: Report) -> tuple[int, dict[str, str]]:

@@ -42,7 +42,7 @@ FAMILY = {
 }
 """The others belong to the family Llama."""
 WINDOWED = ("ModernBert", "ModernBertDecoder", "Mistral", "GptOss")
-"""Models of which some block attends to near tokens only."""
+"""Models in which some block attends only to nearby tokens."""
 
 
 @pytest.mark.parametrize("name", MODELS)
