@@ -45,7 +45,7 @@ class KnnConfig:
 class LinearConfig:
     """One linear layer on standardized frozen features, trained by SGD with momentum and a cosine schedule."""
 
-    lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    lr: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """Learning rates, of which one is chosen on a tenth of the training images; the validation images play no part."""
     weight_decay: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     """Weight decays, chosen together with the learning rate."""

@@ -39,11 +39,11 @@ def linear(subject: Subject) -> list[Row]:
         rows += [
             Row(task="linear", protocol=kind, metric=name, seed=seed, value=value) for name, value in measured.items()
         ]
-        if len(config.lr) > 1 and lr in (min(config.lr), max(config.lr)):
-            subject.note(
-                f"linear ({subject.backbone.name}, seed {seed}): the chosen learning rate {lr:g} is at the end of "
-                f"linear.lr; a wider grid may give a better probe"
-            )
+    chosen = {row.value for row in rows if row.metric == "lr"} & {min(config.lr), max(config.lr)}
+    if subject.backbone.name == "model" and len(config.lr) > 1 and chosen:
+        subject.note(
+            f"linear.lr: {min(chosen):g}, an end of the grid, was chosen; a wider grid may give a better probe"
+        )
     return rows
 
 

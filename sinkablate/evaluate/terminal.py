@@ -1,5 +1,7 @@
 """The table that `evaluate` ends with: every number next to its floors."""
 
+from itertools import product
+
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -7,7 +9,7 @@ from rich.table import Table
 from sinkablate.evaluate.rows import mean_of, protocols_of, sd_of
 from sinkablate.evaluate.tasks import TASKS
 
-COLUMNS = {"model": "model", "random": "random backbone", "pixels": "raw pixels"}
+COLUMNS = {"model": "model", "random": "random weights", "pixels": "raw pixels"}
 
 
 def print_results(table: pl.DataFrame, model: str, out: str | None = None) -> None:
@@ -18,26 +20,20 @@ def print_results(table: pl.DataFrame, model: str, out: str | None = None) -> No
         model: Name of the model.
         out: The directory that holds the results.
     """
-    console = Console(highlight=False)
-    whole = table.filter(pl.col("item") == "")
+    console, whole = Console(highlight=False), table.filter(pl.col("item") == "")
+    backbones = [name for name in COLUMNS if name in set(whole["backbone"])]
     shown = Table(title=model, title_justify="left")
-    for column in ("task", "protocol", "metric"):
-        shown.add_column(column, no_wrap=True)
-    for name in (name for name in COLUMNS if name in set(whole["backbone"])):
+    shown.add_column("task")
+    shown.add_column("metric", no_wrap=True)
+    for name in backbones:
         shown.add_column(COLUMNS[name], justify="right", no_wrap=True)
     for task, protocols in protocols_of(whole).items():
-        for protocol in protocols:
-            for metric in TASKS[task].shown:
-                rows = whole.filter(
-                    (pl.col("task") == task) & (pl.col("protocol") == protocol) & (pl.col("metric") == metric)
-                )
-                if len(rows):
-                    cells = (
-                        number(rows.filter(pl.col("backbone") == name)["value"])
-                        for name in COLUMNS
-                        if name in set(whole["backbone"])
-                    )
-                    shown.add_row(task, protocol, metric, *cells)
+        for protocol, metric in product(protocols, TASKS[task].shown):
+            keys = {"task": task, "protocol": protocol, "metric": metric}
+            rows = whole.filter(**keys)
+            if len(rows):
+                cells = [number(rows.filter(backbone=name)["value"]) for name in backbones]
+                shown.add_row(f"{task} {protocol}".strip(), metric, *cells)
     console.print(shown)
     seeds = whole["seed"].n_unique() - whole["seed"].is_null().any()
     if seeds > 1:
@@ -51,7 +47,12 @@ def print_results(table: pl.DataFrame, model: str, out: str | None = None) -> No
 
 
 def number(values: pl.Series) -> str:
-    """Return the mean over seeds with four digits, and the standard deviation over several."""
+    """Return the mean over seeds with three decimals, and the standard deviation over several seeds."""
     if not len(values):
         return "-"
-    return f"{mean_of(values):.4f}" + (f" ± {sd_of(values):.4f}" if len(values) > 1 else "")
+    return short(mean_of(values)) + (f" ± {short(sd_of(values))}" if len(values) > 1 else "")
+
+
+def short(value: float) -> str:
+    """Return a number with three decimals, or in scientific notation if it is smaller than 0.001."""
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"

@@ -46,7 +46,7 @@ def test_an_evaluation_writes_rows_numbers_and_figures(evaluated: Path) -> None:
 
 def test_the_terminal_shows_the_floors_and_what_was_limited(evaluated: Path) -> None:
     shown = (evaluated / "stdout.txt").read_text()
-    for phrase in ("random backbone", "raw pixels", "cls k=20", "acc5", "results: "):
+    for phrase in ("random weights", "raw pixels", "cls k=20", "acc5", "results: "):
         assert phrase in shown
     assert "knn.k=200 is limited to the 40 training images" in (evaluated / "stderr.txt").read_text()
 
