@@ -28,7 +28,9 @@ Images = Annotated[
 - a location as in `diagnose --images`: a folder, a list file, shards or `builtin`;
 - for a language model of transformers, token ids (n, N) of texts of one length, without padding; or (n, 2, N) with
   the token types in the second row, see `TextTokenType`;
-- a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values` or `image`.
+- what a tokenizer or an image processor of transformers returns as tensors, with `input_ids` or `pixel_values`;
+- a DataLoader whose batches are tensors, tuples that begin with one, or mappings with `pixel_values`, `image` or
+  `input_ids`.
 """
 OWN_TRANSFORM = "sinkablate_transform"
 """Attribute of a run's model that holds the transform of its evaluation images."""
@@ -50,6 +52,8 @@ def batches_of(
         UserError: There are no images, an image cannot be read, or no transform is known.
     """
     require_at_least(batch_size, 1, "batch_size")
+    if isinstance(images, Mapping):  # what a tokenizer or an image processor returns
+        images = pixels_of(images)
     if isinstance(images, Tensor):
         if not reads_texts(model) and (images.ndim < 3 or (images.ndim == 3 and input_shape(model)[0] is not None)):
             raise UserError(f"images: expected a batch (n, C, H, W), got a tensor of shape {tuple(images.shape)}")
@@ -90,6 +94,11 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
 
 def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
     """Return the transform to the model's input; by default that of the model's run or of timm's weights."""
+    if reads_texts(model):
+        raise UserError(
+            f"images: {type(model).__name__} reads texts: give token ids (n, N), such as "
+            "tokenizer(text, return_tensors='pt')"
+        )
     weights = getattr(model, "pretrained_cfg", None)
     transform = transform or getattr(model, OWN_TRANSFORM, None)
     if transform is None and not weights:

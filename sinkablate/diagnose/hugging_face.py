@@ -18,6 +18,7 @@ from sinkablate.files.writing import as_stored
 from sinkablate.vit.anatomy import family_of
 from sinkablate.vit.family import Family
 from sinkablate.vit.sink_logits import implementations
+from sinkablate.vit.tokens import max_positions
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 """A folder with a tokenizer has at least one of these files."""
@@ -109,7 +110,7 @@ def _text_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str,
     if family.reads != "texts":
         raise UserError(f"hf={location}: {type(model).__name__} reads images, not texts; use --images")
     tokenizer, embedding = _tokenizer(location), model.get_input_embeddings()  # type: ignore[operator]
-    encoder = TextEncoder(tokenizer, max_tokens(model, config, tokenizer), embedding.num_embeddings, family.causal)
+    encoder = TextEncoder(tokenizer, max_tokens(model, tokenizer), embedding.num_embeddings, family.causal)
     return {"encode": encoder}, {"tokenizer": type(tokenizer).__name__, "max_tokens": encoder.max_tokens}
 
 
@@ -140,13 +141,9 @@ def _tokenizer(location: str) -> Any:
         raise UserError(f"hf={location}: the tokenizer cannot be loaded ({first_line(error)})") from None
 
 
-def max_tokens(model: nn.Module, config: Any, tokenizer: Any) -> int:
+def max_tokens(model: nn.Module, tokenizer: Any) -> int:
     """Return the largest number of tokens that both a model and its tokenizer accept."""
-    positions = getattr(config, "max_position_embeddings", None) or UNLIMITED
-    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    if getattr(table, "padding_idx", None) is not None:  # RoBERTa counts positions from there
-        positions -= table.padding_idx + 1
-    return min(positions, tokenizer.model_max_length, UNLIMITED)
+    return min(max_positions(model) or UNLIMITED, tokenizer.model_max_length, UNLIMITED)
 
 
 def _image_shape(config: Any) -> tuple[int, int]:

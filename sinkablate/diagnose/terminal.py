@@ -43,9 +43,9 @@ def print_summary(
         f"{summary['images_per_second']:.1f} {unit}s/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
         f"{len(summary['skipped'])} {unit}s skipped{skipped}"
     )
-    if summary["image_count"] < FEW_IMAGES:
+    if (count := summary["image_count"]) < FEW_IMAGES:
         console.print(
-            f"only {summary['image_count']} {unit}s: frequencies, medians and payload constancy are imprecise"
+            f"only {count} {unit}{'' if count == 1 else 's'}: frequencies, medians and payload constancy are imprecise"
         )
     console.print(f"results: {out}", soft_wrap=True)
 

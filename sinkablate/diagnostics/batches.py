@@ -14,16 +14,16 @@ from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import reads_texts
 from sinkablate.vit.inputs import input_shape
-from sinkablate.vit.tokens import text_tokens
+from sinkablate.vit.tokens import max_positions, text_tokens
 
-PIXELS = ("pixel_values", "image", "images")
-"""Keys under which the batches of common data sets keep their images."""
+PIXELS = ("pixel_values", "image", "images", "input_ids")
+"""Keys under which the batches of common data sets keep their images or token ids."""
 _SEED = 2606_08105
 """Seed with which a DataLoader is read: independent of training, so that its images are the same in every run."""
 
 
 def pixels_of(batch: Any) -> Tensor:
-    """Return the images of one batch of a DataLoader.
+    """Return the images, or the token ids, of one batch of a DataLoader.
 
     Args:
         batch: A tensor, a tuple or list that begins with one, or a mapping with one of `PIXELS`.
@@ -118,18 +118,46 @@ def _require_texts(model: nn.Module, batch: Tensor) -> None:
     """Check that a batch holds token ids without padding, and token types if there is a second row.
 
     Raises:
-        UserError: It does not.
+        UserError: It does not, a text is longer than the positions of the model, or a token id is unknown.
     """
     if batch.is_floating_point() or batch.ndim not in (2, 3) or (batch.ndim == 3 and batch.shape[1] != 2):
         raise UserError(
             f"images: {type(model).__name__} reads texts: expected token ids (n, N) of an integer type, "
             f"got {batch.dtype} of shape {tuple(batch.shape)}"
         )
-    ids, config = text_tokens(batch)[0], getattr(model, "config", None)
-    pad = getattr(config, "pad_token_id", None)
-    ends = ids[:, [0, -1]]
-    if pad is not None and pad != getattr(config, "eos_token_id", None) and (ends == pad).any():
+    ids, known, longest = text_tokens(batch)[0], _vocabulary(model), max_positions(model)
+    if longest and ids.shape[1] > longest:
+        raise UserError(
+            f"images: the texts have {ids.shape[1]} tokens, but {type(model).__name__} has only {longest} positions; "
+            "truncate them"
+        )
+    if ids.min() < 0 or (known and ids.max() >= known):
+        raise UserError(
+            f"images: token ids must be from 0 to {known - 1}, got {int(ids.min())} to {int(ids.max())}; use the "
+            "tokenizer of this model"
+        )
+    if (pad := _padding(model, ids)) is not None:
         raise UserError(f"images: texts are padded (token {pad}); give texts of one length at a time, without padding")
+
+
+def _vocabulary(model: nn.Module) -> int:
+    """Return the number of token ids that a language model knows; 0 if it does not say."""
+    return int(getattr(getattr(model, "config", None), "vocab_size", None) or 0)
+
+
+def _padding(model: nn.Module, ids: Tensor) -> int | None:
+    """Return the token with which texts (n, N) are padded at either end, or None.
+
+    A text can end with one token that ends it, so a token that is also used for that must be repeated to count.
+    """
+    config = getattr(model, "config", None)
+    pad, end = (getattr(config, f"{name}_token_id", None) for name in ("pad", "eos"))
+    if isinstance(pad, int) and pad != end and (ids[:, [0, -1]] == pad).any():
+        return pad
+    if isinstance(end, int) and ids.shape[1] > 1:
+        repeated = [(ids[:, ends] == end).all(1).any() for ends in (slice(2), slice(-2, None))]
+        return end if any(repeated) else None
+    return None
 
 
 def accepted(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[Tensor]:

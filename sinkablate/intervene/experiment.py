@@ -162,6 +162,6 @@ def require_donors(count: int, edits: Sequence[str]) -> None:
     borrowing = dict.fromkeys(edit.group or edit.name for edit in selected(edits) if "donors" in edit.needs)
     if count == 1 and borrowing:
         raise UserError(
-            f"edits: {', '.join(borrowing)} take values from other images, but there is only one image; "
-            "give more images, or name other edits"
+            f"edits: values for {', '.join(borrowing)} come from other images or texts, but there is only one; "
+            "give more of them, or name other edits"
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,15 @@ def text_tokens(inputs: Tensor) -> tuple[Tensor, Tensor]:
         return inputs.long(), torch.full_like(inputs, TextTokenType.WORD, dtype=torch.long)
     ids, types = inputs.long().unbind(1)
     return ids, types
+
+
+def max_positions(model: nn.Module) -> int:
+    """Return the largest number of tokens for which a language model of transformers has positions; 0 if unlimited."""
+    positions = int(getattr(getattr(model, "config", None), "max_position_embeddings", None) or 0)
+    table: Any = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if positions and getattr(table, "padding_idx", None) is not None:  # RoBERTa counts positions from there
+        positions -= table.padding_idx + 1
+    return positions
 
 
 @dataclass(frozen=True)

@@ -47,3 +47,45 @@ def test_padded_texts_are_refused(ids: torch.Tensor, side: str) -> None:
 def test_images_are_refused_by_a_language_model(shape: tuple[int, ...]) -> None:
     with pytest.raises(sa.UserError, match="BertModel reads texts: expected token ids"):
         sa.measure(text_models.untrained("Bert"), torch.zeros(shape))
+
+
+def test_padding_with_the_token_that_ends_a_text_is_refused(ids: torch.Tensor) -> None:
+    model = text_models.untrained("GPT2", pad_token_id=None, eos_token_id=2)
+    ended = ids.clone()
+    ended[:, -1] = 2
+    sa.measure(model, ended)
+    ended[1, -2:] = 2
+    with pytest.raises(sa.UserError, match=r"texts are padded \(token 2\)"):
+        sa.measure(model, ended)
+
+
+def test_the_output_of_a_tokenizer_is_measured(ids: torch.Tensor) -> None:
+    model = text_models.untrained("Bert")
+    encoding = transformers.BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert sa.measure(model, encoding).heads.equals(sa.measure(model, ids).heads)
+
+
+@pytest.mark.parametrize(("name", "positions"), [("Bert", 40), ("Roberta", 39), ("Llama", 40)])
+def test_texts_longer_than_the_positions_of_the_model_are_refused(name: str, positions: int) -> None:
+    with pytest.raises(sa.UserError) as caught:
+        sa.measure(text_models.untrained(name), text_models.texts(2, 41))
+    message = f"images: the texts have 41 tokens, but {name}Model has only {positions} positions; truncate them"
+    assert str(caught.value) == message
+
+
+def test_token_ids_that_the_model_does_not_know_are_refused(ids: torch.Tensor) -> None:
+    with pytest.raises(sa.UserError, match=r"token ids must be from 0 to 49, got .* use the tokenizer of this model"):
+        sa.measure(text_models.untrained("Bert"), ids + 30)
+
+
+@pytest.mark.parametrize("texts", [["a cat", "a dog"], "builtin"])
+def test_plain_texts_are_refused_with_advice(texts: list[str] | str) -> None:
+    with pytest.raises(sa.UserError, match="BertModel reads texts: give token ids"):
+        sa.measure(text_models.untrained("Bert"), texts)
+
+
+def test_one_text_is_measured_and_has_no_donors(ids: torch.Tensor) -> None:
+    model = text_models.untrained("Llama")
+    assert sa.measure(model, ids[:1]).summary["image_count"] == 1
+    with pytest.raises(sa.UserError, match="come from other images or texts, but there is only one"):
+        sa.intervene(model, ids[:1], heads=[(1, 0)], edits=["donor_value"])

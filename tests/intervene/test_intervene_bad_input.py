@@ -33,7 +33,7 @@ from running import run, tree
         (("--format", "xml"), "format"),
         (("--edit", "redirect"), "--edit: no such option; did you mean --edits?"),
         (("--edits", "zero_values"), "edits=zero_values: no such edit; did you mean zero_value or "),
-        (("--limit", "1"), "take values from other images, but there is only one image"),
+        (("--limit", "1"), "come from other images or texts, but there is only one; give more of them"),
         (("--shard", "3/3"), "shard=3/3"),
         (("--rule", "casual"), "rule=casual: no such rule; choose one of causal"),
         (("--diagnosis", "nowhere"), "diagnosis=nowhere holds no finished diagnosis"),
