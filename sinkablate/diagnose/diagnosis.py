@@ -17,7 +17,7 @@ from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image
 from sinkablate.diagnostics.counting import counted_name
 from sinkablate.diagnostics.measurement import Measurement
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE, rule_named
 from sinkablate.errors import UserError
 from sinkablate.figures.atlas import atlas, atlas_points, has_atlas, least_events
 from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
@@ -163,12 +163,13 @@ class Diagnosis:
         if not has_atlas(heads, rule):
             rule = self.loaded.rule
         types = {name: self.loaded.token_names}
-        points = {name: [atlas_points(heads, rule, least)]}
+        limits = rule_named(rule, self.thresholds, gated=True).limits
+        points = {name: [atlas_points(heads, rule, limits, least)]}
         return {
             "handoff": handoff({name: [blocks_]}, rule, types),
             "frequency": frequency({name: [heads]}, rule),
             "entropy": location_entropy({name: [heads]}),
-            "atlas": atlas(points, rule, {name: asdict(self.thresholds)}),
+            "atlas": atlas(points, rule, {name: limits}),
             "token_norms": token_norms({name: [blocks_]}, types),
         }
 

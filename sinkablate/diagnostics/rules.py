@@ -79,6 +79,12 @@ class Rule:
     event_steps: tuple[float, ...] = ()
     """Other values of `event_min` in the sensitivity table; without any, the rule is left out of the table."""
 
+    @property
+    def limits(self) -> dict[str, dict[str, float]]:
+        """Each quantity that decides between the labels of an event, with its limits by name."""
+        ratio = {self.ratio: {"nop_max": self.nop_max, "broadcast_min": self.broadcast_min}}
+        return ratio if self.rank is None else ratio | {self.rank: {"rank_max": self.rank_max}}
+
     def __str__(self) -> str:
         rank = "" if self.rank is None else f" and {self.rank} <= {self.rank_max:g}"
         return (

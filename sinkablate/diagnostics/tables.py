@@ -21,7 +21,8 @@ INDICES = ("sink_idx", "sink_type")
 """Quantities that are indices: tables contain their mode instead of their median."""
 
 EVENT_MEDIANS = ("ratio_out", "ratio_head", "sink_head_norm", "stable_rank")
-"""Quantities whose median over the events of a rule is in the table of heads; the atlas shows them."""
+"""Quantities whose median over the events of a rule is in the table of heads, next to those that decide its labels; the
+atlas shows them."""
 
 
 def mean_of(values: Array) -> float:
@@ -61,8 +62,9 @@ def head_table(records: Records, thresholds: ThresholdConfig, blocks: list[int] 
             columns[f"median_{name}"] = _median_over_images(values).reshape(-1)
     event = is_event(labels[DEFAULT_RULE])
     by_rule: dict[str, NDArray[np.generic]] = {}
-    for rule in (rule.name for rule in rules(thresholds) if "figures" in rule.shown):
-        by_rule |= _event_medians(f"{rule}_event_median_", is_event(labels[rule]), records, EVENT_MEDIANS)
+    for shown in (rule for rule in rules(thresholds) if "figures" in rule.shown):
+        names = tuple(dict.fromkeys((*EVENT_MEDIANS, *shown.limits)))
+        by_rule |= _event_medians(f"{shown.name}_event_median_", is_event(labels[shown.name]), records, names)
     for name in ("ratio_out", "stable_rank"):
         columns[f"event_median_{name}"] = by_rule[f"{DEFAULT_RULE}_event_median_{name}"]
     columns |= _event_medians("event_median_", event, records, ("rel_update",)) | by_rule

@@ -1,6 +1,6 @@
 """The atlas of heads: the rank of each head's update against the size of what its sink writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,19 @@ from sinkablate.figures.sinks import (
 
 VALUES = {"ratio_out": "‖W v_s‖ / mean ‖W v_j‖", "ratio_head": "‖v_s‖ / mean ‖v_j‖", "sink_head_norm": "‖v_s‖"}
 """Quantities on the vertical axis: value ratio after and before the output projection, norm of the value."""
+RANKS = {
+    "stable_rank": "stable rank of the head's update",
+    "routed_stable_rank": "stable rank of the routed queries' update",
+}
+"""Quantities on the horizontal axis."""
+Limits = Mapping[str, Mapping[str, float]]
+"""Quantity that decides between the labels of a rule -> `nop_max` and `broadcast_min`, or `rank_max`."""
+LINES: dict[str, tuple[Literal[":", "--", "-."], str]] = {
+    "nop_max": (":", "NOP: ratio at most"),
+    "broadcast_min": ("--", "broadcast: ratio at least"),
+    "rank_max": ("-.", "broadcast: rank at most"),
+}
+"""Limit -> the style of its line, and what it means."""
 LABEL_MARKERS = {"nop": "o", "broadcast": "s", "other": "^"}
 FIRST_BLOCK = 0
 """The block that reads raw patch embeddings: its points are hollow."""
@@ -39,7 +52,25 @@ def least_events(images: int) -> int:
     return 50 if images >= 100 else max(1, images // 2)
 
 
-def atlas_points(heads: pl.DataFrame, rule: str, min_events: int | None = None) -> pl.DataFrame:
+def rank_of(limits: Limits, columns: Collection[str], prefix: str = "") -> str:
+    """Return the quantity on the horizontal axis: the rank that the rule limits, or `stable_rank` if there is none.
+
+    Args:
+        limits: The limits of the rule.
+        columns: Names of the columns of the table that holds the points; one of an old version may lack the rank.
+        prefix: Beginning of the names of the columns.
+    """
+    return next(
+        (name for name, of in limits.items() if "rank_max" in of and f"{prefix}{name}" in columns), "stable_rank"
+    )
+
+
+def values_of(limits: Limits) -> list[str]:
+    """Return the quantities on the vertical axes: `VALUES`, and the ratio that the rule limits."""
+    return list(dict.fromkeys((*VALUES, *(name for name, of in limits.items() if "rank_max" not in of))))
+
+
+def atlas_points(heads: pl.DataFrame, rule: str, limits: Limits, min_events: int | None = None) -> pl.DataFrame:
     """Return the position of each head in the atlas, and its label.
 
     A head with at least `min_events` events of the rule is at the medians over these events and has their most
@@ -48,11 +79,13 @@ def atlas_points(heads: pl.DataFrame, rule: str, min_events: int | None = None) 
     Args:
         heads: One row per block and head, with the columns `<rule>_event_median_<quantity>`.
         rule: Name of the rule.
+        limits: The limits of the rule.
         min_events: Fewest events for which a head is labeled, at least 1; default: `least_events`.
 
     Returns:
-        Columns `block`, `head`, `images`, `events`, `min_events`, `label`, `token_type`, `rank` (the stable rank of
-        the update), and those of `VALUES` that the table holds; sorted by block and head.
+        Columns `block`, `head`, `images`, `events`, `min_events`, `label`, `token_type`, and the quantities that the
+        table holds, by name: that on the horizontal axis (`rank_of`) and those on the vertical axes (`values_of`);
+        sorted by block and head.
     """
     least = least_events(int(heads["images"][0])) if min_events is None else max(1, min_events)
     counts = [pl.col(f"{rule}_{label}") for label in LABEL_COLORS]
@@ -60,9 +93,11 @@ def atlas_points(heads: pl.DataFrame, rule: str, min_events: int | None = None) 
     enough = pl.sum_horizontal(counts) >= least
 
     def median(name: str) -> pl.Expr:
-        return pl.when(enough).then(f"{rule}_event_median_{name}").otherwise(f"median_{name}")
+        return pl.when(enough).then(f"{prefix}{name}").otherwise(f"median_{name}").alias(name)
 
-    held = [name for name in VALUES if f"{rule}_event_median_{name}" in heads.columns]
+    prefix = f"{rule}_event_median_"
+    rank = rank_of(limits, heads.columns, prefix)
+    held = [name for name in dict.fromkeys((rank, *values_of(limits))) if f"{prefix}{name}" in heads.columns]
     return heads.sort("block", "head").select(
         "block",
         "head",
@@ -71,8 +106,7 @@ def atlas_points(heads: pl.DataFrame, rule: str, min_events: int | None = None) 
         pl.lit(least).alias("min_events"),
         pl.when(enough).then(most).otherwise(pl.lit("none")).alias("label"),
         "token_type",
-        median("stable_rank").alias("rank"),
-        *(median(name).alias(name) for name in held),
+        *map(median, held),
     )
 
 
@@ -81,12 +115,7 @@ def has_atlas(heads: pl.DataFrame, rule: str) -> bool:
     return f"{rule}_event_median_ratio_out" in heads.columns
 
 
-def atlas(
-    points: Mapping[str, Sequence[pl.DataFrame]],
-    rule: str,
-    limits: Mapping[str, Mapping[str, float]],
-    values: Sequence[str] = tuple(VALUES),
-) -> Drawn:
+def atlas(points: Mapping[str, Sequence[pl.DataFrame]], rule: str, limits: Mapping[str, Limits]) -> Drawn:
     """Draw the atlas, one row of panels per variant and one panel per quantity on the vertical axis.
 
     Color: the block; shape: the label; hollow: block 0; small and gray: too few events, medians over all images.
@@ -94,24 +123,31 @@ def atlas(
     Args:
         points: Variant -> the results of `atlas_points` for its runs, all in one panel.
         rule: The rule of the labels, for the title.
-        limits: Variant -> `nop_max`, `broadcast_min` and `rank_max` of the rule.
-        values: Which of `VALUES` to draw.
+        limits: Variant -> the limits of the rule, which can have other values in each variant.
     """
     names = list(points)
+    values = list(dict.fromkeys(value for of_variant in limits.values() for value in values_of(of_variant)))
+    ranks = {name: rank_of(limits[name], [c for table in points[name] for c in table.columns]) for name in names}
     title = heading("What the sinks of the heads write: medians over the events of a head", names, rule)
     figure, axes = new_axes(len(names), len(values), (width_of(len(values)), 0.9 + 2.2 * len(names)), title)
     last = max(int(table["block"].max() or 0) for tables in points.values() for table in tables)  # type: ignore[arg-type]
     scale = Normalize(0, max(1, last))
     for index, axis in enumerate(axes):
         name, value = names[index // len(values)], values[index % len(values)]
-        draw_atlas(axis, pl.concat(points[name], how="diagonal_relaxed"), value, limits[name], scale)
-        axis.set_ylabel(VALUES[value])
+        draw_atlas(axis, pl.concat(points[name], how="diagonal_relaxed"), (ranks[name], value), limits[name], scale)
+        axis.set_ylabel(VALUES.get(value, value))
         if index % len(values) == 0:
             axis.set_title(_counted(name if len(names) > 1 else "", points[name]), fontsize=TEXT_SIZE, loc="left")
-        if index >= len(axes) - len(values):
-            axis.set_xlabel("stable rank of the head's update")
+        if index >= len(axes) - len(values) or len(set(ranks.values())) > 1:
+            axis.set_xlabel(RANKS.get(ranks[name], ranks[name]))
     add_colorbar(figure, ScalarMappable(scale, "viridis"), axes, "block", ticks=MaxNLocator(6, integer=True))
-    figure.legend(handles=_keys(), loc="outside lower center", ncols=4, fontsize=TEXT_SIZE, frameon=False)
+    figure.legend(
+        handles=_keys({limit for of_variant in limits.values() for of in of_variant.values() for limit in of}),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=TEXT_SIZE,
+        frameon=False,
+    )
     rows = [table.select(pl.lit(name).alias("variant"), pl.all()) for name in names for table in points[name]]
     return figure, pl.concat(rows, how="diagonal_relaxed")
 
@@ -125,24 +161,27 @@ def _counted(name: str, tables: Sequence[pl.DataFrame]) -> str:
 
 
 def draw_atlas(
-    axis: Axes, points: pl.DataFrame, value: str, limits: Mapping[str, float], scale: Normalize | None = None
+    axis: Axes, points: pl.DataFrame, quantities: tuple[str, str], limits: Limits, scale: Normalize | None = None
 ) -> None:
-    """Draw one quantity of `VALUES` against the rank of every head; ratios with the limits of the rule, dashed."""
+    """Draw two quantities of every head, horizontal and vertical, with the limits of the rule on each of them.
+
+    A quantity by which the rule does not decide has no lines.
+    """
+    rank, value = quantities
     if value not in points.columns or np.isnan(column(points, value)).all():
         say(axis, "not measured")
         return
     scale = scale or Normalize(0, max(1, int(points["block"].max() or 0)))  # type: ignore[arg-type]
-    axis.axvline(limits["rank_max"], color=LIMIT_COLOR, linewidth=0.8, linestyle="-.")
-    if value != "sink_head_norm":
-        axis.axhline(limits["nop_max"], color=LIMIT_COLOR, linewidth=0.8, linestyle=":")
-        axis.axhline(limits["broadcast_min"], color=LIMIT_COLOR, linewidth=0.8, linestyle="--")
+    for draw_line, quantity in ((axis.axvline, rank), (axis.axhline, value)):
+        for name, limit in limits.get(quantity, {}).items():
+            draw_line(limit, color=LIMIT_COLOR, linewidth=0.8, linestyle=LINES[name][0])
     for (label, first), group in points.with_columns(first=pl.col("block") == FIRST_BLOCK).group_by(
         "label", "first", maintain_order=True
     ):
         gray = label == "none"
         colors = NO_EVENT_COLOR if gray else colormaps["viridis"](scale(column(group, "block")))
         axis.scatter(
-            column(group, "rank"),
+            column(group, rank),
             column(group, value),
             s=7 if gray else 20,
             marker="." if gray else LABEL_MARKERS[str(label)],
@@ -155,22 +194,21 @@ def draw_atlas(
     axis.set_ylim(bottom=0)
 
 
-def _keys() -> list[Line2D]:
-    """Entries of the legend: shapes, block 0, gray points, and the limits."""
+def _keys(limits: Collection[str]) -> list[Line2D]:
+    """Entries of the legend: shapes, block 0, gray points, and the limits with these names."""
 
     def point(marker: str, label: str, *, hollow: bool = False, color: str = "#444444", size: int = 5) -> Line2D:
         face = "none" if hollow else color
         look = {"marker": marker, "color": color, "markerfacecolor": face, "markersize": size, "linestyle": ""}
         return Line2D([], [], label=label, **look)  # type: ignore[arg-type]
 
-    def line(style: Literal[":", "--", "-."], label: str) -> Line2D:
-        return Line2D([], [], color=LIMIT_COLOR, linewidth=0.8, linestyle=style, label=label)
-
     return [
         *(point(marker, label.replace("nop", "NOP")) for label, marker in LABEL_MARKERS.items()),
         point("o", "block 0 (hollow)", hollow=True),
         point(".", "too few events: all images", color=NO_EVENT_COLOR),
-        line(":", "NOP: ratio at most"),
-        line("--", "broadcast: ratio at least"),
-        line("-.", "broadcast: rank at most"),
+        *(
+            Line2D([], [], color=LIMIT_COLOR, linewidth=0.8, linestyle=style, label=label)
+            for name, (style, label) in LINES.items()
+            if name in limits
+        ),
     ]

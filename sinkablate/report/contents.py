@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from sinkablate.figures.atlas import VALUES, atlas_points, has_atlas
+from sinkablate.figures.atlas import RANKS, atlas_points, has_atlas, rank_of, values_of
 from sinkablate.figures.blocks import with_types
 from sinkablate.figures.maps import Maps, data_url, map_png, picture_png
 from sinkablate.figures.sensitivity import moves
@@ -77,7 +77,6 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         "tokens": run.tokens,
         "register_name": run.register_name,
         "metrics": {k: rounded([v])[0] for k, v in scalar_metrics(run).items()},
-        "thresholds": run.limits,
         "heads": None if run.heads is None else _heads(run, run.heads),
         "blocks": None if run.blocks is None else _blocks(with_types(run.blocks, run.tokens, run.dominant)),
         "atlas": None if run.heads is None else _atlas(run, run.heads),
@@ -110,17 +109,25 @@ def _heads(run: Run, table: pl.DataFrame) -> dict[str, Any]:
 
 
 def _atlas(run: Run, table: pl.DataFrame) -> dict[str, dict[str, Any]] | None:
-    """For each rule, what `atlas_points` returns, by column; None if the table holds no medians over events."""
-    points = {rule: atlas_points(table, rule) for rule in run.rules if has_atlas(table, rule)}
+    """For each rule, the content of its atlas; None if the table holds no medians over events."""
+    return {rule: _rule_atlas(run, table, rule) for rule in run.rules if has_atlas(table, rule)} or None
+
+
+def _rule_atlas(run: Run, table: pl.DataFrame, rule: str) -> dict[str, Any]:
+    """What `atlas_points` returns, by column, with the limits of the rule on each axis."""
+    limits = run.limits_of(rule)
+    points = atlas_points(table, rule, limits)
+    rank = rank_of(limits, points.columns)
+    values = [name for name in values_of(limits) if name in points.columns]
     return {
-        rule: {
-            "label": of_rule["label"].to_list(),
-            "events": of_rule["events"].to_list(),
-            "min_events": of_rule["min_events"][0],
-            **{name: rounded(column(of_rule, name)) for name in ("rank", *VALUES) if name in of_rule.columns},
-        }
-        for rule, of_rule in points.items()
-    } or None
+        "label": points["label"].to_list(),
+        "events": points["events"].to_list(),
+        "min_events": points["min_events"][0],
+        "rank": rounded(column(points, rank)),
+        "rank_name": RANKS.get(rank, rank),
+        "values": {name: rounded(column(points, name)) for name in values},
+        "limits": {"rank": limits.get(rank, {}), **{name: limits.get(name, {}) for name in values}},
+    }
 
 
 def _blocks(table: pl.DataFrame) -> dict[str, list[Any]]:

@@ -89,7 +89,7 @@ def page_data(
         "moves": MOVES,
         "edits": {name: title.replace("\n", " ") for name, title in edit_titles(runs).items()},
         "rules": _definitions(runs),
-        "values": VALUES,
+        "values": VALUES | {name: name for name in _other_values(shown)},
         "label_colors": LABEL_COLORS,
         "type_colors": TYPE_COLORS,
         "variant_colors": VARIANT_COLORS,
@@ -97,6 +97,12 @@ def page_data(
         "ablation": None if ablation is None else page_ablation(ablation),
         "start": {"run": first.name, "rule": rule, "metric": metric, "value": next(iter(VALUES))},
     }
+
+
+def _other_values(shown: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ratios of registered rules that the atlas shows in addition to `VALUES`."""
+    atlases = [atlas for run in shown for atlas in (run["atlas"] or {}).values()]
+    return [name for atlas in atlases for name in atlas["values"] if name not in VALUES]
 
 
 def _definitions(runs: Sequence[Run]) -> dict[str, str]:

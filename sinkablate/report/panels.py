@@ -74,8 +74,12 @@ def atlas(runs: Sequence[Run], rule: str) -> Drawn | None:
     groups = by_variant([run for run in runs if run.heads is not None and atlases.has_atlas(run.heads, rule)])
     if not groups:
         return None
-    points = {name: [atlases.atlas_points(table, rule) for table in tables] for name, tables in _heads(groups).items()}
-    return atlases.atlas(points, rule, {name: group[0].limits for name, group in groups.items()})
+    limits = {name: group[0].limits_of(rule) for name, group in groups.items()}
+    points = {
+        name: [atlases.atlas_points(table, rule, limits[name]) for table in tables]
+        for name, tables in _heads(groups).items()
+    }
+    return atlases.atlas(points, rule, limits)
 
 
 def token_norms(runs: Sequence[Run]) -> Drawn | None:

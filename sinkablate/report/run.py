@@ -9,6 +9,8 @@ import polars as pl
 from numpy import float32, int8
 from numpy.typing import NDArray
 
+from sinkablate.config import ThresholdConfig, build
+from sinkablate.diagnostics.rules import all_rules
 from sinkablate.figures.sinks import TYPE_COLORS, has_numbers
 from sinkablate.run.directory import diverged
 from sinkablate.run.schema import FINAL_PATCH_TOKENS, FINAL_TOKENS, LIMITS, METRICS, final_tokens
@@ -113,6 +115,11 @@ class Run:
             for name, default in LIMITS.items()
         }
         return {name: float(next(v for v in values if v is not None)) for name, values in candidates.items()}
+
+    def limits_of(self, rule: str) -> dict[str, dict[str, float]]:
+        """Return the quantities by which a rule labels events, with their limits; empty for an unknown rule."""
+        known = {known.name: known for known in all_rules(build(ThresholdConfig, self.limits), gated=True)}
+        return known[rule].limits if rule in known else {}
 
     @property
     def final_tokens(self) -> str:

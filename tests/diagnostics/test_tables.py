@@ -65,7 +65,7 @@ def test_medians_over_images_and_over_events() -> None:
             chosen = measured.heads[name][:, block, head][event[:, block, head]]
             expected = np.median(chosen) if len(chosen) else np.nan
             assert of_heads(table, f"event_median_{name}")[block, head] == pytest.approx(expected, nan_ok=True)
-    for rule, name in product(("causal", "adaptive"), EVENT_MEDIANS):
+    for rule, name in (*product(("causal", "adaptive"), EVENT_MEDIANS), ("adaptive", "routed_stable_rank")):
         values = np.where(is_event(label_all(measured, T)[rule]), measured.heads[name], np.nan)
         medians = [np.median(x) if len(x := values[:, b, h][~np.isnan(values[:, b, h])]) else np.nan for b, h in PLACES]
         np.testing.assert_allclose(table[f"{rule}_event_median_{name}"], medians)

@@ -11,6 +11,7 @@ from variants import make, noise
 from sinkablate.config import AttentionConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.records import Records
+from sinkablate.diagnostics.rules import rule_named
 from sinkablate.diagnostics.sensitivity import sensitivity as sensitivity_table
 from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.figures.atlas import atlas, atlas_points
@@ -19,9 +20,9 @@ from sinkablate.figures.frequency import frequency
 from sinkablate.figures.sensitivity import sensitivity
 from sinkablate.figures.sinks import Drawn, new_axes, plain_log, save
 
-LIMITS = {"nop_max": 0.2, "broadcast_min": 0.5, "rank_max": 1.5}
 T = ThresholdConfig(adaptive_min=0.01, routed_min=0.2, event_min=0.05, routed_grid=(0.1, 0.3))
 """An untrained model has events under thresholds this low."""
+LIMITS = rule_named("causal", T).limits
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,9 @@ FIGURES: dict[str, Callable[[Records], Drawn]] = {
     "handoff": lambda r: handoff({"model": [typed(r)]}, "causal"),
     "frequency": lambda r: frequency({"model": [head_table(r, T)]}, "causal"),
     "entropy": lambda r: location_entropy({"model": [head_table(r, T)]}),
-    "atlas": lambda r: atlas({"model": [atlas_points(head_table(r, T), "causal", 2)]}, "causal", {"model": LIMITS}),
+    "atlas": lambda r: atlas(
+        {"model": [atlas_points(head_table(r, T), "causal", LIMITS, 2)]}, "causal", {"model": LIMITS}
+    ),
     "token_norms": lambda r: token_norms({"model": [typed(r)]}),
     "sensitivity": lambda r: sensitivity(sensitivity_table(r.heads, T)[0]),
 }

@@ -11,6 +11,8 @@ from browsing import CHROMIUM, Browsed
 from reporting import report
 from running import heads
 
+from sinkablate.figures.atlas import RANKS
+
 LAST = 4
 pytestmark = [pytest.mark.heavy, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
 
@@ -136,7 +138,7 @@ def test_the_csv_of_a_panel_holds_the_numbers_that_it_shows(page: Browsed, ablat
         ("effects", "difference in val/acc1", "cell"),
         ("handoff", "block", "value"),
         ("norms", "block", "L2 norm"),
-        ("atlas", "stable rank", "‖W v_s‖ / mean ‖W v_j‖"),
+        ("atlas", RANKS["routed_stable_rank"], "‖W v_s‖ / mean ‖W v_j‖"),
         ("edits", "relative RMS change of the final patch tokens", "edit"),
     ):
         traces = [trace for trace in page.shown(panel) if not str(trace["name"]).startswith("chosen")]

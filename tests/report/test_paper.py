@@ -19,7 +19,9 @@ NEEDED = {"figure_4_9_handoff", "figure_5_10_11_frequency", "figure_5_10_11_entr
 def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("paper")
     run("diagnose", "--run", finished, "--out", root / "diagnosis", "--limit", "4").succeeded()
-    outcome = report(root / "out", finished, root / "diagnosis", "--paper", "--maps", "0").succeeded()
+    outcome = report(
+        root / "out", finished, root / "diagnosis", "--paper", "--maps", "0", "--rule", "adaptive"
+    ).succeeded()
     (root / "stderr").write_text(outcome.err)
     return root
 
@@ -38,10 +40,14 @@ def test_the_numbers_of_a_figure_agree_with_the_tables(written: Path, finished: 
     paper = written / "out" / "paper"
     heads = measured(finished, 6).sort("block", "head")
     frequency = pl.read_csv(paper / "figure_5_10_11_frequency.csv").sort("block", "head")
-    assert frequency["frequency"].to_list() == pytest.approx(heads["causal_frequency"].to_list())
+    assert frequency["frequency"].to_list() == pytest.approx(heads["adaptive_frequency"].to_list())
     atlas = pl.read_csv(paper / "figure_6_8_12_13_atlas.csv").sort("block", "head")
     gray = atlas["label"] == "none"
-    assert atlas.filter(gray)["rank"].to_list() == pytest.approx(heads.filter(gray)["median_stable_rank"].to_list())
+    for part, prefix in ((gray, "median_"), (~gray, "adaptive_event_median_")):
+        for name in ("routed_stable_rank", "ratio_out", "ratio_head"):
+            expected = heads.filter(part)[f"{prefix}{name}"].to_list()
+            assert atlas.filter(part)[name].to_list() == pytest.approx(expected, nan_ok=True)
+    assert "stable_rank" not in atlas.columns
     dominant = pl.read_csv(paper / "figure_4_9_handoff.csv").filter(panel="dominant")
     by_block = dominant.group_by("block").agg(pl.col("mean").sum())
     assert by_block["mean"].to_list() == pytest.approx([1.0] * len(by_block))

@@ -43,18 +43,18 @@ Object.assign(PANELS, {
   atlas({run, rule, block, head, value}) {
     const points = run.atlas?.[rule];
     if (!points) return {missing: `${run.name} holds no medians over the events of the rule ${rule}; those of causal and adaptive are measured.`};
-    const values = points[value] ?? points.ratio_out, heads = run.heads, last = Math.max(1, ...heads.block), markers = {nop: "circle", broadcast: "square", other: "triangle-up", none: "circle"};
+    const chosen = points.values[value] ? value : "ratio_out", values = points.values[chosen], heads = run.heads, last = Math.max(1, ...heads.block), markers = {nop: "circle", broadcast: "square", other: "triangle-up", none: "circle"};
     const traces = [...LABELS, "none"].map(label => { const own = points.label.map((l, p) => l === label ? p : -1).filter(p => p >= 0), gray = label === "none";
       return {x: own.map(p => points.rank[p]), y: own.map(p => values[p]), mode: "markers", name: gray ? `fewer than ${points.min_events} events` : LABEL_NAMES[label],
         customdata: own.map(p => ({run: run.name, block: heads.block[p], head: heads.head[p]})),
         text: own.map(p => `block ${heads.block[p]}, head ${heads.head[p]}: ${points.events[p]} events, ` + (gray ? "medians over all images" : `sink on ${kindName(report.kinds[heads.token_type[p]] ?? "patch", run)}`)),
-        hovertemplate: "%{text}<br>stable rank %{x:.3f}, %{y:.3f}<extra></extra>",
+        hovertemplate: `%{text}<br>${points.rank_name} %{x:.3f}, %{y:.3f}<extra></extra>`,
         marker: {symbol: own.length ? own.map(p => markers[label] + (heads.block[p] ? "" : "-open")) : markers[label], size: gray ? 6 : 10, opacity: gray ? .7 : .9,
           ...(gray ? {color: themed("border")} : {color: own.length ? own.map(p => heads.block[p]) : themed("soft"), colorscale: "Viridis", cmin: 0, cmax: last,
             showscale: label === points.label.find(l => l !== "none"), colorbar: {title: {text: "block", side: "right"}, thickness: 12}})}}; });
     const p = placeOf();
     if (p >= 0) traces.push({x: [points.rank[p]], y: [values[p]], mode: "markers", name: "chosen head", hoverinfo: "skip", marker: {symbol: "circle-open", size: 18, color: themed("ink"), line: {width: 2}}});
-    return {traces, csv: {x: "stable rank", y: report.values[value]}, layout: atlasLayout(run, points.rank, value)};
+    return {traces, csv: {x: points.rank_name, y: report.values[chosen]}, layout: atlasLayout(points, chosen)};
   },
 
   formation({run, rule, block, head}, width) {
@@ -105,15 +105,15 @@ Object.assign(PANELS, {
   },
 });
 
-function atlasLayout(run, ranks, value) {  // axes and the dashed thresholds
-  const t = run.thresholds, dashed = {color: themed("soft"), width: 1, dash: "dash"}, ratio = value !== "sink_head_norm";
-  const most = Math.log10(1.15 * Math.max(t.rank_max, ...ranks.filter(x => x != null)));
-  const label = (text, more) => ({text, showarrow: false, font: {size: 10}, bgcolor: themed("paper"), borderpad: 1, ...more});
-  const across = (y, text) => label(text, {y, x: 1, xref: "paper", xanchor: "right", yanchor: "bottom"});
+function atlasLayout(points, value) {  // axes, with a dashed line for each limit of the rule on them
+  const dashed = {color: themed("soft"), width: 1, dash: "dash"}, texts = {nop_max: "NOP: ratio ≤", broadcast_min: "broadcast: ratio ≥", rank_max: "broadcast: rank ≤"};
+  const across = Object.entries(points.limits.rank), down = Object.entries(points.limits[value]);
+  const most = Math.log10(1.15 * Math.max(1, ...across.map(([, limit]) => limit), ...points.rank.filter(x => x != null)));
+  const label = (name, limit, more) => ({text: `${texts[name]} ${limit}`, showarrow: false, font: {size: 10}, bgcolor: themed("paper"), borderpad: 1, xanchor: "right", ...more});
   return base(420, {yaxis: axis(report.values[value], {rangemode: "tozero"}),
-    xaxis: axis("stable rank of the head's update", {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
-    annotations: [label(`broadcast: rank ≤ ${t.rank_max}`, {x: Math.log10(t.rank_max), y: 1, yref: "paper", textangle: -90, xanchor: "right", yanchor: "top"}),
-      ...(ratio ? [across(t.nop_max, `NOP: ratio ≤ ${t.nop_max}`), across(t.broadcast_min, `broadcast: ratio ≥ ${t.broadcast_min}`)] : [])],
-    shapes: [{type: "line", x0: t.rank_max, x1: t.rank_max, y0: 0, y1: 1, yref: "paper", line: dashed},
-             ...(ratio ? [t.nop_max, t.broadcast_min] : []).map(y => ({type: "line", x0: 0, x1: 1, xref: "paper", y0: y, y1: y, line: dashed}))]});
+    xaxis: axis(points.rank_name, {...logAxis([1, 10 ** most]), range: [-0.03, most]}),
+    annotations: [...across.map(([name, x]) => label(name, x, {x: Math.log10(x), y: 1, yref: "paper", textangle: -90, yanchor: "top"})),
+      ...down.map(([name, y]) => label(name, y, {y, x: 1, xref: "paper", yanchor: "bottom"}))],
+    shapes: [...across.map(([, x]) => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: dashed})),
+             ...down.map(([, y]) => ({type: "line", x0: 0, x1: 1, xref: "paper", y0: y, y1: y, line: dashed}))]});
 }
