@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isfinite
 
 from sinkablate.compare.comparison import Combination, Comparison, Difference, Primary
 from sinkablate.compare.numbers import decimals, interval, number, p_is
-from sinkablate.compare.statistics import Inference
+from sinkablate.compare.statistics import ALPHA, Inference
 
 TEST_NAMES: dict[Primary, str] = {"paired": "the paired test", "welch": "Welch's test"}
 
@@ -49,14 +50,24 @@ def _differences(of: Comparison, other: Comparison) -> Iterator[tuple[str, str, 
     """Yield the name of a cell and its finding under both tests, where they differ."""
     places = decimals(of)
     for row, twin in zip(of.differences, other.differences, strict=True):
-        if row.higher is not twin.higher and row.p_holm == row.p_holm and twin.p_holm == twin.p_holm:
+        if row.higher is not twin.higher and isfinite(row.p_holm) and isfinite(twin.p_holm):
             yield row.cell, _verdict(row, places), _verdict(twin, places)
+        equivalent = row.p_equivalent < ALPHA, twin.p_equivalent < ALPHA
+        if len(set(equivalent)) > 1 and isfinite(row.p_equivalent) and isfinite(twin.p_equivalent):
+            yield row.cell, equivalence_verdict(row, of.margin), equivalence_verdict(twin, of.margin)
 
 
 def _verdict(row: Difference, places: int) -> str:
     """Describe a difference with its interval."""
     direction = "no difference is established" if row.higher is None else direction_word(row)
     return f"{direction} ({_shown(row.estimate, places)}, {p_is(row.p_holm)} after Holm)"
+
+
+def equivalence_verdict(row: Difference, margin: float | None) -> str:
+    """Describe the test of equivalence (TOST) within the margin."""
+    if row.p_equivalent < ALPHA:
+        return f"equivalent within ±{margin:g} (TOST, {p_is(row.p_equivalent)} after Holm)"
+    return f"not shown to be equivalent within ±{margin:g}"
 
 
 def direction_word(row: Difference) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan
 
-from sinkablate.compare.agreement import direction_word, disagreements
+from sinkablate.compare.agreement import direction_word, disagreements, equivalence_verdict
 from sinkablate.compare.comparison import Cell, Combination, Comparison, Difference
 from sinkablate.compare.numbers import decimals, interval, number, p_is
 from sinkablate.compare.power import MOST_SEEDS, in_single_run_sd
@@ -45,10 +45,10 @@ def _difference(comparison: Comparison, difference: Difference, places: int, cel
             else f"{direction_word(difference)} {p}"
         )
     if difference.p_equivalent < ALPHA:
-        same = f"equivalent within ±{comparison.margin:g} (TOST, {p_is(difference.p_equivalent)} after Holm)"
+        same = equivalence_verdict(difference, comparison.margin)
         verdict = same if difference.higher is None else f"{verdict}, and {same}"
     elif isfinite(difference.p_equivalent):
-        verdict += f"; not shown to be equivalent within ±{comparison.margin:g}"
+        verdict += f"; {equivalence_verdict(difference, comparison.margin)}"
     if difference.p_diverged < ALPHA:
         verdict += f"; its share of diverged runs differs (Fisher, {p_is(difference.p_diverged)} after Holm)"
     among = _survivors(cells[difference.cell], cells[difference.baseline])

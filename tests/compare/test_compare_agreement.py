@@ -87,6 +87,17 @@ def test_the_tests_disagree_about_a_difference_that_only_pairs_show() -> None:
     assert "no difference is established" in line.split("; ")[1]
 
 
+def test_the_tests_disagree_about_an_equivalence_that_only_pairs_show() -> None:
+    """Seeds differ by 1 and the cells by .001: only differences by seed lie within the margin."""
+    rows = [(gate, seed, seed + 0.001 * (seed % 2) * (gate == "on")) for gate in ("off", "on") for seed in range(6)]
+    frame = pl.DataFrame(rows, schema=["gate", "seed", "acc"], orient="row")
+    (line,) = (
+        line for line in compare(frame, metric="acc", factors=["gate"], margin=0.01).sentences if "disagree" in line
+    )
+    assert line.startswith("The two tests disagree about gate=on: equivalent within ±0.01 (TOST, p")
+    assert line.endswith("not shown to be equivalent within ±0.01 by Welch's test.")
+
+
 @pytest.mark.parametrize(
     ("metric", "lower"),
     [
