@@ -43,7 +43,7 @@ INSTEAD = {
     "2 --trainer.limit_val_batches 1 --trainer.max_epochs 1",
     "barebones": "a run must write its checkpoint and metrics; benchmarks/ measures the speed without them",
 }
-"""Switches that would leave a run without checkpoint and metrics, and what to do instead."""
+"""Switches that would leave a run without checkpoints or metrics, and what to do instead."""
 PROCESSES_PER_CPU = 4
 
 

@@ -28,14 +28,14 @@ class KnnConfig:
     k: tuple[int, ...] = (20, 10, 100, 200)
     """Numbers of neighbors; tables show the first."""
     temperature: float = 0.07
-    """A neighbor of cosine similarity s votes with the weight exp(s / temperature)."""
+    """A neighbor with cosine similarity s votes with the weight exp(s / temperature)."""
     memory_gib: float = 0.5
     """Limit on the similarities that are held at a time, in GiB; it changes speed only."""
 
     def __post_init__(self) -> None:
         require_types(self)
         require_finite(self)
-        require(len(self.k) > 0 and min(self.k) >= 1, f"k must be numbers of at least 1, got {list(self.k)}")
+        require(len(self.k) > 0 and min(self.k) >= 1, f"k must hold numbers that are at least 1, got {list(self.k)}")
         require(len(set(self.k)) == len(self.k), f"k names a number twice: {list(self.k)}")
         require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         require(self.memory_gib > 0, f"memory_gib must be positive, got {self.memory_gib}")

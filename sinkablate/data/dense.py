@@ -166,10 +166,12 @@ def open_boxes(location: str, *, key: str = "discovery.data") -> BoxSet:
 
 
 def _class_names(root: Path, layout: Layout, number: int | None, where: str, group: str) -> tuple[str, ...]:
-    """Return the names of the classes without background; their numbers if the data set does not name them."""
+    """Return the names of the classes without the background; their numbers if the data set does not name them."""
     if layout.num_classes is None:
         if number is None:
-            raise UserError(f"{group}.num_classes is not set; {where} is a pair of folders, whose masks do not say it")
+            raise UserError(
+                f"{group}.num_classes is not set; {where} is a pair of folders, whose masks do not state it"
+            )
         if not 1 <= number <= MOST_CLASSES:
             raise UserError(f"{group}.num_classes={number}: must be between 1 and {MOST_CLASSES}")
         return tuple(f"class {index}" for index in range(number))

@@ -70,7 +70,7 @@ class Layout:
     background: bool = False
     """Whether the value 0 can be read as a class, the background."""
     num_classes: int | None = None
-    """Number of classes without background; None if the user must give it."""
+    """Number of classes without the background; None if the user must give it."""
     names: Callable[[Path], list[str]] = _no_names
     """Returns the names of the classes from the folder of the data set; an empty list if it does not hold them."""
     boxes: str = ""
@@ -122,7 +122,7 @@ class Pair:
     """The files of one image."""
 
     key: str
-    """Name of the image, without suffix."""
+    """Name of the image, without its suffix."""
     image: Path
     annotation: Path
     """The mask, or the XML file with the boxes."""
@@ -194,7 +194,7 @@ def _pairs(root: Path, images: str, others: str, listed: str, where: str, suffix
 
 
 def _by_name(folder: Path, where: str, suffix: str | None = None) -> dict[str, Path]:
-    """Return the image files below a folder, or the files of a suffix in it, by their name without suffix.
+    """Return the image files below a folder, or the files with a suffix in it, by their name without suffix.
 
     Raises:
         UserError: The folder does not exist, or two images differ in their suffix only.

@@ -1,4 +1,4 @@
-"""Where each sample of a set of tar shards is, and the file that keeps this between two readings."""
+"""Where each sample of a set of tar shards is, and the file that stores this for later runs."""
 
 import hashlib
 import os

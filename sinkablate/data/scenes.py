@@ -31,7 +31,7 @@ _SIDES = (20, 32)
 _DARKEST = 40
 """Brightest value of the black margin around a garment, whose pixels are not exactly zero after resizing."""
 _LEAST_VISIBLE = 16
-"""Number of visible pixels from which a garment has a box."""
+"""Fewest visible pixels for which a garment has a box."""
 _Y, _X = np.mgrid[:SIDE, :SIDE] / SIDE
 
 Pixels = NDArray[np.uint8]
@@ -121,7 +121,7 @@ def draw_scene(split: str, index: int, seed: int = 0) -> Scene:
 def silhouette(garment: Pixels) -> NDArray[np.bool_]:
     """Return the pixels that belong to a garment: those with bright pixels on all four sides, or bright themselves.
 
-    Dark prints and enclosed holes are part of a garment; the gap between the legs of a trouser is not.
+    Dark prints and enclosed holes are part of a garment; the gap between the legs of trousers is not.
 
     Args:
         garment: (H, W), black around the garment.

@@ -31,7 +31,7 @@ RESULTS = (
     "summary.json",
 )
 FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
-"""Names of the files in `figures/`, without suffix."""
+"""Names of the files in `figures/`, without suffixes."""
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
 WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *RESULTS)

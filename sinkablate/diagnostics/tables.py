@@ -156,7 +156,7 @@ def _type_names(records: Records) -> NDArray[np.str_]:
 
 
 def _mode(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the most frequent value of each column of (n, m); the smallest of several."""
+    """Return the most frequent value of each column of (n, m); the smallest in a tie."""
     return np.array([np.bincount(column).argmax() for column in values.T])
 
 

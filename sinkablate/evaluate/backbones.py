@@ -44,7 +44,7 @@ class RawPixels(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A frozen model, and what its cached features are recognized by."""
+    """A frozen model, and what identifies its cached features."""
 
     name: BackboneName
     model: nn.Module

@@ -16,7 +16,7 @@ from sinkablate.evaluate.subject import Subject
 
 MOMENTUM = 0.9
 HELD_OUT = 10
-"""One training image of this number is held out while the learning rate and the weight decay are chosen."""
+"""One training image in this many is held out while the learning rate and the weight decay are chosen."""
 
 
 def linear(subject: Subject) -> list[Row]:

@@ -57,7 +57,7 @@ class Store:
         self.identity["tasks"] = stored["tasks"] | self.identity["tasks"]
 
     def open(self) -> None:
-        """Create the directory and write what is evaluated; with `overwrite`, remove the results of before."""
+        """Create the directory and write what is evaluated; with `overwrite`, remove the earlier results."""
         if self._overwrite:
             for path in (self.table, self.marker):
                 remove(path)

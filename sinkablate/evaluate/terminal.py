@@ -39,7 +39,7 @@ def print_results(table: pl.DataFrame, model: str, out: str | None = None) -> No
     if seeds > 1:
         console.print(
             f"± is the sample standard deviation over {seeds} probe seeds on one backbone, which are one run: it says "
-            "nothing about other trainings (compare --nested)",
+            "nothing about other training runs (compare --nested)",
             soft_wrap=True,
         )
     if out is not None:

@@ -37,7 +37,7 @@ def draw_moves(axes: Sequence[Axes], tables: Sequence[pl.DataFrame]) -> None:
 
     Args:
         axes: One axis per threshold.
-        tables: Rows of `moves` of one or several runs with the same thresholds; of several, lines are means, and
+        tables: Rows of `moves` of one or several runs with the same thresholds; for several, lines are means, and
             bands reach from the least to the greatest.
     """
     home = tables[0].filter(pl.col("steps") == 0)

@@ -208,7 +208,7 @@ def load_maps(path: Path, model: str = "") -> list[AttentionMap]:
 
 
 def two_algorithms(maps: Sequence[AttentionMap], nop_max: float, broadcast_min: float) -> list[AttentionMap]:
-    """Choose a NOP head and a broadcast head: of each, the one whose sink receives the most attention, after block 0.
+    """Choose a NOP head and a broadcast head: for each, the one whose sink receives the most attention, after block 0.
 
     Heads of block 0, which read raw patch embeddings, are chosen only from a model of one block.
     """

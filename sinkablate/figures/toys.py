@@ -28,7 +28,7 @@ SHOWN_DIRECTIONS = 12
 
 
 def nop_toy(norms: pl.DataFrame, spectra: pl.DataFrame) -> Drawn:
-    """Draw what the sink of a NOP toy writes, and the query-key spectrum of a model with and one without a sink.
+    """Draw what the sink of a NOP toy writes, and the query-key spectra of models with and without a sink.
 
     Args:
         norms: Rows of `value_norms`, with the column `model`.

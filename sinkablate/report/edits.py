@@ -32,7 +32,7 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 def edits(runs: Sequence[Run]) -> Drawn | None:
     """Draw the effect of every edit of every edited head, colored by class, one frame per variant.
 
-    Of a variant with several runs, a bar reaches from the least to the greatest median of the runs. The axis is
+    For a variant with several runs, a bar reaches from the least to the greatest median of the runs. The axis is
     logarithmic and broken: zero effects are drawn at a tick labeled 0.
     """
     groups = by_variant([run for run in runs if run.edits is not None])
@@ -61,7 +61,7 @@ def _table(run: Run) -> pl.DataFrame:
 
 
 def _draw_variant(axis: Axes, data: pl.DataFrame, names: Sequence[str], zero: float) -> None:
-    """Draw the heads of all runs of a variant and, of several runs, the range of their medians."""
+    """Draw the heads of all runs of a variant and, for several runs, the range of their medians."""
     classes = data["class"].unique(maintain_order=True).to_list()
     several = data["run"].n_unique() > 1
     for position, name in enumerate(classes):

@@ -31,7 +31,7 @@ class PaperFigure:
 
     @property
     def file(self) -> str:
-        """Name of its files, without suffix."""
+        """Name of its files, without a suffix."""
         return f"figure_{self.numbers}_{self.name}"
 
 

@@ -62,7 +62,7 @@ def formation(runs: Sequence[Run]) -> Drawn | None:
 
 
 def values_and_spectrum(runs: Sequence[Run]) -> Drawn | None:
-    """Draw the NOP toy with a sink, of the smallest gamma, and without one (gamma = 1), over the seeds of both."""
+    """Draw the NOP toy with a sink, at the smallest gamma, and without one (gamma = 1), over the seeds of both."""
     by_gamma: dict[float, list[Run]] = {}
     for run in _with_weights(_toys(runs, "nop")):
         if run.config.get("model.toy.supervise") == "update":
@@ -84,7 +84,7 @@ def values_and_spectrum(runs: Sequence[Run]) -> Drawn | None:
 
 
 def broadcast_layers(runs: Sequence[Run]) -> Drawn | None:
-    """Draw both layers of the broadcast toy without a mechanism that trained for longest, the first seed of several."""
+    """Draw both layers of the broadcast toy without a mechanism that was trained longest, at its first seed."""
     toys = _with_weights(_toys(runs, "broadcast"))
     if not toys:
         return None

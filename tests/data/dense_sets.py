@@ -42,7 +42,7 @@ def write_ade20k(root: Path) -> Path:
 
 
 def write_voc(root: Path) -> Path:
-    """Write two training images and one validation image like VOC2012, one of them with boxes, and one without mask."""
+    """Write two training images and one validation image like VOC2012, one of them with boxes, one without a mask."""
     lists = {"Segmentation/train": ["2007_000032", "2007_000039"], "Segmentation/val": ["2007_000033"]}
     for name in [*lists["Segmentation/train"], *lists["Segmentation/val"], "2008_000001"]:
         write_image(root / "JPEGImages" / f"{name}.jpg")

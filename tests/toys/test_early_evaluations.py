@@ -19,7 +19,7 @@ def evaluations(folder: Path, *more: str) -> pl.DataFrame:
     return pl.read_csv(folder / "metrics.csv").filter(pl.col("toy/mass").is_not_null()).sort("step")
 
 
-def test_early_steps_are_evaluated_and_the_training_stays_the_same(tmp_path: Path) -> None:
+def test_early_steps_are_evaluated_and_training_stays_the_same(tmp_path: Path) -> None:
     dense, sparse = evaluations(tmp_path / "dense", "--data.per_doubling=2"), evaluations(tmp_path / "sparse")
     assert sparse["step"].to_list() == [5, 11]
     assert dense["step"].to_list() == [0, 1, 2, 3, 5, 7, 10, 11]  # 1, 1.4, 2, 2.8, 4, 5.7, 8, 11.3, and the epochs

@@ -24,7 +24,7 @@ function logAxis(values) {  // the format is needed: by itself, plotly labels ti
 
 const SMALLEST = 1e-6;  // smaller effects are rounding noise, as in the figures
 
-function brokenLogAxis(values) {  // a logarithmic axis on which zeros stand at a tick labeled 0, a decade below the smallest other value; `at` returns where a value stands
+function brokenLogAxis(values) {  // a logarithmic axis on which zeros are drawn at a tick labeled 0, a decade below the smallest other value; `at` returns where a value is drawn
   const above = values.filter(value => value > SMALLEST), zeros = values.some(value => value != null && value <= SMALLEST);
   if (!above.length) return {at: value => value, options: {range: [-.05, 1]}, annotations: []};
   const first = Math.floor(Math.log10(Math.min(...above))), last = Math.max(first + 1, Math.ceil(Math.log10(Math.max(...above)))), zero = 10 ** (first - 1);
