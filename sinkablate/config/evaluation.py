@@ -66,9 +66,47 @@ class LinearConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizationConfig:
+    """Simulated integer quantization of linear layers, and how much of its damage sinks cause."""
+
+    bits: tuple[int, ...] = (8, 6, 4)
+    """Numbers of bits, of weights and activations alike; tables show the first."""
+    calibration: int = 32
+    """Number of images from which calibrated ranges of activations are taken."""
+    percentile: float = 99.99
+    """For calibrated ranges without tails, the share of an image's activations below the upper end, in percent; and of
+    those above the lower end. Calibrated ranges from the smallest to the largest value are always measured, too."""
+    limit: int = 500
+    """Largest number of images on which damage is measured."""
+    layer_limit: int = 64
+    """Largest number of these images on which damage by layer is measured."""
+    images: str | None = None
+    """Images without labels to measure on, as for diagnose: a folder, a list, shards, or `builtin`. Some of them are
+    used for calibration. By default, the labeled images, for which the top-1 accuracy is known as well."""
+    rule: str | None = None
+    """The rule by which a head has a sink, such as adaptive; null is the rule that diagnose shows first."""
+    floor: float = 0.5
+    """A model is destroyed if a smaller share of its accuracy in full precision is left, or, where the accuracy is not
+    known, if the cosine of its patch tokens is below this."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require_finite(self)
+        require(len(self.bits) > 0, "bits is empty; name at least one number")
+        require(all(2 <= bits <= 8 for bits in self.bits), f"bits must lie in 2 to 8, got {list(self.bits)}")
+        require(len(set(self.bits)) == len(self.bits), f"bits names a number twice: {list(self.bits)}")
+        for name in ("calibration", "limit", "layer_limit"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(50 < self.percentile < 100, f"percentile must lie between 50 and 100, got {self.percentile}")
+        require(self.images is None or self.images != "", "images is empty; leave it out for the labeled images")
+        require(0 <= self.floor <= 1, f"floor must lie in [0, 1], got {self.floor}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """The settings of all tasks."""
 
     features: FeatureConfig = FeatureConfig()
     knn: KnnConfig = KnnConfig()
     linear: LinearConfig = LinearConfig()
+    quantization: QuantizationConfig = QuantizationConfig()

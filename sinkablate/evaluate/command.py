@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 import torch
 
-from sinkablate.config import EvaluationConfig, FeatureConfig, KnnConfig, LinearConfig, ModelChoice, SourceConfig
+from sinkablate.config import (
+    EvaluationConfig,
+    FeatureConfig,
+    KnnConfig,
+    LinearConfig,
+    ModelChoice,
+    QuantizationConfig,
+    SourceConfig,
+)
 from sinkablate.diagnose.command import find_device, load_model
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.distributed.gather import rank_and_world
@@ -45,6 +53,7 @@ def evaluate(
     features: FeatureConfig = FeatureConfig(),
     knn: KnnConfig = KnnConfig(),
     linear: LinearConfig = LinearConfig(),
+    quantization: QuantizationConfig = QuantizationConfig(),
     seeds: tuple[int, ...] = (0,),
     floors: bool = True,
     batch_size: int = 32,
@@ -60,7 +69,7 @@ def evaluate(
 
     Args:
         out: Directory for the results.
-        tasks: Names of tasks, separated by commas: knn, linear.
+        tasks: Names of tasks, separated by commas: knn, linear, quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run instead; its last checkpoint is evaluated, by default on the images of the run.
         hf: Local folder of a Hugging Face model instead, or a config.json for untrained weights.
@@ -68,6 +77,7 @@ def evaluate(
         features: The features of an image, and their cache.
         knn: Settings of knn.
         linear: Settings of linear.
+        quantization: Settings of quantization.
         seeds: Seeds of the probes; each probe is repeated for each.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
         batch_size: Images per forward pass; it changes speed and memory, and results by rounding errors only.
@@ -85,7 +95,7 @@ def evaluate(
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds={list(seeds)}: expected different numbers of at least 0")
     chosen = tasks_named(tasks)
-    config = EvaluationConfig(features=features, knn=knn, linear=linear)
+    config = EvaluationConfig(features=features, knn=knn, linear=linear, quantization=quantization)
     require_writable(Path(out), "out")
     with process_group() as local_rank:
         loaded = load_model("evaluate", backbone, run, hf, None, trust=trust)

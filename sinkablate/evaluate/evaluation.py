@@ -46,8 +46,8 @@ class Evaluation:
         config = self.subject.config
         values = {name: asdict(getattr(config, name)) for name in (task.name, *task.settings) if hasattr(config, name)}
         values.get("features", {}).pop("cache", None)
-        images = [images.identity for _, images in task.reads(self.subject)]
-        return values | {"images": images}
+        images = [*(images for _, images in task.reads(self.subject)), *task.measures(self.subject)]
+        return values | {"images": [of_set.identity for of_set in images]}
 
     def rows_of(self, task: Task) -> list[Row]:
         """Measure the model and the floors of a task."""

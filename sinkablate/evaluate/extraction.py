@@ -107,6 +107,11 @@ def _finished(span: Span, output: _Output, images: PreparedImages) -> NDArray[np
     return array
 
 
+def batches_of(images: PreparedImages, batch_size: int) -> Iterator[tuple[Span, Tensor]]:
+    """Yield the numbers of the images of each batch, as (first, one past the last), and the images (B, C, H, W)."""
+    return _decoded(images, _batches([(0, len(images))], batch_size))
+
+
 def _batches(spans: Sequence[Span], batch_size: int) -> list[Span]:
     return [(start, min(start + batch_size, last)) for first, last in spans for start in range(first, last, batch_size)]
 

@@ -19,8 +19,8 @@ from sinkablate.vit.tokens import TokenLayout, class_token_count, token_layout
 Reading = Callable[[nn.Module, Tensor], Tensor]
 
 
-def last_tokens(model: nn.Module, images: Tensor) -> tuple[Tensor, TokenLayout]:
-    """Return the tokens (B, N, D) after the last block and the final norm, and where CLS, registers and patches are."""
+def last_output(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the tokens (B, N, D) after the last block, before the final norm."""
     outputs: list[Tensor] = []
 
     def keep(_: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
@@ -31,7 +31,12 @@ def last_tokens(model: nn.Module, images: Tensor) -> tuple[Tensor, TokenLayout]:
         features(model, images)
     finally:
         handle.remove()
-    tokens: Tensor = final_norm(model)(outputs[-1])
+    return outputs[-1]
+
+
+def last_tokens(model: nn.Module, images: Tensor) -> tuple[Tensor, TokenLayout]:
+    """Return the tokens (B, N, D) after the last block and the final norm, and where CLS, registers and patches are."""
+    tokens: Tensor = final_norm(model)(last_output(model, images))
     return tokens, token_layout(model, tokens.shape[1])
 
 

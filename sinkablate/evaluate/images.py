@@ -1,6 +1,7 @@
 """The images of an evaluation, numbered from 0 in a fixed order, and how each becomes a tensor."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,15 @@ class PreparedImages:
 
     def __len__(self) -> int:
         return self.count
+
+    def subset(self, numbers: Sequence[int]) -> "PreparedImages":
+        """Return some of the images, in the given order."""
+        return PreparedImages(
+            count=len(numbers),
+            load=lambda index: self.load(numbers[index]),
+            name=lambda index: self.name(numbers[index]),
+            identity={**self.identity, "subset": hashlib.sha256(repr(list(numbers)).encode()).hexdigest()[:16]},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

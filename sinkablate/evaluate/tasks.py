@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -9,8 +10,11 @@ from sinkablate.errors import UserError
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.evaluate.knn import knn
 from sinkablate.evaluate.linear import linear
+from sinkablate.evaluate.quantization import quantization
+from sinkablate.evaluate.quantization_images import quantization_images
 from sinkablate.evaluate.rows import BackboneName, Row
 from sinkablate.evaluate.subject import Subject
+from sinkablate.figures.quantization import by_layer, by_scheme
 from sinkablate.figures.sinks import Drawn
 from sinkablate.files.suggestions import did_you_mean
 
@@ -22,7 +26,12 @@ def _pooled_classes(subject: Subject) -> Reads:
     return [("pooled", sets.train.images), ("pooled", sets.val.images)]
 
 
-def _nothing(_: Subject) -> Reads:
+def _images_of_quantization(subject: Subject) -> Iterable[PreparedImages]:
+    images = quantization_images(subject)
+    return images.calibration, images.measured
+
+
+def _nothing(_: Subject) -> Iterable[Any]:
     return []
 
 
@@ -40,6 +49,8 @@ class Task:
     """The metrics that the table on the terminal shows."""
     reads: Callable[[Subject], Reads] = _nothing
     """The features that it reads, as (reading, images): all ranks extract them before the first one runs the task."""
+    measures: Callable[[Subject], Iterable[PreparedImages]] = _nothing
+    """The images on which it runs the model itself."""
     settings: tuple[str, ...] = ()
     """Fields of `EvaluationConfig`, besides its own, that its numbers depend on."""
     floors: tuple[BackboneName, ...] = ("random", "pixels")
@@ -66,6 +77,15 @@ TASKS = {
             shown=("acc1", "acc5"),
             reads=_pooled_classes,
             settings=("features",),
+        ),
+        Task(
+            name="quantization",
+            title="simulated quantization",
+            run=quantization,
+            shown=("acc1_drop", "cosine"),
+            measures=_images_of_quantization,
+            floors=(),
+            figures={"quantization": by_scheme, "quantization_layers": by_layer},
         ),
     )
 }

@@ -1,0 +1,78 @@
+"""The images of the task `quantization`: some for the ranges of activations, others on which damage is measured."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sinkablate.diagnose.images import ImageSource, Preparation
+from sinkablate.errors import UserError
+from sinkablate.evaluate.images import PreparedImages
+from sinkablate.evaluate.subject import Subject
+from sinkablate.vit.anatomy import class_count
+
+
+@dataclass(frozen=True)
+class QuantizationImages:
+    """Two sets of images that have none in common."""
+
+    calibration: PreparedImages
+    measured: PreparedImages
+    targets: Tensor | None
+    """Classes of the measured images, (n,) int64; None if they are not known or are not those of the classifier."""
+
+    def measured_at_most(self, count: int) -> "QuantizationImages":
+        """Return the same sets with at most `count` of the measured images."""
+        numbers = evenly(len(self.measured), count)
+        targets = None if self.targets is None else self.targets[numbers]
+        return QuantizationImages(self.calibration, self.measured.subset(numbers), targets)
+
+
+def quantization_images(subject: Subject) -> QuantizationImages:
+    """Choose images that are evenly spaced in their sets, which may be sorted by class.
+
+    Without `quantization.images`, they are from the labeled images: those for calibration from its training images,
+    and those that are measured from its validation images.
+
+    Raises:
+        UserError: There are too few images, or they cannot be read.
+    """
+    config = subject.config.quantization
+    if config.images is not None:
+        return _without_labels(subject, config.images)
+    sets = subject.classes
+    train, val = sets.train.images, sets.val.images
+    chosen = evenly(len(val), config.limit)
+    matching = class_count(subject.backbone.model) == len(sets.val.classes)
+    return QuantizationImages(
+        calibration=train.subset(evenly(len(train), config.calibration)),
+        measured=val.subset(chosen),
+        targets=sets.val.targets[chosen] if matching else None,
+    )
+
+
+def _without_labels(subject: Subject, location: str) -> QuantizationImages:
+    """Split the images of a location, in the forms that `diagnose` reads."""
+    loaded, config = subject.loaded, subject.config.quantization
+    assert loaded.transform is not None
+    images = list(ImageSource(location, Preparation(loaded.transform, loaded.in_chans, min_side=1)).start(0))
+    if len(images) <= config.calibration:
+        raise UserError(
+            f"quantization.images={location}: {len(images)} images, of which none would be left to measure after "
+            f"{config.calibration} for calibration; lower quantization.calibration"
+        )
+    everything = PreparedImages(
+        count=len(images),
+        load=lambda index: images[index].load(),
+        name=lambda index: images[index].name,
+        identity={"images": location, "preprocessing": loaded.description["preprocessing"]},
+    )
+    calibration = evenly(len(images), config.calibration)
+    rest = sorted(set(range(len(images))) - set(calibration))
+    measured = [rest[index] for index in evenly(len(rest), config.limit)]
+    return QuantizationImages(everything.subset(calibration), everything.subset(measured), targets=None)
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` evenly spaced numbers below `total`, or all of them if there are not more."""
+    count = min(total, count)
+    return [index * total // count for index in range(count)]
