@@ -171,7 +171,7 @@ class SinkDiagnostics(L.Callback):
 
         Args:
             pl_module: The LightningModule.
-            precision: The Trainer's name of its precision.
+            precision: The Trainer's name for its precision.
             image: One image, (1, C, H, W).
 
         Raises:

@@ -38,7 +38,7 @@ def estimate(
         model: The LightningModule, on any device; a copy without content is used.
         run: Forward pass of a training step, from the model and a batch to the outputs.
         shape: Shape of one image, (C, H, W), or of its views, (V, C, H, W).
-        opt: timm's name of the optimizer.
+        opt: timm's name for the optimizer.
         half: Whether activations have 16 bits (bf16-mixed, 16-mixed).
     """
     bare = copy.deepcopy(model).to("meta").train()

@@ -22,7 +22,7 @@ def help_group(argv: Sequence[str]) -> str | None:
 
 
 def group_help(parser: ArgumentParser, group: str) -> str:
-    """Return the help of one key, or of all keys in a group and its subgroups. The parser cannot be used afterwards.
+    """Return the help of one key, or of all keys in a group and its subgroups. The parser cannot be used afterward.
 
     Raises:
         UserError: There is no such group or key.

@@ -171,7 +171,7 @@ def _check_checkpoint_name(name: str | None) -> None:
     require(
         re.fullmatch(r"[\w.+= -]*", fixed) is not None and not fixed.startswith(".") and len(name or "") <= 128,
         f"checkpoint.filename={name}: use only letters, digits, . _ + = - and values such as {{step}} or "
-        "{val/acc1:.3f}; the folder is that of the run",
+        "{val/acc1:.3f}; the folder is always the run's",
     )
     require(
         not re.search(r"\{(?!(epoch|step):)[^}]*d\}", name or ""),

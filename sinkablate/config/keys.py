@@ -45,7 +45,7 @@ MOST_USED = {
     "trainer.precision NAME": "32-true, bf16-mixed, ...",
     "data.source.train PATH": "training images; see `--help data.source`",
     "data.batch_size N": "images per step and process",
-    "model.backbone.name NAME": "timm's name of the model, or vit_mini",
+    "model.backbone.name NAME": "timm's name for the model, or vit_mini",
     "model.optim.lr X": "peak learning rate",
     "wandb.mode MODE": "auto (default), online, offline or disabled",
     "print_config": "check and print all keys without running anything",

@@ -51,7 +51,7 @@ def _ade20k_names(root: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way to store images with pixel masks or boxes. `{split}` in a path stands for the layout's name of a split.
+    """One way to store images with pixel masks or boxes. `{split}` in a path stands for the layout's name for a split.
 
     Ignored pixels have the value 255, and if the first class is 1, also 0.
     """
@@ -62,7 +62,7 @@ class Layout:
     masks: str
     """Folder of the masks, which have the names of their images."""
     splits: Mapping[str, str]
-    """The layout's names of `train` and `val`."""
+    """The layout's names for `train` and `val`."""
     listed: str = ""
     """Text file with the names of the images of a split, one per line; empty if a folder holds one split only."""
     first: int = 1

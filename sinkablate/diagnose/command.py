@@ -52,11 +52,12 @@ def diagnose(
     Args:
         out: Directory for the results.
         backbone: A timm model (--backbone.name).
-        run: Directory of a run instead; its last checkpoint is measured, by default on the probe images of the run.
-        hf: Local folder of a Hugging Face model instead, or a config.json for untrained weights.
+        run: Directory of a run, in place of a timm model; its last checkpoint is measured, by default on the probe
+            images of the run.
+        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (photographs of scikit-image).
-        texts: A text file for a Hugging Face language model instead: UTF-8, one text per line; or `builtin`, 64 English
-            passages.
+        texts: A text file, in place of images, for a Hugging Face language model: UTF-8, one text per line; or
+            `builtin`, 64 English passages.
         limit: Number of images to measure, from the first; all by default.
         batch_size: Images per forward pass; changes speed and memory only.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.

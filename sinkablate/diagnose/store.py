@@ -35,7 +35,7 @@ FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivi
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
 WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *RESULTS)
-"""Files that a diagnosis writes, and files that show that the directory is that of a run or an intervention."""
+"""Files that a diagnosis writes, and files that show that the directory belongs to a run or an intervention."""
 GROUPS = ("heads", "mass", "candidates", "tokens")
 NO_REASON = "not stored"
 """The reason for skipped images in parts written by an earlier version."""

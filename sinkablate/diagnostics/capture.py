@@ -45,7 +45,7 @@ def block_view(
     """Build the view of a block that has just run.
 
     Args:
-        index: Number of the block.
+        index: Index of the block.
         parts: Its parts.
         capture: What its hooks captured.
         layout: The sequence of tokens.

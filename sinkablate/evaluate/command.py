@@ -71,14 +71,15 @@ def evaluate(
         out: Directory for the results.
         tasks: Names of tasks, separated by commas: knn, linear, quantization.
         backbone: A timm model (--backbone.name).
-        run: Directory of a run instead; its last checkpoint is evaluated, by default on the images of the run.
-        hf: Local folder of a Hugging Face model instead, or a config.json for untrained weights.
+        run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
+            the run.
+        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
         data: The labeled images of knn and linear.
         features: The features of an image, and their cache.
         knn: Settings of knn.
         linear: Settings of linear.
         quantization: Settings of quantization.
-        seeds: Seeds of the probes; each probe is repeated for each.
+        seeds: Seeds of the probes; each probe is repeated with every seed.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
         batch_size: Images per forward pass; it changes speed and memory, and results by rounding errors only.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.

@@ -20,7 +20,7 @@ from sinkablate.run.resumable import refuse_another
 
 TABLE, FIGURES, FEATURES = "evaluation.parquet", "figures", "features"
 WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, EVALUATION, TABLE, FIGURES, FEATURES)
-"""Files that an evaluation writes, and files that show that the directory is that of another command."""
+"""Files that an evaluation writes, and files that show that the directory belongs to another command."""
 KEPT = "; finished tasks are kept, run the same command again to resume"
 
 

@@ -38,8 +38,8 @@ def print_results(table: pl.DataFrame, model: str, out: str | None = None) -> No
     seeds = whole["seed"].n_unique() - whole["seed"].is_null().any()
     if seeds > 1:
         console.print(
-            f"± is the sample standard deviation over {seeds} probe seeds on one backbone, which are one run: it says "
-            "nothing about other training runs (compare --nested)",
+            f"± is the sample standard deviation over {seeds} probe seeds on one backbone, which count as one run: it "
+            "says nothing about other training runs (compare --nested)",
             soft_wrap=True,
         )
     if out is not None:

@@ -160,7 +160,7 @@ def draw_heads(axis: Axes, heads: pl.DataFrame, name: str) -> AxesImage:
 
 
 def grid_of(heads: pl.DataFrame, name: str) -> tuple[list[int], NDArray[np.float64]]:
-    """Return the numbers of the blocks, and a column of a table of heads as (blocks, heads)."""
+    """Return the indices of the blocks, and a column of a table of heads as (blocks, heads)."""
     table = heads.sort("block", "head")
     numbers = table["block"].unique(maintain_order=True).to_list()
     return numbers, column(table, name).reshape(len(numbers), -1)

@@ -81,7 +81,7 @@ def temporary_sibling(path: Path, *, concurrent: bool = False) -> Iterator[Path]
     """Yield a hidden path in the folder of `path`, and remove what is left there at the end of the block.
 
     Args:
-        path: The path to write in the end.
+        path: The path that is finally written.
         concurrent: Add the process ID to the name. Without it, leftovers of a killed process are removed first.
 
     Raises:

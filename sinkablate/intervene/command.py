@@ -58,11 +58,11 @@ def intervene(
     Args:
         out: Directory to write.
         backbone: A timm model (--backbone.name), as it is.
-        run: Directory of a run instead; its last checkpoint, on its own probe images by default.
-        hf: Local folder of a Hugging Face model instead, or a config.json for an untrained one.
+        run: Directory of a run, in place of a timm model; its last checkpoint, on its own probe images by default.
+        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for an untrained one.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (scikit-image's photographs).
-        texts: A text file for a Hugging Face language model instead: UTF-8, one text per line; or `builtin`, 64 English
-            passages.
+        texts: A text file, in place of images, for a Hugging Face language model: UTF-8, one text per line; or
+            `builtin`, 64 English passages.
         diagnosis: Directory of a finished `diagnose` of the same model on the same images. By default the model is
             diagnosed first, into OUT/diagnosis.
         heads: Heads to edit on every image, as BLOCK:HEAD,BLOCK:HEAD. auto chooses the heads with enough events, and

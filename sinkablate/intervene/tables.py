@@ -158,7 +158,7 @@ def validation_table(heads: pl.DataFrame, depth: int) -> pl.DataFrame:
 
 
 def _with_method(table: pl.DataFrame) -> pl.DataFrame:
-    """Insert the column `method`, the literature's name of each edit, after `edit`."""
+    """Insert the column `method`, the literature's name for each edit, after `edit`."""
     methods = {edit.name: edit.method for edit in all_edits()}
     column = table["edit"].replace_strict(methods, return_dtype=pl.String).alias("method")
     return table.insert_column(table.columns.index("edit") + 1, column)

@@ -192,7 +192,7 @@ def _maps(
     """Make the attention maps.
 
     Returns:
-        The runs, whose number of tokens is taken from the maps; maps by name of the run; a line for each run without.
+        The runs, whose number of tokens is taken from the maps; maps by run name; a line for each run without.
     """
     from collections import Counter
     from dataclasses import replace

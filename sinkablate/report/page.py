@@ -40,7 +40,7 @@ def render_page(
 
     Args:
         runs: The runs to show.
-        maps: Attention maps by name of the run.
+        maps: Attention maps by run name.
         ablation: The comparison, if there is one.
         title: Title of the page.
         finding: The opening sentences.

@@ -129,7 +129,7 @@ def _norm_histograms(paths: Sequence[Path]) -> pl.DataFrame | None:
 
 
 def _edits(folder: Path) -> pl.DataFrame | None:
-    """The table of edited heads, if the folder is that of an intervention; its diagnosis is in a folder inside it."""
+    """The table of edited heads, if the folder belongs to an intervention; its diagnosis is in a folder inside it."""
     path = folder / "heads.parquet"
     if not (folder / INTERVENTION).is_file() or not path.is_file():
         return None

@@ -62,7 +62,7 @@ class Report:
     sinks: Ablation | None
     """The comparison of the sink events per image."""
     maps: dict[str, Maps]
-    """Attention maps by name of the run."""
+    """Attention maps by run name."""
     paper: bool
     """Also write the figures of the paper."""
     notes: Sequence[str]

@@ -72,7 +72,7 @@ def diverged(run_dir: Path) -> bool:
 def refuse_foreign_files(run_dir: Path, names: Iterable[str] = RUN_FILES) -> None:
     """Refuse a directory that is not that of a run, but holds files that a command would replace or remove.
 
-    Only `config.yaml` as `fit` writes it makes a directory that of a run: other projects have a `config.yaml`, too.
+    Only `config.yaml` as `fit` writes it makes a directory a run's: other projects have a `config.yaml`, too.
 
     Args:
         run_dir: The directory.
@@ -189,7 +189,7 @@ def prepare_directory(run_dir: Path, config: str, *, resumes: bool) -> None:
 
 
 def _remove_run(run_dir: Path) -> None:
-    """Remove what an earlier run wrote, but not its `config.yaml`, which shows that the directory is that of a run."""
+    """Remove what an earlier run wrote, but not its `config.yaml`, which shows that the directory belongs to a run."""
     for folder, patterns in RUN_FOLDERS.items():
         for pattern in patterns:
             for path in (run_dir / folder).glob(pattern):

@@ -25,7 +25,7 @@ class ToyBlock(nn.Module):
         self.attn = Attention.from_timm(
             TimmAttention(config.width, config.heads, config.width, qkv_bias=False, proj_bias=False), config.attention
         )
-        self.ls1 = nn.Identity()  # timm's name of LayerScale, which toys do not have
+        self.ls1 = nn.Identity()  # timm's name for LayerScale, which toys do not have
         self.pathway = GlobalPathway(config.pathway, config.width) if config.pathway.kind == "global" else None
         self.norm2 = nn.LayerNorm(config.width) if mlp else nn.Identity()
         self.mlp = Mlp(config.width, 4 * config.width) if mlp else None

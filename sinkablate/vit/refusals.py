@@ -21,7 +21,7 @@ _PARALLEL = (
     "the attention and the MLP of a block read the same input and are added together, so there is no residual stream "
     "after the attention against which the measurement can be checked"
 )
-_NOT_FUSED = "computed without scaled_dot_product_attention, at which queries, keys and values are captured"
+_NOT_FUSED = "computed without scaled_dot_product_attention, from whose calls queries, keys and values are captured"
 
 REFUSALS = (
     Refusal(
