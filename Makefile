@@ -84,7 +84,7 @@ paper: $(STAMP)
 	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper
 	for sweep in toys_p toys_gamma pathway_arms; do $(RUN) sweep run sweeps/paper/$$sweep.yaml --in_process || exit 1; done
 	for run in runs/pathway_arms/*/; do out=out/paper_arms/$$(basename $$run); test -e $$out/summary.json || \
-	  $(RUN) intervene --run $$run --heads 1:0 --limit 64 --out $$out \
+	  $(RUN) intervene --run $$run --heads 1:0 --limit 64 --control_images 2 --out $$out \
 	  --edits $(ARM_EDITS)$$(grep -q 'kind: global' $$run/config.yaml && echo ,pathway) || exit 1; done
 	$(RUN) report runs/toys_p runs/toys_gamma runs/pathway_arms runs/toy_broadcast-broadcast-s0 out/paper_arms/* \
 	    --rule adaptive --paper --maps 0 --overwrite true --out out/report_paper_toys

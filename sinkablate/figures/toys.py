@@ -76,7 +76,7 @@ def broadcast_toy(
     """Draw the two blocks of a broadcast toy, one per row: map, norms of values, query-key geometry, update.
 
     Args:
-        maps: Attention of each block on one sequence, (N, N).
+        maps: Attention of each block on one sequence, (N, N); colors reach from 0 to its largest value.
         norms: Rows of `value_norms`.
         alignments: Rows of `alignments` with the direction that picks the source.
         updates: Rows of `update_values`.
@@ -86,7 +86,7 @@ def broadcast_toy(
     figure, axes = new_axes(len(maps), 4, (TWO_COLUMNS, 2.1 * len(maps) + 0.8), title)
     for block, weights in enumerate(maps):
         row = axes[4 * block : 4 * block + 4]
-        row[0].imshow(weights, vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+        row[0].imshow(weights, vmin=0, vmax=weights.max(), cmap="magma", interpolation="nearest")
         row[0].set_title(f"{'A  attention' if block == 0 else ''}\nlargest {weights.max():.2f}", fontsize=9, loc="left")
         row[0].set(xlabel="key", ylabel=f"layer {block + 1}\nquery")
         _draw_norms(row[1], "B  values" if block == 0 else "", norms.filter(pl.col("block") == block))
