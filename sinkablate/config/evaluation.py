@@ -70,7 +70,7 @@ class QuantizationConfig:
     """Simulated integer quantization of linear layers, and how much of its damage sinks cause."""
 
     bits: tuple[int, ...] = (8, 6, 4)
-    """Numbers of bits, of weights and activations alike; tables show the first."""
+    """Numbers of bits, for weights and activations alike; tables show the first."""
     calibration: int = 32
     """Number of images from which calibrated ranges of activations are taken."""
     percentile: float = 99.99
@@ -93,7 +93,7 @@ class QuantizationConfig:
         require_types(self)
         require_finite(self)
         require(len(self.bits) > 0, "bits is empty; name at least one number")
-        require(all(2 <= bits <= 8 for bits in self.bits), f"bits must lie in 2 to 8, got {list(self.bits)}")
+        require(all(2 <= bits <= 8 for bits in self.bits), f"bits must lie between 2 and 8, got {list(self.bits)}")
         require(len(set(self.bits)) == len(self.bits), f"bits names a number twice: {list(self.bits)}")
         for name in ("calibration", "limit", "layer_limit"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")

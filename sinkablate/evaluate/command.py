@@ -94,7 +94,7 @@ def evaluate(
     if not out:
         raise UserError("out is empty; name a directory for the results")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds={list(seeds)}: expected different numbers of at least 0")
+        raise UserError(f"seeds={list(seeds)}: expected distinct numbers that are at least 0")
     chosen = tasks_named(tasks)
     config = EvaluationConfig(features=features, knn=knn, linear=linear, quantization=quantization)
     require_writable(Path(out), "out")

@@ -73,6 +73,6 @@ def _without_labels(subject: Subject, location: str) -> QuantizationImages:
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """Return `count` evenly spaced numbers below `total`, or all of them if there are not more."""
+    """Return `count` evenly spaced numbers below `total`, or all of them if there are no more."""
     count = min(total, count)
     return [index * total // count for index in range(count)]

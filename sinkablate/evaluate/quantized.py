@@ -101,7 +101,7 @@ def calibrate(
 class Simulation:
     """Context manager in which the linear layers of a model compute as if they were quantized.
 
-    On exit, also after an exception, the weights are the same tensors as before and the hooks are removed.
+    On exit, even after an exception, the weights are the same tensors as before and the hooks are removed.
 
     Args:
         model: A model in eval mode.
@@ -129,7 +129,7 @@ class Simulation:
         if scheme.activation_bits is not None and scheme.granularity == "static":
             self.ranges = {name: calibration[name].static(scheme, excluded) for name in self.layers}
         self.tokens: Tensor | None = None
-        """Tokens of the batch that runs which are left out of the range of their image, (B, N) bool; set it before
+        """Tokens of the current batch that are left out of the range of their image, (B, N) bool; set it before
         each batch. Layers with another number of tokens have none."""
         self._stack = ExitStack()
 

@@ -113,7 +113,7 @@ def test_photographs_without_labels(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "phrases"),
     [
-        (("--quantization.bits", "[9]"), ("quantization.bits must lie in 2 to 8",)),
+        (("--quantization.bits", "[9]"), ("quantization.bits must lie between 2 and 8",)),
         (("--quantization.percentile", "100"), ("quantization.percentile",)),
         (("--quantization.images", "builtin", "--quantization.calibration", "15"), ("none would be left to measure",)),
         (("--quantization.images", "no/such/folder"), ("images=no/such/folder",)),
