@@ -16,7 +16,7 @@ def losses(run_dir: Path) -> list[float]:
     return [float(value) for value in column(run_dir, "train/loss").values()]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_one_two_and_four_processes_give_the_same_loss_curve(tmp_path: Path) -> None:
     """Global batches and augmentation do not depend on the number of processes.
 
@@ -43,7 +43,7 @@ def test_activation_checkpointing_gives_identical_results(tmp_path: Path) -> Non
     assert column(tmp_path / "recomputed", "sink/mass_max") == column(tmp_path / "plain", "sink/mass_max")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_compilation_keeps_parameter_names_and_the_loss(tmp_path: Path) -> None:
     short = (
         "--trainer.limit_train_batches=6",

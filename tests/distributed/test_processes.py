@@ -59,7 +59,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     return run_dir, forked(*fit_args(run_dir)).succeeded()
 
 
-@pytest.fixture(scope="module", params=["started by the trainer", "started by torchrun"])
+@pytest.fixture(
+    scope="module", params=["started by the trainer", pytest.param("started by torchrun", marks=pytest.mark.heavy)]
+)
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """A run in two processes that communicate with gloo."""
     run_dir = tmp_path_factory.mktemp("two") / "run"

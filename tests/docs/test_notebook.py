@@ -37,6 +37,7 @@ def test_it_ships_with_its_outputs() -> None:
     assert not re.search(r"/(tmp|home|root|work)/", outputs(notebook))
 
 
+@pytest.mark.heavy
 def test_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

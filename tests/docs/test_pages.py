@@ -25,8 +25,18 @@ RUNS = {
     "toy_broadcast-broadcast-s0": CONFIGS / "toy" / "broadcast.yaml",
 }
 """Runs that a page may read without training them first."""
-HEAVY = {"docs/finetune.md", "docs/index.md", "docs/two_algorithms.md"}
-"""Pages that take the most time and whose commands other pages run with other models; `make test-heavy` runs them."""
+HEAVY = {
+    "docs/finetune.md",
+    "docs/index.md",
+    "docs/intervene.md",
+    "docs/own_images.md",
+    "docs/report.md",
+    "docs/reproduce.md",
+    "docs/sweep.md",
+    "docs/training.md",
+    "docs/two_algorithms.md",
+}
+"""Pages that take the most time; `make test-heavy` runs them."""
 NOT_RUN = 10
 """How many blocks of all pages cannot run in a test; each says why above itself."""
 

@@ -16,6 +16,7 @@ def test_a_model_without_events_succeeds_with_empty_tables(tmp_path: Path) -> No
     assert "effect" in table(tmp_path / "out", "rows").columns
 
 
+@pytest.mark.heavy
 def test_too_few_labeled_heads_are_not_validated_on_pretrained_weights(dinov2: Path, tmp_path: Path) -> None:
     outcome = run(
         "intervene",

@@ -44,6 +44,7 @@ def test_a_new_edit_appears_in_every_output_of_intervene(finished: Path, tmp_pat
     assert "half_value" in (out / "figures" / "edits_by_label.csv").read_text()
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("_half")
 def test_a_new_edit_is_in_a_report_under_its_label(finished: Path, tmp_path: Path) -> None:
     words = ("--heads", "1:0", "--limit", "2", "--control_images", "2", "--edits", "zero_value,half_value")

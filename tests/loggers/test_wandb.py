@@ -221,6 +221,7 @@ def test_an_unusable_server_causes_one_warning(server: Callable[[], Any], tmp_pa
     assert len(offline_runs(tmp_path / "run")) == 1
 
 
+@pytest.mark.heavy
 def test_a_server_that_stops_during_the_run_causes_one_warning(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with stub(log) as (url, process):

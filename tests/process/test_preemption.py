@@ -72,9 +72,7 @@ def resumed(run_dir: Path, *args: str) -> Outcome:
     return fit(run_dir, *ARGS, "--ckpt_path=auto", *args, configs=CONFIG)
 
 
-@pytest.mark.parametrize(
-    ("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1), (3, signal.SIGTERM), (6, signal.SIGTERM)]
-)
+@pytest.mark.parametrize(("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1), (6, signal.SIGTERM)])
 def test_a_signal_at_any_step_does_not_change_the_results(step: int, number: int, whole: Path, tmp_path: Path) -> None:
     """The first step, the last of an epoch (which is also measured and validated), and one within an epoch."""
     run_dir = tmp_path / "run"
@@ -117,6 +115,7 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
     assert (whole / "summary.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.heavy
 def test_a_signal_during_the_imports_stops_the_run_at_its_first_step(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     words = quick_fit(run_dir, *ARGS, configs=CONFIG)

@@ -114,6 +114,7 @@ def computed(mode: str, **env: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.heavy
 def test_idle_teams_change_no_result_and_omp_num_threads_takes_precedence() -> None:
     alone, with_teams = computed("alone"), computed("idle teams")
     assert alone == with_teams

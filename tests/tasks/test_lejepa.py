@@ -74,6 +74,7 @@ def _rank(rank: int, port: int, out: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.heavy
 def test_averages_over_two_ranks_equal_one_process(tmp_path: Path) -> None:
     """The gradients of the ranks, averaged as in data parallelism, equal those of one process."""
     mp.spawn(_rank, (29_000 + os.getpid() % 1000, str(tmp_path)), nprocs=2)

@@ -89,7 +89,7 @@ def test_a_single_view_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_processes_compute_the_same_as_one(tmp_path: Path) -> None:
     """In float64 and with statistics over all ranks; with statistics per rank, the default, the losses differ."""
     exact = (
