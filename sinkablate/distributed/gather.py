@@ -46,3 +46,21 @@ def from_first_rank(make: Callable[[], T]) -> T:
     if isinstance(result, UserError):
         raise result
     return result  # type: ignore[return-value]
+
+
+def on_every_rank(make: Callable[[], T]) -> T:
+    """Call a function on every rank, and return this rank's result; all ranks must call it.
+
+    Raises:
+        UserError: The function raised it on one of the ranks; it is raised on every rank.
+    """
+    results: list[T] = []
+    message = None
+    try:
+        results.append(make())
+    except UserError as error:
+        message = str(error)
+    first = next((text for text in gather(message) if text is not None), None)
+    if first is not None:
+        raise UserError(first)
+    return results[0]

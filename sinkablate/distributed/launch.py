@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from torch import distributed
 
+from sinkablate.errors import UserError
+
 WAIT = timedelta(days=2)
 """How long ranks wait for each other: the first one trains probes while the others wait."""
 
@@ -15,7 +17,8 @@ WAIT = timedelta(days=2)
 def process_group() -> Iterator[int]:
     """Connect the processes that torchrun or srun started, for the block; yields this process's rank on its machine.
 
-    A single process is left alone. The group exchanges Python objects only, so it uses gloo on GPUs, too.
+    A single process is left alone. Errors of the user must be raised on every rank (`on_every_rank`); the first one
+    prints them. The group exchanges Python objects only, so it uses gloo on GPUs, too.
     """
     if max(int(os.environ.get(name) or 1) for name in ("WORLD_SIZE", "SLURM_NTASKS")) < 2:
         yield 0
@@ -31,5 +34,9 @@ def process_group() -> Iterator[int]:
     )
     try:
         yield environment.local_rank()
+    except UserError:
+        if distributed.get_rank() == 0:
+            raise
+        raise SystemExit(2) from None  # the first rank prints the same error
     finally:
         distributed.destroy_process_group()

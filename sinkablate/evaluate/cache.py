@@ -9,7 +9,8 @@ was interrupted resumes at the first missing chunk, and several ranks write diff
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from sinkablate.diagnose.measure import progress
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.distributed.gather import from_first_rank, gather, rank_and_world
+from sinkablate.distributed.gather import from_first_rank, on_every_rank, rank_and_world
 from sinkablate.errors import UserError, first_line
 from sinkablate.evaluate.backbones import Backbone
 from sinkablate.evaluate.extraction import extract
@@ -109,8 +110,6 @@ class FeatureCache:
     def get(self, reading: str, backbone: Backbone, images: PreparedImages, batch_size: int) -> CachedFeatures:
         """Return features, after a forward pass over the images whose features are not cached yet.
 
-        With several ranks, each extracts every world-th missing chunk; all ranks must call this.
-
         Args:
             reading: Name of a reading, a key of `READINGS`.
             backbone: The model.
@@ -121,33 +120,48 @@ class FeatureCache:
             UserError: An image cannot be read, a feature is NaN or infinite, the batch does not fit into memory, or the
                 cache cannot be written.
         """
-        identity = {"reading": reading, "backbone": backbone.id, **images.identity, "count": len(images)}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        folder = self.folder / f"{reading}-{digest}"
-        stored = from_first_rank(lambda: self._prepare(folder, identity, backbone, images))
-        features = CachedFeatures(folder, len(images), stored["shape"], stored["rows"])
-        rank, world = rank_and_world()
-        error = _message_of(
-            lambda: _extract_chunks(features, features.missing()[rank::world], backbone, images, batch_size, reading)
-        )
-        errors = [message for message in gather(error) if message is not None]
-        if errors:
-            raise UserError(errors[0])
+        features = self._open(reading, backbone, images, self._prepare(reading, backbone, images))
+        _extract_chunks(features, features.missing(), backbone, images, batch_size, reading)
         return features
 
-    def _prepare(
-        self, folder: Path, identity: dict[str, Any], backbone: Backbone, images: PreparedImages
-    ) -> dict[str, Any]:
+    def extract(self, reading: str, backbone: Backbone, images: PreparedImages, batch_size: int) -> None:
+        """Extract the features that `get` returns, chunk k on rank k modulo the number of ranks; all must call this.
+
+        Raises:
+            UserError: As `get`, on every rank.
+        """
+        stored = from_first_rank(lambda: self._prepare(reading, backbone, images))
+        features, (rank, world) = self._open(reading, backbone, images, stored), rank_and_world()
+        missing = set(features.missing())
+        spans = [span for span in features.spans[rank::world] if span in missing]
+        on_every_rank(lambda: _extract_chunks(features, spans, backbone, images, batch_size, reading))
+
+    def _folder(self, identity: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / f"{identity['reading']}-{digest}"
+
+    def _open(self, reading: str, backbone: Backbone, images: PreparedImages, stored: dict[str, Any]) -> CachedFeatures:
+        folder = self._folder(_identity(reading, backbone, images))
+        return CachedFeatures(folder, len(images), stored["shape"], stored["rows"])
+
+    def _prepare(self, reading: str, backbone: Backbone, images: PreparedImages) -> dict[str, Any]:
         """Return the content of the marker; the first time, one image is read to learn the shape of a row."""
+        identity = _identity(reading, backbone, images)
+        folder = self._folder(identity)
         stored = read_json(folder / MARKER)
         if stored is None:
             with measurement_mode(backbone.model):
-                row = READINGS[identity["reading"]](backbone.model, images.load(0)[None].to(backbone.device))[0]
+                row = READINGS[reading](backbone.model, images.load(0)[None].to(backbone.device))[0]
             stored = {**identity, "shape": list(row.shape), "rows": chunk_rows(row.shape)}
             with naming(folder):
                 folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / MARKER, stored, sort=False)
         return stored
+
+
+def _identity(reading: str, backbone: Backbone, images: PreparedImages) -> dict[str, Any]:
+    """Return everything that determines features, as plain values."""
+    return {"reading": reading, "backbone": backbone.id, **images.identity, "count": len(images)}
 
 
 def chunk_rows(shape: Sequence[int]) -> int:
@@ -167,22 +181,21 @@ def _extract_chunks(
     """Extract and write some chunks."""
     if not spans:
         return
-    total = sum(last - first for first, last in spans)
-    with measurement_mode(backbone.model), progress(0, total, f"features of {backbone.name}") as advance:
+    with measurement_mode(backbone.model), _progress(spans, backbone.name) as advance:
         for span, rows in extract(READINGS[reading], backbone, images, spans, batch_size):
             write_atomically(features.path(span), lambda path, rows=rows: _save(path, rows), KEPT)  # type: ignore[misc]
             advance(span[1] - span[0])
 
 
+def _progress(spans: list[tuple[int, int]], name: str) -> AbstractContextManager[Callable[[int], None]]:
+    """Show how many images are finished, on the first rank: all ranks have about the same number."""
+    rank, world = rank_and_world()
+    if rank:
+        return nullcontext(lambda _: None)
+    total = sum(last - first for first, last in spans)
+    return progress(0, total, f"features of {name}" + (f", first of {world} ranks" if world > 1 else ""))
+
+
 def _save(path: Path, rows: NDArray[np.float16]) -> None:
     with path.open("wb") as file:  # an open file, because numpy appends .npy to a name
         np.save(file, rows)
-
-
-def _message_of(run: Any) -> str | None:
-    """Run a function; return the message of its error, so that every rank learns of it, or None."""
-    try:
-        run()
-    except UserError as error:
-        return str(error)
-    return None

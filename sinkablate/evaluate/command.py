@@ -20,7 +20,7 @@ from sinkablate.config import (
 )
 from sinkablate.diagnose.command import find_device, load_model
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.distributed.gather import rank_and_world
+from sinkablate.distributed.gather import on_every_rank, rank_and_world
 from sinkablate.distributed.launch import process_group
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.evaluate.backbones import make_backbone
@@ -99,22 +99,26 @@ def evaluate(
     config = EvaluationConfig(features=features, knn=knn, linear=linear, quantization=quantization)
     require_writable(Path(out), "out")
     with process_group() as local_rank:
-        loaded = load_model("evaluate", backbone, run, hf, None, trust=trust)
-        evaluation = Evaluation(
-            subject=subject_of(
-                loaded,
-                config,
-                FeatureCache(Path(features.cache or Path(out) / FEATURES)),
-                data.source,
-                device=find_device(_device_of(device, local_rank)),
-                seeds=seeds,
-                batch_size=batch_size,
-            ),
-            tasks=chosen,
-            floors=floors,
-            run_id=loaded.run_id,
+        loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust))
+        evaluation = on_every_rank(
+            lambda: Evaluation(
+                subject=subject_of(
+                    loaded,
+                    config,
+                    FeatureCache(Path(features.cache or Path(out) / FEATURES)),
+                    data.source,
+                    device=find_device(_device_of(device, local_rank)),
+                    seeds=seeds,
+                    batch_size=batch_size,
+                ),
+                tasks=chosen,
+                floors=floors,
+                run_id=loaded.run_id,
+            )
         )
-        store = Store(Path(out), evaluation.identity(), evaluation.settings(), overwrite=overwrite)
+        store = on_every_rank(
+            lambda: Store(Path(out), evaluation.identity(), evaluation.settings(), overwrite=overwrite)
+        )
         results = evaluation.finish(store)
         if rank_and_world()[0] == 0:
             if format == "json":

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from evaluating import evaluate, numbers, table
+from evaluating import evaluate, folder_data, numbers, table
 from running import assert_refused
 from sharing import Once
-
-FOLDER = ("--data.source.format", "folder")
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +14,11 @@ def evaluated(finished: Path, image_folder: Path, once: Once) -> Path:
     """The nearest neighbors of a small folder of images, with a run."""
 
     def write(root: Path) -> None:
-        outcome = evaluate(root / "out", finished, *data(image_folder)).succeeded()
+        outcome = evaluate(root / "out", finished, *folder_data(image_folder)).succeeded()
         (root / "stdout.txt").write_text(outcome.out)
         (root / "stderr.txt").write_text(outcome.err)
 
     return once("evaluated", write)
-
-
-def data(folder: Path) -> tuple[str, ...]:
-    """Arguments that name a folder of labeled images."""
-    return (*FOLDER, "--data.source.train", str(folder / "train"), "--data.source.val", str(folder / "val"))
 
 
 def test_an_evaluation_writes_rows_numbers_and_figures(evaluated: Path) -> None:
@@ -54,7 +47,7 @@ def test_the_terminal_shows_the_floors_and_what_was_limited(evaluated: Path) -> 
 def test_a_finished_task_is_not_run_again(evaluated: Path, finished: Path, image_folder: Path) -> None:
     out = evaluated / "out"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} | {"rows": table(out).rows()}
-    evaluate(out, finished, *data(image_folder)).succeeded()
+    evaluate(out, finished, *folder_data(image_folder)).succeeded()
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} | {"rows": table(out).rows()} == before
 
 
@@ -73,5 +66,5 @@ def test_wrong_arguments_are_refused_in_one_line(
     words: tuple[str, ...], phrases: tuple[str, ...], evaluated: Path, finished: Path, image_folder: Path
 ) -> None:
     before = (evaluated / "out" / "evaluation.json").read_bytes()
-    assert_refused(evaluate(evaluated / "out", finished, *data(image_folder), *words), *phrases)
+    assert_refused(evaluate(evaluated / "out", finished, *folder_data(image_folder), *words), *phrases)
     assert (evaluated / "out" / "evaluation.json").read_bytes() == before

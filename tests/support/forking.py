@@ -27,6 +27,7 @@ FORKS.set_forkserver_preload(
         "sinkablate.cli.lightning",
         "sinkablate.sweep.in_process",
         "sinkablate.diagnose.command",
+        "sinkablate.evaluate.command",
         "sinkablate.intervene.command",
         "sinkablate.figures.sinks",
         "wandb",

@@ -108,10 +108,19 @@ def forked(*args: str | Path, **env: str) -> Outcome:
 
 def together(count: int, *args: str | Path) -> Outcome:
     """Run a `fit` with one or several processes, started as by `torchrun`; returns the outcome of the first."""
-    if count == 1:
-        return forked(*args)
+    return ranks(count, *args, "--trainer.devices", str(count))[0] if count > 1 else forked(*args)
+
+
+def ranks(count: int, *args: str | Path, before: Callable[[], None] | None = None) -> list[Outcome]:
+    """Run a command in several processes, started as by `torchrun`; all must end with the same exit code.
+
+    Args:
+        count: Number of processes.
+        args: Arguments of the command.
+        before: Called first in every process.
+    """
     with contextlib.ExitStack() as stack:
-        rank = {
+        launch = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(count),
@@ -120,14 +129,12 @@ def together(count: int, *args: str | Path) -> Outcome:
             "TORCHELASTIC_RUN_ID": "none",
         }
         commands = [
-            stack.enter_context(
-                started(*args, "--trainer.devices", str(count), **rank, RANK=str(number), LOCAL_RANK=str(number))
-            )
+            stack.enter_context(started(*args, before=before, **launch, RANK=str(number), LOCAL_RANK=str(number)))
             for number in range(count)
         ]
         codes = [command.wait() for command in commands]
         assert codes == [codes[0]] * count, [command.output() for command in commands]
-        return Outcome(codes[0], *commands[0].output())
+        return [Outcome(code, *command.output()) for code, command in zip(codes, commands, strict=True)]
 
 
 def free_port() -> int:
