@@ -1,9 +1,9 @@
 """Attention mechanisms, and the global pathway that can be added to them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from sinkablate.config.checks import refuse_idle, require, require_at_most, require_finite
+from sinkablate.config.checks import Needs, refuse_idle, require, require_at_most, require_finite
 from sinkablate.config.mechanisms import SCORES, SINKS
 from sinkablate.files.suggestions import did_you_mean_or_list
 
@@ -46,6 +46,19 @@ class AttentionConfig:
     sigmoid_bias: Literal["log_n", "learned"] = "log_n"
     """For score=sigmoid, b in sigma(s + b): -log N (log_n), or a learned number per head that starts there."""
 
+    NEEDS: ClassVar[Needs] = {
+        "gate_position": ("gate", None),
+        "gate_init_std": ("gate", None),
+        "gate_init_bias": ("gate", None),
+        "gate_frozen": ("gate", None),
+        "clip_zeta": ("score", ("clipped_softmax",)),
+        "clip_alpha": ("score", ("clipped_softmax",)),
+        "pointwise_function": ("score", ("pointwise",)),
+        "pointwise_alpha": ("score", ("pointwise",)),
+        "polynomial_power": ("score", ("polynomial",)),
+        "sigmoid_bias": ("score", ("sigmoid",)),
+    }
+
     def __post_init__(self) -> None:
         require_finite(self)
         for axis, names in {"score": SCORES, "sink": SINKS}.items():
@@ -56,30 +69,12 @@ class AttentionConfig:
             self.sink == "none" or SCORES[self.score],
             f"sink={self.sink} needs score={accepting}, got score={self.score}",
         )
-        require(self.gate != "none" or not self.gate_frozen, "gate_frozen=true needs a gate, got gate=none")
-        require(
-            self.gate != "none" or self.gate_position == "output",
-            f"gate_position={self.gate_position} needs a gate, got gate=none",
-        )
         require(self.gate_init_std >= 0, f"gate_init_std must be at least 0, got {self.gate_init_std}")
         require(self.clip_zeta >= 1, f"clip_zeta must be at least 1, got {self.clip_zeta}")
         require(self.clip_alpha >= 0, f"clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
         require(0 <= self.pointwise_alpha <= 1, f"pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")
         require(self.polynomial_power > 0, f"polynomial_power must be a positive integer, got {self.polynomial_power}")
-        pick = {axis: f"{axis}={getattr(self, axis)}" for axis in ("gate", "score")}
-        refuse_idle(
-            self,
-            {
-                "gate_init_std": (self.gate != "none", pick["gate"]),
-                "gate_init_bias": (self.gate != "none", pick["gate"]),
-                "clip_zeta": (self.score == "clipped_softmax", pick["score"]),
-                "clip_alpha": (self.score == "clipped_softmax", pick["score"]),
-                "pointwise_function": (self.score == "pointwise", pick["score"]),
-                "pointwise_alpha": (self.score == "pointwise", pick["score"]),
-                "polynomial_power": (self.score == "polynomial", pick["score"]),
-                "sigmoid_bias": (self.score == "sigmoid", pick["score"]),
-            },
-        )
+        refuse_idle(self)
 
     @property
     def is_identity(self) -> bool:
@@ -101,10 +96,14 @@ class PathwayConfig:
     gate_init_bias: float = 0.0
     """For gating=learned, bias of the pathway's gate at initialization; 0 is an openness of .5."""
 
+    NEEDS: ClassVar[Needs] = {
+        "width": ("kind", None),
+        "gating": ("kind", None),
+        "gate_init_bias": ("gating", ("learned",)),
+    }
+
     def __post_init__(self) -> None:
         require_finite(self)
         require_at_most(self, {"width": 65_536})
         require(self.width > 0, f"width must be positive, got {self.width}")
-        used = self.kind != "none"
-        learned = (used and self.gating == "learned", f"gating={self.gating}" if used else "kind=none")
-        refuse_idle(self, {"width": (used, "kind=none"), "gating": (used, "kind=none"), "gate_init_bias": learned})
+        refuse_idle(self)

@@ -140,14 +140,38 @@ def block_indices(numbers: Sequence[int], depth: int, key: str) -> list[int]:
     return sorted({number % depth for number in numbers})
 
 
-def refuse_idle(config: Any, choices: Mapping[str, tuple[bool, str]]) -> None:
+Needs = Mapping[str, tuple[str, Collection[Any] | None]]
+"""Field -> the field that decides whether it has an effect, and the values of that field with which it has; None means
+every value but those of `OFF`."""
+OFF = (None, 0, "none")
+"""Values that leave out a mechanism."""
+
+
+def idle_choice(needs: Needs, field: str, values: Mapping[str, Any]) -> str | None:
+    """Return the choice that leaves a field without effect, as `axis=value`; None if the field has an effect.
+
+    Args:
+        needs: What the fields of a config class need.
+        field: One of its fields.
+        values: Field to value.
+    """
+    if field not in needs:
+        return None
+    axis, accepted = needs[field]
+    value = values.get(axis)
+    used = value not in OFF if accepted is None else value in accepted
+    return idle_choice(needs, axis, values) or (None if used else f"{axis}={value}")
+
+
+def refuse_idle(config: Any) -> None:
     """Refuse a value that another choice leaves without effect, because it would silently be ignored.
 
     Args:
-        config: An instance of a config class.
-        choices: Field to (whether it has an effect, the choice that decides it, written as `axis=value`).
+        config: An instance of a config class, whose `NEEDS` say which choices decide.
     """
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
     for field in fields(config):
-        used, choice = choices.get(field.name, (True, ""))
-        value = getattr(config, field.name)
-        require(used or value == field.default, f"{field.name}={value} has no effect with {choice}")
+        choice = idle_choice(config.NEEDS, field.name, values)
+        value = values[field.name]
+        shown = str(value).lower() if isinstance(value, bool) else value
+        require(choice is None or value == field.default, f"{field.name}={shown} has no effect with {choice}")

@@ -1,9 +1,9 @@
 """Optimizer, losses, weight averaging and Weights & Biases."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from sinkablate.config.checks import refuse_idle, require, require_finite
+from sinkablate.config.checks import Needs, refuse_idle, require, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +88,13 @@ class CommonModeConfig:
     before_gate: bool = False
     """Penalize the update of gated attention before the output gate (G1) instead of after it."""
 
+    NEEDS: ClassVar[Needs] = {"skip": ("weight", None), "before_gate": ("weight", None)}
+
     def __post_init__(self) -> None:
         require_finite(self)
         require(self.weight >= 0, f"weight must be at least 0, got {self.weight}")
         require(self.skip >= 0, f"skip must be at least 0, got {self.skip}")
-        refuse_idle(self, dict.fromkeys(("skip", "before_gate"), (self.weight > 0, "weight=0")))
+        refuse_idle(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,33 +1,41 @@
 """Whether the cells of a sweep differ in more than what its parameters name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+from sinkablate.config import BackboneConfig, CommonModeConfig, ToyConfig
+from sinkablate.config.checks import Needs, idle_choice
 from sinkablate.run.cells import CONFIG, PLACEMENT_KEYS, Cell
 
 SETTINGS = ("model.", "data.", "trainer.")
 """Prefixes of the keys that determine a result. Names, logging and measurements do not."""
-MECHANISMS = ("model.backbone.", "model.common_mode.", "model.toy.")
-"""Prefixes of the keys that a variant, which a config names, may set together."""
+MECHANISMS: Mapping[str, type[Any]] = {
+    "model.backbone.": BackboneConfig,
+    "model.common_mode.": CommonModeConfig,
+    "model.toy.": ToyConfig,
+}
+"""Prefixes of the keys that a variant, which a config names, may set together -> the config class of these keys."""
 TASKS = ("task", "model.toy.task")
 """Keys whose values are never compared with one another, so that each value has a design of its own."""
-_BACKBONE = "model.backbone."
-DETAILS = {
-    f"{_BACKBONE}register_pos_embed": f"{_BACKBONE}registers",
-    f"{_BACKBONE}register_init_std": f"{_BACKBONE}registers",
-    **{
-        f"{place}attention.{name}": f"{place}attention.gate"
-        for place in (_BACKBONE, "model.toy.")
-        for name in ("gate_position", "gate_init_std", "gate_init_bias", "gate_frozen")
-    },
-    **{
-        f"{place}pathway.{name}": f"{place}pathway.kind"
-        for place in (_BACKBONE, "model.toy.")
-        for name in ("width", "gate_init_bias")
-    },
-    "model.common_mode.skip": "model.common_mode.weight",
+
+
+def _needs(config: type[Any], prefix: str) -> Iterator[tuple[str, tuple[str, Collection[Any] | None]]]:
+    """Yield the `NEEDS` of a config class, and of those nested in it, with full keys."""
+    for name, (axis, accepted) in getattr(config, "NEEDS", {}).items():
+        yield f"{prefix}{name}", (f"{prefix}{axis}", accepted)
+    for field in fields(config):
+        if isinstance(field.type, type) and is_dataclass(field.type):
+            yield from _needs(field.type, f"{prefix}{field.name}.")
+
+
+DETAILS: Needs = {
+    key: needed
+    for prefix, config in MECHANISMS.items()
+    for key, needed in _needs(config, prefix)
+    if key != "model.common_mode.before_gate"  # it needs a gate, too, so cells without one have no value of it
 }
-"""Key that describes the type of a mechanism -> the key that adds the mechanism, without which it has no effect."""
+"""Key that describes the type of a mechanism -> the key that decides whether it has an effect, and by which values."""
 
 Row = tuple[Cell, dict[str, Any]]
 
@@ -52,10 +60,7 @@ def confounded(rows: Sequence[Row]) -> str | None:
 def _active(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that determine the result of a cell; a detail of a mechanism that the cell lacks is None."""
     kept = {key: value for key, value in config.items() if key.startswith(SETTINGS) and key not in PLACEMENT_KEYS}
-    return {
-        key: None if key in DETAILS and kept.get(DETAILS[key]) in (None, 0, "none") else value
-        for key, value in kept.items()
-    }
+    return {key: None if idle_choice(DETAILS, key, kept) else value for key, value in kept.items()}
 
 
 def _confounded_design(rows: Sequence[Row]) -> str | None:
@@ -63,13 +68,21 @@ def _confounded_design(rows: Sequence[Row]) -> str | None:
     keys = dict.fromkeys(key for _, config in rows for key in config)
     varied = [key for key in keys if len({repr(config.get(key)) for _, config in rows}) > 1]
     for key in varied:
-        if key in DETAILS or not key.startswith(MECHANISMS):
-            unit = [name for name in varied if name == key or DETAILS.get(name, name) == DETAILS.get(key)]
+        if key in DETAILS or not key.startswith(tuple(MECHANISMS)):
+            unit = [name for name in varied if name == key or (key in DETAILS and _axis(name) == _axis(key))]
             with_it = [row for row in rows if key not in DETAILS or row[1].get(key) is not None]
             pair = _unconnected(with_it, unit, varied)
             if pair is not None:
                 return _described(pair, unit, varied)
     return None
+
+
+def _axis(key: str) -> str | None:
+    """Return the key of the mechanism that a key is a detail of; None if it is not a detail."""
+    if key not in DETAILS:
+        return None
+    axis = DETAILS[key][0]
+    return _axis(axis) or axis
 
 
 def _described(pair: tuple[Row, Row], unit: Sequence[str], varied: Sequence[str]) -> str:

@@ -1,10 +1,14 @@
 """A sweep whose cells differ in more than the named factors is refused."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 from running import run
+
+from sinkablate.config import BackboneConfig, CommonModeConfig, ToyConfig, flat
+from sinkablate.sweep.confounding import DETAILS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -66,6 +70,31 @@ def test_a_design_with_named_differences_is_accepted(tmp_path: Path, names: tupl
     planned(tmp_path, sweep(tmp_path, shipped(*names))).succeeded()
 
 
+def pathway(folder: Path, name: str, gating: str, gate: str) -> Path:
+    """Write a config with a pathway and a gate."""
+    return config(
+        folder, name, model={"backbone": {"pathway": {"kind": "global", "gating": gating}, "attention": {"gate": gate}}}
+    )
+
+
+def test_pathways_of_two_gatings_are_refused(tmp_path: Path) -> None:
+    """Only one of the cells with a pathway has a gate."""
+    configs = [pathway(tmp_path, "plain", "learned", "none"), pathway(tmp_path, "both", "hierarchical", "headwise")]
+    connecting = pathway(tmp_path, "other", "hierarchical", "none")
+    outcome = planned(tmp_path, sweep(tmp_path, [*shipped("baseline", "gate"), *configs]))
+    assert outcome.code == 2
+    assert "model.backbone.pathway.gating" in outcome.err.split("no two cells differ in")[1]
+    planned(tmp_path, sweep(tmp_path, [*shipped("baseline", "gate"), *configs, connecting])).succeeded()
+
+
+def test_every_detail_is_decided_by_a_key_of_its_config_class() -> None:
+    assert DETAILS["model.toy.pathway.gating"] == ("model.toy.pathway.kind", None)
+    assert DETAILS["model.backbone.attention.clip_zeta"] == ("model.backbone.attention.score", ("clipped_softmax",))
+    configs = {"backbone": BackboneConfig(), "common_mode": CommonModeConfig(), "toy": ToyConfig()}
+    known = flat({"model": {name: asdict(config) for name, config in configs.items()}})
+    assert {name for key, (axis, _) in DETAILS.items() for name in (key, axis)} <= known.keys()
+
+
 def test_a_setting_that_only_one_variant_changes_is_refused(tmp_path: Path) -> None:
     gate = {"backbone": {"attention": {"gate": "headwise"}}}
     fast = config(tmp_path, "fast", model=gate | {"optim": {"lr": 0.01}})
@@ -80,8 +109,10 @@ def test_a_setting_that_only_one_variant_changes_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "file", [file for folder in ("sweeps", "sweeps/paper") for file in sorted((ROOT / folder).glob("*.yaml"))], ids=str
 )
-def test_shipped_sweeps_are_not_confounded(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_sweeps_are_not_confounded_unless_they_say_so(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IMAGENET_TRAIN", str(tmp_path / "train-{0000..0001}.tar"))
     monkeypatch.setenv("IMAGENET_VAL", str(tmp_path / "val-{0000..0001}.tar"))
     monkeypatch.chdir(ROOT)
-    planned(tmp_path, file).succeeded()
+    planned(tmp_path, file, *(["--allow_confounded"] if "--allow_confounded" in file.read_text() else [])).succeeded()
