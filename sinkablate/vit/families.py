@@ -22,6 +22,7 @@ VISION = Family(
     qkv=("qkv",),
     query=("q_proj", "query"),
     key=("k_proj",),
+    value=("v_proj", "value"),
     rotary=("rope", "rope_embeddings"),
     final_norm=("norm", "layernorm", "post_layernorm", "fc_norm", "pooler.layernorm"),
 )

@@ -50,6 +50,8 @@ class Family:
     """The map to queries, from the attention."""
     key: Paths = ()
     """The map to keys, from the attention."""
+    value: Paths = ()
+    """The map to values, from the attention."""
     rotary: Paths = ()
     """A part whose existence means that positions rotate queries and keys, from the model."""
     final_norm: Paths = ()
