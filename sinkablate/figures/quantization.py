@@ -70,7 +70,9 @@ def damage(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of damage, with `value` as 1 - cosine where no divergence of class probabilities is known."""
     if "kl" in set(rows["metric"]):
         return rows.filter(pl.col("metric") == "kl")
-    return rows.filter(pl.col("metric") == "cosine").with_columns(1 - pl.col("value"), metric=pl.lit("1 - cosine"))
+    return rows.filter(pl.col("metric") == "cosine").with_columns(
+        value=1 - pl.col("value"), metric=pl.lit("1 - cosine")
+    )
 
 
 def damage_label(rows: pl.DataFrame) -> str:
@@ -144,6 +146,8 @@ def by_scheme(rows: pl.DataFrame) -> Drawn:
     ends = {end: _ends(table, end) for end in ("low", "high")}
     for index, (granularity, (label, color, marker)) in enumerate(LOOKS.items()):
         line = whole.filter(pl.col("granularity") == granularity).sort("bits", descending=True)
+        if not len(line):
+            continue
         places = np.array([bits.index(number) for number in line["bits"]]) + 0.13 * (index - 2)
         low, high = (np.maximum([ends[end][protocol] for protocol in line["protocol"]], SMALLEST) for end in ends)
         values = np.maximum(column(line, "value"), SMALLEST)
