@@ -67,7 +67,7 @@ def test_classes_of_a_model_without_a_classifier_are_refused() -> None:
 OWN: dict[str, tuple[Callable[[Any], Any], str]] = {
     "wrong shape": (lambda site: site.replace_value(torch.zeros(3)), "the new value has shape (3,), expected (16,)"),
     "a number": (lambda site: site.replace_value(0.0), "'float' object has no attribute"),
-    "a value": (lambda site: site.value, "build returned a Tensor; return what a method of the site returns"),
+    "a value": (lambda site: site.value, "build returned a Tensor; return the result of a method of the site"),
     "nothing": (lambda _: None, "none of them can be made on these heads and images"),
 }
 
