@@ -33,7 +33,7 @@ class RunDirectory(L.Callback):
             self._lock = lock_directory(self.run_dir, "run_dir")
             prepare_directory(self.run_dir, self.config, resumes=self.resumes)
             usage = getattr(trainer.datamodule, "usage", None)  # type: ignore[attr-defined]  # a toy has none
-            for note in usage.notes() if usage else ():
+            for note in usage.notes(trainer) if usage else ():
                 print(note, flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.counting import DEFAULT_BLOCKS, counted_name
 from sinkablate.diagnostics.rules import all_rules, scalar_prefix
 from sinkablate.distributed.gather import gather
 from sinkablate.errors import UserError
@@ -63,6 +64,8 @@ def print_results(run_dir: Path, summary: dict[str, Any]) -> None:
     console.print(f"run directory: {run_dir}", soft_wrap=True, highlight=False)
 
 
+PER_BLOCK = "sink/events/block"
+"""Prefix of the entries of a summary that count the events of a block."""
 PREDICTIONS = ("key", "label", "predicted", "probability")
 """Columns of `predictions.parquet`."""
 SCORES = {"acc1": "accuracy", "acc5": "top-5 accuracy", "loss": "loss"}
@@ -84,7 +87,8 @@ def print_scores(title: str, metrics: dict[str, float], path: Path) -> None:
 
 def _sink_rows(table: Table, summary: dict[str, Any]) -> None:
     """Add the number of sinks per image and their labels, over all blocks but the first, or over the only block."""
-    where = "" if "sink/events/block1" in summary else " (block 0)"
+    blocks = [int(key.removeprefix(PER_BLOCK)) for key in summary if key.startswith(PER_BLOCK)]
+    where = "" if counted_name(blocks) == DEFAULT_BLOCKS else f" ({counted_name(blocks)})"
     unit = "sequence" if "toy/task" in summary else "image"
     for rule in all_rules(ThresholdConfig(), gated=True):
         prefix = scalar_prefix(rule.name)

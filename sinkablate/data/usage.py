@@ -28,10 +28,20 @@ class DataUsage(NamedTuple):
         """Number of training images that an epoch leaves out because the batch size does not divide their number."""
         return self.size - -(-(self.size // self.batch_size * self.batch_size) // self.repeats)
 
-    def notes(self) -> list[str]:
+    def dropped_by(self, trainer: L.Trainer) -> int:
+        """Number of training images that each epoch of a training run leaves out; 0 if the trainer shortens epochs.
+
+        In an epoch that `limit_train_batches` or `max_steps` shortens, the batch size does not decide what is left out.
+        """
+        batches = self.size // self.batch_size
+        limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches != 1
+        stopped = 0 <= trainer.max_steps * trainer.accumulate_grad_batches < batches
+        return 0 if limited or stopped else self.dropped
+
+    def notes(self, trainer: L.Trainer) -> list[str]:
         """Lines that a user should read before training starts."""
         lines = []
-        if self.dropped:
+        if self.dropped_by(trainer):
             lines.append(
                 f"data: each epoch leaves out {self.dropped:,} of the {self.size:,} training images, a "
                 f"different set each time (batches of data.batch_size={self.batch_size})"
@@ -47,6 +57,6 @@ class DataUsage(NamedTuple):
         skipped = Counter(dict(zip(REASONS, counts.tolist(), strict=True)))
         return {
             "train_images": self.size,
-            "images_dropped_per_epoch": self.dropped,
+            "images_dropped_per_epoch": self.dropped_by(trainer),
             "skipped": dict(+(self.ignored + skipped)),
         }

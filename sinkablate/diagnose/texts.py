@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sinkablate.diagnose.images import LazyImage
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import first_few
 from sinkablate.vit.tokens import TextTokenType
 
 MIN_TOKENS = 2
@@ -106,8 +107,7 @@ class TextSource:
         if cut:
             print(
                 f"truncated: {len(cut)} of {len(self.texts)} texts are longer than the {encode.max_tokens} tokens that "
-                f"the model accepts, and are measured without their end ({', '.join(cut[:5])}"
-                f"{', ...' if len(cut) > 5 else ''})",
+                f"the model accepts, and are measured without their end ({first_few(cut)})",
                 file=sys.stderr,
             )
 

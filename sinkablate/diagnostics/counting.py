@@ -10,6 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+DEFAULT_BLOCKS = "blocks ≥ 1"
+"""Name of the blocks that count in a model of several blocks."""
+
 
 def counted(blocks: Sequence[int]) -> NDArray[np.bool_]:
     """Mark the blocks that count, (L,): all but block 0, or block 0 if there is no other.
@@ -29,4 +32,4 @@ def counted_rows(table: pl.DataFrame) -> pl.DataFrame:
 
 def counted_name(blocks: Sequence[int]) -> str:
     """Name the blocks that count, for titles and tables: `blocks ≥ 1` or `block 0`."""
-    return "blocks ≥ 1" if any(block != 0 for block in blocks) else "block 0"
+    return DEFAULT_BLOCKS if any(block != 0 for block in blocks) else "block 0"

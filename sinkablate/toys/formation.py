@@ -1,6 +1,5 @@
 """When the sink of a NOP toy forms, and how much attention it takes, in runs that differ in one number."""
 
-import numpy as np
 import polars as pl
 from scipy import stats
 
@@ -56,9 +55,7 @@ def intervals(points: pl.DataFrame, quantity: str) -> pl.DataFrame:
     for (value,), group in points.group_by("value", maintain_order=True):
         numbers = group[quantity].drop_nulls().cast(pl.Float64).to_numpy()
         mean = float(numbers.mean()) if len(numbers) else None
-        half = None
-        if len(numbers) > 1:
-            half = float(stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+        half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers)) if len(numbers) > 1 else None
         ends = (None, None) if mean is None or half is None else (mean - half, mean + half)
         rows.append((value, len(group), len(numbers), mean, *ends))
     schema = {"value": pl.Float64, "runs": pl.Int64, "defined": pl.Int64} | dict.fromkeys(

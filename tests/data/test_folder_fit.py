@@ -1,13 +1,19 @@
 """A `fit` on a folder with unusual files infers the number of classes and reports what it does not use."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import numpy as np
 import polars as pl
+import pytest
 import yaml
 from PIL import Image
 from running import fit, run
+
+from sinkablate.data.usage import DataUsage
 
 
 def test_a_fit_reports_the_images_that_it_does_not_use(tmp_path: Path) -> None:
@@ -46,3 +52,24 @@ def test_a_fit_reports_the_images_that_it_does_not_use(tmp_path: Path) -> None:
         for number in range(7)
         if (name, number) != ("cat", 0)
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "dropped"),
+    [
+        ({}, 5),
+        ({"max_epochs": 2}, 5),
+        ({"limit_train_batches": 1}, 0),
+        ({"limit_train_batches": 0.5}, 0),
+        ({"max_steps": 1}, 0),
+        ({"max_steps": 2}, 5),
+        ({"max_steps": 1, "accumulate_grad_batches": 2}, 5),
+    ],
+)
+def test_no_images_are_reported_as_left_out_of_an_epoch_that_the_trainer_shortens(
+    options: dict[str, Any], dropped: int
+) -> None:
+    usage = DataUsage(21, 8, 1, Counter(), Counter())
+    trainer = L.Trainer(**{"max_epochs": 1, "logger": False, "accelerator": "cpu"} | options)
+    assert usage.dropped_by(trainer) == dropped
+    assert bool(usage.notes(trainer)) == bool(dropped)
