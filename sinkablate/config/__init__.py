@@ -7,7 +7,14 @@ Each class is one group of keys of the command line and the YAML files. Errors n
 from sinkablate.config.attention import AttentionConfig, Gate, GatePosition, PathwayConfig, PointwiseFunction
 from sinkablate.config.checks import ConfigError, build, flat, keys_below, require, require_finite, require_nonempty
 from sinkablate.config.data import BUILT_IN, EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
-from sinkablate.config.evaluation import EvaluationConfig, FeatureConfig, KnnConfig, LinearConfig, QuantizationConfig
+from sinkablate.config.evaluation import (
+    EvaluationConfig,
+    FeatureConfig,
+    KnnConfig,
+    LinearConfig,
+    QuantizationConfig,
+    SegmentationConfig,
+)
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
 from sinkablate.config.selection import SelectionConfig
@@ -37,6 +44,7 @@ __all__ = [
     "PathwayConfig",
     "PointwiseFunction",
     "QuantizationConfig",
+    "SegmentationConfig",
     "SelectionConfig",
     "SourceConfig",
     "ThresholdConfig",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkablate.config.checks import require, require_finite
+from sinkablate.config.checks import require, require_at_most, require_finite
 from sinkablate.config.types import require_types
 
 
@@ -103,6 +103,35 @@ class QuantizationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """A linear layer on every frozen patch token, trained to classify pixels."""
+
+    data: str = "embedded"
+    """embedded: scenes of 56 pixels that come with the package; or a folder, whose layout is recognized: ADE20K, PASCAL
+    VOC, or images/{train,val} with masks/{train,val}."""
+    protocol: Literal["cached", "augmented"] = "cached"
+    """cached: features are extracted once, without augmentation; augmented: random crops and flips in every epoch. The
+    numbers of the two cannot be compared."""
+    size: int | None = None
+    """Side in pixels to which images and masks are resized; null is 512, or 56 for the embedded scenes, rounded up to
+    whole patches."""
+    epochs: int | None = None
+    """Passes over the training images; null is the number of the protocol for the data set."""
+    num_classes: int | None = None
+    """Number of classes; needed for a pair of folders only, whose masks hold the numbers of classes from 0."""
+    background: bool = False
+    """Read the background of PASCAL VOC and of the embedded scenes as a class instead of ignoring it."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require(bool(self.data), "data is empty; name a folder, or leave it out for the embedded scenes")
+        require_at_most(self, {"size": 16_384, "epochs": 1_000_000})
+        for name in ("size", "epochs"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """The settings of all tasks."""
 
@@ -110,3 +139,4 @@ class EvaluationConfig:
     knn: KnnConfig = KnnConfig()
     linear: LinearConfig = LinearConfig()
     quantization: QuantizationConfig = QuantizationConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sinkablate.evaluate.rows import BackboneName
-from sinkablate.vit.family import first_of
+from sinkablate.vit.resizing import UNCHANGED, patch_size_of, resized
 
 RANDOM_SEED = 0
 """Seed of the weights of the random floor."""
@@ -58,6 +58,22 @@ class Backbone:
         return next(self.model.parameters()).device
 
 
+NO_BACKBONE = Backbone(name="pixels", model=RawPixels(1), id="none")
+"""Stands for a backbone where a reading is that of the images alone."""
+
+
+def backbone_at(backbone: Backbone, size: int | None) -> Backbone:
+    """Return a backbone for images of a size, with an interpolated position embedding; None keeps its own size.
+
+    Raises:
+        ConfigError: It does not read images of this size.
+    """
+    if size is None or isinstance(backbone.model, RawPixels):
+        return backbone
+    model, positions = resized(backbone.model, size)
+    return backbone if positions == UNCHANGED else replace(backbone, model=model, id=model_digest(model))
+
+
 def make_backbone(
     name: BackboneName, model: nn.Module, untrained: Callable[[int], nn.Module], device: torch.device
 ) -> Backbone:
@@ -76,12 +92,6 @@ def make_backbone(
     }
     chosen = makers[name]().to(device).eval()
     return Backbone(name=name, model=chosen, id=model_digest(chosen))
-
-
-def patch_size_of(model: nn.Module) -> int:
-    """Return the side of a model's square patches in pixels."""
-    size: Any = first_of(model, ("patch_embed.patch_size", "config.patch_size", "patch_size"))
-    return int(size if isinstance(size, int) else next(iter(size)))
 
 
 def model_digest(model: nn.Module) -> str:

@@ -41,7 +41,7 @@ _OPEN_CHUNKS = 64
 
 
 class CachedFeatures:
-    """Features of a set of images, (n, *shape) in half precision, memory-mapped.
+    """Features of a set of images, (n, *shape) in half precision or as bytes, memory-mapped.
 
     Args:
         folder: Folder of the chunks.
@@ -72,28 +72,28 @@ class CachedFeatures:
         return [span for span in self.spans if self.path(span).name not in present]
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield (number of the first row, rows) of every chunk, in order; rows (m, *shape) fp16 on the CPU."""
+        """Yield (number of the first row, rows) of every chunk, in order; rows (m, *shape) on the CPU."""
         for span in self.spans:
             yield span[0], torch.from_numpy(np.array(self._open(span)))
 
     def all(self) -> Tensor:
-        """Return all rows, (n, *shape) fp16, on the CPU."""
+        """Return all rows, (n, *shape), on the CPU."""
         return torch.cat([rows for _, rows in self.chunks()])
 
     def take(self, numbers: Tensor) -> Tensor:
-        """Return some rows in the given order, (m, *shape) fp16, on the CPU; only these are read from the disk."""
+        """Return some rows in the given order, (m, *shape), on the CPU; only these are read from the disk."""
         wanted = numbers.cpu().numpy()
-        rows = np.empty((len(wanted), *self.shape), np.float16)
+        rows = np.empty((len(wanted), *self.shape), self._open(self.spans[0]).dtype)
         chunk = wanted // self.rows
         for index in np.unique(chunk):
             inside = np.flatnonzero(chunk == index)
             rows[inside] = self._open(self.spans[index])[wanted[inside] - index * self.rows]
         return torch.from_numpy(rows)
 
-    def _map(self, span: tuple[int, int]) -> NDArray[np.float16]:
+    def _map(self, span: tuple[int, int]) -> NDArray[Any]:
         path = self.path(span)
         try:
-            chunk: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+            chunk: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: damaged ({first_line(error)}); remove it and run the command again") from None
         if chunk.shape != (span[1] - span[0], *self.shape):
@@ -181,21 +181,22 @@ def _extract_chunks(
     """Extract and write some chunks."""
     if not spans:
         return
-    with measurement_mode(backbone.model), _progress(spans, backbone.name) as advance:
+    label = "masks" if reading == MASKS else f"features of {backbone.name}"
+    with measurement_mode(backbone.model), _progress(spans, label) as advance:
         for span, rows in extract(READINGS[reading], backbone, images, spans, batch_size):
             write_atomically(features.path(span), lambda path, rows=rows: _save(path, rows), KEPT)  # type: ignore[misc]
             advance(span[1] - span[0])
 
 
-def _progress(spans: list[tuple[int, int]], name: str) -> AbstractContextManager[Callable[[int], None]]:
+def _progress(spans: list[tuple[int, int]], label: str) -> AbstractContextManager[Callable[[int], None]]:
     """Show how many images are finished, on the first rank: all ranks have about the same number."""
     rank, world = rank_and_world()
     if rank:
         return nullcontext(lambda _: None)
     total = sum(last - first for first, last in spans)
-    return progress(0, total, f"features of {name}" + (f", first of {world} ranks" if world > 1 else ""))
+    return progress(0, total, label + (f", first of {world} ranks" if world > 1 else ""))
 
 
-def _save(path: Path, rows: NDArray[np.float16]) -> None:
+def _save(path: Path, rows: NDArray[Any]) -> None:
     with path.open("wb") as file:  # an open file, because numpy appends .npy to a name
         np.save(file, rows)

@@ -16,6 +16,7 @@ from sinkablate.config import (
     LinearConfig,
     ModelChoice,
     QuantizationConfig,
+    SegmentationConfig,
     SourceConfig,
 )
 from sinkablate.diagnose.command import find_device, load_model
@@ -25,6 +26,7 @@ from sinkablate.distributed.launch import process_group
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.evaluate.backbones import make_backbone
 from sinkablate.evaluate.cache import FeatureCache
+from sinkablate.evaluate.dense_inputs import dense_sets
 from sinkablate.evaluate.evaluation import Evaluation
 from sinkablate.evaluate.images import class_sets
 from sinkablate.evaluate.store import FEATURES, Store
@@ -54,6 +56,7 @@ def evaluate(
     knn: KnnConfig = KnnConfig(),
     linear: LinearConfig = LinearConfig(),
     quantization: QuantizationConfig = QuantizationConfig(),
+    segmentation: SegmentationConfig = SegmentationConfig(),
     seeds: tuple[int, ...] = (0,),
     floors: bool = True,
     batch_size: int = 32,
@@ -69,7 +72,7 @@ def evaluate(
 
     Args:
         out: Directory for the results.
-        tasks: Names of tasks, separated by commas: knn, linear, quantization.
+        tasks: Names of tasks, separated by commas: knn, linear, segmentation, quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
@@ -78,6 +81,7 @@ def evaluate(
         features: The features of an image, and their cache.
         knn: Settings of knn.
         linear: Settings of linear.
+        segmentation: Settings of segmentation, with its images.
         quantization: Settings of quantization.
         seeds: Seeds of the probes; each probe is repeated with every seed.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
@@ -96,7 +100,9 @@ def evaluate(
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f"seeds={list(seeds)}: expected distinct numbers that are at least 0")
     chosen = tasks_named(tasks)
-    config = EvaluationConfig(features=features, knn=knn, linear=linear, quantization=quantization)
+    config = EvaluationConfig(
+        features=features, knn=knn, linear=linear, segmentation=segmentation, quantization=quantization
+    )
     require_writable(Path(out), "out")
     with process_group() as local_rank:
         loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust))
@@ -156,6 +162,7 @@ def subject_of(
         config=config,
         cache=cache_,
         class_sets=cache(lambda: class_sets(source or loaded.source or SourceConfig(), loaded)),
+        mask_sets=cache(lambda: dense_sets(config.segmentation, loaded)),
         seeds=seeds,
         batch_size=batch_size,
         note=lambda sentence: print(sentence, file=sys.stderr, flush=True),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ _PER_TASK = 8
 
 def extract(
     reading: Reading, backbone: Backbone, images: PreparedImages, spans: Sequence[Span], batch_size: int
-) -> Iterator[tuple[Span, NDArray[np.float16]]]:
-    """Yield the features of spans of images, (m, ...) in half precision, one span after the other.
+) -> Iterator[tuple[Span, NDArray[Any]]]:
+    """Yield the features of spans of images, (m, ...) in half precision or as bytes, one span after the other.
 
     Args:
         reading: What is read from a forward pass.
@@ -38,7 +39,7 @@ def extract(
     Raises:
         UserError: An image cannot be read, a feature is NaN or infinite, or the batch does not fit into memory.
     """
-    parts: list[NDArray[np.float16]] = []
+    parts: list[NDArray[Any]] = []
     ends = {last: (first, last) for first, last in spans}
     for (_, last), rows in _launched(reading, backbone, images, spans, batch_size):
         parts.append(rows)
@@ -49,7 +50,7 @@ def extract(
 
 def _launched(
     reading: Reading, backbone: Backbone, images: PreparedImages, spans: Sequence[Span], batch_size: int
-) -> Iterator[tuple[Span, NDArray[np.float16]]]:
+) -> Iterator[tuple[Span, NDArray[Any]]]:
     """Yield the features of each batch; on a GPU the next batch is launched before the previous one is waited for."""
     pending: tuple[Span, _Output] | None = None
     for span, batch in _decoded(images, _batches(spans, batch_size)):
@@ -82,14 +83,15 @@ class _Output:
 def _forward(reading: Reading, backbone: Backbone, batch: Tensor) -> _Output:
     try:
         on_device = batch.pin_memory() if backbone.device.type == "cuda" else batch
-        return _Output(reading(backbone.model, on_device.to(backbone.device, non_blocking=True)).half())
+        rows = reading(backbone.model, on_device.to(backbone.device, non_blocking=True))
+        return _Output(rows if rows.dtype == torch.uint8 else rows.half())
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise UserError(f"batch_size={len(batch)} does not fit into memory; use a smaller --batch_size") from None
 
 
-def _finished(span: Span, output: _Output, images: PreparedImages) -> NDArray[np.float16]:
+def _finished(span: Span, output: _Output, images: PreparedImages) -> NDArray[Any]:
     """Return the features of a batch, after a check that all are finite.
 
     Raises:
@@ -103,7 +105,7 @@ def _finished(span: Span, output: _Output, images: PreparedImages) -> NDArray[np
             f"{images.name(number)}: its features are NaN, or too large for half precision: the model has diverged, or "
             "the image holds no valid pixels"
         )
-    array: NDArray[np.float16] = rows.numpy()
+    array: NDArray[Any] = rows.numpy()
     return array
 
 

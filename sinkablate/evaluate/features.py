@@ -1,7 +1,8 @@
 """What is read from a forward pass of a frozen backbone, as data.
 
 To add a reading, add a function to `READINGS`: from a model in eval mode and images (B, C, H, W) on its device to a
-tensor with one row per image. The cache stores the rows in half precision under the name of the reading.
+tensor with one row per image. The cache stores the rows in half precision, or as bytes if they are, under the name of
+the reading.
 """
 
 from collections.abc import Callable
@@ -84,7 +85,10 @@ def _of_last_attention(name: str) -> Reading:
     return read
 
 
+MASKS = "masks"
+"""The reading that returns the images themselves, which are masks, and needs no model."""
 READINGS: dict[str, Reading] = {
+    MASKS: lambda _, images: images,
     "pooled": pooled,
     "patches": patches,
     "queries": _of_last_attention("q"),

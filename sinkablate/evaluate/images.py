@@ -31,6 +31,8 @@ class PreparedImages:
     """From the number of an image to its name, for messages."""
     identity: dict[str, Any]
     """Plain values that determine the pixels of all images and their order, with the preprocessing."""
+    size: int | None = None
+    """Side of the square images in pixels, if the model may have been built for another one; None if it is its own."""
 
     def __len__(self) -> int:
         return self.count

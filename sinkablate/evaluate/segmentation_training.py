@@ -1,7 +1,8 @@
 """Trains the linear head of a segmentation probe; the recipe is that of the paper's Table 1."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isqrt
 from typing import NamedTuple
@@ -112,8 +113,7 @@ def train_head(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate(step, steps))
     counts = []
     for epoch in range(recipe.epochs):
-        for tokens, target in training(epoch):
-            tokens, target = tokens.to(device).float(), target.to(device)
+        for tokens, target in _moved(training(epoch), device):
             loss = pixel_loss(class_logits(head, tokens, target.shape[-1]), target)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -125,11 +125,26 @@ def train_head(
     return Trained(head, counts)
 
 
+def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches while a thread prepares the next one."""
+    iterator = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, iterator, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, iterator, None)
+            yield batch
+
+
 @torch.no_grad()
 def count_pixels(head: nn.Linear, batches: Iterable[Batch], classes: int, device: torch.device) -> Tensor:
     """Return the confusion matrix (C, C) of a head on a set, on the CPU."""
     counts = torch.zeros(classes, classes, dtype=torch.long, device=device)
-    for tokens, target in batches:
-        tokens, target = tokens.to(device).float(), target.to(device)
+    for tokens, target in _moved(batches, device):
         counts += confusion(class_logits(head, tokens, target.shape[-1]).argmax(1), target, classes)
     return counts.cpu()
+
+
+def _moved(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches on a device, the tokens in single precision."""
+    for tokens, target in batches:
+        yield tokens.to(device).float(), target.to(device)

@@ -7,8 +7,10 @@ import torch
 
 from sinkablate.config import EvaluationConfig
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.evaluate.backbones import Backbone, make_backbone
+from sinkablate.evaluate.backbones import NO_BACKBONE, Backbone, backbone_at, make_backbone
 from sinkablate.evaluate.cache import CachedFeatures, FeatureCache
+from sinkablate.evaluate.dense_inputs import DenseSets
+from sinkablate.evaluate.features import MASKS
 from sinkablate.evaluate.images import ClassSets, PreparedImages
 from sinkablate.evaluate.rows import BackboneName
 
@@ -31,6 +33,8 @@ class Subject:
     cache: FeatureCache
     class_sets: Callable[[], ClassSets]
     """Opens the labeled images on first use."""
+    mask_sets: Callable[[], DenseSets]
+    """Opens the images with masks on first use."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the probes: a task that draws random numbers is repeated for each."""
     batch_size: int = 32
@@ -43,6 +47,11 @@ class Subject:
         """The labeled images of `knn` and `linear`."""
         return self.class_sets()
 
+    @property
+    def masked(self) -> DenseSets:
+        """The images with masks of `segmentation`."""
+        return self.mask_sets()
+
     def read(self, reading: str, images: PreparedImages) -> CachedFeatures:
         """Return features of images, extracted if they are not cached yet.
 
@@ -50,7 +59,8 @@ class Subject:
             reading: Name of a reading, a key of `features.READINGS`.
             images: The images.
         """
-        return self.cache.get(reading, self.backbone, images, self.batch_size)
+        backbone = NO_BACKBONE if reading == MASKS else backbone_at(self.backbone, images.size)
+        return self.cache.get(reading, backbone, images, self.batch_size)
 
     def with_backbone(self, name: BackboneName) -> "Subject":
         """Return the same subject with the evaluated model or one of its floors."""

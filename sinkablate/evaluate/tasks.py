@@ -7,12 +7,14 @@ from typing import Any
 import polars as pl
 
 from sinkablate.errors import UserError
+from sinkablate.evaluate.features import MASKS
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.evaluate.knn import knn
 from sinkablate.evaluate.linear import linear
 from sinkablate.evaluate.quantization import quantization
 from sinkablate.evaluate.quantization_images import quantization_images
 from sinkablate.evaluate.rows import BackboneName, Row
+from sinkablate.evaluate.segmentation import segmentation
 from sinkablate.evaluate.subject import Subject
 from sinkablate.figures.quantization import by_layer, by_scheme
 from sinkablate.figures.sinks import Drawn
@@ -24,6 +26,12 @@ Reads = Iterable[tuple[str, PreparedImages]]
 def _pooled_classes(subject: Subject) -> Reads:
     sets = subject.classes
     return [("pooled", sets.train.images), ("pooled", sets.val.images)]
+
+
+def _masked_images(subject: Subject) -> Reads:
+    sets = subject.masked
+    frozen = [sets.val] if subject.config.segmentation.protocol == "augmented" else [sets.train, sets.val]
+    return [(MASKS, part.masks) for part in (sets.train, sets.val)] + [("patches", part.images) for part in frozen]
 
 
 def _images_of_quantization(subject: Subject) -> Iterable[PreparedImages]:
@@ -77,6 +85,13 @@ TASKS = {
             shown=("acc1", "acc5"),
             reads=_pooled_classes,
             settings=("features",),
+        ),
+        Task(
+            name="segmentation",
+            title="semantic segmentation",
+            run=segmentation,
+            shown=("miou", "miou_best", "pixel_accuracy"),
+            reads=_masked_images,
         ),
         Task(
             name="quantization",

@@ -1,0 +1,141 @@
+"""Images and masks of a data set with masks, resized to squares as a model reads them."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sinkablate.config import ImageConfig, SegmentationConfig, keys_below
+from sinkablate.data.decode import with_channels
+from sinkablate.data.dense import MaskSet, open_masks
+from sinkablate.data.transforms import ToNormalizedTensor
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.errors import UserError
+from sinkablate.evaluate.images import PreparedImages
+from sinkablate.vit.resizing import patch_size_of, resized
+
+SIDES = {"scenes": 56}
+"""Side of the resized images of a data set in pixels, before it is rounded up to whole patches."""
+OTHER_SIDES = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquareImages:
+    """How an image becomes the input of a model: resized to a square without regard to its aspect ratio."""
+
+    size: int
+    in_chans: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def converted(self, image: Image.Image, name: str) -> Image.Image:
+        """Return an image with the number of channels of the model.
+
+        Raises:
+            DataError: The channels cannot be converted.
+        """
+        neutral = ImageConfig(in_chans=self.in_chans, convert=True, mean=self.mean, std=self.std)
+        return with_channels(image, neutral, name)
+
+    def normalized(self, image: Image.Image) -> Tensor:
+        """Turn a resized image into a tensor (C, H, W)."""
+        return ToNormalizedTensor(self.mean, self.std)(image)
+
+    def __call__(self, image: Image.Image, name: str = "image") -> Tensor:
+        """Convert, resize bilinearly and normalize an image, (C, S, S)."""
+        square = self.converted(image, name).resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return self.normalized(square)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSplit:
+    """One split of a data set with masks, as a model and a probe read it."""
+
+    data: MaskSet
+    square: SquareImages
+    positions: str
+    """How the position embedding of the model fits the images."""
+
+    @property
+    def images(self) -> PreparedImages:
+        """The resized images."""
+        return self._prepared(
+            lambda index: self.square(self.data.image(index), self.data.key(index)),
+            self.data.identity() | asdict(self.square) | {"positions": self.positions},
+        )
+
+    @property
+    def masks(self) -> PreparedImages:
+        """The masks (S, S) uint8, resized to the nearest pixel."""
+        size = self.square.size
+        return self._prepared(
+            lambda index: resized_mask(self.data.mask(index), size), self.data.identity() | {"mask_size": size}
+        )
+
+    def _prepared(self, load: Callable[[int], Tensor], identity: dict[str, Any]) -> PreparedImages:
+        return PreparedImages(
+            count=len(self.data), load=load, name=self.data.key, identity=identity, size=self.square.size
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSets:
+    """The images that a segmentation probe learns from, and those that it is evaluated on."""
+
+    train: DenseSplit
+    val: DenseSplit
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.train.data.classes
+
+
+def dense_sets(config: SegmentationConfig, loaded: LoadedModel) -> DenseSets:
+    """Open the training and validation images of a data set with masks, prepared for a model.
+
+    Raises:
+        UserError: The data cannot be opened, or the model does not read images or not those of this size.
+    """
+    if loaded.transform is None:
+        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
+    sets = {
+        split: open_masks(config.data, split, num_classes=config.num_classes, background=config.background)
+        for split in ("train", "val")
+    }
+    patch = patch_size_of(loaded.model)
+    size = config.size or -(-SIDES.get(sets["train"].name, OTHER_SIDES) // patch) * patch
+    with keys_below("segmentation"):
+        positions = resized(loaded.model, size).positions
+    mean, std = normalization(loaded.transform, loaded.in_chans)
+    square = SquareImages(size=size, in_chans=loaded.in_chans, mean=mean, std=std)
+    return DenseSets(
+        **{split: DenseSplit(data=data, square=square, positions=positions) for split, data in sets.items()}
+    )
+
+
+def resized_mask(mask: Any, size: int) -> Tensor:
+    """Return a mask (H, W) resized to (size, size); each pixel has the class of the nearest one."""
+    square = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(square))
+
+
+def normalization(
+    transform: Callable[[Image.Image], Tensor], in_chans: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel, for pixel values in [0, 1], that a transform uses.
+
+    They follow from what it makes of a black and of a white image, because every normalization is linear.
+    """
+    mode = "RGB" if in_chans == 3 else "L"
+    black, white = (
+        transform(Image.new(mode, (64, 64), color)).double().flatten(1).mean(1)
+        for color in (("#000000", "#ffffff") if in_chans == 3 else (0, 255))
+    )
+    std = 1 / (white - black)
+    mean = -black * std
+    return tuple(round(x, 6) for x in mean.tolist()), tuple(round(x, 6) for x in std.tolist())
