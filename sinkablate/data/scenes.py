@@ -22,14 +22,18 @@ from sinkablate.data.samples import Encoded, decode
 SIDE = 56
 """Side of a scene in pixels."""
 SCENES = {"train": 2_000, "val": 500}
-"""Number of scenes of each split."""
+"""Number of scenes of each split that have masks and boxes."""
+LABELED_SCENES = {"train": 10_000, "val": 500}
+"""Number of scenes of each split with a label, on which `fit` trains; the first ones are those of `SCENES`."""
 GARMENT_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """Names of the classes, in the order of the labels."""
 
-_SIDES = (20, 32)
+_SIDES = (24, 36)
 """Smallest and largest side of a resized garment image."""
-_DARKEST = 40
+_DARKEST = 20
 """Brightest value of the black margin around a garment, whose pixels are not exactly zero after resizing."""
+_TRIES = 4
+"""Number of places that are drawn for a garment."""
 _LEAST_VISIBLE = 16
 """Fewest visible pixels for which a garment has a box."""
 _Y, _X = np.mgrid[:SIDE, :SIDE] / SIDE
@@ -55,7 +59,7 @@ class SceneRecords:
     """The scenes of a split as labeled images; each is drawn when it is first read and then kept.
 
     Args:
-        split: `train` (2,000 scenes) or `val` (500).
+        split: `train` (10,000 scenes) or `val` (500).
     """
 
     def __init__(self, split: str) -> None:
@@ -64,7 +68,7 @@ class SceneRecords:
         _garments(split)  # opening reads them, so that no later step waits for them
 
     def __len__(self) -> int:
-        return SCENES[self.split]
+        return LABELED_SCENES[self.split]
 
     def __getitem__(self, index: int) -> Encoded:
         if index not in self._drawn:
@@ -105,10 +109,8 @@ def draw_scene(split: str, index: int, seed: int = 0) -> Scene:
     numbers = rng.integers(len(labels), size=rng.integers(2, 6))
     for place, number in enumerate(numbers):
         garment = _resized(pixels[number], rng)
-        side = len(garment)
-        top, left = rng.integers(SIDE - side + 1, size=2)
-        window = np.s_[top : top + side, left : left + side]
         inside = silhouette(garment)
+        window = _window(owner, inside, rng)
         image[window][inside] = garment[inside]
         owner[window][inside] = place
     classes = labels[numbers]
@@ -144,12 +146,21 @@ def _garments(split: str) -> tuple[Pixels, NDArray[np.int64]]:
 
 def _ground(rng: Generator) -> Pixels:
     """Draw a textured ground (56, 56): two gratings and noise around a gray level."""
-    texture = rng.uniform(0.15, 0.55) + rng.uniform(0.02, 0.08) * rng.standard_normal((SIDE, SIDE))
+    texture = rng.uniform(0.1, 0.35) + rng.uniform(0.02, 0.05) * rng.standard_normal((SIDE, SIDE))
     for _ in range(2):
         angle, frequency, phase = rng.uniform(0, np.pi), rng.uniform(2, 16), rng.uniform(0, 2 * np.pi)
         wave = np.sin(2 * np.pi * frequency * (np.cos(angle) * _X + np.sin(angle) * _Y) + phase)
-        texture += rng.uniform(0.02, 0.12) * wave
+        texture += rng.uniform(0.02, 0.06) * wave
     return (255 * texture.clip(0, 1)).astype(np.uint8)
+
+
+def _window(owner: NDArray[np.int64], inside: NDArray[np.bool_], rng: Generator) -> tuple[slice, slice]:
+    """Draw places for a garment; returns the one where it hides the fewest pixels of others, as rows and columns."""
+    side = len(inside)
+    windows = [
+        np.s_[top : top + side, left : left + side] for top, left in rng.integers(SIDE - side + 1, size=(_TRIES, 2))
+    ]
+    return min(windows, key=lambda window: int((owner[window][inside] >= 0).sum()))
 
 
 def _resized(garment: Pixels, rng: Generator) -> Pixels:
@@ -157,7 +168,7 @@ def _resized(garment: Pixels, rng: Generator) -> Pixels:
     side = int(rng.integers(_SIDES[0], _SIDES[1] + 1))
     resized = np.asarray(Image.fromarray(garment).resize((side, side), Image.Resampling.BILINEAR))
     mirrored = resized[:, ::-1] if rng.random() < 0.5 else resized
-    return (mirrored * rng.uniform(0.6, 1)).astype(np.uint8)
+    return (mirrored * rng.uniform(0.7, 1)).astype(np.uint8)
 
 
 def _box(region: NDArray[np.bool_]) -> list[int]:

@@ -11,12 +11,12 @@ from sinkablate.data.image_files import class_folders
 from sinkablate.data.locations import expand_location, is_remote, require_location
 from sinkablate.data.manifest import read_classes
 from sinkablate.data.samples import Records
-from sinkablate.data.scenes import SCENES, SceneRecords
+from sinkablate.data.scenes import LABELED_SCENES, SceneRecords
 from sinkablate.data.stream import ShardStream
 from sinkablate.data.tar_index import TarRecords
 from sinkablate.errors import UserError
 
-TRAINING_IMAGES = {"embedded": EMBEDDED_IMAGES, "scenes": SCENES["train"]}
+TRAINING_IMAGES = {"embedded": EMBEDDED_IMAGES, "scenes": LABELED_SCENES["train"]}
 """Number of training images of the formats whose images come with the package."""
 
 
