@@ -28,7 +28,7 @@ from sinkablate.distributed.gather import from_first_rank, on_every_rank, rank_a
 from sinkablate.errors import UserError, first_line
 from sinkablate.evaluate.backbones import Backbone
 from sinkablate.evaluate.extraction import extract
-from sinkablate.evaluate.features import READINGS
+from sinkablate.evaluate.features import MASKS, READINGS
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.files.writing import naming, write_atomically, write_json
 from sinkablate.run.reading import read_json
