@@ -139,7 +139,7 @@ def atlas(points: Mapping[str, Sequence[pl.DataFrame]], rule: str, limits: Mappi
         if index % len(values) == 0:
             axis.set_title(_counted(name if len(names) > 1 else "", points[name]), fontsize=TEXT_SIZE, loc="left")
         if index >= len(axes) - len(values) or len(set(ranks.values())) > 1:
-            axis.set_xlabel(RANKS.get(ranks[name], ranks[name]))
+            axis.set_xlabel(RANKS.get(ranks[name], ranks[name]).replace(" of the ", "\nof the "))
     add_colorbar(figure, ScalarMappable(scale, "viridis"), axes, "block", ticks=MaxNLocator(6, integer=True))
     figure.legend(
         handles=_keys({limit for of_variant in limits.values() for of in of_variant.values() for limit in of}),

@@ -37,7 +37,9 @@ def norm_histograms(tables: Mapping[str, Sequence[pl.DataFrame]], names: Mapping
         for color, variant in zip(VARIANT_COLORS, tables, strict=False):
             _draw(axis, shares.filter((pl.col("variant") == variant) & (pl.col("token_type") == kind)), color, variant)
         plain_log(axis, "x")
-        axis.set_title(next((of[kind] for of in (names or {}).values() if kind in of), kind), fontsize=TEXT_SIZE)
+        variants = shares.filter(pl.col("token_type") == kind)["variant"].unique(maintain_order=True)
+        kinds_of = dict.fromkeys((names or {}).get(variant, {}).get(kind, kind) for variant in variants)
+        axis.set_title(" or ".join(kinds_of), fontsize=TEXT_SIZE)
         axis.set(xlabel="L2 norm, before the final norm", ylim=(0, None))
     axes[0].set_ylabel("share of the tokens")
     if len(tables) > 1:

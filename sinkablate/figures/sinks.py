@@ -17,7 +17,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 TYPE_COLORS = {
@@ -129,7 +129,7 @@ def plain_log(axis: Axes, which: Literal["x", "y"] = "y") -> None:
     low, high = getattr(axis, f"get_{which}lim")()
     ticks = getattr(axis, f"{which}axis")
     subs = next(subs for most, subs in _TICKS.items() if high / low <= most)
-    ticks.set_major_locator(LogLocator(subs=subs))
+    ticks.set_major_locator(MaxNLocator(4) if high < 2 * low else LogLocator(subs=subs))
     ticks.set_major_formatter("{x:g}")
     ticks.set_minor_locator(NullLocator())
 

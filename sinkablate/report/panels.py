@@ -32,7 +32,7 @@ def by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
     }
 
 
-def _null_names(groups: Mapping[str, Sequence[Run]]) -> dict[str, Names]:
+def null_names(groups: Mapping[str, Sequence[Run]]) -> dict[str, Names]:
     """Variant -> the name of its prefix tokens, if they are not registers."""
     return {
         name: {} if run.register_name == "register" else {"register": run.register_name}
@@ -54,7 +54,7 @@ def _heads(groups: Mapping[str, Sequence[Run]]) -> dict[str, list[pl.DataFrame]]
 def handoff(runs: Sequence[Run], rule: str) -> Drawn | None:
     """Draw which type of token dominates, which receives the events, and the mass of one token, block by block."""
     groups = by_variant([run for run in runs if run.blocks is not None])
-    return blocks.handoff(_blocks(groups), rule, _null_names(groups)) if groups else None
+    return blocks.handoff(_blocks(groups), rule, null_names(groups)) if groups else None
 
 
 def frequency(runs: Sequence[Run], rule: str) -> Drawn | None:
@@ -85,7 +85,7 @@ def atlas(runs: Sequence[Run], rule: str) -> Drawn | None:
 def token_norms(runs: Sequence[Run]) -> Drawn | None:
     """Draw token norms by block and token type."""
     groups = by_variant([run for run in runs if run.blocks is not None])
-    return blocks.token_norms(_blocks(groups), _null_names(groups)) if groups else None
+    return blocks.token_norms(_blocks(groups), null_names(groups)) if groups else None
 
 
 def formation(runs: Sequence[Run], rule: str) -> Drawn | None:

@@ -68,7 +68,7 @@ def _norms(runs: Sequence[Run], rule: str) -> Drawn | None:
     tables = {
         name: [r.norm_histograms for r in group if r.norm_histograms is not None] for name, group in groups.items()
     }
-    return norm_histograms(tables) if tables else None
+    return norm_histograms(tables, panels.null_names(groups)) if tables else None
 
 
 FIGURES = (

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from sinkablate.figures.norms import norm_histograms
+from sinkablate.figures.sinks import new_axes, plain_log
 
 
 def histogram(*counts: int, kind: str = "patch", block: int = 1) -> pl.DataFrame:
@@ -34,3 +35,19 @@ def test_variants_are_overlaid_and_the_counts_of_their_runs_are_added() -> None:
     shares = data.group_by("variant", "token_type").agg(pl.col("share").sum())
     assert shares["share"].to_list() == pytest.approx([1.0] * len(shares))
     assert set(data["block"]) == {1}
+
+
+def test_a_panel_is_named_after_the_tokens_that_its_variants_have() -> None:
+    tables = {"vit": [histogram(0, 1, 2, kind="register")], "toy": [histogram(3, 0, 0, kind="register")]}
+    null = {"toy": {"register": "null token"}}
+    assert [axis.get_title() for axis in norm_histograms(tables, null)[0].axes] == ["register or null token"]
+    alone = norm_histograms({"toy": tables["toy"]}, null)[0]
+    assert [axis.get_title() for axis in alone.axes] == ["null token"]
+
+
+def test_a_narrow_logarithmic_axis_has_few_ticks() -> None:
+    _, (axis,) = new_axes(1, 1, (2, 2))
+    axis.plot([1.01, 1.2], [1, 1])
+    plain_log(axis, "x")
+    low, high = axis.get_xlim()
+    assert 2 <= sum(low <= tick <= high for tick in axis.get_xticks()) <= 5

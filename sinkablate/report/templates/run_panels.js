@@ -101,7 +101,7 @@ Object.assign(PANELS, {
         LABEL_NAMES[name] ?? (name === "none" ? "no label" : name), palette[name] ?? "#555555", SYMBOLS.cls);
       const customdata = rows.map(r => ({run: run.name, block: table.block[r], head: table.head[r], low: table.effect_low[r], high: table.effect_high[r], [title]: table.effect[r]}));
       return {...trace, customdata}; });
-    return {traces, csv: {x: title, y: "edit"}, layout: base(130 + 34 * names.length, {xaxis: axis(title, options), yaxis: categories(names), annotations})};
+    return {traces, csv: {x: title, y: "edit"}, layout: base(130 + 34 * names.length, {xaxis: axis(`RMS change, ${run.final_tokens}`, options), yaxis: categories(names), annotations})};
   },
 });
 
