@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sinkablate.api.create import create_model as create_model
+    from sinkablate.api.evaluate import evaluate as evaluate
     from sinkablate.api.intervene import intervene as intervene
     from sinkablate.api.maps import attention_maps as attention_maps
     from sinkablate.api.measure import measure as measure
@@ -32,6 +33,7 @@ _HOMES = {
     "attention_maps": "api.maps",
     "compare": "compare.analysis",
     "create_model": "api.create",
+    "evaluate": "api.evaluate",
     "intervene": "api.intervene",
     "load_run": "api.run",
     "measure": "api.measure",
@@ -55,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `sinkablate.compare` and `sinkablate.intervene` the functions of the API.
+    """Keeps `sinkablate.compare`, `sinkablate.evaluate` and `sinkablate.intervene` the functions of the API.
 
     Importing a submodule makes it an attribute of its package, which would replace the function of the same name.
     """

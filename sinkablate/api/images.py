@@ -59,7 +59,7 @@ def batches_of(
             raise UserError(f"images: expected a batch (n, C, H, W), got a tensor of shape {tuple(images.shape)}")
         yield from images.split(batch_size)
     elif isinstance(images, str | Path):
-        source = ImageSource(str(images), _preparation(model, transform))
+        source = ImageSource(str(images), preparation_of(model, transform))
         yield from _stacked((picture.load() for picture in source.start(0)), batch_size)
     elif isinstance(images, Sequence) and not (images and isinstance(images[0], Mapping)):
         yield from _stacked(
@@ -78,7 +78,7 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
     """Return one item of a list as a tensor (C, H, W)."""
     if isinstance(image, Tensor):
         return image
-    prepare = _preparation(model, transform)
+    prepare = preparation_of(model, transform)
     if isinstance(image, Image.Image):
         return prepare(Encoded(image, 0, f"image {number}", "images"))
     if not isinstance(image, str | Path):
@@ -92,7 +92,7 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
     return prepare(Encoded(content, 0, Path(image).name, str(Path(image).parent)))
 
 
-def _preparation(model: nn.Module, transform: Transform | None) -> Preparation:
+def preparation_of(model: nn.Module, transform: Transform | None) -> Preparation:
     """Return the transform to the model's input; by default that of the model's run or of timm's weights."""
     if reads_texts(model):
         raise UserError(

@@ -106,6 +106,8 @@ class FeatureCache:
     """Cached features in a folder, which several evaluations may share."""
 
     folder: Path
+    quiet: bool = False
+    """Whether the progress of an extraction is left out."""
 
     def get(self, reading: str, backbone: Backbone, images: PreparedImages, batch_size: int) -> CachedFeatures:
         """Return features, after a forward pass over the images whose features are not cached yet.
@@ -121,7 +123,7 @@ class FeatureCache:
                 cache cannot be written.
         """
         features = self._open(reading, backbone, images, self._prepare(reading, backbone, images))
-        _extract_chunks(features, features.missing(), backbone, images, batch_size, reading)
+        _extract_chunks(features, features.missing(), backbone, images, batch_size, reading, quiet=self.quiet)
         return features
 
     def extract(self, reading: str, backbone: Backbone, images: PreparedImages, batch_size: int) -> None:
@@ -134,7 +136,7 @@ class FeatureCache:
         features, (rank, world) = self._open(reading, backbone, images, stored), rank_and_world()
         missing = set(features.missing())
         spans = [span for span in features.spans[rank::world] if span in missing]
-        on_every_rank(lambda: _extract_chunks(features, spans, backbone, images, batch_size, reading))
+        on_every_rank(lambda: _extract_chunks(features, spans, backbone, images, batch_size, reading, quiet=self.quiet))
 
     def _folder(self, identity: dict[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -177,21 +179,23 @@ def _extract_chunks(
     images: PreparedImages,
     batch_size: int,
     reading: str,
+    *,
+    quiet: bool,
 ) -> None:
     """Extract and write some chunks."""
     if not spans:
         return
     label = "masks" if reading == MASKS else f"features of {backbone.name}"
-    with measurement_mode(backbone.model), _progress(spans, label) as advance:
+    with measurement_mode(backbone.model), _progress(spans, label, quiet) as advance:
         for span, rows in extract(READINGS[reading], backbone, images, spans, batch_size):
             write_atomically(features.path(span), lambda path, rows=rows: _save(path, rows), KEPT)  # type: ignore[misc]
             advance(span[1] - span[0])
 
 
-def _progress(spans: list[tuple[int, int]], label: str) -> AbstractContextManager[Callable[[int], None]]:
+def _progress(spans: list[tuple[int, int]], label: str, quiet: bool) -> AbstractContextManager[Callable[[int], None]]:
     """Show how many images are finished, on the first rank: all ranks have about the same number."""
     rank, world = rank_and_world()
-    if rank:
+    if rank or quiet:
         return nullcontext(lambda _: None)
     total = sum(last - first for first, last in spans)
     return progress(0, total, label + (f", first of {world} ranks" if world > 1 else ""))

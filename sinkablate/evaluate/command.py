@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +19,13 @@ from sinkablate.config import (
     SourceConfig,
 )
 from sinkablate.diagnose.command import find_device, load_model
-from sinkablate.diagnose.model import LoadedModel
 from sinkablate.distributed.gather import on_every_rank, rank_and_world
 from sinkablate.distributed.launch import process_group
 from sinkablate.errors import UserError, require_at_least
-from sinkablate.evaluate.backbones import make_backbone
 from sinkablate.evaluate.cache import FeatureCache
-from sinkablate.evaluate.dense_inputs import dense_sets
 from sinkablate.evaluate.evaluation import Evaluation
-from sinkablate.evaluate.images import class_sets
 from sinkablate.evaluate.store import FEATURES, Store
-from sinkablate.evaluate.subject import Subject
+from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
 from sinkablate.run.directory import require_writable
@@ -57,7 +52,7 @@ def evaluate(
     linear: LinearConfig = LinearConfig(),
     quantization: QuantizationConfig = QuantizationConfig(),
     segmentation: SegmentationConfig = SegmentationConfig(),
-    seeds: tuple[int, ...] = (0,),
+    seeds: str = "0",
     floors: bool = True,
     batch_size: int = 32,
     device: str = "auto",
@@ -83,7 +78,7 @@ def evaluate(
         linear: Settings of linear.
         segmentation: Settings of segmentation, with its images.
         quantization: Settings of quantization.
-        seeds: Seeds of the probes; each probe is repeated with every seed.
+        seeds: Seeds of the probes, separated by commas; each probe is repeated with every seed.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
         batch_size: Images per forward pass; it changes speed and memory, and results by rounding errors only.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
@@ -97,8 +92,6 @@ def evaluate(
     require_at_least(batch_size, 1, "batch_size")
     if not out:
         raise UserError("out is empty; name a directory for the results")
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds={list(seeds)}: expected distinct numbers that are at least 0")
     chosen = tasks_named(tasks)
     config = EvaluationConfig(
         features=features, knn=knn, linear=linear, segmentation=segmentation, quantization=quantization
@@ -114,8 +107,9 @@ def evaluate(
                     FeatureCache(Path(features.cache or Path(out) / FEATURES)),
                     data.source,
                     device=find_device(_device_of(device, local_rank)),
-                    seeds=seeds,
+                    seeds=parse_seeds(seeds),
                     batch_size=batch_size,
+                    note=lambda sentence: print(sentence, file=sys.stderr, flush=True),
                 ),
                 tasks=chosen,
                 floors=floors,
@@ -134,43 +128,20 @@ def evaluate(
     return results
 
 
-def subject_of(
-    loaded: LoadedModel,
-    config: EvaluationConfig,
-    cache_: FeatureCache,
-    source: SourceConfig | None,
-    *,
-    device: torch.device,
-    seeds: tuple[int, ...],
-    batch_size: int,
-) -> Subject:
-    """Return what the tasks read.
-
-    Args:
-        loaded: The model.
-        config: The settings of all tasks.
-        cache_: The cache of features.
-        source: Labeled images; None means those of the run, otherwise the embedded images.
-        device: Where the model runs.
-        seeds: Seeds of the probes.
-        batch_size: Images per forward pass.
-    """
-    return Subject(
-        loaded=loaded,
-        backbone=make_backbone("model", loaded.model, loaded.untrained, device),
-        device=device,
-        config=config,
-        cache=cache_,
-        class_sets=cache(lambda: class_sets(source or loaded.source or SourceConfig(), loaded)),
-        mask_sets=cache(lambda: dense_sets(config.segmentation, loaded)),
-        seeds=seeds,
-        batch_size=batch_size,
-        note=lambda sentence: print(sentence, file=sys.stderr, flush=True),
-    )
-
-
 def _device_of(device: str, local_rank: int) -> str:
     """Return the device of a rank: `auto` and `cuda` are a GPU of its own, if several ranks share a machine."""
     if rank_and_world()[1] > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{local_rank % torch.cuda.device_count()}"
     return device
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parse whole numbers separated by commas.
+
+    Raises:
+        UserError: One of them is not a whole number, or is named twice.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+        raise UserError(f"seeds={text}: expected distinct whole numbers separated by commas, such as 42,43,44")
+    return tuple(map(int, words))

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
-from sinkablate.config import EvaluationConfig
+from sinkablate.config import EvaluationConfig, SourceConfig
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.evaluate.backbones import NO_BACKBONE, Backbone, backbone_at, make_backbone
 from sinkablate.evaluate.cache import CachedFeatures, FeatureCache
-from sinkablate.evaluate.dense_inputs import DenseSets
+from sinkablate.evaluate.dense_inputs import DenseSets, dense_sets
 from sinkablate.evaluate.features import MASKS
-from sinkablate.evaluate.images import ClassSets, PreparedImages
+from sinkablate.evaluate.images import ClassSets, PreparedImages, class_sets
 from sinkablate.evaluate.rows import BackboneName
 
 
@@ -39,7 +40,7 @@ class Subject:
     """Seeds of the probes: a task that draws random numbers is repeated for each."""
     batch_size: int = 32
     """Images per forward pass."""
-    note: Callable[[str], None] = print
+    note: Callable[[str], None]
     """Called with a sentence for the user, such as a setting that had to be limited."""
 
     @property
@@ -68,3 +69,40 @@ class Subject:
             return self
         backbone = make_backbone(name, self.loaded.model, self.loaded.untrained, self.device)
         return replace(self, backbone=backbone)
+
+
+def subject_of(
+    loaded: LoadedModel,
+    config: EvaluationConfig,
+    features: FeatureCache,
+    source: SourceConfig | None,
+    *,
+    device: torch.device,
+    seeds: tuple[int, ...],
+    batch_size: int,
+    note: Callable[[str], None],
+) -> Subject:
+    """Return what the tasks read.
+
+    Args:
+        loaded: The model.
+        config: The settings of all tasks.
+        features: The cache of features.
+        source: Labeled images; None means those of the run, otherwise the embedded images.
+        device: Where the model runs.
+        seeds: Seeds of the probes.
+        batch_size: Images per forward pass.
+        note: Called with sentences for the user.
+    """
+    return Subject(
+        loaded=loaded,
+        backbone=make_backbone("model", loaded.model, loaded.untrained, device),
+        device=device,
+        config=config,
+        cache=features,
+        class_sets=cache(lambda: class_sets(source or loaded.source or SourceConfig(), loaded)),
+        mask_sets=cache(lambda: dense_sets(config.segmentation, loaded)),
+        seeds=seeds,
+        batch_size=batch_size,
+        note=note,
+    )

@@ -16,6 +16,7 @@ CONTRACT = {
     "attention_maps",
     "compare",
     "create_model",
+    "evaluate",
     "intervene",
     "load_run",
     "measure",

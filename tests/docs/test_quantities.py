@@ -12,6 +12,7 @@ from pages import small
 from running import CONFIGS, ROOT, run
 from sharing import Once
 
+import sinkablate as sa
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.rules import Label, all_rules
 from sinkablate.vit.tokens import TokenType
@@ -104,3 +105,10 @@ def test_scalars(written: Path) -> None:
 def columns(root: Path, *patterns: str) -> set[str]:
     """Columns of all parquet files that match the patterns."""
     return {name for glob in patterns for path in root.glob(f"*/{glob}") for name in pl.read_parquet_schema(path)}
+
+
+@pytest.mark.parametrize("task", ["knn", "linear"])
+def test_numbers_of_an_evaluation(task: str, image_folder: Path, written: Path) -> None:
+    result = sa.evaluate(written / "gate", task, data=image_folder, floors=False, settings={"linear": {"epochs": 1}})
+    names = {name for name in result.summary if name.count("/") == 1}
+    assert names == {name for name in listed("Evaluation") if name.startswith(f"{task}/")}

@@ -1,12 +1,17 @@
 """What `evaluate` writes and prints."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from evaluating import evaluate, folder_data, numbers, table
 from running import assert_refused
 from sharing import Once
+
+import sinkablate as sa
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def test_a_finished_task_is_not_run_again(evaluated: Path, finished: Path, image
     [
         (("--tasks", "knm"), ("there is no task knm; did you mean knn?",)),
         (("--tasks", "knn,knn"), ("named twice",)),
-        (("--seeds", "[1,1]"), ("seeds=[1, 1]", "different")),
+        (("--seeds", "1,1"), ("seeds=1,1", "distinct")),
         (("--knn.k", "[0]"), ("knn.k", "at least 1")),
         (("--knn.k", "[5]"), ("holds an evaluation", "not {'k': [5]", "--overwrite")),
         (("--batch_size", "0"), ("batch_size must be at least 1",)),
@@ -68,3 +73,46 @@ def test_wrong_arguments_are_refused_in_one_line(
     before = (evaluated / "out" / "evaluation.json").read_bytes()
     assert_refused(evaluate(evaluated / "out", finished, *folder_data(image_folder), *words), *phrases)
     assert (evaluated / "out" / "evaluation.json").read_bytes() == before
+
+
+def test_the_python_function_returns_the_rows_of_the_command(
+    evaluated: Path, finished: Path, image_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = sa.evaluate(sa.load_run(finished), ["knn"], data=image_folder)
+    assert result.rows.rows() == table(evaluated / "out").rows()
+    assert result.summary["knn/acc1"] == numbers(evaluated / "out")["knn/acc1"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_any_model_is_evaluated_and_left_as_it_was(image_folder: Path, tmp_path: Path) -> None:
+    model = sa.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+    before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    settings = {"features": {"kind": "both"}, "linear": {"epochs": 2}}
+    result = sa.evaluate(model, "linear", data=image_folder, settings=settings, seeds=[3, 4], cache=tmp_path)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert set(result.rows["seed"]) == {3, 4}
+    assert set(result.rows["protocol"]) == {"both"}
+    assert "linear/acc1_sd@random" in result.summary
+    assert len(list(tmp_path.iterdir())) == 6  # three backbones, two sets of images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": ["knm"]}, "there is no task knm; did you mean knn?"),
+        ({"settings": {"knm": {}}}, "settings: there is no group knm; did you mean knn?"),
+        ({"settings": {"knn": {"kk": 3}}}, "settings: knn has no setting kk"),
+        ({"settings": {"knn": {"temperature": 0.0}}}, "knn.temperature must be positive"),
+        ({"settings": {"features": {"kind": "cls"}}, "model": "patches only"}, "the model has no CLS token; use patch"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_wrong_arguments_raise_an_error_with_one_line(
+    arguments: dict[str, Any], message: str, image_folder: Path
+) -> None:
+    bare = {"class_token": False, "global_pool": "avg"} if arguments.pop("model", None) else {}
+    model = sa.create_model("vit_tiny_patch16_224", img_size=32, depth=1, **bare)
+    with pytest.raises(sa.UserError, match=re.escape(message)):
+        sa.evaluate(model, data=image_folder, **arguments)
