@@ -3,39 +3,51 @@
 from dataclasses import dataclass
 
 from sinkablate.config.checks import require, require_finite
-from sinkablate.config.types import require_types
+from sinkablate.config.types import known_fields, require_types
 
 
+@known_fields
 @dataclass(frozen=True, kw_only=True)
 class ThresholdConfig:
-    """Thresholds of events and labels. No published rule is calibrated, so every result comes with its thresholds."""
+    """Thresholds of events and labels. No published rule is calibrated, so every result comes with its thresholds.
+
+    Args:
+        routed_min: A query i is routed to the dominant column s if its weight A_is is at least this, in (0, 1].
+        routed_grid: Other values of routed_min for which the fraction of routed queries is stored, for the sensitivity
+            table.
+        event_min: For the rules causal and lejepa, the smallest fraction of routed queries of a sink event, in (0, 1].
+        adaptive_min: For the rule adaptive, the smallest fraction of routed queries of a sink event, in (0, 1].
+        def1_eps: Values of eps, each of which makes one rule: every query must give the sink a weight of at least 1 -
+            eps.
+        nop_max: For a NOP label, the largest norm of the sink's value relative to the mean of the other values.
+        broadcast_min: For a broadcast label, the smallest such relative norm.
+        rank_max: For a broadcast label, the largest stable rank of the head's update.
+        rel_update_min: For a qualified broadcast, the smallest norm of the head's update relative to the residual
+            stream.
+        quiet_max: A query is quiet if the norm of its update is at most this times the mean norm of the values.
+        outlier_sd: A token norm is an outlier if it exceeds the mean by this number of standard deviations.
+        outlier_norm: A fixed limit on token norms that replaces outlier_sd, such as 150 (arXiv 2309.16588); null
+            disables it.
+        group_top_k: Number of strongest columns whose mass is summed for group events; registers are also summed
+            separately.
+
+    Raises:
+        UserError: A value has the wrong type or lies outside its range.
+    """
 
     routed_min: float = 0.5
-    """A query i is routed to the dominant column s if its weight A_is is at least this, in (0, 1]."""
     routed_grid: tuple[float, ...] = (0.3, 0.4, 0.6, 0.7)
-    """Other values of routed_min for which the fraction of routed queries is stored, for the sensitivity table."""
     event_min: float = 0.9
-    """For the rules causal and lejepa, the smallest fraction of routed queries of a sink event, in (0, 1]."""
     adaptive_min: float = 0.1
-    """For the rule adaptive, the smallest fraction of routed queries of a sink event, in (0, 1]."""
     def1_eps: tuple[float, ...] = (0.5, 0.3, 0.2, 0.1)
-    """Values of eps, each of which makes one rule: every query must give the sink a weight of at least 1 - eps."""
     nop_max: float = 0.2
-    """For a NOP label, the largest norm of the sink's value relative to the mean of the other values."""
     broadcast_min: float = 0.5
-    """For a broadcast label, the smallest such relative norm."""
     rank_max: float = 1.5
-    """For a broadcast label, the largest stable rank of the head's update."""
     rel_update_min: float = 0.01
-    """For a qualified broadcast, the smallest norm of the head's update relative to the residual stream."""
     quiet_max: float = 0.2
-    """A query is quiet if the norm of its update is at most this times the mean norm of the values."""
     outlier_sd: float = 3.0
-    """A token norm is an outlier if it exceeds the mean by this number of standard deviations."""
     outlier_norm: float | None = None
-    """A fixed limit on token norms that replaces outlier_sd, such as 150 (arXiv 2309.16588); null disables it."""
     group_top_k: int = 4
-    """Number of strongest columns whose mass is summed for group events; registers are also summed separately."""
 
     def __post_init__(self) -> None:
         require_types(self)

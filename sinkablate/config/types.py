@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args,
 
 from sinkablate.config.checks import require
 from sinkablate.errors import UserError
+from sinkablate.files.suggestions import did_you_mean_or_list
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +78,20 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return call
+
+
+def known_fields(config: type[R]) -> type[R]:
+    """Decorate a config class so that a field that it does not have raises a `ConfigError` that names it."""
+    init, names = config.__init__, [field.name for field in fields(config)]  # type: ignore[arg-type, misc]
+
+    @wraps(init)
+    def call(self: R, **values: Any) -> None:
+        for name in values:
+            require(name in names, f"{name}: {config.__name__} has no such field{did_you_mean_or_list(name, names)}")
+        init(self, **values)
+
+    config.__init__ = call  # type: ignore[misc, assignment]
+    return config
 
 
 def _members(hint: Any) -> list[Any]:

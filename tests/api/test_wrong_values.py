@@ -1,5 +1,6 @@
 """Wrong values of `create_model`, `ThresholdConfig`, `compare` and `load_run` are refused in one line."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,10 @@ def test_what_is_not_a_run_is_refused(directory: Any, message: str, tmp_path: Pa
         sa.load_run(directory)
     with refused(f"run={tmp_path} holds no config.yaml"):
         sa.load_run(tmp_path)
+
+
+def test_a_misspelled_threshold_is_named_and_the_help_explains_every_field() -> None:
+    with pytest.raises(ValueError, match=r"^nop_mx: ThresholdConfig has no such field; did you mean nop_max\?$"):
+        sa.ThresholdConfig(nop_mx=0.1)  # type: ignore[call-arg]
+    for field in fields(sa.ThresholdConfig):
+        assert f"\n        {field.name}: " in str(sa.ThresholdConfig.__doc__)
