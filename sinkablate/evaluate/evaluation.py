@@ -91,7 +91,7 @@ class Evaluation:
         begun = time.perf_counter()
         for subject in self._subjects(task):
             for reading, images in task.reads(subject):
-                subject.cache.extract(reading, subject.backbone, images, subject.batch_size)
+                subject.extract(reading, images)
         from_first_rank(lambda: store.add(self.rows_of(task)))
         return time.perf_counter() - begun
 

@@ -60,8 +60,14 @@ class Subject:
             reading: Name of a reading, a key of `features.READINGS`.
             images: The images.
         """
-        backbone = NO_BACKBONE if reading == MASKS else backbone_at(self.backbone, images.size)
-        return self.cache.get(reading, backbone, images, self.batch_size)
+        return self.cache.get(reading, self._backbone(reading, images), images, self.batch_size)
+
+    def extract(self, reading: str, images: PreparedImages) -> None:
+        """Extract the features that `read` returns, shared among all ranks, which must all call this."""
+        self.cache.extract(reading, self._backbone(reading, images), images, self.batch_size)
+
+    def _backbone(self, reading: str, images: PreparedImages) -> Backbone:
+        return NO_BACKBONE if reading == MASKS else backbone_at(self.backbone, images.size)
 
     def with_backbone(self, name: BackboneName) -> "Subject":
         """Return the same subject with the evaluated model or one of its floors."""

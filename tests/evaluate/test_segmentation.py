@@ -86,10 +86,12 @@ def test_the_mean_over_classes_is_that_of_the_rows(segmented: Path) -> None:
     assert rows.filter(pl.col("metric") == "miou")["value"][0] == pytest.approx(np.nanmean(values))
 
 
-def test_another_protocol_in_the_same_folder_is_refused(finished: Path, dense_folder: Path, once: Once) -> None:
-    out = once("mixed", lambda root: None) / "out"
-    words = (f"--segmentation.data={dense_folder}", *QUICK, "--segmentation.epochs=1")
+def test_another_protocol_in_the_same_folder_is_refused(finished: Path, dense_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = (f"--segmentation.data={dense_folder}", *QUICK, "--segmentation.epochs=1", "--segmentation.size=56")
     evaluate(out, finished, *words, "--floors=false", tasks="segmentation").succeeded()
+    shapes = {tuple(np.load(path).shape[1:]) for path in out.rglob("*.npy")}
+    assert shapes == {(56, 56), (64, 64)}  # masks, and 64 patches of a model for images of 28 pixels
     before = (out / "evaluation.json").read_bytes()
     outcome = evaluate(
         out, finished, *words, "--floors=false", "--segmentation.protocol=augmented", tasks="segmentation"
