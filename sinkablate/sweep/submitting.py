@@ -61,7 +61,7 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
     if not cells:
         raise UserError(f"{root}: every cell is done, running or failed; `sinkablate sweep retry` resets failed cells")
     lines = [job_line(sweep, cell, root) for cell in cells]
-    number = next(number for number in range(10**6) if not (root / f"cells-{number}.txt").exists())
+    number = _free_number(root)
     most = _largest_array() or len(lines)
     for start in range(0, len(lines), most):
         try:
@@ -69,6 +69,13 @@ def submit(sweep: Sweep, root: Path, *, dry_run: bool) -> Iterator[str]:
         except UserError as error:
             rest = f"; {start} of {len(lines)} cells are queued; submit the rest when these have ended" if start else ""
             raise UserError(f"{error}{rest}") from error
+
+
+def _free_number(root: Path) -> int:
+    """Return the first number from which on no file has the name of a list of cells or of a copy of the sweep file."""
+    names = [path.name for path in root.iterdir()] if root.is_dir() else []
+    taken = [int(match[1]) for name in names if (match := re.fullmatch(r"(?:cells|sweep)-(\d+)\.(?:txt|yaml)", name))]
+    return max(taken, default=-1) + 1
 
 
 def _submit_array(sweep: Sweep, root: Path, lines: list[str], number: int, *, dry_run: bool) -> str:

@@ -53,3 +53,15 @@ def test_arrays_are_split_at_the_limit_of_slurm(
         assert f"--array=0-{count - 1} " in line
         assert line.split()[-3:-1] == [str(count), str(root_of(path) / f"cells-{number}.txt")]
     assert len(lines) - len(arrays) == 4
+
+
+@pytest.mark.parametrize(("names", "number"), [((), 0), (("sweep-0.yaml",), 1), (("cells-0.txt", "sweep-4.yaml"), 5)])
+def test_submit_replaces_no_list_of_cells_and_no_copy_of_a_sweep_file(
+    names: tuple[str, ...], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = written(tmp_path, content())
+    root_of(path).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (root_of(path) / name).write_text("from elsewhere")
+    assert f"cells-{number}.txt" in sweep("submit", path, "--dry_run").succeeded().out
