@@ -8,6 +8,7 @@ from sinkablate.config.attention import AttentionConfig, Gate, GatePosition, Pat
 from sinkablate.config.checks import ConfigError, build, flat, keys_below, require, require_finite, require_nonempty
 from sinkablate.config.data import BUILT_IN, EMBEDDED_CLASSES, AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.config.evaluation import (
+    DiscoveryConfig,
     EvaluationConfig,
     FeatureConfig,
     KnnConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneConfig",
     "CommonModeConfig",
     "ConfigError",
+    "DiscoveryConfig",
     "EmaConfig",
     "EvaluationConfig",
     "FeatureConfig",

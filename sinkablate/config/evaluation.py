@@ -66,6 +66,30 @@ class LinearConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiscoveryConfig:
+    """Unsupervised object discovery from the similarities of patches (LOST, arXiv 2109.14279)."""
+
+    data: str = "embedded"
+    """Images with boxes: the embedded scenes for validation, or a folder with the layout of VOC, whose trainval images
+    are used."""
+    feature: Literal["keys", "queries", "values"] = "keys"
+    """What is read from the patches in the last block."""
+    remove_bias: bool = False
+    """Compute the feature without the bias of its linear map, which all patches have in common."""
+    expansion: int = 100
+    """Number of patches of lowest degree that can join the seed."""
+    size: int | None = None
+    """Side in pixels to which images are resized; null is 56 for the embedded scenes and otherwise 512, rounded up to
+    whole patches."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require(self.data != "", "data is empty; name a folder, or leave it out for the embedded scenes")
+        require(self.expansion >= 1, f"expansion must be at least 1, got {self.expansion}")
+        require(self.size is None or self.size > 0, f"size must be positive, got {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
     """Simulated integer quantization of linear layers, and how much of its damage sinks cause."""
 
@@ -138,5 +162,6 @@ class EvaluationConfig:
     features: FeatureConfig = FeatureConfig()
     knn: KnnConfig = KnnConfig()
     linear: LinearConfig = LinearConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     segmentation: SegmentationConfig = SegmentationConfig()

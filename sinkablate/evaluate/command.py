@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from sinkablate.config import (
+    DiscoveryConfig,
     EvaluationConfig,
     FeatureConfig,
     KnnConfig,
@@ -50,6 +51,7 @@ def evaluate(
     features: FeatureConfig = FeatureConfig(),
     knn: KnnConfig = KnnConfig(),
     linear: LinearConfig = LinearConfig(),
+    discovery: DiscoveryConfig = DiscoveryConfig(),
     quantization: QuantizationConfig = QuantizationConfig(),
     segmentation: SegmentationConfig = SegmentationConfig(),
     seeds: str = "0",
@@ -67,7 +69,7 @@ def evaluate(
 
     Args:
         out: Directory for the results.
-        tasks: Names of tasks, separated by commas: knn, linear, segmentation, quantization.
+        tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
@@ -77,6 +79,7 @@ def evaluate(
         knn: Settings of knn.
         linear: Settings of linear.
         segmentation: Settings of segmentation, with its images.
+        discovery: Settings of discovery.
         quantization: Settings of quantization.
         seeds: Seeds of the probes, separated by commas; each probe is repeated with every seed.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
@@ -94,7 +97,12 @@ def evaluate(
         raise UserError("out is empty; name a directory for the results")
     chosen = tasks_named(tasks)
     config = EvaluationConfig(
-        features=features, knn=knn, linear=linear, segmentation=segmentation, quantization=quantization
+        features=features,
+        knn=knn,
+        linear=linear,
+        segmentation=segmentation,
+        discovery=discovery,
+        quantization=quantization,
     )
     require_writable(Path(out), "out")
     with process_group() as local_rank:

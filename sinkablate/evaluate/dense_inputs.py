@@ -101,21 +101,36 @@ def dense_sets(config: SegmentationConfig, loaded: LoadedModel) -> DenseSets:
     Raises:
         UserError: The data cannot be opened, or the model does not read images or not those of this size.
     """
-    if loaded.transform is None:
-        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
     sets = {
         split: open_masks(config.data, split, num_classes=config.num_classes, background=config.background)
         for split in ("train", "val")
     }
-    patch = patch_size_of(loaded.model)
-    size = config.size or -(-SIDES.get(sets["train"].name, OTHER_SIDES) // patch) * patch
-    with keys_below("segmentation"):
-        positions = resized(loaded.model, size).positions
-    mean, std = normalization(loaded.transform, loaded.in_chans)
-    square = SquareImages(size=size, in_chans=loaded.in_chans, mean=mean, std=std)
+    square, positions = square_images(loaded, config.size, sets["train"].name, "segmentation")
     return DenseSets(
         **{split: DenseSplit(data=data, square=square, positions=positions) for split, data in sets.items()}
     )
+
+
+def square_images(loaded: LoadedModel, size: int | None, data: str, group: str) -> tuple[SquareImages, str]:
+    """Return how the images of a data set become the input of a model, and how its position embedding fits them.
+
+    Args:
+        loaded: The model.
+        size: Side in pixels; None means that of the data set.
+        data: The kind of data set.
+        group: Group of the key `size`, for messages.
+
+    Raises:
+        UserError: The model does not read images, or not those of this size.
+    """
+    if loaded.transform is None:
+        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
+    patch = patch_size_of(loaded.model)
+    side = size or -(-SIDES.get(data, OTHER_SIDES) // patch) * patch
+    with keys_below(group):
+        positions = resized(loaded.model, side).positions
+    mean, std = normalization(loaded.transform, loaded.in_chans)
+    return SquareImages(size=side, in_chans=loaded.in_chans, mean=mean, std=std), positions
 
 
 def resized_mask(mask: Any, size: int) -> Tensor:

@@ -6,6 +6,8 @@ the reading.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.evaluate.backbones import RawPixels
 from sinkablate.vit.anatomy import blocks_of, features, final_norm
+from sinkablate.vit.projection_bias import Projection, without_bias
 from sinkablate.vit.tokens import TokenLayout, class_token_count, token_layout
 
 Reading = Callable[[nn.Module, Tensor], Tensor]
@@ -71,15 +74,21 @@ class _LastAttention:
         """Ignore the output of the block."""
 
 
-def _of_last_attention(name: str) -> Reading:
-    """Return a reading of the queries, keys or values of the patches in the last block, (B, P, H d)."""
+def _of_last_attention(projection: Projection, *, remove_bias: bool = False) -> Reading:
+    """Return a reading of the queries, keys or values of the patches in the last block, (B, P, H d).
+
+    Args:
+        projection: Which of them; as attention uses them, after a norm, rotation or gate.
+        remove_bias: Compute them without the bias of their linear map.
+    """
 
     def read(model: nn.Module, images: Tensor) -> Tensor:
-        consumer = _LastAttention()
-        with Tap(model, consumer, [len(blocks_of(model)) - 1]) as tap:
+        consumer, last = _LastAttention(), len(blocks_of(model)) - 1
+        removed = without_bias(model, last, projection) if remove_bias else nullcontext()
+        with removed, Tap(model, consumer, [last]) as tap:
             tap.run(images)
         layout = consumer.view.layout
-        rows: Tensor = getattr(consumer.view, name)[:, :, layout.num_prefix : layout.num_tokens]
+        rows: Tensor = getattr(consumer.view, projection[0])[:, :, layout.num_prefix : layout.num_tokens]
         return rows.transpose(1, 2).flatten(2)
 
     return read
@@ -91,9 +100,8 @@ READINGS: dict[str, Reading] = {
     MASKS: lambda _, images: images,
     "pooled": pooled,
     "patches": patches,
-    "queries": _of_last_attention("q"),
-    "keys": _of_last_attention("k"),
-    "values": _of_last_attention("v"),
+    **{name: _of_last_attention(name) for name in get_args(Projection)},
+    **{f"{name}_without_bias": _of_last_attention(name, remove_bias=True) for name in get_args(Projection)},
 }
 """Name -> function; see the head of this module."""
 

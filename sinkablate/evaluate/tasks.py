@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from sinkablate.errors import UserError
+from sinkablate.evaluate.discovery import boxed_images, discovery, reading_of
 from sinkablate.evaluate.features import MASKS
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.evaluate.knn import knn
@@ -32,6 +33,10 @@ def _masked_images(subject: Subject) -> Reads:
     sets = subject.masked
     frozen = [sets.val] if subject.config.segmentation.protocol == "augmented" else [sets.train, sets.val]
     return [(MASKS, part.masks) for part in (sets.train, sets.val)] + [("patches", part.images) for part in frozen]
+
+
+def _boxed_images(subject: Subject) -> Reads:
+    return [(reading_of(subject), boxed_images(subject).images)]
 
 
 def _images_of_quantization(subject: Subject) -> Iterable[PreparedImages]:
@@ -92,6 +97,13 @@ TASKS = {
             run=segmentation,
             shown=("miou", "miou_best", "pixel_accuracy"),
             reads=_masked_images,
+        ),
+        Task(
+            name="discovery",
+            title="object discovery",
+            run=discovery,
+            shown=("corloc", "corloc_image"),
+            reads=_boxed_images,
         ),
         Task(
             name="quantization",
