@@ -101,7 +101,9 @@ class Evaluation:
         return [task.name for task in self.tasks if task.name not in store.finished]
 
     def _summarize(self, store: Store, seconds: dict[str, float]) -> dict[str, Any]:
-        """Draw the figures and write `evaluation.json`."""
+        """Draw the figures and write `evaluation.json`, unless it is complete already."""
+        if store.summarized and not seconds:
+            return store.summary
         table = store.rows
         folder = store.out / FIGURES
         with naming(folder):
@@ -117,7 +119,7 @@ class Evaluation:
                 **scalars(table),
                 "run_id": self.run_id or None,
                 "device": str(self.subject.device),
-                "seconds": store.seconds | seconds,
+                "seconds": dict.fromkeys(store.finished) | store.summary.get("seconds", {}) | seconds,
                 "peak_memory_gib": peak_memory_gib(),
                 **provenance(),
             }

@@ -12,6 +12,7 @@ from torch import Tensor
 from sinkablate.config import SourceConfig
 from sinkablate.data.classes import class_names, number_of_classes
 from sinkablate.data.errors import ErrorPolicy
+from sinkablate.data.locations import expand_location, is_remote
 from sinkablate.data.samples import Records
 from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream
@@ -74,8 +75,8 @@ def class_sets(source: SourceConfig, loaded: LoadedModel) -> ClassSets:
     """
     if loaded.transform is None:
         raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
-    if source.reader == "stream":
-        source = replace(source, reader="indexed")
+    if source.format == "shards":
+        source = _with_random_access(source)
     number = number_of_classes(source)
     names = class_names(source) or list(map(str, range(number)))
     policy = ErrorPolicy("stop")
@@ -89,6 +90,22 @@ def class_sets(source: SourceConfig, loaded: LoadedModel) -> ClassSets:
             images=prepared(records, loaded), targets=torch.tensor(records.labels), classes=names
         )
     return ClassSets(**sets)
+
+
+def _with_random_access(source: SourceConfig) -> SourceConfig:
+    """Return shards that can be read in any order.
+
+    Raises:
+        UserError: A shard is not a local file.
+    """
+    for split in ("train", "val"):
+        for shard in expand_location(getattr(source, split), f"data.source.{split}"):
+            if is_remote(shard):
+                raise UserError(
+                    f"data.source.{split}={shard}: not a local file; evaluate reads images in any order, so name local "
+                    f"shards or folders with --data.source.{split}"
+                )
+    return replace(source, reader="indexed")
 
 
 def prepared(records: Records, loaded: LoadedModel) -> PreparedImages:

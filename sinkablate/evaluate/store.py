@@ -45,16 +45,18 @@ class Store:
         if not is_json_with(self.marker, ("model", "tasks", "seeds")):
             refuse_foreign(out, WRITTEN, key="out", what=f"an evaluation ({EVALUATION})")
         elif not overwrite:
-            self._compare(read_json(self.marker) or {})
+            self._compare(self.summary)
 
     def _compare(self, stored: dict[str, Any]) -> None:
-        """Refuse another evaluation, and keep the settings of the tasks that only the stored one has."""
-        here = f"out={self.out} holds an evaluation"
-        refuse_another(stored, {key: value for key, value in self.identity.items() if key != "tasks"}, here)
-        for task, settings in self.identity["tasks"].items():
-            if task in stored["tasks"]:
-                refuse_another(stored["tasks"][task], settings, here)
-        self.identity["tasks"] = stored["tasks"] | self.identity["tasks"]
+        """Refuse results of something else; keep the settings of the finished tasks that are not asked for again."""
+        finished = {name: settings for name, settings in stored["tasks"].items() if name in self.finished}
+        if not finished:
+            return
+        where = f"out={self.out} holds an evaluation"
+        refuse_another(stored, {key: value for key, value in self.identity.items() if key != "tasks"}, where)
+        for name, settings in finished.items():
+            refuse_another(settings, self.identity["tasks"].get(name, {}), f"{where} ({name})")
+        self.identity["tasks"] = finished | self.identity["tasks"]
 
     def open(self) -> None:
         """Create the directory and write what is evaluated; with `overwrite`, remove the earlier results."""
@@ -64,9 +66,9 @@ class Store:
             self._overwrite = False
         with naming(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        stored = read_json(self.marker) or {}
-        if stored.get("tasks") != self.identity["tasks"]:
-            write_json(self.marker, stored | self.identity, sort=False)
+        stored = self.summary
+        if any(stored.get(key) != value for key, value in self.identity.items()):
+            write_json(self.marker, (stored if self.finished else {}) | self.identity, sort=False)
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -81,9 +83,14 @@ class Store:
         return set(self.rows["task"])
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Task -> seconds that it took."""
-        return dict((read_json(self.marker) or {}).get("seconds", {}))
+    def summary(self) -> dict[str, Any]:
+        """The content of `evaluation.json`; empty if there is none."""
+        return read_json(self.marker) or {}
+
+    @property
+    def summarized(self) -> bool:
+        """True if `evaluation.json` has the numbers of all finished tasks."""
+        return self.finished <= self.summary.get("seconds", {}).keys()
 
     def add(self, rows: list[Row]) -> None:
         """Store the rows of a task.

@@ -83,10 +83,20 @@ def broken(folder: Path, root: Path, split: str) -> Path:
     return root / "broken"
 
 
-def test_an_unreadable_image_is_named(finished: Path, image_folder: Path, tmp_path: Path) -> None:
-    outcome = evaluate(tmp_path / "out", finished, *folder_data(broken(image_folder, tmp_path, "val")))
+def test_an_unreadable_image_is_named_and_may_be_repaired(finished: Path, image_folder: Path, tmp_path: Path) -> None:
+    folder = broken(image_folder, tmp_path, "val")
+    outcome = evaluate(tmp_path / "out", finished, *folder_data(folder))
     last_line = Outcome(outcome.code, outcome.out, outcome.err.splitlines()[-1])  # after those of the progress
     assert_refused(last_line, "the file is empty", "broken/val: 9/")
+    Image.new("RGB", (32, 32)).save(max((folder / "val").rglob("*.png")))
+    evaluate(tmp_path / "out", finished, *folder_data(folder)).succeeded()
+
+
+def test_remote_shards_are_refused(finished: Path, tmp_path: Path) -> None:
+    source = ("--data.source.format", "shards", "--data.source.reader", "stream", "--data.source.num_classes", "10")
+    url = "https://example.org/{0000..0003}.tar"
+    outcome = evaluate(tmp_path / "out", finished, *source, "--data.source.train", url, "--data.source.val", url)
+    assert_refused(outcome, "data.source.train=https://example.org/0000.tar: not a local file")
 
 
 def test_a_second_process_is_refused(finished: Path, image_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What `evaluate` writes and prints."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from evaluating import evaluate, folder_data, numbers, table
-from running import assert_refused
+from running import assert_refused, tree
 from sharing import Once
 
 import sinkablate as sa
@@ -49,11 +50,23 @@ def test_the_terminal_shows_the_floors_and_what_was_limited(evaluated: Path) -> 
     assert "knn.k=200 is limited to the 40 training images" in (evaluated / "stderr.txt").read_text()
 
 
-def test_a_finished_task_is_not_run_again(evaluated: Path, finished: Path, image_folder: Path) -> None:
-    out = evaluated / "out"
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} | {"rows": table(out).rows()}
+def test_a_finished_task_is_not_run_again_and_others_can_be_added(
+    evaluated: Path, finished: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(evaluated / "out", out)
+    before = tree(out)
     evaluate(out, finished, *folder_data(image_folder)).succeeded()
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")} | {"rows": table(out).rows()} == before
+    assert tree(out) == before
+    words = ("--linear.epochs", "2", "--seeds", "0")
+    evaluate(out, finished, *folder_data(image_folder), *words, tasks="linear").succeeded()
+    assert table(out).filter(task="knn").rows() == table(evaluated / "out").rows()
+    old, new = numbers(evaluated / "out"), numbers(out)
+    assert set(new["tasks"]) == set(new["seconds"]) == {"knn", "linear"}
+    assert {name: value for name, value in new.items() if name.startswith("knn/")} == {
+        name: value for name, value in old.items() if name.startswith("knn/")
+    }
+    assert new["linear/acc1"] == table(out).filter(task="linear", metric="acc1", backbone="model")["value"][0]
 
 
 @pytest.mark.parametrize(

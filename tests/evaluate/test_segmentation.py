@@ -19,7 +19,7 @@ from sinkablate.evaluate.dense_inputs import DenseSplit, SquareImages, dense_set
 
 LEVELS = np.array([0, 146], np.uint8)
 """Gray value of each class; their mean is that of the run's preprocessing."""
-QUICK = ("--segmentation.num_classes=3", "--segmentation.size=28", "--seeds=[3,4]")
+QUICK = ("--segmentation.num_classes=3", "--segmentation.size=28", "--seeds=3,4")
 EPOCHS = {"cached": 120, "augmented": 15}
 
 
