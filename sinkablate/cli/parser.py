@@ -187,6 +187,7 @@ def call(function: Callable[..., Any], command: str, argv: list[str]) -> Any:
             args=argv,
             as_positional=True,
             parser_class=Parser,
+            parser_mode="omegaconf+",
             allow_abbrev=False,
             prog=f"sinkablate {command}",
         )
