@@ -12,6 +12,8 @@ VARIANTS = sorted(CONFIGS.glob("*.yaml"))
 STACKED = sorted([*CONFIGS.glob("model/*.yaml"), *CONFIGS.glob("recipe/*.yaml")])
 """Configs that are used after a variant and a data config."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
+DENSE = sorted(CONFIGS.glob("data/dense/*.yaml"))
+"""Configs of `evaluate`, which the tests of data sets read."""
 TOYS = sorted(CONFIGS.glob("toy/*.yaml"))
 PUBLISHED = sorted(CONFIGS.glob("toy/*_published.yaml"))
 """Configs of a published size, which need a GPU."""
@@ -58,12 +60,13 @@ def locations(shards: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_config_is_tested() -> None:
-    assert {*VARIANTS, *STACKED, *DATA, *TOYS} == set(CONFIGS.rglob("*.yaml"))
+    assert {*VARIANTS, *STACKED, *DATA, *DENSE, *TOYS} == set(CONFIGS.rglob("*.yaml"))
 
 
 def stack(path: Path) -> list[Path]:
     """A config, after those that it must follow on the command line."""
-    return [CONFIGS / "gate_reg.yaml", CONFIGS / "data" / "imagenet.yaml", path] if path in STACKED else [path]
+    data = "scenes" if path.stem == "vit_mini_p4_d8" else "imagenet"  # patches of 4 pixels
+    return [CONFIGS / "gate_reg.yaml", CONFIGS / "data" / f"{data}.yaml", path] if path in STACKED else [path]
 
 
 @pytest.mark.usefixtures("locations")

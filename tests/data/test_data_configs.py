@@ -3,7 +3,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from dense_sets import write_folders
 from omegaconf import DictConfig, OmegaConf
+from running import assert_refused, run
 from shard_sets import write_set
 
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
@@ -29,6 +31,32 @@ def test_an_unset_location_is_refused_with_its_key_and_variable(name: str, monke
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(UserError, match=r"data.source.train=\$\w+_TRAIN: the environment variable is not set; set \w+"):
         build(name).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("ade20k", "segmentation"), ("voc2012", "segmentation"), ("masks", "segmentation"), ("voc2007", "discovery")],
+)
+def test_an_unset_folder_of_evaluate_is_refused_with_its_variable(
+    name: str, key: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = {"masks": "MASK_FOLDER"}.get(name, name.upper())
+    monkeypatch.delenv(variable, raising=False)
+    words = ("--run", finished, "--tasks", key, "--out", tmp_path / "out", "--device", "cpu")
+    outcome = run("evaluate", "--config", CONFIGS / "dense" / f"{name}.yaml", *words)
+    assert_refused(outcome, f"{key}.data=${variable}: the environment variable is not set; set {variable}")
+
+
+def test_the_config_of_masks_reads_its_variables(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASK_FOLDER", str(write_folders(tmp_path / "own")))
+    monkeypatch.setenv("MASK_CLASSES", "2")
+    words = ("--run", finished, "--tasks", "segmentation", "--out", tmp_path / "out", "--device", "cpu")
+    quick = ("--segmentation.size", "28", "--segmentation.epochs", "1", "--floors", "false", "--format", "json")
+    outcome = run("evaluate", "--config", CONFIGS / "dense" / "masks.yaml", *words, *quick).succeeded()
+    settings = json.loads(outcome.out)["tasks"]["segmentation"]["segmentation"]
+    assert (settings["data"], settings["num_classes"]) == (str(tmp_path / "own"), 2)
 
 
 def test_the_embedded_config_equals_the_defaults() -> None:
