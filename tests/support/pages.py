@@ -179,6 +179,9 @@ def arguments(words: list[str]) -> list[str]:
     return words[start:]
 
 
+QUICK_QUANTIZATION = ("--quantization.bits", "[8]", "--quantization.limit", "4", "--quantization.layer_limit", "1")
+
+
 def small(words: list[str]) -> list[str]:
     """A command with options that make it take about a second."""
     if words[0] == "fit" and "--print_config" not in words and "--help" not in words:
@@ -203,7 +206,7 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "evaluate" and "--data.source.format" not in words:  # a set of 40 images
         source = "--data.source"
         folder = (f"{source}.train", "data/imagenet/train", f"{source}.val", "data/imagenet/val")
-        return [*words, f"{source}.format", "folder", *folder, "--linear.epochs", "2"]
+        return [*words, f"{source}.format", "folder", *folder, "--linear.epochs", "2", *QUICK_QUANTIZATION]
     if words[:2] == ["sweep", "run"]:  # in this very process
         return [*words, "--jobs", "1"]
     return words
