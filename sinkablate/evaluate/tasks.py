@@ -18,6 +18,7 @@ from sinkablate.evaluate.rows import BackboneName, Row
 from sinkablate.evaluate.segmentation import segmentation
 from sinkablate.evaluate.subject import Subject
 from sinkablate.figures.quantization import by_layer, by_scheme
+from sinkablate.figures.segmentation import by_class
 from sinkablate.figures.sinks import Drawn
 from sinkablate.files.suggestions import did_you_mean
 
@@ -97,6 +98,7 @@ TASKS = {
             run=segmentation,
             shown=("miou", "miou_best", "pixel_accuracy"),
             reads=_masked_images,
+            figures={"segmentation": by_class},
         ),
         Task(
             name="discovery",

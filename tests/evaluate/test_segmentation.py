@@ -86,6 +86,13 @@ def test_the_mean_over_classes_is_that_of_the_rows(segmented: Path) -> None:
     assert rows.filter(pl.col("metric") == "miou")["value"][0] == pytest.approx(np.nanmean(values))
 
 
+def test_the_figure_shows_the_classes_that_occur(segmented: Path) -> None:
+    drawn = pl.read_csv(segmented / "out" / "figures" / "segmentation.csv")
+    assert set(drawn["item"]) == {"class 0", "class 1"}
+    assert set(drawn["backbone"]) == {"model", "random", "pixels"}
+    assert {path.suffix for path in (segmented / "out" / "figures").glob("segmentation.*")} == {".csv", ".pdf", ".png"}
+
+
 def test_another_protocol_in_the_same_folder_is_refused(finished: Path, dense_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = (f"--segmentation.data={dense_folder}", *QUICK, "--segmentation.epochs=1", "--segmentation.size=56")
