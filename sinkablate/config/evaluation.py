@@ -106,11 +106,11 @@ class QuantizationConfig:
     """Largest number of these images on which damage by layer is measured."""
     images: str | None = None
     """Images without labels to measure on, as for diagnose: a folder, a list, shards, or `builtin`. Some of them are
-    used for calibration. By default, the labeled images, for which the top-1 accuracy is known as well."""
+    used for calibration. By default, the labeled images; for a model without a classifier, those of segmentation."""
     rule: str | None = None
     """The rule by which a head has a sink, such as adaptive; null is the rule that diagnose shows first."""
     floor: float = 0.5
-    """A model is destroyed if a smaller share of its accuracy in full precision is left, or, where the accuracy is not
+    """A model is destroyed if a smaller share of its accuracy or mIoU in full precision is left, or, where neither is
     known, if the cosine of its patch tokens is below this."""
 
     def __post_init__(self) -> None:

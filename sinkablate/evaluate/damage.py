@@ -1,21 +1,24 @@
 """How far the outputs of a quantized model are from those in full precision, per image, with bootstrap intervals.
 
-Axis letters: B images, N tokens, D model width, K classes, n images of a set.
+Axis letters: B images of a batch, N tokens, D model width, K classes, C classes of pixels, n images of a set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import nan
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 from torch import Tensor
 
 Floats = NDArray[np.float64]
+Statistic = Callable[..., Floats]
+"""From the means of samples over images, (..., *shape) each, to numbers (...)."""
 LEVEL = 0.95
 """Coverage of the intervals."""
 RESAMPLES = 2000
+_WEIGHTS = 10**7
+"""Largest number of bootstrap weights that exist at a time."""
 
 
 def divergence(full: Tensor, quantized: Tensor) -> Tensor:
@@ -29,37 +32,62 @@ def mean_cosine(full: Tensor, quantized: Tensor) -> Tensor:
     return F.cosine_similarity(full.double(), quantized.double(), dim=-1).mean(-1)
 
 
-def interval(statistic: Callable[..., Floats], *samples: Floats, seed: int = 0) -> tuple[float, float]:
+def value_of(statistic: Statistic, *samples: Floats) -> float:
+    """Return a statistic of samples of the same n images, (n, *shape) each."""
+    return float(statistic(*(sample.mean(axis=0) for sample in samples)))
+
+
+def interval(statistic: Statistic, *samples: Floats, seed: int = 0) -> tuple[float, float]:
     """Return a percentile interval from a bootstrap over images; NaN for fewer than two images.
 
     Args:
-        statistic: From samples (..., n) to (...), with the argument `axis`.
-        samples: Numbers of the same n images, (n,) each; the images are resampled together.
+        statistic: What is estimated.
+        samples: Numbers of the same n images, (n, *shape) each; the images are resampled together.
         seed: Seed of the resampling.
     """
     if len(samples[0]) < 2:
         return nan, nan
-    result = bootstrap(
-        samples,
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, 10**7 // len(samples[0])),
-        paired=True,
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(result.low), float(result.high)
+    values = [
+        statistic(*((weights @ sample.reshape(len(sample), -1)).reshape(-1, *sample.shape[1:]) for sample in samples))
+        for weights in _weights(len(samples[0]), seed)
+    ]
+    low, high = np.quantile(np.concatenate(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
-def mean(values: Floats, axis: int = -1) -> Floats:
+def _weights(count: int, seed: int) -> Iterator[Floats]:
+    """Yield the weight of every image in each resample, (r, n), with row sums of one; in all `RESAMPLES` rows."""
+    rng, step = np.random.default_rng(seed), max(1, _WEIGHTS // count)
+    for first in range(0, RESAMPLES, step):
+        rows = min(step, RESAMPLES - first)
+        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count) / count
+
+
+def mean(means: Floats) -> Floats:
     """Return the mean over images."""
-    return np.asarray(values.mean(axis=axis))
+    return means
 
 
-def share_removed(before: Floats, after: Floats, axis: int = -1) -> Floats:
-    """Return the share of the mean damage that a change removes, 1 - mean(after) / mean(before); NaN without damage."""
-    total = before.mean(axis=axis)
+def share_removed(before: Floats, after: Floats) -> Floats:
+    """Return the share of the mean damage that a change removes, 1 - after / before; NaN without damage."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(total > 0, 1 - after.mean(axis=axis) / total, nan))
+        return np.asarray(np.where(before > 0, 1 - after / before, nan))
+
+
+def mean_iou(counts: Floats) -> Floats:
+    """Return the mean over classes of the intersection over union, from confusion matrices (..., C, C) -> (...).
+
+    Rows are targets. Classes that do not occur in the targets are left out.
+    """
+    hit, target = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
+    union = target + counts.sum(-2) - hit
+    present = target > 0
+    shares = np.divide(hit, union, out=np.zeros_like(union), where=present)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(shares.sum(-1) / present.sum(-1))
+
+
+def drop_of_iou(full: Floats, quantized: Floats) -> Floats:
+    """Return the difference of `mean_iou` between two confusion matrices of the same images."""
+    return mean_iou(full) - mean_iou(quantized)

@@ -40,7 +40,8 @@ class PreparedImages:
 
     def subset(self, numbers: Sequence[int]) -> "PreparedImages":
         """Return some of the images, in the given order."""
-        return PreparedImages(
+        return replace(
+            self,
             count=len(numbers),
             load=lambda index: self.load(numbers[index]),
             name=lambda index: self.name(numbers[index]),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sinkablate.diagnose.images import ImageSource, Preparation
@@ -19,19 +20,28 @@ class QuantizationImages:
     measured: PreparedImages
     targets: Tensor | None
     """Classes of the measured images, (n,) int64; None if they are not known or are not those of the classifier."""
+    masks: PreparedImages | None = None
+    """Masks of the measured images, (S, S) uint8 each; None if the model has a classifier or they are not known."""
+
+    def truth(self) -> Tensor | None:
+        """Return the classes of the measured images (n,), or of their pixels (n, S, S); None if neither is known."""
+        if self.masks is None:
+            return self.targets
+        return torch.stack([self.masks.load(index) for index in range(len(self.masks))])
 
     def measured_at_most(self, count: int) -> "QuantizationImages":
         """Return the same sets with at most `count` of the measured images."""
         numbers = evenly(len(self.measured), count)
         targets = None if self.targets is None else self.targets[numbers]
-        return QuantizationImages(self.calibration, self.measured.subset(numbers), targets)
+        masks = None if self.masks is None else self.masks.subset(numbers)
+        return QuantizationImages(self.calibration, self.measured.subset(numbers), targets, masks)
 
 
 def quantization_images(subject: Subject) -> QuantizationImages:
     """Choose images that are evenly spaced in their sets, which may be sorted by class.
 
-    Without `quantization.images`, they are from the labeled images: those for calibration from its training images,
-    and those that are measured from its validation images.
+    Without `quantization.images`, those for calibration are training images and those that are measured are validation
+    images: of the labeled images, or of those with masks if the model has no classifier.
 
     Raises:
         UserError: There are too few images, or they cannot be read.
@@ -39,6 +49,8 @@ def quantization_images(subject: Subject) -> QuantizationImages:
     config = subject.config.quantization
     if config.images is not None:
         return _without_labels(subject, config.images)
+    if not class_count(subject.backbone.model):
+        return _with_masks(subject)
     sets = subject.classes
     train, val = sets.train.images, sets.val.images
     chosen = evenly(len(val), config.limit)
@@ -47,6 +59,19 @@ def quantization_images(subject: Subject) -> QuantizationImages:
         calibration=train.subset(evenly(len(train), config.calibration)),
         measured=val.subset(chosen),
         targets=sets.val.targets[chosen] if matching else None,
+    )
+
+
+def _with_masks(subject: Subject) -> QuantizationImages:
+    """Choose from the images of `segmentation`."""
+    sets, config = subject.masked, subject.config.quantization
+    train, val = sets.train.images, sets.val.images
+    chosen = evenly(len(val), config.limit)
+    return QuantizationImages(
+        calibration=train.subset(evenly(len(train), config.calibration)),
+        measured=val.subset(chosen),
+        targets=None,
+        masks=sets.val.masks.subset(chosen),
     )
 
 

@@ -40,6 +40,13 @@ def _boxed_images(subject: Subject) -> Reads:
     return [(reading_of(subject), boxed_images(subject).images)]
 
 
+def _reads_of_quantization(subject: Subject) -> Reads:
+    if quantization_images(subject).masks is None:
+        return []
+    train = subject.masked.train
+    return [(MASKS, train.masks), ("patches", train.images)]
+
+
 def _images_of_quantization(subject: Subject) -> Iterable[PreparedImages]:
     images = quantization_images(subject)
     return images.calibration, images.measured
@@ -111,8 +118,10 @@ TASKS = {
             name="quantization",
             title="simulated quantization",
             run=quantization,
-            shown=("acc1_drop", "cosine"),
+            shown=("acc1_drop", "miou_drop", "cosine"),
+            reads=_reads_of_quantization,
             measures=_images_of_quantization,
+            settings=("segmentation",),
             floors=(),
             figures={"quantization": by_scheme, "quantization_layers": by_layer},
         ),

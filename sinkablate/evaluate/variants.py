@@ -11,8 +11,10 @@ from sinkablate.errors import UserError
 from sinkablate.evaluate.damage import Floats, divergence, mean_cosine
 from sinkablate.evaluate.extraction import Span
 from sinkablate.evaluate.features import last_output
+from sinkablate.evaluate.miou import confusion
 from sinkablate.evaluate.quantized import Calibration, Simulation
 from sinkablate.evaluate.quantizer import Scheme
+from sinkablate.evaluate.segmentation_training import class_logits
 from sinkablate.vit.anatomy import classify, final_norm
 from sinkablate.vit.tokens import token_layout
 
@@ -63,6 +65,8 @@ class Damage:
     """Divergence of the class probabilities in nats, (n,); None without a classifier."""
     correct: Floats | None
     """1 where the class is right, (n,); None without a classifier or without known classes."""
+    counts: Floats | None = None
+    """Confusion matrix of the pixels of each image, (n, C, C); None without a probe."""
 
     @property
     def size(self) -> Floats:
@@ -95,6 +99,8 @@ class Comparison:
     calibration: Calibration
     masks: Mapping[tuple[str, int | None], Masks]
     """The tokens of each treatment, by its `tokens` and `seed`."""
+    probe: nn.Linear | None = None
+    """A linear layer from patch tokens to class logits of their pixels, trained and applied in full precision."""
 
     def simulation(self, variant: Variant) -> Simulation:
         """Return the simulation of a variant."""
@@ -110,13 +116,14 @@ class Comparison:
 
     def damages(
         self, variants: Sequence[Variant], batches: Iterable[tuple[Span, Tensor]], targets: Tensor | None
-    ) -> tuple[dict[Variant, Damage], Floats | None]:
-        """Return the damage of each variant, and where the model in full precision is right, (n,), if it is known.
+    ) -> tuple[dict[Variant, Damage], Damage]:
+        """Return the damage of each variant, and of the model in full precision, which is right on some images only.
 
         Args:
             variants: The variants.
             batches: Numbers of the images of each batch, as (first, one past the last), and the images.
-            targets: Classes of all images, (n,); None if they are not known or are not those of the model.
+            targets: Classes of all images, (n,), or with a probe of their pixels, (n, S, S); None if they are not known
+                or are not those of the model.
 
         Raises:
             UserError: The outputs in full precision are not finite.
@@ -127,34 +134,37 @@ class Comparison:
             if not full.patches.isfinite().all():
                 raise UserError(f"images {span[0]} to {span[1] - 1}: the model computes NaN or infinity")
             classes = None if targets is None else targets[slice(*span)].to(images.device)
-            parts[None].append(_compared(full, full, classes))
+            parts[None].append(self._compared(full, full, classes))
             for variant in variants:
                 with self.simulation(variant) as simulation:
                     masks = self._masks_of(variant.treatment)
                     simulation.tokens = None if masks is None else masks.measured[slice(*span)]
-                    parts[variant].append(_compared(full, outputs(self.model, images), classes))
+                    parts[variant].append(self._compared(full, outputs(self.model, images), classes))
         joined = {variant: _joined(numbers) for variant, numbers in parts.items()}
-        return {variant: joined[variant] for variant in variants}, joined[None].correct
+        return {variant: joined[variant] for variant in variants}, joined[None]
+
+    def _compared(self, full: Outputs, quantized: Outputs, classes: Tensor | None) -> "_Numbers":
+        """Compare the outputs of one batch."""
+        numbers = {"cosine": mean_cosine(full.patches, quantized.patches)}
+        if full.logits is not None and quantized.logits is not None:
+            numbers["kl"] = divergence(full.logits, quantized.logits)
+        if classes is not None and self.probe is not None:
+            of_pixels = class_logits(self.probe, quantized.patches.float(), classes.shape[-1])
+            pairs, count = zip(of_pixels.argmax(1), classes, strict=True), self.probe.out_features
+            numbers["counts"] = torch.stack([confusion(predicted, target, count) for predicted, target in pairs])
+        elif classes is not None and quantized.logits is not None:
+            numbers["correct"] = quantized.logits.argmax(-1) == classes
+        return numbers
 
     def _masks_of(self, treatment: Treatment) -> Masks | None:
         return self.masks[treatment.tokens, treatment.seed] if treatment.tokens else None
 
 
 _Numbers = dict[str, Tensor]
-"""Field of `Damage` -> numbers of the images of one batch, (B,)."""
-
-
-def _compared(full: Outputs, quantized: Outputs, classes: Tensor | None) -> _Numbers:
-    """Compare the outputs of one batch."""
-    numbers = {"cosine": mean_cosine(full.patches, quantized.patches)}
-    if full.logits is not None and quantized.logits is not None:
-        numbers["kl"] = divergence(full.logits, quantized.logits)
-        if classes is not None:
-            numbers["correct"] = quantized.logits.argmax(-1) == classes
-    return numbers
+"""Field of `Damage` -> numbers of the images of one batch, (B, ...)."""
 
 
 def _joined(batches: Sequence[_Numbers]) -> Damage:
     """Return the numbers of all images."""
     fields = {name: torch.cat([batch[name] for batch in batches]).double().cpu().numpy() for name in batches[0]}
-    return Damage(cosine=fields["cosine"], kl=fields.get("kl"), correct=fields.get("correct"))
+    return Damage(fields["cosine"], fields.get("kl"), fields.get("correct"), fields.get("counts"))

@@ -8,7 +8,17 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 from variants import noise
 
-from sinkablate.evaluate.damage import divergence, interval, mean, mean_cosine, share_removed
+from sinkablate.evaluate import miou
+from sinkablate.evaluate.damage import (
+    divergence,
+    drop_of_iou,
+    interval,
+    mean,
+    mean_cosine,
+    mean_iou,
+    share_removed,
+    value_of,
+)
 
 
 def test_divergence_equals_that_of_distributions() -> None:
@@ -38,9 +48,21 @@ def test_the_interval_of_a_mean_equals_its_normal_approximation() -> None:
 def test_images_are_resampled_together() -> None:
     """A treatment that halves the damage of every image has no uncertainty, whatever the spread over images."""
     before = np.random.default_rng(0).exponential(1, 50)
-    assert share_removed(before, before / 2) == pytest.approx(0.5)
+    assert value_of(share_removed, before, before / 2) == pytest.approx(0.5)
     assert interval(share_removed, before, before / 2) == pytest.approx((0.5, 0.5))
 
 
 def test_a_share_of_no_damage_is_undefined() -> None:
-    assert isnan(float(share_removed(np.zeros(3), np.ones(3))))
+    assert isnan(value_of(share_removed, np.zeros(3), np.ones(3)))
+
+
+def test_mean_iou_equals_that_of_segmentation() -> None:
+    counts = torch.randint(0, 9, (6, 4, 4), generator=torch.Generator().manual_seed(0))
+    counts[:, 2] = 0  # a class that does not occur
+    expected = [miou.mean_iou(of_image) for of_image in counts]
+    assert mean_iou(counts.double().numpy()) == pytest.approx(expected)
+    samples = counts.double().numpy()
+    assert value_of(mean_iou, samples) == pytest.approx(miou.mean_iou(counts.sum(0)))
+    assert value_of(drop_of_iou, samples, samples) == 0
+    low, high = interval(mean_iou, samples)
+    assert low < value_of(mean_iou, samples) < high

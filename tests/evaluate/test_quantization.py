@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from dense_sets import columns, write_folders, write_image, write_mask
 from evaluating import evaluate, numbers, table
-from running import assert_refused
+from running import assert_refused, run
 from sharing import Once
 from variants import make, noise, perturbed
 
@@ -89,11 +90,12 @@ def test_results_do_not_depend_on_batches() -> None:
         for granularity in ("static", "dynamic", "token")
         for treatment in (Treatment(), Treatment("sinks"), Treatment("sinks", kept=True))
     ]
-    whole, right = comparison.damages(variants, [((0, 5), images)], targets)
-    parts, right_in_parts = comparison.damages(variants, [((0, 2), images[:2]), ((2, 5), images[2:])], targets)
-    assert right is not None
-    assert right.tolist() == (model(images).argmax(-1) == targets).tolist()
-    np.testing.assert_array_equal(right, right_in_parts)
+    whole, full = comparison.damages(variants, [((0, 5), images)], targets)
+    parts, full_in_parts = comparison.damages(variants, [((0, 2), images[:2]), ((2, 5), images[2:])], targets)
+    assert full.correct is not None
+    assert full.correct.tolist() == (model(images).argmax(-1) == targets).tolist()
+    assert full_in_parts.correct is not None
+    np.testing.assert_array_equal(full.correct, full_in_parts.correct)
     for variant in variants:
         np.testing.assert_allclose(whole[variant].cosine, parts[variant].cosine, atol=1e-3)
         assert whole[variant].cosine.min() < 0.999
@@ -108,6 +110,27 @@ def test_photographs_without_labels(finished: Path, tmp_path: Path) -> None:
     assert not rows["metric"].str.starts_with("acc1").any()
     assert value(rows, "w4a4_static", "destroyed") == 1  # every cosine is below 1
     assert value(rows, "w4a4_static", "kl") > 0
+
+
+def test_a_model_without_classifier_is_judged_by_a_segmentation_probe(tmp_path: Path) -> None:
+    data, out = write_folders(tmp_path / "data", train=4, val=3), tmp_path / "out"
+    for number, (path, mask) in enumerate(
+        zip(*(sorted(data.glob(f"{x}/*/*")) for x in ("images", "masks")), strict=True)
+    ):
+        write_image(path, color=(40 * number, 120, 255 - 30 * number))
+        write_mask(mask, columns(0, 1, 2) if number % 2 else columns(2, 1, 0))
+    probe = ("--segmentation.data", data, "--segmentation.num_classes", "3", "--segmentation.size", "32")
+    model = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.pretrained", "false", "--backbone.img_size", "32")
+    words = (*probe, *model, "--floors", "false", "--quantization.bits", "[3]", "--quantization.layer_limit", "1")
+    run("evaluate", *words, "--tasks", "segmentation,quantization", "--out", out, "--device", "cpu").succeeded()
+    rows = table(out).filter(pl.col("task") == "quantization")
+    miou = value(rows, "fp32", "miou")
+    assert miou == pytest.approx(numbers(out)["segmentation/miou"], abs=0.01)  # its tokens are in half precision
+    drop = value(rows, "w3a3_static", "miou_drop")
+    assert drop == pytest.approx(miou - value(rows, "w3a3_static", "miou"))
+    assert value(rows, "w3a3_static", "miou_drop_low") <= drop <= value(rows, "w3a3_static", "miou_drop_high")
+    assert value(rows, "w3a3_static", "destroyed") == (value(rows, "w3a3_static", "miou") < 0.5 * miou)
+    assert not rows["metric"].str.contains("^(acc1|kl)").any()
 
 
 @pytest.mark.parametrize(

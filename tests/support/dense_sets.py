@@ -9,10 +9,12 @@ from PIL import Image
 HEIGHT, WIDTH = 20, 30
 
 
-def write_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+def write_image(
+    path: Path, size: tuple[int, int] = (WIDTH, HEIGHT), color: tuple[int, int, int] = (120, 80, 40)
+) -> None:
     """Write a color image; JPEG and PNG by suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (120, 80, 40)).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 def write_mask(path: Path, values: NDArray[np.uint8], palette: bool = False) -> None:
