@@ -72,10 +72,8 @@ def class_sets(source: SourceConfig, loaded: LoadedModel) -> ClassSets:
     """Open the training and validation images of a source, prepared for a model.
 
     Raises:
-        UserError: The source cannot be read in any order, or the model does not read images.
+        UserError: The source cannot be read in any order.
     """
-    if loaded.transform is None:
-        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
     if source.format == "shards":
         source = _with_random_access(source)
     number = number_of_classes(source)

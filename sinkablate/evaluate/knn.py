@@ -1,6 +1,6 @@
 """Weighted nearest-neighbor classification on frozen features, exact (DINO, arXiv 2104.14294)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,9 @@ from sinkablate.evaluate.accuracy import accuracies
 from sinkablate.evaluate.features import feature_kind, select
 from sinkablate.evaluate.rows import Row
 from sinkablate.evaluate.subject import Subject
+
+BLOCK_ROWS = 8192
+"""Rows of training features that are compared with the queries at a time."""
 
 
 class Neighbors(NamedTuple):
@@ -62,7 +65,7 @@ def nearest_neighbors(
     queries = F.normalize(queries.float(), dim=1)
     best = Neighbors(queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long))
     best = Neighbors(best.similarity, best.target.to(queries.device))
-    for chunk, targets in training:
+    for chunk, targets in _blocks(training):
         features = F.normalize(chunk.float(), dim=1)
         step = max(1, int(memory / (4 * (len(features) + k))))
         parts = [
@@ -71,6 +74,22 @@ def nearest_neighbors(
         ]
         best = Neighbors(torch.cat([part.similarity for part in parts]), torch.cat([part.target for part in parts]))
     return best
+
+
+def _blocks(training: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Join consecutive chunks to blocks of about `BLOCK_ROWS` rows, from which the largest are selected at once."""
+    waiting: list[tuple[Tensor, Tensor]] = []
+    for chunk in training:
+        waiting.append(chunk)
+        if sum(len(targets) for _, targets in waiting) >= BLOCK_ROWS:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(chunks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([features for features, _ in chunks]), torch.cat([targets for _, targets in chunks])
 
 
 def _merged(best: Neighbors, similarity: Tensor, targets: Tensor, k: int) -> Neighbors:

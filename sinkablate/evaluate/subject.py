@@ -8,6 +8,7 @@ import torch
 
 from sinkablate.config import EvaluationConfig, SourceConfig
 from sinkablate.diagnose.model import LoadedModel
+from sinkablate.errors import UserError
 from sinkablate.evaluate.backbones import NO_BACKBONE, Backbone, backbone_at, make_backbone
 from sinkablate.evaluate.cache import CachedFeatures, FeatureCache
 from sinkablate.evaluate.dense_inputs import DenseSets, dense_sets
@@ -99,7 +100,12 @@ def subject_of(
         seeds: Seeds of the probes.
         batch_size: Images per forward pass.
         note: Called with sentences for the user.
+
+    Raises:
+        UserError: The model does not read images.
     """
+    if loaded.transform is None:
+        raise UserError(f"{loaded.description['model']} does not read images, so it cannot be evaluated")
     return Subject(
         loaded=loaded,
         backbone=make_backbone("model", loaded.model, loaded.untrained, device),

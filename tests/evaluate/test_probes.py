@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from variants import noise
 
 from sinkablate.config import LinearConfig
+from sinkablate.evaluate import knn
 from sinkablate.evaluate.accuracy import accuracies
 from sinkablate.evaluate.knn import Neighbors, nearest_neighbors, votes
 from sinkablate.evaluate.linear import LinearProbe, standardization
@@ -24,8 +25,11 @@ def chunked(features: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, 
     return list(zip(features.split(size), targets.split(size), strict=True))
 
 
-@pytest.mark.parametrize(("size", "memory"), [(100, 2**29), (13, 2**29), (13, 500), (1, 1)])
-def test_the_neighbors_and_votes_equal_a_direct_computation(size: int, memory: float) -> None:
+@pytest.mark.parametrize(("size", "rows", "memory"), [(100, 1, 2**29), (13, 30, 2**29), (13, 1, 500), (1, 1, 1)])
+def test_the_neighbors_and_votes_equal_a_direct_computation(
+    size: int, rows: int, memory: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "BLOCK_ROWS", rows)
     train, queries, targets = noise(100, 12), noise(9, 12, seed=1), labels(100, 0)
     nearest = nearest_neighbors(queries, chunked(train, targets, size), 20, memory)
     unit_train, unit = (
