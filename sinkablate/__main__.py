@@ -22,7 +22,7 @@ COMMANDS = {
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or a Hugging Face model",
     "evaluate": "how good the frozen features of a model are: neighbors, probes, dense tasks, next to their floors",
     "intervene": "edit one head at a time and measure the effect, to test the labels of a diagnosis",
-    "sweep": "plan, run, submit, watch, retry and collect a grid of runs from one file, on any machine",
+    "sweep": "plan, run, submit, watch, evaluate and collect a grid of runs from one file, on any machine",
     "compare": "compare the runs of a tidy CSV or parquet table: effects of factors, and how many seeds they need",
     "report": "one interactive page with the figures and tables of any number of runs and diagnoses",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",

@@ -106,7 +106,7 @@ MAY_IMPORT = {
         "config",
         "errors",
     },
-    "sweep": {"cli", "distributed", "run", "files", "process", "config", "errors"},
+    "sweep": {"evaluate", "cli", "distributed", "run", "files", "process", "config", "errors"},
 }
 """Folder -> the other folders it may import; `__init__` and `__main__` may import all."""
 

@@ -68,8 +68,8 @@ def compare(
         `.cells`, `.differences`, `.combinations`, `.omnibus`, `.notes` and `.sentences`.
 
     Raises:
-        UserError: A column or level does not exist, the metric has no finite value, a run has two rows, or there is
-            nothing to compare.
+        UserError: A column or level does not exist, the metric has no finite value or was measured by different
+            protocols, a run has two rows, or there is nothing to compare.
 
     Example::
 
@@ -78,6 +78,7 @@ def compare(
     """
     frame = as_polars(frame)
     _check(primary, margin, detect)
+    _refuse_mixed_protocols(frame, metric)
     if diverged is None and "diverged" in frame.columns and "diverged" not in (metric, *factors):
         diverged = "diverged"
     notes = []
@@ -124,6 +125,19 @@ def _check(primary: str, margin: float | None, detect: float | None) -> None:
     for key, value in {"margin": margin, "detect": detect}.items():
         if value is not None and not (value > 0 and isfinite(value)):
             raise UserError(f"{key}={value}: must be a number above 0")
+
+
+def _refuse_mixed_protocols(frame: pl.DataFrame, metric: str) -> None:
+    """Refuse numbers of an evaluation that were not all measured by the same protocol, such as `segmentation/miou`."""
+    column = f"{metric.partition('/')[0]}/protocol"
+    if column not in frame.columns or metric not in frame.columns or metric.count("/") != 1:
+        return
+    protocols = in_order(frame.filter(pl.col(metric).is_not_null())[column].drop_nulls().cast(pl.String).to_list())
+    if len(protocols) > 1:
+        raise UserError(
+            f"metric={metric}: measured by different protocols ({listed(protocols)}), whose numbers cannot be "
+            f"compared; evaluate all runs by one, or select the rows of one with --where '{column}={protocols[0]}'"
+        )
 
 
 def _require_pairs(frame: pl.DataFrame, pair_by: str | None) -> None:

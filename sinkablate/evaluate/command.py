@@ -30,6 +30,7 @@ from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
 from sinkablate.run.directory import require_writable
+from sinkablate.run.evaluations import evaluation_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class DataChoice:
 
 def evaluate(
     *,
-    out: str,
+    out: str | None = None,
     tasks: str = "knn",
     backbone: ModelChoice = ModelChoice(),
     run: str | None = None,
@@ -68,7 +69,7 @@ def evaluate(
     command is interrupted, the same command resumes: finished features and tasks are kept. Tasks can be added later.
 
     Args:
-        out: Directory for the results.
+        out: Directory for the results; by default RUN/evaluation, which `sweep collect` and `report` read.
         tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
@@ -93,8 +94,7 @@ def evaluate(
         UserError: An argument is wrong, the model or the images cannot be read, or a task cannot run.
     """
     require_at_least(batch_size, 1, "batch_size")
-    if not out:
-        raise UserError("out is empty; name a directory for the results")
+    folder = _folder(out, run)
     chosen = tasks_named(tasks)
     config = EvaluationConfig(
         features=features,
@@ -104,7 +104,7 @@ def evaluate(
         discovery=discovery,
         quantization=quantization,
     )
-    require_writable(Path(out), "out")
+    require_writable(folder, "out")
     with process_group() as local_rank:
         loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust))
         evaluation = on_every_rank(
@@ -112,7 +112,7 @@ def evaluate(
                 subject=subject_of(
                     loaded,
                     config,
-                    FeatureCache(Path(features.cache or Path(out) / FEATURES)),
+                    FeatureCache(Path(features.cache or folder / FEATURES)),
                     data.source,
                     device=find_device(_device_of(device, local_rank)),
                     seeds=parse_seeds(seeds),
@@ -124,16 +124,25 @@ def evaluate(
                 run_id=loaded.run_id,
             )
         )
-        store = on_every_rank(
-            lambda: Store(Path(out), evaluation.identity(), evaluation.settings(), overwrite=overwrite)
-        )
+        store = on_every_rank(lambda: Store(folder, evaluation.identity(), evaluation.settings(), overwrite=overwrite))
         results = evaluation.finish(store)
         if rank_and_world()[0] == 0:
             if format == "json":
                 print(json.dumps(results, indent=2))
             else:
-                print_results(store.rows, loaded.description["model"], out)
+                print_results(store.rows, loaded.description["model"], str(folder))
     return results
+
+
+def _folder(out: str | None, run: str | None) -> Path:
+    """Return the directory for the results.
+
+    Raises:
+        UserError: None is given, and there is no run to put them into.
+    """
+    if out == "" or (out is None and run is None):
+        raise UserError("out: name a directory for the results; only a run has a default")
+    return evaluation_folder(Path(str(run))) if out is None else Path(out)
 
 
 def _device_of(device: str, local_rank: int) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 from filelock import FileLock
 
 from sinkablate.distributed.gather import from_first_rank
-from sinkablate.evaluate.rows import BackboneName, Row, scalars
+from sinkablate.evaluate.rows import BackboneName, Row, protocols_of, scalars
 from sinkablate.evaluate.store import FIGURES, Store
 from sinkablate.evaluate.subject import Subject
 from sinkablate.evaluate.tasks import Task
@@ -117,6 +117,7 @@ class Evaluation:
         return store.summarize(
             {
                 **scalars(table),
+                "protocols": {task: protocols[0] for task, protocols in protocols_of(table).items()},
                 "run_id": self.run_id or None,
                 "device": str(self.subject.device),
                 "seconds": dict.fromkeys(store.finished) | store.summary.get("seconds", {}) | seconds,

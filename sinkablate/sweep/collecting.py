@@ -7,6 +7,7 @@ import polars as pl
 
 from sinkablate.run.cells import Cell
 from sinkablate.run.directory import diverged
+from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.reading import READ_ERRORS, table_of_rows
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
@@ -18,10 +19,11 @@ NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
 def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
     """Return one row per cell: run, cell, run_dir, status, the factors under their short names, diverged, metrics.
 
-    The metrics of a cell without a result are empty. A diverged cell, whose loss became NaN or infinite, has a result.
+    The metrics are those of its summary and, if it has been evaluated, of its evaluation, such as `knn/acc1`. They are
+    empty for a cell without a result. A diverged cell, whose loss became NaN or infinite, has a result.
 
     Raises:
-        UserError: A summary cannot be read.
+        UserError: A summary cannot be read, or an evaluation belongs to another run.
     """
     table = table_of_rows([_row(cell, root) for cell in sweep.cells])
     factors = [name for name in sweep.cells[0].short_factors if name in table.columns]
@@ -59,6 +61,7 @@ def _row(cell: Cell, root: Path) -> dict[str, Any]:
         for key, value in summary.items()
         if key not in NOT_METRICS and isinstance(value, int | float | str | None)
     }
+    metrics |= evaluation_numbers(run_dir)
     return row | {"run": summary.get("name", cell.label)} | {k: v for k, v in metrics.items() if k not in row}
 
 

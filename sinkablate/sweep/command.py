@@ -1,4 +1,4 @@
-"""The command `sweep`: list the cells of a sweep, train them here or on a cluster, show their states, collect them."""
+"""The command `sweep`: list the cells of a sweep, train and evaluate them, show their states, collect the results."""
 
 import json
 from collections import Counter
@@ -15,6 +15,7 @@ from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.process.cpus import allowed_cpus
 from sinkablate.run.cells import Cell
 from sinkablate.sweep.checking import check
+from sinkablate.sweep.evaluate_command import evaluate, run_evaluate
 from sinkablate.sweep.opening import make_root, open_sweep
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of
 
@@ -210,7 +211,7 @@ def collect(file: str, out: str | None = None, results: str | None = None, overw
     return 0
 
 
-COMMANDS = {command.__name__: command for command in (plan, run, submit, status, retry, collect)}
+COMMANDS = {command.__name__: command for command in (plan, run, submit, status, retry, evaluate, collect)}
 
 
 def help_text() -> str:
@@ -232,6 +233,8 @@ def main(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         raise UserError(f"sweep {argv[0]}: no such command{did_you_mean_or_list(argv[0], COMMANDS)}")
     try:
+        if argv[0] == evaluate.__name__:
+            return run_evaluate(argv[1:])
         return int(call(COMMANDS[argv[0]], f"sweep {argv[0]}", argv[1:]))
     except BrokenPipeError:
         raise

@@ -116,16 +116,27 @@ def _fit(words: list[str], log: Path) -> int:
     """Run `fit` in this process with its output in a log file, and return its exit code."""
     from sinkablate.cli.trainer_command import run_trainer
 
-    with (
-        log.open("a", buffering=1, encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
+    def run() -> int:
         handlers = current_handlers()
         reset()
         install_handlers()
         try:
             return run_trainer(words[0], words[1:])
+        finally:
+            restore_handlers(handlers)
+
+    return logged(run, log)
+
+
+def logged(run: Callable[[], int], log: Path) -> int:
+    """Run a command in this process with its output and its error in a log file, and return its exit code."""
+    with (
+        log.open("a", buffering=1, encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            return run()
         except UserError as error:
             print(f"error: {error}")
             return 2
@@ -134,8 +145,6 @@ def _fit(words: list[str], log: Path) -> int:
         except Exception as error:  # an error in one cell must not stop the others
             print(f"error: {type(error).__name__}: {error}")
             return 1
-        finally:
-            restore_handlers(handlers)
 
 
 @contextlib.contextmanager

@@ -83,9 +83,9 @@ def claimed(run_dir: Path) -> Iterator[int | None]:
             yield file.fileno()
 
 
-def last_line(run_dir: Path) -> str:
+def last_line(run_dir: Path, log: str = LOG) -> str:
     """Return the last line of output of a cell; empty if there is none."""
-    lines = _tail(run_dir / LOG)
+    lines = _tail(run_dir / log)
     return lines[-1] if lines else ""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from run_tables import CELL, compared, table
-from running import run
+from running import assert_refused, run
 
 BAD = {
     "an unknown column": (("--nested=prob",), "nested=prob: no such column"),
@@ -90,3 +90,17 @@ def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
         outcome = run("compare", tmp_path / name, "--metric=m", "--factors=a")
         assert outcome.code == 2
         assert message in outcome.err
+
+
+def test_numbers_of_different_protocols_are_refused(tmp_path: Path) -> None:
+    frame = table().rename({"val/acc1": "segmentation/miou"})
+    protocol = pl.when(pl.col("gate") == "headwise").then(pl.lit("augmented")).otherwise(pl.lit("cached"))
+    mixed = frame.with_columns(protocol.alias("segmentation/protocol"))
+    outcome = compared(tmp_path, mixed, metric="segmentation/miou")
+    assert_refused(outcome, "metric=segmentation/miou: measured by different protocols (cached; augmented)")
+    one = ("--where", "segmentation/protocol=cached")
+    assert "elementwise" in compared(tmp_path, mixed, *one, metric="segmentation/miou").succeeded().out
+    unmeasured = mixed.with_columns(
+        pl.when(pl.col("segmentation/protocol") == "cached").then("segmentation/miou").alias("segmentation/miou")
+    )
+    compared(tmp_path, unmeasured, metric="segmentation/miou").succeeded()

@@ -203,7 +203,7 @@ def small(words: list[str]) -> list[str]:
     if words[0] in ("diagnose", "intervene") and "--limit" not in words:
         size = ["--backbone.img_size", "56"] if "--backbone.img_size" in words else []
         return [*words, *size, "--limit", "2"]
-    if words[0] == "evaluate" and "--data.source.format" not in words:  # a set of 40 images
+    if "evaluate" in words[:2] and "--data.source.format" not in words:  # a set of 40 images
         source = "--data.source"
         folder = (f"{source}.train", "data/imagenet/train", f"{source}.val", "data/imagenet/val")
         return [*words, f"{source}.format", "folder", *folder, "--linear.epochs", "2", *QUICK_QUANTIZATION]
