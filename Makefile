@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check docs install clean notebook two_stripes two_algorithms paper ablation ablation_tables
+.PHONY: fit test test-heavy check docs install clean notebook two_stripes scenes two_algorithms paper ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -39,6 +39,10 @@ notebook: $(STAMP)
 two_stripes: $(STAMP)
 	test -e runs/toy_nop-nop-s0/DONE || $(BIN)/python -m sinkablate fit --config configs/toy/nop.yaml
 	$(BIN)/python docs/figures/two_stripes.py $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+# the figure of docs/data.md
+scenes: $(STAMP)
+	$(BIN)/python docs/figures/scenes.py
 
 # the commands of docs/two_algorithms.md, and the figures of that page, of diagnose.md, intervene.md and training.md
 two_algorithms: $(STAMP)

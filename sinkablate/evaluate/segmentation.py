@@ -75,6 +75,7 @@ def _rows(trained: Trained, classes: tuple[str, ...], protocol: str, seed: int) 
         "miou": values[-1],
         "miou_best": max(values),
         "best_epoch": 1 + values.index(max(values)),
+        "epochs": len(values),
         "pixel_accuracy": pixel_accuracy(last),
     }
     rows = [

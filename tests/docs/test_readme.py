@@ -46,7 +46,7 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
     assert len(commands) == 9
     assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == commands
     drawn = set(re.findall(r"docs/figures/(\S+)", recipe))
-    elsewhere = {"two_stripes.png", "report_page.png", "stripes_minilm.png", "edits_minilm.png"}
+    elsewhere = {"two_stripes.png", "scenes.png", "report_page.png", "stripes_minilm.png", "edits_minilm.png"}
     assert drawn == {name for name in figures_of_pages() if "/" not in name} - elsewhere
 
 
