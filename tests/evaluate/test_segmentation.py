@@ -1,5 +1,6 @@
 """The task `segmentation` of `evaluate`, with raw pixels as a backbone whose answers are known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from running import assert_refused
 from sharing import Once
 
+import sinkablate as sa
 from sinkablate.config import SegmentationConfig
 from sinkablate.data.dense import open_masks
 from sinkablate.diagnose.from_run import load_from_run
@@ -123,6 +125,42 @@ def test_wrong_arguments_are_refused_in_one_line(
 ) -> None:
     data = f"--segmentation.data={dense_folder}"
     assert_refused(evaluate(tmp_path / "out", finished, data, *words, tasks="segmentation"), *phrases)
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (
+            lambda root: Image.new("L", (9, 9)).save(root / "masks/val/2.png"),
+            "2.png: the mask has 9 x 9 pixels, but its",
+        ),
+        (lambda root: (root / "masks/val/2.png").unlink(), "1 of 6 names have no mask in masks/val (2)"),
+    ],
+    ids=["size", "unpaired"],
+)
+def test_a_wrong_mask_ends_the_command_and_loses_nothing(
+    change: Callable[[Path], None], phrase: str, finished: Path, tmp_path: Path
+) -> None:
+    write_stripes(tmp_path / "data")
+    change(tmp_path / "data")
+    words = (f"--segmentation.data={tmp_path / 'data'}", *QUICK, "--segmentation.epochs=1", "--floors=false")
+    outcome = evaluate(tmp_path / "out", finished, *words, tasks="segmentation")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: ")
+    assert phrase in outcome.err.splitlines()[-1]
+    write_stripes(tmp_path / "again")
+    (tmp_path / "data" / "masks/val/2.png").write_bytes((tmp_path / "again" / "masks/val/2.png").read_bytes())
+    evaluate(tmp_path / "out", finished, *words, tasks="segmentation").succeeded()
+
+
+def test_the_python_api_gives_the_same_numbers(finished: Path, dense_folder: Path, tmp_path: Path) -> None:
+    words = (f"--segmentation.data={dense_folder}", *QUICK, "--segmentation.epochs=2", "--floors=false")
+    evaluate(tmp_path / "out", finished, *words, tasks="segmentation").succeeded()
+    settings = {"segmentation": {"data": str(dense_folder), "num_classes": 3, "size": 28, "epochs": 2}}
+    result = sa.evaluate(finished, "segmentation", settings=settings, seeds=(3, 4), floors=False)
+    expected = numbers(tmp_path / "out")
+    for name in ("miou", "miou_best", "pixel_accuracy", "miou_sd"):
+        assert result.summary[f"segmentation/{name}"] == expected[f"segmentation/{name}"]
 
 
 def test_masks_that_are_ignored_entirely_are_refused(finished: Path, dense_folder: Path, tmp_path: Path) -> None:
