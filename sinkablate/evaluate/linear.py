@@ -24,11 +24,13 @@ def linear(subject: Subject) -> list[Row]:
     sets, config = subject.classes, subject.config.linear
     kind = feature_kind(subject.loaded.model, subject.config.features.kind)
     train, val = (
-        select(subject.read("pooled", part.images).all(), kind).to(subject.device) for part in (sets.train, sets.val)
+        select(subject.read("pooled", part.images).all(), kind).to(subject.device).float()
+        for part in (sets.train, sets.val)
     )
     targets, expected = (part.targets.to(subject.device) for part in (sets.train, sets.val))
     shift, scale = standardization(train)
-    train, val = ((features - shift) / scale for features in (train, val))
+    for features in (train, val):
+        features.sub_(shift).div_(scale)
     rows = []
     for seed in subject.seeds:
         probe = LinearProbe(config, len(sets.train.classes), seed)
@@ -50,11 +52,13 @@ def linear(subject: Subject) -> list[Row]:
 def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of each feature over the training images, (D,) fp32 each.
 
-    They are computed in float64; the standard deviation of a constant feature is replaced by 1.
+    They are computed in float64, block by block; the standard deviation of a constant feature is replaced by 1.
     """
-    wide = features.double()
-    sd = wide.std(dim=0, correction=0)
-    return wide.mean(dim=0).float(), torch.where(sd > 0, sd, 1.0).float()
+    blocks = features.split(65_536)
+    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
+    squares = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
+    sd = (squares / len(features)).sqrt()
+    return mean.float(), torch.where(sd > 0, sd, 1.0).float()
 
 
 class LinearProbe:
@@ -83,9 +87,9 @@ class LinearProbe:
         """
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
         count = max(1, len(features) // HELD_OUT)
-        held, rest = order[:count].to(features.device), order[count:].to(features.device)
+        held, rest = order[:count].to(features.device), order[count:]
         settings = list(product(self.config.lr, self.config.weight_decay))
-        weights, bias = self.fit(features[rest], targets[rest], settings)
+        weights, bias = self.fit(features, targets, settings, rest)
         scores = []
         for index, setting in enumerate(settings):
             logits = features[held] @ weights[index] + bias[index]
@@ -94,29 +98,34 @@ class LinearProbe:
         accuracy, _, (lr, weight_decay) = max(scores, key=lambda score: score[:2])
         return lr, weight_decay, accuracy
 
-    def fit(self, features: Tensor, targets: Tensor, settings: list[tuple[float, float]]) -> tuple[Tensor, Tensor]:
+    def fit(
+        self, features: Tensor, targets: Tensor, settings: list[tuple[float, float]], numbers: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the weights (G, D, K) and biases (G, K) that G settings lead to.
 
         Args:
             features: Standardized features (n, D), in the precision of the computation.
             targets: Classes, (n,).
             settings: (learning rate, weight decay) of each.
+            numbers: Rows of the features that are used, on the CPU; all by default.
         """
-        lr, decay = (features.new_tensor(values)[:, None, None] for values in zip(*settings, strict=True))
-        weights = features.new_zeros(len(settings), features.shape[1], self.classes)
-        bias = features.new_zeros(len(settings), 1, self.classes)
+        numbers = torch.arange(len(features)) if numbers is None else numbers
+        lr, decay = (features.new_tensor(values)[:, None] for values in zip(*settings, strict=True))
+        weights = features.new_zeros(features.shape[1], len(settings), self.classes)
+        bias = features.new_zeros(len(settings), self.classes)
         speed, bias_speed = torch.zeros_like(weights), torch.zeros_like(bias)
-        for share, rows in self._batches(len(features)):
-            x, y = features[rows.to(features.device)], targets[rows.to(features.device)]
-            error = (x @ weights + bias).softmax(dim=-1)
-            error[:, torch.arange(len(y), device=y.device), y] -= 1
+        for share, chosen in self._batches(len(numbers)):
+            rows = numbers[chosen].to(features.device)
+            x, y = features[rows], targets[rows]
+            error = ((x @ weights.flatten(1)).view(len(y), *bias.shape) + bias).softmax(dim=-1)
+            error[torch.arange(len(y), device=y.device), :, y] -= 1
             error /= len(y)
-            speed.mul_(MOMENTUM).add_(x.mT @ error + decay * weights)
-            bias_speed.mul_(MOMENTUM).add_(error.sum(dim=1, keepdim=True))
+            speed.mul_(MOMENTUM).add_((x.mT @ error.flatten(1)).view_as(weights) + decay * weights)
+            bias_speed.mul_(MOMENTUM).add_(error.sum(dim=0))
             step = lr * (0.5 * (1 + cos(pi * share)))
             weights -= step * speed
             bias -= step * bias_speed
-        return weights, bias[:, 0]
+        return weights.transpose(0, 1), bias
 
     def _batches(self, count: int) -> Iterator[tuple[float, Tensor]]:
         """Yield the share of all steps that precede a batch, and the numbers of its images, for all epochs."""

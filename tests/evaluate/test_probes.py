@@ -108,3 +108,11 @@ def test_the_setting_is_chosen_without_the_images_it_is_trained_on() -> None:
 def test_with_few_classes_only_the_first_place_counts() -> None:
     nearest = Neighbors(torch.ones(4, 1), torch.tensor([[0], [1], [1], [0]]))
     assert accuracies(votes(nearest, 1, 0.07, 2), torch.tensor([0, 1, 0, 0])) == {1: 0.75}
+
+
+def test_features_are_standardized_block_by_block() -> None:
+    features = torch.cat([noise(200_000, 2, seed=1) * 3 + 100, torch.ones(200_000, 1)], dim=1)
+    shift, scale = standardization(features)
+    torch.testing.assert_close(shift, features.double().mean(dim=0).float())
+    torch.testing.assert_close(scale[:2], features.double().std(dim=0, correction=0)[:2].float())
+    assert scale[2] == 1
