@@ -1,5 +1,6 @@
 """Data sets for dense tasks: images with a class for every pixel, or with the boxes of their objects."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from sinkablate.errors import UserError
 EMBEDDED = "embedded"
 """The location of the scenes that come with the package."""
 BACKGROUND = "background"
+_HASHED = 8
+"""Number of scenes whose pixels are part of the identity of a split."""
 
 
 class DenseImages(Protocol):
@@ -96,8 +99,11 @@ class SceneSet:
         return _scene(self.split, index).boxes
 
     def identity(self) -> dict[str, Any]:
-        """Return plain values that determine the content of the set."""
-        return {"data": self.name, "split": self.split, "background": self.background}
+        """Return plain values that determine the content of the set; the first scenes show how all are drawn."""
+        content = hashlib.sha256()
+        for index in range(_HASHED):
+            content.update(b"".join(array.tobytes() for array in _scene(self.split, index)[:3]))
+        return {"data": self.name, "split": self.split, "background": self.background, "digest": content.hexdigest()}
 
 
 @lru_cache(maxsize=sum(SCENES.values()))

@@ -17,6 +17,7 @@ from dense_sets import (
 )
 from PIL import Image
 
+from sinkablate.data import dense
 from sinkablate.data.dense import open_boxes, open_masks
 from sinkablate.data.scenes import draw_scene
 from sinkablate.errors import UserError
@@ -68,6 +69,13 @@ def test_scenes_ignore_their_ground_unless_it_is_a_class() -> None:
     assert np.array_equal(with_ground.mask(5), raw.mask)
     assert np.array_equal(without.mask(5), np.where(raw.mask == 0, 255, raw.mask.astype(int) - 1))
     assert np.array_equal(open_boxes("embedded").boxes(5), raw.boxes)
+
+
+def test_the_identity_of_scenes_changes_with_how_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_masks("embedded", "val").identity()
+    assert before == open_masks("embedded", "val").identity() != open_masks("embedded", "train").identity()
+    monkeypatch.setattr(dense, "_scene", lambda split, index: draw_scene(split, index, seed=1))
+    assert open_masks("embedded", "val").identity() != before
 
 
 def test_an_upright_mask_fits_a_rotated_photograph(tmp_path: Path) -> None:
