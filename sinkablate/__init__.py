@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sinkablate.api.evaluate import evaluate as evaluate
     from sinkablate.api.intervene import intervene as intervene
     from sinkablate.api.maps import attention_maps as attention_maps
+    from sinkablate.api.maps import token_maps as token_maps
     from sinkablate.api.measure import measure as measure
     from sinkablate.api.run import load_run as load_run
     from sinkablate.callbacks.sinks import SinkDiagnostics as SinkDiagnostics
@@ -37,6 +38,7 @@ _HOMES = {
     "intervene": "api.intervene",
     "load_run": "api.run",
     "measure": "api.measure",
+    "token_maps": "api.maps",
 }
 """Public name -> the module that defines it."""
 __all__ = list(_HOMES)

@@ -46,8 +46,9 @@ def diagnose(
 ) -> dict[str, Any]:
     """Measure what the attention sinks of a model do: which heads sink, on which tokens, and to what effect.
 
-    Writes per_image.npz, heads.parquet, blocks.parquet, sensitivity.parquet, norm_histograms.parquet, summary.json and
-    figures. If the command is interrupted, the same command resumes after the last finished batch.
+    Writes per_image.npz, heads.parquet, blocks.parquet, sensitivity.parquet, norm_histograms.parquet, token maps (for
+    images), summary.json and figures. If the command is interrupted, the same command resumes after the last finished
+    batch.
 
     Args:
         out: Directory for the results.

@@ -15,9 +15,11 @@ from sinkablate.diagnose.maps import attention_maps, picture_of
 from sinkablate.diagnose.measure import Source, measure_images
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.store import Store, per_image
+from sinkablate.diagnose.token_maps import write_token_maps
 from sinkablate.diagnostics.counting import counted_name
 from sinkablate.diagnostics.measurement import Measurement
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, rule_named
+from sinkablate.diagnostics.token_maps import missing_maps
 from sinkablate.errors import UserError
 from sinkablate.figures.atlas import atlas, atlas_points, has_atlas, least_events
 from sinkablate.figures.blocks import handoff, location_entropy, token_norms, with_types
@@ -131,6 +133,7 @@ class Diagnosis:
         least = self.min_events or least_events(len(names))
         (out / "figures").mkdir(exist_ok=True)
         typed = with_types(blocks_, records.layout.counts, records.heads["sink_type"])
+        maps = self._token_maps(out, measured, names, numbers)
         for name, drawn in {
             **self._figures(heads, typed, least),
             "sensitivity": sensitivity(grid, counted_name(self.blocks)),
@@ -148,6 +151,7 @@ class Diagnosis:
                 "skipped": faults,
                 "skipped_by_reason": dict(skipped),
                 "min_events": least,
+                "token_maps": maps,
                 "seconds": seconds,
                 "images_per_second": len(names) / seconds,
                 "peak_memory_gib": peak_memory_gib(),
@@ -172,6 +176,12 @@ class Diagnosis:
             "atlas": atlas(points, rule, {name: limits}),
             "token_norms": token_norms({name: [blocks_]}, types),
         }
+
+    def _token_maps(self, out: Path, measured: Measurement, names: list[str], numbers: list[int]) -> dict[str, Any]:
+        """Write the token maps, if there are any, and return their summary or the reason why there are none."""
+        if reason := missing_maps(measured.records):
+            return {"skipped": reason}
+        return write_token_maps(out, measured.token_maps, self.loaded, self.source, names, numbers)
 
     def _stripes(self, out: Path, heads: pl.DataFrame, name: str, number: int, device: torch.device) -> Drawn:
         """Draw and store attention maps of the heads that sink most often, on the first image."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnostics.attention_maps import Head, MapRecorder, run_recorder
+from sinkablate.diagnostics.patches import patch_grid
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE
-from sinkablate.figures.maps import Floats, Maps, busiest, patch_grid
+from sinkablate.figures.maps import Floats, Maps, busiest
 from sinkablate.figures.stripes import AttentionMap
 from sinkablate.process.threads import considerate_threads
 

@@ -160,7 +160,7 @@ def _attempt(tap: Tap, recorder: Recorder, images: Tensor, numbers: list[int]) -
     recorder.reset()
     try:
         tap.run(images.to(next(tap.model.parameters()).device))
-        return recorder.take(np.array(numbers, np.int64))
+        return recorder.take(np.array(numbers, np.int64), images)
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -28,10 +28,13 @@ RESULTS = (
     "blocks.parquet",
     "sensitivity.parquet",
     "norm_histograms.parquet",
+    "token_maps.parquet",
+    "token_map_heads.parquet",
+    "token_maps.npz",
     "summary.json",
 )
-FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
-"""Names of the files in `figures/`, without suffixes."""
+FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "token_maps", "sensitivity", "stripes")
+"""Names of the files in `figures/`, without suffixes; `token_maps` is drawn for images only."""
 PARTS = "[0-9]*-[0-9]*.npz"
 """Names of the files of finished batches."""
 WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *RESULTS)
@@ -39,7 +42,9 @@ WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, "parts", "figures", *
 GROUPS = ("heads", "mass", "candidates", "tokens")
 NO_REASON = "not stored"
 """The reason for skipped images in parts written by an earlier version."""
-ARRAYS = ("order", "norms", "payload_sum", "payload_squares")
+ARRAYS = ("order", "norms", "input_norms", "payload_sum", "payload_squares")
+OPTIONAL_ARRAYS = ("token_types", "patch_variance")
+"""Arrays that not every measurement has."""
 
 
 class Finished(NamedTuple):
@@ -114,8 +119,8 @@ class Store(ResumableStore):
             content |= {f"{group}/{name}": array for group in GROUPS for name, array in getattr(records, group).items()}
             content |= {name: getattr(records, name) for name in ARRAYS}
             content["layout"] = np.array(astuple(records.layout))
-            if records.token_types is not None:
-                content["token_types"] = records.token_types
+            optional = {name: getattr(records, name) for name in OPTIONAL_ARRAYS}
+            content |= {name: array for name, array in optional.items() if array is not None}
         self.write_part(start, end, lambda path: _save(path, content))
 
     def _open(self) -> None:
@@ -144,7 +149,7 @@ class Store(ResumableStore):
             reasons += content["reasons"].tolist() if "reasons" in content else [NO_REASON] * len(content["faults"])
             seconds += float(content["seconds"])
             if "order" in content:
-                if not any(name.startswith("candidates/") for name in content):
+                if "input_norms" not in content:
                     raise UserError(f"{path}: written by an earlier version; measure all images again with --overwrite")
                 records.append(_records(content))
                 numbers += content["order"].tolist()
@@ -170,9 +175,8 @@ def _records(content: dict[str, NDArray[Any]]) -> Records:
         if quantity:
             groups[group][quantity] = array
     arrays: dict[str, Any] = {name: content[name] for name in ARRAYS}
-    return Records(
-        layout=TokenLayout(*content["layout"].tolist()), token_types=content.get("token_types"), **groups, **arrays
-    )
+    arrays |= {name: content.get(name) for name in OPTIONAL_ARRAYS}
+    return Records(layout=TokenLayout(*content["layout"].tolist()), **groups, **arrays)
 
 
 def per_image(path: Path, records: Records, names: list[str], numbers: list[int]) -> None:

@@ -37,6 +37,8 @@ def print_summary(
     for rule in counted:
         if "figures" in rule.shown or rule.name == first_rule:
             console.print(_explanation(rule, summary), soft_wrap=True)
+    if norms := token_norms_line(summary.get("token_maps") or {}):
+        console.print(norms, soft_wrap=True)
     skipped = f" ({format_counts(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
     console.print(
         f"rebuilt blocks differ from the model's own by at most {summary['rebuild_error']:.1e}; "
@@ -48,6 +50,24 @@ def print_summary(
             f"only {count} {unit}{'' if count == 1 else 's'}: frequencies, medians and payload constancy are imprecise"
         )
     console.print(f"results: {out}", soft_wrap=True)
+
+
+def token_norms_line(maps: dict[str, Any]) -> str:
+    """Say in one line which patches have outlying norms, from the summary of the token maps; empty without maps."""
+    if not maps or "skipped" in maps:
+        return ""
+    most = maps["most"]
+    if most is None:
+        fits = ", ".join(f"{fit} {count}" for fit, count in maps["fits"].items())
+        return f"token norms: no outlier among the patches (what the mixtures say, number of stages: {fits})"
+    place = f"{'before' if most['stage'] == 'input' else 'after'} block {most['block']}"
+    shares = ", ".join(
+        f"{most[name]:.0%} {text} (chance {most[f'chance_{name}']:.0%})"
+        for name, text in (("border", "at the border"), ("low_texture", "where texture is low"))
+    )
+    sinks = most["sink_outliers"]
+    read = "" if sinks is None else f"; {sinks:.0%} of the dominant columns of the next block are outliers"
+    return f"token norms: {most['outliers']:.1%} of the patches {place} exceed {most['cutoff']:.3g}: {shares}{read}"
 
 
 def unit_of(summary: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ from sinkablate.diagnostics.rules import DEFAULT_RULE, of_rule
 from sinkablate.diagnostics.sensitivity import sensitivity
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.diagnostics.token_maps import TokenMaps, missing_maps, token_maps
+from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import blocks_of
 
 
@@ -112,6 +114,17 @@ class Measurement:
     def norm_histograms(self) -> pl.DataFrame:
         """One row per block, token type and bin: how many tokens have a norm in it; see `histogram_table`."""
         return histogram_table(self.records, self.block_numbers)
+
+    @cached_property
+    def token_maps(self) -> TokenMaps:
+        """The norm of every patch over the image, and which patches are outliers; see `token_maps`.
+
+        Raises:
+            UserError: The input does not consist of images whose patches fill a grid.
+        """
+        if reason := missing_maps(self.records):
+            raise UserError(f"images: there are no token maps, because {reason}")
+        return token_maps(self.records, self.thresholds, self.block_numbers)
 
     @checked
     def labels(self, rule: str = DEFAULT_RULE) -> Labels:

@@ -72,7 +72,7 @@ def record(
     with measurement_mode(model), Tap(model, recorder, blocks) as tap:
         for batch in accepted(model, batches):
             tap.run(batch)
-            parts.append(recorder.take(np.arange(count, count + len(batch))))
+            parts.append(recorder.take(np.arange(count, count + len(batch)), batch))
             count += len(batch)
     return Records.merge(parts), max(tap.rebuild_errors.values())
 

@@ -17,6 +17,7 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.activations import kurtosis, massive_activations, max_abs
 from sinkablate.diagnostics.heads import measure
 from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
+from sinkablate.diagnostics.patches import patch_variance
 from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
@@ -44,6 +45,9 @@ class Records:
     kurtosis and massive of its output, max_abs_attn and kurtosis_attn of its attention output before LayerScale."""
     norms: Array
     """L2 norm of every token of each block's output, before the final norm, (n, L, N)."""
+    input_norms: Array
+    """The same of each block's input, for the S blocks whose input is not the output of another measured block, such as
+    block 0, (n, S, N)."""
     payload_sum: NDArray[np.float64]
     """Sum over images of the payload of each head's dominant column, (L, H, d)."""
     payload_squares: NDArray[np.float64]
@@ -51,6 +55,9 @@ class Records:
     token_types: NDArray[np.int8] | None = None
     """Texts only: `TextTokenType` of every token, (n, N). In a text shorter than N tokens, the type of the rest is
     `NO_TOKEN` and its norm NaN; `layout` has the length of the longest text."""
+    patch_variance: Array | None = None
+    """Variance of the pixels of every patch, (n, rows, columns); see `patch_variance`. None if the input does not
+    consist of images or if their patches do not fill a grid."""
 
     @property
     def unit(self) -> str:
@@ -87,6 +94,8 @@ class Records:
         types = [
             _padded(part.token_types, longest.num_tokens, NO_TOKEN) for part in parts if part.token_types is not None
         ]
+        variances = [part.patch_variance for part in parts if part.patch_variance is not None]
+        same_grid = len(variances) == len(parts) and len({variance.shape[1:] for variance in variances}) == 1
         return cls(
             order=order[by],
             layout=longest,
@@ -95,9 +104,11 @@ class Records:
             candidates=join_all("candidates"),
             tokens=join_all("tokens"),
             norms=join([_padded(part.norms, longest.num_tokens, np.nan) for part in parts]),
+            input_norms=join([_padded(part.input_norms, longest.num_tokens, np.nan) for part in parts]),
             payload_sum=sum_of([part.payload_sum for part in parts]),
             payload_squares=sum_of([part.payload_squares for part in parts]),
             token_types=np.concatenate(types)[by] if types else None,
+            patch_variance=join(variances) if same_grid else None,
         )
 
 
@@ -110,6 +121,8 @@ class Recorder:
     def __init__(self, thresholds: ThresholdConfig) -> None:
         self.thresholds = thresholds
         self._blocks: list[dict[str, dict[str, Tensor]]] = []
+        self._input_norms: list[Tensor] = []
+        self._last: int | None = None
         self._layout: TokenLayout | None = None
         self._token_types: Tensor | None = None
         self._factors: dict[int, Tensor] = {}
@@ -117,6 +130,8 @@ class Recorder:
     def reset(self) -> None:
         """Discard a batch that failed."""
         self._blocks.clear()
+        self._input_norms.clear()
+        self._last = None
 
     def attention(self, view: BlockView) -> None:
         """Measure the heads of one block; only numbers per image are kept."""
@@ -124,6 +139,9 @@ class Recorder:
             self._factors[view.index] = head_factor(view.out_map)
         measures = measure(view, self.thresholds, factor=self._factors[view.index])
         self._layout, self._token_types = view.layout, view.token_types
+        if self._last is None or view.index != self._last + 1:
+            self._input_norms.append(token_norms(view.residual))
+        self._last = view.index
         payload = measures.payload.double()
         tokens = {"variance_in": token_variance(view.residual)}
         if view.update is not None:
@@ -152,11 +170,18 @@ class Recorder:
             "register_cosine": register_cosine(registers),
         }
 
-    def take(self, order: NDArray[np.int64]) -> Records:
-        """Return the records of the last batch, whose images have these positions, and get ready for the next."""
-        blocks, self._blocks = self._blocks, []
+    def take(self, order: NDArray[np.int64], images: Tensor | None = None) -> Records:
+        """Return the records of the last batch, and get ready for the next.
+
+        Args:
+            order: Position of each image in the full set.
+            images: The batch (B, C, H, W), from which the variance of every patch is computed.
+        """
+        blocks, inputs = self._blocks, self._input_norms
         if self._layout is None or not blocks:
             raise RuntimeError("no block has been recorded")
+        self._blocks, self._input_norms, self._last = [], [], None
+        variance = None if images is None else patch_variance(images, self._layout.num_patches)
 
         def stack(group: str) -> dict[str, Array]:
             names = dict.fromkeys(name for block in blocks for name in block[group])
@@ -176,7 +201,9 @@ class Recorder:
             candidates=stack("candidates"),
             tokens=stack("tokens"),
             norms=stack("norms")["norms"],
+            input_norms=torch.stack(inputs, dim=1).cpu().float().numpy(),
             token_types=None if self._token_types is None else self._token_types.cpu().numpy().astype(np.int8),
+            patch_variance=None if variance is None or self._token_types is not None else variance.cpu().numpy(),
             **sums,
         )
 

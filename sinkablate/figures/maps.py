@@ -56,16 +56,6 @@ class Maps:
         return column, self.kinds[column], float(self.received[head, image, column])
 
 
-def patch_grid(patches: int, height: int = 1, width: int = 1) -> tuple[int, int]:
-    """Return rows and columns of the patches of an image (height, width); one row if they do not fill a rectangle."""
-    rows = round((patches * height / width) ** 0.5)
-    return (
-        (rows, patches // rows)
-        if rows and patches % rows == 0 and rows * width * rows == patches * height
-        else (1, patches)
-    )
-
-
 def map_png(patches: Floats) -> bytes:
     """Return a patch map as a PNG with one pixel per patch, black to yellow from zero to the largest value."""
     scaled = patches / max(float(patches.max()), 1e-12)

@@ -76,10 +76,10 @@ class _Permuted(Recorder):
         v = torch.cat((view.v[:, :, :n].gather(2, index), view.v[:, :, n:]), dim=2)
         super().attention(replace(view, v=v, raw_v=None, output=None))
 
-    def take(self, order: NDArray[np.int64]) -> Records:
+    def take(self, order: NDArray[np.int64], images: Tensor | None = None) -> Records:
         """Take the records; images after these get other permutations."""
         self.images_taken += len(order)
-        return super().take(order)
+        return super().take(order, images)
 
 
 def records_of(model: nn.Module, images: Sequence[Tensor], recorder: Recorder) -> Records:

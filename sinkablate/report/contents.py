@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sinkablate.figures.atlas import RANKS, atlas_points, has_atlas, rank_of, values_of
 from sinkablate.figures.blocks import with_types
@@ -21,10 +21,10 @@ from sinkablate.report.events import (
     sinks_by_type,
     steps_of_labels,
 )
+from sinkablate.report.rounding import rounded
 from sinkablate.report.run import Run, scalar_metrics
+from sinkablate.report.token_map_panel import page_token_maps
 
-DIGITS = 4
-"""Significant digits of the page's numbers."""
 QUANTITIES = {
     "median_mass": "attention mass on the dominant column",
     "median_routed_frac": "share of queries routed to the dominant column",
@@ -45,16 +45,6 @@ QUANTITIES = {
 """Columns of a head table that the page shows, and their names there."""
 BUSIEST_IMAGES = 3
 """Number of images named for each head of a diagnosis, those with the most mass on one column."""
-
-
-def rounded(values: ArrayLike, digits: int = DIGITS) -> list[float | None]:
-    """Round to a number of significant digits; None replaces NaN and infinity."""
-    x = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(x) & (x != 0)
-    power = digits - 1 - np.floor(np.log10(np.abs(np.where(finite, x, 1)))).astype(int)
-    up, down = 10.0 ** np.maximum(power, 0), 10.0 ** np.maximum(-power, 0)
-    short = np.rint(np.where(finite, x, 0) * up / down) / up * down
-    return [value if ok else None for value, ok in zip(short.tolist(), np.isfinite(x).tolist(), strict=True)]
 
 
 def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str, Any]:
@@ -86,6 +76,7 @@ def page_run(run: Run, maps: Maps | None, pictures: dict[str, int]) -> dict[str,
         "edits": _edits(run),
         "final_tokens": run.final_tokens,
         "maps": None if maps is None else _maps(maps, pictures),
+        "token_maps": None if run.token_maps is None else page_token_maps(run.token_maps, pictures),
     }
     if run.mass is not None and run.heads is not None:
         content["busiest_images"] = _busiest_images(run.mass, run.image_names)

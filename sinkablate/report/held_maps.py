@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sinkablate.figures.maps import Maps, patch_grid
+from sinkablate.diagnostics.patches import patch_grid
+from sinkablate.figures.maps import Maps
 from sinkablate.report.run import Run
 
 

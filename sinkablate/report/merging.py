@@ -99,6 +99,7 @@ def _merged(entry: Run, diagnosis: Run) -> Run:
         edits=diagnosis.edits if entry.edits is None else entry.edits,
         columns=diagnosis.columns if entry.columns is None else entry.columns,
         stored_maps=diagnosis.stored_maps or entry.stored_maps,
+        token_maps=diagnosis.token_maps or entry.token_maps,
         norm_histograms=diagnosis.norm_histograms if entry.norm_histograms is None else entry.norm_histograms,
         tokens=diagnosis.tokens or entry.tokens,
         mass=diagnosis.mass if from_diagnosis else entry.mass,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from sinkablate.config import flat
 from sinkablate.errors import UserError, first_line, printable
+from sinkablate.figures.token_maps import StoredMaps, load_token_maps
 from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
 from sinkablate.run.identity import results_id, run_id
@@ -100,6 +102,7 @@ def _diagnosis(path: Path) -> Run:
         norm_histograms=_norm_histograms([path / f"{HISTOGRAMS}.parquet"]),
         stored_maps=maps if (maps := stripes.with_suffix(".npz")).exists() else None,
         columns=_stripes(stripes, combined) if stripes.exists() else None,
+        token_maps=_token_maps(path / "token_maps.npz"),
         mass=mass,
         dominant=dominant,
         image_names=names,
@@ -150,6 +153,16 @@ def _stripes(path: Path, summary: dict[str, Any]) -> pl.DataFrame:
     if table["column"].n_unique() < shortest:
         raise UserError(f"{path}: damaged, it has fewer columns than the model has tokens")
     return table
+
+
+def _token_maps(path: Path) -> StoredMaps | None:
+    """The norms of the tokens over the first images."""
+    if not path.exists():
+        return None
+    try:
+        return load_token_maps(path)
+    except (*READ_ERRORS, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: damaged, or not written by sinkablate ({first_line(error)})") from None
 
 
 def _followed_rules(heads: pl.DataFrame | None, blocks: pl.DataFrame | None) -> list[str]:

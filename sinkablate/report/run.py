@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sinkablate.config import ThresholdConfig, build
 from sinkablate.diagnostics.rules import all_rules
 from sinkablate.figures.sinks import TYPE_COLORS, has_numbers
+from sinkablate.figures.token_maps import StoredMaps
 from sinkablate.run.directory import diverged
 from sinkablate.run.schema import FINAL_PATCH_TOKENS, FINAL_TOKENS, LIMITS, METRICS, final_tokens
 
@@ -52,6 +53,8 @@ class Run:
     """Mean attention that each column receives in a few heads on one image (`figures/stripes.csv` of a diagnosis)."""
     stored_maps: Path | None = None
     """File with the attention maps of a few heads on one image, from a diagnosis."""
+    token_maps: StoredMaps | None = None
+    """Norms of the tokens over the first images, from a diagnosis."""
     norm_histograms: pl.DataFrame | None = None
     """Histograms of token norms by block and token type, from the last measurement."""
     mass: NDArray[float32] | None = None

@@ -11,7 +11,7 @@ from sinkablate.figures.maps import Maps
 from sinkablate.figures.sinks import Drawn, save
 from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
 from sinkablate.files.writing import naming, remove_files, temporary_sibling, write_json
-from sinkablate.report import across_runs, map_panel, panels
+from sinkablate.report import across_runs, map_panel, panels, token_map_panel
 from sinkablate.report.ablation import Ablation, task_metrics
 from sinkablate.report.edits import edits
 from sinkablate.report.finding import finding
@@ -37,6 +37,7 @@ LACKS = {
     "stability": "No run logged its stability.",
     "sensitivity": "No input is a diagnosis; python -m sinkablate diagnose --run … varies the thresholds.",
     "edits": "No input is an intervention; python -m sinkablate intervene --run … tests whether labels hold.",
+    "token_maps": "No token maps: they need a diagnosis of a model that reads images (python -m sinkablate diagnose).",
     "maps": "No attention maps: they need a run with a checkpoint and its data, or a diagnosis (and --maps above 0).",
 }
 """The note in place of a panel that has nothing to show."""
@@ -180,5 +181,6 @@ def _draw(report: Report, metric: str | None) -> dict[str, Drawn | None]:
         "stability": across_runs.stability(runs),
         "sensitivity": panels.sensitivity(runs, rule),
         "edits": edits(runs),
+        "token_maps": token_map_panel.token_norms(single),
         "maps": map_panel.attention([(run, report.maps[run.name]) for run in runs if run.name in report.maps]),
     }

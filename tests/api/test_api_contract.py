@@ -20,6 +20,7 @@ CONTRACT = {
     "intervene",
     "load_run",
     "measure",
+    "token_maps",
 }
 
 

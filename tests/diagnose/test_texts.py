@@ -45,7 +45,9 @@ def test_a_text_file_is_measured_line_by_line(bert: Path, passages: Path, tmp_pa
     assert (found["image_count"], found["num_tokens"]) == (4, 11)
     assert content["image_names"].tolist() == ["line 1", "line 3", "line 4", "line 5"]
     assert content["mass"].shape == (4, 2, 4)
-    assert {f"{name}.png" for name in FIGURES} <= {path.name for path in (out / "figures").iterdir()}
+    assert {path.stem for path in (out / "figures").iterdir()} == {*FIGURES} - {"token_maps"}
+    assert found["token_maps"] == {"skipped": "a text has no patches"}
+    assert not list(out.glob("token_map*"))
     blocks = pl.read_parquet(out / "blocks.parquet")
     assert (
         blocks.select("mass_cls", "mass_sep", "mass_punctuation", "mass_word")

@@ -94,6 +94,12 @@ def test_histograms_of_token_norms(written: Path) -> None:
     assert_same("Histograms of token norms", names)
 
 
+def test_token_maps(written: Path) -> None:
+    assert_same("Token maps", columns(written, "token_maps.parquet"))
+    heads = columns(written, "token_map_heads.parquet")
+    assert heads == {"block", "head", "sink_outliers", "chance_sink_outliers"}
+
+
 def test_scalars(written: Path) -> None:
     names: set[str] = set()
     for path in written.glob("*/metrics.csv"):

@@ -10,14 +10,15 @@ import polars as pl
 import pytest
 
 from sinkablate.diagnose.maps import example_maps
-from sinkablate.figures.maps import patch_grid
+from sinkablate.diagnostics.patches import patch_grid
 from sinkablate.figures.sinks import LABEL_COLORS
 from sinkablate.report.across_runs import labels_by_type
-from sinkablate.report.contents import page_run, rounded
+from sinkablate.report.contents import page_run
 from sinkablate.report.events import VERDICTS, sinks, sinks_by_type, steps_of_labels, types_caveat
 from sinkablate.report.frames import some_runs
 from sinkablate.report.held_maps import held_maps
 from sinkablate.report.reading import read_run
+from sinkablate.report.rounding import rounded
 from sinkablate.report.run import Run
 from sinkablate.report.runs import read_runs
 from sinkablate.report.tables import types_sheet

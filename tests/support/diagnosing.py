@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from running import Outcome, run, summary
 
 SMALL = ("--backbone.name", "vit_tiny_patch16_224", "--backbone.img_size", "64", "--backbone.pretrained", "false")
-FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "sensitivity", "stripes")
+FIGURES = ("handoff", "frequency", "entropy", "atlas", "token_norms", "token_maps", "sensitivity", "stripes")
 FILES = {
     "diagnosis.json",
     "per_image.npz",
@@ -18,6 +18,9 @@ FILES = {
     "blocks.parquet",
     "sensitivity.parquet",
     "norm_histograms.parquet",
+    "token_maps.parquet",
+    "token_map_heads.parquet",
+    "token_maps.npz",
     "summary.json",
     "figures/stripes.npz",
     *(f"figures/{name}.{kind}" for name in FIGURES for kind in ("pdf", "png", "csv")),
@@ -68,7 +71,8 @@ def same_results(one: Path, other: Path, rtol: float = 0.0) -> None:
             np.testing.assert_array_equal(after[name], values, err_msg=name)
     if rtol:
         return
-    for table in ("heads", "blocks", "sensitivity"):
+    assert (one / "token_maps.npz").read_bytes() == (other / "token_maps.npz").read_bytes()
+    for table in ("heads", "blocks", "sensitivity", "token_maps", "token_map_heads"):
         assert_frame_equal(*(pl.read_parquet(out / f"{table}.parquet") for out in (one, other)), check_exact=True)
     first, second = ({k: v for k, v in summary(out).items() if k not in PROCESS} for out in (one, other))
     assert first == second

@@ -35,6 +35,7 @@ FIGURES = {
     "stability",
     "sensitivity",
     "edits",
+    "token_maps",
     "maps",
 }
 

@@ -2,11 +2,11 @@
 // The page: what is chosen, the controls, the address, and drawing what is in sight.
 
 const get = id => document.getElementById(id);
-const state = {run: null, rule: "", block: null, head: null, metric: "", value: ""};
-const FIELDS = {run: String, rule: String, block: Number, head: Number, metric: String, value: String};
+const state = {run: null, rule: "", block: null, head: null, metric: "", value: "", image: null};
+const FIELDS = {run: String, rule: String, block: Number, head: Number, metric: String, value: String, image: Number};
 const DEPENDS = {scatter: ["run", "rule", "metric"], labels: ["rule"], ablation: [], effects: [], norms: ["run"], stability: [],
   handoff: ["run", "rule", "block"], frequency: ["run", "rule", "block", "head"], atlas: ["run", "rule", "block", "head", "value"], formation: ["run", "rule", "block", "head"],
-  sensitivity: ["run", "rule"], edits: ["run"], maps: ["run", "block", "head"]};
+  sensitivity: ["run", "rule"], edits: ["run"], token_maps: ["run", "block", "image"], maps: ["run", "block", "head"]};
 const present = Object.keys(DEPENDS).filter(id => get(`${id}-plot`));
 const dirty = new Set(), visible = new Set();
 const spoil = id => { dirty.add(id); get(`${id}-plot`).dataset.stale = ""; };  // draw it when it is in sight
@@ -35,6 +35,8 @@ function choose(changes) {
   if (!heads) Object.assign(state, {block: null, head: null});
   else if (placeOf() < 0) Object.assign(state, heads.block.includes(state.block) && before.run === state.run
     ? {head: heads.head[heads.block.indexOf(state.block)]} : busiest(state.run, state.rule));
+  const pictured = state.run.token_maps;
+  state.image = pictured ? (state.image in pictured.names ? state.image : 0) : null;
   controls(heads, rules);
   const changed = Object.keys(state).filter(key => state[key] !== before[key]);
   for (const id of present) if (DEPENDS[id].some(key => changed.includes(key))) spoil(id);
@@ -51,6 +53,7 @@ function controls(heads, rules) {
   fill(get("head"), heads ? heads.head.filter((_, p) => heads.block[p] === state.block).map(h => [h, h]) : [], state.head);
   fill(get("value"), state.run.atlas ? Object.entries(report.values) : [], state.value);
   fill(get("metric"), report.metrics.map(name => [name, name]), state.metric);
+  fill(get("image"), (state.run.token_maps?.names ?? []).map((name, i) => [i, name]), state.image);
   for (const name of document.querySelectorAll(".chosen-run")) name.textContent = state.run.name;
 }
 
@@ -84,6 +87,7 @@ function readAddress() {  // what the fragment of the address chooses; what this
   if ("metric" in changes && !report.metrics.includes(changes.metric)) drop("metric");
   if ("value" in changes && !(changes.value in report.values)) drop("value");
   if (run && "rule" in changes && run.heads && !(changes.rule in run.heads.counts)) drop("rule");
+  if ("image" in changes && !(changes.image in (run?.token_maps?.names ?? []))) drop("image");
   const heads = run?.heads;
   if (heads && ("block" in changes || "head" in changes) && !heads.block.some((b, p) => b === changes.block && heads.head[p] === changes.head))
     for (const key of ["block", "head"]) if (key in changes) drop(key);

@@ -76,6 +76,31 @@ Object.assign(PANELS, {
     return {traces, layout, csv: {x: "optimizer step", y: "value"}};
   },
 
+  token_maps({run, block, image}, width) {
+    const maps = run.token_maps;
+    if (!maps) return {missing: `${run.name} holds no token maps; python -m sinkablate diagnose measures them on images.`};
+    const index = (b, part) => maps.stages.findIndex(stage => stage.block === b && stage.stage === part), own = index(block, "input");
+    const numbers = [own < 0 ? index(block - 1, "output") : own, index(block, "output")].filter(stage => stage >= 0), shown = numbers.map(stage => maps.stages[stage]);
+    const [rows, columns] = maps.grid, across = [...Array(columns).keys()], down = [...Array(rows).keys()], grid = f => down.map(r => across.map(c => f(r * columns + c)));
+    const count = stage => stage.cutoff == null ? "no outliers" : `${stage.norms[image].filter(norm => norm > stage.cutoff).length} outliers above ${number(stage.cutoff)}`;
+    const tokens = stage => Object.entries(stage.prefix).map(([kind, norms]) => `${kindName(kind, run)} ${number(norms[image])}`);
+    const titles = [maps.names[image], ...shown.map(stage => [stage.name, count(stage), tokens(stage).join(", ")].filter(Boolean).join("<br>")), `outliers of all images,<br>${shown.at(-1).name}`];
+    const {layout, at, say} = facets(titles.length, width, {least: 200, row: 220, titles, x: {visible: false}, y: {visible: false}, shared: false, gap: 24, below: 110});
+    for (const i of titles.keys()) Object.assign(layout[at(i).yaxis.replace("y", "yaxis")], {autorange: false, range: [rows - .5, -.5], scaleanchor: at(i).xaxis, constrain: "domain", constraintoward: "top"});
+    for (const i of titles.keys()) Object.assign(layout[at(i).xaxis.replace("x", "xaxis")], {range: [-.5, columns - .5], constrain: "domain"});
+    const bar = i => { const {domain} = layout[at(i).xaxis.replace("x", "xaxis")], low = layout[at(i).yaxis.replace("y", "yaxis")].domain[0];
+      return {orientation: "h", thickness: 8, len: .9 * (domain[1] - domain[0]), x: (domain[0] + domain[1]) / 2, xanchor: "center", y: low, yanchor: "top", nticks: 4}; };
+    const map = (i, z, stage, range, text) => ({type: "heatmap", x: across, y: down, z: grid(p => z[p]), zmin: range[0], zmax: range[1], colorscale: "Viridis", colorbar: bar(i), ...at(i), meta: {stage: stage.name},
+      customdata: grid(p => ({run: run.name, image: i > numbers.length ? "all" : maps.names[image], cutoff: stage.cutoff})), hovertemplate: `row %{y}, column %{x}<br>${text} %{z}<extra></extra>`});
+    const traces = [{x: [0], y: [0], mode: "markers", marker: {opacity: 0}, hoverinfo: "skip", ...at(0)}, ...shown.map((stage, i) => map(i + 1, stage.norms[image], stage, stage.range, "norm")),
+      map(titles.length - 1, shown.at(-1).frequency, shown.at(-1), [0, 1], "share of images")];
+    shown.forEach((stage, i) => { const far = stage.cutoff == null ? [] : stage.norms[image].flatMap((norm, p) => norm > stage.cutoff ? [p] : []);
+      traces.push({x: far.map(p => p % columns), y: far.map(p => Math.floor(p / columns)), mode: "markers", hoverinfo: "skip", marker: {symbol: "square-open", size: Math.max(4, 150 / columns), color: "#D55E00"}, ...at(i + 1)}); });
+    layout.images = [{source: report.pictures[maps.pictures[image]], xref: at(0).xaxis, yref: at(0).yaxis, x: -.5, y: -.5, sizex: columns, sizey: rows, sizing: "stretch"}];
+    if (shown.at(-1).cutoff == null) say(titles.length - 1, "none");
+    return {traces, csv: {x: "column", y: "row", z: "value"}, layout: {...layout, showlegend: false, margin: {l: 14, r: 14, t: 60, b: 50}}};
+  },
+
   sensitivity({run, rule}, width) {
     if (!run.sensitivity) return {missing: `${run.name} was not diagnosed: python -m sinkablate diagnose --run … measures its thresholds.`};
     const used = run.sensitivity[rule] ? rule : Object.keys(run.sensitivity)[0], table = run.sensitivity[used], names = Object.keys(report.moves);
