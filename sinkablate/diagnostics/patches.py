@@ -37,7 +37,7 @@ def patch_variance(images: Tensor, patches: int) -> Tensor | None:
         return None
     height, width = images.shape[-2:]
     rows, columns = patch_grid(patches, height, width)
-    if rows == 1 and (patches > 1 or height != width):
+    if rows * width != columns * height:
         return None
     tall, wide = height // rows, width // columns
     split = images[..., : rows * tall, : columns * wide].unflatten(-1, (columns, wide)).unflatten(-3, (rows, tall))

@@ -24,6 +24,8 @@ def test_token_ids_are_measured_edited_and_drawn(ids: torch.Tensor) -> None:
     assert sa.attention_maps(model, ids, heads=[(1, 2)])[1, 2].shape == (4, 12, 12)
     effects = sa.intervene(model, ids, heads=[(1, 2)], edits=["zero_value", "redirect"])
     assert (effects.rows["effect"] > 0).all()
+    with pytest.raises(sa.UserError, match=r"^images: there are no token maps, because a text has no patches$"):
+        sa.token_maps(model, ids)
 
 
 def test_a_language_model_with_a_head_is_measured_without_it(ids: torch.Tensor) -> None:

@@ -149,6 +149,9 @@ def test_regions_and_variance_of_patches() -> None:
         pixels = images[image, :, 4 * r : 4 * r + 4, 4 * c : 4 * c + 4].double().numpy()
         assert float(variance[image, r, c]) == pytest.approx(pixels.var(axis=(1, 2)).mean(), rel=1e-5)
     assert patch_variance(images, 7) is None
+    strip = patch_variance(noise(1, 1, 4, 12), 3)
+    assert strip is not None
+    assert strip.shape == (1, 1, 3)
     assert patch_variance(torch.zeros(2, 2, 9), 9) is None
     assert low_texture(np.float32([[0, 0, 0, 5, 6, 7, 8, 9]])).tolist() == [[True] * 3 + [False] * 5]
 
