@@ -66,7 +66,8 @@ def token_norms_line(maps: dict[str, Any]) -> str:
         for name, text in (("border", "at the border"), ("low_texture", "where texture is low"))
     )
     sinks = most["sink_outliers"]
-    read = "" if sinks is None else f"; {sinks:.0%} of the dominant columns of the next block are outliers"
+    chance = most["chance_sink_outliers"]
+    read = "" if sinks is None else f"; {sinks:.0%} of the dominant columns there are outliers (chance {chance:.1%})"
     return f"token norms: {most['outliers']:.1%} of the patches {place} exceed {most['cutoff']:.3g}: {shares}{read}"
 
 

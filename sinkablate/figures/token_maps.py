@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -66,7 +67,7 @@ class StoredMaps:
 def save_token_maps(path: Path, maps: StoredMaps) -> None:
     """Store token maps, norms in half precision unless they are too large for it."""
     small = max(maps.norms.max(), maps.prefix_norms.max(initial=0)) < LARGEST
-    content = {
+    content: dict[str, Any] = {
         name: np.asarray(value).astype(np.float16 if small and "norms" in name else np.asarray(value).dtype)
         for name, value in vars(maps).items()
     }
@@ -81,7 +82,9 @@ def load_token_maps(path: Path) -> StoredMaps:
         OSError, ValueError, KeyError: The file is damaged.
     """
     with np.load(path) as stored:
-        texts = {name: tuple(stored[name].tolist()) for name in ("names", "blocks", "stages", "prefix_types")}
+        texts: dict[str, Any] = {
+            name: tuple(stored[name].tolist()) for name in ("names", "blocks", "stages", "prefix_types")
+        }
         numbers = {
             name: stored[name].astype(np.float32) for name in ("norms", "prefix_norms", "cutoff", "frequency", "mean")
         }
