@@ -1,38 +1,47 @@
 """Figures of an evaluation, drawn from its tidy table."""
 
-import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 
-from sinkablate.figures.sinks import LIMIT_COLOR, TEXT_SIZE, VARIANT_COLORS, Drawn, new_axes, say
+from sinkablate.figures.sinks import TEXT_SIZE, VARIANT_COLORS, Drawn, column, new_axes, say
 
-BACKBONES = {"model": VARIANT_COLORS[0], "random": VARIANT_COLORS[6], "pixels": LIMIT_COLOR}
+BACKBONES = {"model": VARIANT_COLORS[0], "random": "#999999", "pixels": "#555555"}
 """The evaluated model and its floors, with their colors."""
-BACKBONE_NAMES = {"model": "model", "random": "random backbone", "pixels": "raw pixels"}
+BACKBONE_NAMES = {"model": "model", "random": "random weights", "pixels": "raw pixels"}
 
 
 def overview(rows: pl.DataFrame) -> Drawn:
     """Draw the first metric of every task, for the model and its floors; bars end at the mean over probe seeds.
+
+    Error bars are the sample standard deviation over several seeds.
 
     Args:
         rows: The rows of `evaluation.parquet`.
     """
     whole = rows.filter(pl.col("item") == "")
     first = whole.group_by("task", maintain_order=True).first().select("task", "protocol", "metric")
-    shown = whole.join(first, on=["task", "protocol", "metric"], how="semi", maintain_order="left")
-    means = shown.group_by("task", "protocol", "metric", "backbone", maintain_order=True).agg(
-        pl.col("value").mean().alias("mean"), pl.col("value").std().alias("sd"), pl.len().alias("seeds")
+    means = (
+        whole.join(first, on=["task", "protocol", "metric"], how="semi", maintain_order="left")
+        .group_by("task", "protocol", "metric", "backbone", maintain_order=True)
+        .agg(pl.col("value").mean().alias("mean"), pl.col("value").std().alias("sd"), pl.len().alias("seeds"))
     )
-    figure, axes = new_axes(
-        1, max(1, len(first)), (1.6 + 1.9 * max(1, len(first)), 2.8), "Evaluation, next to its floors"
-    )
+    panels = max(1, len(first))
+    figure, axes = new_axes(1, panels, (1.2 + 2.1 * panels, 2.9), "Frozen features, next to their floors")
     for axis, (task, protocol, metric) in zip(axes, first.iter_rows(), strict=False):
-        of_task = means.filter(pl.col("task") == task)
-        names = of_task["backbone"].to_list()
-        spread = np.nan_to_num(of_task["sd"].cast(pl.Float64).fill_null(0).to_numpy())
-        axis.bar(range(len(names)), of_task["mean"], yerr=spread, color=[BACKBONES[name] for name in names], capsize=3)
-        axis.set_xticks(range(len(names)), [BACKBONE_NAMES[name].replace(" ", "\n") for name in names])
-        axis.tick_params(labelsize=TEXT_SIZE)
-        axis.set_title(f"{task}: {metric}\n{protocol}", fontsize=TEXT_SIZE)
+        _bars(axis, means.filter(pl.col("task") == task))
+        axis.set_title(f"{task} {protocol}".strip(), fontsize=TEXT_SIZE)
+        axis.set(xlabel="backbone", ylabel=metric)
     if not len(first):
         say(axes[0], "no task has finished")
     return figure, means
+
+
+def _bars(axis: Axes, means: pl.DataFrame) -> None:
+    """Draw one bar per backbone, with its number above."""
+    names = means["backbone"].to_list()
+    bars = axis.bar(range(len(names)), column(means, "mean"), color=[BACKBONES[name] for name in names])
+    axis.errorbar(range(len(names)), column(means, "mean"), column(means, "sd"), fmt="none", color="black", capsize=3)
+    axis.bar_label(bars, fmt="{:.3f}", fontsize=TEXT_SIZE, padding=3)
+    axis.set_xticks(range(len(names)), [BACKBONE_NAMES[name].replace(" ", "\n") for name in names])
+    axis.tick_params(labelsize=TEXT_SIZE)
+    axis.margins(y=0.15)
