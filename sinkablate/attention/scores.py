@@ -33,7 +33,7 @@ class Score:
     rows_at_most_one: bool = False
     """Whether no row sums to more than one, so the rest of a row is what no token received."""
     takes_null: bool = False
-    """Whether part of a row can go to no token without a sink."""
+    """Whether part of a row can go to no token even without a sink."""
     accepts_sink: bool = False
     """Whether the score can be combined with a sink column."""
 

@@ -15,8 +15,8 @@ class RunCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` for runs that resume exactly and always keep their final weights.
 
     `every_n_train_steps` and `train_time_interval` save checkpoints in addition to the one after each epoch, whereas
-    in Lightning they replace it. Checkpoints are saved only at the boundaries of optimizer steps, and the one of an
-    epoch after its validation, so that a resumed run neither repeats nor misses anything.
+    in Lightning they replace it. Checkpoints are saved only at the boundaries of optimizer steps, and an
+    epoch's checkpoint only after its validation, so that a resumed run neither repeats nor misses anything.
     """
 
     @property
@@ -51,7 +51,7 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the weights if they are among the best; the end of training is saved in `on_train_end`."""
+        """Save the weights if they are among the best; the final weights are saved in `on_train_end`."""
         if self.monitor is not None or not trainer.fit_loop.done:
             super().on_validation_end(trainer, pl_module)
 

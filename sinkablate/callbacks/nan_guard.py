@@ -36,7 +36,7 @@ class NanGuard(L.Callback):
         trainer.save_checkpoint(path)
         raise UserError(
             f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
-            f"weights before the step are in {path}"
+            f"the weights from before the step are in {path}"
         )
 
 

@@ -90,7 +90,7 @@ class Cli(LightningCLI):
             "--seed_everything",
             type=int,
             default=0,
-            help="Seed of parameters, data order, augmentation and everything else.",
+            help="Seed for parameters, data order, augmentation and everything else.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

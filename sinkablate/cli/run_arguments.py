@@ -31,8 +31,8 @@ def add_run_arguments(parser: LightningArgumentParser, task: str, links: tuple[D
         "--sweep",
         type=str | None,
         default=None,
-        help="Sweep that this run is a cell of. It sets run_dir to runs/<sweep>/<hash of the arguments>, and the "
-        "names, W&B's id and W&B's group.",
+        help="Sweep that this run is a cell of. It sets run_dir to runs/<sweep>/<hash of the arguments>, and sets "
+        "the names, the W&B id and the W&B group.",
     )
     parser.add_argument(
         "--overwrite",

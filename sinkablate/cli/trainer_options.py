@@ -89,7 +89,7 @@ def _check_trainer_keys(config: Namespace) -> None:
         require(value is None or value >= least, f"trainer.{key}={value}: must be at least {least}")
     require(
         config.profiler != "xla" or find_spec("torch_xla") is not None,
-        "trainer.profiler=xla: requires the package torch_xla",
+        "trainer.profiler=xla: requires the torch_xla package",
     )
     interval = config.val_check_interval
     require(

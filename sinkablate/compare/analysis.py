@@ -83,7 +83,7 @@ def compare(
         diverged = "diverged"
     notes = []
     if primary == "welch" and pair_by is not None and pair_by not in frame.columns:
-        notes.append(f"there is no column {pair_by}, so runs are not paired")
+        notes.append(f"there is no {pair_by} column, so runs are not paired")
         pair_by = None
     if primary == "paired":
         _require_pairs(frame, pair_by)

@@ -33,7 +33,7 @@ def keys_below(key: str) -> Iterator[None]:
 def build(cls: type[Any], values: Mapping[str, Any], key: str = "") -> Any:
     """Build a config class, including nested ones, from plain values; each class validates itself.
 
-    A missing value keeps its default, because files of an older version lack the keys that were added later.
+    A missing value keeps its default, because files from older versions lack keys that were added later.
 
     Args:
         cls: The config class.
@@ -141,8 +141,8 @@ def block_indices(numbers: Sequence[int], depth: int, key: str) -> list[int]:
 
 
 Needs = Mapping[str, tuple[str, Collection[Any] | None]]
-"""Field -> the field that decides whether it has an effect, and the values of that field with which it has; None means
-every value but those of `OFF`."""
+"""Field -> the field that decides whether it has an effect, and the values of that field for which it does; None means
+every value except those of `OFF`."""
 OFF = (None, 0, "none")
 """Values that leave out a mechanism."""
 

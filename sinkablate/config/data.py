@@ -39,7 +39,7 @@ class SourceConfig:
         for name, value in paths.items():
             require(
                 self.format not in BUILT_IN or not value,
-                f"{name}={value} has no effect with format={self.format} (shards and folder have paths)",
+                f"{name}={value} has no effect with format={self.format} (only shards and folder have paths)",
             )
         require(
             self.reader == "indexed" or self.format == "shards", f"reader=stream needs format=shards, got {self.format}"
@@ -63,9 +63,9 @@ class ImageConfig:
     size: int = 28
     """Side of the square image in pixels."""
     in_chans: int = 1
-    """Number of channels: 1 for gray, 3 for color. A file with another number of channels is an error; see convert."""
+    """Number of channels: 1 for gray, 3 for color. A file with a different number is an error; see convert."""
     convert: bool = False
-    """Convert files with another number of channels (ImageNet has a few gray and CMYK images)."""
+    """Convert files with a different number of channels (ImageNet has a few gray and CMYK images)."""
     mean: tuple[float, ...] = (0.286,)
     """Mean of each channel, for pixel values scaled to [0, 1]."""
     std: tuple[float, ...] = (0.353,)
@@ -126,6 +126,6 @@ class AugmentConfig:
         for name in ("hflip", "vflip", "reprob"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
         require(self.color_jitter >= 0, f"color_jitter must be at least 0, got {self.color_jitter}")
-        require(not (self.three_augment and self.auto_augment), "three_augment and auto_augment exclude each other")
+        require(not (self.three_augment and self.auto_augment), "three_augment and auto_augment are mutually exclusive")
         require_at_most(self, {"aug_repeats": 1024})
         require(self.aug_repeats >= 1, f"aug_repeats must be at least 1, got {self.aug_repeats}")

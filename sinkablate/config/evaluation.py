@@ -36,7 +36,7 @@ class KnnConfig:
         require_types(self)
         require_finite(self)
         require(len(self.k) > 0 and min(self.k) >= 1, f"k must hold numbers that are at least 1, got {list(self.k)}")
-        require(len(set(self.k)) == len(self.k), f"k names a number twice: {list(self.k)}")
+        require(len(set(self.k)) == len(self.k), f"k lists a number twice: {list(self.k)}")
         require(self.temperature > 0, f"temperature must be positive, got {self.temperature}")
         require(self.memory_gib > 0, f"memory_gib must be positive, got {self.memory_gib}")
 
@@ -58,7 +58,7 @@ class LinearConfig:
         require_types(self)
         require_finite(self)
         for name in ("lr", "weight_decay"):
-            require(len(getattr(self, name)) > 0, f"{name} is empty; name at least one number")
+            require(len(getattr(self, name)) > 0, f"{name} is empty; give at least one number")
         require(min(self.lr) > 0, f"lr must be positive, got {list(self.lr)}")
         require(min(self.weight_decay) >= 0, f"weight_decay must be at least 0, got {list(self.weight_decay)}")
         for name in ("epochs", "batch_size"):
@@ -116,9 +116,9 @@ class QuantizationConfig:
     def __post_init__(self) -> None:
         require_types(self)
         require_finite(self)
-        require(len(self.bits) > 0, "bits is empty; name at least one number")
+        require(len(self.bits) > 0, "bits is empty; give at least one number")
         require(all(2 <= bits <= 8 for bits in self.bits), f"bits must lie between 2 and 8, got {list(self.bits)}")
-        require(len(set(self.bits)) == len(self.bits), f"bits names a number twice: {list(self.bits)}")
+        require(len(set(self.bits)) == len(self.bits), f"bits lists a number twice: {list(self.bits)}")
         for name in ("calibration", "limit", "layer_limit"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(50 < self.percentile < 100, f"percentile must lie between 50 and 100, got {self.percentile}")

@@ -115,13 +115,13 @@ class BackboneConfig:
         )
         require(
             not (self.fixed_sincos and self.register_pos_embed),
-            "fixed_sincos and register_pos_embed exclude each other: fixed positions learn nothing",
+            "fixed_sincos and register_pos_embed are mutually exclusive: fixed positions learn nothing",
         )
         require(
             not (self.fixed_sincos and (self.pretrained or self.checkpoint)),
             "fixed_sincos would overwrite the position embedding of pretrained weights",
         )
-        require(self.layers == "all" or len(self.layers) > 0, "layers must be all or name a block")
+        require(self.layers == "all" or len(self.layers) > 0, "layers must be all or list at least one block")
         changes = not self.attention.is_identity or self.match_parameters != "none" or self.pathway.kind != "none"
         require(
             self.layers == "all" or changes,

@@ -24,7 +24,7 @@ _SHOWN = 60
 
 
 def require_type(value: Any, hint: Any, key: str) -> None:
-    """Refuse a value that a type hint does not declare.
+    """Refuse a value that a type hint does not allow.
 
     A `Literal` accepts only its names, `float` accepts whole numbers as well, no number type accepts a Boolean, and a
     tuple accepts a list as well. The text of an `Annotated` hint describes in the message what is expected.
@@ -35,7 +35,7 @@ def require_type(value: Any, hint: Any, key: str) -> None:
         key: Name of the argument or field, with which the message begins.
 
     Raises:
-        ConfigError: The value has another type, or a name is not among the choices.
+        ConfigError: The value has the wrong type, or a name is not among the choices.
     """
     if any(_fits(value, member) for member in _members(hint)):
         return
@@ -49,7 +49,7 @@ def require_types(config: Any) -> None:
     """Check the type of every field of an instance of a config class.
 
     Raises:
-        ConfigError: A value has another type than its field.
+        ConfigError: A value does not have the type of its field.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):

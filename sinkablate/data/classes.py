@@ -94,6 +94,6 @@ def require_same(names: list[str], training: list[str], where: str) -> None:
         )
         own, expected = (listed[label] if label < len(listed) else "missing" for listed in (names, training))
         raise UserError(
-            f"{where}: class {label} is {own}, but {expected} in the training shards; write both sets with one call of "
+            f"{where}: class {label} is {own}, but {expected} in the training shards; write both sets with one call to "
             "`python -m sinkablate shards`"
         )

@@ -108,7 +108,8 @@ def with_channels(image: Image.Image, config: ImageConfig, where: str) -> Image.
     Transparency is dropped, as torchvision and timm do.
 
     Raises:
-        DataError: The image has another number of channels and `data.image.convert` is off, or it cannot be converted.
+        DataError: The image has the wrong number of channels and `data.image.convert` is off, or it cannot be
+            converted.
     """
     native, *others = _NATIVE_MODES[config.in_chans]
     if image.mode == native:

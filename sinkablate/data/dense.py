@@ -130,8 +130,8 @@ def open_masks(
         key: The configuration key of the location, for messages; the other two keys are next to it.
 
     Raises:
-        UserError: The folder does not exist, has no known layout or another number of classes, or an image or mask has
-            no partner.
+        UserError: The folder does not exist, has no known layout or the wrong number of classes, or an image or mask
+            has no partner.
     """
     require_location(location, key)
     group = key.rpartition(".")[0]

@@ -19,7 +19,7 @@ from sinkablate.data.errors import DataError
 from sinkablate.errors import first_line
 
 IGNORED = 255
-"""Value of a mask where no class is labeled."""
+"""Mask value of pixels without a class."""
 MOST_CLASSES = 255
 """Largest number of classes of an 8-bit mask."""
 
@@ -98,7 +98,7 @@ class MaskFiles(_Files):
             (H, W): the class of each pixel of the upright image, `IGNORED` where there is none.
 
         Raises:
-            DataError: The mask cannot be read, has another size than its image, or contains a value that is not a
+            DataError: The mask cannot be read, differs in size from its image, or contains a value that is not a
                 class.
         """
         pair = self.pairs[index]
@@ -146,13 +146,17 @@ class BoxFiles(_Files):
                 for box in ElementTree.fromstring(_content(path)).findall("object/bndbox")
             ]
         except (ElementTree.ParseError, ValueError) as error:
-            raise DataError(f"{path}: not a file of boxes ({first_line(error)})", "unreadable file") from None
+            raise DataError(
+                f"{path}: not an annotation file with boxes ({first_line(error)})", "unreadable file"
+            ) from None
         boxes = np.array(found, np.int64).reshape(-1, 4) - np.array(
             [1, 1, 0, 0]
         )  # VOC counts from 1, with inclusive edges
         width, height = _upright_size(self.pairs[index].image)
         if (boxes[:, :2] < 0).any() or (boxes[:, 2:] <= boxes[:, :2]).any() or (boxes[:, 2:] > [width, height]).any():
-            raise DataError(f"{path}: a box is not inside the image of {width} x {height} pixels", "wrong label")
+            raise DataError(
+                f"{path}: a box is not inside the image, which has {width} x {height} pixels", "wrong label"
+            )
         return boxes
 
 
@@ -173,7 +177,7 @@ def _index_mask(path: Path) -> NDArray[Any]:
         raise DataError(f"{path}: the mask cannot be decoded ({first_line(error)})", "cannot be decoded") from None
     if mask.mode not in ("1", "L", "P", "I", "I;16"):
         raise DataError(
-            f"{path}: the mask has colors (mode {mask.mode}); it needs one channel with the number of a class",
+            f"{path}: the mask has colors (mode {mask.mode}); it must have one channel that holds class indices",
             "number of channels",
         )
     values = np.asarray(mask)
@@ -181,7 +185,7 @@ def _index_mask(path: Path) -> NDArray[Any]:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image after its EXIF orientation, from its header only."""
+    """Return width and height of an image after applying its EXIF orientation, from its header only."""
     try:
         with Image.open(path) as image:
             width, height = image.size

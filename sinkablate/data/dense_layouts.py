@@ -186,7 +186,7 @@ def _pairs(root: Path, images: str, others: str, listed: str, where: str, suffix
             kind = "file of boxes" if suffix and missing == "mask" else missing
             raise UserError(
                 f"{where}: {len(unpaired)} of {len(keys)} names have no {kind} in {folder} ({first_few(unpaired)}); "
-                "an image and its annotation have the same name"
+                "an image and its annotation must have the same name"
             )
     if not keys:
         raise UserError(f"{where}: {images} contains no images")

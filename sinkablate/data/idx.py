@@ -24,7 +24,7 @@ def read_labeled_idx(folder: Path, prefix: str) -> tuple[NDArray[np.uint8], NDAr
     images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", dimensions=3)
     labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", dimensions=1)
     if not len(images):
-        raise UserError(f"{folder}: {prefix} contains no image")
+        raise UserError(f"{folder}: {prefix} contains no images")
     if len(images) != len(labels):
         raise UserError(f"{folder}: {prefix} has {len(images)} images and {len(labels)} labels")
     return images, labels
@@ -42,5 +42,5 @@ def _read_idx(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     shape = np.frombuffer(data[4:start], ">u4").tolist() if len(data) >= start else []
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) - start != math.prod(shape):
-        raise UserError(f"{path}: not a complete IDX file of bytes in {dimensions} dimensions")
+        raise UserError(f"{path}: not a complete IDX file of bytes with {dimensions} dimensions")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

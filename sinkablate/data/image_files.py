@@ -63,7 +63,7 @@ def class_folders(root: str | Path, where: str) -> list[str]:
         where: Names the set in messages.
 
     Raises:
-        UserError: The directory does not exist, it contains no folder, or its folders are the splits of a data set.
+        UserError: The directory does not exist, it contains no folders, or its folders are the splits of a data set.
     """
     if not os.path.isdir(root):
         raise UserError(f"{where}: no such directory")
@@ -72,7 +72,7 @@ def class_folders(root: str | Path, where: str) -> list[str]:
     except OSError as error:
         _refuse(error)
     if not classes:
-        raise UserError(f"{where}: contains no folder; one folder of images per class is needed")
+        raise UserError(f"{where}: contains no folders; one folder of images per class is needed")
     if {name.lower() for name in classes} <= _SPLITS:
         raise UserError(
             f"{where}: its folders ({', '.join(classes)}) are splits, not classes; name one of them, such as "
@@ -112,7 +112,7 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
         images = image_files(os.path.join(root, name))
         if classes is None and not images.files:
             raise UserError(
-                f"{where}: the class folder {name} contains no image"
+                f"{where}: the class folder {name} contains no images"
                 + (f" (skipped: {format_counts(images.skipped)})" if images.skipped else "")
             )
         files += images.files

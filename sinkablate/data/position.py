@@ -39,8 +39,8 @@ def require_same_order(current: Mapping[str, Any], saved: Mapping[str, Any], tra
         train: Location of the training set, for messages.
 
     Raises:
-        UserError: Batches have another size, a stream is split over another number of readers, or the classes have
-            other names.
+        UserError: The batch size, the number of readers of a stream, or the names of the classes differ from those in
+            the checkpoint.
     """
     classes, saved_classes = current.get("classes"), saved.get("classes")
     if classes and saved_classes and classes != saved_classes:

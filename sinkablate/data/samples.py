@@ -101,6 +101,6 @@ def checked_image(encoded: Encoded, config: ImageConfig) -> Image.Image:
     """Decode an image and check, or convert, its channels.
 
     Raises:
-        DataError: The image cannot be decoded, or has another number of channels and `data.image.convert` is off.
+        DataError: The image cannot be decoded, or has the wrong number of channels and `data.image.convert` is off.
     """
     return with_channels(decode(encoded), config, f"{encoded.origin}: {encoded.key}")

@@ -36,7 +36,7 @@ def open_splits(src: Path, split: Literal["all", "train", "val"]) -> dict[str, S
         split: Which split to open; `all` opens train and val, or a single directory of class folders as train.
 
     Raises:
-        UserError: The directory does not exist, its layout is not known, or it contains no image.
+        UserError: The directory does not exist, its layout is not known, or it contains no images.
     """
     if not src.is_dir():
         raise UserError(f"src={src}: no such directory")
@@ -77,7 +77,7 @@ def _open_folder(root: Path, classes: list[str] | None = None) -> SourceSplit:
             "one folder of images per class is needed"
         )
     if not readable:
-        raise UserError(f"{root}: contains no image ({format_counts(skipped) or 'its class folders are empty'})")
+        raise UserError(f"{root}: contains no images ({format_counts(skipped) or 'its class folders are empty'})")
 
     def read(index: int) -> tuple[bytes, str]:
         path = readable[index][1]

@@ -33,7 +33,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
     addition to `auto_augment` instead of being dropped.
 
     Raises:
-        UserError: `auto_augment` is not a policy of timm.
+        UserError: `auto_augment` is not a timm policy.
     """
     policy = "3a" if augment.three_augment else augment.auto_augment
     try:
@@ -52,7 +52,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
             separate=True,
         )
     except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"data.augment.auto_augment={policy}: not a policy of timm ({error})") from None
+        raise UserError(f"data.augment.auto_augment={policy}: not a timm policy ({error})") from None
     steps = [*crop_and_flip.transforms, *color.transforms, ToNormalizedTensor(image.mean, image.std)]
     if tuple(augment.scale) == (1.0, 1.0):
         steps[0] = FitSquare(image.size, image.interpolation)

@@ -55,7 +55,7 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
     try:
         import transformers
     except ImportError as error:
-        raise UserError("hf needs the package transformers: pip install 'sinkablate[hf]'") from error
+        raise UserError("hf needs the transformers package: pip install 'sinkablate[hf]'") from error
     path = Path(location)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

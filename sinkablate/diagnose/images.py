@@ -75,7 +75,7 @@ class Preparation:
         image = checked_image(encoded, neutral)
         if min(image.size) < self.min_side:
             raise DataError(
-                f"{encoded.origin}: {encoded.key}: {image.width} x {image.height} pixels are too small "
+                f"{encoded.origin}: {encoded.key}: {image.width} x {image.height} pixels is too small "
                 f"(min_side={self.min_side})",
                 "too small",
             )
@@ -91,7 +91,7 @@ class ImageSource:
         prepare: Turns an encoded image into a tensor.
 
     Raises:
-        UserError: The location does not exist or holds no image.
+        UserError: The location does not exist or holds no images.
     """
 
     def __init__(self, location: str, prepare: Callable[[Encoded], Tensor]) -> None:
@@ -108,7 +108,7 @@ class ImageSource:
             self.files = sorted(map(Path, files))
             if not self.files:
                 skipped = f"; skipped: {format_counts(self.skipped)}" if self.skipped else ""
-                raise UserError(f"images={location}: the folder holds no image ({', '.join(IMAGE_SUFFIXES)}){skipped}")
+                raise UserError(f"images={location}: the folder holds no images ({', '.join(IMAGE_SUFFIXES)}){skipped}")
         elif self.root.is_dir() and image_files(location).files:
             raise UserError(
                 f"images={location}: the folder holds shards and images; name the shards with "
@@ -201,7 +201,7 @@ def _builtin() -> tuple[Path, list[Path]]:
     try:
         import skimage
     except ImportError as error:
-        raise UserError("images=builtin needs the package scikit-image: pip install scikit-image") from error
+        raise UserError("images=builtin needs the scikit-image package: pip install scikit-image") from error
     root = Path(skimage.__file__).parent / "data"
     return root, [root / name for name in BUILTIN if (root / name).is_file()]
 

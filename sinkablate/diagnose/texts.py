@@ -107,7 +107,7 @@ class TextSource:
         if cut:
             print(
                 f"truncated: {len(cut)} of {len(self.texts)} texts are longer than the {encode.max_tokens} tokens that "
-                f"the model accepts, and are measured without their end ({first_few(cut)})",
+                f"the model accepts, and are measured only up to that length ({first_few(cut)})",
                 file=sys.stderr,
             )
 

@@ -97,7 +97,7 @@ def require_input(model: nn.Module, batch: Tensor) -> None:
     """Check that a model accepts a batch of images, as far as its patch embedding says.
 
     Raises:
-        UserError: The batch is empty, or has another shape or type.
+        UserError: The batch is empty, or has the wrong shape or type.
     """
     require_images(len(batch) if batch.ndim else 0)
     if reads_texts(model):
@@ -137,7 +137,7 @@ def _require_texts(model: nn.Module, batch: Tensor) -> None:
             "tokenizer of this model"
         )
     if (pad := _padding(model, ids)) is not None:
-        raise UserError(f"images: texts are padded (token {pad}); give texts of one length at a time, without padding")
+        raise UserError(f"images: texts are padded (token {pad}); pass texts of the same length, without padding")
 
 
 def _vocabulary(model: nn.Module) -> int:

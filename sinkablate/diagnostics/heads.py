@@ -1,7 +1,7 @@
 """Every quantity of one block per image and head, in one pass over its attention weights.
 
-Names and definitions are those of the table in the documentation; axis letters as in `view.py`. Undefined values are
-NaN: a single token, a zero denominator, an update of zero, no routed query.
+Names and definitions are those of the table in the documentation; axis letters as in `view.py`. Values are NaN
+where they are undefined: for a single token, a zero denominator, an update of zero, or no routed queries.
 
 Plain names describe the update before an output gate (G1), `gated_*` the one after it. A value gate (G2) is part of
 the values, so plain names include its effect, and `raw_*` describe the values before it.
@@ -215,7 +215,7 @@ def _project(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _at_sink(per_token: Tensor, sink: Tensor) -> Tensor:
-    """Select from numbers of tokens (B, N) the one at each head's column s (B, H); NaN if s is not a token."""
+    """From one number per token (B, N), select the one at each head's column s (B, H); NaN if s is not a token."""
     num_tokens = per_token.shape[1]
     selected = per_token.gather(1, sink.clamp_max(num_tokens - 1))
     return selected.masked_fill(sink >= num_tokens, torch.nan)

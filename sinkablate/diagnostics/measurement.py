@@ -55,7 +55,7 @@ class Measurement:
     first_rule: str | None = None
     """The rule that the headline of the summary prefers; None means the first of the rules."""
     token_names: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Token type -> another name of the model for it."""
+    """Token type -> the model's own name for it, where that differs."""
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Measurement:
 
     @cached_property
     def heads(self) -> pl.DataFrame:
-        """One row per block and head; see `head_table`, and the query-key geometry of the head's weights."""
+        """One row per block and head: the columns of `head_table` and the query-key geometry of the head's weights."""
         sigma, spike = (array.reshape(-1) for array in (self.query_key_sigma1, self.spectral_spike))
         table = head_table(self.records, self.thresholds, self.block_numbers)
         return table.with_columns(
@@ -102,7 +102,7 @@ class Measurement:
 
     @cached_property
     def blocks(self) -> pl.DataFrame:
-        """One row per block; see `block_table`, and the spectral spikes of the block's heads."""
+        """One row per block: the columns of `block_table` and the spectral spikes of the block's heads."""
         spike = pl.col("spectral_spike")
         spikes = self.heads.group_by("block").agg(
             spike.max().alias("spectral_spike_max"), spike.mean().alias("spectral_spike_mean")

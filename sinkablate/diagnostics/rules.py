@@ -108,7 +108,10 @@ def register_rule(factory: RuleFactory) -> RuleFactory:
     """
     name = factory(ThresholdConfig()).name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.]*", name) or name.startswith("effective_"):
-        raise UserError(f"rule={name}: a name consists of letters, digits, _ and ., and does not begin with effective_")
+        raise UserError(
+            f"rule={name}: a name must begin with a letter, contain only letters, digits, _ and ., and not begin with "
+            "effective_"
+        )
     if name in {rule.name for rule in rules(ThresholdConfig())}:
         raise UserError(f"rule={name} already exists; choose another name")
     _REGISTERED.append(factory)

@@ -55,7 +55,7 @@ def stable_rank(rows: Tensor) -> Tensor:
 def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     """Return the norm at the dominant column and the mean norm of the other token columns, (b, h) each.
 
-    The others never include null and k/v-bias columns. The mean over no column is NaN.
+    The others never include null and k/v-bias columns. The mean over no columns is NaN.
 
     Args:
         norms: Norm of every column's value, (b, h, M).

@@ -108,7 +108,7 @@ def _with_random_access(source: SourceConfig) -> SourceConfig:
 
 
 def prepared(records: Records, loaded: LoadedModel) -> PreparedImages:
-    """Return encoded samples as a model reads them; files with another number of channels are converted."""
+    """Return encoded samples as a model reads them; files with a different number of channels are converted."""
     assert loaded.transform is not None
     prepare = Preparation(loaded.transform, loaded.in_chans, min_side=1)
     return PreparedImages(

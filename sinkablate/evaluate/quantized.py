@@ -36,12 +36,12 @@ class LayerRanges:
     def static(self, scheme: Scheme, excluded: Tensor | None = None) -> Range:
         """Return the range that a scheme uses for every image, two scalars.
 
-        With a percentile, it is the mean over the calibration images of the range of each.
+        With a percentile, it is the mean of the ranges of the individual calibration images.
 
         Args:
             scheme: A scheme with static ranges.
             excluded: Tokens of the calibration images that the range leaves out, (n, N) bool; not used with a
-                percentile, nor by a layer with another number of tokens.
+                percentile, nor by a layer with a different number of tokens.
         """
         if scheme.percentile != FULL_RANGE:
             return Range(self.tails.low.mean(), self.tails.high.mean())
@@ -109,7 +109,7 @@ class Simulation:
         calibration: The ranges of the layers.
         layers: Names of the layers that are quantized; None means all that are calibrated.
         excluded: Tokens of the calibration images that static ranges leave out, (n, N) bool.
-        kept: Keep the tokens that are named by `tokens` in full precision, and not only out of the range.
+        kept: Keep the tokens in `tokens` in full precision, instead of only leaving them out of the range.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Simulation:
             self.ranges = {name: calibration[name].static(scheme, excluded) for name in self.layers}
         self.tokens: Tensor | None = None
         """Tokens of the current batch that are left out of the range of their image, (B, N) bool; set it before
-        each batch. Layers with another number of tokens have none."""
+        each batch. Layers with a different number of tokens have none."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:

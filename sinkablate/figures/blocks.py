@@ -34,13 +34,13 @@ SERIES = ("variant", "panel", "series", "block", "mean", "low", "high", "runs")
 
 
 class Band(NamedTuple):
-    """A column of the tables of several runs, by row."""
+    """One column of the tables of several runs, row by row."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
-    """Smallest value of a run."""
+    """Smallest value in any run."""
     high: NDArray[np.float64]
-    """Largest value of a run."""
+    """Largest value in any run."""
 
 
 def band(tables: Sequence[pl.DataFrame], name: str) -> Band:
@@ -83,7 +83,7 @@ def _table(rows: Sequence[pl.DataFrame]) -> pl.DataFrame:
 def with_types(
     blocks: pl.DataFrame, tokens: Mapping[str, int], dominant: NDArray[np.generic] | None = None
 ) -> pl.DataFrame:
-    """Add what `handoff` shows to a table of blocks: `relative_mass_<type>`, and what an old table does not hold.
+    """Add what `handoff` shows to a table of blocks: `relative_mass_<type>`, and what an old table lacks.
 
     `relative_mass_<type>` is `mass_<type>` over `columns_<type>`: the attention that one token of the type receives, in
     units of the mean over all key columns.
@@ -185,7 +185,7 @@ def draw_by_type(
             axis.plot(blocks, chance.mean, "--", color=color, linewidth=0.8, label=f"{text}, chance")
             rows.append(_rows(variant, "chance", kind, blocks, chance, len(held)))
     if not rows:
-        say(axis, "no event" if prefix.startswith("events") else "not measured")
+        say(axis, "no events" if prefix.startswith("events") else "not measured")
     whole_numbers(axis)
     return rows
 

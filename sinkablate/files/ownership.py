@@ -26,8 +26,8 @@ def refuse_foreign(directory: Path, names: Iterable[str], *, key: str, what: str
     for name in names:
         if _has_content(path := directory / name):
             raise UserError(
-                f"{key}={directory}: contains {name}{'/' if path.is_dir() else ''}, but is not {what}; nothing was "
-                f"changed, choose another --{key}"
+                f"{key}={directory}: contains {name}{'/' if path.is_dir() else ''}, but is not {what}; choose "
+                f"another --{key} (nothing was changed)"
             )
 
 

@@ -24,7 +24,7 @@ def headline(chosen: int, validation: pl.DataFrame, controls: Sequence[Outcome],
     warning = f"CONTROL FAILED: {'; '.join(failed)}. " if failed else ""
     if not chosen:
         return f"{warning}No head has {selection.min_events} events (selection.min_events): no label to validate."
-    return warning + (_worth(validation) if len(validation) else "No edit of a head could be made.")
+    return warning + (_worth(validation) if len(validation) else "No head could be edited.")
 
 
 def _worth(validation: pl.DataFrame) -> str:

@@ -51,7 +51,7 @@ def random_network(
         seed: Seed of every draw.
     """
     if not target:
-        return Outcome("random network", None, "the model has no event to match", {"events_per_image": 0.0})
+        return Outcome("random network", None, "the model has no events to match", {"events_per_image": 0.0})
     factor = _sharpen_to(model, images[:SEARCHED], rule, thresholds, target)
     records = records_of(model, images, Recorder(thresholds))
     labels = apply(rule, records.heads)

@@ -1,7 +1,7 @@
 """The sites of edits: one head, or one global pathway, on one image.
 
-A site offers what an edit can put in: zeros, values of other images (donors), random directions. What does not exist,
-such as a donor among too few images, is None.
+A site offers what an edit can put in: zeros, values of other images (donors), random directions. Whatever is
+unavailable, such as a donor when there are too few images, is None.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ class HeadSite:
     def direction(self) -> Tensor:
         """A random direction v' for which ||W v'|| = ||W v_s||, (d,).
 
-        The size of what is written counts: a NOP sink may have a large value that the output map W takes to zero.
+        What counts is the size of the write: a NOP sink may have a large value that the output map W takes to zero.
         """
         own, out_map = self.value, self.view.out_map[self.head]
         turned = self.plan.direction(self.image, self.place, len(own)).to(own)
@@ -112,8 +112,8 @@ class HeadSite:
 
         Args:
             value: The new value (d,); None returns None: there is nothing to put in.
-            column: Which column's; the sink's by default.
-            head: Which head's of the block; the site's by default.
+            column: The column whose value is replaced; the sink by default.
+            head: The head of the block whose value is replaced; the site's own by default.
         """
         if value is None:
             return None
@@ -200,7 +200,7 @@ class PathwaySite:
 
 
 def require_shape(tensor: Tensor, expected: tuple[int, ...], name: str) -> None:
-    """Refuse a tensor of another shape, which would silently be broadcast.
+    """Refuse a tensor of the wrong shape, which would silently be broadcast.
 
     Raises:
         UserError: The shape differs; the message begins with `name`.

@@ -154,7 +154,7 @@ class StoredRun:
         plan = self.experiment.plan
         if not plan.events.any():
             return [
-                Outcome(name, None, "the model has no event", {"images": 0})
+                Outcome(name, None, "the model has no events", {"images": 0})
                 for name in ("permuted values", "random network")
             ]
         busiest = np.argsort(-plan.events.sum(axis=(1, 2)), kind="stable")[:count]

@@ -15,7 +15,7 @@ from sinkablate.run.schema import final_tokens
 
 EXPLANATION = (
     "effect: relative change (RMS) of the {tokens}, without the sink; common: part of that change which all "
-    "tokens have in common; cosine: between the change and the difference to the donor {unit}'s output"
+    "tokens have in common; cosine: between the change and the difference from the donor {unit}'s output"
 )
 
 

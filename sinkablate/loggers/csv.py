@@ -135,7 +135,7 @@ class MetricsCsv(Logger):
         rows = list(reader)
         for number, row in enumerate(rows, 2):
             if not re.fullmatch(r"-?\d+", row.get("step") or "") or None in row:
-                raise UserError(f"{self.path}, line {number}: not a row of numbers at a step; {MOVE_AWAY}")
+                raise UserError(f"{self.path}, line {number}: not a row of metrics with a step number; {MOVE_AWAY}")
         self._columns = list(reader.fieldnames or [])
         return rows
 

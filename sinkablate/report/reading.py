@@ -151,7 +151,7 @@ def _stripes(path: Path, summary: dict[str, Any]) -> pl.DataFrame:
     check_grid(path, table.with_columns(head=pl.struct("block", "head").rank("dense")), ("head", "column"))
     shortest = 0 if "texts" in summary else summary.get("num_tokens") or 0  # the first text may be shorter than others
     if table["column"].n_unique() < shortest:
-        raise UserError(f"{path}: damaged, it has fewer columns than the model has tokens")
+        raise UserError(f"{path}: damaged (it has fewer columns than the model has tokens)")
     return table
 
 
@@ -201,7 +201,7 @@ def _per_image(
         or not mass.size
         or (heads is not None and mass[0].size != len(heads))
     ):
-        raise UserError(f"{path}: damaged, its arrays do not fit the tables")
+        raise UserError(f"{path}: damaged (its arrays do not match the tables)")
     return mass, dominant, tuple(names.tolist()), int(registers)
 
 

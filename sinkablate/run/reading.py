@@ -107,7 +107,7 @@ def require_arrays(path: Path, arrays: Collection[str], names: Collection[str]) 
     """
     missing = next((name for name in names if name not in arrays), None)
     if missing is not None:
-        raise UserError(f"{path}: damaged, the array {missing} is missing")
+        raise UserError(f"{path}: damaged (the array {missing} is missing)")
 
 
 def read_all_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -46,7 +46,7 @@ def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None
         if name not in table.columns:
             raise UserError(f"{path}: not a table written by sinkablate (the column {name} is missing)")
     if not len(table):
-        raise UserError(f"{path}: damaged, the table is empty")
+        raise UserError(f"{path}: damaged (the table is empty)")
     for name, kind in table.schema.items():
         if name in TEXTS:
             valid = kind == pl.String
@@ -56,7 +56,7 @@ def check_table(path: Path, table: pl.DataFrame, needs: tuple[str, ...]) -> None
         else:
             valid = kind.is_numeric() or kind == pl.Null
         if not valid:
-            raise UserError(f"{path}: damaged, the column {name} contains {_sample(table[name])}")
+            raise UserError(f"{path}: damaged (the column {name} contains {_sample(table[name])})")
 
 
 def _sample(column: pl.Series) -> str:
@@ -73,16 +73,16 @@ def check_heads(path: Path, table: pl.DataFrame) -> None:
     check_grid(path, table, ("block", "head"))
     unknown = set(table["token_type"].drop_nulls()) - set(TYPES)
     if unknown:
-        raise UserError(f"{path}: damaged, {str(min(unknown))[:40]!r} is not a type of token")
+        raise UserError(f"{path}: damaged ({str(min(unknown))[:40]!r} is not a token type)")
     if not (table["images"] > 0).all():
-        raise UserError(f"{path}: damaged, a head was measured on 0 images")
+        raise UserError(f"{path}: damaged (a head was measured on 0 images)")
     for name in table.columns:
         rule, ending, rest = name.rpartition("_frequency")
         for count in (f"{rule}_{label}" for label in (*LABELS, "undefined") if ending and not rest):
             if count not in table.columns:
                 raise UserError(f"{path}: not a table written by sinkablate (the column {count} is missing)")
             if not table[count].dtype.is_integer() or table[count].null_count():
-                raise UserError(f"{path}: damaged, the column {count} contains {_sample(table[count])}")
+                raise UserError(f"{path}: damaged (the column {count} contains {_sample(table[count])})")
 
 
 def check_grid(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> None:
@@ -95,7 +95,7 @@ def check_grid(path: Path, table: pl.DataFrame, names: tuple[str, ...]) -> None:
     for name in names:
         combinations *= table[name].n_unique()
     if len(table) != combinations or table.select(names).n_unique() != combinations:
-        raise UserError(f"{path}: damaged, it does not contain exactly one row for every {' and '.join(names)}")
+        raise UserError(f"{path}: damaged (it does not contain exactly one row for every {' and '.join(names)})")
 
 
 def check_sensitivity(path: Path, table: pl.DataFrame) -> None:
@@ -106,7 +106,7 @@ def check_sensitivity(path: Path, table: pl.DataFrame) -> None:
     """
     for rule in table["rule"].unique().to_list():
         if not len(table.filter((pl.col("rule") == rule) & (pl.col("steps") == 0))):
-            raise UserError(f"{path}: damaged, the rule {rule} has no row with its own thresholds")
+            raise UserError(f"{path}: damaged (the rule {rule} has no row with its own thresholds)")
 
 
 WORDS = ("toy/label", "toy/task")
@@ -152,14 +152,14 @@ def _check_counts(path: Path, name: str, counts: Any) -> None:
             kinds = _group(path, f"{name}.{rule}.by_token_type", types).get(label)
             where = f"{name}.{rule}.by_token_type.{label}"
             if kinds is None:
-                raise UserError(f"{path}: damaged, {where} is missing")
+                raise UserError(f"{path}: damaged ({where} is missing)")
             for token_type, value in _group(path, where, kinds).items():
                 _require_number(path, f"{where}.{token_type}", value, optional=False)
 
 
 def _group(path: Path, name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping | None):
-        raise UserError(f"{path}: damaged, {name}={str(value)[:40]!r} is not a mapping")
+        raise UserError(f"{path}: damaged ({name}={str(value)[:40]!r} is not a mapping)")
     return value or {}
 
 
@@ -171,4 +171,4 @@ def _require_number(path: Path, name: str, value: Any, *, optional: bool = True)
         or not isinstance(value, int | float)
         or (isinstance(value, float) and not isfinite(value))
     ):
-        raise UserError(f"{path}: damaged, {name}={str(value)[:40]!r} is not a number")
+        raise UserError(f"{path}: damaged ({name}={str(value)[:40]!r} is not a number)")

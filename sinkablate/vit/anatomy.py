@@ -18,7 +18,7 @@ from sinkablate.vit.family import Family, first_of, model_type
 from sinkablate.vit.refusals import refusal_of
 from sinkablate.vit.tokens import text_tokens
 
-_SUPPORTED = "expected a vision transformer of timm, or a vision or language model of Hugging Face's transformers"
+_SUPPORTED = "expected a timm vision transformer, or a vision or language model from Hugging Face transformers"
 
 
 @dataclass(frozen=True)

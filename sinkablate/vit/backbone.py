@@ -139,7 +139,7 @@ def _fix_sincos_positions(model: VisionTransformer) -> None:
 
 
 def _load(model: VisionTransformer, weights: dict[str, Tensor], config: BackboneConfig) -> None:
-    """Load the weights of a run with the same architecture; a head of another size keeps its initial weights."""
+    """Load the weights of a run with the same architecture; a head of a different size keeps its initial weights."""
     head = {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
     saved = {k: v.shape for k, v in weights.items() if k.startswith("head.")}
     if saved != {k: v.shape for k, v in head.items()}:

@@ -1,4 +1,4 @@
-"""Run a vision transformer on images of another size than it was built for."""
+"""Run a vision transformer on images of a different size from the one it was built for."""
 
 from copy import deepcopy
 from functools import partial

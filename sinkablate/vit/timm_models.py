@@ -109,7 +109,7 @@ def _reason(config: BackboneConfig, error: Exception) -> str:
     reason = first_line(error)
     family, unsized, _ = reason.partition(".__init__() got an unexpected keyword argument 'img_size'")
     if unsized:
-        return f"{key}: {family} is not a vision transformer of timm"
+        return f"{key}: {family} is not a timm vision transformer"
     if config.checkpoint:
         return f"checkpoint={config.checkpoint} does not fit {key}: {' '.join(str(error).split())[:300]}"
     if config.pretrained:

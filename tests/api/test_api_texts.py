@@ -39,7 +39,7 @@ def test_a_language_model_with_a_head_is_measured_without_it(ids: torch.Tensor) 
 def test_padded_texts_are_refused(ids: torch.Tensor, side: str) -> None:
     padded = ids.clone()
     padded[1, 0 if side == "left" else -1] = 0
-    message = "images: texts are padded (token 0); give texts of one length at a time, without padding"
+    message = "images: texts are padded (token 0); pass texts of the same length, without padding"
     with pytest.raises(sa.UserError) as caught:
         sa.measure(text_models.untrained("Bert"), padded)
     assert str(caught.value) == message

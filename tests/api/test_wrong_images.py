@@ -71,7 +71,7 @@ class Encoder(nn.TransformerEncoder):
         (lambda: "vit_mini", "model='vit_mini': expected Module"),
         (lambda: IMAGES, "model is a Tensor: expected Module"),
         (lambda: nn.Linear(2, 2), "Linear cannot be measured"),
-        (Encoder, "Encoder cannot be measured: expected a vision transformer of timm"),
+        (Encoder, "Encoder cannot be measured: expected a timm vision transformer"),
         (lambda: sa.create_model("vit_mini", **SMALL).half(), "diagnostics need fp32 weights, got torch.float16: call"),
     ],
     ids=["none", "name", "swapped", "linear", "encoder", "half"],

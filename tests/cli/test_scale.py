@@ -20,7 +20,8 @@ def losses(run_dir: Path) -> list[float]:
 def test_one_two_and_four_processes_give_the_same_loss_curve(tmp_path: Path) -> None:
     """Global batches and augmentation do not depend on the number of processes.
 
-    The test uses float64: in float32, another order of summation causes differences of 1e-4 within 50 steps of AdamW.
+    The test uses float64: in float32, a different order of summation causes differences of 1e-4 within 50
+    steps of AdamW.
     """
     curves = []
     for count in (1, 2, 4):

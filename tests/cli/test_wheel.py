@@ -60,7 +60,7 @@ def test_a_cell_does_not_depend_on_the_folder_of_the_configs(empty_folder: Path)
     paths = ("configs/gate.yaml", str(CONFIGS / "gate.yaml"))
     ids = {cell_id([f"--config={path}", "--seed_everything=1"]) for path in paths}
     assert len(ids) == 1
-    assert checkout_path("gate.yaml") == "gate.yaml"  # a file of the user
+    assert checkout_path("gate.yaml") == "gate.yaml"  # the user's own file
 
 
 @pytest.mark.parametrize("name", ["ablation", "toys"])

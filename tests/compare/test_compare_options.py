@@ -1,4 +1,4 @@
-"""Options of `compare`, and changes of a table that do not affect the results."""
+"""Options of `compare`, and changes to a table that do not affect the results."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_equivalence_is_claimed_only_within_a_margin(tmp_path: Path) -> None:
 
 def test_welch_does_not_need_a_column_of_seeds(tmp_path: Path) -> None:
     text = compared(tmp_path, table().drop("seed"), "--primary", "welch").succeeded().out
-    assert "there is no column seed, so runs are not paired" in text
+    assert "there is no seed column, so runs are not paired" in text
     assert "Hotelling" not in text
     assert "two-way analysis of variance" in text
 

@@ -134,10 +134,10 @@ def test_a_missing_list_and_a_wrong_box_are_named(tmp_path: Path) -> None:
         open_masks(str(tmp_path), "val")
     path = tmp_path / "Annotations/2008_000001.xml"
     write_xml(path, [(1, 1, WIDTH + 1, HEIGHT)])
-    with pytest.raises(UserError, match=r"2008_000001.xml: a box is not inside the image of 30 x 20 pixels"):
+    with pytest.raises(UserError, match=r"2008_000001.xml: a box is not inside the image, which has 30 x 20 pixels"):
         open_boxes(str(tmp_path)).boxes(0)
     path.write_text("<annotation>", encoding="utf-8")
-    with pytest.raises(UserError, match=r"2008_000001.xml: not a file of boxes"):
+    with pytest.raises(UserError, match=r"2008_000001.xml: not an annotation file with boxes"):
         open_boxes(str(tmp_path)).boxes(0)
 
 

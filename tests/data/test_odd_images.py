@@ -99,7 +99,7 @@ def test_diagnose_reads_each_file_correctly_or_reports_why_not(corpus: Path) -> 
 def test_an_image_below_min_side_is_reported_as_too_small(corpus: Path) -> None:
     prepare = Preparation(lambda image: torch.zeros(1), in_chans=3, min_side=2)
     (too_small,) = ImageSource(str(corpus / "odd" / "one_pixel.png"), prepare).start(0)
-    with pytest.raises(DataError, match=r"1 x 1 pixels are too small") as caught:
+    with pytest.raises(DataError, match=r"1 x 1 pixels is too small") as caught:
         too_small.load()
     assert caught.value.reason == "too small"
 

@@ -66,7 +66,7 @@ def test_foreign_files_are_neither_replaced_nor_removed(
     (line,) = outcome.err.splitlines()
     key = "run_dir" if name.startswith("fit") else "out"
     assert line.startswith(f"error: {key}={out}: contains ")
-    assert line.endswith(f"; nothing was changed, choose another --{key}")
+    assert line.endswith(f"; choose another --{key} (nothing was changed)")
     assert tree(out) == before
 
 

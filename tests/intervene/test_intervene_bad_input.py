@@ -93,5 +93,5 @@ def test_a_damaged_diagnosis_is_refused_and_named(finished: Path, intervened: Pa
     np.savez(tmp_path / "diagnosis" / "per_image.npz", mass=np.zeros(3))
     words = ("--run", finished, "--out", tmp_path / "out", "--diagnosis", tmp_path / "diagnosis")
     refused = run("intervene", *words)
-    assert (refused.code, "per_image.npz: damaged, the array image_names is missing" in refused.err) == (2, True)
+    assert (refused.code, "per_image.npz: damaged (the array image_names is missing)" in refused.err) == (2, True)
     assert not (tmp_path / "out").exists()

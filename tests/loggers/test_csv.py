@@ -1,4 +1,4 @@
-"""`metrics.csv` has one row per step and a column per metric; an existing file is continued."""
+"""`metrics.csv` has one row per step and a column per metric; an existing file is appended to."""
 
 import csv
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def test_numbers_keep_their_precision(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_logged_late_goes_into_its_row(tmp_path: Path) -> None:
-    """Lightning logs the loss of step 0 after the measurement that follows the step and has number 1."""
+    """Lightning logs the loss of step 0 after the measurement that follows the step and is numbered 1."""
     table = written(
         tmp_path, ({"sink": 0.0}, 0), ({"sink": 1.0}, 1), ({"loss": 5.0}, 0), ({"sink": 2.0}, 2), ({"loss": 4.0}, 1)
     )
@@ -75,7 +75,7 @@ def test_a_new_metric_adds_a_column(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_an_existing_file_is_continued(tmp_path: Path) -> None:
+def test_an_existing_file_is_appended_to(tmp_path: Path) -> None:
     before = written(tmp_path, ({"a": 0.0}, 0), ({"b": 1.0}, 1))
     after = written(tmp_path, ({"b": 2.0}, 2), ({"c": 3.0}, 3))
     assert after == [*before, {"step": "2", "b": "2.0"}, {"step": "3", "c": "3.0"}]

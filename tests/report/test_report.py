@@ -126,7 +126,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_one_line_and_writes_nothing(case: str, finished: Path, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line_and_nothing_is_written(case: str, finished: Path, tmp_path: Path) -> None:
     words, expected = CASES[case]
     outcome = report(tmp_path / "out", *(word.format(tmp=tmp_path, run=finished) for word in words))
     _refused(outcome.code, outcome.err, expected)
@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(case: str, finished: Path, tmp
 
 
 DAMAGE = {
-    "diagnostics/step_00000006.parquet": b"PAR1 no parquet",
+    "diagnostics/step_00000006.parquet": b"PAR1 not parquet",
     "diagnostics/blocks/step_00000006.parquet": b"",
     "diagnostics/step_00000000.parquet": b"PAR1",
     "summary.json": b"{",

@@ -1,4 +1,4 @@
-"""Small untrained language models of transformers, built from configurations, and random texts for them."""
+"""Small untrained transformers language models, built from configurations, and random texts for them."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def untrained(name: str, attention: str | None = None, **fields: Any) -> Any:
 
 
 def texts(count: int = 2, length: int = 12, *, causal: bool = False) -> Tensor:
-    """Random token ids and types of a number of texts of one length, (count, 2, length)."""
+    """Random token ids and types of texts of equal length, (count, 2, length)."""
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(3, VOCABULARY, (count, length), generator=generator)
     types = torch.where(ids < 15, TextTokenType.PUNCTUATION, TextTokenType.WORD)
@@ -78,7 +78,7 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", ",", "!", "the", "a", "cat", "
 
 
 def save_folder(path: Path, name: str = "Bert") -> Path:
-    """Save an untrained model with a tokenizer, as `diagnose --hf` reads it."""
+    """Save an untrained model with a tokenizer, in the form that `diagnose --hf` reads."""
     untrained(name).save_pretrained(path)
     words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,4 +1,4 @@
-"""Models that read images of another size than they were built for."""
+"""Models that read images of a different size from the one they were built for."""
 
 import pytest
 import timm
