@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import make, noise, perturbed
+from variants import VARIANTS, make, noise, perturbed
 
 from sinkablate.config import AttentionConfig
 from sinkablate.evaluate.quantized import Simulation, calibrate, linear_layers
@@ -154,3 +154,22 @@ def test_every_linear_layer_of_a_variant_is_quantized() -> None:
         for layer in ("attn.qkv", "attn.gate", "attn.proj", "mlp.fc1", "mlp.fc2")
     ]
     assert set(calibration) == {*names, "head"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["pathway", "gate_value", "kv_bias", "sigmoid_learned"])
+@pytest.mark.parametrize("granularity", ["static", "dynamic", "token"])
+def test_variants_run_with_tokens_kept_in_full_precision(name: str, granularity: Granularity) -> None:
+    """With all tokens kept, what is left is the input of the head and the state of a global pathway."""
+    model, images = perturbed(make(VARIANTS[name])).eval(), noise(3, 1, 28, 28)
+    calibration, before = ranges_of(model, images), model(images)
+    everything = torch.ones(3, 17, dtype=torch.bool)
+    pooled = [layer for layer, ranges in calibration.items() if ranges.tokens.low.shape[1] == 1]
+    assert set(pooled) == {"head", *(f"blocks.{block}.pathway.proj" for block in (0, 1) if name == "pathway")}
+    with Simulation(model, Scheme(None, 4, granularity), calibration, excluded=everything, kept=True) as simulation:
+        simulation.tokens = everything
+        kept = model(images)
+    with Simulation(model, Scheme(None, 4, granularity), calibration, layers=pooled):
+        assert kept.equal(model(images))
+    assert not kept.equal(before)
+    assert model(images).equal(before)
