@@ -21,11 +21,19 @@ def by_class(rows: pl.DataFrame) -> Drawn:
     )
     order = means.filter(pl.col("backbone") == "model").sort("value")["item"].to_list()
     figure, axes = new_axes(1, 1, (4.6, 1.2 + INCHES_PER_CLASS * max(8, len(order))), "IoU of each class")
-    for name, color in BACKBONES.items():
+    for (name, color), marker in zip(BACKBONES.items(), "osx", strict=True):
         values = dict(means.filter(pl.col("backbone") == name).select("item", "value").iter_rows())
         if values:
             positions = [values.get(item, float("nan")) for item in order]
-            axes[0].plot(positions, range(len(order)), "o", color=color, markersize=4, label=BACKBONE_NAMES[name])
+            axes[0].plot(
+                positions,
+                range(len(order)),
+                marker,
+                color=color,
+                markersize=4,
+                clip_on=False,
+                label=BACKBONE_NAMES[name],
+            )
     axes[0].set_yticks(range(len(order)), order, fontsize=TEXT_SIZE)
     axes[0].set_xlim(left=0)
     axes[0].set_xlabel("intersection over union", fontsize=TEXT_SIZE)
