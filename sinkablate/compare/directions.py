@@ -7,7 +7,7 @@ HIGHER_IS_BETTER = frozenset(
 ) | {"ssim", "top", "miou best", "quantization cosine"}
 LOWER_IS_BETTER = frozenset(
     ("bce", "brier", "destroyed", "ece", "err", "error", "fid", "kl", "loss", "mae", "mse", "nll", "perplexity", "ppl")
-) | {"rmse", "spikes", "acc drop", "miou drop", "nonfinite steps"}
+) | {"rmse", "spikes", "acc drop", "miou drop", "nonfinite steps", "lr sensitivity"}
 """Last word, or last two words, of the names of metrics that have a better direction, without digits: `acc` of
 `val/acc1`, `nonfinite steps` of `stability/nonfinite_steps`."""
 

@@ -77,7 +77,7 @@ def run_table(runs: Sequence[Run], factors: Sequence[str], rule: str | None = No
             **{name: run.variant if name == VARIANT else _setting(run, name, keys[name]) for name in factors},
             "diverged": run.diverged,
             **({THREADS: run.summary[THREADS]} if THREADS in run.summary else {}),
-            **(scalar_metrics(run) if run.finished else {}),
+            **(run.evaluation | scalar_metrics(run) if run.finished else {}),
             **({EVENTS: events_per_image(run, rule)} if run.finished and rule in run.rules and rule else {}),
         }
         for run in fits

@@ -63,6 +63,8 @@ def report(
     Raises:
         UserError: An option or a run cannot be used.
     """
+    from sinkablate.report.ablation import EVENTS, task_metrics
+    from sinkablate.report.quality import shown_metrics, without_mixed_protocols
     from sinkablate.report.runs import read_runs
     from sinkablate.report.writing import Report, check_target, write_report
     from sinkablate.run.directory import require_writable
@@ -76,7 +78,14 @@ def report(
     chosen = _shown_rule(shown, rule)
     options = {"baseline": baseline, "lower_is_better": lower_is_better, "margin": margin, "detect": detect}
     comparison, reason = _comparison(shown, results, metric, factors, primary, options)
-    sinks = None if results else _comparison_of_sinks(shown, chosen, factors, primary, baseline)
+    sinks = None if results else _comparison_of(EVENTS, shown, chosen, factors, primary, baseline)
+    shown, mixed = without_mixed_protocols(shown)
+    evaluated = shown_metrics(shown)
+    quality = [
+        of_metric.comparison
+        for name in ((*task_metrics(shown)[:1], *evaluated) if evaluated else ())
+        if (of_metric := _comparison_of(name, shown, chosen, factors, primary, baseline)) is not None
+    ]
     unfinished = [
         f"{run.name} {'diverged' if run.diverged else 'has not finished'}; its data so far are shown."
         for run in shown
@@ -93,9 +102,10 @@ def report(
             comparison=comparison,
             no_comparison=reason,
             sinks=sinks,
+            quality=[*([sinks.comparison] if quality and sinks is not None else []), *quality],
             maps=attention,
             paper=paper,
-            notes=[*damaged, *unfinished, *without_maps],
+            notes=[*damaged, *mixed, *unfinished, *without_maps],
         ),
     )
 
@@ -161,12 +171,12 @@ def _comparison(
         return None, f"Nothing to compare: {error}."
 
 
-def _comparison_of_sinks(
-    runs: Sequence["Run"], rule: str, factors: str | None, primary: "Primary", baseline: str | None
+def _comparison_of(
+    metric: str, runs: Sequence["Run"], rule: str, factors: str | None, primary: "Primary", baseline: str | None
 ) -> "Ablation | None":
-    """The same cells compared by their sink events per image, for the opening sentences; None if that fails."""
+    """The same cells compared by another metric, such as their sink events per image; None if that fails."""
     from sinkablate.compare.command import named_levels
-    from sinkablate.report.ablation import EVENTS, ablation, refuse_collisions, run_table
+    from sinkablate.report.ablation import ablation, refuse_collisions, run_table
 
     names = (factors or "variant").split(",")
     try:
@@ -174,7 +184,7 @@ def _comparison_of_sinks(
         refuse_collisions(table, names)
         return ablation(
             table,
-            EVENTS,
+            metric,
             names,
             primary=primary,
             baseline=named_levels(baseline, "baseline"),

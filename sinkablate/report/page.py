@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sinkablate import __version__
+from sinkablate.compare.comparison import Comparison
 from sinkablate.figures.atlas import VALUES
 from sinkablate.figures.maps import Maps
 from sinkablate.figures.sensitivity import MOVES
@@ -17,6 +18,7 @@ from sinkablate.report.ablation import Ablation, page_ablation, task_metrics
 from sinkablate.report.contents import QUANTITIES, page_run
 from sinkablate.report.edits import edit_titles
 from sinkablate.report.events import KINDS, events_per_image, types_caveat
+from sinkablate.report.quality import page_quality, quality_sheet, shown_metrics
 from sinkablate.report.run import Run, kind_names, models
 from sinkablate.report.tables import page_sheets
 
@@ -28,6 +30,7 @@ def render_page(
     runs: Sequence[Run],
     maps: Mapping[str, Maps],
     ablation: Ablation | None,
+    quality: Sequence[Comparison],
     *,
     title: str,
     finding: Sequence[str],
@@ -42,6 +45,7 @@ def render_page(
         runs: The runs to show.
         maps: Attention maps by run name.
         ablation: The comparison, if there is one.
+        quality: Comparisons of the same cells by several metrics; empty if no run was evaluated.
         title: Title of the page.
         finding: The opening sentences.
         rule: The rule shown first.
@@ -50,7 +54,7 @@ def render_page(
         notes: What a reader must know about the runs.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    content = json_text(page_data(runs, maps, ablation, rule, metric), indent=None, separators=(",", ":"))
+    content = json_text(page_data(runs, maps, ablation, quality, rule, metric), indent=None, separators=(",", ":"))
     return environment.from_string(_template("page.html")).render(
         title=title,
         finding=finding,
@@ -60,6 +64,7 @@ def render_page(
         notes=list(notes),
         comparison=ablation and ablation.comparison,
         ablation_sheets=page_sheets(ablation),
+        quality_sheet=quality_sheet(quality),
         types_note=_sentence(types_caveat(runs)),
         footer=f"Made by sinkablate {__version__}. Numbers on this page have four significant digits; "
         "the files in figures/ have all digits.",
@@ -71,7 +76,12 @@ def render_page(
 
 
 def page_data(
-    runs: Sequence[Run], maps: Mapping[str, Maps], ablation: Ablation | None, rule: str, metric: str
+    runs: Sequence[Run],
+    maps: Mapping[str, Maps],
+    ablation: Ablation | None,
+    quality: Sequence[Comparison],
+    rule: str,
+    metric: str,
 ) -> dict[str, Any]:
     """Everything that the scripts of the page read, as plain values."""
     pictures: dict[str, int] = {}
@@ -95,6 +105,8 @@ def page_data(
         "variant_colors": VARIANT_COLORS,
         "metrics": task_metrics(runs),
         "ablation": None if ablation is None else page_ablation(ablation),
+        "quality": shown_metrics(models(runs)),
+        "quality_table": page_quality(quality),
         "start": {"run": first.name, "rule": rule, "metric": metric, "value": next(iter(VALUES))},
     }
 

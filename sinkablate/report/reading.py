@@ -15,6 +15,7 @@ from sinkablate.errors import UserError, first_line, printable
 from sinkablate.figures.token_maps import StoredMaps, load_token_maps
 from sinkablate.report.run import Run
 from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
+from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.identity import results_id, run_id
 from sinkablate.run.reading import READ_ERRORS, read_arrays, read_csv, read_json, read_metrics, read_parquet, read_yaml
 from sinkablate.run.schema import CHECKS, check_grid, check_limits, check_summary, check_table
@@ -69,6 +70,7 @@ def _fit(path: Path) -> Run:
         config=config,
         metrics=metrics,
         summary=_last_values(metrics) if summary is None else summary,
+        evaluation=evaluation_numbers(path),
         heads=heads,
         blocks=table_of_blocks,
         norm_histograms=_norm_histograms(_measured(path / "diagnostics" / HISTOGRAMS)[-1:]),

@@ -9,6 +9,7 @@ import polars as pl
 from numpy import float32, int8
 from numpy.typing import NDArray
 
+from sinkablate.compare.directions import lower_is_better
 from sinkablate.config import ThresholdConfig, build
 from sinkablate.diagnostics.rules import all_rules
 from sinkablate.figures.sinks import TYPE_COLORS, has_numbers
@@ -37,6 +38,8 @@ class Run:
     """Configuration of a run, dotted key to value."""
     summary: dict[str, Any] = field(default_factory=dict)
     """Content of summary.json; for an unfinished run, the last value of every metric."""
+    evaluation: dict[str, float | str | None] = field(default_factory=dict)
+    """Numbers of the evaluation next to the run by name, such as `knn/acc1`; see `evaluation_numbers`."""
     heads: pl.DataFrame | None = None
     """One row per block and head, from the last measurement."""
     blocks: pl.DataFrame | None = None
@@ -151,9 +154,18 @@ def kind_names(runs: Sequence[Run]) -> dict[str, str]:
     return {kind: names.get(kind, kind) for kind in TYPE_COLORS}
 
 
-def scalar_metrics(run: Run) -> dict[str, float]:
-    """The numbers that a run ended with, without those of single blocks and of sinks."""
+def evaluated(run: Run) -> dict[str, float]:
+    """The numbers of the evaluation of a run that can be better or worse, by the first protocol of each task."""
     return {
+        name: value
+        for name, value in run.evaluation.items()
+        if isinstance(value, float) and name.count("/") == 1 and lower_is_better(name) is not None
+    }
+
+
+def scalar_metrics(run: Run) -> dict[str, float]:
+    """The numbers that a run ended with, without those of single blocks and of sinks, and those of its evaluation."""
+    return evaluated(run) | {
         name: float(value)
         for name, value in run.summary.items()
         if isinstance(value, int | float)

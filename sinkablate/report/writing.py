@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sinkablate.compare.comparison import Comparison
 from sinkablate.compare.sheets import Sheet
 from sinkablate.errors import UserError
 from sinkablate.figures.maps import Maps
@@ -18,6 +19,7 @@ from sinkablate.report.finding import finding
 from sinkablate.report.page import render_page
 from sinkablate.report.paper import FIGURES as PAPER_FIGURES
 from sinkablate.report.paper import write_paper_figures
+from sinkablate.report.quality import quality, quality_sheet
 from sinkablate.report.run import Run, models
 from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
 from sinkablate.run.provenance import provenance
@@ -33,6 +35,7 @@ LACKS = {
     "norms": "No run holds a table of blocks.",
     "formation": "No run was measured during training.",
     "scatter": "No run has both a task metric and labels.",
+    "quality": "No run has both an evaluation and labels; python -m sinkablate evaluate --run … measures its features.",
     "labels": "No run holds labels.",
     "stability": "No run logged its stability.",
     "sensitivity": "No input is a diagnosis; python -m sinkablate diagnose --run … varies the thresholds.",
@@ -45,7 +48,7 @@ FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
 """Panels whose figure has another name."""
 WITHOUT_PANEL = ("entropy",)
 """Figures that have no panel on the page."""
-TABLES = ("runs", "labels_by_type", "ablation")
+TABLES = ("runs", "labels_by_type", "ablation", "quality")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class Report:
     """Why there is no comparison."""
     sinks: Ablation | None
     """The comparison of the sink events per image."""
+    quality: Sequence[Comparison]
+    """Comparisons by sink events, task metric and the numbers of the evaluations; empty if no run was evaluated."""
     maps: dict[str, Maps]
     """Attention maps by run name."""
     paper: bool
@@ -122,11 +127,15 @@ def _write(folder: Path, report: Report) -> tuple[int, dict[str, str]]:
         "runs": runs_sheet(report.runs, task, report.rule),
         "labels_by_type": types_sheet(report.runs, report.rule),
     }
+    of_quality = quality_sheet(report.quality)
+    if of_quality is not None:
+        tables["quality"] = of_quality
     write_tables(folder / "tables", tables, report.comparison)
     page = render_page(
         report.runs,
         report.maps,
         report.comparison,
+        report.quality,
         title=report.title,
         finding=finding(report.runs, report.rule, report.comparison, report.sinks),
         rule=report.rule,
@@ -177,6 +186,7 @@ def _draw(report: Report, metric: str | None) -> dict[str, Drawn | None]:
         "scatter": across_runs.scatter(single, rule, metric) if metric else None,
         "ablation": None if comparison is None else across_runs.cells(comparison),
         "effects": None if comparison is None else across_runs.effects(comparison),
+        "quality": quality(single, rule),
         "labels": across_runs.labels_by_type(single, rule),
         "stability": across_runs.stability(runs),
         "sensitivity": panels.sensitivity(runs, rule),

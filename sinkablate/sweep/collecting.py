@@ -1,17 +1,20 @@
 """Collect the results of a sweep in one tidy table with one row per cell, whatever its state."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from sinkablate.run.cells import Cell
+from sinkablate.run.cells import Cell, short_names
 from sinkablate.run.directory import diverged
 from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.reading import READ_ERRORS, table_of_rows
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
 
+LEARNING_RATE, LOSS, SENSITIVITY = "model.optim.lr", "val/loss", "stability/lr_sensitivity"
+"""The swept key and the metric from which the last column is computed; see `_with_sensitivity`."""
 FIRST_COLUMNS = ("run", "cell", "run_dir", "status")
 NOT_METRICS = {"name", "versions", "git_revision", "rules", "device"}
 
@@ -20,15 +23,34 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
     """Return one row per cell: run, cell, run_dir, status, the factors under their short names, diverged, metrics.
 
     The metrics are those of its summary and, if it has been evaluated, of its evaluation, such as `knn/acc1`. They are
-    empty for a cell without a result. A diverged cell, whose loss became NaN or infinite, has a result.
+    empty for a cell without a result. A diverged cell, whose loss became NaN or infinite, has a result. A sweep over
+    learning rates also has the column `stability/lr_sensitivity`.
 
     Raises:
         UserError: A summary cannot be read, or an evaluation belongs to another run.
     """
     table = table_of_rows([_row(cell, root) for cell in sweep.cells])
     factors = [name for name in sweep.cells[0].short_factors if name in table.columns]
+    if len(sweep.parameters.get(LEARNING_RATE, ())) > 1 and LOSS in table.columns:
+        rate = short_names(list(sweep.parameters))[LEARNING_RATE]
+        table = _with_sensitivity(table, [name for name in factors if name != rate])
     first = [*FIRST_COLUMNS, *factors, "diverged"]
     return table.select(*first, *sorted(name for name in table.columns if name not in first))
+
+
+def _with_sensitivity(table: pl.DataFrame, others: Sequence[str]) -> pl.DataFrame:
+    """Add how much the final loss depends on the learning rate: its mean over the rates minus the lowest one.
+
+    Every cell has the value of the cells that differ from it in the learning rate only. It is null if one of them has
+    no finite loss, for example because it diverged.
+
+    Args:
+        table: One row per cell.
+        others: Names of the other factors.
+    """
+    loss = pl.col(LOSS).cast(pl.Float64)
+    spread = pl.when(loss.is_finite().fill_null(value=False).all()).then(loss.mean() - loss.min())
+    return table.with_columns((spread.over(list(others)) if others else spread).alias(SENSITIVITY))
 
 
 def is_collected(path: Path) -> bool:

@@ -45,7 +45,7 @@ def test_every_shipped_config_and_sweep_has_a_name() -> None:
     assert {f"{name}.yaml" for name in shipped_names("configs")} == {
         path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")
     }
-    paper = ["mixed", "pathway_arms", "table1", "toys_gamma", "toys_p", "toys_registers"]
+    paper = ["mixed", "pathway_arms", "stability", "sweep", "table1", "toys_gamma", "toys_p", "toys_registers"]
     names = ["ablation", "mechanisms", *(f"paper/{name}" for name in paper), "smoke", "toys"]
     assert shipped_names("sweeps") == names
 
@@ -141,7 +141,12 @@ def test_the_wheel_contains_every_module_and_every_shipped_file(installed: Path)
     package = installed / "sinkablate"
     for folder in ("configs", "sweeps"):
         assert listed(package / "shipped" / folder, "*.yaml") == listed(ROOT / folder, "*.yaml")
-    assert {*listed(package / "shipped" / "slurm", "*.s*")} == {"fit.sbatch", "sweep.sbatch", "site.sh"}
+    assert {*listed(package / "shipped" / "slurm", "*.s*")} == {
+        "evaluate.sbatch",
+        "fit.sbatch",
+        "sweep.sbatch",
+        "site.sh",
+    }
     source = {path for path in listed(ROOT / "sinkablate", "*") if "__pycache__" not in path}
     assert source <= listed(package, "*")
 

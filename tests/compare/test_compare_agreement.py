@@ -111,6 +111,7 @@ def test_the_tests_disagree_about_an_equivalence_that_only_pairs_show() -> None:
         ("quantization/cosine", False),
         ("stability/grad_spikes", True),
         ("stability/nonfinite_steps", True),
+        ("stability/lr_sensitivity", True),
         ("balanced_accuracy", False),
         ("val/loss", True),
         ("train/probe_loss", True),

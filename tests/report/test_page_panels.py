@@ -26,6 +26,7 @@ def test_every_panel_is_drawn_when_it_becomes_visible(page: Browsed) -> None:
     page.choose(run="gate_reg-s0")  # the one that was diagnosed and edited
     for panel in (
         "scatter",
+        "quality",
         "labels",
         "ablation",
         "effects",
@@ -39,8 +40,8 @@ def test_every_panel_is_drawn_when_it_becomes_visible(page: Browsed) -> None:
         "edits",
     ):
         assert page.shown(panel), panel
-    assert page.tab.locator("section").count() == 15
-    assert page.tab.locator("section .what").count() == 14
+    assert page.tab.locator("section").count() == 17
+    assert page.tab.locator("section .what").count() == 16
 
 
 def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Path) -> None:
@@ -135,6 +136,7 @@ def test_the_csv_of_a_panel_holds_the_numbers_that_it_shows(page: Browsed, ablat
     )
     for panel, x, y in (
         ("scatter", "sink events per image (adaptive)", "val/acc1"),
+        ("quality", "sink events per image (adaptive)", "value"),
         ("effects", "difference in val/acc1", "cell"),
         ("handoff", "block", "value"),
         ("norms", "block", "L2 norm"),
@@ -144,6 +146,8 @@ def test_the_csv_of_a_panel_holds_the_numbers_that_it_shows(page: Browsed, ablat
         traces = [trace for trace in page.shown(panel) if not str(trace["name"]).startswith("chosen")]
         drawn = [pair for trace in traces for pair in zip(trace["x"], trace["y"], strict=True) if pair[0] is not None]
         assert page.downloaded(panel).select(x, y).drop_nulls(x).rows() == drawn, panel
+    gated = page.downloaded("quality-table").filter(metric="knn/acc1", gate="headwise", runs=2)
+    assert gated["mean"].to_list() == [pytest.approx(page.downloaded("quality").filter(series="gate")["value"].mean())]
     runs = page.downloaded("runs")
     points = page.downloaded("scatter").join(runs, on="run")
     assert len(points) == len(runs) == 8

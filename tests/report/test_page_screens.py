@@ -103,6 +103,7 @@ def crowded(ablated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         many,
         {},
         None,
+        [],
         title="Many",
         finding=[],
         rule="causal",

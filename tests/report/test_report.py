@@ -28,7 +28,7 @@ def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path)
     }
     assert all(len(pl.read_csv(path)) for path in (reported / "figures").glob("*.csv"))
     assert {path.name for path in (reported / "tables").iterdir()} == {
-        f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation") for kind in ("md", "tex")
+        f"{name}.{kind}" for name in ("runs", "labels_by_type", "ablation", "quality") for kind in ("md", "tex")
     }
     assert json.loads((reported / "report.json").read_text())["missing"] == {}
     assert [one["name"] for one in page_data(reported)["runs"]] == sorted(
@@ -57,7 +57,7 @@ def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path
 @pytest.mark.slow
 def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
-    shutil.copytree(ablated / "runs" / "gate-s0", bare, ignore=shutil.ignore_patterns("diagnostics", "checkpoints"))
+    shutil.copytree(ablated / "runs" / "reg-s0", bare, ignore=shutil.ignore_patterns("diagnostics", "checkpoints"))
     outcome = report(tmp_path / "out", bare).succeeded()
     missing = json.loads((tmp_path / "out" / "report.json").read_text())["missing"]
     assert set(missing) == {
@@ -66,6 +66,7 @@ def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: P
         "atlas",
         "norms",
         "scatter",
+        "quality",
         "labels",
         "sensitivity",
         "edits",

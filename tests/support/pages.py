@@ -133,7 +133,7 @@ class PageRunner:
             return
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, check=True)
-        elif words[:2] == ["bash", "slurm/fit.sbatch"] and "--dry-run" in words:
+        elif words[1:2] in (["slurm/fit.sbatch"], ["slurm/evaluate.sbatch"]) and "--dry-run" in words:
             subprocess.run(words, cwd=self.folder, capture_output=True, check=True)
         else:
             outcome = run(*small(arguments(words)))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from evaluating import folder_data
 from running import CONFIGS, Outcome, fit, run
 
 LOW = (
@@ -21,6 +22,8 @@ VARIANTS = {
     "gate_reg": ("headwise", "4"),
 }
 """Variant -> gate and registers, as in its configuration."""
+EVALUATED = ("baseline-s0", "baseline-s1", "gate-s0", "gate-s1")
+"""The runs that are evaluated."""
 FIGURES = {
     "handoff",
     "frequency",
@@ -29,6 +32,7 @@ FIGURES = {
     "token_norms",
     "formation",
     "scatter",
+    "quality",
     "ablation",
     "effects",
     "labels_by_type",
@@ -40,8 +44,8 @@ FIGURES = {
 }
 
 
-def trained(root: Path) -> Path:
-    """Train a gate x registers design on two seeds; diagnose and edit one of the runs."""
+def trained(root: Path, images: Path) -> Path:
+    """Train a gate x registers design on two seeds; evaluate four of the runs, diagnose and edit one of them."""
     for variant in VARIANTS:
         for seed in ("0", "1"):
             fit(
@@ -57,6 +61,9 @@ def trained(root: Path) -> Path:
                 "4",
                 configs=[CONFIGS / f"{variant}.yaml"],
             ).succeeded()
+    for name in EVALUATED:
+        words = (*folder_data(images), "--tasks", "knn", "--floors", "false", "--device", "cpu")
+        run("evaluate", "--run", root / "runs" / name, *words).succeeded()
     run("diagnose", "--run", root / "runs" / "gate_reg-s0", "--out", root / "diagnoses" / "first").succeeded()
     heads = ("--limit", "2", "--heads", "1:0,3:2", "--edits", "zero_value,redirect", "--control_images", "2")
     run("intervene", "--run", root / "runs" / "gate_reg-s0", "--out", root / "edits", *heads).succeeded()

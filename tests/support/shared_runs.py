@@ -63,9 +63,9 @@ def finished(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ablated(once: Once) -> Path:
+def ablated(image_folder: Path, once: Once) -> Path:
     """Folders `runs`, with eight runs, and `diagnoses` and `edits`, with a diagnosis and an intervention of one."""
-    return once("ablated", trained)
+    return once("ablated", lambda root: trained(root, image_folder))
 
 
 @pytest.fixture(scope="session")

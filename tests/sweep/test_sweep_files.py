@@ -23,6 +23,8 @@ CELLS = {
     "mixed": 45,
     "pathway_arms": 15,
     "smoke": 8,
+    "stability": 54,
+    "sweep": 18,
     "table1": 4,
     "toys": 180,
     "toys_gamma": 20,

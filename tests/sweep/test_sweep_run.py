@@ -159,3 +159,19 @@ def test_wrong_numbers_are_refused(args: tuple[str, ...], message: str, tmp_path
     outcome = sweep("run", written(tmp_path, content()), *args)
     assert outcome.code == 2
     assert f"error: {message}" in outcome.err
+
+
+def test_collect_adds_the_sensitivity_to_the_learning_rate(tmp_path: Path) -> None:
+    rates, seeds = {"values": [0.001, 0.003, 0.01]}, {"values": [0, 1]}
+    path = written(tmp_path, content({"model.optim.lr": rates, "seed_everything": seeds}))
+    losses = {(0.001, 0): 0.5, (0.003, 0): 0.2, (0.01, 0): 0.8, (0.001, 1): 0.1, (0.003, 1): 0.3}
+    for cell in opened(path).cells:
+        loss = losses.get((float(cell.factors["model.optim.lr"]), int(cell.factors["seed_everything"])))
+        run_dir = root_of(path) / cell.id
+        run_dir.mkdir(parents=True)
+        (run_dir / "DONE").touch()
+        (run_dir / "summary.json").write_text(json.dumps({"val/loss": loss}))
+    sweep("collect", path).succeeded()
+    table = pl.read_csv(root_of(path) / "results.csv")
+    assert table.filter(seed=0)["stability/lr_sensitivity"].to_list() == [pytest.approx(0.5 - 0.2)] * 3
+    assert table.filter(seed=1)["stability/lr_sensitivity"].to_list() == [None] * 3  # one of its rates has no loss

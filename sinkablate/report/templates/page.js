@@ -4,7 +4,7 @@
 const get = id => document.getElementById(id);
 const state = {run: null, rule: "", block: null, head: null, metric: "", value: "", image: null};
 const FIELDS = {run: String, rule: String, block: Number, head: Number, metric: String, value: String, image: Number};
-const DEPENDS = {scatter: ["run", "rule", "metric"], labels: ["rule"], ablation: [], effects: [], norms: ["run"], stability: [],
+const DEPENDS = {scatter: ["run", "rule", "metric"], quality: ["rule"], labels: ["rule"], ablation: [], effects: [], norms: ["run"], stability: [],
   handoff: ["run", "rule", "block"], frequency: ["run", "rule", "block", "head"], atlas: ["run", "rule", "block", "head", "value"], formation: ["run", "rule", "block", "head"],
   sensitivity: ["run", "rule"], edits: ["run"], token_maps: ["run", "block", "image"], maps: ["run", "block", "head"]};
 const present = Object.keys(DEPENDS).filter(id => get(`${id}-plot`));
@@ -163,6 +163,7 @@ const sight = new IntersectionObserver(entries => {
 }, {rootMargin: "200px"});
 present.forEach(spoil);
 contents();
+if (get("quality-table")) offerCsv("quality-table", report.quality_table, "quality-table");
 choose({...report.start, ...readAddress()});
 present.forEach(id => sight.observe(get(`${id}-plot`)));
 let resized, wide = innerWidth;

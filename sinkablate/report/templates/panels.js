@@ -21,6 +21,19 @@ const PANELS = {
       layout: base(380, {xaxis: axis(eventsTitle(rule), {range: [-0.03 * most, 1.06 * most]}), yaxis: axis(metricTitle(metric), {rangemode: "nonnegative"})})};
   },
 
+  quality({rule}, width) {
+    const runs = models().filter(run => run.heads && run.heads.sinks[rule]), of = name => runs.filter(run => run.metrics[name] != null);
+    const names = report.quality.filter(name => of(name).length), traces = [], listed = new Set();
+    if (!names.length) return {missing: `No run has both an evaluation and labels of the rule ${rule}.`};
+    const {layout, at} = facets(names.length, width, {titles: names, x: {title: eventsTitle(rule)}, shared: false});
+    names.forEach((name, i) => variants(of(name)).forEach(variant => { const own = of(name).filter(run => run.variant === variant);
+      traces.push({x: own.map(run => run.heads.sinks[rule].events), y: own.map(run => run.metrics[name]), name: variant, legendgroup: variant, showlegend: !listed.has(variant), mode: "markers", cliponaxis: false,
+        customdata: own.map(run => ({run: run.name})), meta: {metric: name}, marker: {size: 8, opacity: .85, color: variantColor(variant)}, ...at(i),
+        hovertemplate: `%{customdata.run}<br>%{x:.3f} sink events per image<br>${name} %{y:.4g}<extra></extra>`});
+      listed.add(variant); }));
+    return {traces, layout, csv: {x: `sink events per image (${rule})`, y: "value"}};
+  },
+
   labels({rule}, width) {
     const runs = models().filter(run => run.heads && run.heads.by_type[rule]), names = variants(runs);
     if (!runs.length) return {missing: `No run has labels of the rule ${rule}.`};
