@@ -35,8 +35,8 @@ def input_size_of(model: nn.Module) -> int | None:
 def resized(model: nn.Module, size: int) -> Resized:
     """Return a model that reads square images of a size; a copy unless it does already.
 
-    timm's models resample their position embedding (`set_input_size`: bicubic, with antialiasing), those of
-    transformers interpolate theirs in every forward pass.
+    timm's models resample their position embedding (`set_input_size`: bicubic, with antialiasing). Those of
+    transformers interpolate theirs in every forward pass, some only if they are told to.
 
     Args:
         model: A vision transformer of timm or of Hugging Face's transformers.
@@ -61,7 +61,7 @@ def resized(model: nn.Module, size: int) -> Resized:
         copy.forward = partial(copy.forward, interpolate_pos_encoding=True)
         return Resized(copy, f"interpolated by transformers from {own} to {size} pixels (interpolate_pos_encoding)")
     if hasattr(getattr(copy, "embeddings", None), "interpolate_pos_encoding") or first_of(copy, ("rope_embeddings",)):
-        return Resized(copy, f"for {size} instead of {own} pixels, as the model does in every forward pass")
+        return Resized(copy, f"adapted by the model itself from {own} to {size} pixels, in every forward pass")
     raise ConfigError(
         f"size={size}: {type(model).__name__} does not interpolate its position embedding; use its own size, {own}"
     )

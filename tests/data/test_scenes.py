@@ -1,11 +1,12 @@
 """The scenes that come with the package: what they contain, and that they are a function of their number."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from running import CONFIGS, assert_refused, fit
+from running import CONFIGS, assert_refused, fit, run
 
 from sinkablate.config import SourceConfig
 from sinkablate.data.datamodule import ImageData
@@ -80,6 +81,11 @@ def test_the_shipped_config_normalizes_scenes() -> None:
 def test_fit_trains_on_scenes(model: str, tmp_path: Path) -> None:
     configs = [CONFIGS / "data" / "scenes.yaml", CONFIGS / "model" / f"{model}.yaml"]
     fit(tmp_path / "run", "--diagnostics.every_n_steps=0", configs=configs).succeeded()
+
+
+def test_the_number_of_training_scenes_is_known_to_plan() -> None:
+    planned = json.loads(run("plan", "--config", CONFIGS / "data" / "scenes.yaml", "--json").succeeded().out)
+    assert planned["images"] == len(SceneRecords("train"))
 
 
 def test_scenes_have_no_path(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from transformers import ViTConfig, ViTModel
+from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 from variants import noise
 
 from sinkablate.config import BackboneConfig, ConfigError, PathwayConfig
@@ -47,3 +47,13 @@ def test_transformers_interpolates_in_the_forward_pass() -> None:
         torch.testing.assert_close(larger(pixel_values=images).last_hidden_state, expected)
     with pytest.raises(ValueError, match="doesn't match"):
         model(pixel_values=images)  # the original still refuses
+
+
+def test_a_model_that_adapts_itself_is_used_as_it_is() -> None:
+    config = Dinov2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=28, patch_size=7
+    )
+    larger, positions = resized(Dinov2Model(config).eval(), 56)
+    assert positions == "adapted by the model itself from 28 to 56 pixels, in every forward pass"
+    with torch.no_grad():
+        assert larger(pixel_values=noise(1, 3, 56, 56)).last_hidden_state.shape == (1, 65, 16)
