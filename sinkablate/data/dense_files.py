@@ -22,6 +22,8 @@ IGNORED = 255
 """Mask value of pixels without a class."""
 MOST_CLASSES = 255
 """Largest number of classes of an 8-bit mask."""
+_MOST = 2**16 - 1
+"""Largest value of a mask that can be a class or ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,11 @@ class _Files:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the names and sizes of all files."""
+        """Hash of the names of all files, their sizes and the times at which they were last changed."""
         content = hashlib.sha256()
         for pair in self.pairs:
-            sizes = pair.image.stat().st_size, pair.annotation.stat().st_size
-            content.update(f"{pair.key}\0{sizes}\n".encode(errors="surrogateescape"))
+            states = [(state.st_size, state.st_mtime_ns) for state in (pair.image.stat(), pair.annotation.stat())]
+            content.update(f"{pair.key}\0{states}\n".encode(errors="surrogateescape"))
         return content.hexdigest()
 
     def identity(self) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class MaskFiles(_Files):
     @cached_property
     def _classes_by_value(self) -> NDArray[np.int16]:
         """The class of each value of a mask, `IGNORED` for an ignored one, and -1 for one that is invalid."""
-        classes = np.full(2**16, -1, np.int16)
+        classes = np.full(_MOST + 1, -1, np.int16)
         classes[: self._first] = IGNORED
         classes[255] = IGNORED
         classes[self._first : self._first + len(self.classes)] = np.arange(len(self.classes))
@@ -110,7 +112,8 @@ class MaskFiles(_Files):
                 f"{pair.annotation}: the mask has {width} x {height} pixels, but its image has {size[0]} x {size[1]}",
                 "no image or no label",
             )
-        classes = self._classes_by_value[values]
+        classes = self._classes_by_value[values.clip(0, _MOST)]
+        classes[(values < 0) | (values > _MOST)] = -1
         if classes.min() < 0:
             row, column = np.argwhere(classes < 0)[0]
             raise DataError(
@@ -181,7 +184,7 @@ def _index_mask(path: Path) -> NDArray[Any]:
             "number of channels",
         )
     values = np.asarray(mask)
-    return values.astype(np.uint8) if mask.mode == "1" else values.clip(0, 2**16 - 1)
+    return values.astype(np.uint8) if mask.mode == "1" else values
 
 
 def _upright_size(path: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sinkablate.data.errors import DataError
@@ -45,9 +46,11 @@ class FolderRecords:
             raise DataError(f"{path}: the file cannot be read ({error.strerror})", "unreadable file") from None
 
     def digest(self) -> str:
-        """Return a hash of the names, sizes and labels of all files."""
+        """Return a hash of the names, sizes, times of the last change and labels of all files."""
         content = hashlib.sha256()
         for path, label in zip(self.files, self.labels, strict=True):
-            size = os.stat(path).st_size if os.path.exists(path) else -1
-            content.update(f"{Path(path).relative_to(self.root)}\0{size}\0{label}\n".encode(errors="surrogateescape"))
+            name, state = Path(path).relative_to(self.root), (-1, -1)
+            with suppress(OSError):  # a missing file is reported when it is read
+                state = (os.stat(path).st_size, os.stat(path).st_mtime_ns)
+            content.update(f"{name}\0{state}\0{label}\n".encode(errors="surrogateescape"))
         return content.hexdigest()

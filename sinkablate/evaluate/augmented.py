@@ -40,7 +40,7 @@ def augmented_batches(
     with ThreadPoolExecutor(usable_cpus()) as pool:
 
         def cropped(numbers: Tensor) -> Batch:
-            crops = pool.map(lambda n: random_crop(split, n, np.random.default_rng((*seed, n))), numbers.tolist())
+            crops = pool.map(lambda n: random_crop(split, n, crop_generator(seed, n)), numbers.tolist())
             images, masks = zip(*crops, strict=True)
             return torch.stack(images), torch.stack(masks)
 
@@ -48,6 +48,15 @@ def augmented_batches(
             with measurement_mode(backbone.model):
                 tokens = READINGS["patches"](backbone.model, images.to(subject.device))
             yield tokens, masks
+
+
+def crop_generator(seed: Sequence[int], number: int) -> Generator:
+    """Return the generator of the crop of an image.
+
+    The 1 keeps it apart from the generator of the order of the images, which `seed` alone determines: numpy pads a seed
+    with zeros, so that without it image 0 would draw the same numbers.
+    """
+    return np.random.default_rng((*seed, 1, number))
 
 
 def random_crop(split: DenseSplit, index: int, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -60,8 +69,8 @@ def random_crop(split: DenseSplit, index: int, rng: Generator) -> tuple[Tensor, 
     image = square.converted(split.data.image(index), split.data.key(index))
     mask = Image.fromarray(split.data.mask(index))
     box, size = crop_box(*image.size, rng), (square.size, square.size)
-    image = image.resize(size, Image.Resampling.BILINEAR, box=box)
-    mask = mask.resize(size, Image.Resampling.NEAREST, box=box)
+    image = image.crop(box).resize(size, Image.Resampling.BILINEAR)
+    mask = mask.crop(box).resize(size, Image.Resampling.NEAREST)
     if rng.random() < 0.5:
         image, mask = (x.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for x in (image, mask))
     return square.normalized(image), torch.from_numpy(np.array(mask))

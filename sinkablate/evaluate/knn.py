@@ -43,7 +43,7 @@ def knn(subject: Subject) -> list[Row]:
     rows = []
     for k in numbers:
         scores = votes(nearest, k, config.temperature, classes)
-        for top, value in accuracies(scores, sets.val.targets).items():
+        for top, value in accuracies(scores, sets.val.targets, above=0).items():
             rows.append(Row(task="knn", protocol=f"{kind} k={k}", metric=f"acc{top}", value=value))
     return rows
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sinkablate.config import LinearConfig
+from sinkablate.errors import UserError
 from sinkablate.evaluate.accuracy import accuracies
 from sinkablate.evaluate.features import feature_kind, select
 from sinkablate.evaluate.rows import Row
@@ -49,15 +50,20 @@ def linear(subject: Subject) -> list[Row]:
     return rows
 
 
-def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
+def standardization(features: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of each feature over the training images, (D,) fp32 each.
 
     They are computed in float64, block by block; the standard deviation of a constant feature is replaced by 1.
+
+    Args:
+        features: (n, D).
+        numbers: Rows of the features that are used; all by default.
     """
-    blocks = features.split(65_536)
-    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
-    squares = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
-    sd = (squares / len(features)).sqrt()
+    rows = (torch.arange(len(features)) if numbers is None else numbers).to(features.device)
+    blocks = rows.split(65_536)
+    mean = torch.stack([features[block].double().sum(dim=0) for block in blocks]).sum(dim=0) / len(rows)
+    squares = torch.stack([(features[block].double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
+    sd = (squares / len(rows)).sqrt()
     return mean.float(), torch.where(sd > 0, sd, 1.0).float()
 
 
@@ -79,35 +85,52 @@ class LinearProbe:
     def choose(self, features: Tensor, targets: Tensor) -> tuple[float, float, float]:
         """Return the learning rate and weight decay with the best accuracy on a held-out tenth, and this accuracy.
 
-        Of several with the same accuracy, the one with the lowest cross-entropy is chosen.
+        Of several with the same accuracy, the one with the lowest cross-entropy is chosen. The features are
+        standardized on the other nine tenths.
 
         Args:
-            features: Standardized features of the training images, (n, D).
+            features: Features of the training images, (n, D).
             targets: Classes, (n,).
+
+        Raises:
+            UserError: There is only one training image.
         """
+        if len(features) < 2:
+            raise UserError("linear holds out a tenth of the training images, so it needs at least 2, but there is 1")
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
         count = max(1, len(features) // HELD_OUT)
         held, rest = order[:count].to(features.device), order[count:]
         settings = list(product(self.config.lr, self.config.weight_decay))
-        weights, bias = self.fit(features, targets, settings, rest)
+        shift, scale = standardization(features, rest)
+        weights, bias = self.fit(features, targets, settings, rest, shift=shift, scale=scale)
+        judged = (features[held] - shift) / scale
         scores = []
         for index, setting in enumerate(settings):
-            logits = features[held] @ weights[index] + bias[index]
+            logits = judged @ weights[index] + bias[index]
             loss = float(F.cross_entropy(logits, targets[held]).nan_to_num(float("inf")))
             scores.append((accuracies(logits, targets[held])[1], -loss, setting))
         accuracy, _, (lr, weight_decay) = max(scores, key=lambda score: score[:2])
         return lr, weight_decay, accuracy
 
     def fit(
-        self, features: Tensor, targets: Tensor, settings: list[tuple[float, float]], numbers: Tensor | None = None
+        self,
+        features: Tensor,
+        targets: Tensor,
+        settings: list[tuple[float, float]],
+        numbers: Tensor | None = None,
+        *,
+        shift: Tensor | float = 0.0,
+        scale: Tensor | float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Return the weights (G, D, K) and biases (G, K) that G settings lead to.
 
         Args:
-            features: Standardized features (n, D), in the precision of the computation.
+            features: Features (n, D), in the precision of the computation.
             targets: Classes, (n,).
             settings: (learning rate, weight decay) of each.
             numbers: Rows of the features that are used, on the CPU; all by default.
+            shift: Subtracted from the features of each batch.
+            scale: By which they are then divided.
         """
         numbers = torch.arange(len(features)) if numbers is None else numbers
         lr, decay = (features.new_tensor(values)[:, None] for values in zip(*settings, strict=True))
@@ -116,7 +139,7 @@ class LinearProbe:
         speed, bias_speed = torch.zeros_like(weights), torch.zeros_like(bias)
         for share, chosen in self._batches(len(numbers)):
             rows = numbers[chosen].to(features.device)
-            x, y = features[rows], targets[rows]
+            x, y = (features[rows] - shift) / scale, targets[rows]
             error = ((x @ weights.flatten(1)).view(len(y), *bias.shape) + bias).softmax(dim=-1)
             error[torch.arange(len(y), device=y.device), :, y] -= 1
             error /= len(y)

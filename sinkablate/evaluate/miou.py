@@ -39,4 +39,4 @@ def mean_iou(counts: Tensor) -> float:
 
 def pixel_accuracy(counts: Tensor) -> float:
     """Return the fraction of labeled pixels whose class is predicted."""
-    return float(counts.diagonal().sum() / counts.sum())
+    return float(counts.diagonal().sum().double() / counts.sum())

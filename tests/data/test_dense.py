@@ -1,5 +1,6 @@
 """Data sets with masks and boxes, in the formats in which they are distributed."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,32 @@ def test_the_identity_changes_with_a_file_and_with_the_classes(tmp_path: Path) -
     write_image(tmp_path / "images" / "train" / "0.png", (300, 200))
     identities.append(open_masks(str(tmp_path), "train", num_classes=2).identity())
     assert all(a != b for index, a in enumerate(identities) for b in identities[:index])
+
+
+def test_the_identity_changes_when_a_file_of_the_same_size_is_written_again(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    for path in sorted(tmp_path.glob("masks/train/*.png")):
+        write_mask(path.with_suffix(".bmp"), columns(0, 1, 255))
+        path.unlink()
+    before = open_masks(str(tmp_path), "train", num_classes=2).identity()
+    assert open_masks(str(tmp_path), "train", num_classes=2).identity() == before
+    path = tmp_path / "masks/train/0.bmp"
+    size, changed = path.stat().st_size, path.stat().st_mtime_ns
+    write_mask(path, columns(1, 0, 255))
+    assert path.stat().st_size == size
+    os.utime(path, ns=(changed + 1_000_000, changed + 1_000_000))
+    assert open_masks(str(tmp_path), "train", num_classes=2).identity() != before
+
+
+@pytest.mark.parametrize("value", [-1, 70_000])
+def test_a_value_beyond_16_bits_is_named(tmp_path: Path, value: int) -> None:
+    write_folders(tmp_path)
+    values = columns(0, 1, 255).astype(np.int32)
+    values[3, 4] = value
+    Image.fromarray(values).save(tmp_path / "masks/train/0.tif")
+    (tmp_path / "masks/train/0.png").unlink()
+    with pytest.raises(UserError, match=rf"masks/train/0.tif: the value {value} in row 3, column 4 is not a class"):
+        open_masks(str(tmp_path), "train", num_classes=2).mask(0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A `fit` on a folder with unusual files infers the number of classes and reports what it does not use."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 from running import fit, run
 
+from sinkablate.data.folder import FolderRecords
 from sinkablate.data.usage import DataUsage
 
 
@@ -73,3 +75,15 @@ def test_no_images_are_reported_as_left_out_of_an_epoch_that_the_trainer_shorten
     trainer = L.Trainer(**{"max_epochs": 1, "logger": False, "accelerator": "cpu"} | options)
     assert usage.dropped_by(trainer) == dropped
     assert bool(usage.notes(trainer)) == bool(dropped)
+
+
+def test_the_digest_changes_when_a_file_of_the_same_size_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "cat" / "0.bmp"
+    path.parent.mkdir()
+    Image.new("L", (8, 8), 10).save(path)
+    before = FolderRecords(str(tmp_path), key="data.source.train").digest()
+    assert FolderRecords(str(tmp_path), key="data.source.train").digest() == before
+    changed = path.stat().st_mtime_ns + 1_000_000
+    Image.new("L", (8, 8), 20).save(path)
+    os.utime(path, ns=(changed, changed))
+    assert FolderRecords(str(tmp_path), key="data.source.train").digest() != before

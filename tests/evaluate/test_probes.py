@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from variants import noise
 
 from sinkablate.config import LinearConfig
+from sinkablate.errors import UserError
 from sinkablate.evaluate import knn
 from sinkablate.evaluate.accuracy import accuracies
 from sinkablate.evaluate.knn import Neighbors, nearest_neighbors, votes
@@ -116,3 +117,28 @@ def test_features_are_standardized_block_by_block() -> None:
     torch.testing.assert_close(shift, features.double().mean(dim=0).float())
     torch.testing.assert_close(scale[:2], features.double().std(dim=0, correction=0)[:2].float())
     assert scale[2] == 1
+
+
+def test_a_class_without_a_vote_is_no_hit() -> None:
+    nearest = Neighbors(torch.ones(CLASSES, 1), torch.full((CLASSES, 1), 3))
+    scores = votes(nearest, 1, 0.07, CLASSES)
+    assert accuracies(scores, torch.arange(CLASSES), above=0) == {1: 1 / CLASSES, 5: 1 / CLASSES}
+
+
+def test_the_held_out_images_do_not_move_the_features_of_the_others() -> None:
+    """The accuracy on the held-out part equals that of a probe that has never seen it."""
+    features, targets = noise(60, 3).exp(), labels(60, 1)
+    config = LinearConfig(lr=(0.3,), weight_decay=(0.0,), epochs=3, batch_size=16)
+    probe, order = LinearProbe(config, CLASSES, seed=0), torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    held, rest = order[:6], order[6:]
+    features[held] *= 100
+    shift, scale = standardization(features[rest])
+    weights, bias = probe.fit((features[rest] - shift) / scale, targets[rest], [(0.3, 0.0)])
+    expected = accuracies((features[held] - shift) / scale @ weights[0] + bias[0], targets[held])[1]
+    assert probe.choose(features, targets) == (0.3, 0.0, expected)
+    assert torch.equal(torch.stack(standardization(features, rest)), torch.stack((shift, scale)))
+
+
+def test_one_training_image_is_refused() -> None:
+    with pytest.raises(UserError, match="needs at least 2, but there is 1"):
+        LinearProbe(LinearConfig(), CLASSES, seed=0).choose(noise(1, 3), torch.zeros(1, dtype=torch.int64))

@@ -16,7 +16,8 @@ import sinkablate as sa
 from sinkablate.config import SegmentationConfig
 from sinkablate.data.dense import open_masks
 from sinkablate.diagnose.from_run import load_from_run
-from sinkablate.evaluate.augmented import random_crop
+from sinkablate.evaluate import augmented
+from sinkablate.evaluate.augmented import crop_generator, random_crop
 from sinkablate.evaluate.dense_inputs import DenseSplit, SquareImages, dense_sets, normalization, resized_mask
 
 LEVELS = np.array([0, 146], np.uint8)
@@ -213,6 +214,22 @@ def test_a_crop_moves_the_image_and_its_mask_together(dense_folder: Path) -> Non
     again = random_crop(split, 0, np.random.default_rng(7))
     assert all(torch.equal(a, b) for a, b in zip(again, crops[7], strict=True))
     assert len({image.numpy().tobytes() for image, _ in crops}) > 10
+
+
+def test_a_crop_does_not_read_pixels_beyond_its_edge(dense_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_masks(str(dense_folder), "train", num_classes=3)
+    monkeypatch.setattr(type(data), "image", lambda *_: Image.fromarray(np.array([[0, 0, 255, 255]] * 4, np.uint8)))
+    monkeypatch.setattr(type(data), "mask", lambda *_: np.zeros((4, 4), np.uint8))
+    monkeypatch.setattr(augmented, "crop_box", lambda *_: (0, 0, 2, 4))  # the black half
+    square = SquareImages(size=28, in_chans=1, mean=(0.0,), std=(1.0,))
+    image, _ = random_crop(DenseSplit(data=data, square=square, positions=""), 0, np.random.default_rng(0))
+    assert image.max() == 0
+
+
+def test_a_crop_is_drawn_apart_from_the_order_of_the_images() -> None:
+    order = [np.random.default_rng((5, epoch)).random() for epoch in range(3)]
+    crops = [crop_generator((5, epoch), number).random() for epoch in range(3) for number in range(3)]
+    assert len({*order, *crops}) == 12
 
 
 def test_a_mask_is_resized_to_the_nearest_pixel() -> None:

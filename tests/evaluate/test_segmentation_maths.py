@@ -42,6 +42,10 @@ def test_a_class_without_a_target_pixel_is_absent_and_not_zero() -> None:
     assert mean_iou(counts) == 0.75
 
 
+def test_shares_are_computed_in_double_precision() -> None:
+    assert pixel_accuracy(torch.tensor([[3, 2], [0, 0]])) == 3 / 5
+
+
 def test_the_loss_is_the_mean_over_labeled_pixels() -> None:
     logits = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     target = random_classes(2, 8, 8, classes=5, seed=1)
