@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluating import folder_data
 from families import FAMILIES, family, pictures
 from polars.testing import assert_series_equal
 from running import CONFIGS, ROOT, column, fit, heads, quick_fit, run, spawn
@@ -212,3 +213,15 @@ def test_a_sweep_uses_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run("sweep", "run", file).succeeded()
     summaries = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "two").glob("*/summary.json")]
     assert len(summaries) == 2
+
+
+def test_features_are_extracted_as_on_a_cpu(gpu: Path, image_folder: Path, tmp_path: Path) -> None:
+    for device in ("cpu", "cuda"):
+        words = ("--out", tmp_path / device, "--device", device, "--tasks", "knn,linear", *folder_data(image_folder))
+        run("evaluate", "--run", gpu, *words).succeeded()
+    tables = (pl.read_parquet(tmp_path / device / "evaluation.parquet") for device in ("cpu", "cuda"))
+    one, other = (rows.filter(task="knn")["value"] for rows in tables)
+    assert_series_equal(one, other, abs_tol=0.11)  # one or two of the 20 images
+    for path in sorted((tmp_path / "cpu" / "features").rglob("*.npy")):
+        same = tmp_path / "cuda" / path.relative_to(tmp_path / "cpu")
+        np.testing.assert_allclose(np.load(same), np.load(path), rtol=1e-2, atol=1e-2)

@@ -25,7 +25,7 @@ from sinkablate.distributed.launch import process_group
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.evaluate.cache import FeatureCache
 from sinkablate.evaluate.evaluation import Evaluation
-from sinkablate.evaluate.store import FEATURES, Store
+from sinkablate.evaluate.store import FEATURES, Store, require_own
 from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
@@ -105,6 +105,7 @@ def evaluate(
         quantization=quantization,
     )
     require_writable(folder, "out")
+    require_own(folder)
     with process_group() as local_rank:
         loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust))
         evaluation = on_every_rank(

@@ -24,6 +24,16 @@ WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, EVALUATION, TABLE, FI
 KEPT = "; finished tasks are kept, run the same command again to resume"
 
 
+def require_own(out: Path) -> None:
+    """Refuse a directory that holds files that an evaluation would replace, and no evaluation.
+
+    Raises:
+        UserError: It does; the message names the first file or folder.
+    """
+    if not is_json_with(out / EVALUATION, ("model", "tasks", "seeds")):
+        refuse_foreign(out, WRITTEN, key="out", what=f"an evaluation ({EVALUATION})")
+
+
 class Store:
     """The results of one evaluation.
 
@@ -42,9 +52,8 @@ class Store:
         self.out, self.marker, self.table = out, out / EVALUATION, out / TABLE
         self._overwrite = overwrite
         self.identity = as_stored(identity | {"tasks": tasks})
-        if not is_json_with(self.marker, ("model", "tasks", "seeds")):
-            refuse_foreign(out, WRITTEN, key="out", what=f"an evaluation ({EVALUATION})")
-        elif not overwrite:
+        require_own(out)
+        if self.marker.exists() and not overwrite:
             self._compare(self.summary)
 
     def _compare(self, stored: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "fit, cell of a sweep": (*FIT, "--sweep=grid"),
     "fit, config of another project": (*FIT, f"--config={CONFIGS / 'gate.yaml'}"),
     "diagnose": ("diagnose", "--run", "{run}", "--limit=2", "--out", "{out}"),
+    "evaluate": ("evaluate", "--run", "{run}", "--out", "{out}"),
     "intervene": ("intervene", "--run", "{run}", "--limit=2", "--out", "{out}"),
     "report": ("report", "{run}", "--maps=0", "--out", "{out}"),
     "sweep run": ("sweep", "run", SWEEP, "--in_process", "--out", "{out}"),
