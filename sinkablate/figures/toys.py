@@ -143,16 +143,21 @@ def _draw_update(axis: Axes, rows: pl.DataFrame) -> None:
     whole_numbers(axis)
 
 
-def formation_against(panels: Sequence[tuple[str, pl.DataFrame, pl.DataFrame, pl.DataFrame]]) -> Drawn:
+def formation_against(
+    panels: Sequence[tuple[str, pl.DataFrame, pl.DataFrame, pl.DataFrame]], omitted: int = 0
+) -> Drawn:
     """Draw when the sink of a NOP toy forms and how much attention it ends with, one row per varied number.
 
     Args:
         panels: For each number its name, the evaluations (rows of `history`), and the `intervals` of `formed_step` and
             `final_mass`.
+        omitted: Number of runs that are not shown, because their other settings differ.
     """
-    figure, axes = new_axes(
-        len(panels), 3, (TWO_COLUMNS, 2.4 * len(panels) + 0.3), "When the sink of the NOP toy forms"
+    noun = "run" if omitted == 1 else "runs"
+    title = heading(
+        "When the sink of the NOP toy forms", [f"{omitted} {noun} with other settings omitted"] if omitted else []
     )
+    figure, axes = new_axes(len(panels), 3, (TWO_COLUMNS, 2.4 * len(panels) + 0.3), title)
     tables = []
     for number, (name, evaluations, steps, masses) in enumerate(panels):
         row = axes[3 * number : 3 * number + 3]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from sinkablate.diagnostics.counting import DEFAULT_BLOCKS
 from sinkablate.figures import atlas as atlases
 from sinkablate.figures import blocks
 from sinkablate.figures import frequency as frequencies
@@ -136,14 +137,25 @@ def sensitivity(runs: Sequence[Run], rule: str) -> Drawn | None:
     groups = by_variant([run for run in runs if run.sensitivity is not None and rule in run.sensitivity["rule"]])
     if not groups:
         return None
-    titles = [name if not index else "" for name in groups for index in range(len(MOVES))]
+    tables = {
+        name: [(run, moves(run.sensitivity, rule)) for run in group if run.sensitivity is not None]
+        for name, group in groups.items()
+    }
+    drawn = {
+        name: [table for _, table in pairs if table.select(*MOVES).equals(pairs[0][1].select(*MOVES))]
+        for name, pairs in tables.items()
+    }
+    titles = []
+    for name, pairs in tables.items():
+        other = "" if len(drawn[name]) == len(pairs) else f" ({len(drawn[name])} of {len(pairs)}: other thresholds)"
+        titles += [name + other, *[""] * (len(MOVES) - 1)]
     figure, axes = frames(titles, share=False, columns=len(MOVES))
-    rows = []
-    for row, group in enumerate(groups.values()):
-        tables = [moves(run.sensitivity, rule) for run in group if run.sensitivity is not None]
-        same = [table for table in tables if table.select(*MOVES).equals(tables[0].select(*MOVES))]
+    for row, same in enumerate(drawn.values()):
         draw_moves(axes[row * len(MOVES) : (row + 1) * len(MOVES)], same)
-        rows += [named(table, run) for run, table in zip(group, tables, strict=True)]
-    label_axes(figure, "threshold (dashed: the rule's own)", f"per image, blocks ≥ 1, rule {rule}")
+    counted = {
+        str(run.summary.get("counted_blocks", DEFAULT_BLOCKS)): None for group in groups.values() for run in group
+    }
+    label_axes(figure, "threshold (dashed: the rule's own)", f"per image, {' or '.join(counted)}, rule {rule}")
+    rows = [named(table, run) for pairs in tables.values() for run, table in pairs]
     keyed(figure, axes)
     return figure, pl.concat(rows, how="vertical_relaxed")

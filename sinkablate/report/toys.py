@@ -3,6 +3,7 @@
 Models are loaded from checkpoints, which imports torch, only if a figure needs them.
 """
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from sinkablate.figures.sinks import Drawn
 from sinkablate.figures.toys import broadcast_toy, formation_against, nop_toy, pathway_arms
 from sinkablate.report.run import Run
 from sinkablate.run.directory import last_checkpoint
-from sinkablate.toys.formation import formation_points, history, intervals
+from sinkablate.toys.formation import FORMED, formation_points, history, intervals
 
 if TYPE_CHECKING:
     from sinkablate.diagnose.model import LoadedModel
@@ -38,42 +39,51 @@ EDITS = {
     "pathway_donor": "pathway: donor",
 }
 """Edit -> its name in the figure of the arms."""
+SETTINGS = ("model.toy.", "model.optim.", "model.common_mode.", "data.", "trainer.max_", "trainer.gradient_clip")
+"""Beginnings of the keys that change the training of a toy."""
+SEEDS = ("data.seed",)
+"""Keys among them that differ between runs that a figure averages."""
 SEQUENCES = 32
 """Number of evaluation sequences on which each model is measured."""
 
 
 def formation(runs: Sequence[Run]) -> Drawn | None:
     """Draw attention against the step, the step of formation and the final mass, one row per number that varies."""
-    panels = []
+    panels, omitted = [], 0
     for name, (key, supervise) in VARIED.items():
-        tables = [
-            history(run.metrics, float(run.config[key]), int(run.seed))
+        measured = [
+            run
             for run in _toys(runs, "nop")
             if run.config.get("model.toy.supervise") == supervise
             and run.metrics is not None
             and set(run.metrics.columns) >= NEEDED
         ]
-        evaluations = pl.concat(tables) if tables else pl.DataFrame({"value": []})
-        if evaluations["value"].n_unique() > 1:
+        if alike := _alike(measured, key):
+            omitted += len(measured) - len(alike)
+            evaluations = pl.concat(
+                history(run.metrics, float(run.config[key]), int(run.seed)) for run in alike if run.metrics is not None
+            )
             points = formation_points(evaluations)
             steps, masses = (intervals(points, quantity) for quantity in ("formed_step", "final_mass"))
             panels.append((name, evaluations, steps, masses))
-    return formation_against(panels) if panels else None
+    return formation_against(panels, omitted) if panels else None
 
 
 def values_and_spectrum(runs: Sequence[Run]) -> Drawn | None:
-    """Draw the NOP toy with a sink, at the smallest gamma, and without one (gamma = 1), over the seeds of both."""
+    """Draw the NOP toy at the smallest gamma, where a sink forms, and at gamma = 1, over the seeds of both."""
+    key, supervise = VARIED["gamma"]
+    toys = [run for run in _toys(runs, "nop") if run.config.get("model.toy.supervise") == supervise]
     by_gamma: dict[float, list[Run]] = {}
-    for run in _with_weights(_toys(runs, "nop")):
-        if run.config.get("model.toy.supervise") == "update":
-            by_gamma.setdefault(float(run.config["model.toy.gamma"]), []).append(run)
+    for run in _alike(_with_weights(toys), key):
+        by_gamma.setdefault(float(run.config[key]), []).append(run)
     least = min(by_gamma, default=1.0)
     if least == 1 or 1 not in by_gamma:
         return None
     from sinkablate.toys.figure_data import query_key_values, value_norms, views_of
 
     norms, spectra = [], []
-    for name, gamma in ((f"gamma = {least:g}, sink", least), ("gamma = 1, no sink", 1.0)):
+    for gamma in (least, 1.0):
+        name = f"gamma = {gamma:g}, {_sink_name(by_gamma[gamma])}"
         for run in by_gamma[gamma]:
             loaded = _load(run)
             (view,) = views_of(loaded.model, loaded.probe_set(SEQUENCES).images)  # type: ignore[misc]
@@ -127,6 +137,27 @@ def _toys(runs: Sequence[Run], task: str) -> list[Run]:
         if all(run.config.get(key) == value for key, value in keys.items())
         and all(run.config.get(key, value) == value for key, value in PLAIN.items())
     ]
+
+
+def _alike(runs: Sequence[Run], key: str) -> list[Run]:
+    """The largest group of runs that differ in one key, and in nothing else that changes training but their seeds.
+
+    It is empty if no group has two values of the key.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        settings = {name: value for name, value in run.config.items() if name.startswith(SETTINGS)}
+        for name in (key, *SEEDS):
+            settings.pop(name, None)
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
+    several = [group for group in groups.values() if len({float(run.config[key]) for run in group}) > 1]
+    return max(several, key=len, default=[])
+
+
+def _sink_name(runs: Sequence[Run]) -> str:
+    """Whether the sinks of some runs have formed, by the attention to the null token at the end of training."""
+    formed = [float(run.summary.get("toy/attention_nop", 0)) >= FORMED for run in runs]
+    return "sink" if all(formed) else f"sink in {sum(formed)} of {len(formed)}" if any(formed) else "no sink"
 
 
 def _with_weights(runs: Sequence[Run]) -> list[Run]:

@@ -57,6 +57,13 @@ def test_the_sensitivity_of_two_seeds_is_a_mean_with_a_band(ablated: Path) -> No
     assert drawn is not None
     assert alone is not None
     axis, single = drawn[0].axes[0], alone[0].axes[0]
+    assert "blocks ≥ 1" in drawn[0].get_supylabel()
+    toy = replace(first, summary={"counted_blocks": "block 0"})
+    other = replace(first, name="two", sensitivity=diagnosed.sensitivity.with_columns(pl.col("rank_max") + 1))
+    mixed = sensitivity([toy, other], "causal")
+    assert mixed is not None
+    assert mixed[0].axes[0].get_title() == f"{first.variant}, 2 seeds (1 of 2: other thresholds)"
+    assert "block 0 or blocks ≥ 1" in mixed[0].get_supylabel()
     assert axis.get_title() == f"{first.variant}, 2 seeds"
     for line, of_one in zip(axis.lines[:4], single.lines[:4], strict=True):
         assert line.get_ydata() == pytest.approx(of_one.get_ydata() + 1)

@@ -1,5 +1,6 @@
 """The figures of the toys from the runs of a report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -50,7 +51,7 @@ def test_the_figures_of_the_toys_are_drawn_from_runs_and_their_edits(trained: Pa
         assert name not in outcome.err
         assert {path.suffix for path in paper.glob(f"{name}.*")} == {".pdf", ".png", ".csv"}
     nop = pl.read_csv(paper / "figure_2_nop_toy.csv")
-    assert nop["model"].unique(maintain_order=True).to_list() == ["gamma = 0, sink", "gamma = 1, no sink"]
+    assert nop["model"].unique(maintain_order=True).to_list() == ["gamma = 0, no sink", "gamma = 1, no sink"]
     table = pl.read_csv(paper / "figure_revision_7b_pathway_arms.csv")
     of_arms = {arm: set(rows["edit"]) for (arm,), rows in table.group_by("arm")}
     of_pathway = {"zero_value", "pathway_zero", "pathway_donor"}
@@ -84,6 +85,18 @@ def test_the_step_of_formation_is_shown_against_p_with_intervals_over_seeds() ->
     assert rows["low"][0] < 20 < rows["high"][0]
     assert drawn[1]["varied"].unique().to_list() == ["p"]  # one value of gamma is no curve
     assert drawn[1].filter(quantity="final_mass")["mean"].to_list() == pytest.approx([0.4, 0.4])
+
+
+def test_runs_that_differ_in_anything_else_are_not_averaged() -> None:
+    longer = [replace(run, config=run.config | {"data.steps": 9}) for run in (toy(0.1, 0, 40), toy(0.9, 0, 40))]
+    runs = [toy(0.1, 0, 10), toy(0.1, 1, 10), toy(0.9, 0, 10)]
+    drawn = formation([*longer, *runs])
+    assert drawn is not None
+    assert drawn[1].filter(quantity="formed_step").select("value", "runs", "mean").rows() == [
+        (0.1, 2, 10.0),
+        (0.9, 1, 10.0),
+    ]
+    assert "2 runs with other settings omitted" in drawn[0].get_suptitle()
 
 
 def test_runs_of_one_value_give_no_figure() -> None:
