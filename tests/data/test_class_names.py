@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import lightning as L
 import pytest
 from shard_sets import GRAY, png, write_set
 from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
@@ -199,5 +200,6 @@ def test_images_that_an_epoch_leaves_out_are_counted(
     data = opened(train, train, augment=AugmentConfig(aug_repeats=repeats))
     data.batch_size = batch
     used = {key for samples in data.train_dataloader() for key in samples.key}
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     assert data.usage.dropped == dropped == size - len(used)
-    assert bool(data.usage.notes()) == bool(dropped)
+    assert bool(data.usage.notes(trainer)) == bool(dropped)
