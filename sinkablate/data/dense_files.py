@@ -144,7 +144,7 @@ class BoxFiles(_Files):
         """
         path = self.pairs[index].annotation
         try:
-            found = [
+            corners = [
                 [int(float(box.findtext(side, ""))) for side in ("xmin", "ymin", "xmax", "ymax")]
                 for box in ElementTree.fromstring(_content(path)).findall("object/bndbox")
             ]
@@ -152,7 +152,7 @@ class BoxFiles(_Files):
             raise DataError(
                 f"{path}: not an annotation file with boxes ({first_line(error)})", "unreadable file"
             ) from None
-        boxes = np.array(found, np.int64).reshape(-1, 4) - np.array(
+        boxes = np.array(corners, np.int64).reshape(-1, 4) - np.array(
             [1, 1, 0, 0]
         )  # VOC counts from 1, with inclusive edges
         width, height = _upright_size(self.pairs[index].image)

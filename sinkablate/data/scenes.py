@@ -107,16 +107,16 @@ def draw_scene(split: str, index: int, seed: int = 0) -> Scene:
     image = _ground(rng)
     owner = np.full((SIDE, SIDE), -1)
     numbers = rng.integers(len(labels), size=rng.integers(2, 6))
-    for place, number in enumerate(numbers):
+    for position, number in enumerate(numbers):
         garment = _resized(pixels[number], rng)
         inside = silhouette(garment)
         window = _window(owner, inside, rng)
         image[window][inside] = garment[inside]
-        owner[window][inside] = place
+        owner[window][inside] = position
     classes = labels[numbers]
     mask = np.append(classes + 1, 0).astype(np.uint8)[owner]  # an owner of -1 selects the last entry
     visible = np.bincount(owner[owner >= 0], minlength=len(numbers))
-    boxes = [_box(owner == place) for place, count in enumerate(visible) if count >= _LEAST_VISIBLE]
+    boxes = [_box(owner == position) for position, count in enumerate(visible) if count >= _LEAST_VISIBLE]
     return Scene(image, mask, np.array(boxes).reshape(-1, 4), int(classes[visible.argmax()]))
 
 

@@ -77,10 +77,10 @@ def test_an_absent_class_and_ignored_images_are_reported(segmented: Path) -> Non
     assert len(absent) == 6
     assert absent.is_nan().all()
     assert not rows.filter(pl.col("item") != "class 2")["value"].is_nan().any()
-    told = (segmented / "stderr.txt").read_text()
-    assert told.count("class 2 has no pixel in the validation masks: reported as absent (NaN), not as 0") == 1
-    assert told.count("1 of 6 validation images have ignored pixels only and change nothing (5)") == 1
-    assert told.count("1 of 6 training images have ignored pixels only and change nothing (5)") == 1
+    notes = (segmented / "stderr.txt").read_text()
+    assert notes.count("class 2 has no pixel in the validation masks: reported as absent (NaN), not as 0") == 1
+    assert notes.count("1 of 6 validation images have ignored pixels only and change nothing (5)") == 1
+    assert notes.count("1 of 6 training images have ignored pixels only and change nothing (5)") == 1
 
 
 def test_the_mean_over_classes_is_that_of_the_rows(segmented: Path) -> None:
@@ -195,9 +195,9 @@ def test_a_run_of_28_pixels_reads_scenes_of_56(finished: Path) -> None:
 def test_the_normalization_follows_from_the_transform() -> None:
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     square = SquareImages(size=8, in_chans=3, mean=mean, std=std)
-    found_mean, found_std = normalization(square, 3)
-    assert found_mean == pytest.approx(mean, abs=1e-5)
-    assert found_std == pytest.approx(std, abs=1e-5)
+    measured_mean, measured_std = normalization(square, 3)
+    assert measured_mean == pytest.approx(mean, abs=1e-5)
+    assert measured_std == pytest.approx(std, abs=1e-5)
 
 
 def test_a_crop_moves_the_image_and_its_mask_together(dense_folder: Path) -> None:
