@@ -21,6 +21,7 @@ from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.evaluate.cache import FeatureCache
 from sinkablate.evaluate.evaluation import Evaluation
+from sinkablate.evaluate.images import transform_digest
 from sinkablate.evaluate.rows import scalars, table_of
 from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
@@ -69,7 +70,8 @@ def evaluate(
         settings: Settings of the tasks by name, such as `{"knn": {"k": [20]}, "features": {"kind": "both"}}`.
         seeds: Seeds of the probes.
         floors: Measure the same architecture with random weights, and raw pixels, too.
-        cache: Folder for the features, which later calls reuse; by default they are deleted at the end.
+        cache: Folder for the features, which later calls with the same weights, images and preprocessing reuse; by
+            default they are deleted at the end. A transform is identified by what it makes of a few pictures.
         batch_size: Images per forward pass.
 
     Returns:
@@ -152,12 +154,13 @@ def _loaded(model: Any, transform: Transform | None) -> LoadedModel:
         return model.loaded
     model = unwrap(model)
     prepare = preparation_of(model, transform)
+    preprocessing = transform_digest(prepare.transform, prepare.in_chans)
     return LoadedModel(
         model=model,
         untrained=lambda seed: _redrawn(model, seed),
         in_chans=prepare.in_chans,
         transform=prepare.transform,
-        description={"model": type(model).__name__, "preprocessing": repr(prepare.transform)},
+        description={"model": type(model).__name__, "preprocessing": preprocessing},
     )
 
 

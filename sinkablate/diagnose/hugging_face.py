@@ -1,5 +1,6 @@
 """Load a model of Hugging Face's transformers from a local folder."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -211,9 +212,11 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
             f"{channels} channels"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
-    stored = json.loads(file.read_text(encoding="utf-8"))
+    content = file.read_bytes()
+    stored = json.loads(content)
     return transform, {
         "input_size": list(made),
         "source": file.name,
         **{name: stored[name] for name in names if name in stored},
+        "sha256": hashlib.sha256(content).hexdigest(),  # every other setting, such as do_normalize
     }

@@ -1,10 +1,12 @@
 """The images of an evaluation, numbered from 0 in a fixed order, and how each becomes a tensor."""
 
 import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,7 +20,11 @@ from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream
 from sinkablate.diagnose.images import Preparation
 from sinkablate.diagnose.model import LoadedModel
+from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
+
+_PICTURES = ((256, 256, 0, 255), (181, 240, 40, 180), (33, 27, 0, 60))
+"""Width, height, smallest and largest value of the pictures by which a transform is identified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,32 @@ def prepared(records: Records, loaded: LoadedModel) -> PreparedImages:
         name=lambda index: records[index].key,
         identity={"images": records.digest(), "preprocessing": loaded.description["preprocessing"]},
     )
+
+
+def transform_digest(transform: Callable[[Image.Image], Tensor], in_chans: int) -> str:
+    """Return a hash of what a transform makes of a few pictures, which identifies it whatever its name is.
+
+    The pictures are noise of different ranges, with even and odd sides. A transform that refuses all of them has a new
+    hash each time, so that its features are not taken for those of another one. The global random state is left as it
+    was.
+
+    Args:
+        transform: From a picture to (C, H, W).
+        in_chans: Number of channels of the pictures.
+    """
+    content, rng, accepted = hashlib.sha256(), np.random.default_rng(0), False
+    with random_state_kept():
+        for width, height, darkest, brightest in _PICTURES:
+            noise = rng.integers(darkest, brightest + 1, (height, width, in_chans), dtype=np.uint8)
+            try:
+                pixels = transform(Image.fromarray(noise[..., 0] if in_chans == 1 else noise))
+            except Exception:  # for example, the picture is smaller than a crop
+                content.update(b"refused")
+                continue
+            accepted = True
+            content.update(f"{pixels.dtype} {tuple(pixels.shape)}".encode())
+            content.update(pixels.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest() if accepted else secrets.token_hex()
 
 
 def prepared_pictures(

@@ -29,6 +29,10 @@ from sinkablate.evaluate.subject import Subject
 from sinkablate.evaluate.variants import Comparison, Masks, Treatment, Variant, outputs
 from sinkablate.vit.anatomy import has_output_gate
 
+NO_LABELS = (
+    "quantization: accuracy is left out, because the classes of the images are not known to be those of the model; "
+    "name images of its own classes with --data.source"
+)
 GRANULARITIES: tuple[Granularity, ...] = ("static", "dynamic", "token")
 
 
@@ -36,6 +40,8 @@ def quantization(subject: Subject) -> list[Row]:
     """Quantize a model with every scheme, layer by layer, and with sinks and random tokens treated differently."""
     config = subject.config.quantization
     images = quantization_images(subject)
+    if images.targets is None and images.masks is None and config.images is None:
+        subject.note(NO_LABELS)
     probe = None if images.masks is None else trained_probe(subject)
     subject = replace(subject, backbone=backbone_at(subject.backbone, images.measured.size))
     with measurement_mode(subject.backbone.model):

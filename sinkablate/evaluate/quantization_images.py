@@ -41,7 +41,9 @@ def quantization_images(subject: Subject) -> QuantizationImages:
     """Choose images that are evenly spaced in their sets, which may be sorted by class.
 
     Without `quantization.images`, those for calibration are training images and those that are measured are validation
-    images: of the labeled images, or of those with masks if the model has no classifier.
+    images: of the labeled images, or of those with masks if the model has no classifier. The classes of labeled images
+    count as those of the classifier if there are as many of them and the images are those of a run or named by the
+    user: the embedded images have nothing to do with another model of ten classes.
 
     Raises:
         UserError: There are too few images, or they cannot be read.
@@ -54,7 +56,7 @@ def quantization_images(subject: Subject) -> QuantizationImages:
     sets = subject.classes
     train, val = sets.train.images, sets.val.images
     chosen = evenly(len(val), config.limit)
-    matching = class_count(subject.backbone.model) == len(sets.val.classes)
+    matching = subject.labels_chosen and class_count(subject.backbone.model) == len(sets.val.classes)
     return QuantizationImages(
         calibration=train.subset(evenly(len(train), config.calibration)),
         measured=val.subset(chosen),

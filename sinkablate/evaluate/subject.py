@@ -37,6 +37,8 @@ class Subject:
     """Opens the labeled images on first use."""
     mask_sets: Callable[[], DenseSets]
     """Opens the images with masks on first use."""
+    labels_chosen: bool = True
+    """Whether the labeled images are those of a run, or named by the user, and not just the embedded ones."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the probes: a task that draws random numbers is repeated for each."""
     batch_size: int = 32
@@ -114,6 +116,7 @@ def subject_of(
         cache=features,
         class_sets=cache(lambda: class_sets(source or loaded.source or SourceConfig(), loaded)),
         mask_sets=cache(lambda: dense_sets(config.segmentation, loaded)),
+        labels_chosen=bool(source or loaded.source),
         seeds=seeds,
         batch_size=batch_size,
         note=note,

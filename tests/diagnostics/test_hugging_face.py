@@ -182,6 +182,8 @@ def test_preprocessing_follows_the_models_folder(tmp_path):
     assert preprocessing["input_size"] == [3, 28, 28]
     assert (preprocessing["image_mean"], preprocessing["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_normalize": False}))
+    assert load_hugging_face(str(tmp_path)).description["preprocessing"] != preprocessing
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_center_crop": False}))
     with pytest.raises(UserError, match=r"preprocessor_config\.json produces images of shape"):
         load_hugging_face(str(tmp_path))

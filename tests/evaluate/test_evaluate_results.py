@@ -11,8 +11,10 @@ import torch
 from evaluating import evaluate, folder_data, numbers, table
 from running import assert_refused, tree
 from sharing import Once
+from torchvision.transforms import CenterCrop, Compose, Lambda, RandomCrop, Resize, ToTensor
 
 import sinkablate as sa
+from sinkablate.evaluate.images import transform_digest
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,36 @@ def test_any_model_is_evaluated_and_left_as_it_was(image_folder: Path, tmp_path:
     assert set(result.rows["protocol"]) == {"both"}
     assert "linear/acc1_sd@random" in result.summary
     assert len(list(tmp_path.iterdir())) == 6  # three backbones, two sets of images
+
+
+def test_the_cache_tells_transforms_apart_by_what_they_do(image_folder: Path, tmp_path: Path) -> None:
+    model = sa.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+
+    def folders(factor: float) -> set[str]:
+        scaled = Compose([Resize((32, 32)), ToTensor(), Lambda(lambda image: image * factor)])  # repr: Lambda()
+        sa.evaluate(model, data=image_folder, transform=scaled, cache=tmp_path, floors=False)
+        return {path.name for path in tmp_path.iterdir()}
+
+    assert len(folders(1.0)) == 2
+    both = folders(0.5)
+    assert len(both) == 4
+    assert folders(1.0) == both
+
+
+def test_a_transform_is_identified_by_its_outputs() -> None:
+    state = torch.get_rng_state()
+    transforms = [
+        Compose([CenterCrop(24), ToTensor()]),
+        Compose([CenterCrop(25), ToTensor()]),
+        Compose([CenterCrop(24), ToTensor(), Lambda(lambda image: image.flip(0))]),
+        Compose([ToTensor(), RandomCrop(100)]),  # the smallest picture is refused
+    ]
+    assert len({transform_digest(transform, 3) for transform in transforms}) == 4
+    assert transform_digest(transforms[0], 3) == transform_digest(Compose(transforms[0].transforms), 3)
+    assert transform_digest(transforms[0], 1) == transform_digest(transforms[2], 1)  # one channel, flipped
+    refusing = RandomCrop(1000)
+    assert transform_digest(refusing, 3) != transform_digest(refusing, 3)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The task `quantization`, from the command line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,18 @@ from dense_sets import columns, write_folders, write_image, write_mask
 from evaluating import evaluate, numbers, table
 from running import assert_refused, run
 from sharing import Once
+from torchvision.transforms import ToTensor
 from variants import make, noise, perturbed
 
+from sinkablate.config import EvaluationConfig, SourceConfig
+from sinkablate.config.evaluation import QuantizationConfig
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.evaluate.cache import FeatureCache
+from sinkablate.evaluate.quantization import NO_LABELS, quantization
+from sinkablate.evaluate.quantization_images import quantization_images
 from sinkablate.evaluate.quantized import calibrate
 from sinkablate.evaluate.quantizer import Scheme
+from sinkablate.evaluate.subject import Subject, subject_of
 from sinkablate.evaluate.variants import Comparison, Masks, Treatment, Variant
 
 FEW = ("--quantization.bits", "[8,3]", "--quantization.calibration", "4", "--quantization.limit", "12")
@@ -101,6 +110,28 @@ def test_results_do_not_depend_on_batches() -> None:
         assert whole[variant].cosine.min() < 0.999
     first, clipped, kept = (whole[variant].cosine.mean() for variant in variants[3:6])
     assert first != clipped != kept  # a treatment changes something
+
+
+def test_the_embedded_images_are_not_labeled_with_the_classes_of_any_model_of_ten(tmp_path: Path) -> None:
+    notes: list[str] = []
+    config = EvaluationConfig(quantization=QuantizationConfig(bits=(8,), calibration=2, limit=2, layer_limit=1))
+    loaded = LoadedModel(
+        model=make(num_classes=10).eval(),
+        untrained=lambda seed: make(num_classes=10, seed=seed).eval(),
+        in_chans=1,
+        transform=ToTensor(),
+        description={"model": "other", "preprocessing": "none"},
+    )
+
+    def subject(loaded: LoadedModel, source: SourceConfig | None = None) -> Subject:
+        cache, device = FeatureCache(tmp_path), torch.device("cpu")
+        return subject_of(loaded, config, cache, source, device=device, seeds=(0,), batch_size=2, note=notes.append)
+
+    rows = quantization(subject(loaded))
+    assert notes == [NO_LABELS]
+    assert not any(row.metric.startswith("acc1") for row in rows)
+    assert quantization_images(subject(loaded, SourceConfig())).targets is not None
+    assert quantization_images(subject(replace(loaded, source=SourceConfig()))).targets is not None
 
 
 def test_photographs_without_labels(finished: Path, tmp_path: Path) -> None:
