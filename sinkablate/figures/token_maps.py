@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sinkablate.figures.sinks import TWO_COLUMNS, Drawn, new_axes, say
 
 Floats = NDArray[np.float32]
-ROWS, COLUMNS = 4, 6
+ROWS, COLUMNS = 3, 6
 """Largest number of images and of stages in the figure."""
+SQUARE = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)])
+"""The outline of a patch around its center."""
 OUTLIER_COLOR = "#56B4E9"
 """Color of the frames around outliers, which stands out from all colors of a map."""
 LARGEST = float(np.finfo(np.float16).max)
@@ -113,8 +115,8 @@ def chosen_stages(maps: StoredMaps, most: int = COLUMNS) -> list[int]:
 def token_maps(maps: StoredMaps, model: str, types: dict[str, str] | None = None) -> Drawn:
     """Draw the norm of every patch, one row per image and one column per stage, and the mean over all images below.
 
-    A column has one color scale for its images, and one for the mean. Outliers are framed. Prefix tokens are listed
-    below each map.
+    The images of a column share a color scale; the map of the mean has its own, whose ends are below it. Outliers are
+    framed, and the norms of the prefix tokens are below each map.
 
     Args:
         maps: The norms.
@@ -128,10 +130,8 @@ def token_maps(maps: StoredMaps, model: str, types: dict[str, str] | None = None
     down, across = len(images) + 1, len(stages) + 1
     tall = maps.norms.shape[2] / maps.norms.shape[3]
     size = (TWO_COLUMNS, 0.9 + down * (0.28 + 5.6 / across * min(tall, 2)))
-    framed = (
-        "\nframed: outliers" if any(maps.outliers(image, stage).any() for image in images for stage in stages) else ""
-    )
-    title = f"Norm of every patch, {model}{framed}"
+    framed = any(maps.outliers(image, stage).any() for image in images for stage in stages)
+    title = f"Norm of every patch, {model}" + ("\nframed: outliers" if framed else "")
     figure, axes = new_axes(down, across, size, title)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
@@ -155,26 +155,15 @@ def _draw_stage(figure: Figure, axes: Sequence[Axes], maps: StoredMaps, stage: i
     *of_images, of_mean = axes
     for image, axis in enumerate(of_images):
         shown = axis.imshow(maps.norms[image, stage], cmap="magma", vmin=low, vmax=high, interpolation="nearest")
-        for y, x in np.argwhere(maps.outliers(image, stage)):
-            axis.plot(
-                [x - 0.5, x + 0.5, x + 0.5, x - 0.5, x - 0.5],
-                [y - 0.5, y - 0.5, y + 0.5, y + 0.5, y - 0.5],
-                color=OUTLIER_COLOR,
-                linewidth=0.8,
-            )
+        frames = [SQUARE + np.array(place) for place in np.argwhere(maps.outliers(image, stage))[:, ::-1]]
+        axis.add_collection(LineCollection(frames, colors=OUTLIER_COLOR, linewidths=0.8))
         axis.set_xlabel(_prefix(maps, image, stage, types), fontsize=6)
-    _add_scale(figure, shown, of_images)
-    mean = of_mean.imshow(maps.mean[stage], cmap="magma", interpolation="nearest")
-    often = maps.frequency[stage].mean() * maps.frequency[stage].size
-    of_mean.set_xlabel("" if np.isnan(cutoff) else f"{often:.2g} outliers each", fontsize=6)
-    _add_scale(figure, mean, [of_mean])
-
-
-def _add_scale(figure: Figure, shown: AxesImage, axes: Sequence[Axes]) -> None:
-    """Put a color bar with few ticks below axes."""
-    ticks = MaxNLocator(2)
-    bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=12, pad=0.01, shrink=0.9, ticks=ticks)
+    bar = figure.colorbar(shown, ax=of_images, location="bottom", aspect=12, pad=0.01, shrink=0.9, ticks=MaxNLocator(2))
     bar.ax.tick_params(labelsize=6)
+    mean = maps.mean[stage]
+    of_mean.imshow(mean, cmap="magma", interpolation="nearest")
+    often = "" if np.isnan(cutoff) else f"\n{maps.frequency[stage].sum():.2g} outliers per image"
+    of_mean.set_xlabel(f"{mean.min():.3g} to {mean.max():.3g}{often}", fontsize=6)
 
 
 def _prefix(maps: StoredMaps, image: int, stage: int, types: dict[str, str]) -> str:

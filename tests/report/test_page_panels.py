@@ -38,6 +38,7 @@ def test_every_panel_is_drawn_when_it_becomes_visible(page: Browsed) -> None:
         "formation",
         "sensitivity",
         "edits",
+        "token_maps",
     ):
         assert page.shown(panel), panel
     assert page.tab.locator("section").count() == 17
@@ -61,6 +62,26 @@ def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Pat
     assert any((one > 0).any() for one in shown)
     assert not np.array_equal(shown[0], shown[2])
     assert "register" in [trace["name"] for trace in page.shown("handoff")]
+
+
+def test_token_maps_show_the_chosen_image_before_and_after_the_chosen_block(page: Browsed, ablated: Path) -> None:
+    page.choose(run="gate_reg-s0", block=2)
+    page.choose(image=1)
+    with np.load(ablated / "diagnoses" / "first" / "token_maps.npz") as stored:
+        norms, name = stored["norms"][1].astype(np.float64), str(stored["names"][1])
+    for block in (2, 0):
+        page.choose(block=block)
+        shown = page.shown("token_maps")
+        for trace, stage in zip(shown[1:3], (block, block + 1), strict=True):  # the first stage is the input of block 0
+            np.testing.assert_allclose(trace["z"], norms[stage], rtol=1e-3)
+    table = page.downloaded("token_maps").filter(pl.col("stage") == "before block 0")
+    assert set(table["image"]) == {name}
+    np.testing.assert_allclose(table["value"], norms[0].ravel(), rtol=1e-3)
+    assert "image=1" in page.tab.evaluate("location.hash")
+    page.choose(run="gate-s0")  # was not diagnosed
+    assert page.tab.locator("#image").is_hidden()
+    page.tab.eval_on_selector("#token_maps-plot", "box => box.scrollIntoView({block: 'center'})")
+    page.tab.wait_for_selector("#token_maps-plot .missing:has-text('gate-s0 holds no token maps')")
 
 
 def test_the_card_shows_the_numbers_of_the_chosen_head(page: Browsed, ablated: Path) -> None:

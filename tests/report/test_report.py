@@ -70,6 +70,7 @@ def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: P
         "labels",
         "sensitivity",
         "edits",
+        "token_maps",
         "maps",
         "ablation",
         "effects",
