@@ -9,13 +9,13 @@ from sinkablate.figures.blocks import band, draw_band
 from sinkablate.figures.sinks import LABEL_COLORS, LIMIT_COLOR, TWO_COLUMNS, Drawn, column, common_legend, new_axes, say
 
 MOVES = {
-    "routed_min": "attention that routes a query",
-    "event_min": "routed queries of an event, at least",
+    "routed_min": "attention that\nroutes a query",
+    "event_min": "routed queries of\nan event, at least",
     "nop_max": "value ratio of NOP, at most",
-    "rank_max": "rank of broadcast, at most",
+    "rank_max": "rank of broadcast,\nat most",
 }
 """Thresholds that the sensitivity figure moves, one at a time; the two limits of the value ratio move together."""
-BOTH_LIMITS = "value ratio: limits of NOP and,\nbelow, of broadcast, together"
+BOTH_LIMITS = "value ratio: limits\nof NOP and, below,\nof broadcast, together"
 
 
 def moves(table: pl.DataFrame, rule: str) -> pl.DataFrame:

@@ -96,7 +96,7 @@ def page_data(
         "kinds": KINDS,
         "kind_names": kind_names(runs),
         "quantities": QUANTITIES,
-        "moves": MOVES,
+        "moves": {name: label.replace("\n", " ") for name, label in MOVES.items()},
         "edits": {name: title.replace("\n", " ") for name, title in edit_titles(runs).items()},
         "rules": _definitions(runs),
         "values": VALUES | {name: name for name in _other_values(shown)},
