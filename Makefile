@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: fit test test-heavy check docs install clean notebook two_stripes scenes two_algorithms paper ablation ablation_tables
+.PHONY: fit test test-heavy check docs install clean notebook two_stripes scenes two_algorithms paper reproduce ablation ablation_tables
 
 fit: $(STAMP)
 	$(BIN)/python -m sinkablate fit --config configs/gate_reg.yaml
@@ -109,6 +109,12 @@ ifdef WEIGHTS
 	cp out/report_paper_vit/paper/figure_4_9_handoff.png $(PAPER)/vit_small_figure_4_9_handoff.png
 	cp out/report_paper_vit/paper/figure_5_10_11_entropy.png $(PAPER)/vit_small_figure_5_10_11_entropy.png
 endif
+
+# the figures of docs/reproduce.md, then what evaluate measures of the two small ViTs, on the embedded data
+reproduce: paper
+	for variant in baseline reg; do \
+	  $(RUN) evaluate --run runs/paper/$$variant-s0 --tasks knn,linear,segmentation,discovery,quantization || exit 1; done
+	$(RUN) report runs/paper --maps 0 --overwrite true --out out/reproduce
 
 # the sweeps of docs/ablation.md, their tables and figures: about an hour on two cores
 DOC := docs/ablation

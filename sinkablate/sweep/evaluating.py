@@ -40,7 +40,10 @@ def split_options(command: Callable[..., int], argv: list[str]) -> tuple[dict[st
         UserError: An option is unknown, or its value is wrong.
     """
     description = (getdoc(command) or "").partition("\n\nArgs:")[0]
-    parser = Parser(prog="sinkablate sweep evaluate", allow_abbrev=False, description=description)
+    parser = Parser(
+        prog="sinkablate sweep evaluate", allow_abbrev=False, parser_mode="omegaconf+", description=description
+    )
+    parser.add_argument("--config", action="config", help="File with options of `evaluate`.")
     own = parser.add_function_arguments(command, as_group=False, as_positional=True, skip={"options"})
     parser.add_function_arguments(evaluate, skip=OF_CELL)
     parsed = parser.parse_args(argv)

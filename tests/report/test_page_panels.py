@@ -41,8 +41,8 @@ def test_every_panel_is_drawn_when_it_becomes_visible(page: Browsed) -> None:
         "token_maps",
     ):
         assert page.shown(panel), panel
-    assert page.tab.locator("section").count() == 17
-    assert page.tab.locator("section .what").count() == 16
+    assert page.tab.locator("section").count() == 18
+    assert page.tab.locator("section .what").count() == 17
 
 
 def test_another_run_and_rule_show_their_own_numbers(page: Browsed, ablated: Path) -> None:

@@ -107,6 +107,7 @@ def test_numbers_of_other_weights_are_refused(
         (("--tasks", "knn", "--run", "elsewhere"), "--run"),
         (("--knn.neighbors", "3"), "--knn.neighbors"),
         (("--jobs", "2", "--in_process"), "jobs=2: --in_process"),
+        (("--config", "nothing.yaml"), "nothing.yaml"),
         (("--tasks", "knn"), "no cell of this sweep has finished"),
     ],
 )
