@@ -180,6 +180,8 @@ class Diagnosis:
     def _token_maps(self, out: Path, measured: Measurement, names: list[str], numbers: list[int]) -> dict[str, Any]:
         """Write the token maps, if there are any, and return their summary or the reason why there are none."""
         if reason := missing_maps(measured.records):
+            for path in (*out.glob("token_map*.*"), *out.glob("figures/token_maps.*")):
+                path.unlink()  # written by a diagnosis that this one overwrites
             return {"skipped": reason}
         return write_token_maps(out, measured.token_maps, self.loaded, self.source, names, numbers)
 

@@ -34,6 +34,20 @@ def test_the_only_block_of_a_toy_counts(toy: tuple[Path, Outcome], tmp_path: Pat
     assert grid["events"].item() == pytest.approx(summary["counts"]["adaptive"]["events"])
 
 
+def test_a_toy_has_no_token_maps_and_those_of_an_overwritten_diagnosis_are_removed(
+    toy: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    out, words = tmp_path / "out", ("--limit", "4", "--overwrite", "true", *THRESHOLDS)
+    run("diagnose", "--run", toy[0], "--out", out, *words).succeeded()
+    stale = [out / "token_maps.npz", out / "token_map_heads.parquet", out / "figures" / "token_maps.png"]
+    for path in stale:
+        path.touch()
+    run("diagnose", "--run", toy[0], "--out", out, *words).succeeded()
+    skipped = json.loads((out / "summary.json").read_text())["token_maps"]["skipped"]
+    assert "does not consist of images" in skipped
+    assert not any(path.exists() for path in stale)
+
+
 def test_scalars_and_table_of_fit_count_the_only_block(toy: tuple[Path, Outcome]) -> None:
     summary = json.loads((toy[0] / "summary.json").read_text())
     assert summary["sink/adaptive/events"] == summary["sink/adaptive/first_block/events"]
