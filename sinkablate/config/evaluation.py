@@ -110,8 +110,8 @@ class QuantizationConfig:
     rule: str | None = None
     """The rule by which a head has a sink, such as adaptive; null is the rule that diagnose shows first."""
     floor: float = 0.5
-    """A model is destroyed if a smaller share of its accuracy or mIoU in full precision is left, or, where neither is
-    known, if the cosine of its patch tokens is below this."""
+    """A model is destroyed if a smaller share of its accuracy above chance, or of its mIoU, in full precision is left,
+    or, where neither is known, if the cosine of its patch tokens is below this."""
 
     def __post_init__(self) -> None:
         require_types(self)

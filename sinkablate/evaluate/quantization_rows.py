@@ -4,6 +4,7 @@ The quality of a model is the top-1 accuracy of its classifier, or the mIoU of a
 """
 
 from collections.abc import Iterator, Mapping
+from math import nan
 
 from sinkablate.evaluate.damage import Floats, Statistic, drop_of_iou, interval, mean, mean_iou, share_removed, value_of
 from sinkablate.evaluate.quantizer import Scheme
@@ -41,13 +42,16 @@ def values(damage: Damage, full: Damage) -> dict[str, float]:
 
 
 def destroyed(damage: Damage, full: Damage, floor: float) -> float:
-    """Return 1 if a smaller share of the quality than `floor` is left, else 0.
+    """Return 1 if a smaller share of the quality than `floor` is left, else 0; NaN if there is no quality to lose.
 
-    Where the quality is not known, the cosine of the patch tokens is used, which is 1 in full precision.
+    Of an accuracy, the part above chance counts. Where the quality is not known, the cosine of the patch tokens is
+    used, which is 1 in full precision.
     """
     left, of_full = values(damage, full), values(full, full)
     quality = next((name for name in QUALITIES if name in left), "cosine")
-    return float(left[quality] < floor * of_full[quality])
+    chance = full.chance if quality == "acc1" else 0.0
+    at_first = of_full[quality] - chance
+    return float(left[quality] - chance < floor * at_first) if at_first > 0 else nan
 
 
 def scheme_rows(

@@ -10,8 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from sinkablate.errors import UserError
 from sinkablate.evaluate.quantizer import (
     FULL_RANGE,
     Range,
@@ -52,7 +56,7 @@ class LayerRanges:
 
 
 Calibration = Mapping[str, LayerRanges]
-"""Name of a linear layer -> its ranges; layers that the model does not run are missing."""
+"""Name of a linear layer -> its ranges; layers whose weights the model does not read are missing."""
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -65,6 +69,35 @@ def as_tokens(x: Tensor) -> Tensor:
     return x[:, None] if x.ndim == 2 else x.flatten(1, -2)
 
 
+class _LinearCalls(TorchFunctionMode):
+    """Passes the input of linear layers through a function, whether a layer is called or only its weight is used.
+
+    BEiT and EVA of timm compute queries, keys and values with `F.linear` and the weight of a layer that is not called.
+
+    Args:
+        layers: The layers by name.
+        change: From the name of a layer and its input (B, N, K) to the input that it reads instead.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Linear], change: Callable[[str, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.names = {id(layer.weight): name for name, layer in layers.items()}
+        self.change = change
+        self.read: set[str] = set()
+        """Layers whose weight is used by another function than `F.linear`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear:
+            call = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            name, x = self.names.get(id(call["weight"])), call["input"]
+            return func(**call | ({} if name is None else {"input": self.change(name, as_tokens(x)).view_as(x)}))
+        result = func(*args, **kwargs)
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self.read |= {self.names[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.names}
+        return result
+
+
 def calibrate(
     model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], Any], percentile: float
 ) -> Calibration:
@@ -75,33 +108,37 @@ def calibrate(
         batches: Calibration images, (B, C, H, W) each, on the model's device.
         forward: Runs the model on a batch.
         percentile: Share of the values below the upper end of `tails`, in percent.
+
+    Raises:
+        UserError: The weight of a layer is used in another way than by `F.linear`.
     """
+    layers = linear_layers(model)
     parts: dict[str, list[tuple[Tensor, ...]]] = {}
 
-    def observe(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            x = as_tokens(args[0])
-            low, high = token_ranges(x)
-            parts.setdefault(name, []).append((low[..., 0], high[..., 0], *percentile_ranges(x, percentile)))
+    def observe(name: str, x: Tensor) -> Tensor:
+        low, high = token_ranges(x)
+        parts.setdefault(name, []).append((low[..., 0], high[..., 0], *percentile_ranges(x, percentile)))
+        return x
 
-        return hook
-
-    with ExitStack() as stack:
-        for name, layer in linear_layers(model).items():
-            stack.callback(layer.register_forward_pre_hook(observe(name)).remove)
-        for batch in batches:
+    for batch in batches:
+        with _LinearCalls(layers, observe) as calls:
             forward(batch)
+        if missed := [name for name in layers if name in calls.read - parts.keys()]:
+            raise UserError(
+                f"tasks=quantization: {type(model).__name__} uses the weights of {', '.join(missed)} without calling "
+                "F.linear, so these layers cannot be quantized; leave quantization out for this model"
+            )
     ranges = {}
-    for name in linear_layers(model).keys() & parts.keys():
+    for name in layers.keys() & parts.keys():
         low, high, tail_low, tail_high = (torch.cat(tensors) for tensors in zip(*parts[name], strict=True))
         ranges[name] = LayerRanges(Range(low, high), Range(tail_low, tail_high))
-    return {name: ranges[name] for name in linear_layers(model) if name in ranges}
+    return {name: ranges[name] for name in layers if name in ranges}
 
 
 class Simulation:
     """Context manager in which the linear layers of a model compute as if they were quantized.
 
-    On exit, even after an exception, the weights are the same tensors as before and the hooks are removed.
+    On exit, even after an exception, the weights are the same tensors as before.
 
     Args:
         model: A model in eval mode.
@@ -134,25 +171,19 @@ class Simulation:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        for name, layer in self.layers.items():
-            if self.scheme.weight_bits is not None:
+        if self.scheme.weight_bits is not None:
+            for layer in self.layers.values():
                 weight = layer.weight.data
                 self._stack.callback(setattr, layer.weight, "data", weight)
                 layer.weight.data = simulate_weight(weight, self.scheme.weight_bits)
-            if self.scheme.activation_bits is not None:
-                self._stack.callback(layer.register_forward_pre_hook(self._hook(name)).remove)
+        if self.scheme.activation_bits is not None:
+            self._stack.enter_context(_LinearCalls(self.layers, self._quantized))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-
-    def _hook(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return self._quantized(name, as_tokens(args[0])).view_as(args[0]), *args[1:]
-
-        return hook
 
     def _quantized(self, name: str, x: Tensor) -> Tensor:
         """Return the input of a layer, (B, N, K), as the quantized layer reads it."""

@@ -15,7 +15,7 @@ from sinkablate.evaluate.miou import confusion
 from sinkablate.evaluate.quantized import Calibration, Simulation
 from sinkablate.evaluate.quantizer import Scheme
 from sinkablate.evaluate.segmentation_training import class_logits
-from sinkablate.vit.anatomy import classify, final_norm
+from sinkablate.vit.anatomy import class_count, classify, final_norm
 from sinkablate.vit.tokens import token_layout
 
 
@@ -67,6 +67,8 @@ class Damage:
     """1 where the class is right, (n,); None without a classifier or without known classes."""
     counts: Floats | None = None
     """Confusion matrix of the pixels of each image, (n, C, C); None without a probe."""
+    chance: float = 0.0
+    """The accuracy of a guess among K classes, 1 / K; 0 without a classifier."""
 
     @property
     def size(self) -> Floats:
@@ -140,7 +142,9 @@ class Comparison:
                     masks = self._masks_of(variant.treatment)
                     simulation.tokens = None if masks is None else masks.measured[slice(*span)]
                     parts[variant].append(self._compared(full, outputs(self.model, images), classes))
-        joined = {variant: _joined(numbers) for variant, numbers in parts.items()}
+        classes_of_model = class_count(self.model)
+        chance = 1 / classes_of_model if classes_of_model else 0.0
+        joined = {variant: _joined(numbers, chance) for variant, numbers in parts.items()}
         return {variant: joined[variant] for variant in variants}, joined[None]
 
     def _compared(self, full: Outputs, quantized: Outputs, classes: Tensor | None) -> "_Numbers":
@@ -164,7 +168,7 @@ _Numbers = dict[str, Tensor]
 """Field of `Damage` -> numbers of the images of one batch, (B, ...)."""
 
 
-def _joined(batches: Sequence[_Numbers]) -> Damage:
+def _joined(batches: Sequence[_Numbers], chance: float) -> Damage:
     """Return the numbers of all images."""
     fields = {name: torch.cat([batch[name] for batch in batches]).double().cpu().numpy() for name in batches[0]}
-    return Damage(fields["cosine"], fields.get("kl"), fields.get("correct"), fields.get("counts"))
+    return Damage(fields["cosine"], fields.get("kl"), fields.get("correct"), fields.get("counts"), chance)

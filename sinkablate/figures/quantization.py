@@ -97,6 +97,7 @@ def by_layer(rows: pl.DataFrame) -> Drawn:
             panel = drawn[row, place]
             _draw_layers(panel, table.filter((pl.col("bits") == number) & (pl.col("kind") == kind)))
             panel.set_ylim(*_limits(table))
+            plain_log(panel)
             if row == 0:
                 panel.set_title(kind, fontsize=TEXT_SIZE)
             if place:
@@ -119,7 +120,6 @@ def _draw_layers(panel: Axes, table: pl.DataFrame) -> None:
             blocks = line["block"].fill_null(0)
             values = np.maximum(column(line, "value"), SMALLEST)
             panel.plot(blocks, values, color=color, marker=marker, markersize=3, linewidth=1, label=label)
-    panel.set_yscale("log")
     if table["block"].is_null().any():
         panel.set_xticks([])
     else:

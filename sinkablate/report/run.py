@@ -155,11 +155,18 @@ def kind_names(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def evaluated(run: Run) -> dict[str, float]:
-    """The numbers of the evaluation of a run that can be better or worse, by the first protocol of each task."""
+    """The numbers of the evaluation of a run that can be better or worse, by the first protocol of each task.
+
+    Those of floors and the ends of intervals are left out.
+    """
     return {
         name: value
         for name, value in run.evaluation.items()
-        if isinstance(value, float) and name.count("/") == 1 and lower_is_better(name) is not None
+        if isinstance(value, float)
+        and name.count("/") == 1
+        and lower_is_better(name) is not None
+        and "@" not in name
+        and not name.endswith(("_low", "_high"))
     }
 
 

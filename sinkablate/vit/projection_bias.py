@@ -18,13 +18,14 @@ Projection = Literal["queries", "keys", "values"]
 def projection_bias(model: nn.Module, index: int, projection: Projection) -> Tensor | None:
     """Return the bias of the queries, keys or values of block `index`, (H d,), as a view of the model's parameter.
 
-    Returns None if the map has no bias, or is not found.
+    Returns None if the map has no bias, or is not found. The zeros that BEiT and EVA of timm keep in place of a bias of
+    the keys are a buffer and not a bias.
     """
     parts = block_parts(model, index)
     attn, family, position = parts.attn, parts.family, get_args(Projection).index(projection)
     own: Any = first_of(attn, (f"{projection[0]}_bias",))  # EVA stores those of queries and values next to its map
     if own is not None:
-        return own  # type: ignore[no-any-return]
+        return own if isinstance(own, nn.Parameter) else None
     fused: Any = first_of(attn, family.qkv)
     if isinstance(fused, nn.Module):
         bias: Tensor | None = getattr(fused, "bias", None)

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from families import family, pictures
 from torch import Tensor, nn
 from variants import VARIANTS, make, noise, perturbed
 
 from sinkablate.config import AttentionConfig
+from sinkablate.errors import UserError
 from sinkablate.evaluate.quantized import Simulation, calibrate, linear_layers
 from sinkablate.evaluate.quantizer import (
     Granularity,
@@ -92,7 +94,6 @@ def test_the_model_is_left_as_it_was_also_after_an_error(model: Mlp) -> None:
     assert model(x).equal(before)
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == weights
     assert all(p.equal(values[name]) for name, p in model.named_parameters())
-    assert not any(layer._forward_pre_hooks for layer in linear_layers(model).values())
 
 
 @torch.no_grad()
@@ -124,12 +125,14 @@ def test_an_outlier_token_is_left_out_of_the_range_or_kept(model: Mlp, granulari
     outlier = torch.zeros(3, 5, dtype=torch.bool)
     outlier[:, 2] = True
     calibration, received = ranges_of(model, x), {}
-    handle = model.fc1.register_forward_hook(lambda _, args, __: received.update(x=args[0]))
+    model.fc1.weight.copy_(torch.eye(6))
+    model.fc1.bias.zero_()  # the output of the layer is its quantized input
+    handle = model.fc1.register_forward_hook(lambda _, __, output: received.update(x=output))
     others = x[~outlier]
 
     def error(**options: Any) -> tuple[float, float]:
         """Relative error of the input of the first layer: of ordinary tokens and of the outlier."""
-        simulation = Simulation(model, Scheme(8, 8, granularity), calibration, layers=["fc1"], **options)
+        simulation = Simulation(model, Scheme(None, 8, granularity), calibration, layers=["fc1"], **options)
         with simulation:
             simulation.tokens = outlier if options else None
             model(x)
@@ -154,6 +157,36 @@ def test_every_linear_layer_of_a_variant_is_quantized() -> None:
         for layer in ("attn.qkv", "attn.gate", "attn.proj", "mlp.fc1", "mlp.fc2")
     ]
     assert set(calibration) == {*names, "head"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva_giant_patch14_224"])
+def test_a_layer_that_is_not_called_is_quantized_like_one_that_is(name: str) -> None:
+    """Queries, keys and values of BEiT and EVA come from `F.linear` and the weight of a layer."""
+    model = family(name)
+    x = pictures(model)
+    calibration = ranges_of(model, x)
+    assert list(calibration) == list(linear_layers(model))
+    attention: Any = model.blocks[0].attn  # type: ignore[index,union-attr]
+    tokens: list[Tensor] = []
+    model.blocks[0].norm1.register_forward_hook(lambda _, __, output: tokens.append(output))  # type: ignore[index,union-attr]
+    model(x)
+    expected = attention(simulate(tokens[0], token_ranges(tokens[0]), 4))
+    tokens.clear()
+    with Simulation(model, Scheme(None, 4, "token"), calibration, layers=["blocks.0.attn.qkv"]):
+        received: list[Tensor] = []
+        attention.register_forward_hook(lambda _, __, output: received.append(output))
+        model(x)
+    torch.testing.assert_close(received[0], expected)
+
+
+def test_a_layer_whose_weight_is_used_otherwise_is_refused(model: Mlp) -> None:
+    class Multiplied(Mlp):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * self.idle.weight)
+
+    with pytest.raises(UserError, match=r"uses the weights of idle without calling F\.linear"):
+        ranges_of(Multiplied(), noise(2, 5, 6))
 
 
 @torch.no_grad()

@@ -63,6 +63,8 @@ def test_layers_are_drawn_by_kind_and_block(metric: str) -> None:
     assert [axis.get_title() for axis in (qkv, head)] == ["attn.qkv", "head"]
     assert head.get_lines()[0].get_ydata()[0] > 0  # no damage is drawn at the lower end of the logarithmic axis
     assert data["value"].to_list() == pytest.approx([0.1, 0.2, 0.0])
+    figure.canvas.draw()
+    assert "0.0001" in [label.get_text() for label in qkv.get_yticklabels()]
 
 
 def test_names_of_layers() -> None:

@@ -57,6 +57,12 @@ def test_queries_and_keys_of_a_plain_block() -> None:
         torch.testing.assert_close(getattr(after, letter), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva02_tiny_patch14_224", "eva_giant_patch14_224"])
+def test_the_zeros_of_keys_without_bias_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="the keys of block 1 have no bias"), without_bias(family(name), 1, "keys"):
+        pass
+
+
 def test_a_map_without_bias_is_refused() -> None:
     model = make(qkv_bias=False)
     with pytest.raises(UserError, match="the keys of block 1 have no bias"), without_bias(model, 1, "keys"):
