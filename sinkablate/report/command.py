@@ -107,6 +107,7 @@ def report(
             paper=paper,
             notes=[*damaged, *mixed, *unfinished, *without_maps],
         ),
+        overwrite=overwrite,
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sinkablate.report.paper import write_paper_figures
 from sinkablate.report.quality import quality, quality_sheet
 from sinkablate.report.run import Run, models
 from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
+from sinkablate.run.directory import lock_directory, unlock_directory
 from sinkablate.run.provenance import provenance
 
 PAPER = "paper"
@@ -89,19 +91,26 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise UserError(f"out={target}: holds a report; choose another --out, or add --overwrite true")
 
 
-def write_report(target: Path, report: Report) -> str:
-    """Write a report and print its notes on stderr.
+def write_report(target: Path, report: Report, *, overwrite: bool) -> str:
+    """Write a report, while no other process can write to its directory, and print its notes on stderr.
 
     Returns:
         One line that says what was written.
 
     Raises:
-        UserError: The directory cannot be written.
+        UserError: The directory cannot be written, another process is writing to it, or has written a report since.
     """
-    with naming(target), temporary_sibling(target) as partial:
-        drawn, missing = _write(partial, report)
-        papers, absent = write_paper_figures(partial / PAPER, report.runs, report.rule) if report.paper else (0, [])
-        _replace(target, partial)
+    lock = lock_directory(target, "out")
+    try:
+        check_target(target, overwrite)
+        with naming(target), temporary_sibling(target) as partial:
+            drawn, missing = _write(partial, report)
+            papers, absent = write_paper_figures(partial / PAPER, report.runs, report.rule) if report.paper else (0, [])
+            _replace(target, partial)
+    finally:
+        unlock_directory(lock)
+        with suppress(OSError):  # an error leaves no empty directory
+            target.rmdir()
     for line in (*report.notes, *(f"panel {panel}: {text}" for panel, text in missing.items()), *absent):
         print(line, file=sys.stderr)
     size = (target / PAGE).stat().st_size / 1e6

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from running import run
+from running import assert_refused, run
+
+from sinkablate.run.directory import lock_directory, unlock_directory
 
 OVERWRITTEN: dict[str, tuple[str, ...]] = {
     "diagnose": ("parts/notes.txt", "parts/mine.npz"),
@@ -38,3 +40,13 @@ def test_overwrite_removes_only_what_the_command_wrote(command: str, finished: P
         (out / name).write_text("mine")
     run(*commands[command], "--out", out, "--overwrite").succeeded()
     assert [(out / name).read_text() for name in OVERWRITTEN[command]] == ["mine"] * len(OVERWRITTEN[command])
+
+
+def test_a_second_report_into_the_same_directory_is_refused(finished: Path, tmp_path: Path) -> None:
+    lock = lock_directory(tmp_path / "out", "out")
+    try:
+        outcome = run("report", finished, "--maps", "0", "--out", tmp_path / "out")
+        assert_refused(outcome, "another process is writing to it")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    finally:
+        unlock_directory(lock)
