@@ -104,13 +104,19 @@ def _explanation(rule: Rule, summary: dict[str, Any]) -> str:
     by_type, constant = _by_token_type(counts), counts.get("broadcast_payload_constancy")
     kept = summary["label_survival"].get(rule.name, {}).get("all")
     stable = "" if kept is None else f"; {kept:.0%} of the labels stay the same at every neighboring threshold"
-    payload = (
-        ""
-        if constant is None
-        else f"\n  payload constancy of its broadcast heads: {constant:.3f} (1: a constant vector, without content)"
-    )
+    payload = "" if constant is None else f"\n  {_payload_line(constant, summary)}"
     by_type_line = f"\n  sinks by token type: {by_type}{stable}" if by_type else ""
     return f"{rule.name}: a head sinks where {rule.title} ({str(rule).partition(': ')[2]}){by_type_line}{payload}"
+
+
+def _payload_line(constant: float, summary: dict[str, Any]) -> str:
+    """Payload constancy next to what independent payloads have; what 1 means is said only where chance is far below."""
+    count = summary["image_count"]
+    meaning = "" if count < FEW_IMAGES else "; 1: a constant vector, without content"
+    return (
+        f"payload constancy of its broadcast heads: {constant:.3f} (independent payloads of {count} "
+        f"{unit_of(summary)}s have {1 / count:.3f} by chance{meaning})"
+    )
 
 
 def _by_token_type(counts: dict[str, Any]) -> str:

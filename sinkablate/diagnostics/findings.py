@@ -67,6 +67,7 @@ def findings(
             for name, exists in groups.items()
         },
         "payload_constancy_of_broadcast_heads": _constancy_of(labels[DEFAULT_RULE][:, where], records, where),
+        "payload_constancy_chance": 1 / len(records.order) if len(records.order) > 1 else None,
         "handoff": None
         if records.token_types is not None  # texts have no patches
         else _handoff({rule.name: labels[rule.name] for rule in rules(thresholds) if rule.handoff}, records, blocks),
@@ -161,11 +162,15 @@ def _counts(labels: Labels, worthy: Mask, records: Records, where: Mask) -> dict
 
 
 def _constancy_of(labels: Labels, records: Records, where: Mask) -> float | None:
-    """Return the median payload constancy of heads whose most frequent label is broadcast; None without such heads."""
+    """Return the median payload constancy of heads whose most frequent label is broadcast.
+
+    It is None without such heads, and for a single image, whose payload constancy is undefined.
+    """
     counts = np.stack([(labels == label).sum(axis=0) for label in VERDICTS])
     chosen = (counts.sum(axis=0) > 0) & (counts.argmax(axis=0) == 1)
     values = constancy(records)[where][chosen]
-    return float(np.nanmedian(values)) if values.size else None
+    defined = values[~np.isnan(values)]
+    return float(np.median(defined)) if defined.size else None
 
 
 def _handoff(labels: Mapping[str, Labels], records: Records, blocks: list[int]) -> dict[str, Any]:

@@ -126,11 +126,16 @@ def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None
 def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
     """Return ||mean u_s||^2 / mean ||u_s||^2 over images, (...): one for a constant, content-free payload.
 
+    Independent payloads of mean zero have 1 / images, so values of different numbers of images are not comparable. A
+    single image is always its own mean: its constancy is undefined, NaN.
+
     Args:
         total: Sum of the payloads of all images, (..., d).
         squares: Sum of their squared norms, (...).
         images: Number of images.
     """
+    if images < 2:
+        return torch.full_like(squares, torch.nan)
     return divide(total.square().sum(-1) / images, squares)
 
 

@@ -37,7 +37,7 @@ QUANTITIES = {
     "median_gate_corr": "correlation of gate and attention to the sink",
     "event_median_ratio_out": "value ratio in events",
     "event_median_stable_rank": "stable rank in events",
-    "payload_constancy": "payload constancy over images",
+    "payload_constancy": "payload constancy over images (chance: 1 / images)",
     "specialisation": "specialization (bits)",
     "location_entropy": "entropy of the sink's position",
     "sink_idx": "most frequent sink column",

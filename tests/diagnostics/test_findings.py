@@ -188,6 +188,7 @@ def test_payload_constancy_is_over_heads_that_mostly_broadcast() -> None:
     assert 0 < chosen.sum() < chosen.size
     value = findings(known, T, ALL)["payload_constancy_of_broadcast_heads"]
     assert value == pytest.approx(np.median(payload[chosen]), rel=1e-5)
+    assert findings(known, T, ALL)["payload_constancy_chance"] == 1 / IMAGES
     nothing = replace(measured, heads=measured.heads | {"routed_frac": np.zeros_like(measured.heads["mass"])})
     assert findings(nothing, T, ALL)["payload_constancy_of_broadcast_heads"] is None
 

@@ -39,6 +39,16 @@ def test_payload_constancy_of_constant_opposite_and_zero_payloads():
     assert torch.isnan(constancy(0 * constant)).all()
 
 
+def test_payload_constancy_of_a_single_image_is_undefined():
+    assert torch.isnan(constancy(torch.ones(1, 2, 3))).all()
+
+
+@pytest.mark.parametrize("images", [2, 8, 64])
+def test_payload_constancy_of_independent_payloads_is_one_over_the_number_of_images(images):
+    payload = torch.randn(images, 4000, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float(constancy(payload).mean()) == pytest.approx(1 / images, rel=0.03)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_mass_by_type_is_the_sum_of_its_columns(kind):
     view = random_view(kind)
