@@ -64,7 +64,7 @@ def report(
         UserError: An option or a run cannot be used.
     """
     from sinkablate.report.ablation import EVENTS, task_metrics
-    from sinkablate.report.quality import shown_metrics, without_mixed_protocols
+    from sinkablate.report.quality import left_out, shown_metrics, without_mixed_protocols
     from sinkablate.report.runs import read_runs
     from sinkablate.report.writing import Report, check_target, write_report
     from sinkablate.run.directory import require_writable
@@ -105,7 +105,7 @@ def report(
             quality=[*([sinks.comparison] if quality and sinks is not None else []), *quality],
             maps=attention,
             paper=paper,
-            notes=[*damaged, *mixed, *unfinished, *without_maps],
+            notes=[*damaged, *mixed, *left_out(evaluated, quality), *unfinished, *without_maps],
         ),
         overwrite=overwrite,
     )

@@ -11,6 +11,7 @@ from sinkablate.compare.comparison import Comparison
 from sinkablate.compare.numbers import NA, decimals, number
 from sinkablate.compare.sheets import Sheet
 from sinkablate.figures.sinks import VARIANT_COLORS, Drawn
+from sinkablate.files.suggestions import first_few
 from sinkablate.report.ablation import short_name
 from sinkablate.report.events import events_per_image
 from sinkablate.report.frames import frames, keyed, label_axes
@@ -91,6 +92,17 @@ def quality(runs: Sequence[Run], rule: str) -> Drawn | None:
     label_axes(figure, f"sink events per image, rule {rule}", "")
     keyed(figure, axes)
     return figure, data
+
+
+def left_out(evaluated: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
+    """Return a line that names the evaluated numbers that could not be compared, if there are any."""
+    names = [name for name in evaluated if name not in {comparison.metric for comparison in comparisons}]
+    if not names:
+        return []
+    return [
+        f"The table of all metrics leaves out {first_few(names)}, which were measured in one cell only or not in the "
+        "baseline."
+    ]
 
 
 def quality_sheet(comparisons: Sequence[Comparison]) -> Sheet | None:

@@ -42,6 +42,15 @@ def test_the_figure_and_the_table_hold_the_numbers_of_the_evaluations(ablated: P
 
 
 @pytest.mark.slow
+def test_numbers_that_the_baseline_lacks_are_named(ablated: Path, tmp_path: Path) -> None:
+    for name in ("baseline-s0", "gate-s0"):
+        shutil.copytree(ablated / "runs" / name, tmp_path / "runs" / name)
+    shutil.rmtree(tmp_path / "runs" / "baseline-s0" / "evaluation")
+    outcome = report(tmp_path / "out", tmp_path / "runs", "--maps", "0").succeeded()
+    assert "The table of all metrics leaves out knn/acc1, " in outcome.err
+
+
+@pytest.mark.slow
 def test_numbers_of_different_protocols_are_left_out_or_refused(ablated: Path, tmp_path: Path) -> None:
     for name in EVALUATED[::2]:
         shutil.copytree(ablated / "runs" / name, tmp_path / "runs" / name)
