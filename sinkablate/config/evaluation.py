@@ -77,7 +77,8 @@ class DiscoveryConfig:
     remove_bias: bool = False
     """Compute the feature without the bias of its linear map, which all patches have in common."""
     expansion: int = 100
-    """Number of patches of lowest degree that can join the seed."""
+    """Number of patches of lowest degree that can join the seed. If an image has no more patches, as the embedded
+    scenes with 8 x 8, all patches that are similar to the seed join it, whatever their degree."""
     size: int | None = None
     """Side in pixels to which images are resized; null is 56 for the embedded scenes and otherwise 512, rounded up to
     whole patches."""

@@ -40,6 +40,8 @@ def value_of(statistic: Statistic, *samples: Floats) -> float:
 def interval(statistic: Statistic, *samples: Floats, seed: int = 0) -> tuple[float, float]:
     """Return a percentile interval from a bootstrap over images; NaN for fewer than two images.
 
+    Resamples for which the statistic is undefined, such as a share of no damage, are left out.
+
     Args:
         statistic: What is estimated.
         samples: Numbers of the same n images, (n, *shape) each; the images are resampled together.
@@ -47,11 +49,15 @@ def interval(statistic: Statistic, *samples: Floats, seed: int = 0) -> tuple[flo
     """
     if len(samples[0]) < 2:
         return nan, nan
-    values = [
+    parts = [
         statistic(*((weights @ sample.reshape(len(sample), -1)).reshape(-1, *sample.shape[1:]) for sample in samples))
         for weights in _weights(len(samples[0]), seed)
     ]
-    low, high = np.quantile(np.concatenate(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    values = np.concatenate(parts)
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return nan, nan
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

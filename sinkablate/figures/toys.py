@@ -181,9 +181,10 @@ def _draw_curves(axis: Axes, name: str, evaluations: pl.DataFrame) -> None:
     values = evaluations["value"].unique().sort().to_list()
     for color, value in zip(VARIANT_COLORS, values, strict=False):
         rows = evaluations.filter(pl.col("value") == value).group_by("step").agg(_range("attention")).sort("step")
-        axis.fill_between(rows["step"], rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
-        axis.plot(rows["step"], rows["mean"], color=color, linewidth=1, label=f"{name} = {value:g}")
-    axis.set(xlabel="optimizer step", ylabel="attention of resting\ntokens to null", ylim=(0, 1))
+        done = rows["step"] + 1  # steps count from 0, which a logarithmic axis cannot show
+        axis.fill_between(done, rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
+        axis.plot(done, rows["mean"], color=color, linewidth=1, label=f"{name} = {value:g}")
+    axis.set(xlabel="optimizer steps done", ylabel="attention of resting\ntokens to null", ylim=(0, 1))
     plain_log(axis, "x")
     axis.legend(fontsize=7, loc="upper left", handlelength=1.2, frameon=False)
 

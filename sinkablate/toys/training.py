@@ -75,9 +75,10 @@ class ToyTraining(MeanOverGroup):
         return {"val/loss": float(self._loss(tokens))} | measures(self.backbone, self.task, tokens)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Evaluate at the early steps of the data module that do not end an epoch, with the same scalars."""
+        """Evaluate after the early steps of the data module that do not end an epoch, with the same scalars."""
         data, step = self.trainer.datamodule, self.trainer.global_step  # type: ignore[attr-defined]
-        if step % data.steps and step in data.early_steps:
+        ends_step = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        if ends_step and not self.trainer.is_last_batch and step in data.early_steps:
             ((tokens,),) = data.val_dataloader()
             with measurement_mode(self.backbone):
                 numbers = self._evaluate(tokens.to(self.device))

@@ -56,6 +56,14 @@ def test_a_share_of_no_damage_is_undefined() -> None:
     assert isnan(value_of(share_removed, np.zeros(3), np.ones(3)))
 
 
+def test_resamples_without_damage_are_left_out_of_the_interval() -> None:
+    """About a third of the resamples do not contain the only image with damage, of which one half is removed."""
+    before = np.zeros(100)
+    before[7] = 1
+    assert interval(share_removed, before, before / 2) == pytest.approx((0.5, 0.5))
+    assert all(map(isnan, interval(share_removed, np.zeros(100), before)))
+
+
 def test_mean_iou_equals_that_of_segmentation() -> None:
     counts = torch.randint(0, 9, (6, 4, 4), generator=torch.Generator().manual_seed(0))
     counts[:, 2] = 0  # a class that does not occur

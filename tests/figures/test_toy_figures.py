@@ -47,7 +47,7 @@ def formation() -> Drawn:
         }
         for value in (0.1, 1.0)
         for seed in (0, 1, 2)
-        for step in (4, 24, 44, 64)
+        for step in (0, 4, 24, 44, 64)
     ]
     evaluations = pl.DataFrame(rows)
     points = formation_points(evaluations)
@@ -118,6 +118,12 @@ def test_a_sink_that_never_forms_is_named() -> None:
     drawn = figure.axes[1].lines[0].get_ydata()
     assert drawn[0] == steps["mean"][0]
     assert np.isnan(drawn[1])
+
+
+def test_the_first_step_is_shown_on_a_logarithmic_axis() -> None:
+    curve = formation()[0].axes[0]
+    assert curve.get_xscale() == "log"
+    assert curve.lines[0].get_xdata().tolist() == [1, 5, 25, 45, 65]
 
 
 def test_an_edit_that_an_arm_does_not_have_leaves_a_gap() -> None:

@@ -28,6 +28,11 @@ def test_early_steps_are_evaluated_and_training_stays_the_same(tmp_path: Path) -
     assert dense["val/loss"].n_unique() == len(dense)
 
 
+def test_accumulated_batches_are_evaluated_once_per_step(tmp_path: Path) -> None:
+    rows = evaluations(tmp_path / "run", "--data.per_doubling=2", "--trainer.accumulate_grad_batches=2")
+    assert rows["step"].to_list() == [0, 1, 2, 3, 5]  # 1, 1.4, 2, 2.8, 4, 5.7, and the epochs of three steps
+
+
 def test_a_negative_number_of_early_evaluations_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.per_doubling"):
         ToyData(per_doubling=-1)
