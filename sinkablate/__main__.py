@@ -194,7 +194,10 @@ def _report() -> Function:
 def _shards() -> Function:
     from sinkablate.data.shards import write_shards
 
-    return write_shards, lambda counts: f"{sum(counts.values())} images in {len(counts)} shards"
+    return (
+        write_shards,
+        lambda counts: f"{sum(counts.values())} images in {len(counts)} shard{'' if len(counts) == 1 else 's'}",
+    )
 
 
 FUNCTIONS = {

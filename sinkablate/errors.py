@@ -22,8 +22,17 @@ def require_at_least(value: float | None, least: float, key: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, cut to 200 characters; the name of its class if it is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()[:200]
+    """Return the first line of an error's message, shortened; the name of its class if it is empty."""
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip())
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """Return a text of at most `limit` characters: its first whole sentences, or its first words and an ellipsis."""
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 1]
+    sentences, period, _ = head.rpartition(". ")
+    return sentences if period else f"{head.rpartition(' ')[0] or head} …"[:limit]
 
 
 def printable(text: str) -> str:

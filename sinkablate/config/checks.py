@@ -14,12 +14,22 @@ class ConfigError(UserError):
 
     The message begins with a key relative to the class: `sink=zero needs score=softmax, got relu`. A class does not
     know where it is used, so whoever builds it adds the rest of the key (`keys_below`).
+
+    Args:
+        message: The message.
+        remedies: Parts of the message that are settings to use instead, such as `pretrained=false`.
     """
+
+    def __init__(self, message: str, remedies: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.remedies = remedies
 
 
 @contextmanager
 def keys_below(key: str) -> Iterator[None]:
     """Prefix the keys of config errors raised in the block, so that a message names the full key.
+
+    Remedies become options, such as `--model.backbone.pretrained=false`.
 
     Args:
         key: Full key of the group, such as `model.backbone`; an empty one adds nothing.
@@ -27,7 +37,12 @@ def keys_below(key: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{key}.{error}" if key else str(error)) from error
+        if not key:
+            raise
+        message = str(error)
+        for remedy in error.remedies:
+            message = message.replace(remedy, f"--{key}.{remedy}")
+        raise ConfigError(f"{key}.{message}") from error
 
 
 def build(cls: type[Any], values: Mapping[str, Any], key: str = "") -> Any:

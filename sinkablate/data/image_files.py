@@ -122,8 +122,8 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
 
 
 def format_counts(counts: Counter[str] | dict[str, int]) -> str:
-    """Format counts by reason for a message, the largest first: `3 empty file, 1 wrong label`."""
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+    """Format counts by reason for a message, the largest first: `empty file: 3, wrong label: 1`."""
+    return ", ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _suffix(name: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from sinkablate.config import ModelChoice, ThresholdConfig
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.from_run import load_from_run
-from sinkablate.diagnose.hugging_face import load_hugging_face
+from sinkablate.diagnose.hugging_face import USE_TEXTS, load_hugging_face
 from sinkablate.diagnose.images import ImageSource, InMemoryImages, Preparation
 from sinkablate.diagnose.measure import Source
 from sinkablate.diagnose.model import LoadedModel, load_timm
@@ -118,9 +118,16 @@ def diagnose(
 
 
 def load_model(
-    command: str, backbone: ModelChoice, run: str | None, hf: str | None, texts: str | None, *, trust: bool
+    command: str,
+    backbone: ModelChoice,
+    run: str | None,
+    hf: str | None,
+    texts: str | None,
+    *,
+    trust: bool,
+    reads_texts: bool = True,
 ) -> LoadedModel:
-    """Load the model that the arguments of a command name.
+    """Load the model that the arguments of a command name; `reads_texts` is whether the command has `--texts`.
 
     Raises:
         UserError: They name no model or several, it does not read what the arguments name, or it cannot be loaded.
@@ -131,7 +138,10 @@ def load_model(
         raise UserError(f"texts={texts}: only a Hugging Face model (--hf FOLDER) reads texts; use --images")
     if run is not None:
         return load_from_run(run, trust=trust)
-    return load_timm(backbone) if hf is None else load_hugging_face(hf, texts=texts is not None)
+    if hf is None:
+        return load_timm(backbone)
+    remedy = USE_TEXTS if reads_texts else f"{command} takes image models only"
+    return load_hugging_face(hf, texts=texts is not None, remedy=remedy)
 
 
 def open_inputs(

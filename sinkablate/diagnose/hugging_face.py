@@ -23,24 +23,27 @@ from sinkablate.vit.tokens import max_positions
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 """A folder with a tokenizer has at least one of these files."""
+USE_TEXTS = "use --texts FILE or --texts builtin"
 UNLIMITED = 2**20
 """Largest number of tokens of a model that does not state one."""
 
 
-def load_hugging_face(location: str, *, texts: bool = False) -> LoadedModel:
+def load_hugging_face(location: str, *, texts: bool = False, remedy: str = USE_TEXTS) -> LoadedModel:
     """Load a model of transformers from a local folder, or build an untrained one from a `config.json`.
 
     Args:
         location: The folder, or the file.
         texts: Load a model that reads texts, with its tokenizer, instead of one that reads images.
+        remedy: What to do about a model that reads texts instead of images: the end of the message that refuses it.
 
     Raises:
         UserError: transformers is not installed, or the folder holds no such model that it supports.
     """
     model, untrained, config = _load(location, "text_config" if texts else "vision_config")
     require_finite(model, f"hf={location}")
-    parts = _text_parts if texts else _image_parts
-    known, preprocessing = parts(model, config, location)
+    known, preprocessing = (
+        _text_parts(model, config, location) if texts else _image_parts(model, config, location, remedy)
+    )
     weights = location if Path(location).is_dir() else "random"
     description = {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
     return LoadedModel(model=model, untrained=untrained, description=as_stored(description), **known)
@@ -82,7 +85,7 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
         raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None
 
 
-def _image_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _image_parts(model: nn.Module, config: Any, location: str, remedy: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what `LoadedModel` needs to know about a model that reads images, and its preprocessing.
 
     Raises:
@@ -91,9 +94,7 @@ def _image_parts(model: nn.Module, config: Any, location: str) -> tuple[dict[str
     side, channels = _image_shape(config)
     if not (side and channels):
         if _family(model, location).reads == "texts":
-            raise UserError(
-                f"hf={location}: {type(model).__name__} reads texts, not images; use --texts FILE or --texts builtin"
-            )
+            raise UserError(f"hf={location}: {type(model).__name__} reads texts, not images; {remedy}")
         raise UserError(f"hf={location}: {type(model).__name__} does not take square images of a fixed size")
     transform, preprocessing = _hugging_face_preprocessing(Path(location), side, channels)
     if preprocessing["input_size"][-1] != side:

@@ -39,11 +39,12 @@ def print_summary(
             console.print(_explanation(rule, summary), soft_wrap=True)
     if norms := token_norms_line(summary.get("token_maps") or {}):
         console.print(norms, soft_wrap=True)
-    skipped = f" ({format_counts(summary['skipped_by_reason'])})" if summary.get("skipped_by_reason") else ""
+    reasons = summary.get("skipped_by_reason") or {}
+    skipped = sum(reasons.values()) or len(summary["skipped"])
     console.print(
         f"rebuilt blocks differ from the model's own by at most {summary['rebuild_error']:.1e}; "
         f"{summary['images_per_second']:.1f} {unit}s/s, peak memory {summary['peak_memory_gib']:.1f} GiB, "
-        f"{len(summary['skipped'])} {unit}s skipped{skipped}"
+        f"{skipped} {unit}{'' if skipped == 1 else 's'} skipped{f' ({format_counts(reasons)})' if reasons else ''}"
     )
     if (count := summary["image_count"]) < FEW_IMAGES:
         console.print(

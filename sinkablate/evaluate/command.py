@@ -107,7 +107,7 @@ def evaluate(
     require_writable(folder, "out")
     require_own(folder)
     with process_group() as local_rank:
-        loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust))
+        loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust, reads_texts=False))
         evaluation = on_every_rank(
             lambda: Evaluation(
                 subject=subject_of(

@@ -1,5 +1,7 @@
 """Figures of an evaluation, drawn from its tidy table."""
 
+from textwrap import wrap
+
 import polars as pl
 from matplotlib.axes import Axes
 
@@ -10,13 +12,14 @@ BACKBONES = {"model": VARIANT_COLORS[0], "random": "#999999", "pixels": "#555555
 BACKBONE_NAMES = {"model": "model", "random": "random weights", "pixels": "raw pixels"}
 
 
-def overview(rows: pl.DataFrame) -> Drawn:
+def overview(rows: pl.DataFrame, model: str = "") -> Drawn:
     """Draw the first metric of every task, for the model and its floors; bars end at the mean over probe seeds.
 
     Error bars are the sample standard deviation over several seeds.
 
     Args:
         rows: The rows of `evaluation.parquet`.
+        model: Name of the model, for the title.
     """
     whole = rows.filter(pl.col("item") == "")
     first = whole.group_by("task", maintain_order=True).first().select("task", "protocol", "metric")
@@ -26,7 +29,9 @@ def overview(rows: pl.DataFrame) -> Drawn:
         .agg(pl.col("value").mean().alias("mean"), pl.col("value").std().alias("sd"), pl.len().alias("seeds"))
     )
     panels = max(1, len(first))
-    figure, axes = new_axes(1, panels, (1.2 + 2.1 * panels, 2.9), "Frozen features, next to their floors")
+    width = 1.2 + 2.1 * panels
+    title = "\n".join(["Frozen features, next to their floors", *wrap(model, int(12 * width))])
+    figure, axes = new_axes(1, panels, (width, 2.9), title)
     for axis, (task, protocol, metric) in zip(axes, first.iter_rows(), strict=False):
         _bars(axis, means.filter(pl.col("task") == task))
         axis.set_title(f"{task} {protocol}".strip(), fontsize=TEXT_SIZE)
@@ -40,7 +45,9 @@ def _bars(axis: Axes, means: pl.DataFrame) -> None:
     """Draw one bar per backbone, with its number above."""
     names = means["backbone"].to_list()
     bars = axis.bar(range(len(names)), column(means, "mean"), color=[BACKBONES[name] for name in names])
-    axis.errorbar(range(len(names)), column(means, "mean"), column(means, "sd"), fmt="none", color="black", capsize=3)
+    for place, (mean, sd) in enumerate(means.select("mean", "sd").iter_rows()):
+        if sd is not None:
+            axis.errorbar(place, mean, sd, fmt="none", color="black", capsize=3)
     axis.bar_label(bars, fmt="{:.3f}", fontsize=TEXT_SIZE, padding=3)
     axis.set_xticks(range(len(names)), [BACKBONE_NAMES[name].replace(" ", "\n") for name in names])
     axis.tick_params(labelsize=TEXT_SIZE)

@@ -2,6 +2,7 @@
 
 `--overwrite` allows a command to replace its own earlier output. It never allows it to replace or remove other files:
 a directory that holds other files under the names that the command writes is refused, with `--overwrite` or without.
+Files under other names stay, and are no reason to refuse.
 """
 
 import json
@@ -44,11 +45,6 @@ def refuse_foreign_file(path: Path, *, key: str, command: str) -> None:
     """
     if _has_content(path):
         raise UserError(f"{key}={path}: was not written by {command}, so it is not replaced; choose another file")
-
-
-def contents(directory: Path) -> list[str]:
-    """Return the names of everything in a directory, sorted; empty if it does not exist."""
-    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
 
 
 def is_json_with(path: Path, keys: Collection[str]) -> bool:

@@ -16,9 +16,9 @@ from filelock import FileLock
 
 from sinkablate.diagnose import store as of_diagnosis
 from sinkablate.errors import UserError
-from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
+from sinkablate.files.ownership import is_json_with, refuse_foreign
 from sinkablate.files.writing import remove_files
-from sinkablate.run.directory import DIAGNOSIS, INTERVENTION
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, EVALUATION, INTERVENTION
 from sinkablate.run.reading import read_json
 from sinkablate.run.resumable import ResumableStore, refuse_another
 
@@ -26,6 +26,8 @@ TABLES = ("rows", "heads", "classes", "validation")
 RESULTS = ("summary.json", "values.npz", *(f"{name}.parquet" for name in TABLES), INTERVENTION)
 PARTS = "[0-9]*-[0-9]*.json"
 """Names of the files of finished images."""
+WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, EVALUATION, "figures", *RESULTS)
+"""Files that an intervention writes, and files that show that the directory belongs to another command."""
 FOLDERS = {
     "parts": (PARTS,),
     "figures": ("edits_by_label.*", "effect_by_ratio.*"),
@@ -53,8 +55,7 @@ class Rows(ResumableStore):
         self._lock = out / ".lock"
         self.overwrite = overwrite and self.marker.exists()
         if not is_json_with(self.marker, ("model", "heads", "edits")):
-            others = [name for name in contents(out) if name not in ("diagnosis", "parts", ".lock")]
-            refuse_foreign(out, others, key="out", what=f"an intervention ({INTERVENTION})")
+            refuse_foreign(out, WRITTEN, key="out", what=f"an intervention ({INTERVENTION})")
         elif not overwrite:
             refuse_another(read_json(self.marker) or {}, identity, f"out={out} holds an intervention")
 

@@ -10,7 +10,7 @@ from sinkablate.errors import UserError, printable
 from sinkablate.report.merging import with_diagnoses, without_copies
 from sinkablate.report.reading import read_run
 from sinkablate.report.run import Run
-from sinkablate.run.directory import CONFIG, DIAGNOSIS, INTERVENTION
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, EVALUATION, INTERVENTION
 
 DEPTH = 3
 """Number of levels below a given directory that are searched for runs."""
@@ -69,7 +69,15 @@ def _search(directory: str) -> list[Path]:
         raise UserError(f"runs: {directory or 'an empty name'} is not a directory")
     paths = list(_below(root, DEPTH, given=True))
     if not paths:
-        raise UserError(f"runs: {root} is neither a run ({CONFIG}) nor a diagnosis ({DIAGNOSIS}), and contains none")
+        if (root / EVALUATION).is_file():
+            raise UserError(
+                f"runs: {root} is an evaluation; a report shows the evaluation that lies within its run: run "
+                "`evaluate --run RUN` without --out, and give RUN to report"
+            )
+        raise UserError(
+            f"runs: {root} is neither a run ({CONFIG}), a diagnosis ({DIAGNOSIS}) nor an intervention "
+            f"({INTERVENTION}), and contains none"
+        )
     return paths
 
 

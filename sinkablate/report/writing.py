@@ -11,7 +11,7 @@ from sinkablate.compare.sheets import Sheet
 from sinkablate.errors import UserError
 from sinkablate.figures.maps import Maps
 from sinkablate.figures.sinks import Drawn, save
-from sinkablate.files.ownership import contents, is_json_with, refuse_foreign
+from sinkablate.files.ownership import is_json_with, refuse_foreign
 from sinkablate.files.writing import naming, remove_files, temporary_sibling, write_json
 from sinkablate.report import across_runs, map_panel, panels, token_map_panel
 from sinkablate.report.ablation import Ablation, task_metrics
@@ -23,7 +23,7 @@ from sinkablate.report.paper import write_paper_figures
 from sinkablate.report.quality import quality, quality_sheet
 from sinkablate.report.run import Run, models
 from sinkablate.report.tables import runs_sheet, types_sheet, write_tables
-from sinkablate.run.directory import lock_directory, unlock_directory
+from sinkablate.run.directory import CONFIG, DIAGNOSIS, EVALUATION, INTERVENTION, lock_directory, unlock_directory
 from sinkablate.run.provenance import provenance
 
 PAPER = "paper"
@@ -51,6 +51,8 @@ FIGURES = {"norms": "token_norms", "labels": "labels_by_type"}
 WITHOUT_PANEL = ("entropy",)
 """Figures that have no panel on the page."""
 TABLES = ("runs", "labels_by_type", "ablation", "quality")
+WRITTEN = (CONFIG, "checkpoints", DIAGNOSIS, INTERVENTION, EVALUATION, PAGE, "figures", "tables", PAPER)
+"""Files that a report writes, and files that show that the directory belongs to another command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +80,16 @@ class Report:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse to write over anything but a report.
+    """Refuse to write over anything but a report; other files in the directory stay.
 
     Raises:
-        UserError: The directory holds something else, or a report that is not to be replaced.
+        UserError: The directory holds files that a report would replace, output of another command, or a report that
+            is not to be replaced.
     """
     if str(target) == ".":
-        raise UserError("out: a report replaces its directory as a whole; name one other than the current directory")
+        raise UserError("out: name a directory for the report other than the current one")
     if not is_json_with(target / MARKER, ("runs", "versions")):
-        refuse_foreign(target, contents(target), key="out", what=f"a report ({MARKER})")
+        refuse_foreign(target, WRITTEN, key="out", what=f"a report ({MARKER})")
     elif not overwrite:
         raise UserError(f"out={target}: holds a report; choose another --out, or add --overwrite true")
 

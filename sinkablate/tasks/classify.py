@@ -9,11 +9,11 @@ from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig, keys_below
+from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
-from sinkablate.tasks.image_task import Batch, ImageTask
+from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.vit.backbone import build_backbone
 
@@ -64,7 +64,7 @@ class Classify(ImageTask):
         self.optim_config = optim
         self.loss_config = loss
         self.seed = seed
-        with keys_below("model.backbone"):
+        with backbone_keys():
             self.backbone = build_backbone(backbone, **shape, seed=seed)
         self.ema = ModelEmaV3(self.backbone, ema.decay, use_warmup=ema.warmup) if ema.decay else None
         if self.ema is not None:

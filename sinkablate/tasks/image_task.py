@@ -1,6 +1,8 @@
 """The base class of tasks on labeled images: evaluation, prediction and sharding."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,13 +11,23 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sinkablate.config import BackboneConfig
+from sinkablate.config import BackboneConfig, ConfigError, keys_below
 from sinkablate.distributed.sharding import shard, unshard
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
 
 Batch = tuple[Tensor, Tensor, list[str]]
 """Images (B, C, H, W), labels (B,), keys."""
+
+
+@contextmanager
+def backbone_keys() -> Iterator[None]:
+    """Name the full keys in config errors of the backbone; its image size comes from `data.image.size`."""
+    try:
+        with keys_below("model.backbone"):
+            yield
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("model.backbone.img_size=", "data.image.size=")) from error
 
 
 class ImageTask(MeanOverGroup):

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, LeJepaConfig, OptimConfig, keys_below
+from sinkablate.config import BackboneConfig, CommonModeConfig, LeJepaConfig, OptimConfig
 from sinkablate.distributed.batch_norm import SyncBatchNorm1d
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
-from sinkablate.tasks.image_task import Batch, ImageTask
+from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
 from sinkablate.vit.backbone import build_backbone
@@ -62,7 +62,7 @@ class LeJepa(ImageTask):
             logger=False,
         )
         self.config, self.optim_config, self.seed = lejepa, optim, seed
-        with keys_below("model.backbone"):
+        with backbone_keys():
             model: Any = build_backbone(backbone, **shape, seed=seed)
         self.backbone, width = model, int(model.num_features)
         with torch.random.fork_rng(devices=[]):

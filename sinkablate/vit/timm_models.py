@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sinkablate.config import BackboneConfig, ConfigError
-from sinkablate.errors import first_line
+from sinkablate.errors import first_line, shortened
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.weights import weights_classes
 
@@ -98,24 +98,28 @@ def create_timm_model(
             if created != shape:
                 model.reset_classifier(shape["num_classes"])
     except Exception as error:
-        raise ConfigError(_reason(config, error)) from error
+        raise _refusal(config, error) from error
     _require_whole_patches(model, config)
     return model
 
 
-def _reason(config: BackboneConfig, error: Exception) -> str:
+def _refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     """Describe in one line what timm raised."""
     key = f"name={config.name}"
     reason = first_line(error)
     family, unsized, _ = reason.partition(".__init__() got an unexpected keyword argument 'img_size'")
     if unsized:
-        return f"{key}: {family} is not a timm vision transformer"
+        return ConfigError(f"{key}: {family} is not a timm vision transformer")
     if config.checkpoint:
-        return f"checkpoint={config.checkpoint} does not fit {key}: {' '.join(str(error).split())[:300]}"
+        mismatch = shortened(" ".join(str(error).split()), 300)
+        return ConfigError(f"checkpoint={config.checkpoint} does not fit {key}: {mismatch}")
     if config.pretrained:
-        remedy = "give a local file with checkpoint=FILE, or pretrained=false for random weights"
-        return f"{key}: no pretrained weights ({reason}); {remedy}"
-    return f"{key}: {reason}"
+        return ConfigError(
+            f"{key}: no pretrained weights ({reason}); give a local file with checkpoint=FILE, or pretrained=false for "
+            "random weights",
+            remedies=("checkpoint=FILE", "pretrained=false"),
+        )
+    return ConfigError(f"{key}: {reason}")
 
 
 def _require_whole_patches(model: nn.Module, config: BackboneConfig) -> None:
@@ -124,7 +128,13 @@ def _require_whole_patches(model: nn.Module, config: BackboneConfig) -> None:
     sizes, patches = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
     for size, patch in zip(to_2tuple(sizes or 0), to_2tuple(patches or 1), strict=True):
         if size % patch:
+            multiples = f"{size // patch * patch} or {(size // patch + 1) * patch}" if size > patch else str(patch)
+            if config.patch_size is not None:
+                raise ConfigError(
+                    f"patch_size={patch}: images of {size} pixels do not divide into whole patches for {config.name}; "
+                    f"use another patch size, or images of {multiples} pixels"
+                )
             raise ConfigError(
-                f"patch_size={patch}: images of {size} pixels do not divide into whole patches for {config.name}; "
-                "change patch_size or img_size"
+                f"img_size={size}: does not divide into the patches of {config.name}, which have {patch} pixels; use a "
+                f"multiple, such as {multiples}"
             )

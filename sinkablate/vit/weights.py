@@ -31,7 +31,7 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{key}: truncated or not a checkpoint ({first_line(error)})") from error
+        raise ConfigError(f"{key}: {_fault(error)}") from error
     while isinstance(content, dict) and isinstance(inner := content.get("state_dict", content.get("model")), dict):
         content = inner
     tensors = (
@@ -47,6 +47,15 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
         raise ConfigError(f"{key}: contains no state dict")
     of_run = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
     return (of_run, True) if of_run else (tensors, False)
+
+
+def _fault(error: Exception) -> str:
+    """Describe why a file was not read, without torch's hint to read it with `weights_only=False`."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"truncated or not a checkpoint ({first_line(error)})"
+    if "allowed global" in str(error):
+        return "contains Python objects, which could run commands and are not read; save its state dict alone"
+    return "truncated or not a checkpoint"
 
 
 def require_finite_weights(path: str, weights: dict[str, Tensor]) -> None:

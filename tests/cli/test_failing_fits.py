@@ -39,7 +39,9 @@ def test_pretrained_weights_that_cannot_be_downloaded_are_refused(
     )
     announcement, line = outcome.err.splitlines()
     assert "Loading pretrained weights from Hugging Face hub (timm/vit_tiny_patch16_224" in announcement
-    assert_refused(replace(outcome, err=line), "model.backbone.name=vit_tiny_patch16_224", "checkpoint=FILE")
+    assert_refused(
+        replace(outcome, err=line), "model.backbone.name=vit_tiny_patch16_224", "--model.backbone.checkpoint=FILE"
+    )
     assert not (empty_folder / "run").exists()
 
 

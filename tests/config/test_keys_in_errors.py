@@ -17,9 +17,21 @@ from sinkablate.config import (
     build,
     keys_below,
 )
+from sinkablate.errors import first_line, shortened
 
 SINK = "sink=zero needs score=softmax, got score=relu"
 RELU_SINK = {"score": "relu", "sink": "zero"}
+
+
+def test_remedies_are_options_where_the_key_is_known() -> None:
+    with pytest.raises(ConfigError, match=r"^model.name=x: use --model.checkpoint=FILE$"), keys_below("model"):
+        raise ConfigError("name=x: use checkpoint=FILE", remedies=("checkpoint=FILE",))
+
+
+def test_a_long_message_is_cut_between_sentences_or_words() -> None:
+    assert first_line(ValueError(f"Short. {'word ' * 60}")) == "Short"
+    assert re.fullmatch(r"(word )+…", shortened("word " * 60))
+    assert shortened("x" * 200) == "x" * 200
 
 
 def test_in_python_keys_are_relative_to_the_class() -> None:

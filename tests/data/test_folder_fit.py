@@ -38,7 +38,7 @@ def test_a_fit_reports_the_images_that_it_does_not_use(tmp_path: Path) -> None:
         "--trainer.limit_train_batches=1.0",
     ).succeeded()
     assert "each epoch leaves out 5 of the 21 training images" in outcome.out
-    assert "data: files not read: 1 not an image that can be read (.heic)" in outcome.out
+    assert "data: files not read: not an image that can be read (.heic): 1" in outcome.out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert (summary["train_images"], summary["images_dropped_per_epoch"]) == (21, 5)
     assert summary["skipped"].pop("not an image that can be read (.heic)") == 1

@@ -97,11 +97,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, list[str]]] = {
     "seed in args": (two_classes, "--seed one", ["seed"]),
     "unknown split": (two_classes, "--split dev", ["split"]),
     "unknown key": (two_classes, "--seeds 1", ["seeds"]),
-    "scripts": (scripts, "", ["contains 2 images among 6 other files", "6 not an image that can be read (.py)"]),
+    "scripts": (scripts, "", ["contains 2 images among 6 other files", "not an image that can be read (.py): 6"]),
     "scripts around one folder": (one_folder_of_scripts, "", ["contains 1 images among 3 other files"]),
     "no validation set": (bare_train, "", ["its folders (train) are splits", "/train"]),
     "images without folders": (flat, "", ["neither IDX files nor one folder of images per class"]),
-    "empty files": (all_empty, "", ["contains no images", "4 empty file"]),
+    "empty files": (all_empty, "", ["contains no images", "empty file: 4"]),
     "IDX of no images": (lambda root: idx(root, 0), "--split train", ["train contains no images"]),
     "IDX of other labels": (lambda root: idx(root, 3, 2), "--split train", ["3 images and 2 labels"]),
     "IDX, header alone": (damaged_idx(bytes([0, 0, 8, 3])), "--split train", ["train-images-idx3-ubyte", "IDX"]),
@@ -135,8 +135,8 @@ def test_hidden_and_empty_files_are_not_packed_and_counted(tmp_path: Path) -> No
     (src / "cat" / "notes.txt").write_text("x")
     (src / "elk").symlink_to(two_classes(tmp_path / "linked") / "bird")
     outcome = run("shards", src, tmp_path / "out").succeeded()
-    assert "6 images in 1 shards" in outcome.out
-    for phrase in ("train: files not packed: ", "1 empty file", "1 unreadable file", "(.txt)"):
+    assert "6 images in 1 shard" in outcome.out
+    for phrase in ("train: files not packed: ", "empty file: 1", "unreadable file: 1", "(.txt)"):
         assert phrase in outcome.err
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == {"shards": {"train-0000.tar": 6}, "classes": ["bird", "cat", "elk"]}

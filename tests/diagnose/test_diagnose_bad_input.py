@@ -153,7 +153,7 @@ def test_weights_missing_offline_are_refused_with_the_key_for_a_local_file(
         HF_HUB_OFFLINE="1",
         HF_HOME=str(tmp_path / "cache"),
     )
-    assert_one_line(outcome, "vit_tiny_patch16_224", "checkpoint=FILE")
+    assert_one_line(outcome, "vit_tiny_patch16_224", "--backbone.checkpoint=FILE", "--backbone.pretrained=false")
     assert not (tmp_path / "out").exists()
 
 

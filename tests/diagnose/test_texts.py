@@ -39,7 +39,7 @@ def test_a_text_file_is_measured_line_by_line(bert: Path, passages: Path, tmp_pa
     outcome = run("diagnose", "--hf", bert, "--texts", passages, "--out", out)
     assert outcome.code == 0, outcome.err
     assert "texts/s" in outcome.out
-    assert "0 texts skipped (1 empty line)" in outcome.out
+    assert "1 text skipped (empty line: 1)" in outcome.out
     found, content = summary(out), arrays(out)
     assert found["texts"] == str(passages)
     assert (found["image_count"], found["num_tokens"]) == (4, 11)
@@ -132,6 +132,14 @@ def test_texts_that_cannot_be_read_are_refused(bert: Path, tmp_path: Path, conte
     assert outcome.code == 2
     assert outcome.err.splitlines() == [f"error: texts={path}: {says}"]
     assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_does_not_suggest_an_option_that_it_lacks(bert: Path, tmp_path: Path) -> None:
+    outcome = run("evaluate", "--hf", bert, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1] == (
+        f"error: hf={bert}: BertModel reads texts, not images; evaluate takes image models only"
+    )
 
 
 @pytest.mark.parametrize(

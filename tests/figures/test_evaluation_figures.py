@@ -17,7 +17,12 @@ def test_bars_are_means_over_seeds_and_numbers_of_several_protocols() -> None:
         for seed, value in enumerate(of_seeds)
     ]
     rows.append(Row(task="linear", protocol="cls", metric="iou", item="shoe", seed=0, value=0.9))
-    figure, data = overview(table_of(rows))
+    figure, data = overview(table_of(rows), "vit_mini")
+    assert figure.get_suptitle().endswith("\nvit_mini")
+    assert figure.axes[0].get_ylabel() == "acc1"
+    assert len(figure.axes[0].containers) == 1 + 3  # the bars, and the error bar of each
+    single, _ = overview(table_of([row for row in rows if row.seed == 0]))
+    assert len(single.axes[0].containers) == 1  # no error bars of a single seed
     assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([0.6, 0.3, 0.3])
     assert data["mean"].to_list() == pytest.approx([0.6, 0.3, 0.3])
     numbers = scalars(table_of(rows))

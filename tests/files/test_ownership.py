@@ -71,6 +71,15 @@ def test_foreign_files_are_neither_replaced_nor_removed(
     assert tree(out) == before
 
 
+@pytest.mark.parametrize("command", ["diagnose", "report", "intervene"])
+def test_files_under_other_names_are_no_reason_to_refuse(command: str, place: Path, finished: Path) -> None:
+    out = place / "project"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    run(*(word.format(out=out, run=finished) for word in COMMANDS[command])).succeeded()
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
 def test_foreign_files_outlive_an_overwritten_run(place: Path) -> None:
     out = place / "project"
     fit = (*(word.format(out=out) for word in FIT), "--diagnostics.every_n_steps=0", "--overwrite")

@@ -135,6 +135,13 @@ def test_a_mistake_is_reported_in_one_line_and_nothing_is_written(case: str, fin
     assert not list(tmp_path.iterdir())
 
 
+def test_an_evaluation_alone_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "evaluated").mkdir()
+    (tmp_path / "evaluated" / "evaluation.json").write_text("{}")
+    outcome = report(tmp_path / "out", tmp_path / "evaluated")
+    _refused(outcome.code, outcome.err, ["evaluated is an evaluation", "evaluate --run RUN", "without --out"])
+
+
 DAMAGE = {
     "diagnostics/step_00000006.parquet": b"PAR1 not parquet",
     "diagnostics/blocks/step_00000006.parquet": b"",
@@ -176,9 +183,9 @@ def test_only_a_report_is_replaced_and_only_with_overwrite(finished: Path, tmp_p
     out = tmp_path / "out"
     quick = (finished, "--maps", "0")
     out.mkdir()
-    (out / "thesis.tex").write_text("mine")
+    (out / "index.html").write_text("mine")
     _refused((first := report(out, *quick, "--overwrite")).code, first.err, ["out", "is not a report"])
-    (out / "thesis.tex").unlink()
+    (out / "index.html").rename(out / "thesis.tex")
     report(out, *quick).succeeded()
     (out / "figures" / "handoff.png").write_text("old")
     (out / "notes.txt").write_text("mine")
@@ -187,7 +194,7 @@ def test_only_a_report_is_replaced_and_only_with_overwrite(finished: Path, tmp_p
     assert tree(out) == before
     report(out, *quick, "--overwrite", "true").succeeded()
     assert (out / "figures" / "handoff.png").read_bytes().startswith(b"\x89PNG")
-    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "notes.txt").read_text() == (out / "thesis.tex").read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
 
 

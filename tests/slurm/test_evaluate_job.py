@@ -31,6 +31,13 @@ def test_a_dry_run_prints_what_would_be_submitted_and_run() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["gate_reg", "configs/gate_reg.yaml", "configs/data/folder.yaml"])
+def test_a_dry_run_of_a_shipped_config_works_from_any_folder(name: str, tmp_path: Path) -> None:
+    command = ["bash", str(SCRIPT.with_name("fit.sbatch")), "--dry-run", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert f"--config {name}" in done.stdout.splitlines()[-1]
+
+
 def test_without_options_the_script_says_how_to_use_it() -> None:
     done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

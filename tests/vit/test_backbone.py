@@ -156,7 +156,7 @@ def test_fixed_positions_are_sines_and_not_trained() -> None:
     ("fields", "says"),
     [
         ({"name": "vit_minny"}, "did you mean vit_mini"),
-        ({"patch_size": 5}, r"patch_size=5: images of 28 pixels do not divide"),
+        ({"patch_size": 5}, r"patch_size=5: images of 28 pixels do not divide.*images of 25 or 30 pixels"),
         ({"num_heads": 7}, "name=vit_mini: .*divisible"),
         ({"class_token": False}, "name=vit_mini: "),
         ({"fixed_sincos": True, "embed_dim": 42, "num_heads": 2}, "fixed_sincos=true needs"),

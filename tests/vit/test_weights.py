@@ -166,6 +166,16 @@ def test_files_that_are_not_checkpoints_are_refused_and_named(
         read_weights(str(path))
 
 
+def test_the_refusal_of_python_objects_does_not_suggest_to_run_them(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("x")}, path := tmp_path / "objects.pt")
+    with pytest.raises(UserError, match=r"contains Python objects, .*; save its state dict alone") as refusal:
+        read_weights(str(path))
+    (text := tmp_path / "text.pt").write_text("hello, world\n")
+    with pytest.raises(UserError) as other:
+        read_weights(str(text))
+    assert "weights_only" not in f"{refusal.value} {other.value}"
+
+
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.zeros(2)], torch.zeros(2)], ids=repr)
 def test_a_file_without_a_state_dict_is_refused_and_named(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
