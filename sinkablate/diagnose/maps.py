@@ -11,7 +11,6 @@ from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnostics.attention_maps import Head, MapRecorder, run_recorder
 from sinkablate.diagnostics.patches import patch_grid
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.figures.maps import Floats, Maps, busiest
 from sinkablate.figures.stripes import AttentionMap
 from sinkablate.process.threads import considerate_threads
@@ -29,12 +28,13 @@ def attention_maps(model: nn.Module, image: Tensor, heads: list[Head]) -> list[A
 
 
 @considerate_threads()
-def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, trust: bool = False) -> Maps:
+def example_maps(run: Path, heads: pl.DataFrame, rule: str, count: int, images: int, *, trust: bool = False) -> Maps:
     """Return the attention that columns receive from the busiest heads of a run's last checkpoint.
 
     Args:
         run: Directory of the run.
         heads: Its table of heads.
+        rule: The rule whose events are counted.
         count: Largest number of heads.
         images: Number of the run's probe images.
         trust: Allow commands that the run's configuration names for reading its images.
@@ -45,12 +45,13 @@ def example_maps(run: Path, heads: pl.DataFrame, count: int, images: int, *, tru
     loaded = load_from_run(str(run), trust=trust)
     assert loaded.probe_set is not None
     probe = loaded.probe_set(images)
-    recorder = MapRecorder(busiest(heads, ADAPTIVE_RULE, count), reduce=_mean_over_queries)
+    recorder = MapRecorder(busiest(heads, rule, count), reduce=_mean_over_queries)
     run_recorder(loaded.model, [probe.images], recorder)
     pictures = () if loaded.toy is not None else tuple(_picture(loaded, image) for image in probe.images)
     kinds = tuple(kind.label for kind in recorder.column_types)
     return Maps(
         heads=tuple(recorder.maps),
+        rule=rule,
         names=tuple(map(str, probe.names)),
         pictures=pictures,
         kinds=kinds,

@@ -29,6 +29,8 @@ class Maps:
 
     heads: tuple[tuple[int, int], ...]
     """(block, head)."""
+    rule: str
+    """The rule by whose events the heads were chosen."""
     names: tuple[str, ...]
     """Names of the images."""
     pictures: tuple[Floats, ...]

@@ -107,7 +107,7 @@ def common_legend(
             fontsize=TEXT_SIZE,
             title=title or None,
             title_fontsize=9 if above else TEXT_SIZE,
-            frameon=bool(entries),
+            frameon=bool(entries) and not title,
         )
 
 

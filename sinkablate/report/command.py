@@ -64,6 +64,7 @@ def report(
         UserError: An option or a run cannot be used.
     """
     from sinkablate.report.ablation import EVENTS, task_metrics
+    from sinkablate.report.edits import notes_on_rules
     from sinkablate.report.quality import left_out, shown_metrics, without_mixed_protocols
     from sinkablate.report.runs import read_runs
     from sinkablate.report.writing import Report, check_target, write_report
@@ -86,12 +87,7 @@ def report(
         for name in ((*task_metrics(shown)[:1], *evaluated) if evaluated else ())
         if (of_metric := _comparison_of(name, shown, chosen, factors, primary, baseline)) is not None
     ]
-    unfinished = [
-        f"{run.name} {'diverged' if run.diverged else 'has not finished'}; its data so far are shown."
-        for run in shown
-        if not run.finished
-    ]
-    shown, attention, without_maps = _maps(shown, maps, images, trust=trust)
+    shown, attention, without_maps = _maps(shown, chosen, maps, images, trust=trust)
     return write_report(
         target,
         Report(
@@ -105,10 +101,26 @@ def report(
             quality=[*([sinks.comparison] if quality and sinks is not None else []), *quality],
             maps=attention,
             paper=paper,
-            notes=[*damaged, *mixed, *left_out(evaluated, quality), *unfinished, *without_maps],
+            notes=[
+                *damaged,
+                *mixed,
+                *left_out(evaluated, quality),
+                *_notes_on_unfinished(shown),
+                *without_maps,
+                *notes_on_rules(shown, chosen),
+            ],
         ),
         overwrite=overwrite,
     )
+
+
+def _notes_on_unfinished(runs: Sequence["Run"]) -> list[str]:
+    """One line for each run that diverged or has not finished."""
+    return [
+        f"{run.name} {'diverged' if run.diverged else 'has not finished'}; its data so far are shown."
+        for run in runs
+        if not run.finished
+    ]
 
 
 def _shown_rule(runs: Sequence["Run"], rule: str | None) -> str:
@@ -198,9 +210,9 @@ def _comparison_of(
 
 
 def _maps(
-    runs: Sequence["Run"], count: int, images: int, *, trust: bool
+    runs: Sequence["Run"], rule: str, count: int, images: int, *, trust: bool
 ) -> tuple[list["Run"], dict[str, "Maps"], list[str]]:
-    """Make the attention maps.
+    """Make the attention maps of the heads with the most events by a rule, or by `adaptive` in runs without that rule.
 
     Returns:
         The runs, whose number of tokens is taken from the maps; maps by run name; a line for each run without.
@@ -208,6 +220,7 @@ def _maps(
     from collections import Counter
     from dataclasses import replace
 
+    from sinkablate.diagnostics.rules import ADAPTIVE_RULE
     from sinkablate.report.held_maps import held_maps
 
     maps: dict[str, Maps] = {}
@@ -219,7 +232,8 @@ def _maps(
             )  # imports torch, which is needed only for attention maps of runs
 
             try:
-                maps[run.name] = example_maps(run.path, run.heads, count, images, trust=trust)
+                counted = rule if rule in run.rules else ADAPTIVE_RULE
+                maps[run.name] = example_maps(run.path, run.heads, counted, count, images, trust=trust)
             except UserError as error:
                 notes.append(f"No attention maps of {run.name}: {error}")
         if run.name not in maps and (held := held_maps(run)) is not None:

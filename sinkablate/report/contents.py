@@ -192,7 +192,7 @@ def _maps(maps: Maps, pictures: dict[str, int]) -> dict[str, Any]:
         {"block": block, "head": head, "images": [_map(maps, index, image) for image in range(len(maps.names))]}
         for index, (block, head) in enumerate(maps.heads)
     ]
-    return {"names": list(maps.names), "pictures": shown, "grid": list(maps.grid), "heads": heads}
+    return {"rule": maps.rule, "names": list(maps.names), "pictures": shown, "grid": list(maps.grid), "heads": heads}
 
 
 def _map(maps: Maps, head: int, image: int) -> dict[str, Any]:

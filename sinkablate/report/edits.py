@@ -32,8 +32,9 @@ def edit_titles(runs: Sequence[Run]) -> dict[str, str]:
 def edits(runs: Sequence[Run]) -> Drawn | None:
     """Draw the effect of every edit of every edited head, colored by class, one frame per variant.
 
-    For a variant with several runs, a bar reaches from the least to the greatest median of the runs. The axis is
-    logarithmic and broken: zero effects are drawn at a tick labeled 0.
+    The classes are labels by the rule of the intervention, which the title names. For a variant with several runs, a
+    bar reaches from the least to the greatest median of the runs. The axis is logarithmic and broken: zero effects are
+    drawn at a tick labeled 0.
     """
     groups = by_variant([run for run in runs if run.edits is not None])
     if not groups:
@@ -42,7 +43,8 @@ def edits(runs: Sequence[Run]) -> Drawn | None:
     data = pl.concat([_table(run) for run in shown_runs], how="vertical_relaxed")
     zero = position_of_zero(data)
     titles = edit_titles(shown_runs)
-    figure, axes = frames(list(groups), size=(TWO_COLUMNS, 0.8 + 0.26 * len(titles)), columns=1)
+    names = [""] if len(groups) == 1 else list(groups)  # the title of the figure names a single variant
+    figure, axes = frames(names, size=(TWO_COLUMNS, 0.8 + 0.26 * len(titles)), columns=1)
     for axis, group in zip(axes, groups.values(), strict=True):
         _draw_variant(axis, data.filter(pl.col("run").is_in([run.name for run in group])), list(titles), zero)
         axis.set_yticks(range(len(titles)), list(titles.values()), fontsize=7)
@@ -50,8 +52,19 @@ def edits(runs: Sequence[Run]) -> Drawn | None:
         log_scale(axis, "x", data, zero)
     tokens = {run.final_tokens for run in shown_runs}
     label_axes(figure, f"relative RMS change of the {tokens.pop() if len(tokens) == 1 else FINAL_TOKENS}", "")
-    keyed(figure, axes, heading("How far each edit moves the output: single heads", groups))
+    rules = " or ".join(dict.fromkeys(run.edits_rule for run in shown_runs if run.edits_rule))
+    keyed(figure, axes, heading("How far each edit moves the output: single heads", groups, rules))
     return figure, data
+
+
+def notes_on_rules(runs: Sequence[Run], rule: str) -> list[str]:
+    """One line for each run whose edited heads are labeled by another rule than that of the report."""
+    return [
+        f"The edited heads of {run.name} are labeled by rule {run.edits_rule}, that of the intervention; "
+        f"the other figures use rule {rule}."
+        for run in runs
+        if run.edits is not None and run.edits_rule not in ("", rule)
+    ]
 
 
 def _table(run: Run) -> pl.DataFrame:

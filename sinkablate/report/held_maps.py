@@ -3,6 +3,7 @@
 import numpy as np
 
 from sinkablate.diagnostics.patches import patch_grid
+from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.figures.maps import Maps
 from sinkablate.report.run import Run
 
@@ -17,6 +18,7 @@ def held_maps(run: Run) -> Maps | None:
     kinds += [_extra_kind(run)] * (received.shape[2] - len(kinds))
     return Maps(
         heads=tuple(heads),
+        rule=ADAPTIVE_RULE,
         names=run.image_names[:1] or ("first image",),
         pictures=(),
         kinds=tuple(kinds),

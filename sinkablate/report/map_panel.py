@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import polars as pl
 from matplotlib.axes import Axes
 
-from sinkablate.diagnostics.rules import ADAPTIVE_RULE
 from sinkablate.figures.maps import Maps, busiest
 from sinkablate.figures.sinks import Drawn
 from sinkablate.report.frames import frames, keyed, some_runs
@@ -38,11 +37,12 @@ def attention(maps: Sequence[tuple[Run, Maps]]) -> Drawn | None:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
     for row, (run, run_maps, index) in enumerate(shown, 1 if above else 0):
         _row_of_maps(axes[row * across : (row + 1) * across], run, run_maps, index)
+    rules = " or ".join(dict.fromkeys(run_maps.rule for _, run_maps in maps))
     keyed(
         figure,
         (),
         "Attention that patches receive, mean over queries; for each run, the heads with the most events\n"
-        f"(rule {ADAPTIVE_RULE}), then with the most mass on one column" + (f"; {part}" if part else ""),
+        f"(rule {rules}), then with the most mass on one column" + (f"; {part}" if part else ""),
     )
     rows = [
         {
@@ -67,7 +67,7 @@ def _busiest_of(run: Run, maps: Maps, count: int) -> list[int]:
     if run.heads is None:
         return list(range(min(count, len(maps.heads))))
     mapped = run.heads.filter(pl.struct("block", "head").is_in([{"block": b, "head": h} for b, h in maps.heads]))
-    return [maps.heads.index(key) for key in busiest(mapped, ADAPTIVE_RULE, count)]
+    return [maps.heads.index(key) for key in busiest(mapped, maps.rule, count)]
 
 
 def _row_of_maps(axes: Sequence[Axes], run: Run, maps: Maps, index: int) -> None:

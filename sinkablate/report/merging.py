@@ -97,6 +97,7 @@ def _merged(entry: Run, diagnosis: Run) -> Run:
         blocks=diagnosis.blocks if entry.blocks is None else entry.blocks,
         sensitivity=diagnosis.sensitivity if entry.sensitivity is None else entry.sensitivity,
         edits=diagnosis.edits if entry.edits is None else entry.edits,
+        edits_rule=diagnosis.edits_rule if entry.edits is None else entry.edits_rule,
         columns=diagnosis.columns if entry.columns is None else entry.columns,
         stored_maps=diagnosis.stored_maps or entry.stored_maps,
         token_maps=diagnosis.token_maps or entry.token_maps,

@@ -123,7 +123,7 @@ def write_paper_figures(folder: Path, runs: Sequence[Run], rule: str) -> tuple[i
     Args:
         folder: Where to write; it is created.
         runs: The runs and diagnoses; each model is shown once.
-        rule: The rule of all figures.
+        rule: The rule of all figures except those of edits, which use the labels of their intervention.
 
     Returns:
         The number of figures, and a line for each one whose data are missing, with the command that makes them.

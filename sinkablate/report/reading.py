@@ -110,6 +110,7 @@ def _diagnosis(path: Path) -> Run:
         image_names=names,
         tokens=_token_counts(combined, registers),
         edits=_edits(path.parent),
+        edits_rule=str((read_json(path.parent / INTERVENTION) or {}).get("rule") or ""),
         run_id=str(combined.get("run_id") or ""),
         **tables,
     )

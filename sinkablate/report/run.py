@@ -48,6 +48,8 @@ class Run:
     """Events and labels over a grid of thresholds, as `diagnose` measures them."""
     edits: pl.DataFrame | None = None
     """One row per edited head and edit, as `intervene` measures it."""
+    edits_rule: str = ""
+    """The rule by which `intervene` labeled the heads of `edits`; empty if the files do not say."""
     metrics: pl.DataFrame | None = None
     """Rows of metrics.csv, by step."""
     formation: pl.DataFrame | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sinkablate.report.edits import edits
+from sinkablate.report.edits import edits, notes_on_rules
 from sinkablate.report.panels import sensitivity
 from sinkablate.report.reading import read_run
 from sinkablate.report.run import Run
@@ -70,3 +70,17 @@ def test_the_sensitivity_of_two_seeds_is_a_mean_with_a_band(ablated: Path) -> No
     assert len(axis.collections) == 3
     assert not single.collections
     assert len(drawn[1]) == 2 * len(alone[1])
+
+
+def test_edits_labeled_by_another_rule_than_that_of_the_report_are_noted_and_named_in_the_title() -> None:
+    run = replace(edited("a-s0", "a", 0.1), edits_rule="adaptive")
+    assert notes_on_rules([run], "adaptive") == notes_on_rules([edited("b-s0", "b", 0.1)], "causal") == []
+    (note,) = notes_on_rules([run], "causal")
+    assert "a-s0 are labeled by rule adaptive" in note
+    assert "the other figures use rule causal" in note
+    drawn = edits([run])
+    assert drawn is not None
+    (legend,) = drawn[0].legends
+    assert legend.get_title().get_text().endswith("a-s0, rule adaptive")
+    assert not legend.get_frame_on()
+    assert drawn[0].axes[0].get_title() == ""  # not the name once more

@@ -210,6 +210,21 @@ def test_without_maps_no_framework_is_imported(finished: Path, tmp_path: Path) -
     assert not {name.split(".")[0] for name in done.stderr.split()} & {"torch", "lightning", "timm", "wandb"}
 
 
+def test_the_maps_are_of_the_busiest_heads_of_the_rule_that_the_page_shows_first(
+    finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run", symlinks=True)
+    table = max((tmp_path / "run" / "diagnostics").glob("step_*.parquet"))
+    heads = pl.read_parquet(table)
+    order = pl.int_range(pl.len()) / pl.len()
+    heads.with_columns(adaptive_frequency=order, causal_frequency=1 - order).write_parquet(table)
+    report(tmp_path / "out", tmp_path / "run", "--maps", "1", "--images", "1", "--rule", "causal").succeeded()
+    maps = page_data(tmp_path / "out")["runs"][0]["maps"]
+    first = heads.select("block", "head").row(0)
+    assert [(of_head["block"], of_head["head"]) for of_head in maps["heads"]] == [first]
+    assert maps["rule"] == "causal"
+
+
 def test_a_toy_run_is_reported(tmp_path: Path) -> None:
     quick = ("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1")
     run("fit", "--config", "toy/nop", "--run_dir", tmp_path / "toy", "--wandb.mode=disabled", *quick).succeeded()

@@ -98,7 +98,7 @@ def test_token_types_share_out_the_events(rule: str, gated: Run, diagnosed: Run)
 @pytest.mark.slow
 def test_a_diagnosis_and_a_run_have_the_same_maps(gated: Run, diagnosed: Run) -> None:
     assert gated.heads is not None
-    made, held = example_maps(gated.path, gated.heads, 4, 2), held_maps(diagnosed)
+    made, held = example_maps(gated.path, gated.heads, "adaptive", 4, 2), held_maps(diagnosed)
     assert held is not None
     assert made.heads == held.heads
     assert made.kinds == held.kinds == ("cls", *["register"] * 4, *["patch"] * 16)

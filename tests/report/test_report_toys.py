@@ -45,7 +45,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_figures_of_the_toys_are_drawn_from_runs_and_their_edits(trained: Path) -> None:
     edits = sorted((trained / "edits").iterdir())
-    outcome = report(trained / "out", trained / "runs", *edits, "--paper", "--maps", "0").succeeded()
+    outcome = report(
+        trained / "out", trained / "runs", *edits, "--paper", "--maps", "0", "--rule", "causal"
+    ).succeeded()
+    note = "labeled by rule adaptive, that of the intervention; the other figures use rule causal"
+    assert note in outcome.err
+    assert note in (trained / "out" / "report.json").read_text()
     paper = trained / "out" / "paper"
     for name in ("figure_2_nop_toy", "figure_3_broadcast_toy", "figure_revision_7b_pathway_arms"):
         assert name not in outcome.err

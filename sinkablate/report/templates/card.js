@@ -33,7 +33,7 @@ function images(run, index) {  // of the chosen head
   const entry = run.maps?.heads.find(one => one.block === state.block && one.head === state.head), best = run.busiest_images;
   const tiles = element("div", null, {className: "tiles"}), parts = [element("h3", "Images"), tiles];
   if (entry) tiles.append(...entry.images.map((_, i) => tile(run, entry, i, true)));
-  else tiles.textContent = run.maps ? `Maps exist for the heads ${run.maps.heads.map(one => `${one.block}:${one.head}`).join(", ")} (block:head).` : "There are no maps of this run.";
+  else tiles.textContent = run.maps ? `Maps exist for the heads ${run.maps.heads.map(one => `${one.block}:${one.head}`).join(", ")} (block:head), the busiest by rule ${run.maps.rule}.` : "There are no maps of this run.";
   if (best) parts.push(element("p", "Most mass on one column: " + best.indices[index].map((i, k) => `${best.names[i]} (${number(best.mass[index][k])})`).join(", "), {className: "fine"}));
   return parts;
 }
