@@ -13,8 +13,8 @@ TYPES = {
     "float": "a number",
     "bool": "true or false",
     "str": "text",
-    "list": "a list",
-    "tuple": "a list",
+    "list": "a list in brackets, such as [1,2]",
+    "tuple": "a list in brackets, such as [1,2]",
     "tuple with 2 elements": "a list of 2 values",
     "dict": "a mapping",
 }

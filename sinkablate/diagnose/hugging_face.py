@@ -23,6 +23,7 @@ from sinkablate.vit.tokens import max_positions
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 """A folder with a tokenizer has at least one of these files."""
+WEIGHTS_FILES = ("*.safetensors", "*.bin")
 USE_TEXTS = "use --texts FILE or --texts builtin"
 UNLIMITED = 2**20
 """Largest number of tokens of a model that does not state one."""
@@ -65,6 +66,10 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if not location or not path.exists():
         raise UserError(f"hf={location}: no such file or folder; name a local folder or a config.json")
+    if (path / "config.json").is_file() and not any(file for name in WEIGHTS_FILES for file in path.glob(name)):
+        raise UserError(
+            f"hf={location}: contains no weights; to build the model with random ones, name its config.json"
+        )
     try:
         config: Any = transformers.AutoConfig.from_pretrained(location, local_files_only=True)
         config = getattr(config, part, config)

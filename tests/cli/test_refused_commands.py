@@ -67,6 +67,7 @@ COMMANDS = {
     "plan --data.batch_size 99999": "data.batch_size=99999",
     "plan --trainer.max_epochs 0": "trainer.max_epochs=0",
     "plan --trainer.accumulate_grad_batches 0": "trainer.accumulate_grad_batches",
+    "evaluate --run {files} --out out --knn.k 0": "knn.k=0: must be a list in brackets, such as [1,2]",
     "plan --data.image.size 30": "data.image.size=30: does not divide into the patches of vit_mini, which have 7 "
     "pixels; use a multiple, such as 28 or 35",
     "plan --model.backbone.patch_size 5": "model.backbone.patch_size=5: images of 28 pixels do not divide",

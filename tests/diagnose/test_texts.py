@@ -12,6 +12,7 @@ text_models = pytest.importorskip("text_models")
 
 from sinkablate.diagnose.hugging_face import load_hugging_face  # noqa: E402
 from sinkablate.diagnose.texts import TextSource  # noqa: E402
+from sinkablate.errors import UserError  # noqa: E402
 from sinkablate.vit.tokens import TextTokenType as Kind  # noqa: E402
 
 TEXT = "The cat sat on a mat.\n\nit ran !\nA big red dog, and the sun.\nit was big\n"
@@ -132,6 +133,12 @@ def test_texts_that_cannot_be_read_are_refused(bert: Path, tmp_path: Path, conte
     assert outcome.code == 2
     assert outcome.err.splitlines() == [f"error: texts={path}: {says}"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_weights_is_refused_with_what_to_do(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((bert / "config.json").read_bytes())
+    with pytest.raises(UserError, match=r"contains no weights; .* name its config\.json"):
+        load_hugging_face(str(tmp_path), texts=True)
 
 
 def test_evaluate_does_not_suggest_an_option_that_it_lacks(bert: Path, tmp_path: Path) -> None:
