@@ -23,11 +23,12 @@ def require_at_least(value: float | None, least: float, key: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, shortened; the name of its class if it is empty."""
-    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip())
+    return shortened((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def shortened(text: str, limit: int = 200) -> str:
-    """Return a text of at most `limit` characters: its first whole sentences, or its first words and an ellipsis."""
+    """Put a text on one line of at most `limit` characters: its first sentences, or its first words and an ellipsis."""
+    text = " ".join(text.split())
     if len(text) <= limit:
         return text
     head = text[: limit - 1]

@@ -21,7 +21,7 @@ from sinkablate.config import (
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, shortened
 from sinkablate.files.writing import as_stored
 from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, last_checkpoint
@@ -70,11 +70,9 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
     except UserError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"run={run}: config.yaml is not the configuration of a run ({reason})") from None
+        raise UserError(f"run={run}: config.yaml is not the configuration of a run ({shortened(str(error))})") from None
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"run={run}: the checkpoint belongs to another model ({reason})") from None
+        raise UserError(f"run={run}: the checkpoint belongs to another model ({shortened(str(error))})") from None
     require_finite(loaded.model, f"run={run}: {path}")
     known = {"weights": str(path), "step": int(checkpoint["global_step"])}
     return replace(

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +119,7 @@ def evaluate(
                     device=find_device(_device_of(device, local_rank)),
                     seeds=parse_seeds(seeds),
                     batch_size=batch_size,
-                    note=lambda sentence: print(sentence, file=sys.stderr, flush=True),
+                    note=cache(lambda sentence: print(sentence, file=sys.stderr, flush=True)),  # each sentence once
                 ),
                 tasks=chosen,
                 floors=floors,

@@ -12,6 +12,7 @@ from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError
 from sinkablate.config.checks import block_indices
+from sinkablate.errors import shortened
 from sinkablate.vit.init import draw_parameters
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
 from sinkablate.vit.registers import register_arguments, transfer
@@ -147,5 +148,6 @@ def _load(model: VisionTransformer, weights: dict[str, Tensor], config: Backbone
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"checkpoint={config.checkpoint} belongs to another model: {reason}") from error
+        raise ConfigError(
+            f"checkpoint={config.checkpoint} belongs to another model: {shortened(str(error), 300)}"
+        ) from error

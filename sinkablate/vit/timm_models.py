@@ -111,7 +111,7 @@ def _refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     if unsized:
         return ConfigError(f"{key}: {family} is not a timm vision transformer")
     if config.checkpoint:
-        mismatch = shortened(" ".join(str(error).split()), 300)
+        mismatch = shortened(str(error), 300)
         return ConfigError(f"checkpoint={config.checkpoint} does not fit {key}: {mismatch}")
     if config.pretrained:
         return ConfigError(
