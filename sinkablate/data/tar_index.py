@@ -83,7 +83,8 @@ class TarRecords:
             data = self._memory[shard][offset : offset + size]
         else:
             try:
-                data = os.pread(self._open(path).fileno(), int(size), int(offset))
+                file = self._open(path)  # kept, because a file that another thread displaces is closed without it
+                data = os.pread(file.fileno(), int(size), int(offset))
             except OSError as error:
                 raise DataError(f"{self.name(index)}: {error.strerror}") from None
         if len(data) != size:

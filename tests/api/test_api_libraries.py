@@ -60,7 +60,9 @@ def test_images_of_another_size_are_refused() -> None:
 def test_models_of_torchvision_are_refused_and_named() -> None:
     torchvision = pytest.importorskip("torchvision")
     model = torchvision.models.VisionTransformer(32, 8, 2, 3, 48, 96)
-    message = "VisionTransformer (EncoderBlock) cannot be measured: block 0 has an unknown structure; expected a vision"
+    message = (
+        "VisionTransformer (EncoderBlock) cannot be measured: block 0 has an unknown structure; expected a timm vision"
+    )
     for function in (sa.measure, sa.intervene):
         with refused(message):
             function(model, IMAGES)

@@ -9,6 +9,8 @@ from shard_sets import GRAY, members, png, write_set, write_tar
 
 from sinkablate.config import SourceConfig
 from sinkablate.data.datamodule import ImageData
+from sinkablate.data.errors import ErrorPolicy
+from sinkablate.data.tar_index import TarRecords, _open_raw
 from sinkablate.errors import UserError
 
 
@@ -96,3 +98,11 @@ def test_a_wrong_number_of_channels_is_refused_before_training(tmp_path: Path, r
     converting = ImageData(source, dataclasses.replace(GRAY, convert=True), batch_size=4)
     converting.setup("fit")
     assert next(iter(converting.train_dataloader())).image.shape == (4, 1, 8, 8)
+
+
+def test_a_shard_is_not_closed_while_a_sample_is_read(source: SourceConfig) -> None:
+    """Two threads may open one shard at a time; only one of the two files stays in the cache of open files."""
+    shard = Path(source.train).parent / "set-0000.tar"
+    records = TarRecords([str(shard)], num_classes=4, on_error=ErrorPolicy("stop"))
+    records._open = _open_raw  # type: ignore[assignment]
+    assert records[0].image == members(0, 1)[0][1]

@@ -47,7 +47,7 @@ def test_make_runs_what_the_page_of_the_two_algorithms_says() -> None:
     assert [line.removeprefix(".venv/bin/") for line in recipe.splitlines() if "sinkablate" in line][-9:] == commands
     drawn = set(re.findall(r"docs/figures/(\S+)", recipe))
     elsewhere = {"two_stripes.png", "scenes.png", "report_page.png", "stripes_minilm.png", "edits_minilm.png"}
-    elsewhere |= {"quantization_vit_small.png", "quantization_layers_vit_small.png"}
+    elsewhere |= {"quantization_vit_small.png", "quantization_layers_vit_small.png", "token_maps_vit_small.png"}
     assert drawn == {name for name in figures_of_pages() if "/" not in name} - elsewhere
 
 
