@@ -70,7 +70,9 @@ def stack(path: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("locations")
-@pytest.mark.parametrize("path", [*VARIANTS, *STACKED, *DATA], ids=ids)
+@pytest.mark.parametrize(
+    "path", [*VARIANTS, *DATA, *(pytest.param(path, marks=pytest.mark.heavy) for path in STACKED)], ids=ids
+)
 def test_a_config_can_be_planned(path: Path) -> None:
     assert path.read_text().startswith("# ")
     args = [word for config in stack(path) for word in ("--config", config)]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from diagnosing import FILES, SMALL, diagnose, photographs, same_results
 from running import killed, summary, tree
 
@@ -18,6 +19,7 @@ def test_a_killed_diagnosis_resumes_after_its_last_batch(tmp_path: Path) -> None
     same_results(tmp_path / "whole", out, rtol=1e-5)  # two processes may round differently
 
 
+@pytest.mark.heavy
 def test_a_diagnosis_stopped_by_a_broken_image_resumes_once_it_is_repaired(tmp_path: Path) -> None:
     root, out, chosen = tmp_path / "photographs", tmp_path / "out", ("--batch_size", "2", "--strict", "true")
     broken = photographs(root)[5]
@@ -44,6 +46,7 @@ def test_a_half_written_batch_is_measured_again(tmp_path: Path) -> None:
     assert set(tree(out)) == FILES
 
 
+@pytest.mark.heavy
 def test_overwrite_starts_over(tmp_path: Path) -> None:
     out = tmp_path / "out"
     diagnose(out, "builtin", "--limit", "3").succeeded()

@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 from running import heads, run, summary
 
 
+@pytest.mark.heavy
 def test_folder_list_and_single_image_give_the_same_results(tmp_path: Path) -> None:
     root = tmp_path / "photographs"
     files = photographs(root)
@@ -27,6 +28,7 @@ def test_folder_list_and_single_image_give_the_same_results(tmp_path: Path) -> N
         np.testing.assert_allclose(one[name], folder[name][3:4], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.heavy
 def test_shards_give_the_results_of_their_folder(shards: Path, image_folder: Path, tmp_path: Path) -> None:
     where = {"shards": f"{shards}/val-{{0000..0001}}.tar", "folder": image_folder / "val"}
     for name, images in where.items():
@@ -39,6 +41,7 @@ def test_shards_give_the_results_of_their_folder(shards: Path, image_folder: Pat
     np.testing.assert_allclose(left, right, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_pretrained_weights_have_sinks_on_photographs(dinov2: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(

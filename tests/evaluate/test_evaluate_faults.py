@@ -53,6 +53,7 @@ def test_a_killed_evaluation_resumes_with_the_same_bytes(
     same_results(out, alone)
 
 
+@pytest.mark.heavy
 def test_two_ranks_write_the_bytes_of_one_process(
     alone: Path, finished: Path, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_two_ranks_write_the_bytes_of_one_process(
     same_results(out, alone)
 
 
+@pytest.mark.heavy
 def test_an_error_of_one_rank_ends_all_with_one_line(finished: Path, image_folder: Path, tmp_path: Path) -> None:
     folder = broken(image_folder, tmp_path, "train")
     outcomes = ranks(2, *words(tmp_path / "out", finished, folder), before=small_chunks)

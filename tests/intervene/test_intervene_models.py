@@ -43,6 +43,7 @@ def test_too_few_labeled_heads_are_not_validated_on_pretrained_weights(dinov2: P
     assert table(tmp_path / "out", "rows")["effect"].is_not_nan().all()
 
 
+@pytest.mark.heavy
 def test_transformers_models_are_edited(tmp_path: Path) -> None:
     models = pytest.importorskip("hugging_face")
     models.untrained("Dinov2WithRegisters").save_pretrained(tmp_path / "model")
@@ -64,6 +65,7 @@ def test_transformers_models_are_edited(tmp_path: Path) -> None:
     assert {"register_zero", "redirect"} <= set(table(tmp_path / "out", "rows")["edit"])
 
 
+@pytest.mark.heavy
 def test_one_image_suffices_for_edits_without_donors(finished: Path, tmp_path: Path) -> None:
     run(
         "intervene",

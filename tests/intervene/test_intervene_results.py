@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import polars as pl
+import pytest
 from intervening import FILES, HEADS, intervene, same_tables, table
 from running import killed, run, summary, tree
 
@@ -25,6 +26,7 @@ def test_intervene_writes_files_rows_and_controls(intervened: Path) -> None:
     assert content["edited_heads"] == ["1:0", "2:1", "2:3"]
 
 
+@pytest.mark.heavy
 def test_shards_add_up_to_the_unsharded_result(finished: Path, intervened: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for shard in ("1/3", "2/3"):
@@ -35,6 +37,7 @@ def test_shards_add_up_to_the_unsharded_result(finished: Path, intervened: Path,
     same_tables(intervened, out)
 
 
+@pytest.mark.heavy
 def test_a_given_diagnosis_gives_the_same_tables(finished: Path, intervened: Path, tmp_path: Path) -> None:
     run("diagnose", "--run", finished, "--out", tmp_path / "diagnosis", "--limit", "6").succeeded()
     heads = tuple(word for word in HEADS if word not in ("--limit", "6"))

@@ -14,7 +14,9 @@ OVERWRITTEN: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("command", OVERWRITTEN)
+@pytest.mark.parametrize(
+    "command", ["diagnose", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("intervene", "report"))]
+)
 def test_overwrite_removes_only_what_the_command_wrote(command: str, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     commands: dict[str, list[str | Path]] = {

@@ -36,7 +36,7 @@ def test_a_report_holds_every_panel_with_its_data(ablated: Path, reported: Path)
     )
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_tables_are_those_of_compare(ablated: Path, reported: Path, tmp_path: Path) -> None:
     """`compare` gives the same tables for the same runs, from a table written here."""
     rows = []
@@ -82,7 +82,7 @@ def test_what_is_missing_drops_its_panels_with_a_note(ablated: Path, tmp_path: P
         assert page.count('<p class="missing">') == len(missing)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_an_unfinished_run_is_shown_marked_and_not_averaged(ablated: Path, tmp_path: Path) -> None:
     shutil.copytree(ablated / "runs", tmp_path / "runs")
     stopped = tmp_path / "runs" / "reg-s1"

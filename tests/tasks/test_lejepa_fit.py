@@ -41,6 +41,7 @@ def test_fit_logs_both_loss_terms_the_probe_and_the_rank(whole: Path) -> None:
     assert list(map(float, column(whole, "train/loss").values())) == pytest.approx(weighted, rel=1e-5)
 
 
+@pytest.mark.heavy
 def test_a_stopped_run_resumes_with_the_same_random_directions_and_views(whole: Path, tmp_path: Path) -> None:
     with signal_at(2, signal.SIGUSR1):
         assert fit(tmp_path / "run", *ARGS, "--ckpt_path=auto", configs=CONFIG).code == 75
