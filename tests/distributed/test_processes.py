@@ -11,7 +11,7 @@ import torch
 from polars.testing import assert_frame_equal, assert_series_equal
 from running import CONFIGS, Outcome, checkpoint, column, forked, free_port, metrics, quick_fit, spawn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 STEPS = (0, 2, 3)
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
@@ -59,9 +59,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     return run_dir, forked(*fit_args(run_dir)).succeeded()
 
 
-@pytest.fixture(
-    scope="module", params=["started by the trainer", pytest.param("started by torchrun", marks=pytest.mark.heavy)]
-)
+@pytest.fixture(scope="module", params=["started by the trainer", "started by torchrun"])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launch:
     """A run in two processes that communicate with gloo."""
     run_dir = tmp_path_factory.mktemp("two") / "run"

@@ -26,6 +26,7 @@ RUNS = {
 }
 """Runs that a page may read without training them first."""
 HEAVY = {
+    "README.md",
     "docs/finetune.md",
     "docs/index.md",
     "docs/intervene.md",

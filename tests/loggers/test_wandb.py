@@ -211,9 +211,8 @@ def silent() -> Any:
     return refusing(Silence)
 
 
-@pytest.mark.parametrize(
-    "server", [no_server, *(pytest.param(server, marks=pytest.mark.heavy) for server in (refusing, silent))]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("server", [no_server, refusing, silent])
 def test_an_unusable_server_causes_one_warning(server: Callable[[], Any], tmp_path: Path) -> None:
     with server() as url:
         outcome = online(tmp_path / "run", url, patience=5)

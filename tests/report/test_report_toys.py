@@ -43,6 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.heavy
 def test_the_figures_of_the_toys_are_drawn_from_runs_and_their_edits(trained: Path) -> None:
     edits = sorted((trained / "edits").iterdir())
     outcome = report(
@@ -66,6 +67,7 @@ def test_the_figures_of_the_toys_are_drawn_from_runs_and_their_edits(trained: Pa
     assert drawn["ratio"].to_list() == pytest.approx((rows["loss_edited"] / rows["loss"]).to_list())
 
 
+@pytest.mark.heavy
 def test_one_model_or_one_arm_is_no_figure(trained: Path) -> None:
     runs, _ = read_runs([str(trained / "runs" / "nop" / "g0"), str(trained / "edits" / "penalty")])
     assert values_and_spectrum(runs) is None
