@@ -12,6 +12,8 @@ from sinkablate.config import BackboneConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.tasks.classify import Classify
 
+pytestmark = pytest.mark.heavy
+
 TRAININGS = {
     "dropout and drop-path": (
         "--model.backbone.drop_rate=0.1",
@@ -45,7 +47,6 @@ def test_training_with_and_without_measuring_is_identical_to_the_last_bit(
     assert len(column(tmp_path / "on", "train/loss")) == 6
 
 
-@pytest.mark.slow
 def test_measuring_changes_neither_graphs_nor_weights_of_a_compiled_model(data: ImageData, tmp_path: Path) -> None:
     results = []
     for every in (0, 1):

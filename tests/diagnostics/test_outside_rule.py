@@ -12,6 +12,8 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.rules import Rule, register_rule, rule_named, unregister_rule
 from sinkablate.errors import UserError
 
+pytestmark = pytest.mark.heavy
+
 LABELS = ("nop", "broadcast", "other", "undefined")
 
 

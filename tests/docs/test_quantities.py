@@ -17,6 +17,8 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.rules import Label, all_rules
 from sinkablate.vit.tokens import TokenType
 
+pytestmark = pytest.mark.heavy
+
 PAGE = (ROOT / "docs" / "quantities.md").read_text()
 SECTIONS = {part.splitlines()[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
 RUNS = {

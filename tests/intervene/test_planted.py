@@ -15,6 +15,8 @@ from sinkablate.data.datamodule import ImageData
 from sinkablate.diagnostics.rules import rules
 from sinkablate.intervene.random_network import random_network
 
+pytestmark = pytest.mark.heavy
+
 HEADS_OF_A_LABEL = (DEPTH - 1) * HEADS // 2
 """Heads of each label in blocks >= 1; block 0 is counted separately."""
 

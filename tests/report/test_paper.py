@@ -12,6 +12,8 @@ from sinkablate.figures.sinks import ONE_COLUMN, TWO_COLUMNS
 from sinkablate.report.paper import FIGURES
 from sinkablate.report.runs import read_runs
 
+pytestmark = pytest.mark.heavy
+
 NEEDED = {"figure_4_9_handoff", "figure_5_10_11_frequency", "figure_5_10_11_entropy", "figure_6_8_12_13_atlas"}
 
 
