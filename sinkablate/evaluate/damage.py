@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from math import nan
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sinkablate.evaluate.miou import iou
 
 Floats = NDArray[np.float64]
 Statistic = Callable[..., Floats]
@@ -86,12 +89,8 @@ def mean_iou(counts: Floats) -> Floats:
 
     Rows are targets. Classes that do not occur in the targets are left out.
     """
-    hit, target = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1)
-    union = target + counts.sum(-2) - hit
-    present = target > 0
-    shares = np.divide(hit, union, out=np.zeros_like(union), where=present)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(shares.sum(-1) / present.sum(-1))
+    means: Floats = iou(torch.from_numpy(counts)).nanmean(-1).numpy()
+    return means
 
 
 def drop_of_iou(full: Floats, quantized: Floats) -> Floats:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sinkablate.config import ImageConfig, SegmentationConfig, keys_below
 from sinkablate.data.decode import with_channels
-from sinkablate.data.dense import MaskSet, open_masks
+from sinkablate.data.dense import BoxSet, MaskSet, open_masks
 from sinkablate.data.transforms import ToNormalizedTensor
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.errors import UserError
@@ -63,22 +63,18 @@ class DenseSplit:
     @property
     def images(self) -> PreparedImages:
         """The resized images."""
-        return self._prepared(
-            lambda index: self.square(self.data.image(index), self.data.key(index)),
-            self.data.identity() | asdict(self.square) | {"positions": self.positions},
-        )
+        return squared(self.data, self.square, self.positions)
 
     @property
     def masks(self) -> PreparedImages:
         """The masks (S, S) uint8, resized to the nearest pixel."""
         size = self.square.size
-        return self._prepared(
-            lambda index: resized_mask(self.data.mask(index), size), self.data.identity() | {"mask_size": size}
-        )
-
-    def _prepared(self, load: Callable[[int], Tensor], identity: dict[str, Any]) -> PreparedImages:
         return PreparedImages(
-            count=len(self.data), load=load, name=self.data.key, identity=identity, size=self.square.size
+            count=len(self.data),
+            load=lambda index: resized_mask(self.data.mask(index), size),
+            name=self.data.key,
+            identity=self.data.identity() | {"mask_size": size},
+            size=size,
         )
 
 
@@ -131,6 +127,17 @@ def square_images(loaded: LoadedModel, size: int | None, data: str, group: str) 
         positions = resized(loaded.model, side).positions
     mean, std = normalization(loaded.transform, loaded.in_chans)
     return SquareImages(size=side, in_chans=loaded.in_chans, mean=mean, std=std), positions
+
+
+def squared(data: MaskSet | BoxSet, square: SquareImages, positions: str) -> PreparedImages:
+    """Return the images of a data set as a model reads them; for the arguments see `square_images`."""
+    return PreparedImages(
+        count=len(data),
+        load=lambda index: square(data.image(index), data.key(index)),
+        name=data.key,
+        identity=data.identity() | asdict(square) | {"positions": positions},
+        size=square.size,
+    )
 
 
 def resized_mask(mask: Any, size: int) -> Tensor:

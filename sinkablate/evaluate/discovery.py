@@ -1,13 +1,13 @@
 """The task `discovery`: whether the features of patches show where an object is, without any training (LOST)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
 
 from sinkablate.data.dense import BoxSet, open_boxes
 from sinkablate.evaluate.backbones import RawPixels
-from sinkablate.evaluate.dense_inputs import square_images
+from sinkablate.evaluate.dense_inputs import square_images, squared
 from sinkablate.evaluate.images import PreparedImages
 from sinkablate.evaluate.lost import LOCALIZED, find_object, overlap, to_pixels
 from sinkablate.evaluate.rows import Row
@@ -81,11 +81,4 @@ def boxed_images(subject: Subject) -> BoxedImages:
     config = subject.config.discovery
     data = open_boxes(config.data)
     square, positions = square_images(subject.loaded, config.size, data.name, "discovery")
-    images = PreparedImages(
-        count=len(data),
-        load=lambda index: square(data.image(index), data.key(index)),
-        name=data.key,
-        identity=data.identity() | asdict(square) | {"positions": positions},
-        size=square.size,
-    )
-    return BoxedImages(data, images)
+    return BoxedImages(data, squared(data, square, positions))

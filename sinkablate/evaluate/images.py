@@ -149,22 +149,3 @@ def transform_digest(transform: Callable[[Image.Image], Tensor], in_chans: int) 
             content.update(f"{pixels.dtype} {tuple(pixels.shape)}".encode())
             content.update(pixels.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return content.hexdigest() if accepted else secrets.token_hex()
-
-
-def prepared_pictures(
-    count: int,
-    picture: Callable[[int], Image.Image],
-    transform: Callable[[Image.Image], Tensor],
-    identity: dict[str, Any],
-    name: Callable[[int], str] = str,
-) -> PreparedImages:
-    """Return pictures of a set as a model reads them.
-
-    Args:
-        count: Number of pictures.
-        picture: From the number of a picture to the picture.
-        transform: From a picture to (C, H, W).
-        identity: Plain values that determine the pictures, their order and the transform.
-        name: From the number of a picture to its name, for messages.
-    """
-    return PreparedImages(count=count, load=lambda index: transform(picture(index)), name=name, identity=identity)

@@ -20,15 +20,15 @@ def confusion(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
 
 
 def iou(counts: Tensor) -> Tensor:
-    """Return the intersection over union of each class, (C,) float64; NaN for a class without a target pixel.
+    """Return the intersection over union of each class, (..., C) float64; NaN for a class without a target pixel.
 
     The pixels of all images are counted together, so an image does not have a value of its own.
 
     Args:
-        counts: Confusion matrix (C, C); see `confusion`.
+        counts: Confusion matrices (..., C, C); see `confusion`.
     """
     counts = counts.double()
-    intersection, targets, predictions = counts.diagonal(), counts.sum(1), counts.sum(0)
+    intersection, targets, predictions = counts.diagonal(dim1=-2, dim2=-1), counts.sum(-1), counts.sum(-2)
     return (intersection / (targets + predictions - intersection)).where(targets > 0, torch.nan)
 
 

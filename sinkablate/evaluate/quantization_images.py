@@ -7,7 +7,8 @@ from torch import Tensor
 
 from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.errors import UserError
-from sinkablate.evaluate.images import PreparedImages
+from sinkablate.evaluate.dense_inputs import DenseSets
+from sinkablate.evaluate.images import ClassSets, PreparedImages
 from sinkablate.evaluate.subject import Subject
 from sinkablate.vit.anatomy import class_count
 
@@ -51,29 +52,19 @@ def quantization_images(subject: Subject) -> QuantizationImages:
     config = subject.config.quantization
     if config.images is not None:
         return _without_labels(subject, config.images)
-    if not class_count(subject.backbone.model):
-        return _with_masks(subject)
-    sets = subject.classes
+    number = class_count(subject.backbone.model)
+    sets: ClassSets | DenseSets = subject.classes if number else subject.masked
     train, val = sets.train.images, sets.val.images
-    chosen = evenly(len(val), config.limit)
-    matching = subject.labels_chosen and class_count(subject.backbone.model) == len(sets.val.classes)
+    chosen, targets, masks = evenly(len(val), config.limit), None, None
+    if isinstance(sets, DenseSets):
+        masks = sets.val.masks.subset(chosen)
+    elif subject.labels_chosen and number == len(sets.val.classes):
+        targets = sets.val.targets[chosen]
     return QuantizationImages(
         calibration=train.subset(evenly(len(train), config.calibration)),
         measured=val.subset(chosen),
-        targets=sets.val.targets[chosen] if matching else None,
-    )
-
-
-def _with_masks(subject: Subject) -> QuantizationImages:
-    """Choose from the images of `segmentation`."""
-    sets, config = subject.masked, subject.config.quantization
-    train, val = sets.train.images, sets.val.images
-    chosen = evenly(len(val), config.limit)
-    return QuantizationImages(
-        calibration=train.subset(evenly(len(train), config.calibration)),
-        measured=val.subset(chosen),
-        targets=None,
-        masks=sets.val.masks.subset(chosen),
+        targets=targets,
+        masks=masks,
     )
 
 
