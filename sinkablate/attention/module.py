@@ -3,6 +3,7 @@
 Axis letters: B images, N tokens, D model width, H heads, d head width.
 """
 
+import math
 from collections.abc import Callable
 from typing import Self
 
@@ -75,8 +76,25 @@ class Attention(nn.Module):
         """
         self.core.reset_parameters(lambda name: generator(f"core.{name}"), normal)
         if self.gate is not None:
-            nn.init.normal_(self.gate.weight, std=self.config.gate_init_std, generator=generator("gate.weight"))
+            std = self.config.gate_init_std if self.config.gate_start == "scaled" else 0.0
+            nn.init.normal_(self.gate.weight, std=std, generator=generator("gate.weight"))
             self.gate.bias.fill_(self.config.gate_init_bias)
+
+    @torch.no_grad()
+    def fold_gate(self) -> None:
+        """Cancel the initial openness of a gate that starts as the identity, sigma(b) for every token and head.
+
+        The map next to the gate is divided by it: the weight of W_O for a gate at the output, because W_O's bias is
+        added after the gate, and W_V with its bias for a gate at the values. A sink's value has no gate and stays.
+        """
+        if self.gate is None or self.config.gate_start != "identity":
+            return
+        opening = 1 / (1 + math.exp(-self.config.gate_init_bias))
+        if self.config.gate_position == "output":
+            self.proj.weight.div_(opening)
+            return
+        for parameter in self.qkv.parameters():
+            parameter[2 * self.attn_dim :].div_(opening)
 
     def openness(self, gate_logits: Tensor) -> Tensor:
         """Map gate logits (B, N, H) or (B, N, H d) to the openness of the gate (B, H, N, 1) or (B, H, N, d)."""

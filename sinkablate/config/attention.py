@@ -9,6 +9,7 @@ from sinkablate.files.suggestions import did_you_mean_or_list
 
 Gate = Literal["none", "headwise", "elementwise"]
 GatePosition = Literal["output", "value"]
+GateStart = Literal["scaled", "identity"]
 PointwiseFunction = Literal["relu", "relu2", "gelu", "softplus", "identity", "sigmoid"]
 PathwayGate = Literal["learned", "hierarchical"]
 
@@ -31,6 +32,9 @@ class AttentionConfig:
     """Standard deviation of the gate's weights at initialization, at least 0."""
     gate_init_bias: float = 2.0
     """Bias of the gate at initialization; 2.0 is an openness of sigma(2) = .88."""
+    gate_start: GateStart = "scaled"
+    """How training starts: with what is gated multiplied by sigma(gate_init_bias) (scaled), or with the function of the
+    model without a gate (identity): the gate's weights are 0, and W_O (G1) or W_V (G2) is divided by that factor."""
     gate_frozen: bool = False
     """Keep the gate at its initial value: a control for the effect of an untrained gate."""
     clip_zeta: float = 1.0
@@ -48,8 +52,9 @@ class AttentionConfig:
 
     NEEDS: ClassVar[Needs] = {
         "gate_position": ("gate", None),
-        "gate_init_std": ("gate", None),
+        "gate_init_std": ("gate_start", ("scaled",)),
         "gate_init_bias": ("gate", None),
+        "gate_start": ("gate", None),
         "gate_frozen": ("gate", None),
         "clip_zeta": ("score", ("clipped_softmax",)),
         "clip_alpha": ("score", ("clipped_softmax",)),
@@ -70,6 +75,11 @@ class AttentionConfig:
             f"sink={self.sink} needs score={accepting}, got score={self.score}",
         )
         require(self.gate_init_std >= 0, f"gate_init_std must be at least 0, got {self.gate_init_std}")
+        require(
+            self.gate_start != "identity" or self.gate_init_bias >= -10,
+            "gate_start=identity divides weights by sigma(gate_init_bias), so gate_init_bias must be at least -10, "
+            f"got {self.gate_init_bias}",
+        )
         require(self.clip_zeta >= 1, f"clip_zeta must be at least 1, got {self.clip_zeta}")
         require(self.clip_alpha >= 0, f"clip_alpha must be at least 0 (gamma <= 0), got {self.clip_alpha}")
         require(0 <= self.pointwise_alpha <= 1, f"pointwise_alpha must lie in [0, 1], got {self.pointwise_alpha}")

@@ -62,6 +62,8 @@ def draw_parameters(
 def reset_mechanisms(model: nn.Module, seed: int, normal: Callable[..., Tensor] = trunc_normal_) -> None:
     """Initialize what mechanisms add to a model: sinks, score parameters and gates.
 
+    Gates that start as the identity are folded into the weights next to them, which must have their values already.
+
     Args:
         model: The model, changed in place.
         seed: The seed.
@@ -70,6 +72,8 @@ def reset_mechanisms(model: nn.Module, seed: int, normal: Callable[..., Tensor] 
     for prefix, module in model.named_modules():
         if isinstance(module, (Attention, GlobalPathway)):
             module.reset_parameters(partial(_generator_below, seed, prefix), normal)
+        if isinstance(module, Attention):
+            module.fold_gate()
 
 
 def _generator_below(seed: int, prefix: str, name: str) -> Generator:

@@ -23,6 +23,13 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (AttentionConfig, {"gate_position": "value"}, "gate_position=value"),
     (AttentionConfig, {"gate_init_std": 0.1}, "gate_init_std=0.1 has no effect with gate=none"),
     (AttentionConfig, {"gate_init_bias": 0.0}, "gate_init_bias=0.0 has no effect"),
+    (AttentionConfig, {"gate_start": "identity"}, "gate_start=identity has no effect with gate=none"),
+    (
+        AttentionConfig,
+        {"gate": "headwise", "gate_start": "identity", "gate_init_std": 0.0},
+        "gate_init_std=0.0 has no effect",
+    ),
+    (AttentionConfig, {"gate": "headwise", "gate_start": "identity", "gate_init_bias": -11.0}, "gate_start=identity"),
     (AttentionConfig, {"clip_zeta": 1.1}, "clip_zeta=1.1 has no effect with score=softmax"),
     (AttentionConfig, {"clip_alpha": 0.5, "score": "relu"}, "clip_alpha=0.5 has no effect"),
     (AttentionConfig, {"pointwise_function": "gelu"}, "pointwise_function=gelu has no effect"),
