@@ -18,6 +18,7 @@ from sinkablate.config.evaluation import (
 )
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
 from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
+from sinkablate.config.register_neurons import RegisterNeuronConfig
 from sinkablate.config.selection import SelectionConfig
 from sinkablate.config.thresholds import ThresholdConfig
 from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
@@ -46,6 +47,7 @@ __all__ = [
     "PathwayConfig",
     "PointwiseFunction",
     "QuantizationConfig",
+    "RegisterNeuronConfig",
     "SegmentationConfig",
     "SelectionConfig",
     "SourceConfig",

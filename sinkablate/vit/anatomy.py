@@ -43,6 +43,8 @@ class BlockParts:
     """The linear map to gate logits, or None."""
     num_heads: int
     """The number of query heads."""
+    mlp_out: nn.Module | None = None
+    """The last linear map of the MLP, whose inputs (B, N, K) are the activations of its neurons, or None."""
     pathway: nn.Module | None = None
     """The module that adds a second update (B, N, D) to attention's, or None."""
 
@@ -173,6 +175,7 @@ def block_parts(model: nn.Module, index: int) -> BlockParts:
         norm2=first_of(block, family.norm2),
         gate=first_of(block, family.gate),
         num_heads=int(first_of(attn, family.num_heads)),
+        mlp_out=first_of(block, family.mlp_out),
         pathway=getattr(block, "pathway", None),
     )
 

@@ -17,6 +17,7 @@ VISION = Family(
     proj=tuple(f"{attn}.{name}" for attn in _ATTENTION for name in ("proj", "o_proj", "out_proj")),
     norm1=("norm1", "layernorm_before", "layer_norm1"),
     norm2=("norm2", "layernorm_after", "layer_norm2"),
+    mlp_out=("mlp.fc2", "mlp.down_proj"),
     gamma=("ls1.gamma", "gamma_1", "layer_scale1.lambda1"),
     gate=tuple(f"{attn}.gate" for attn in _ATTENTION),
     qkv=("qkv",),

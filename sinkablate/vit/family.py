@@ -32,6 +32,8 @@ class Family:
     """The norm before the attention; empty for a post-norm block."""
     norm2: Paths
     """The norm whose input is the residual stream after the attention update."""
+    mlp_out: Paths = ()
+    """The last linear map of the MLP, whose inputs are the activations of its neurons."""
     gamma: Paths = ()
     """LayerScale."""
     gate: Paths = ()

@@ -138,6 +138,12 @@ def class_token_count(model: nn.Module) -> int:
     return _prefix_of(model if embeddings is None else embeddings)[0]
 
 
+def register_count(model: nn.Module) -> int:
+    """Return the number of registers of a vision transformer of timm or of Hugging Face's transformers."""
+    embeddings = getattr(model, "embeddings", None)
+    return _prefix_of(model if embeddings is None else embeddings)[1]
+
+
 def _prefix_of(owner: nn.Module) -> tuple[int, int]:
     """Count class tokens, including one for distillation, and registers from a module's parameters."""
     num_cls = sum(any(getattr(owner, name, None) is not None for name in names) for names in _CLS)
