@@ -25,6 +25,7 @@ COMMANDS = {
     "sweep": "plan, run, submit, watch, evaluate and collect a grid of runs from one file, on any machine",
     "compare": "compare the runs of a tidy CSV or parquet table: effects of factors, and how many seeds they need",
     "report": "one interactive page with the figures and tables of any number of runs and diagnoses",
+    "export": "write the model of a run as a folder for timm or a model hub, with a model card",
     "shards": "write WebDataset shards from an ImageFolder or IDX files",
 }
 
@@ -179,6 +180,12 @@ def _evaluate() -> Function:
     return evaluate, None
 
 
+def _export() -> Function:
+    from sinkablate.export.command import export
+
+    return export, None
+
+
 def _intervene() -> Function:
     from sinkablate.intervene.command import intervene
 
@@ -204,6 +211,7 @@ FUNCTIONS = {
     "compare": _compare,
     "diagnose": _diagnose,
     "evaluate": _evaluate,
+    "export": _export,
     "intervene": _intervene,
     "report": _report,
     "shards": _shards,

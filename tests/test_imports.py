@@ -77,6 +77,7 @@ MAY_IMPORT = {
         "config",
         "errors",
     },
+    "export": {"diagnose", "diagnostics", "vit", "run", "files", "config", "errors"},
     "cli": {
         "callbacks",
         "toys",

@@ -1,17 +1,20 @@
 """Create a vision transformer with any of the mechanisms, for any training loop."""
 
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
 from inspect import Parameter, Signature
 from typing import Any, get_type_hints
 
 import timm
 from torch import nn
 
+from sinkablate.api.images import OWN_TRANSFORM
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.config.types import checked, require_type
+from sinkablate.data.transforms import eval_transform
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.hub_folder import exported_model, refers_to_folder
 
 
 def _options() -> dict[str, tuple[str, Field[Any]]]:
@@ -35,7 +38,7 @@ CONFIGS = {"backbone": BackboneConfig, "attention": AttentionConfig, "pathway": 
 def create_model(
     name: str = "vit_mini",
     *,
-    pretrained: bool = False,
+    pretrained: bool | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
@@ -49,8 +52,9 @@ def create_model(
 
     Args:
         name: timm's model name, or `vit_mini`. Only timm's plain ViTs can be changed (vit_*, deit3_*, *_dinov2, CLIP,
-            SigLIP); other families are created as they are.
-        pretrained: Load timm's weights for this name from the Hugging Face hub.
+            SigLIP); other families are created as they are. `local-dir:FOLDER` and `hf-hub:USER/NAME` are models that
+            `sinkablate export` or timm saved there; an exported model comes with its own variant.
+        pretrained: Load the weights that belong to the name, by default only those of `local-dir:` and `hf-hub:`.
         num_classes: Number of classes, 0 for a model without a classifier; None for timm's default for this model.
         in_chans: Number of input channels; None for timm's default for this model.
         seed: Seed of every parameter that is not loaded.
@@ -81,19 +85,26 @@ def create_model(
     require_at_least(in_chans, 1, "in_chans")
     config = BackboneConfig(
         name=name,
-        pretrained=pretrained,
+        pretrained=refers_to_folder(name) and "checkpoint" not in options if pretrained is None else pretrained,
         attention=AttentionConfig(**groups["attention"]),
         pathway=PathwayConfig(**groups["pathway"]),
         **groups["backbone"],
     )
-    classes, channels, side = _defaults(name)
-    return build_backbone(
+    exported = exported_model(name)
+    if exported is not None:
+        classes, channels, side = exported.num_classes, exported.in_chans, exported.img_size
+    else:
+        classes, channels, side = _defaults(name)
+    model = build_backbone(
         config,
         num_classes=classes if num_classes is None else num_classes,
         in_chans=channels if in_chans is None else in_chans,
         img_size=config.img_size or side,
         seed=seed,
     )
+    if exported is not None:
+        setattr(model, OWN_TRANSFORM, eval_transform(replace(exported.image, size=config.img_size or side)))
+    return model
 
 
 def _defaults(name: str) -> tuple[int, int, int]:

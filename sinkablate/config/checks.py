@@ -76,6 +76,13 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def with_tuples(tree: Any) -> Any:
+    """Turn the lists of a YAML or JSON file or a checkpoint into the tuples of a config class."""
+    if isinstance(tree, Mapping):
+        return {key: with_tuples(value) for key, value in tree.items()}
+    return tuple(tree) if isinstance(tree, list) else tree
+
+
 def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dictionaries to dotted keys that start with a prefix; sequences become lists."""
     values: dict[str, Any] = {}

@@ -18,9 +18,10 @@ from sinkablate.config import (
     ViewsConfig,
     build,
 )
+from sinkablate.config.checks import with_tuples
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
+from sinkablate.diagnose.model import LoadedModel, measurable, preprocessing_of, require_finite
 from sinkablate.errors import UserError, shortened
 from sinkablate.files.writing import as_stored
 from sinkablate.run.checkpoints import check_checkpoint
@@ -62,7 +63,7 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
     saved, state = checkpoint["hyper_parameters"], read_weights(str(path))[0]
     make = _toy if "toy" in saved else _backbone
     try:
-        thresholds = build(ThresholdConfig, _tuples(stored["diagnostics"]["thresholds"]))
+        thresholds = build(ThresholdConfig, with_tuples(stored["diagnostics"]["thresholds"]))
         images = _whole_number(stored["diagnostics"]["images"], "diagnostics.images")
         loaded = make(saved, stored, state)
     except KeyError as error:
@@ -99,11 +100,13 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
     """Build a vision transformer with the trained weights, and its validation images."""
     from sinkablate.data.datamodule import ImageData  # imports Lightning, which other models do not need
 
-    config = replace(build(BackboneConfig, _tuples(saved["backbone"])), pretrained=False, checkpoint=None)
+    config = replace(build(BackboneConfig, with_tuples(saved["backbone"])), pretrained=False, checkpoint=None)
     shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
     model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)
     kinds = {"source": SourceConfig, "image": ImageConfig, "augment": AugmentConfig, "views": ViewsConfig}
-    data = stored["data"] | {name: build(kind, _tuples(stored["data"].get(name, {}))) for name, kind in kinds.items()}
+    data = stored["data"] | {
+        name: build(kind, with_tuples(stored["data"].get(name, {}))) for name, kind in kinds.items()
+    }
     images: ImageConfig = data["image"]
     module = ImageData(**data)
 
@@ -111,14 +114,6 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         module.setup("validate")
         return module.probe_images(count)
 
-    preprocessing = {
-        "size": images.size,
-        "in_chans": images.in_chans,
-        "mean": list(images.mean),
-        "std": list(images.std),
-        "interpolation": images.interpolation,
-        "crop_pct": images.crop_pct,
-    }
     return LoadedModel(
         model=model,
         untrained=untrained,
@@ -126,13 +121,13 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
         in_chans=images.in_chans,
         transform=eval_transform(images),
         source=data["source"],
-        description={"model": f"{stored['variant']} ({config.name})", "preprocessing": preprocessing},
+        description={"model": f"{stored['variant']} ({config.name})", "preprocessing": preprocessing_of(images)},
     )
 
 
 def _toy(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:
     """Build a toy transformer with the trained weights, and the sequences it is evaluated on."""
-    config, seed = build(ToyConfig, _tuples(saved["toy"])), saved["seed"]
+    config, seed = build(ToyConfig, with_tuples(saved["toy"])), saved["seed"]
     size = _whole_number(stored["data"]["eval_size"], "data.eval_size")
     model, untrained = _models(lambda seed: build_toy(config, seed), seed, state)
 
@@ -157,10 +152,3 @@ def _models(
     model = make(seed)
     model.load_state_dict(state)
     return measurable(model), lambda seed: measurable(make(seed))
-
-
-def _tuples(tree: Any) -> Any:
-    """Turn the lists of a YAML file or checkpoint into the tuples of a config class."""
-    if isinstance(tree, dict):
-        return {key: _tuples(value) for key, value in tree.items()}
-    return tuple(tree) if isinstance(tree, list) else tree

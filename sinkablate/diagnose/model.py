@@ -9,14 +9,16 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ModelChoice, SourceConfig, ThresholdConfig, keys_below
+from sinkablate.config import BackboneConfig, ImageConfig, ModelChoice, SourceConfig, ThresholdConfig, keys_below
 from sinkablate.data.probe import ProbeSet
+from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.hub_folder import ExportedModel, exported_model
 from sinkablate.vit.weights import weights_classes
 
 
@@ -92,6 +94,10 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         UserError: The model is unknown, or its weights cannot be loaded or do not fit.
     """
     assert choice.name is not None
+    with keys_below("backbone"):
+        exported = exported_model(choice.name)
+    if exported is not None:
+        return load_exported(choice, exported)
     cfg = _pretrained_cfg(choice.name)
     channels, _, side = cfg.input_size if cfg else (3, 224, 224)
     size = choice.img_size or side
@@ -119,6 +125,44 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         description=as_stored({"model": choice.name, "weights": weights, "preprocessing": preprocessing}),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
+
+
+def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
+    """Load a model that `export` wrote, with the preprocessing of its run.
+
+    Raises:
+        UserError: The weights cannot be loaded, or are not finite.
+    """
+    size = choice.img_size or exported.img_size
+    image = replace(exported.image, size=size)
+    shape = {"num_classes": exported.num_classes, "in_chans": exported.in_chans, "img_size": size}
+    config = replace(exported.backbone, checkpoint=choice.checkpoint or exported.backbone.checkpoint)
+    bare = replace(config, checkpoint=None)
+    with keys_below("backbone"):
+        model = build_backbone(config if choice.checkpoint or choice.pretrained else bare, **shape, seed=0)
+    require_finite(model, f"backbone.name={choice.name}")
+    weights = choice.checkpoint or (choice.name if choice.pretrained else "random")
+    return LoadedModel(
+        model=measurable(model),
+        in_chans=exported.in_chans,
+        transform=eval_transform(image),
+        description=as_stored(
+            {"model": f"{choice.name} ({config.name})", "weights": weights, "preprocessing": preprocessing_of(image)}
+        ),
+        untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
+    )
+
+
+def preprocessing_of(image: ImageConfig) -> dict[str, Any]:
+    """Return the preprocessing of a run's images as plain values: printed and stored."""
+    return {
+        "size": image.size,
+        "in_chans": image.in_chans,
+        "mean": list(image.mean),
+        "std": list(image.std),
+        "interpolation": image.interpolation,
+        "crop_pct": image.crop_pct,
+    }
 
 
 def _pretrained_cfg(name: str) -> Any:

@@ -16,6 +16,7 @@ from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.hub_folder import resolved
 
 
 class Classify(ImageTask):
@@ -47,6 +48,8 @@ class Classify(ImageTask):
         img_size: int = 28,
         seed: int = 0,
     ) -> None:
+        with backbone_keys():
+            backbone = resolved(backbone)
         super().__init__(backbone, num_classes, img_size)
         shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters(

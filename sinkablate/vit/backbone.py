@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from timm.layers import Attention as TimmAttention
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError
 from sinkablate.config.checks import block_indices
 from sinkablate.errors import shortened
+from sinkablate.vit.hub_folder import resolved
 from sinkablate.vit.init import draw_parameters
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
 from sinkablate.vit.registers import register_arguments, transfer
@@ -35,6 +36,7 @@ def build_backbone(
     Raises:
         ConfigError: The model is unknown or not supported, or its weights are unavailable or do not fit.
     """
+    config = resolved(config)
     model = _build(config, {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}, seed)
     if config.grad_checkpointing:
         try:
@@ -49,6 +51,8 @@ def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
     weights, from_run = read_weights(config.checkpoint) if config.checkpoint else (None, False)
     if config.checkpoint and weights:
         require_finite_weights(config.checkpoint, weights)
+    if weights and not from_run:
+        _require_plain(config)
     source: Any = create_timm_model(config, shape, seed, weights=None if from_run else weights)
     if not is_plain(source):
         _require_unchanged(source, config)
@@ -68,6 +72,16 @@ def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
     if weights and from_run:
         _load(model, weights, config)
     return model
+
+
+def _require_plain(config: BackboneConfig) -> None:
+    """Refuse to start a variant from timm's weights that do not fit it; weights of the same variant do."""
+    if config.match_parameters != "none":
+        raise ConfigError(
+            "match_parameters widens the MLPs, so the model cannot start from the weights of timm's model"
+        )
+    if config.fixed_sincos:
+        raise ConfigError("fixed_sincos would overwrite the position embedding of pretrained weights")
 
 
 def is_plain(model: nn.Module) -> bool:
@@ -140,12 +154,22 @@ def _fix_sincos_positions(model: VisionTransformer) -> None:
 
 
 def _load(model: VisionTransformer, weights: dict[str, Tensor], config: BackboneConfig) -> None:
-    """Load the weights of a run with the same architecture; a head of a different size keeps its initial weights."""
-    head = {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
+    """Load the weights of a run or an exported model with the same architecture.
+
+    A head of a different size keeps its initial weights. The position embedding of another image size is resampled as
+    timm does.
+    """
+    own = model.state_dict()
+    head = {k: v for k, v in own.items() if k.startswith("head.")}
     saved = {k: v.shape for k, v in weights.items() if k.startswith("head.")}
     if saved != {k: v.shape for k, v in head.items()}:
         weights = {k: v for k, v in weights.items() if k not in saved} | head
     try:
+        if [k for k, v in weights.items() if k in own and v.shape != own[k].shape] == ["pos_embed"]:
+            prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+            size = list(model.patch_embed.grid_size)
+            positions = resample_abs_pos_embed(weights["pos_embed"], size, num_prefix_tokens=prefix)
+            weights = weights | {"pos_embed": positions}
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(

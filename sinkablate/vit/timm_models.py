@@ -46,11 +46,14 @@ RATES = ("drop_path_rate", "drop_rate", "proj_drop_rate", "attn_drop_rate")
 """Keys that are passed to timm unless they are zero."""
 
 
+MINI_SHAPE = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 64, "depth": 4, "num_heads": 4}
+"""Arguments of `vit_mini`."""
+
+
 @register_model  # type: ignore[untyped-decorator]
 def vit_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """Create a ViT for 28-pixel gray images: width 64, depth 4, 4 heads, patch 7, no LayerScale; 0.2 M parameters."""
-    shape = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 64, "depth": 4, "num_heads": 4}
-    return timm.models.build_model_with_cfg(VisionTransformer, "vit_mini", pretrained, **{**shape, **kwargs})
+    return timm.models.build_model_with_cfg(VisionTransformer, "vit_mini", pretrained, **MINI_SHAPE | kwargs)
 
 
 def short_name(name: str) -> str:

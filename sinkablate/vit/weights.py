@@ -12,12 +12,13 @@ from torch import Tensor
 
 from sinkablate.config import BackboneConfig, ConfigError
 from sinkablate.errors import first_line
+from sinkablate.vit.hub_folder import holds_variant
 
 BACKBONE_PREFIX = "backbone."
 
 
 def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
-    """Return the state dict in a .safetensors, .pt, .pth or .ckpt file, and whether a run of sinkablate wrote it.
+    """Return the state dict in a .safetensors, .pt, .pth or .ckpt file, and whether a run or `export` wrote it.
 
     Raises:
         ConfigError: The file is missing, truncated, or holds no tensors; the message names it.
@@ -46,7 +47,7 @@ def read_weights(path: str) -> tuple[dict[str, Tensor], bool]:
     if not tensors:
         raise ConfigError(f"{key}: contains no state dict")
     of_run = {k.removeprefix(BACKBONE_PREFIX): v for k, v in tensors.items() if k.startswith(BACKBONE_PREFIX)}
-    return (of_run, True) if of_run else (tensors, False)
+    return (of_run, True) if of_run else (tensors, path.endswith(".safetensors") and holds_variant(path))
 
 
 def _fault(error: Exception) -> str:

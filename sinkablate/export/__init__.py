@@ -1,0 +1,1 @@
+"""The command `export`: from a run to a model folder that timm, sinkablate or a model hub reads."""
