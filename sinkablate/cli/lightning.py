@@ -16,6 +16,7 @@ from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.progress import progress_callback
 from sinkablate.callbacks.random_state import RandomState
 from sinkablate.callbacks.run_directory import RunDirectory
+from sinkablate.callbacks.start_drift import StartDrift
 from sinkablate.callbacks.throughput import Throughput
 from sinkablate.cli.group_help import group_help, help_group
 from sinkablate.cli.parser import Parser, config_groups, refuse_nulls, spelled_out
@@ -160,7 +161,8 @@ class Cli(LightningCLI):
         """Build the trainer with the callbacks and loggers of a run; W&B only logs training."""
         config = self.config[self.command]
         self.throughput = Throughput()
-        callbacks: list[Any] = [self.throughput, NanGuard(), RandomState()]
+        drift = StartDrift(resumes=bool(config.ckpt_path))
+        callbacks: list[Any] = [self.throughput, NanGuard(), RandomState(), drift]
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(progress_callback(self.throughput))
         loggers: list[Any] = []

@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from sinkablate.callbacks.preemption import Preemption
+from sinkablate.callbacks.start_drift import StartDrift
 from sinkablate.diagnostics.rules import rules
 from sinkablate.process.memory import peak_memory_gib
 
@@ -29,11 +30,13 @@ def fit_summary(
     usage = getattr(datamodule, "usage", None)  # a toy generates its data
     data = usage.summary(trainer) if usage else {}
     restarts = next(call.restarts for call in trainer.callbacks if isinstance(call, Preemption))  # type: ignore[attr-defined]
+    drift = next(call.drift for call in trainer.callbacks if isinstance(call, StartDrift))  # type: ignore[attr-defined]
     return (
         metrics
         | init.stability.totals()
         | sinks
         | data
+        | ({"drift": drift} if drift else {})
         | {
             "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
             "images_per_second": images_per_second,

@@ -32,6 +32,7 @@ from sinkablate.run.trust import require_trust
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.drift import STATE_KEY
 from sinkablate.vit.weights import read_weights
 
 
@@ -81,6 +82,7 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         description=as_stored(loaded.description | known),
         thresholds=thresholds,
         probe_images=images,
+        drift=checkpoint.get("callbacks", {}).get(STATE_KEY, {}),
         run_id=run_id(Path(run)),
     )
 

@@ -49,6 +49,8 @@ class LoadedModel:
     """The thresholds of a run, otherwise the defaults."""
     toy: ToyTask | None = None
     """The task of a toy."""
+    drift: Mapping[str, Any] = field(default_factory=dict)
+    """How much mechanisms changed the pretrained weights of a run at step 0; empty for any other model."""
     run_id: str = ""
     """Identity of the run whose weights these are; empty for a model that does not come from a run."""
 

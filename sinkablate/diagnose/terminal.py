@@ -8,6 +8,7 @@ from rich.table import Table
 from sinkablate.config import ThresholdConfig
 from sinkablate.data.image_files import format_counts
 from sinkablate.diagnostics.rules import DEFAULT_RULE, VERDICTS, Rule, all_rules
+from sinkablate.vit.drift import drift_sentence
 
 FEW_IMAGES = 10
 """With fewer images than this, a warning is printed below the table."""
@@ -30,6 +31,8 @@ def print_summary(
     console.print(summary["headline"], soft_wrap=True)
     if summary.get("weights") == "random":
         console.print("The weights are random; sinks form while a model trains.")
+    if drift := summary.get("drift"):
+        console.print(drift_sentence(drift), soft_wrap=True)
     if any(counts["events"] for part in ("counts", "first_block") for counts in summary[part].values()):
         console.print(
             _table(summary, [rule for rule in counted if "diagnose" in rule.shown or rule.name == first_rule])

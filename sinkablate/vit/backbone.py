@@ -1,5 +1,6 @@
 """Building a vision transformer from a `BackboneConfig`: timm's model, registers, and a mechanism."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError
 from sinkablate.config.checks import block_indices
 from sinkablate.errors import shortened
+from sinkablate.vit.additions import Additions, names_of_additions, without_additions
 from sinkablate.vit.hub_folder import resolved
 from sinkablate.vit.init import draw_parameters
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
@@ -71,6 +73,10 @@ def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
         _fix_sincos_positions(model)
     if weights and from_run:
         _load(model, weights, config)
+    if loaded:
+        new = frozenset(name for name, _ in model.named_parameters() if name not in loaded)
+        unchanged = partial(build_backbone, without_additions(config), **shape, seed=seed)
+        model.additions = Additions(names_of_additions(config, source), new, unchanged)
     return model
 
 
