@@ -1,13 +1,11 @@
 """Images in one folder per class, the layout of torchvision's ImageFolder."""
 
 import hashlib
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from sinkablate.data.errors import DataError
-from sinkablate.data.image_files import labeled_files
+from sinkablate.data.image_files import labeled_files, size_and_time
 from sinkablate.data.locations import require_location
 from sinkablate.data.samples import Encoded
 
@@ -49,8 +47,6 @@ class FolderRecords:
         """Return a hash of the names, sizes, times of the last change and labels of all files."""
         content = hashlib.sha256()
         for path, label in zip(self.files, self.labels, strict=True):
-            name, state = Path(path).relative_to(self.root), (-1, -1)
-            with suppress(OSError):  # a missing file is reported when it is read
-                state = (os.stat(path).st_size, os.stat(path).st_mtime_ns)
-            content.update(f"{name}\0{state}\0{label}\n".encode(errors="surrogateescape"))
+            name = Path(path).relative_to(self.root)
+            content.update(f"{name}\0{size_and_time(path)}\0{label}\n".encode(errors="surrogateescape"))
         return content.hexdigest()

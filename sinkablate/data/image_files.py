@@ -121,6 +121,15 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     return LabeledFiles(files, labels, list(labels_by_name), +skipped)
 
 
+def size_and_time(path: str) -> tuple[int, int]:
+    """Return the size of a file and the time of its last change in ns; (-1, -1) for a URL or a missing file."""
+    try:
+        state = os.stat(path)
+    except OSError:  # a missing file is reported when it is read
+        return -1, -1
+    return state.st_size, state.st_mtime_ns
+
+
 def format_counts(counts: Counter[str] | dict[str, int]) -> str:
     """Format counts by reason for a message, the largest first: `empty file: 3, wrong label: 1`."""
     return ", ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,5 +1,6 @@
 """The images of a diagnosis, numbered from 0 in a fixed order, and how each becomes a tensor."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 from sinkablate.config import ImageConfig
 from sinkablate.data.errors import DataError
 from sinkablate.data.file_names import IMAGE_SUFFIXES, image_suffix
-from sinkablate.data.image_files import format_counts, image_files
+from sinkablate.data.image_files import format_counts, image_files, size_and_time
 from sinkablate.data.locations import SHARD_SUFFIXES, expand_location, is_remote, shard_name, shards_in
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.samples import Encoded, checked_image
@@ -127,6 +128,13 @@ class ImageSource:
     def __len__(self) -> int:
         """Number of images; 0 if it is unknown before the shards are read."""
         return len(self.files)
+
+    def digest(self) -> str:
+        """Return a hash of the names, sizes and times of the last change of all files or shards; of a URL, its name."""
+        content = hashlib.sha256()
+        for path in map(str, self.files or self.shards):
+            content.update(f"{Path(path).name}\0{size_and_time(path)}\n".encode(errors="surrogateescape"))
+        return content.hexdigest()
 
     def start(self, first: int) -> Iterator[LazyImage]:
         """Yield the images from number `first` on; earlier ones are skipped without decoding."""

@@ -72,7 +72,8 @@ def _without_labels(subject: Subject, location: str) -> QuantizationImages:
     """Split the images of a location, in the forms that `diagnose` reads."""
     loaded, config = subject.loaded, subject.config.quantization
     assert loaded.transform is not None
-    images = list(ImageSource(location, Preparation(loaded.transform, loaded.in_chans, min_side=1)).start(0))
+    source = ImageSource(location, Preparation(loaded.transform, loaded.in_chans, min_side=1))
+    images = list(source.start(0))
     if len(images) <= config.calibration:
         raise UserError(
             f"quantization.images={location}: {len(images)} images, of which none would be left to measure after "
@@ -82,7 +83,7 @@ def _without_labels(subject: Subject, location: str) -> QuantizationImages:
         count=len(images),
         load=lambda index: images[index].load(),
         name=lambda index: images[index].name,
-        identity={"images": location, "preprocessing": loaded.description["preprocessing"]},
+        identity={"images": source.digest(), "preprocessing": loaded.description["preprocessing"]},
     )
     calibration = evenly(len(images), config.calibration)
     rest = sorted(set(range(len(images))) - set(calibration))

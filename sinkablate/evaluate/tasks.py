@@ -1,4 +1,4 @@
-"""The tasks, as data. To add one, add a value to `TASKS` and its settings to `EvaluationConfig`."""
+"""The tasks, as data. To add one, add a value to `TASKS` and its settings to `EvaluationConfig`, or register it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -128,6 +128,18 @@ TASKS = {
     )
 }
 """Name -> task."""
+
+
+def register_task(task: Task) -> Task:
+    """Add a task from anywhere; `evaluate --tasks` then accepts its name in this process.
+
+    Raises:
+        UserError: Another task has this name.
+    """
+    if task.name in TASKS:
+        raise UserError(f"task {task.name}: a task with this name already exists; choose another name")
+    TASKS[task.name] = task
+    return task
 
 
 def tasks_named(names: str) -> list[Task]:

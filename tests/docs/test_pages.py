@@ -17,6 +17,7 @@ from sinkablate.attention.scores import SCORES
 from sinkablate.attention.sinks import SINKS
 from sinkablate.config import mechanisms
 from sinkablate.diagnostics import rules
+from sinkablate.evaluate.tasks import TASKS
 from sinkablate.intervene import edits
 
 RUNS = {
@@ -56,7 +57,7 @@ def page_runs(once: Once) -> Path:
 @pytest.fixture(autouse=True)
 def _registries() -> Iterator[None]:
     """Undo whatever a page registers."""
-    registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED, edits._EDITS]
+    registries: list[Any] = [SCORES, SINKS, mechanisms.SCORES, mechanisms.SINKS, rules._REGISTERED, edits._EDITS, TASKS]
     before = [copy(registry) for registry in registries]
     yield
     for registry, content in zip(registries, before, strict=True):

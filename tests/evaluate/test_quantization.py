@@ -17,6 +17,7 @@ from variants import make, noise, perturbed
 
 from sinkablate.config import EvaluationConfig, SourceConfig
 from sinkablate.config.evaluation import QuantizationConfig
+from sinkablate.diagnose.images import ImageSource
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.evaluate.cache import FeatureCache
 from sinkablate.evaluate.quantization import NO_LABELS, quantization
@@ -155,6 +156,15 @@ def test_photographs_without_labels(finished: Path, tmp_path: Path) -> None:
     assert not rows["metric"].str.starts_with("acc1").any()
     assert value(rows, "w4a4_static", "destroyed") == 1  # every cosine is below 1
     assert value(rows, "w4a4_static", "kl") > 0
+
+
+def test_images_are_identified_by_their_files(tmp_path: Path) -> None:
+    digests = []
+    for color in (10, 200):
+        write_image(tmp_path / "a.png", (8 + color, 8), (color, 0, 0))
+        digests.append(ImageSource(str(tmp_path), lambda encoded: torch.zeros(1)).digest())
+    assert digests[0] != digests[1]
+    assert digests[1] == ImageSource(str(tmp_path), lambda encoded: torch.zeros(1)).digest()
 
 
 def test_a_model_without_classifier_is_judged_by_a_segmentation_probe(tmp_path: Path) -> None:
