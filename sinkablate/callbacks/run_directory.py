@@ -5,9 +5,11 @@ from pathlib import Path
 import lightning as L
 import yaml
 from filelock import FileLock
+from torch import nn
 
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.run.directory import lock_directory, prepare_directory, unlock_directory
+from sinkablate.vit.positions import position_notes
 
 
 class RunDirectory(L.Callback):
@@ -33,7 +35,9 @@ class RunDirectory(L.Callback):
             self._lock = lock_directory(self.run_dir, "run_dir")
             prepare_directory(self.run_dir, self.config, resumes=self.resumes)
             usage = getattr(trainer.datamodule, "usage", None)  # type: ignore[attr-defined]  # a toy has none
-            for note in usage.notes(trainer) if usage else ():
+            backbone = getattr(pl_module, "backbone", None)
+            notes = position_notes(backbone) if isinstance(backbone, nn.Module) else []
+            for note in [*notes, *(usage.notes(trainer) if usage else ())]:
                 print(note, flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.cli.estimate import estimate
 from sinkablate.cli.lightning import Cli
+from sinkablate.config import height_and_width
 from sinkablate.data.sources import TRAINING_IMAGES
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.tasks.optim import make_optimizer, make_schedule
@@ -54,15 +55,15 @@ class PlanCli(Cli):
         self.model.check_data(self.datamodule, 1)
         diagnostics, image = self.config_init["fit"].diagnostics, config.data.image
         if diagnostics.every_n_steps:
-            blank = torch.zeros(1, image.in_chans, image.size, image.size)
+            blank = torch.zeros(1, image.in_chans, *height_and_width(image.size))
             diagnostics.check_model(self.model, str(config.trainer.precision), blank)
 
 
 def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
     """Return the plan as plain values; those that depend on unknown data are None."""
     views = config.data.views.count
-    side, channels = config.data.image.size, config.data.image.in_chans
-    shape = (channels, side, side) if cli.task_name == "classify" else (views, channels, side, side)
+    image_shape = (config.data.image.in_chans, *height_and_width(config.data.image.size))
+    shape = image_shape if cli.task_name == "classify" else (views, *image_shape)
     half = "16" in str(config.trainer.precision)
     needs = estimate(cli.model, _step(cli.task_name), shape, opt=config.model.optim.opt, half=half)
     images = config.images or TRAINING_IMAGES.get(config.data.source.format)

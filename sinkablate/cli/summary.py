@@ -9,6 +9,7 @@ from sinkablate.callbacks.preemption import Preemption
 from sinkablate.callbacks.start_drift import StartDrift
 from sinkablate.diagnostics.rules import rules
 from sinkablate.process.memory import peak_memory_gib
+from sinkablate.vit.positions import position_summary
 
 
 def fit_summary(
@@ -37,6 +38,7 @@ def fit_summary(
         | sinks
         | data
         | ({"drift": drift} if drift else {})
+        | position_summary(model.backbone)
         | {
             "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
             "images_per_second": images_per_second,

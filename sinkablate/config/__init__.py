@@ -16,8 +16,9 @@ from sinkablate.config.evaluation import (
     QuantizationConfig,
     SegmentationConfig,
 )
+from sinkablate.config.image_size import ImageSize, height_and_width, image_size, size_text, size_value
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
-from sinkablate.config.model import BackboneConfig, ModelChoice, ToyConfig
+from sinkablate.config.model import BackboneConfig, ModelChoice, PosEmbedInterpolation, ToyConfig
 from sinkablate.config.register_neurons import RegisterNeuronConfig
 from sinkablate.config.selection import SelectionConfig
 from sinkablate.config.thresholds import ThresholdConfig
@@ -38,6 +39,7 @@ __all__ = [
     "Gate",
     "GatePosition",
     "ImageConfig",
+    "ImageSize",
     "KnnConfig",
     "LeJepaConfig",
     "LinearConfig",
@@ -46,6 +48,7 @@ __all__ = [
     "OptimConfig",
     "PathwayConfig",
     "PointwiseFunction",
+    "PosEmbedInterpolation",
     "QuantizationConfig",
     "RegisterNeuronConfig",
     "SegmentationConfig",
@@ -57,8 +60,12 @@ __all__ = [
     "WandbConfig",
     "build",
     "flat",
+    "height_and_width",
+    "image_size",
     "keys_below",
     "require",
     "require_finite",
     "require_nonempty",
+    "size_text",
+    "size_value",
 ]

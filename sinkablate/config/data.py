@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sinkablate.config.checks import require, require_at_most, require_finite
+from sinkablate.config.image_size import ImageSize, require_size
 
 EMBEDDED_CLASSES = 10
 BUILT_IN = ("embedded", "scenes")
@@ -60,8 +61,8 @@ class SourceConfig:
 class ImageConfig:
     """Size, channels and normalization of images; the model's input size and channels follow these."""
 
-    size: int = 28
-    """Side of the square image in pixels."""
+    size: ImageSize = 28
+    """Side of the square image in pixels, or [height, width]."""
     in_chans: int = 1
     """Number of channels: 1 for gray, 3 for color. A file with a different number is an error; see convert."""
     convert: bool = False
@@ -77,8 +78,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         require_finite(self)
-        require_at_most(self, {"size": 16_384})
-        require(self.size > 0, f"size must be positive, got {self.size}")
+        require_size(self.size, "size")
         require(self.in_chans in (1, 3), f"in_chans must be 1 or 3, got {self.in_chans}")
         for name in ("mean", "std"):
             value = getattr(self, name)

@@ -5,6 +5,10 @@ from typing import ClassVar, Literal
 
 from sinkablate.config.attention import AttentionConfig, Gate, PathwayConfig
 from sinkablate.config.checks import Needs, refuse_idle, require, require_at_most, require_finite
+from sinkablate.config.image_size import ImageSize, require_size
+
+PosEmbedInterpolation = Literal["timm", "dinov2"]
+"""How a position embedding is resampled for images of another size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +17,12 @@ class BackboneConfig:
 
     name: str = "vit_mini"
     """timm's model name. The default, vit_mini, is a small ViT for 28-pixel images (width 64, depth 4, patch 7)."""
-    img_size: int | None = None
-    """Side of the square input in pixels; null uses the size of the data."""
+    img_size: ImageSize | None = None
+    """Side of the square input in pixels, or [height, width]; null uses the size of the data."""
+    pos_embed_interpolation: PosEmbedInterpolation = "timm"
+    """How a learned position embedding is resampled if the images differ in size from those of the weights. timm:
+    bicubic, antialiased. dinov2: bicubic without antialiasing, with .1 added to rows and columns when the scale is
+    computed, as in the official code for DINOv2 without registers (with registers, it equals timm)."""
     pretrained: bool = False
     """Load timm's weights for this name from the Hugging Face hub."""
     checkpoint: str | None = None
@@ -70,18 +78,11 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_at_most(
-            self,
-            {
-                "depth": 1024,
-                "embed_dim": 65_536,
-                "num_heads": 65_536,
-                "mlp_ratio": 256,
-                "registers": 4096,
-                "img_size": 16_384,
-            },
+            self, {"depth": 1024, "embed_dim": 65_536, "num_heads": 65_536, "mlp_ratio": 256, "registers": 4096}
         )
         require(bool(self.name), "name must not be empty")
-        for name in ("img_size", "embed_dim", "depth", "num_heads", "patch_size"):
+        require_size(self.img_size, "img_size")
+        for name in ("embed_dim", "depth", "num_heads", "patch_size"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be positive, got {value}")
         require(self.mlp_ratio is None or self.mlp_ratio >= 0, f"mlp_ratio must be at least 0, got {self.mlp_ratio}")
@@ -199,13 +200,17 @@ class ModelChoice:
 
     name: str | None = None
     """timm's model name with the tag of its weights, such as vit_large_patch14_dinov2.lvd142m."""
-    img_size: int | None = None
-    """Side of the square input in pixels; null uses the size in timm's configuration of the weights."""
+    img_size: ImageSize | None = None
+    """Side of the square input in pixels, or [height, width]; null uses the size in timm's configuration of the
+    weights."""
+    pos_embed_interpolation: PosEmbedInterpolation = "timm"
+    """How a learned position embedding is resampled for another image size: as timm does, or as the official code of
+    DINOv2 without registers does (dinov2)."""
     checkpoint: str | None = None
     """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
     pretrained: bool = True
     """Load timm's weights for this name from the hub; with false and no checkpoint, a random network is measured."""
 
     def __post_init__(self) -> None:
-        require(self.img_size is None or self.img_size > 0, f"img_size must be positive, got {self.img_size}")
+        require_size(self.img_size, "img_size")
         require(self.name is not None or self.checkpoint is None, "checkpoint needs name")

@@ -1,6 +1,6 @@
 """Checks of the arguments of the data module that concern more than one group of keys."""
 
-from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig
+from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig, ViewsConfig, height_and_width, size_text
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.process.cpus import usable_cpus
 
@@ -28,10 +28,11 @@ def check_arguments(
             f"data.num_workers={numbers['num_workers']}: too many for the {usable_cpus()} CPUs available; use at most "
             f"{max_workers}"
         )
-    if views.count > 1 and views.blur_size // 2 >= image.size:
+    shorter = min(height_and_width(image.size))
+    if views.count > 1 and views.blur_size // 2 >= shorter:
         raise UserError(
-            f"data.views.blur_size={views.blur_size}: too wide for images of {image.size} pixels "
-            f"(data.image.size); use at most {2 * image.size - 1}"
+            f"data.views.blur_size={views.blur_size}: too wide for images of {size_text(image.size)} pixels "
+            f"(data.image.size); use at most {2 * shorter - 1}"
         )
     if source.reader == "stream" and augment.aug_repeats > 1:
         raise UserError(

@@ -22,7 +22,7 @@ from torchvision.transforms import (  # type: ignore[import-untyped]
 )
 from torchvision.transforms import functional as F
 
-from sinkablate.config import AugmentConfig, ImageConfig, ViewsConfig
+from sinkablate.config import AugmentConfig, ImageConfig, ImageSize, ViewsConfig, height_and_width
 from sinkablate.errors import UserError
 
 
@@ -55,7 +55,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
         raise UserError(f"data.augment.auto_augment={policy}: not a timm policy ({error})") from None
     steps = [*crop_and_flip.transforms, *color.transforms, ToNormalizedTensor(image.mean, image.std)]
     if tuple(augment.scale) == (1.0, 1.0):
-        steps[0] = FitSquare(image.size, image.interpolation)
+        steps[0] = Fit(image.size, image.interpolation)
     if augment.reprob > 0:
         steps.append(RandomErasing(augment.reprob, mode=augment.remode, device="cpu"))  # type: ignore[no-untyped-call]
     return Compose(steps)
@@ -95,7 +95,10 @@ class Views:
 
 
 def eval_transform(image: ImageConfig) -> Compose:
-    """timm's ImageNet evaluation transform: resize the shorter side to size / crop_pct, center crop, normalize."""
+    """timm's ImageNet evaluation transform: resize, keeping the aspect ratio, center crop, normalize.
+
+    The image is resized so that it just covers size / crop_pct.
+    """
     interpolation = "bicubic" if image.interpolation == "random" else image.interpolation
     resize_and_crop = transforms_imagenet_eval(
         image.size, crop_pct=image.crop_pct, interpolation=interpolation, mean=image.mean, std=image.std
@@ -103,25 +106,28 @@ def eval_transform(image: ImageConfig) -> Compose:
     return Compose([*resize_and_crop, ToNormalizedTensor(image.mean, image.std)])
 
 
-class FitSquare:
-    """Resize the shorter side and crop the center; an image of the right size is returned unchanged.
+class Fit:
+    """Resize to just cover a size and crop the center; an image of the right size is returned unchanged.
 
     Args:
-        size: Side length in pixels.
+        size: Size of the result.
         interpolation: `random` draws bilinear or bicubic per image, as timm's random resized crop does.
     """
 
-    def __init__(self, size: int, interpolation: str) -> None:
-        self.size = size
+    def __init__(self, size: ImageSize, interpolation: str) -> None:
+        self.size = height_and_width(size)
         names = ["bilinear", "bicubic"] if interpolation == "random" else [interpolation]
         self.modes: list[InterpolationMode] = [str_to_interp_mode(name) for name in names]  # type: ignore[no-untyped-call]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Turn any PIL image into one of (size, size)."""
-        if image.size == (self.size, self.size):
+        """Turn any PIL image into one of this size."""
+        height, width = self.size
+        if image.size == (width, height):
             return image
         mode = self.modes[0] if len(self.modes) == 1 else random.choice(self.modes)
-        cropped: Image.Image = F.center_crop(F.resize(image, self.size, mode), [self.size, self.size])
+        scale = max(height / image.height, width / image.width)
+        covering = height if height == width else [round(image.height * scale), round(image.width * scale)]
+        cropped: Image.Image = F.center_crop(F.resize(image, covering, mode), [height, width])
         return cropped
 
 

@@ -21,6 +21,7 @@ from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_numbers, has_output_gate
+from sinkablate.vit.positions import position_notes
 
 
 def diagnose(
@@ -105,8 +106,11 @@ def diagnose(
     quiet = format == "json"
     if not quiet:
         print(
-            f"model: {loaded.description['model']}, weights {loaded.description['weights']}\n"
-            f"preprocessing: {loaded.description['preprocessing']}\n{loaded.unit}s: {where}",
+            f"model: {loaded.description['model']}, weights {loaded.description['weights']}",
+            *position_notes(loaded.model),
+            f"preprocessing: {loaded.description['preprocessing']}",
+            f"{loaded.unit}s: {where}",
+            sep="\n",
             flush=True,
         )
     diagnosis.finish(store, target, batch_size=batch_size, strict=strict)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sinkablate.config import ImageConfig
+from sinkablate.config import ImageConfig, image_size, size_text
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.diagnose.texts import TextEncoder
@@ -18,6 +18,8 @@ from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import as_stored
 from sinkablate.vit.anatomy import family_of
 from sinkablate.vit.family import Family
+from sinkablate.vit.inputs import input_size_of, patch_size_of
+from sinkablate.vit.positions import PositionRecord, Resampling, position_summary
 from sinkablate.vit.sink_logits import implementations
 from sinkablate.vit.tokens import max_positions
 
@@ -47,6 +49,7 @@ def load_hugging_face(location: str, *, texts: bool = False, remedy: str = USE_T
     )
     weights = location if Path(location).is_dir() else "random"
     description = {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
+    description |= position_summary(model)
     return LoadedModel(model=model, untrained=untrained, description=as_stored(description), **known)
 
 
@@ -96,14 +99,19 @@ def _image_parts(model: nn.Module, config: Any, location: str, remedy: str) -> t
     Raises:
         UserError: The model reads something else, or images of varying size.
     """
-    side, channels = _image_shape(config)
-    if not (side and channels):
+    own, channels = input_size_of(model), getattr(config, "num_channels", None) or 0
+    if own is None or not channels:
         if _family(model, location).reads == "texts":
             raise UserError(f"hf={location}: {type(model).__name__} reads texts, not images; {remedy}")
-        raise UserError(f"hf={location}: {type(model).__name__} does not take square images of a fixed size")
-    transform, preprocessing = _hugging_face_preprocessing(Path(location), side, channels)
-    if preprocessing["input_size"][-1] != side:
-        _require_other_size(model, preprocessing["input_size"], side, location)
+        raise UserError(f"hf={location}: {type(model).__name__} does not take images of a fixed size")
+    transform, preprocessing = _hugging_face_preprocessing(Path(location), own, channels)
+    height, width = preprocessing["input_size"][-2:]
+    if (height, width) != own:
+        _require_other_size(model, preprocessing["input_size"], own, location)
+        if hasattr(getattr(model, "embeddings", None), "interpolate_pos_encoding"):
+            model.position_record = PositionRecord(  # type: ignore[assignment]  # a plain attribute of the module
+                resampling=Resampling.between(own, (height, width), patch_size_of(model), "transformers")
+            )
     return {"in_chans": channels, "transform": transform}, preprocessing
 
 
@@ -153,14 +161,7 @@ def max_tokens(model: nn.Module, tokenizer: Any) -> int:
     return min(max_positions(model) or UNLIMITED, tokenizer.model_max_length, UNLIMITED)
 
 
-def _image_shape(config: Any) -> tuple[int, int]:
-    """Return side and channels of the square images in a configuration of transformers; 0 for what it does not name."""
-    size = getattr(config, "image_size", None) or 0
-    sides = {size} if isinstance(size, int) else set(size)
-    return sides.pop() if len(sides) == 1 else 0, getattr(config, "num_channels", None) or 0
-
-
-def _require_other_size(model: nn.Module, shape: list[int], side: int, location: str) -> None:
+def _require_other_size(model: nn.Module, shape: list[int], own: tuple[int, int], location: str) -> None:
     """Check that a model takes images whose size differs from the one in its configuration.
 
     Raises:
@@ -171,24 +172,24 @@ def _require_other_size(model: nn.Module, shape: list[int], side: int, location:
             model(pixel_values=torch.zeros(1, *shape))
     except (ValueError, RuntimeError):
         raise UserError(
-            f"hf={location}: preprocessor_config.json produces images of {shape[-1]} pixels, but "
-            f"{type(model).__name__} accepts only {side}"
+            f"hf={location}: preprocessor_config.json produces images of {size_text(image_size(*shape[-2:]))} pixels, "
+            f"but {type(model).__name__} accepts only {size_text(image_size(*own))}"
         ) from None
 
 
-def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[Any, dict[str, Any]]:
+def _hugging_face_preprocessing(path: Path, size: tuple[int, int], channels: int) -> tuple[Any, dict[str, Any]]:
     """Return the image processor of a folder's preprocessor_config.json, and its description.
 
-    Without that file: resize to the side, mean and standard deviation 0.5.
+    Without that file: resize to the size of the model, mean and standard deviation 0.5.
 
     Raises:
-        UserError: The processor cannot be built, or does not return square images of one size.
+        UserError: The processor cannot be built, or does not return images with this number of channels.
     """
     file = path / "preprocessor_config.json"
     if not file.is_file():
         half = (0.5,) * channels
-        return eval_transform(ImageConfig(size=side, in_chans=channels, mean=half, std=half)), {
-            "input_size": [channels, side, side],
+        return eval_transform(ImageConfig(size=size, in_chans=channels, mean=half, std=half)), {
+            "input_size": [channels, *size],
             "mean": half,
             "std": half,
             "interpolation": "bicubic",
@@ -206,22 +207,22 @@ def _hugging_face_preprocessing(path: Path, side: int, channels: int) -> tuple[A
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
             return pixels
 
-        blank = Image.new("RGB" if channels == 3 else "L", (300, 200))
-        made = tuple(transform(blank).shape)
+        mode = "RGB" if channels == 3 else "L"
+        wide, tall = (tuple(transform(Image.new(mode, shape)).shape) for shape in ((300, 200), (200, 300)))
     except Exception as error:  # processors raise errors of many kinds
         raise UserError(
             f"hf={path}: {file.name} does not define a usable image processor ({first_line(error)})"
         ) from None
-    if made[0] != channels or made[1] != made[2]:
+    if wide != tall or wide[0] != channels:
         raise UserError(
-            f"hf={path}: {file.name} produces images of shape {made}, but the model takes square images with "
-            f"{channels} channels"
+            f"hf={path}: {file.name} produces images of shape {wide} from a wide and {tall} from a tall image; the "
+            f"model takes images of one size with {channels} channels"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop")
     content = file.read_bytes()
     stored = json.loads(content)
     return transform, {
-        "input_size": list(made),
+        "input_size": list(wide),
         "source": file.name,
         **{name: stored[name] for name in names if name in stored},
         "sha256": hashlib.sha256(content).hexdigest(),  # every other setting, such as do_normalize

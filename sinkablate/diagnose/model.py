@@ -9,7 +9,15 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ImageConfig, ModelChoice, SourceConfig, ThresholdConfig, keys_below
+from sinkablate.config import (
+    BackboneConfig,
+    ImageConfig,
+    ModelChoice,
+    SourceConfig,
+    ThresholdConfig,
+    height_and_width,
+    keys_below,
+)
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.texts import TextEncoder
@@ -19,6 +27,7 @@ from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import ExportedModel, exported_model
+from sinkablate.vit.positions import position_summary
 from sinkablate.vit.weights import weights_classes
 
 
@@ -104,18 +113,21 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     channels, _, side = cfg.input_size if cfg else (3, 224, 224)
     size = choice.img_size or side
     config = BackboneConfig(
-        name=choice.name, checkpoint=choice.checkpoint, pretrained=choice.pretrained and not choice.checkpoint
+        name=choice.name,
+        checkpoint=choice.checkpoint,
+        pretrained=choice.pretrained and not choice.checkpoint,
+        pos_embed_interpolation=choice.pos_embed_interpolation,
     )
     with keys_below("backbone"):
         known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
-    shape = {"num_classes": known, "in_chans": channels, "img_size": size}
+    shape: dict[str, Any] = {"num_classes": known, "in_chans": channels, "img_size": size}
     with keys_below("backbone"):
         model = build_backbone(config, **shape, seed=0)
     require_finite(
         model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
     )
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
-    data = resolve_data_config({"input_size": (channels, size, size)}, pretrained_cfg=cfg.to_dict())
+    data = resolve_data_config({"input_size": (channels, *height_and_width(size))}, pretrained_cfg=cfg.to_dict())
     preprocessing = {
         name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     }
@@ -124,7 +136,9 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         model=measurable(model),
         in_chans=channels,
         transform=create_transform(**data, is_training=False),
-        description=as_stored({"model": choice.name, "weights": weights, "preprocessing": preprocessing}),
+        description=as_stored(
+            {"model": choice.name, "weights": weights, "preprocessing": preprocessing} | position_summary(model)
+        ),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
 

@@ -84,6 +84,7 @@ class Tap:
         self.listening: Capture | None = None
         self._texts = reads_texts(model)
         self._token_types: Tensor | None = None
+        self._image_size: tuple[int, int] = (0, 0)
         self._open: dict[int, Capture] = {}
         self._runs: dict[int, int] = {}
         self._handles: list[RemovableHandle] = []
@@ -116,6 +117,7 @@ class Tap:
         """
         self._runs = dict.fromkeys(self.parts, 0)
         self._token_types = text_tokens(images)[1] if self._texts else None
+        self._image_size = images.shape[-2], images.shape[-1]
         with _SdpaListener(self):
             features(self.model, images if self._texts else images.to(next(self.model.parameters()).dtype))
         for index, times in self._runs.items():
@@ -170,7 +172,10 @@ class Tap:
             mid = mid.view_as(capture.x)  # the norm of OPT reads all tokens as one matrix
         capture.mid = mid
         num_tokens = mid.shape[1]
-        layout = TokenLayout(0, 0, num_tokens) if self._texts else token_layout(self.model, num_tokens)
+        if self._texts:
+            layout = TokenLayout(0, 0, num_tokens)
+        else:
+            layout = token_layout(self.model, num_tokens, self._image_size)
         view = block_view(index, parts, capture, layout, self._token_types)
         if index not in self.rebuild_errors:
             error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sinkablate.evaluate.rows import BackboneName
-from sinkablate.vit.resizing import UNCHANGED, patch_size_of, resized
+from sinkablate.vit.inputs import patch_size_of
+from sinkablate.vit.resizing import UNCHANGED, resized
 
 RANDOM_SEED = 0
 """Seed of the weights of the random floor."""

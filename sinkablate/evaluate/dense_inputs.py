@@ -16,7 +16,8 @@ from sinkablate.data.transforms import ToNormalizedTensor
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.errors import UserError
 from sinkablate.evaluate.images import PreparedImages
-from sinkablate.vit.resizing import patch_size_of, resized
+from sinkablate.vit.inputs import patch_size_of
+from sinkablate.vit.resizing import resized
 
 SIDES = {"scenes": 56}
 """Side of the resized images of a data set in pixels, before it is rounded up to whole patches."""

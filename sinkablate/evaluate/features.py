@@ -42,7 +42,7 @@ def last_output(model: nn.Module, images: Tensor) -> Tensor:
 def last_tokens(model: nn.Module, images: Tensor) -> tuple[Tensor, TokenLayout]:
     """Return the tokens (B, N, D) after the last block and the final norm, and where CLS, registers and patches are."""
     tokens: Tensor = final_norm(model)(last_output(model, images))
-    return tokens, token_layout(model, tokens.shape[1])
+    return tokens, token_layout(model, tokens.shape[1], images.shape[-2:])
 
 
 def pooled(model: nn.Module, images: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class Outputs(NamedTuple):
 def outputs(model: nn.Module, images: Tensor) -> Outputs:
     """Return the outputs of a model for images (B, C, H, W)."""
     last = last_output(model, images)
-    patches = final_norm(model)(last)[:, token_layout(model, last.shape[1]).num_prefix :]
+    prefix = token_layout(model, last.shape[1], images.shape[-2:]).num_prefix
+    patches = final_norm(model)(last)[:, prefix:]
     return Outputs(patches, classify(model, last))
 
 

@@ -1,5 +1,7 @@
 """The attention maps that a diagnosis holds, for the report's example images."""
 
+from math import prod
+
 import numpy as np
 
 from sinkablate.diagnostics.patches import patch_grid
@@ -23,8 +25,17 @@ def held_maps(run: Run) -> Maps | None:
         pictures=(),
         kinds=tuple(kinds),
         received=received,
-        grid=patch_grid(kinds.count("patch")),
+        grid=_grid(run, kinds.count("patch")),
     )
+
+
+def _grid(run: Run, patches: int) -> tuple[int, int]:
+    """Rows and columns of the patches: those of the token maps, if the diagnosis has any."""
+    maps = run.summary.get("token_maps")
+    grid = maps.get("grid") if isinstance(maps, dict) else None
+    if isinstance(grid, list) and len(grid) == 2 and all(isinstance(n, int) for n in grid) and prod(grid) == patches:
+        return grid[0], grid[1]
+    return patch_grid(patches)
 
 
 def _extra_kind(run: Run) -> str:

@@ -9,7 +9,7 @@ from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, LossConfig, OptimConfig
+from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, ImageSize, LossConfig, OptimConfig
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
@@ -45,13 +45,13 @@ class Classify(ImageTask):
         compile: bool = False,
         num_classes: int = 10,
         in_chans: int = 1,
-        img_size: int = 28,
+        img_size: ImageSize = 28,
         seed: int = 0,
     ) -> None:
         with backbone_keys():
             backbone = resolved(backbone)
         super().__init__(backbone, num_classes, img_size)
-        shape = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
+        shape: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters(
             {
                 "backbone": asdict(backbone),

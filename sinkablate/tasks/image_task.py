@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sinkablate.config import BackboneConfig, ConfigError, keys_below
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, keys_below, size_value
 from sinkablate.distributed.sharding import shard, unshard
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
@@ -36,16 +36,19 @@ class ImageTask(MeanOverGroup):
     Args:
         backbone: The model's configuration, to check its image size.
         num_classes: Number of classes.
-        img_size: Side of the images in pixels.
+        img_size: Size of the images.
 
     Raises:
         UserError: The image size of the model differs from that of the data.
     """
 
-    def __init__(self, backbone: BackboneConfig, num_classes: int, img_size: int) -> None:
+    def __init__(self, backbone: BackboneConfig, num_classes: int, img_size: ImageSize) -> None:
         super().__init__()
-        if backbone.img_size not in (None, img_size):
-            raise UserError(f"model.backbone.img_size={backbone.img_size} differs from data.image.size={img_size}")
+        if height_and_width(backbone.img_size or img_size) != height_and_width(img_size):
+            raise UserError(
+                f"model.backbone.img_size={size_value(backbone.img_size or img_size)} differs from "
+                f"data.image.size={size_value(img_size)}"
+            )
         self.val_metrics, self.test_metrics = (
             nn.ModuleDict(
                 {

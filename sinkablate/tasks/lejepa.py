@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, LeJepaConfig, OptimConfig
+from sinkablate.config import BackboneConfig, CommonModeConfig, ImageSize, LeJepaConfig, OptimConfig
 from sinkablate.distributed.batch_norm import SyncBatchNorm1d
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
@@ -45,13 +45,13 @@ class LeJepa(ImageTask):
         compile: bool = False,
         num_classes: int = 10,
         in_chans: int = 1,
-        img_size: int = 28,
+        img_size: ImageSize = 28,
         seed: int = 0,
     ) -> None:
         with backbone_keys():
             backbone = resolved(backbone)
         super().__init__(backbone, num_classes, img_size)
-        shape = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
+        shape: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters(
             {
                 "backbone": asdict(backbone),

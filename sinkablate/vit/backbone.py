@@ -1,5 +1,6 @@
 """Building a vision transformer from a `BackboneConfig`: timm's model, registers, and a mechanism."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,20 +12,22 @@ from torch import Tensor, nn
 
 from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import PathwayBlock
-from sinkablate.config import BackboneConfig, ConfigError
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width
 from sinkablate.config.checks import block_indices
 from sinkablate.errors import shortened
 from sinkablate.vit.additions import Additions, names_of_additions, without_additions
 from sinkablate.vit.hub_folder import resolved
 from sinkablate.vit.init import draw_parameters
+from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
+from sinkablate.vit.positions import PositionRecord, Resampling, change_input_size, grid_of_weights
 from sinkablate.vit.registers import register_arguments, transfer
 from sinkablate.vit.timm_models import create_timm_model
 from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
 
 
 def build_backbone(
-    config: BackboneConfig, *, num_classes: int = 10, in_chans: int = 1, img_size: int = 28, seed: int = 0
+    config: BackboneConfig, *, num_classes: int = 10, in_chans: int = 1, img_size: ImageSize = 28, seed: int = 0
 ) -> nn.Module:
     """Build timm's model, add registers and the mechanism, and draw or load its weights.
 
@@ -32,7 +35,7 @@ def build_backbone(
         config: The variant.
         num_classes: Number of classes of the head; 0 for no head.
         in_chans: Number of input channels.
-        img_size: Side of the square input in pixels.
+        img_size: Size of the input.
         seed: Seed of every parameter that is not loaded.
 
     Raises:
@@ -48,7 +51,7 @@ def build_backbone(
     return model
 
 
-def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
+def _build(config: BackboneConfig, shape: dict[str, Any], seed: int) -> Any:
     """Build the model of `build_backbone` without gradient checkpointing."""
     weights, from_run = read_weights(config.checkpoint) if config.checkpoint else (None, False)
     if config.checkpoint and weights:
@@ -56,6 +59,45 @@ def _build(config: BackboneConfig, shape: dict[str, int], seed: int) -> Any:
     if weights and not from_run:
         _require_plain(config)
     source: Any = create_timm_model(config, shape, seed, weights=None if from_run else weights)
+    record = PositionRecord(method=config.pos_embed_interpolation)
+    if config.pretrained or (weights and not from_run):
+        source, resampling = _with_positions(source, config, shape, seed, weights)
+        record = replace(record, resampling=resampling)
+    model = _changed(source, config, shape, seed, weights, from_run)
+    model.position_record = record
+    return model
+
+
+def _with_positions(
+    source: Any, config: BackboneConfig, shape: dict[str, Any], seed: int, weights: dict[str, Tensor] | None
+) -> tuple[Any, Resampling | None]:
+    """Return timm's model with the chosen interpolation of its position embedding, and what was done to it.
+
+    timm resamples while it loads; for another method, the model is built for the grid of its weights and then resized.
+    """
+    method, old = config.pos_embed_interpolation, grid_of_weights(source, weights)
+    if old is None and method != "timm":
+        raise ConfigError(
+            f"pos_embed_interpolation={method}: {config.name} has no learned position embedding; use timm"
+        )
+    if old is None or old == source.patch_embed.grid_size:
+        return source, None
+    if method == "timm":
+        return source, Resampling(method=method, old=old, new=source.patch_embed.grid_size)
+    patch = patch_size_of(source)
+    native = create_timm_model(config, shape | {"img_size": (old[0] * patch, old[1] * patch)}, seed, weights)
+    return native, change_input_size(native, height_and_width(shape["img_size"]), method)
+
+
+def _changed(
+    source: Any,
+    config: BackboneConfig,
+    shape: dict[str, Any],
+    seed: int,
+    weights: dict[str, Tensor] | None,
+    from_run: bool,
+) -> Any:
+    """Add registers and the mechanism to timm's model, and draw or load its other weights."""
     if not is_plain(source):
         _require_unchanged(source, config)
         return source

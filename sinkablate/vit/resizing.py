@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from sinkablate.config import ConfigError
+from sinkablate.config import ConfigError, ImageSize, height_and_width, image_size, size_text, size_value
 from sinkablate.vit.family import first_of
+from sinkablate.vit.inputs import input_size_of, patch_size_of
+from sinkablate.vit.positions import change_input_size, record_of
 
 UNCHANGED = "of the model's own size"
 
@@ -20,48 +22,68 @@ class Resized(NamedTuple):
     positions: str
 
 
-def patch_size_of(model: nn.Module) -> int:
-    """Return the side of a model's square patches in pixels."""
-    size: Any = first_of(model, ("patch_embed.patch_size", "config.patch_size", "patch_size"))
-    return int(size if isinstance(size, int) else next(iter(size)))
+def resized(model: nn.Module, size: ImageSize) -> Resized:
+    """Return a model that reads images of a size; a copy unless it does already.
 
-
-def input_size_of(model: nn.Module) -> int | None:
-    """Return the side of the square images that a model was built for; None if it has none."""
-    size: Any = first_of(model, ("patch_embed.img_size", "config.image_size"))
-    return size if isinstance(size, int) or size is None else int(next(iter(size)))
-
-
-def resized(model: nn.Module, size: int) -> Resized:
-    """Return a model that reads square images of a size; a copy unless it does already.
-
-    timm's models resample their position embedding (`set_input_size`: bicubic, with antialiasing). Those of
-    transformers interpolate theirs in every forward pass, some only if they are told to.
+    The position embedding of timm's models is resampled with the method that the model was built with, otherwise as
+    timm does. Models of transformers interpolate theirs in every forward pass, some only if they are told to.
 
     Args:
         model: A vision transformer of timm or of Hugging Face's transformers.
-        size: Side of the images in pixels.
+        size: Size of the images.
 
     Raises:
         ConfigError: The images do not divide into whole patches, or the model reads images of its own size only.
     """
-    patch, own = patch_size_of(model), input_size_of(model)
-    if size % patch:
-        raise ConfigError(
-            f"size={size}: does not divide into patches of {patch} pixels; use a multiple, such as "
-            f"{-(-size // patch) * patch}"
-        )
-    if own is None or own == size:
+    require_whole_patches(size, patch_size_of(model), "size")
+    own, new = input_size_of(model), height_and_width(size)
+    if own is None or own == new:
         return Resized(model, UNCHANGED)
     copy: Any = deepcopy(model)
+    step = f"from {size_text(image_size(*own))} to {size_text(size)} pixels"
     if hasattr(copy, "set_input_size"):
-        copy.set_input_size(img_size=(size, size))
-        return Resized(copy, f"resampled by timm's set_input_size from {own} to {size} pixels (bicubic, antialiased)")
+        method = record_of(model).method
+        change_input_size(copy, new, method)
+        if method != "timm":
+            return Resized(copy, f"resampled as {method} does {step}")
+        return Resized(copy, f"resampled by timm's set_input_size {step} (bicubic, antialiased)")
     if "interpolate_pos_encoding" in signature(copy.forward).parameters:
         copy.forward = partial(copy.forward, interpolate_pos_encoding=True)
-        return Resized(copy, f"interpolated by transformers from {own} to {size} pixels (interpolate_pos_encoding)")
+        return Resized(copy, f"interpolated by transformers {step} (interpolate_pos_encoding)")
     if hasattr(getattr(copy, "embeddings", None), "interpolate_pos_encoding") or first_of(copy, ("rope_embeddings",)):
-        return Resized(copy, f"adapted by the model itself from {own} to {size} pixels, in every forward pass")
+        return Resized(copy, f"adapted by the model itself {step}, in every forward pass")
     raise ConfigError(
-        f"size={size}: {type(model).__name__} does not interpolate its position embedding; use its own size, {own}"
+        f"size={size_value(size)}: {type(model).__name__} does not interpolate its position embedding; use its own "
+        f"size, {size_value(image_size(*own))}"
     )
+
+
+def require_whole_patches(size: ImageSize, patch: int, key: str) -> None:
+    """Refuse images that do not divide into patches, and name the nearest sizes that do.
+
+    Args:
+        size: Size of the images.
+        patch: Side of a patch in pixels.
+        key: Name of the size, with which the message begins.
+
+    Raises:
+        ConfigError: The height or the width is not a multiple of the side of a patch.
+    """
+    if all(side % patch == 0 for side in height_and_width(size)):
+        return
+    raise ConfigError(
+        f"{key}={size_value(size)}: does not divide into patches of {patch} pixels; use a multiple, such as "
+        f"{nearest_sizes(size, patch)}"
+    )
+
+
+def nearest_sizes(size: ImageSize, patch: int) -> str:
+    """Return the next smaller and the next larger size that divide into patches, as values of a key."""
+    below, above = (tuple(step * patch for step in steps) for steps in _steps(height_and_width(size), patch))
+    values = [size_value(image_size(*sides)) for sides in (below, above) if all(sides)]
+    return " or ".join(values)
+
+
+def _steps(sides: tuple[int, int], patch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the numbers of patches that fit into both sides, rounded down and rounded up."""
+    return tuple(side // patch for side in sides), tuple(-(-side // patch) for side in sides)

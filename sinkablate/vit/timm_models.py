@@ -5,14 +5,15 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import to_2tuple
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ConfigError
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, size_text, size_value
 from sinkablate.errors import first_line, shortened
 from sinkablate.files.suggestions import did_you_mean
+from sinkablate.vit.inputs import patch_size_of
+from sinkablate.vit.resizing import nearest_sizes
 from sinkablate.vit.weights import weights_classes
 
 default_cfgs = generate_default_cfgs(
@@ -65,7 +66,7 @@ def short_name(name: str) -> str:
 
 
 def create_timm_model(
-    config: BackboneConfig, shape: dict[str, int], seed: int, weights: dict[str, Tensor] | None = None, **overrides: Any
+    config: BackboneConfig, shape: dict[str, Any], seed: int, weights: dict[str, Tensor] | None = None, **overrides: Any
 ) -> nn.Module:
     """Create timm's model under its own seed, without changing the global random state.
 
@@ -102,7 +103,7 @@ def create_timm_model(
                 model.reset_classifier(shape["num_classes"])
     except Exception as error:
         raise _refusal(config, error) from error
-    _require_whole_patches(model, config)
+    _require_whole_patches(model, config, shape["img_size"])
     return model
 
 
@@ -125,19 +126,17 @@ def _refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     return ConfigError(f"{key}: {reason}")
 
 
-def _require_whole_patches(model: nn.Module, config: BackboneConfig) -> None:
+def _require_whole_patches(model: nn.Module, config: BackboneConfig, size: ImageSize) -> None:
     """Refuse images that do not divide into patches."""
-    embed = getattr(model, "patch_embed", None)
-    sizes, patches = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
-    for size, patch in zip(to_2tuple(sizes or 0), to_2tuple(patches or 1), strict=True):
-        if size % patch:
-            multiples = f"{size // patch * patch} or {(size // patch + 1) * patch}" if size > patch else str(patch)
-            if config.patch_size is not None:
-                raise ConfigError(
-                    f"patch_size={patch}: images of {size} pixels do not divide into whole patches for {config.name}; "
-                    f"use another patch size, or images of {multiples} pixels"
-                )
-            raise ConfigError(
-                f"img_size={size}: does not divide into the patches of {config.name}, which have {patch} pixels; use a "
-                f"multiple, such as {multiples}"
-            )
+    patch = patch_size_of(model)
+    if all(side % patch == 0 for side in height_and_width(size)):
+        return
+    if config.patch_size is not None:
+        raise ConfigError(
+            f"patch_size={patch}: images of {size_text(size)} pixels do not divide into whole patches for "
+            f"{config.name}; use another patch size, or images of {nearest_sizes(size, patch)} pixels"
+        )
+    raise ConfigError(
+        f"img_size={size_value(size)}: does not divide into the patches of {config.name}, which have {patch} pixels; "
+        f"use a multiple, such as {nearest_sizes(size, patch)}"
+    )

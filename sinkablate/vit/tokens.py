@@ -1,14 +1,17 @@
 """The types of the tokens in a model's sequence: CLS, registers and patches of an image; words and punctuation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isqrt
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sinkablate.errors import UserError
+from sinkablate.vit.family import first_of
+from sinkablate.vit.inputs import embeddings_of, patch_size_of
 
 _CLS = (("cls_token", "class_embedding"), ("dist_token", "distillation_token"))
 """Names of class-token parameters in timm and transformers; each group stands for one token."""
@@ -105,24 +108,24 @@ class TokenLayout:
         return torch.tensor([int(t) for t, n in counts for _ in range(n)] + [int(t) for t in extra])
 
 
-def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
+def token_layout(model: nn.Module, num_tokens: int, image_size: Sequence[int]) -> TokenLayout:
     """Return the layout of a model's sequence.
 
     Args:
         model: A vision transformer of timm or of Hugging Face's transformers.
         num_tokens: Length N of the sequence in its blocks.
+        image_size: Height and width of the images in pixels.
 
     Raises:
         UserError: Some prefix tokens of the model are neither class tokens nor registers.
     """
-    embeddings = getattr(model, "embeddings", None)
-    prefix_counts = _prefix_of(model if embeddings is None else embeddings)
+    prefix_counts = _prefix_of(embeddings_of(model))
     patches = num_tokens - sum(prefix_counts)
-    if embeddings is None:
-        prefix = getattr(model, "num_prefix_tokens", None)
-    else:  # not stored in transformers' models, but a square image has a square number of patches
-        masks = getattr(getattr(model, "config", None), "mask_ratio", 0)  # ViTMAE drops patches at random
-        prefix = sum(prefix_counts) if isqrt(patches) ** 2 == patches and not masks else None
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if hasattr(model, "embeddings"):  # transformers' models do not store it, but every other token is a patch
+        patch, masks = patch_size_of(model), first_of(model, ("config.mask_ratio",))  # ViTMAE drops patches at random
+        filled = patches == prod(size // patch for size in image_size)
+        prefix = sum(prefix_counts) if filled and not masks else None
     if prefix != sum(prefix_counts):
         raise UserError(
             f"{type(model).__name__} cannot be measured, because the positions of its tokens are unknown: it has "
@@ -134,8 +137,7 @@ def token_layout(model: nn.Module, num_tokens: int) -> TokenLayout:
 
 def class_token_count(model: nn.Module) -> int:
     """Return the number of class tokens of a vision transformer of timm or of Hugging Face's transformers."""
-    embeddings = getattr(model, "embeddings", None)
-    return _prefix_of(model if embeddings is None else embeddings)[0]
+    return _prefix_of(embeddings_of(model))[0]
 
 
 def register_count(model: nn.Module) -> int:

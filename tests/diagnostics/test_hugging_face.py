@@ -180,6 +180,8 @@ def test_preprocessing_follows_the_models_folder(tmp_path):
     assert views[0].layout.num_patches == 4, "the model's own images would have 16 patches"
     preprocessing = subject.description["preprocessing"]
     assert preprocessing["input_size"] == [3, 28, 28]
+    positions = subject.description["position_embedding"]
+    assert (positions["method"], positions["from"], positions["to"]) == ("transformers", [4, 4], [2, 2])
     assert (preprocessing["image_mean"], preprocessing["source"]) == ([0.1, 0.2, 0.3], "preprocessor_config.json")
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored | {"do_normalize": False}))

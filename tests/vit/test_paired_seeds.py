@@ -64,7 +64,7 @@ def test_the_sequence_that_enters_the_blocks_is_the_same_on_common_tokens(name: 
     sequences = []
     for model in (variants["baseline"], variants[name]):
         tokens = model._pos_embed(model.patch_embed(images))
-        prefix = token_layout(model, tokens.shape[1]).num_prefix
+        prefix = token_layout(model, tokens.shape[1], (28, 28)).num_prefix
         sequences.append(torch.cat((tokens[:, :1], tokens[:, prefix:]), dim=1))
     assert torch.equal(*sequences)
 

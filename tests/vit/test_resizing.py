@@ -8,7 +8,8 @@ from variants import noise
 
 from sinkablate.config import BackboneConfig, ConfigError, PathwayConfig
 from sinkablate.vit.backbone import build_backbone
-from sinkablate.vit.resizing import UNCHANGED, input_size_of, patch_size_of, resized
+from sinkablate.vit.inputs import input_size_of, patch_size_of
+from sinkablate.vit.resizing import UNCHANGED, resized
 
 
 def test_the_position_embedding_is_resampled_as_timm_does() -> None:
@@ -27,12 +28,12 @@ def test_the_position_embedding_is_resampled_as_timm_does() -> None:
 
 def test_a_model_of_the_right_size_is_not_copied() -> None:
     model = build_backbone(BackboneConfig(), img_size=56)
-    assert (input_size_of(model), patch_size_of(model)) == (56, 7)
+    assert (input_size_of(model), patch_size_of(model)) == ((56, 56), 7)
     assert resized(model, 56) == (model, UNCHANGED)
 
 
 def test_a_size_without_whole_patches_is_refused_with_the_next_one() -> None:
-    with pytest.raises(ConfigError, match=r"size=60: does not divide into patches of 7 pixels; .* such as 63"):
+    with pytest.raises(ConfigError, match=r"size=60: does not divide into patches of 7 pixels; .* such as 56 or 63"):
         resized(build_backbone(BackboneConfig()), 60)
 
 
