@@ -151,7 +151,7 @@ def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
     """
     size = choice.img_size or exported.img_size
     image = replace(exported.image, size=size)
-    shape = {"num_classes": exported.num_classes, "in_chans": exported.in_chans, "img_size": size}
+    shape: dict[str, Any] = {"num_classes": exported.num_classes, "in_chans": exported.in_chans, "img_size": size}
     config = replace(exported.backbone, checkpoint=choice.checkpoint or exported.backbone.checkpoint)
     bare = replace(config, checkpoint=None)
     with keys_below("backbone"):

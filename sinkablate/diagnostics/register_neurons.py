@@ -118,7 +118,7 @@ def _patch_norms(model: nn.Module, images: Tensor) -> Array:
 
     def note(_: nn.Module, _args: Any, output: Any) -> None:
         x: Tensor = output[0] if isinstance(output, tuple) else output
-        norms.append(x[:, token_layout(model, x.shape[1]).num_prefix :].norm(dim=-1))
+        norms.append(x[:, token_layout(model, x.shape[1], images.shape[-2:]).num_prefix :].norm(dim=-1))
 
     with ExitStack() as stack:
         for block in blocks_of(model):

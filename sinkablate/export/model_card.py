@@ -11,7 +11,16 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from sinkablate import __version__
-from sinkablate.config import BackboneConfig, SourceConfig, ThresholdConfig, build, flat
+from sinkablate.config import (
+    BackboneConfig,
+    ImageConfig,
+    ImageSize,
+    SourceConfig,
+    ThresholdConfig,
+    build,
+    flat,
+    height_and_width,
+)
 from sinkablate.diagnostics.counting import DEFAULT_BLOCKS
 from sinkablate.diagnostics.rules import rules, scalar_prefix
 from sinkablate.export.recipe import changed, recipe
@@ -133,15 +142,22 @@ def _use(trained: TrainedModel, form: str, name: str) -> str:
     gated = trained.description.backbone.attention.gate != "none" and form == "timm"
     gates = " timm builds it as a `NaFlexVit` with gated attention, in which a gate has one value per channel."
     preparation = (
-        f"Images are resized so that the shorter side has {image.size / image.crop_pct:.0f} pixels "
-        f"({image.interpolation}), cropped to the central {_pixels(image.size)}, and normalized with mean "
-        f"{list(image.mean)} and standard deviation {list(image.std)}."
+        f"Images are resized so that {_resized_to(image)} ({image.interpolation}), cropped to the central "
+        f"{_pixels(image.size)}, and normalized with mean {list(image.mean)} and standard deviation {list(image.std)}."
     )
     return f"```python\n{code}\n```\n\n{preparation}{gates if gated else ''}"
 
 
-def _pixels(size: int) -> str:
-    return f"{size} x {size} pixels"
+def _resized_to(image: ImageConfig) -> str:
+    """Describe the size of an image before it is cropped."""
+    height, width = (f"{side / image.crop_pct:.0f}" for side in height_and_width(image.size))
+    square = f"the shorter side has {height} pixels"
+    return square if height == width else f"they just cover {height} x {width} pixels"
+
+
+def _pixels(size: ImageSize) -> str:
+    height, width = height_and_width(size)
+    return f"{height} x {width} pixels"
 
 
 def _data(trained: TrainedModel) -> str:

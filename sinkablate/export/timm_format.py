@@ -128,6 +128,8 @@ def _gated_weights(source: Any, target: Any) -> dict[str, Tensor]:
             if name in state:
                 state[name] += positions[:, part]
         state["pos_embed"] = positions[:, prefix:]
+    if source.pos_embed is not None:  # timm takes any square number of rows for a square grid
+        state["pos_embed"] = state["pos_embed"].unflatten(1, source.patch_embed.grid_size)
     state = {_renamed(name): tensor for name, tensor in checkpoint_filter_fn(state, target).items()}
     own = target.state_dict()
     for index, block in enumerate(source.blocks):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, ImageConfig, build
+from sinkablate.config import BackboneConfig, ImageConfig, build, height_and_width
 from sinkablate.config.checks import with_tuples
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import require_finite
@@ -53,8 +53,7 @@ class TrainedModel:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of an image."""
-        size = self.description.img_size
-        return self.description.in_chans, size, size
+        return self.description.in_chans, *height_and_width(self.description.img_size)
 
 
 def read_run(run: str, *, averaged: bool = True) -> TrainedModel:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError, safe_open
 
 from sinkablate import __version__
-from sinkablate.config import BackboneConfig, ConfigError, ImageConfig, build
+from sinkablate.config import BackboneConfig, ConfigError, ImageConfig, ImageSize, build
 from sinkablate.config.checks import leaves, with_tuples
 from sinkablate.config.types import require_types
 
@@ -29,6 +29,7 @@ ADJUSTABLE = (
     "pretrained",
     "checkpoint",
     "img_size",
+    "pos_embed_interpolation",
     "grad_checkpointing",
     "drop_path_rate",
     "drop_rate",
@@ -48,8 +49,8 @@ class ExportedModel:
     """Number of classes; 0 for a model without a classifier."""
     in_chans: int
     """Number of input channels."""
-    img_size: int
-    """Side of the square input in pixels."""
+    img_size: ImageSize
+    """Size of the input."""
     image: ImageConfig
     """The preprocessing of the model's images."""
 
