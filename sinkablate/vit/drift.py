@@ -40,7 +40,7 @@ def _final_tokens(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         tokens = features(model.eval(), images).double()
     finally:
         model.train(training)
-    layout = token_layout(model, tokens.shape[1])
+    layout = token_layout(model, tokens.shape[1], images.shape[-2:])
     cls, patches = tokens[:, : layout.num_cls], tokens[:, layout.num_prefix :]
     return (
         {"tokens": torch.cat((cls, patches), dim=1)} | ({"cls": cls} if layout.num_cls else {}) | {"patches": patches}
