@@ -10,6 +10,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
+from sinkablate.data.decode import upright_image
 from sinkablate.data.samples import Encoded
 from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.diagnostics.batches import pixels_of, stacked
@@ -80,7 +81,7 @@ def _tensor(image: Any, number: int, model: nn.Module, transform: Transform | No
         return image
     prepare = preparation_of(model, transform)
     if isinstance(image, Image.Image):
-        return prepare(Encoded(image, 0, f"image {number}", "images"))
+        return prepare(Encoded(upright_image(image, f"images: item {number}"), 0, f"image {number}", "images"))
     if not isinstance(image, str | Path):
         raise UserError(
             f"images: item {number} is of type {type(image).__name__}; give tensors (C, H, W), PIL images or paths"

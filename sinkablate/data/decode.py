@@ -3,6 +3,8 @@
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +34,10 @@ _UPRIGHT = {
 """The transposition that undoes each value of the EXIF orientation."""
 
 _ORIENTATION = 0x0112
+_PHOTOMETRIC = 0x0106
+"""Tag of a TIFF file that says whether 0 is black or white."""
+_LFS = b"version https://git-lfs.github.com/spec/"
+"""The beginning of the small file that Git LFS leaves in place of one that was not downloaded."""
 
 # `decode_image` itself refuses images that are too large, in one line that names the file, and damaged EXIF data
 # do not affect the pixels
@@ -54,19 +60,42 @@ def decode_image(data: bytes, where: str) -> Image.Image:
     """
     if not data:
         raise DataError(f"{where}: the file is empty", "empty file")
-    try:
+    if data.startswith(_LFS):
+        raise DataError(f"{where}: a Git LFS pointer instead of the image; run git lfs pull", "cannot be decoded")
+    with _refused(where):
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
+    return upright_image(image, where)
+
+
+def upright_image(image: Image.Image, where: str) -> Image.Image:
+    """Load an image that Pillow opened, with the rules of `decode_image`.
+
+    Args:
+        image: The image.
+        where: Names it in messages.
+
+    Raises:
+        DataError: As for `decode_image`.
+    """
+    with _refused(where):
         if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
         image.load()
+    return _upright(_eight_bits(image, where))
+
+
+@contextmanager
+def _refused(where: str) -> Iterator[None]:
+    """Turn what Pillow raises into a `DataError`."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{where}: the image is too large ({error}; the limit is {MAX_PIXELS:,} pixels)", "too many pixels"
-        ) from None
+        count = re.search(r"\d+", str(error))  # Pillow has no other form of the number
+        pixels = f"{int(count[0]):,} pixels" if count else "too many pixels"
+        raise DataError(f"{where}: the image has {pixels}; the limit is {MAX_PIXELS:,}", "too many pixels") from None
     except Exception as error:  # PIL's decoders raise many types, including SyntaxError and struct.error
         reason = re.sub(r" ?<_io.BytesIO object at 0x\w+>", "", str(error))
         raise DataError(f"{where}: the image cannot be decoded ({reason})", "cannot be decoded") from None
-    return _upright(_eight_bits(image, where))
 
 
 @lru_cache(maxsize=1)
@@ -81,6 +110,8 @@ def _eight_bits(image: Image.Image, where: str) -> Image.Image:
     # Pillow reads PGM files of more than 8 bits as 32-bit integers scaled to 16 bits
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
         values = np.asarray(image).astype(np.uint32)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # black is the largest value; Pillow ignores it here
+            values = 65_535 - values
         scaled = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
         scaled.info = image.info
         return scaled
@@ -120,7 +151,9 @@ def with_channels(image: Image.Image, config: ImageConfig, where: str) -> Image.
             f"data.image.in_chans={config.in_chans}; set data.image.convert=true to convert images",
             "number of channels",
         )
-    image.info.pop("transparency", None)  # otherwise Pillow warns that it is dropped
+    if "transparency" in image.info:  # otherwise Pillow warns that it is dropped
+        image = image.copy()
+        del image.info["transparency"]
     try:
         return image.convert(native)
     except ValueError as error:

@@ -1,86 +1,34 @@
 """Tables of image files of every kind: what is read from each, or why it is not read."""
 
-import io
-import struct
-import zlib
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from odd_bytes import (
+    BROAD,
+    DEEP,
+    FLAT,
+    GRAY,
+    ORIENTED,
+    RGB,
+    Pixels,
+    cmyk,
+    deep_channels,
+    deep_rgb,
+    flat_cmyk,
+    gray,
+    oriented,
+    palette,
+    png,
+    saved,
+    truncated,
+    white_is_zero,
+    wide_head,
+    wide_tiff,
+)
 from PIL import Image
 
-Pixels = NDArray[np.uint8]
-RGB: Pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-GRAY: Pixels = RGB[..., 0].copy()
-DEEP: NDArray[np.uint16] = np.random.default_rng(1).integers(0, 65_536, (4, 6), dtype=np.uint16)
-FLAT: Pixels = np.broadcast_to(np.array([200, 120, 40], np.uint8), (16, 16, 3)).copy()
-ORIENTED: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-"""How an image is displayed for each EXIF orientation: the definition, independent of Pillow's methods."""
-
-
-def saved(image: Any, form: str, **options: Any) -> bytes:
-    """The bytes of an image file of an array or an image."""
-    buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def oriented(value: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = value
-    return exif
-
-
-def gray(values: NDArray[Any]) -> Pixels:
-    """Three equal 8-bit channels from values in [0, 1]."""
-    channel = np.round(values * 255).astype(np.uint8)
-    return np.stack([channel] * 3, axis=-1)
-
-
-def png(kind: int, depth: int, width: int, height: int, rows: bytes) -> bytes:
-    """A PNG written by hand, of a kind that Pillow cannot save."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def palette(transparency: bytes | int | None = None) -> tuple[bytes, Pixels]:
-    image = Image.fromarray(RGB).quantize(8)
-    options = {} if transparency is None else {"transparency": transparency}
-    colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    return saved(image, "PNG", **options), colors[np.asarray(image)]
-
-
-def cmyk() -> tuple[bytes, Pixels]:
-    ink = np.dstack([RGB, GRAY // 2])
-    black = 255.0 - ink[..., 3:]
-    return saved(Image.frombytes("CMYK", (6, 4), ink.tobytes()), "TIFF"), np.round(
-        black * (255.0 - ink[..., :3]) / 255
-    ).astype(np.uint8)
-
-
-def deep_rgb() -> tuple[bytes, Pixels]:
-    values = np.random.default_rng(2).integers(0, 65_536, (4, 6, 3), dtype=np.uint16)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return png(2, 16, 6, 4, rows), (values >> 8).astype(np.uint8)
-
-
-LOSSY = {"upper.JPG", "flat.jpeg", "exif_6.jpg", "flat.avif", "cmyk.tif"}
+LOSSY = {"upper.JPG", "flat.jpeg", "flat.avif", "moving.avif", "several.mpo.jpg", "cmyk.tif", "cmyk.jpg", "ycbcr.tif"}
 """Files that are compared within a few levels."""
-BROAD: Pixels = np.concatenate([FLAT[:, :, :] // 4, FLAT], axis=0)
+BLURRED = {f"exif_{value}.{ending}" for value in ORIENTED for ending in ("jpg", "avif")}
+"""Files that are compared within a few levels outside the edge between their two colors."""
 READ: dict[str, tuple[bytes, Pixels]] = {
     "gray.png": (saved(GRAY, "PNG"), gray(GRAY / 255)),
     "rgb.png": (saved(RGB, "PNG"), RGB),
@@ -125,13 +73,49 @@ READ: dict[str, tuple[bytes, Pixels]] = {
     "two.dots.png": (saved(RGB, "PNG"), RGB),
     "one_pixel.png": (saved(RGB[:1, :1], "PNG"), RGB[:1, :1]),
     "broken_exif.png": (saved(RGB, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"), RGB),
-    "exif_6.jpg": (saved(BROAD, "JPEG", quality=95, exif=oriented(6)), ORIENTED[6](BROAD)),
+    **{
+        f"exif_{value}.jpg": (saved(BROAD, "JPEG", quality=95, exif=oriented(value)), turn(BROAD))
+        for value, turn in ORIENTED.items()
+    },
+    "exif_6.avif": (saved(BROAD, "AVIF", quality=95, exif=oriented(6)), ORIENTED[6](BROAD)),
+    "exif_0.png": (saved(RGB, "PNG", exif=oriented(0)), RGB),
+    "exif_6_gray_16.tif": (saved(DEEP, "TIFF", tiffinfo={0x0112: 6}), ORIENTED[6](gray(DEEP / 65_535))),
+    "gray_16_white_is_zero.tif": white_is_zero(),
+    "gray_16.jp2": (saved(DEEP, "JPEG2000", irreversible=False), gray(DEEP / 65_535)),
+    "gray_alpha_16.png": deep_channels(4, 2),
+    "rgba_16.png": deep_channels(6, 4),
+    "gray_4.png": (png(0, 4, 6, 1, b"\0\x0f\x5a\xff"), gray(np.array([[0, 15, 5, 10, 15, 15]]) / 15)),
+    "gray_2.png": (png(0, 2, 4, 1, b"\0\x1b"), gray(np.array([[0, 1, 2, 3]]) / 3)),
+    "gray_alpha.tif": (saved(np.dstack([GRAY, GRAY]), "TIFF"), gray(GRAY / 255)),
+    "rgba.tif": (saved(np.dstack([RGB, GRAY]), "TIFF"), RGB),
+    "rgba.webp": (saved(np.dstack([RGB, np.full_like(GRAY, 200)]), "WEBP", lossless=True), RGB),
+    "bits_fax.tif": (saved(Image.fromarray(GRAY > 99), "TIFF", compression="group4"), gray(GRAY > 99)),
+    "bits.bmp": (saved(Image.fromarray(GRAY > 99), "BMP"), gray(GRAY > 99)),
+    "text.pgm": (b"P2 3 1 9\n0 4 9\n", gray(np.array([[0, 4, 9]]) / 9)),
+    "cmyk.jpg": flat_cmyk(),
+    "ycbcr.tif": (saved(Image.fromarray(FLAT).convert("YCbCr"), "TIFF"), FLAT),
+    "moving.png": (saved(Image.fromarray(RGB), "PNG", save_all=True, append_images=[Image.fromarray(RGB[::-1])]), RGB),
+    "moving.avif": (
+        saved(Image.fromarray(FLAT), "AVIF", quality=95, save_all=True, append_images=[Image.fromarray(FLAT // 2)]),
+        FLAT,
+    ),
+    "pages.tif": (saved(Image.fromarray(RGB), "TIFF", save_all=True, append_images=[Image.fromarray(RGB[::-1])]), RGB),
+    "several.mpo.jpg": (
+        saved(Image.fromarray(FLAT), "MPO", quality=95, save_all=True, append_images=[Image.fromarray(FLAT // 2)]),
+        FLAT,
+    ),
+    "more_at_the_end.png": (saved(RGB, "PNG") + b"more" * 99, RGB),
+    "broken_icc.png": (saved(RGB, "PNG", icc_profile=b"nonsense"), RGB),
     "exif_6.webp": (saved(RGB, "WEBP", lossless=True, exif=oriented(6)), ORIENTED[6](RGB)),
     "exif_8.tif": (saved(RGB, "TIFF", tiffinfo={0x0112: 8}), ORIENTED[8](RGB)),
     "exif_9.png": (saved(RGB, "PNG", exif=oriented(9)), RGB),
     "exif_6_gray_16.png": (saved(DEEP, "PNG", exif=oriented(6)), ORIENTED[6](gray(DEEP / 65_535))),
     **{f"exif_{value}.png": (saved(RGB, "PNG", exif=oriented(value)), turn(RGB)) for value, turn in ORIENTED.items()},
 }
+NOISE = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+SMOOTH = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[:, None, None], (64, 64, 3)).copy()
+CUT = {"gif": "GIF", "webp": "WEBP", "tif": "TIFF", "bmp": "BMP", "avif": "AVIF", "jp2": "JPEG2000", "ppm": "PPM"}
+"""Formats of further files that end in the middle."""
 SKIPPED: dict[str, tuple[bytes | None, str]] = {
     "floats.tif": (saved(GRAY.astype(np.float32), "TIFF"), "unknown range of pixels"),
     "integers_32.tif": (saved(GRAY.astype(np.int32), "TIFF"), "unknown range of pixels"),
@@ -144,6 +128,22 @@ SKIPPED: dict[str, tuple[bytes | None, str]] = {
     "postscript.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "cannot be decoded"),
     "vector.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be decoded"),
     "empty.png": (b"", "empty file"),
+    "photo_heic.jpg": (b"\0\0\0\x18ftypheic" + bytes(40), "cannot be decoded"),
+    "document.png": (b"%PDF-1.4", "cannot be decoded"),
+    "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "cannot be decoded"),
+    "wrong_checksum.png": (saved(RGB, "PNG")[:-20] + b"xxxx" + saved(RGB, "PNG")[-16:], "cannot be decoded"),
+    "no_width.png": (png(0, 8, 0, 5, b""), "cannot be decoded"),
+    **{f"cut_{place}.png": (data, "cannot be decoded") for place, data in enumerate(truncated(saved(NOISE, "PNG")))},
+    **{f"cut_{place}.jpg": (data, "cannot be decoded") for place, data in enumerate(truncated(saved(SMOOTH, "JPEG")))},
+    **{
+        f"cut_half.{ending}": (saved(SMOOTH, form)[: len(saved(SMOOTH, form)) // 2], "cannot be decoded")
+        for ending, form in CUT.items()
+    },
+    "huge.jpg": (wide_head("JPEG", 5, ">HH", b"\xff\xc0"), "too many pixels"),
+    "huge.gif": (wide_head("GIF", 6, "<HH"), "too many pixels"),
+    "huge.bmp": (wide_head("BMP", 18, "<ii"), "too many pixels"),
+    "huge.ppm": (b"P6 60000 60000 255\n", "too many pixels"),
+    "huge.tif": (wide_tiff(), "too many pixels"),
     "huge.png": (png(0, 8, 20_000, 9_000, b""), "too many pixels"),
     "large.png": (png(0, 8, 10_000, 9_000, b""), "too many pixels"),
     "link_to_nowhere.png": (None, "unreadable file"),
