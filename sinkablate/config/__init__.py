@@ -22,7 +22,7 @@ from sinkablate.config.model import BackboneConfig, ModelChoice, PosEmbedInterpo
 from sinkablate.config.register_neurons import RegisterNeuronConfig
 from sinkablate.config.selection import SelectionConfig
 from sinkablate.config.thresholds import ThresholdConfig
-from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, WandbConfig
+from sinkablate.config.training import CommonModeConfig, EmaConfig, LossConfig, OptimConfig, RetrofitConfig, WandbConfig
 
 __all__ = [
     "BUILT_IN",
@@ -51,6 +51,7 @@ __all__ = [
     "PosEmbedInterpolation",
     "QuantizationConfig",
     "RegisterNeuronConfig",
+    "RetrofitConfig",
     "SegmentationConfig",
     "SelectionConfig",
     "SourceConfig",

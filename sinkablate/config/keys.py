@@ -15,6 +15,7 @@ GROUPS = {
     "model.backbone.pathway": "a global pathway in addition to attention",
     "model.optim": "optimizer and schedule",
     "model.loss": "loss and label mixing (task: classify)",
+    "model.retrofit": "training of what was added to pretrained weights (task: classify)",
     "model.ema": "moving average of the weights (task: classify)",
     "model.common_mode": "penalty on the part of attention's updates common to all tokens",
     "model.lejepa": "objective, projector and probe (task: lejepa)",

@@ -98,6 +98,44 @@ class CommonModeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrofitConfig:
+    """Training of mechanisms that were added to pretrained weights, such as a gate or registers."""
+
+    added_steps: int = 0
+    """Number of optimizer steps at the start that train only what was added: gates, registers, sinks and a new
+    classifier. Everything is trained after them, with a warm-up and a cosine decay of its own."""
+    added_lr: float | None = None
+    """Peak learning rate of these steps; null uses model.optim.lr, which is the peak of the steps after them."""
+    cls_weight: float = 0.0
+    """Self-distillation from the unchanged model: weight of 1 - cos of the two CLS tokens, or of the two means of the
+    patches if there is no CLS token; 0 leaves it out."""
+    patch_weight: float = 0.0
+    """Self-distillation from the unchanged model: weight of the mean squared difference of the final patch tokens,
+    divided by their mean square in the unchanged model; 0 leaves it out."""
+    labels_train_backbone: bool = False
+    """Whether labels train the backbone in addition to self-distillation; otherwise they train the classifier only."""
+
+    NEEDS: ClassVar[Needs] = {"added_lr": ("added_steps", None)}
+
+    def __post_init__(self) -> None:
+        require_finite(self)
+        require(self.added_steps >= 0, f"added_steps must be at least 0, got {self.added_steps}")
+        require(self.added_lr is None or self.added_lr > 0, f"added_lr must be positive, got {self.added_lr}")
+        for name in ("cls_weight", "patch_weight"):
+            require(getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}")
+        require(
+            self.distills or not self.labels_train_backbone,
+            "labels_train_backbone=true has no effect without self-distillation (cls_weight, patch_weight)",
+        )
+        refuse_idle(self)
+
+    @property
+    def distills(self) -> bool:
+        """Whether the model is compared with the unchanged one."""
+        return self.cls_weight > 0 or self.patch_weight > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmaConfig:
     """Exponential moving average of the weights, with timm's names."""
 

@@ -13,6 +13,7 @@ from sinkablate.config import (
     LeJepaConfig,
     LossConfig,
     OptimConfig,
+    RetrofitConfig,
     ViewsConfig,
 )
 from sinkablate.export.trained import TrainedModel
@@ -20,6 +21,7 @@ from sinkablate.export.trained import TrainedModel
 MODEL = {
     "optim": OptimConfig,
     "loss": LossConfig,
+    "retrofit": RetrofitConfig,
     "ema": EmaConfig,
     "common_mode": CommonModeConfig,
     "lejepa": LeJepaConfig,

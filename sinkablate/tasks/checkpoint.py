@@ -10,7 +10,14 @@ from sinkablate.config import flat
 from sinkablate.config.renames import with_current_names
 from sinkablate.errors import UserError
 
-ADDED = {"model.optim.decay": "matrices", "model.lejepa.clip_probe": True, "model.common_mode.weight": 0.0}
+ADDED = {
+    "model.optim.decay": "matrices",
+    "model.lejepa.clip_probe": True,
+    "model.common_mode.weight": 0.0,
+    "model.retrofit.added_steps": 0,
+    "model.retrofit.cls_weight": 0.0,
+    "model.retrofit.patch_weight": 0.0,
+}
 """Training keys that checkpoints of earlier versions lack -> the value with which those were trained."""
 
 

@@ -4,17 +4,27 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from sinkablate.config import BackboneConfig, CommonModeConfig, EmaConfig, ImageSize, LossConfig, OptimConfig
+from sinkablate.config import (
+    BackboneConfig,
+    CommonModeConfig,
+    EmaConfig,
+    ImageSize,
+    LossConfig,
+    OptimConfig,
+    RetrofitConfig,
+)
 from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
 from sinkablate.tasks.optim import optimizer_and_schedule
+from sinkablate.tasks.retrofit import SelfDistillation
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import resolved
 
@@ -26,6 +36,7 @@ class Classify(ImageTask):
         backbone: The model and the changes made to it.
         optim: Optimizer and schedule.
         loss: Loss and label mixing.
+        retrofit: Training of what was added to pretrained weights, and self-distillation from the unchanged model.
         ema: Moving average of the weights, which validation uses if it is enabled.
         common_mode: Penalty on the part of attention's updates that all tokens have in common.
         compile: Train with `torch.compile`; measurements and checkpoints use the uncompiled model.
@@ -40,6 +51,7 @@ class Classify(ImageTask):
         backbone: BackboneConfig = BackboneConfig(),
         optim: OptimConfig = OptimConfig(),
         loss: LossConfig = LossConfig(),
+        retrofit: RetrofitConfig = RetrofitConfig(),
         ema: EmaConfig = EmaConfig(),
         common_mode: CommonModeConfig = CommonModeConfig(),
         compile: bool = False,
@@ -57,6 +69,7 @@ class Classify(ImageTask):
                 "backbone": asdict(backbone),
                 "optim": asdict(optim),
                 "loss": asdict(loss),
+                "retrofit": asdict(retrofit),
                 "ema": asdict(ema),
                 "common_mode": asdict(common_mode),
                 **shape,
@@ -66,6 +79,8 @@ class Classify(ImageTask):
         )
         self.optim_config = optim
         self.loss_config = loss
+        self.retrofit_config = retrofit
+        self.distillation: SelfDistillation | None = None
         self.seed = seed
         with backbone_keys():
             self.backbone = build_backbone(backbone, **shape, seed=seed)
@@ -94,6 +109,11 @@ class Classify(ImageTask):
         if self.mixup is not None:
             images, targets = self._mix(images, targets, batch_idx)
         loss: Tensor = self.criterion(self(images), targets)
+        if self.distillation is not None:
+            parts = self.distillation.losses(images)
+            loss = loss + torch.stack(list(parts.values())).sum()
+            numbers = {f"train/{name}": part for name, part in parts.items()}
+            self.log_dict(numbers, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         if self.common_mode is not None:
             share = self.common_mode.take()
             loss = loss + self.common_mode.weight * share
@@ -101,6 +121,24 @@ class Classify(ImageTask):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
         self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(images))
         return loss
+
+    def setup(self, stage: str) -> None:
+        """Build the unchanged model for self-distillation, which is part of neither this module nor its checkpoints."""
+        super().setup(stage)
+        if stage == "fit" and self.retrofit_config.distills:
+            self.distillation = SelfDistillation(self.backbone, self.retrofit_config)
+
+    def on_fit_start(self) -> None:
+        """Move the unchanged model to the device of the backbone."""
+        if self.distillation is not None:
+            self.distillation.to(next(self.backbone.parameters()))
+
+    def on_after_backward(self) -> None:
+        """Drop the gradients of pretrained parameters while only what was added is trained."""
+        if self.global_step < self.retrofit_config.added_steps:
+            for group in self.trainer.optimizers[0].param_groups:
+                for parameter in group["params"] if not group["added"] else ():
+                    parameter.grad = None
 
     def _mix(self, images: Tensor, targets: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Apply mixup or cutmix, seeded by (seed, epoch, batch, rank), so that a resumed run mixes in the same way."""
@@ -136,7 +174,7 @@ class Classify(ImageTask):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and the schedule."""
-        return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer)
+        return optimizer_and_schedule(self.backbone, self.optim_config, self.trainer, retrofit=self.retrofit_config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model or, when training is resumed, with other settings."""

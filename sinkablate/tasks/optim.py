@@ -1,7 +1,7 @@
 """timm's optimizers, parameter groups, and a schedule with linear warm-up and cosine decay."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from sinkablate.attention.core import AttentionCore
-from sinkablate.config import OptimConfig
+from sinkablate.config import OptimConfig, RetrofitConfig
 from sinkablate.errors import UserError
+from sinkablate.tasks.retrofit import added_parameters
 
 FUSED = ("adam", "adamw", "sgd")
 WITH_BETAS = ("adam", "lamb", "lion", "nadam", "adan")
@@ -48,8 +49,27 @@ def _groups_by_name(model: nn.Module, config: OptimConfig) -> list[dict[str, Any
     return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=exempt)
 
 
+def split_groups(groups: Sequence[dict[str, Any]], added: Collection[nn.Parameter]) -> list[dict[str, Any]]:
+    """Split parameter groups into those of pretrained parameters and, after them, those of `added` parameters.
+
+    The key `added` of a group says which of the two it is. Frozen parameters are in no group.
+    """
+    members = {id(parameter) for parameter in added}
+    return [
+        group | {"params": part, "added": is_added}
+        for is_added in (False, True)
+        for group in groups
+        if (part := [p for p in group["params"] if (id(p) in members) is is_added])
+    ]
+
+
 def make_optimizer(
-    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *, fused: bool = True
+    model: nn.Module,
+    config: OptimConfig,
+    more: Sequence[dict[str, Any]] = (),
+    *,
+    added: Collection[str] = (),
+    fused: bool = True,
 ) -> Optimizer:
     """Create timm's optimizer for `parameter_groups`.
 
@@ -57,6 +77,7 @@ def make_optimizer(
         model: The model to train.
         config: Name and settings of the optimizer.
         more: Groups of further parameters.
+        added: Names of the parameters that are trained first; if there are any, groups are split (`split_groups`).
         fused: Use torch's fused kernel if there is one. Lightning cannot clip gradients with it under AMP.
 
     Raises:
@@ -65,9 +86,10 @@ def make_optimizer(
     arguments: dict[str, Any] = {"fused": True} if fused and config.opt in FUSED else {}
     if any(name in config.opt for name in WITH_BETAS):
         arguments["betas"] = config.betas
+    groups = [*parameter_groups(model, config), *more]
     try:
         return create_optimizer_v2(
-            [*parameter_groups(model, config), *more],
+            split_groups(groups, [model.get_parameter(name) for name in added]) if added else groups,
             opt=config.opt,
             lr=config.lr,
             weight_decay=config.weight_decay,
@@ -126,21 +148,50 @@ def total_steps(trainer: L.Trainer) -> int:
     return steps
 
 
-def make_schedule(optimizer: Optimizer, config: OptimConfig, total_steps: int) -> LambdaLR:
+def make_schedule(
+    optimizer: Optimizer, config: OptimConfig, total_steps: int, retrofit: RetrofitConfig = RetrofitConfig()
+) -> LambdaLR:
     """Create the schedule with warm-up and cosine decay over `total_steps` optimizer steps.
 
+    With `retrofit.added_steps`, there are two such schedules, one after the other: the first for the groups of added
+    parameters alone, with the peak `retrofit.added_lr`, and the second for all groups.
+
     Raises:
-        UserError: The warm-up is longer than training.
+        UserError: The warm-up is longer than training, or than one of the two parts.
     """
-    warmup = round(0.08 * total_steps) if config.warmup_steps is None else config.warmup_steps
-    if warmup > total_steps:
-        raise UserError(f"model.optim.warmup_steps={warmup} exceeds the {total_steps} steps of training")
-    floor = config.min_lr / config.lr
-    return LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup, floor))
+    first = retrofit.added_steps
+    if first > total_steps:
+        raise UserError(f"model.retrofit.added_steps={first} exceeds the {total_steps} steps of training")
+    lengths = [length for length in (first, total_steps - first) if length]
+    if config.warmup_steps is not None and config.warmup_steps > (shortest := min(lengths)):
+        part = "steps of training" if len(lengths) == 1 else f"steps of a part of training, {lengths[0]} + {lengths[1]}"
+        raise UserError(f"model.optim.warmup_steps={config.warmup_steps} exceeds the {shortest} {part}")
+    added_lr = retrofit.added_lr or config.lr
+
+    def relative_rate(added: bool) -> Callable[[int], float]:
+        def at(step: int) -> float:
+            if step < first:
+                floor = min(1.0, config.min_lr / added_lr)
+                return added * added_lr / config.lr * warmup_cosine(step, first, _warmup(config, first), floor)
+            length = total_steps - first
+            return warmup_cosine(step - first, length, _warmup(config, length), config.min_lr / config.lr)
+
+        return at
+
+    return LambdaLR(optimizer, [relative_rate(group.get("added", True)) for group in optimizer.param_groups])
+
+
+def _warmup(config: OptimConfig, steps: int) -> int:
+    """Return the number of warm-up steps of a schedule."""
+    return round(0.08 * steps) if config.warmup_steps is None else config.warmup_steps
 
 
 def optimizer_and_schedule(
-    model: nn.Module, config: OptimConfig, trainer: L.Trainer, more: Sequence[dict[str, Any]] = ()
+    model: nn.Module,
+    config: OptimConfig,
+    trainer: L.Trainer,
+    more: Sequence[dict[str, Any]] = (),
+    retrofit: RetrofitConfig = RetrofitConfig(),
 ) -> Any:
     """Return the optimizer and a per-step schedule, in the form that `configure_optimizers` returns.
 
@@ -149,7 +200,9 @@ def optimizer_and_schedule(
         config: Optimizer and schedule.
         trainer: Determines the number of steps.
         more: Groups of parameters in addition to the backbone's.
+        retrofit: For how many steps only what was added to the backbone is trained.
     """
-    optimizer = make_optimizer(model, config, more, fused=not trainer.precision.endswith("-mixed"))
-    schedule = make_schedule(optimizer, config, total_steps(trainer))
+    added = added_parameters(model) if retrofit.added_steps else ()
+    optimizer = make_optimizer(model, config, more, added=added, fused=not trainer.precision.endswith("-mixed"))
+    schedule = make_schedule(optimizer, config, total_steps(trainer), retrofit)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
