@@ -24,8 +24,9 @@ from sinkablate.vit.hub_folder import CONFIG, WEIGHTS
 CARD = "README.md"
 FILES = (WEIGHTS, CARD, CONFIG)
 """What an export writes; the configuration comes last, because it makes the folder a model."""
-LARGEST_DIFFERENCE = 1e-9
-"""Largest difference, relative to the largest output, of a reloaded model from the original in float64."""
+LARGEST_DIFFERENCE = 1e-5
+"""Largest difference, relative to the largest output, of a reloaded model from the original in float64: the sum of a
+token and its position, which timm's gated model stores as one parameter, has been rounded to float32."""
 
 
 @dataclass(frozen=True)

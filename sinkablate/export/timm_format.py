@@ -41,7 +41,7 @@ def as_timm(trained: TrainedModel) -> nn.Module:
     gated = config.attention.gate != "none"
     architecture, arguments = _architecture(source, config)
     try:
-        model = timm.create_model(architecture, **arguments, **(GATED if gated else {}), pretrained_cfg=_data(trained))
+        model = timm.create_model(architecture, **arguments, pretrained_cfg=_data(trained))
         model.load_state_dict(_gated_weights(source, model) if gated else source.state_dict())
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
@@ -94,6 +94,7 @@ def _architecture(model: Any, config: BackboneConfig) -> tuple[str, dict[str, An
         arguments["mlp_ratio"] = (width + 0.5) / model.embed_dim  # timm rounds the product down
     if config.attention.gate != "none":
         arguments.pop("no_embed_class", None)
+        arguments |= GATED
     return name, arguments
 
 
@@ -122,14 +123,14 @@ def _gated_weights(source: Any, target: Any) -> dict[str, Tensor]:
         target: timm's model.
     """
     state = {name: tensor.clone() for name, tensor in source.state_dict().items()}
-    if source.pos_embed is not None and not source.no_embed_class:  # tokens enter the blocks as token plus position
-        cls, prefix, positions = int(source.has_class_token), source.num_prefix_tokens, state["pos_embed"]
-        for name, part in {"cls_token": slice(0, cls), "reg_token": slice(cls, prefix)}.items():
-            if name in state:
-                state[name] += positions[:, part]
-        state["pos_embed"] = positions[:, prefix:]
-    if source.pos_embed is not None:  # timm takes any square number of rows for a square grid
-        state["pos_embed"] = state["pos_embed"].unflatten(1, source.patch_embed.grid_size)
+    if source.pos_embed is not None:
+        cls, prefix, positions = int(source.has_class_token), source.num_prefix_tokens, state.pop("pos_embed")
+        if not source.no_embed_class:  # tokens enter the blocks as token plus position
+            for name, part in {"cls_token": slice(0, cls), "reg_token": slice(cls, prefix)}.items():
+                if name in state:
+                    state[name] += positions[:, part]
+            positions = positions[:, prefix:]
+        state["embeds.pos_embed"] = positions.unflatten(1, source.patch_embed.grid_size)
     state = {_renamed(name): tensor for name, tensor in checkpoint_filter_fn(state, target).items()}
     own = target.state_dict()
     for index, block in enumerate(source.blocks):
