@@ -41,7 +41,7 @@ def upload(folder: Path, files: list[str], repository: str, *, private: bool) ->
     """
     api = HfApi(library_name="sinkablate")
     try:
-        api.create_repo(repository, private=private or None, exist_ok=True)
+        address = api.create_repo(repository, private=private or None, exist_ok=True)
         api.upload_folder(
             repo_id=repository, folder_path=folder, allow_patterns=files, commit_message="Export from sinkablate"
         )
@@ -50,7 +50,7 @@ def upload(folder: Path, files: list[str], repository: str, *, private: bool) ->
         raise UserError(
             f"{refusal}; {folder} is complete, so that the upload can be repeated with --overwrite"
         ) from None
-    return f"https://huggingface.co/{repository}"
+    return str(address)
 
 
 def _refusal(key: str, error: Exception) -> UserError:

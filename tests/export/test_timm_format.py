@@ -69,8 +69,8 @@ for name, (images, expected) in torch.load(sys.argv[1], weights_only=True).items
     print(name)
 assert not any(name.partition(".")[0] == "sinkablate" for name in sys.modules)
 """
-"""A program that loads folders with timm where sinkablate cannot be imported. In float64, the only difference between the
-models is that the sum of CLS token and position was rounded to float32; in float32, every operation rounds."""
+"""A program that loads folders with timm where sinkablate cannot be imported. In float64, the only difference between
+the models is that the sum of CLS token and position was rounded to float32; in float32, every operation rounds."""
 
 
 def test_timm_alone_computes_the_same_logits(tmp_path: Path) -> None:

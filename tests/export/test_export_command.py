@@ -1,0 +1,257 @@
+"""The command: folders of real runs, the averaged weights, the model card, and refusals that write nothing."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from running import CONFIGS, assert_refused, fit, run, tree
+from safetensors.torch import save_file
+from sharing import Once
+
+import sinkablate as sa
+from sinkablate.config import BackboneConfig, ModelChoice
+from sinkablate.diagnose.command import load_model
+from sinkablate.tasks.classify import Classify
+from sinkablate.vit.backbone import build_backbone
+
+FILES = {"README.md", "config.json", "model.safetensors"}
+
+
+def write_averaged(root: Path) -> None:
+    """Train a run with averaged weights on images in folders, started from a local file with a telling name."""
+    start = root / "of_jane_doe.safetensors"
+    shape = {"num_classes": 10, "in_chans": 3, "img_size": 28}
+    save_file(build_backbone(BackboneConfig(), **shape).state_dict(), start)
+    images = Path(os.environ["EXPORT_TEST_IMAGES"])
+    words = (
+        "--data.source.format",
+        "folder",
+        "--data.source.train",
+        images / "train",
+        "--data.source.val",
+        images / "val",
+    )
+    color = ("--data.image.in_chans", "3", "--data.image.mean", "[0.5,0.5,0.5]", "--data.image.std", "[0.2,0.2,0.2]")
+    ema = ("--model.ema.decay", "0.5", "--model.backbone.checkpoint", start, "--variant", "averaged")
+    more = ("--trainer.max_epochs", "2")
+    fit(root / "jane_doe", *words, *color, *ema, *more).succeeded()
+
+
+@pytest.fixture(scope="session")
+def averaged(once: Once, image_folder: Path) -> Path:
+    """A run with averaged weights, in a directory with a person's name."""
+    os.environ["EXPORT_TEST_IMAGES"] = str(image_folder)
+    return once("averaged", write_averaged) / "jane_doe"
+
+
+def export(*args: str | Path) -> Any:
+    return run("export", *args)
+
+
+def test_the_hub_format_has_the_function_of_the_run(finished: Path, exported: Path) -> None:
+    assert {path.name for path in exported.iterdir()} == FILES
+    trained, again = sa.load_run(finished), sa.create_model(f"local-dir:{exported}").eval()
+    assert torch.equal(again(trained.images), trained.model(trained.images))
+
+
+def test_the_timm_format_has_the_function_of_the_run(finished: Path, tmp_path: Path) -> None:
+    outcome = export("--run", finished, "--out", tmp_path / "model", "--format", "timm").succeeded()
+    assert f'timm.create_model("local-dir:{tmp_path}/model", pretrained=True)' in outcome.out
+    assert re.search(r"checked: .* differs by [01-9.e-]+ of its largest value", outcome.out)
+    model = timm.create_model(f"local-dir:{tmp_path}/model", pretrained=True).eval()
+    trained = sa.load_run(finished)
+    torch.testing.assert_close(model(trained.images), trained.model(trained.images), rtol=1e-5, atol=1e-6)
+
+
+def test_the_averaged_weights_are_exported_unless_refused(averaged: Path, tmp_path: Path) -> None:
+    said = export("--run", averaged, "--out", tmp_path / "mean").succeeded().out
+    assert "averaged (vit_mini), averaged weights of step 4" in said
+    export("--run", averaged, "--out", tmp_path / "last", "--averaged", "false").succeeded()
+    state = torch.load(averaged / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for folder, prefix in {"mean": "ema.module.", "last": "backbone."}.items():
+        for name, tensor in sa.create_model(f"local-dir:{tmp_path / folder}").state_dict().items():
+            assert torch.equal(tensor, state[prefix + name]), (folder, name)
+    assert not torch.equal(state["backbone.head.weight"], state["ema.module.head.weight"])
+    assert "moving average" in (tmp_path / "mean" / "README.md").read_text()
+    assert "moving average" not in (tmp_path / "last" / "README.md").read_text()
+
+
+def test_features_of_lejepa_are_exported_without_projector_and_probe(tmp_path: Path) -> None:
+    words = ("--model.backbone.depth", "1", "--model.backbone.attention.score", "relu")
+    fit(tmp_path / "run", *words, configs=[CONFIGS / "lejepa_small.yaml"]).succeeded()
+    refused = export("--run", tmp_path / "run", "--out", tmp_path / "a" / "b", "--format", "timm")
+    assert_refused(refused, "format=timm: timm has no attention with score=relu; use --format hub")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    export("--run", tmp_path / "run", "--out", tmp_path / "out").succeeded()
+    model = sa.create_model(f"local-dir:{tmp_path / 'out'}")
+    assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 64)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "has no classifier" in card
+    assert "pipeline_tag: image-feature-extraction" in card
+
+
+def test_an_export_is_a_model_to_measure(exported: Path, finished: Path) -> None:
+    """For `diagnose`, `evaluate` and `intervene` alike."""
+    trained = sa.load_run(finished)
+    choice = ModelChoice(name=f"local-dir:{exported}")
+    loaded = load_model("diagnose", choice, None, None, None, trust=False)
+    assert torch.equal(loaded.model(trained.images), trained.model(trained.images))
+    assert loaded.description["preprocessing"] == trained.loaded.description["preprocessing"]
+    assert loaded.description["model"] == f"local-dir:{exported} (vit_mini)"
+    assert loaded.transform is not None
+    image = Image.effect_noise((40, 30), 64)
+    assert torch.equal(loaded.transform(image), trained.loaded.transform(image))  # type: ignore[misc]
+    random = load_model("diagnose", replace(choice, pretrained=False), None, None, None, trust=False)
+    assert random.description["weights"] == "random"
+    assert torch.equal(random.model.head.weight, loaded.untrained(0).head.weight)  # type: ignore[union-attr]
+    larger = load_model("diagnose", replace(choice, img_size=56), None, None, None, trust=False)
+    assert larger.model(torch.zeros(1, 1, 56, 56)).shape == (1, 10)
+
+
+def test_a_run_that_starts_from_an_export_does_not_need_it_later(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(exported, "model")
+    fit(Path("run"), "--model.backbone.name", "local-dir:model", "--model.backbone.pretrained", "true").succeeded()
+    shutil.rmtree(copy)
+    assert sa.load_run("run").model.num_reg_tokens == 4
+    export("--run", "run", "--out", "again").succeeded()
+    assert "started from pretrained weights (a local file)" in Path("again/README.md").read_text()
+
+
+@pytest.mark.heavy
+def test_an_export_is_measured_and_evaluated(exported: Path, image_folder: Path, tmp_path: Path) -> None:
+    name, sets = ("--backbone.name", f"local-dir:{exported}"), ("--data.source.format", "folder")
+    images = ("--images", image_folder / "val", "--min_side", "1", "--limit", "2")
+    run("diagnose", *name, *images, "--out", tmp_path / "d").succeeded()
+    assert json.loads((tmp_path / "d" / "summary.json").read_text())["preprocessing"]["mean"] == [0.286]
+    sets += ("--data.source.train", image_folder / "train", "--data.source.val", image_folder / "val")
+    run("evaluate", *name, *sets, "--tasks", "knn", "--out", tmp_path / "e").succeeded()
+    run("intervene", *name, *images, "--heads", "1:0", "--out", tmp_path / "i").succeeded()
+
+
+def test_a_fit_of_an_export_starts_at_its_weights(exported: Path, finished: Path) -> None:
+    task = Classify(backbone=BackboneConfig(name=f"local-dir:{exported}", pretrained=True))
+    expected = sa.load_run(finished).model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in task.backbone.state_dict().items())
+    assert task.hparams["backbone"]["name"] == "vit_mini"
+
+
+def test_the_card_describes_the_model(exported: Path) -> None:
+    _, front, text = (exported / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert metadata["library_name"] == "sinkablate"
+    assert metadata["pipeline_tag"] == "image-classification"
+    assert "base_model" not in metadata
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings == ["Use", "Data", "Recipe", "Results", "Attention sinks", "Citation"]
+    assert "`registers: 4`, `attention.gate: headwise`" in text
+    assert re.search(r"^\| validation accuracy \| [\d.]+% \|$", text, re.MULTILINE)
+    assert re.search(r"^\| `causal` \|( \d+\.\d\d \|){4}$", text, re.MULTILINE)
+    assert "10,000 Fashion-MNIST images" in text
+    assert "mean openness of the gates" in text
+
+
+def test_the_recipe_of_the_card_is_a_config(exported: Path, finished: Path, tmp_path: Path) -> None:
+    """That trains the same variant with the same settings."""
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    printed = yaml.safe_load(run("fit", "--config", tmp_path / "recipe.yaml", "--print_config").succeeded().out)
+    stored = yaml.safe_load((finished / "config.yaml").read_text())
+    for group in ("backbone", "optim", "loss", "ema"):
+        assert printed["model"][group] == stored["model"][group]
+    assert printed["data"]["batch_size"] == stored["data"]["batch_size"]
+    assert printed["trainer"]["max_epochs"] == stored["trainer"]["max_epochs"]
+
+
+def test_nothing_private_is_exported(averaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name of a person, directory, file or token: neither in the card nor in the configuration or the weights."""
+    monkeypatch.setenv("HF_TOKEN", "hf_telltale")
+    for form in ("hub", "timm"):
+        export("--run", averaged, "--out", tmp_path / form, "--format", form).succeeded()
+        content = b"".join(path.read_bytes() for path in (tmp_path / form).iterdir())
+        for private in (b"jane", b"doe", b"hf_telltale", str(tmp_path.anchor + "tmp").encode(), b"/home", b"/root"):
+            assert private not in content, private
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "images in one folder per class, 40 of them" in card
+    assert "Classes, in the order of the logits: 0, 1, 2," in card
+    assert json.loads((tmp_path / "hub" / "config.json").read_text())["label_names"] == list("0123456789")
+
+
+def test_an_earlier_export_is_replaced_only_on_request(exported: Path, averaged: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    (folder / "notes.txt").write_text("mine")
+    before = tree(folder)
+    assert_refused(
+        export("--run", averaged, "--out", folder), f"out={folder}: contains an earlier export", "--overwrite"
+    )
+    assert tree(folder) == before
+    export("--run", averaged, "--out", folder, "--overwrite").succeeded()
+    after = tree(folder)
+    assert {name for name in after if after[name] != before[name]} == FILES
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_foreign_files_are_never_replaced(
+    finished: Path, name: str, overwrite: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("mine")
+    outcome = export("--run", finished, "--out", tmp_path, *overwrite)
+    assert_refused(outcome, f"out={tmp_path}: contains {name}, but is not an earlier export")
+    assert tree(tmp_path).keys() == {name}
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def damaged(finished: Path, folder: Path, change: Any) -> Path:
+    """Copy a run and change the content of its last checkpoint."""
+    copy = shutil.copytree(finished, folder, symlinks=True)
+    path = (copy / "checkpoints" / "last.ckpt").resolve()
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return copy
+
+
+def test_runs_that_cannot_be_exported_are_refused(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+
+    def refused(path: Path, *phrases: str) -> None:
+        assert_refused(export("--run", path, "--out", out), f"run={path}", *phrases)
+        assert not out.parent.exists()
+
+    refused(tmp_path / "none", "not the directory of a run")
+    diverged = damaged(finished, tmp_path / "nan", lambda c: c["state_dict"]["backbone.head.bias"].fill_(float("nan")))
+    refused(diverged, "head.bias are NaN or infinite")
+    (shutil.copytree(finished, tmp_path / "empty") / "checkpoints" / "last.ckpt").unlink()
+    refused(tmp_path / "empty", "has no checkpoint")
+    words = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--wandb.mode", "disabled")
+    toy = CONFIGS / "toy" / "nop.yaml"
+    run("fit", "--config", toy, *words, "--run_dir", tmp_path / "toy").succeeded()
+    refused(tmp_path / "toy", "a toy reads synthetic sequences")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--out", ""), "out is empty"),
+        (("--format", "onnx"), "format"),
+        (("--private",), "private=true has no effect without push_to_hub"),
+        (("--push_to_hub", "name"), "push_to_hub=name: not the name of a repository; write USER/NAME"),
+        (("--push_to_hub", "a/b c"), "push_to_hub=a/b c: not the name of a repository"),
+    ],
+)
+def test_wrong_options_are_refused(finished: Path, words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    out = () if "--out" in words else ("--out", tmp_path / "out")
+    assert_refused(export("--run", finished, *out, *words), says)
+    assert list(tmp_path.iterdir()) == []
