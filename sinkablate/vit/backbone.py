@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from timm.layers import Attention as TimmAttention
-from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
+from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -14,7 +14,6 @@ from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width
 from sinkablate.config.checks import block_indices
-from sinkablate.errors import shortened
 from sinkablate.vit.additions import Additions, names_of_additions, without_additions
 from sinkablate.vit.hub_folder import resolved
 from sinkablate.vit.init import draw_parameters
@@ -22,6 +21,7 @@ from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
 from sinkablate.vit.positions import PositionRecord, Resampling, change_input_size, grid_of_weights
 from sinkablate.vit.registers import register_arguments, transfer
+from sinkablate.vit.same_variant import load_same_variant
 from sinkablate.vit.timm_models import create_timm_model
 from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
 
@@ -64,6 +64,8 @@ def _build(config: BackboneConfig, shape: dict[str, Any], seed: int) -> Any:
         source, resampling = _with_positions(source, config, shape, seed, weights)
         record = replace(record, resampling=resampling)
     model = _changed(source, config, shape, seed, weights, from_run)
+    if weights and from_run:
+        record = replace(record, resampling=load_same_variant(model, weights, config))
     model.position_record = record
     return model
 
@@ -113,8 +115,6 @@ def _changed(
     draw_parameters(model, config, seed, keep=loaded, folded=folded)
     if config.fixed_sincos:
         _fix_sincos_positions(model)
-    if weights and from_run:
-        _load(model, weights, config)
     if loaded:
         new = frozenset(name for name, _ in model.named_parameters() if name not in loaded)
         unchanged = partial(build_backbone, without_additions(config), **shape, seed=seed)
@@ -199,27 +199,3 @@ def _fix_sincos_positions(model: VisionTransformer) -> None:
     with torch.no_grad():
         model.pos_embed.copy_(nn.functional.pad(patches, (0, 0, prefix, 0))[None])
     model.pos_embed.requires_grad_(False)
-
-
-def _load(model: VisionTransformer, weights: dict[str, Tensor], config: BackboneConfig) -> None:
-    """Load the weights of a run or an exported model with the same architecture.
-
-    A head of a different size keeps its initial weights. The position embedding of another image size is resampled as
-    timm does.
-    """
-    own = model.state_dict()
-    head = {k: v for k, v in own.items() if k.startswith("head.")}
-    saved = {k: v.shape for k, v in weights.items() if k.startswith("head.")}
-    if saved != {k: v.shape for k, v in head.items()}:
-        weights = {k: v for k, v in weights.items() if k not in saved} | head
-    try:
-        if [k for k, v in weights.items() if k in own and v.shape != own[k].shape] == ["pos_embed"]:
-            prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-            size = list(model.patch_embed.grid_size)
-            positions = resample_abs_pos_embed(weights["pos_embed"], size, num_prefix_tokens=prefix)
-            weights = weights | {"pos_embed": positions}
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"checkpoint={config.checkpoint} belongs to another model: {shortened(str(error), 300)}"
-        ) from error

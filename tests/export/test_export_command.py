@@ -1,10 +1,10 @@
 """The command: folders of real runs, the averaged weights, the model card, and refusals that write nothing."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from sinkablate.vit.backbone import build_backbone
 FILES = {"README.md", "config.json", "model.safetensors"}
 
 
-def write_averaged(root: Path) -> None:
+def write_averaged(images: Path, root: Path) -> None:
     """Train a run with averaged weights on images in folders, started from a local file with a telling name."""
     start = root / "of_jane_doe.safetensors"
     shape = {"num_classes": 10, "in_chans": 3, "img_size": 28}
     save_file(build_backbone(BackboneConfig(), **shape).state_dict(), start)
-    images = Path(os.environ["EXPORT_TEST_IMAGES"])
     words = (
         "--data.source.format",
         "folder",
@@ -49,8 +48,7 @@ def write_averaged(root: Path) -> None:
 @pytest.fixture(scope="session")
 def averaged(once: Once, image_folder: Path) -> Path:
     """A run with averaged weights, in a directory with a person's name."""
-    os.environ["EXPORT_TEST_IMAGES"] = str(image_folder)
-    return once("averaged", write_averaged) / "jane_doe"
+    return once("averaged", partial(write_averaged, image_folder)) / "jane_doe"
 
 
 def export(*args: str | Path) -> Any:

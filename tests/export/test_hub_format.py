@@ -17,6 +17,7 @@ from sinkablate.errors import UserError
 from sinkablate.export.hub_format import write_hub
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import exported_model, resolved
+from sinkablate.vit.positions import Resampling
 
 GATED = BackboneConfig(depth=1, registers=2, attention=AttentionConfig(gate="headwise", sink="learned"))
 
@@ -72,11 +73,30 @@ def test_another_head_is_drawn_and_the_rest_is_loaded(folder: Path) -> None:
 
 
 def test_positions_are_resampled_for_another_image_size(folder: Path) -> None:
-    trained = untrained(GATED)
-    model = sa.create_model(f"local-dir:{folder}", img_size=42)
+    trained, name = untrained(GATED), f"local-dir:{folder}"
+    model = sa.create_model(name, img_size=42)
     expected = resample_abs_pos_embed(trained.model.pos_embed, [6, 6], num_prefix_tokens=0)
-    assert torch.equal(model.pos_embed, expected)
+    torch.testing.assert_close(model.pos_embed, expected)
+    assert model.position_record.resampling == Resampling(method="timm", old=(4, 4), new=(6, 6))
     assert model.sinkablate_transform.transforms[1].size == (42, 42)
+    assert sa.create_model(name, img_size=[28, 42], pos_embed_interpolation="dinov2").pos_embed.shape == (1, 24, 64)
+
+
+def test_models_of_rectangles_make_the_round_trip(tmp_path: Path) -> None:
+    trained = untrained(GATED, replace(GRAY, size=(28, 42)))
+    write_hub(trained, tmp_path)
+    model = sa.create_model(f"local-dir:{tmp_path}")
+    assert torch.equal(outputs(model, trained)[1], outputs(trained.model, trained)[1])
+    with pytest.raises(UserError, match="belongs to another model"):
+        sa.create_model(f"local-dir:{tmp_path}", img_size=56)
+
+
+def test_models_of_other_families_make_the_round_trip(tmp_path: Path) -> None:
+    """They have no mechanisms, but weights like all others."""
+    trained = untrained(BackboneConfig(name="deit_tiny_distilled_patch16_224", depth=1), COLOR)
+    write_hub(trained, tmp_path)
+    model = sa.create_model(f"local-dir:{tmp_path}")
+    assert torch.equal(outputs(model, trained)[1], outputs(trained.model, trained)[1])
 
 
 def test_the_variant_takes_the_place_of_the_name(folder: Path) -> None:

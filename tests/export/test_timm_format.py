@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ EXPRESSED: dict[str, tuple[BackboneConfig, ImageConfig, int]] = {
         COLOR,
         7,
     ),
+    "rectangle": (BackboneConfig(registers=2, register_pos_embed=True), replace(GRAY, size=(28, 42)), 10),
+    "gate_rectangle": (BackboneConfig(attention=HEADWISE, registers=2), replace(GRAY, size=(42, 28)), 10),
     "gate_attention_pooling": (BackboneConfig(**TINY, attention=ELEMENTWISE, global_pool="map"), COLOR, 0),
     "gate_dinov2": (
         BackboneConfig(name="vit_small_patch14_dinov2", depth=1, attention=HEADWISE, registers=4),
