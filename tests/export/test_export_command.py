@@ -4,51 +4,21 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-import yaml
 from PIL import Image
 from running import CONFIGS, assert_refused, fit, run, tree
-from safetensors.torch import save_file
-from sharing import Once
 
 import sinkablate as sa
 from sinkablate.config import BackboneConfig, ModelChoice
 from sinkablate.diagnose.command import load_model
 from sinkablate.tasks.classify import Classify
-from sinkablate.vit.backbone import build_backbone
 
 FILES = {"README.md", "config.json", "model.safetensors"}
-
-
-def write_averaged(images: Path, root: Path) -> None:
-    """Train a run with averaged weights on images in folders, started from a local file with a telling name."""
-    start = root / "of_jane_doe.safetensors"
-    shape = {"num_classes": 10, "in_chans": 3, "img_size": 28}
-    save_file(build_backbone(BackboneConfig(), **shape).state_dict(), start)
-    words = (
-        "--data.source.format",
-        "folder",
-        "--data.source.train",
-        images / "train",
-        "--data.source.val",
-        images / "val",
-    )
-    color = ("--data.image.in_chans", "3", "--data.image.mean", "[0.5,0.5,0.5]", "--data.image.std", "[0.2,0.2,0.2]")
-    ema = ("--model.ema.decay", "0.5", "--model.backbone.checkpoint", start, "--variant", "averaged")
-    more = ("--trainer.max_epochs", "2")
-    fit(root / "jane_doe", *words, *color, *ema, *more).succeeded()
-
-
-@pytest.fixture(scope="session")
-def averaged(once: Once, image_folder: Path) -> Path:
-    """A run with averaged weights, in a directory with a person's name."""
-    return once("averaged", partial(write_averaged, image_folder)) / "jane_doe"
 
 
 def export(*args: str | Path) -> Any:
@@ -143,47 +113,6 @@ def test_a_fit_of_an_export_starts_at_its_weights(exported: Path, finished: Path
     expected = sa.load_run(finished).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in task.backbone.state_dict().items())
     assert task.hparams["backbone"]["name"] == "vit_mini"
-
-
-def test_the_card_describes_the_model(exported: Path) -> None:
-    _, front, text = (exported / "README.md").read_text().split("---\n", 2)
-    metadata = yaml.safe_load(front)
-    assert metadata["library_name"] == "sinkablate"
-    assert metadata["pipeline_tag"] == "image-classification"
-    assert "base_model" not in metadata
-    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == ["Use", "Data", "Recipe", "Results", "Attention sinks", "Citation"]
-    assert "`registers: 4`, `attention.gate: headwise`" in text
-    assert re.search(r"^\| validation accuracy \| [\d.]+% \|$", text, re.MULTILINE)
-    assert re.search(r"^\| `causal` \|( \d+\.\d\d \|){4}$", text, re.MULTILINE)
-    assert "10,000 Fashion-MNIST images" in text
-    assert "mean openness of the gates" in text
-
-
-def test_the_recipe_of_the_card_is_a_config(exported: Path, finished: Path, tmp_path: Path) -> None:
-    """That trains the same variant with the same settings."""
-    (recipe,) = re.findall(r"```yaml\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "recipe.yaml").write_text(recipe)
-    printed = yaml.safe_load(run("fit", "--config", tmp_path / "recipe.yaml", "--print_config").succeeded().out)
-    stored = yaml.safe_load((finished / "config.yaml").read_text())
-    for group in ("backbone", "optim", "loss", "ema"):
-        assert printed["model"][group] == stored["model"][group]
-    assert printed["data"]["batch_size"] == stored["data"]["batch_size"]
-    assert printed["trainer"]["max_epochs"] == stored["trainer"]["max_epochs"]
-
-
-def test_nothing_private_is_exported(averaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No name of a person, directory, file or token: neither in the card nor in the configuration or the weights."""
-    monkeypatch.setenv("HF_TOKEN", "hf_telltale")
-    for form in ("hub", "timm"):
-        export("--run", averaged, "--out", tmp_path / form, "--format", form).succeeded()
-        content = b"".join(path.read_bytes() for path in (tmp_path / form).iterdir())
-        for private in (b"jane", b"doe", b"hf_telltale", str(tmp_path.anchor + "tmp").encode(), b"/home", b"/root"):
-            assert private not in content, private
-    card = (tmp_path / "hub" / "README.md").read_text()
-    assert "images in one folder per class, 40 of them" in card
-    assert "Classes, in the order of the logits: 0, 1, 2," in card
-    assert json.loads((tmp_path / "hub" / "config.json").read_text())["label_names"] == list("0123456789")
 
 
 def test_an_earlier_export_is_replaced_only_on_request(exported: Path, averaged: Path, tmp_path: Path) -> None:
