@@ -62,7 +62,7 @@ def planted(count: int = 6) -> Planted:
             mlp.fc2.weight[TARGETS[neuron], neuron] = HEIGHTS[neuron]
     block, neuron = READER
     reader = model.blocks[block].mlp
-    reader.fc1.weight[neuron, TARGETS[5]], reader.fc1.bias[neuron] = 50.0, -30.0
+    reader.fc1.weight[neuron, TARGETS[5]], reader.fc1.bias[neuron] = 50.0, -100.0
     reader.fc2.weight[9, neuron] = 1e-3
     images, marks = _images(count)
     return Planted(model.eval(), images, marks)
