@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sinkablate.config.checks import require
+from sinkablate.config.checks import require, require_finite
 from sinkablate.config.types import known_fields, require_types
 
 
@@ -21,6 +21,8 @@ class RegisterNeuronConfig:
     outlier_block: int | None = None
     """Block after which outliers are looked for; negative numbers count from the last. Null takes the block whose
     output has the most, or the second to last if there are none anywhere."""
+    outlier_norm: float | None = None
+    """A fixed norm above which a patch is an outlier, such as 150 for a DINOv2 ViT-L; null finds it from the data."""
     choice: Literal["largest", "random"] = "largest"
     """random: instead of these neurons, the same number of random others in the same blocks, as a control."""
     seed: int = 0
@@ -35,6 +37,11 @@ class RegisterNeuronConfig:
         require_types(self)
         for name in ("top", "limit"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require_finite(self)
+        require(
+            self.outlier_norm is None or self.outlier_norm > 0,
+            f"outlier_norm must be positive, got {self.outlier_norm}",
+        )
         require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
         require(self.blocks is None or len(self.blocks) > 0, "blocks is empty; leave it out to choose them by the data")
         require(self.images is None or self.images != "", "images is empty; leave it out for the default images")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from sinkablate.config import ModelChoice, ThresholdConfig
+from sinkablate.config import ModelChoice, RegisterNeuronConfig, ThresholdConfig
 from sinkablate.diagnose.diagnosis import Diagnosis
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.hugging_face import USE_TEXTS, load_hugging_face
@@ -15,6 +15,7 @@ from sinkablate.diagnose.measure import Source
 from sinkablate.diagnose.model import LoadedModel, load_timm
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnose.terminal import print_summary
+from sinkablate.diagnose.test_time_registers import with_test_time_registers
 from sinkablate.diagnose.texts import TextSource
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError, first_line, require_at_least
@@ -30,6 +31,8 @@ def diagnose(
     backbone: ModelChoice = ModelChoice(),
     run: str | None = None,
     hf: str | None = None,
+    test_time_registers: int = 0,
+    register_neurons: RegisterNeuronConfig = RegisterNeuronConfig(),
     images: str | None = None,
     texts: str | None = None,
     limit: int | None = None,
@@ -57,6 +60,9 @@ def diagnose(
         run: Directory of a run, in place of a timm model; its last checkpoint is measured, by default on the probe
             images of the run.
         hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
+        test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
+            activations of the neurons that write outlier tokens. For a model without registers.
+        register_neurons: How these neurons are found, and random ones as a control.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (photographs of scikit-image).
         texts: A text file, in place of images, for a Hugging Face language model: UTF-8, one text per line; or
             `builtin`, 64 English passages.
@@ -89,6 +95,7 @@ def diagnose(
     loaded = load_model("diagnose", backbone, run, hf, texts, trust=trust)
     source, where = open_inputs(loaded, images, texts, limit, min_side)
     target = find_device(device)
+    loaded = with_test_time_registers(loaded, test_time_registers, register_neurons, target)
     diagnosis = Diagnosis(
         loaded=loaded,
         source=source,
@@ -110,6 +117,7 @@ def diagnose(
             *position_notes(loaded.model),
             f"preprocessing: {loaded.description['preprocessing']}",
             f"{loaded.unit}s: {where}",
+            *([f"test-time registers: {neurons.sentence}"] if (neurons := loaded.register_neurons) else []),
             sep="\n",
             flush=True,
         )

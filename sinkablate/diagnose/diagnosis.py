@@ -148,6 +148,7 @@ class Diagnosis:
                 "rule": self.shown_rule,
                 "run_id": self.loaded.run_id or None,
                 **({"drift": dict(self.loaded.drift)} if self.loaded.drift else {}),
+                "register_neurons": self.loaded.register_neurons and asdict(self.loaded.register_neurons),
                 "device": str(device),
                 "skipped": faults,
                 "skipped_by_reason": dict(skipped),

@@ -21,6 +21,7 @@ from sinkablate.config import (
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
 from sinkablate.diagnose.texts import TextEncoder
+from sinkablate.diagnostics.register_neurons import RegisterNeurons
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
@@ -62,6 +63,8 @@ class LoadedModel:
     """How much mechanisms changed the pretrained weights of a run at step 0; empty for any other model."""
     run_id: str = ""
     """Identity of the run whose weights these are; empty for a model that does not come from a run."""
+    register_neurons: RegisterNeurons | None = None
+    """The neurons whose activations the test-time registers take over; None without such registers."""
 
     @property
     def rule(self) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sinkablate.config import RegisterNeuronConfig, ThresholdConfig
+from sinkablate.config import RegisterNeuronConfig
 from sinkablate.config.checks import block_indices
 from sinkablate.diagnostics.batches import accepted
 from sinkablate.diagnostics.cutoff import Cutoff, find_cutoff
@@ -70,25 +70,22 @@ class RegisterNeurons:
         return f"{len(self.neurons)} neurons in {where}; {found}"
 
 
-def find_register_neurons(
-    model: nn.Module, batches: Batches, config: RegisterNeuronConfig, thresholds: ThresholdConfig | None = None
-) -> RegisterNeurons:
+def find_register_neurons(model: nn.Module, batches: Batches, config: RegisterNeuronConfig) -> RegisterNeurons:
     """Find the register neurons of a vision transformer, or draw the random ones of the control.
 
     Args:
         model: The model, which is left as it was.
         batches: The images.
         config: What is looked for.
-        thresholds: `outlier_norm` replaces the cut-off from the data.
 
     Raises:
         UserError: The model cannot have test-time registers, there are no images, or there are not as many neurons.
     """
     require_supported(model)
-    depth, absolute = len(blocks_of(model)), None if thresholds is None else thresholds.outlier_norm
+    depth = len(blocks_of(model))
     with measurement_mode(model):
         norms = np.concatenate([_patch_norms(model, batch) for batch in _on_device(model, batches)])
-        cutoffs = [find_cutoff(norms[:, block], absolute) for block in range(depth)]
+        cutoffs = [find_cutoff(norms[:, block], config.outlier_norm) for block in range(depth)]
         block, blocks = _blocks(config, norms, cutoffs)
         marks = norms[:, block] > cutoffs[block].value
         cutoff = cutoffs[block].value if marks.any() else None

@@ -17,10 +17,12 @@ from sinkablate.config import (
     LinearConfig,
     ModelChoice,
     QuantizationConfig,
+    RegisterNeuronConfig,
     SegmentationConfig,
     SourceConfig,
 )
 from sinkablate.diagnose.command import find_device, load_model
+from sinkablate.diagnose.test_time_registers import with_test_time_registers
 from sinkablate.distributed.gather import on_every_rank, rank_and_world
 from sinkablate.distributed.launch import process_group
 from sinkablate.errors import UserError, require_at_least
@@ -49,6 +51,8 @@ def evaluate(
     backbone: ModelChoice = ModelChoice(),
     run: str | None = None,
     hf: str | None = None,
+    test_time_registers: int = 0,
+    register_neurons: RegisterNeuronConfig = RegisterNeuronConfig(),
     data: DataChoice = DataChoice(),
     features: FeatureConfig = FeatureConfig(),
     knn: KnnConfig = KnnConfig(),
@@ -76,6 +80,9 @@ def evaluate(
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
         hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
+        test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
+            activations of the neurons that write outlier tokens. For a model without registers.
+        register_neurons: How these neurons are found, and random ones as a control.
         data: The labeled images of knn and linear.
         features: The features of an image, and their cache.
         knn: Settings of knn.
@@ -108,7 +115,17 @@ def evaluate(
     require_writable(folder, "out")
     require_own(folder)
     with process_group() as local_rank:
-        loaded = on_every_rank(lambda: load_model("evaluate", backbone, run, hf, None, trust=trust, reads_texts=False))
+        target = on_every_rank(lambda: find_device(_device_of(device, local_rank)))
+        loaded = on_every_rank(
+            lambda: with_test_time_registers(
+                load_model("evaluate", backbone, run, hf, None, trust=trust, reads_texts=False),
+                test_time_registers,
+                register_neurons,
+                target,
+            )
+        )
+        if (neurons := loaded.register_neurons) and rank_and_world()[0] == 0:
+            print(f"test-time registers: {neurons.sentence}", file=sys.stderr, flush=True)
         evaluation = on_every_rank(
             lambda: Evaluation(
                 subject=subject_of(
@@ -116,7 +133,7 @@ def evaluate(
                     config,
                     FeatureCache(Path(features.cache or folder / FEATURES)),
                     data.source,
-                    device=find_device(_device_of(device, local_rank)),
+                    device=target,
                     seeds=parse_seeds(seeds),
                     batch_size=batch_size,
                     note=cache(lambda sentence: print(sentence, file=sys.stderr, flush=True)),  # each sentence once

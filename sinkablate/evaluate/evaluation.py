@@ -116,11 +116,13 @@ class Evaluation:
                 figures[name] = lambda draw=draw, task=task: draw(table.filter(pl.col("task") == task.name))  # type: ignore[misc]
         for name, make in figures.items():
             save(make(), folder / name)
+        neurons = self.subject.loaded.register_neurons
         return store.summarize(
             {
                 **scalars(table),
                 "protocols": {task: protocols[0] for task, protocols in protocols_of(table).items()},
                 "run_id": self.run_id or None,
+                "register_neurons": neurons and asdict(neurons),
                 "device": str(self.subject.device),
                 "seconds": dict.fromkeys(store.finished) | store.summary.get("seconds", {}) | seconds,
                 "peak_memory_gib": peak_memory_gib(),

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from sinkablate.config import ModelChoice, SelectionConfig, ThresholdConfig
+from sinkablate.config import ModelChoice, RegisterNeuronConfig, SelectionConfig, ThresholdConfig
 from sinkablate.diagnose.command import find_device, load_model
 from sinkablate.diagnose.images import InMemoryImages
+from sinkablate.diagnose.test_time_registers import with_test_time_registers
 from sinkablate.diagnostics.rules import rule_named
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.writing import as_stored
@@ -31,6 +32,8 @@ def intervene(
     backbone: ModelChoice = ModelChoice(),
     run: str | None = None,
     hf: str | None = None,
+    test_time_registers: int = 0,
+    register_neurons: RegisterNeuronConfig = RegisterNeuronConfig(),
     images: str | None = None,
     texts: str | None = None,
     diagnosis: str | None = None,
@@ -60,6 +63,9 @@ def intervene(
         backbone: A timm model (--backbone.name), as it is.
         run: Directory of a run, in place of a timm model; its last checkpoint, on its own probe images by default.
         hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for an untrained one.
+        test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
+            activations of the neurons that write outlier tokens. For a model without registers.
+        register_neurons: How these neurons are found, and random ones as a control.
         images: A folder, a list file (.txt), one image, WebDataset shards, or `builtin` (scikit-image's photographs).
         texts: A text file, in place of images, for a Hugging Face language model: UTF-8, one text per line; or
             `builtin`, 64 English passages.
@@ -94,13 +100,14 @@ def intervene(
     names, part = parse_edits(edits), parse_shard(shard)
     if overwrite and part[1] > 1:
         raise UserError("overwrite=true: each shard would delete the rows of the others; remove the directory first")
+    target = find_device(device)
     loaded = load_model("intervene", backbone, run, hf, texts, trust=trust)
+    loaded = with_test_time_registers(loaded, test_time_registers, register_neurons, target)
     depth = len(blocks_of(loaded.model))
     given = None if heads == "auto" else parse_heads(heads, (depth, block_parts(loaded.model, 0).num_heads))
     about = diagnosis_of(loaded, images, texts, diagnosis, limit, min_side, thresholds or loaded.thresholds)
     source = about.source
     require_donors(1 if about.limit == 1 else len(source), names)
-    target = find_device(device)
     rule = rule or loaded.rule
     chosen = rule_named(rule, about.thresholds, gated=has_output_gate(loaded.model))
     identity = {

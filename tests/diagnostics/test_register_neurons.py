@@ -8,7 +8,7 @@ import torch
 from planted_registers import HEIGHTS, READER, WRITERS, Planted, planted
 from variants import noise
 
-from sinkablate.config import RegisterNeuronConfig, ThresholdConfig
+from sinkablate.config import RegisterNeuronConfig
 from sinkablate.diagnostics.register_neurons import RegisterNeurons, find_register_neurons
 from sinkablate.errors import UserError
 
@@ -66,9 +66,7 @@ def test_without_outliers_the_largest_norms_take_their_place() -> None:
     found = find_register_neurons(model, lambda: [images], RegisterNeuronConfig(top=3))
     assert (found.cutoff, found.outliers, found.outlier_block) == (None, 0.0, 2)
     assert "no patch of 5 images is an outlier" in found.sentence
-    forced = find_register_neurons(
-        model, lambda: [images], RegisterNeuronConfig(top=3), ThresholdConfig(outlier_norm=1e-3)
-    )
+    forced = find_register_neurons(model, lambda: [images], RegisterNeuronConfig(top=3, outlier_norm=1e-3))
     assert (forced.cutoff, forced.outliers) == (1e-3, 1.0)
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
