@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from sinkablate.api.maps import attention_maps as attention_maps
     from sinkablate.api.maps import token_maps as token_maps
     from sinkablate.api.measure import measure as measure
+    from sinkablate.api.registers import add_test_time_registers as add_test_time_registers
     from sinkablate.api.run import load_run as load_run
     from sinkablate.callbacks.sinks import SinkDiagnostics as SinkDiagnostics
     from sinkablate.compare.analysis import compare as compare
+    from sinkablate.config.register_neurons import RegisterNeuronConfig as RegisterNeuronConfig
     from sinkablate.config.selection import SelectionConfig as SelectionConfig
     from sinkablate.config.thresholds import ThresholdConfig as ThresholdConfig
     from sinkablate.diagnostics.rules import Label as Label
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "Label": "diagnostics.rules",
+    "RegisterNeuronConfig": "config.register_neurons",
     "SelectionConfig": "config.selection",
     "SinkDiagnostics": "callbacks.sinks",
     "ThresholdConfig": "config.thresholds",
     "UserError": "errors",
+    "add_test_time_registers": "api.registers",
     "attention_maps": "api.maps",
     "compare": "compare.analysis",
     "create_model": "api.create",

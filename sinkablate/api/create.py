@@ -42,6 +42,7 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
+    test_time_registers: int = 0,
     **options: Any,
 ) -> nn.Module:
     """Create a timm vision transformer with registers, another attention mechanism or a global pathway.
@@ -58,6 +59,9 @@ def create_model(
         num_classes: Number of classes, 0 for a model without a classifier; None for timm's default for this model.
         in_chans: Number of input channels; None for timm's default for this model.
         seed: Seed of every parameter that is not loaded.
+        test_time_registers: Number of registers to add without training, for pretrained weights. The neurons whose
+            activations they take over are found on the photographs of scikit-image; `add_test_time_registers` takes
+            other images.
         **options: Any key of `model.backbone` (`registers`, `img_size`, `depth`, `drop_path_rate`, `checkpoint`, ...)
             and of `model.backbone.attention` (`score`, `sink`, `gate`, `gate_position`, ...) under its own name, and
             the pathway as `pathway="global"`, `pathway_width`, `pathway_gating` and `pathway_gate_init_bias`. The

@@ -15,6 +15,7 @@ from sinkablate.config.evaluation import (
     LinearConfig,
     QuantizationConfig,
     SegmentationConfig,
+    SinksConfig,
 )
 from sinkablate.config.image_size import ImageSize, height_and_width, image_size, size_text, size_value
 from sinkablate.config.lejepa import LeJepaConfig, ViewsConfig
@@ -54,6 +55,7 @@ __all__ = [
     "RetrofitConfig",
     "SegmentationConfig",
     "SelectionConfig",
+    "SinksConfig",
     "SourceConfig",
     "ThresholdConfig",
     "ToyConfig",

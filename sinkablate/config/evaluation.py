@@ -91,6 +91,22 @@ class DiscoveryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SinksConfig:
+    """Sinks and outlier tokens, as `diagnose` measures them."""
+
+    images: str | None = None
+    """Images to measure on, as for diagnose: a folder, a list, shards, or `builtin`. By default, the labeled validation
+    images."""
+    limit: int = 200
+    """Largest number of images, evenly spaced in their set."""
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        require(self.images is None or self.images != "", "images is empty; leave it out for the labeled images")
+        require(self.limit >= 1, f"limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
     """Simulated integer quantization of linear layers, and how much of its damage sinks cause."""
 
@@ -166,3 +182,4 @@ class EvaluationConfig:
     discovery: DiscoveryConfig = DiscoveryConfig()
     quantization: QuantizationConfig = QuantizationConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
+    sinks: SinksConfig = SinksConfig()

@@ -26,10 +26,10 @@ BATCH = 16
 def with_test_time_registers(
     loaded: LoadedModel, count: int, config: RegisterNeuronConfig, device: torch.device
 ) -> LoadedModel:
-    """Return a loaded model with test-time registers; the same model if their number is zero.
+    """Return a loaded model with test-time registers, or without if their number is zero.
 
-    The description of the model names the registers, so that results with and without them are not taken for one
-    another.
+    The description of the model names the registers, or None, so that results with and without them are not taken for
+    one another.
 
     Args:
         loaded: The model, which is changed in place.
@@ -44,7 +44,7 @@ def with_test_time_registers(
     if not count:
         if config != RegisterNeuronConfig():
             raise UserError("register_neurons has no effect without test-time registers: add --test_time_registers 1")
-        return loaded
+        return replace(loaded, description=loaded.description | {"test_time_registers": None})
     if loaded.toy is not None:
         raise UserError("test_time_registers: a toy has none; leave the option out")
     require_supported(loaded.model)

@@ -19,6 +19,7 @@ from sinkablate.config import (
     QuantizationConfig,
     RegisterNeuronConfig,
     SegmentationConfig,
+    SinksConfig,
     SourceConfig,
 )
 from sinkablate.diagnose.command import find_device, load_model
@@ -33,7 +34,7 @@ from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
 from sinkablate.run.directory import require_writable
-from sinkablate.run.evaluations import evaluation_folder
+from sinkablate.run.evaluations import evaluation_folder, treatment_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ def evaluate(
     discovery: DiscoveryConfig = DiscoveryConfig(),
     quantization: QuantizationConfig = QuantizationConfig(),
     segmentation: SegmentationConfig = SegmentationConfig(),
+    sinks: SinksConfig = SinksConfig(),
     seeds: str = "0",
     floors: bool = True,
     batch_size: int = 32,
@@ -74,8 +76,10 @@ def evaluate(
     command is interrupted, the same command resumes: finished features and tasks are kept. Tasks can be added later.
 
     Args:
-        out: Directory for the results; by default RUN/evaluation, which `sweep collect` and `report` read.
-        tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, quantization.
+        out: Directory for the results; by default RUN/evaluation, which `sweep collect` and `report` read. With
+            test-time registers it is another folder of the run, from which `sweep collect` makes another row.
+        tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, sinks,
+            quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
@@ -90,6 +94,7 @@ def evaluate(
         segmentation: Settings of segmentation, with its images.
         discovery: Settings of discovery.
         quantization: Settings of quantization.
+        sinks: Settings of sinks.
         seeds: Seeds of the probes, separated by commas; each probe is repeated with every seed.
         floors: Measure the random backbone and raw pixels, too; without them, less than half of the time is needed.
         batch_size: Images per forward pass; it changes speed and memory, and results by rounding errors only.
@@ -102,7 +107,7 @@ def evaluate(
         UserError: An argument is wrong, the model or the images cannot be read, or a task cannot run.
     """
     require_at_least(batch_size, 1, "batch_size")
-    folder = _folder(out, run)
+    folder = _folder(out, run, treatment_of(test_time_registers, register_neurons.choice))
     chosen = tasks_named(tasks)
     config = EvaluationConfig(
         features=features,
@@ -111,6 +116,7 @@ def evaluate(
         segmentation=segmentation,
         discovery=discovery,
         quantization=quantization,
+        sinks=sinks,
     )
     require_writable(folder, "out")
     require_own(folder)
@@ -153,7 +159,7 @@ def evaluate(
     return results
 
 
-def _folder(out: str | None, run: str | None) -> Path:
+def _folder(out: str | None, run: str | None, treatment: str) -> Path:
     """Return the directory for the results.
 
     Raises:
@@ -161,7 +167,7 @@ def _folder(out: str | None, run: str | None) -> Path:
     """
     if out == "" or (out is None and run is None):
         raise UserError("out: name a directory for the results; only a run has a default")
-    return evaluation_folder(Path(str(run))) if out is None else Path(out)
+    return evaluation_folder(Path(str(run)), treatment) if out is None else Path(out)
 
 
 def _device_of(device: str, local_rank: int) -> str:

@@ -18,7 +18,7 @@ from sinkablate.data.locations import expand_location, is_remote
 from sinkablate.data.samples import Records
 from sinkablate.data.sources import open_split
 from sinkablate.data.stream import ShardStream
-from sinkablate.diagnose.images import Preparation
+from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
@@ -123,6 +123,25 @@ def prepared(records: Records, loaded: LoadedModel) -> PreparedImages:
         name=lambda index: records[index].key,
         identity={"images": records.digest(), "preprocessing": loaded.description["preprocessing"]},
     )
+
+
+def images_at(location: str, loaded: LoadedModel) -> PreparedImages:
+    """Return the images of a location, in the forms that `diagnose` reads, as a model reads them."""
+    assert loaded.transform is not None
+    source = ImageSource(location, Preparation(loaded.transform, loaded.in_chans, min_side=1))
+    images = list(source.start(0))
+    return PreparedImages(
+        count=len(images),
+        load=lambda index: images[index].load(),
+        name=lambda index: images[index].name,
+        identity={"images": source.digest(), "preprocessing": loaded.description["preprocessing"]},
+    )
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` evenly spaced numbers below `total`, or all of them if there are no more."""
+    count = min(total, count)
+    return [index * total // count for index in range(count)]
 
 
 def transform_digest(transform: Callable[[Image.Image], Tensor], in_chans: int) -> str:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.errors import UserError
 from sinkablate.evaluate.dense_inputs import DenseSets
-from sinkablate.evaluate.images import ClassSets, PreparedImages
+from sinkablate.evaluate.images import ClassSets, PreparedImages, evenly, images_at
 from sinkablate.evaluate.subject import Subject
 from sinkablate.vit.anatomy import class_count
 
@@ -71,27 +70,13 @@ def quantization_images(subject: Subject) -> QuantizationImages:
 def _without_labels(subject: Subject, location: str) -> QuantizationImages:
     """Split the images of a location, in the forms that `diagnose` reads."""
     loaded, config = subject.loaded, subject.config.quantization
-    assert loaded.transform is not None
-    source = ImageSource(location, Preparation(loaded.transform, loaded.in_chans, min_side=1))
-    images = list(source.start(0))
+    images = images_at(location, loaded)
     if len(images) <= config.calibration:
         raise UserError(
             f"quantization.images={location}: {len(images)} images, of which none would be left to measure after "
             f"{config.calibration} for calibration; lower quantization.calibration"
         )
-    everything = PreparedImages(
-        count=len(images),
-        load=lambda index: images[index].load(),
-        name=lambda index: images[index].name,
-        identity={"images": source.digest(), "preprocessing": loaded.description["preprocessing"]},
-    )
     calibration = evenly(len(images), config.calibration)
     rest = sorted(set(range(len(images))) - set(calibration))
     measured = [rest[index] for index in evenly(len(rest), config.limit)]
-    return QuantizationImages(everything.subset(calibration), everything.subset(measured), targets=None)
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """Return `count` evenly spaced numbers below `total`, or all of them if there are no more."""
-    count = min(total, count)
-    return [index * total // count for index in range(count)]
+    return QuantizationImages(images.subset(calibration), images.subset(measured), targets=None)

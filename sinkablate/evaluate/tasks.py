@@ -16,6 +16,7 @@ from sinkablate.evaluate.quantization import quantization
 from sinkablate.evaluate.quantization_images import quantization_images
 from sinkablate.evaluate.rows import BackboneName, Row
 from sinkablate.evaluate.segmentation import segmentation
+from sinkablate.evaluate.sinks import measured_images, sinks
 from sinkablate.evaluate.subject import Subject
 from sinkablate.figures.quantization import by_layer, by_scheme
 from sinkablate.figures.segmentation import by_class
@@ -50,6 +51,10 @@ def _reads_of_quantization(subject: Subject) -> Reads:
 def _images_of_quantization(subject: Subject) -> Iterable[PreparedImages]:
     images = quantization_images(subject)
     return images.calibration, images.measured
+
+
+def _images_of_sinks(subject: Subject) -> Iterable[PreparedImages]:
+    return [measured_images(subject)]
 
 
 def _nothing(_: Subject) -> Iterable[Any]:
@@ -113,6 +118,14 @@ TASKS = {
             run=discovery,
             shown=("corloc", "corloc_image"),
             reads=_boxed_images,
+        ),
+        Task(
+            name="sinks",
+            title="sinks and outlier tokens",
+            run=sinks,
+            shown=("outliers", "events", "nop", "broadcast"),
+            measures=_images_of_sinks,
+            floors=("random",),
         ),
         Task(
             name="quantization",

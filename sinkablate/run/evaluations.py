@@ -11,21 +11,50 @@ PROTOCOL = "protocol"
 """Last part of the name under which the protocol of a task is listed, as in `segmentation/protocol`."""
 
 
-def evaluation_folder(run_dir: Path) -> Path:
-    """Return where `evaluate --run RUN` writes by default."""
-    return run_dir / "evaluation"
+TREATMENT = "test_time_registers"
+"""Column of a collected table that tells the evaluations of a run apart, and key of `evaluation.json`."""
+UNTREATED = "none"
+_FOLDER = "evaluation"
 
 
-def evaluation_numbers(run_dir: Path) -> dict[str, float | str | None]:
+def evaluation_folder(run_dir: Path, treatment: str = UNTREATED) -> Path:
+    """Return where `evaluate --run RUN` writes by default.
+
+    Args:
+        run_dir: Directory of the run.
+        treatment: What `treatment_of` returns for the model that is evaluated.
+    """
+    return run_dir / (_FOLDER if treatment == UNTREATED else f"{_FOLDER}-{TREATMENT}-{treatment.replace(' ', '-')}")
+
+
+def treatment_of(count: int, choice: str) -> str:
+    """Return the name of a treatment: `none`, `1` for one test-time register, or `1 random` with random neurons."""
+    if not count:
+        return UNTREATED
+    return str(count) if choice == "largest" else f"{count} {choice}"
+
+
+def treatments_of(run_dir: Path) -> list[str]:
+    """Return the treatments with which a run has been evaluated, without `none`, in alphabetical order."""
+    prefix = f"{_FOLDER}-{TREATMENT}-"
+    folders = sorted(path.name for path in run_dir.glob(f"{prefix}*") if path.is_dir())
+    return [name.removeprefix(prefix).replace("-", " ") for name in folders]
+
+
+def evaluation_numbers(run_dir: Path, treatment: str = UNTREATED) -> dict[str, float | str | None]:
     """Return the numbers of the evaluation in the directory of a run by name, such as `knn/acc1`.
 
     The protocol of each task is listed as `TASK/protocol`. A number that is not finite is None. The result is empty if
     the run has not been evaluated there, or if no task has finished yet.
 
+    Args:
+        run_dir: Directory of the run.
+        treatment: What `treatment_of` returns for the model that was evaluated.
+
     Raises:
         UserError: The file is damaged, or is the evaluation of another run or of other weights of this run.
     """
-    path = evaluation_folder(run_dir) / EVALUATION
+    path = evaluation_folder(run_dir, treatment) / EVALUATION
     content = read_json(path)
     if content is None:
         return {}

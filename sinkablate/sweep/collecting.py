@@ -8,7 +8,7 @@ import polars as pl
 
 from sinkablate.run.cells import Cell, short_names
 from sinkablate.run.directory import diverged
-from sinkablate.run.evaluations import evaluation_numbers
+from sinkablate.run.evaluations import TREATMENT, UNTREATED, evaluation_numbers, treatments_of
 from sinkablate.run.reading import READ_ERRORS, table_of_rows
 from sinkablate.sweep.grid import Sweep
 from sinkablate.sweep.state import State, state_of, summary_of
@@ -24,13 +24,17 @@ def collect(sweep: Sweep, root: Path) -> pl.DataFrame:
 
     The metrics are those of its summary and, if it has been evaluated, of its evaluation, such as `knn/acc1`. They are
     empty for a cell without a result. A diverged cell, whose loss became NaN or infinite, has a result. A sweep over
-    learning rates also has the column `stability/lr_sensitivity`.
+    learning rates also has the column `stability/lr_sensitivity`. A cell that has also been evaluated with test-time
+    registers has another row for each such evaluation, with the metrics of that evaluation only; the column
+    `test_time_registers` tells the rows of a cell apart.
 
     Raises:
         UserError: A summary cannot be read, or an evaluation belongs to another run.
     """
-    table = table_of_rows([_row(cell, root) for cell in sweep.cells])
-    factors = [name for name in sweep.cells[0].short_factors if name in table.columns]
+    table = table_of_rows([row for cell in sweep.cells for row in _rows(cell, root)])
+    factors = [name for name in (*sweep.cells[0].short_factors, TREATMENT) if name in table.columns]
+    if TREATMENT in factors:
+        table = table.with_columns(pl.col(TREATMENT).fill_null(UNTREATED))
     if len(sweep.parameters.get(LEARNING_RATE, ())) > 1 and LOSS in table.columns:
         rate = short_names(list(sweep.parameters))[LEARNING_RATE]
         table = _with_sensitivity(table, [name for name in factors if name != rate])
@@ -60,6 +64,14 @@ def is_collected(path: Path) -> bool:
         return tuple(scan(path).collect_schema().names()[: len(FIRST_COLUMNS)]) == FIRST_COLUMNS
     except READ_ERRORS:
         return False
+
+
+def _rows(cell: Cell, root: Path) -> list[dict[str, Any]]:
+    """Return the row of one cell, and a row for each number of test-time registers that it was evaluated with."""
+    row, run_dir = _row(cell, root), root / cell.id
+    shared = {name: row[name] for name in (*FIRST_COLUMNS, *cell.short_factors, "diverged")}
+    treated = [(name, evaluation_numbers(run_dir, name)) for name in treatments_of(run_dir)]
+    return [row, *(shared | {TREATMENT: name} | numbers for name, numbers in treated if numbers)]
 
 
 def _row(cell: Cell, root: Path) -> dict[str, Any]:

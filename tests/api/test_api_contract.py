@@ -9,10 +9,12 @@ import sinkablate as sa
 
 CONTRACT = {
     "Label",
+    "RegisterNeuronConfig",
     "SelectionConfig",
     "SinkDiagnostics",
     "ThresholdConfig",
     "UserError",
+    "add_test_time_registers",
     "attention_maps",
     "compare",
     "create_model",

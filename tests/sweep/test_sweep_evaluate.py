@@ -113,3 +113,29 @@ def test_numbers_of_other_weights_are_refused(
 )
 def test_a_sweep_that_cannot_be_evaluated_is_refused(args: tuple[str, ...], message: str, tmp_path: Path) -> None:
     assert_refused(sweep("evaluate", written(tmp_path, content()), *args), message)
+
+
+def test_evaluations_with_test_time_registers_are_rows_of_their_own(
+    evaluated: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    path = copied(evaluated, tmp_path)
+    cell = next(cell for cell in opened(path).cells if cell.short_factors["registers"] == "0")
+    run_dir = root_of(path) / cell.id
+    words = ("--tasks", "knn,sinks", "--floors=false", "--device", "cpu", *folder_data(image_folder), "--sinks.limit=4")
+    treatment = ("--test_time_registers", "1", "--register_neurons.top", "3")
+    for control in ((), ("--register_neurons.choice", "random")):
+        outcome = run("evaluate", "--run", run_dir, *words, *treatment, *control).succeeded()
+        assert "test-time registers: 3 neurons in block" in outcome.err
+    results = tmp_path / "results.csv"
+    sweep("collect", path, "--results", str(results)).succeeded()
+    table = pl.read_csv(results, infer_schema_length=None)
+    assert len(table) == len(CELLS["model.backbone.registers"]["values"]) * 2 + 2
+    rows = table.filter(pl.col("cell") == cell.id)
+    assert rows["test_time_registers"].to_list() == ["none", "1", "1 random"]
+    assert rows["val/acc1"].null_count() == 2  # of the training, without test-time registers
+    assert rows["knn/acc1"].null_count() == 0
+    assert rows["sinks/mass_register"].null_count() == 1
+    words = ("--metric", "knn/acc1", "--factors", "test_time_registers", "--where", "registers=0", "--format", "json")
+    compared = run("compare", results, *words).succeeded().out
+    assert '"test_time_registers": "1 random"' in compared or "test_time_registers=1 random" in compared
+    assert len(list((run_dir / "evaluation-test_time_registers-1" / "features").iterdir())) == 2
