@@ -146,9 +146,7 @@ class Diagnosis:
             | measured.summary
             | {
                 "rule": self.shown_rule,
-                "run_id": self.loaded.run_id or None,
-                **({"drift": dict(self.loaded.drift)} if self.loaded.drift else {}),
-                "register_neurons": self.loaded.register_neurons and asdict(self.loaded.register_neurons),
+                **self._about_model(),
                 "device": str(device),
                 "skipped": faults,
                 "skipped_by_reason": dict(skipped),
@@ -162,6 +160,15 @@ class Diagnosis:
             },
         )
         store.close()
+
+    def _about_model(self) -> dict[str, Any]:
+        """Return what is stored about the model besides its identity."""
+        neurons = self.loaded.register_neurons
+        return {
+            "run_id": self.loaded.run_id or None,
+            **({"drift": dict(self.loaded.drift)} if self.loaded.drift else {}),
+            "register_neurons": neurons and asdict(neurons),
+        }
 
     def _figures(self, heads: pl.DataFrame, blocks_: pl.DataFrame, least: int) -> dict[str, Drawn]:
         """Draw the tables of heads and blocks."""

@@ -23,6 +23,7 @@ from sinkablate.config import (
     SourceConfig,
 )
 from sinkablate.diagnose.command import find_device, load_model
+from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnose.test_time_registers import with_test_time_registers
 from sinkablate.distributed.gather import on_every_rank, rank_and_world
 from sinkablate.distributed.launch import process_group
@@ -130,8 +131,7 @@ def evaluate(
                 target,
             )
         )
-        if (neurons := loaded.register_neurons) and rank_and_world()[0] == 0:
-            print(f"test-time registers: {neurons.sentence}", file=sys.stderr, flush=True)
+        _announce(loaded)
         evaluation = on_every_rank(
             lambda: Evaluation(
                 subject=subject_of(
@@ -168,6 +168,12 @@ def _folder(out: str | None, run: str | None, treatment: str) -> Path:
     if out == "" or (out is None and run is None):
         raise UserError("out: name a directory for the results; only a run has a default")
     return evaluation_folder(Path(str(run)), treatment) if out is None else Path(out)
+
+
+def _announce(loaded: LoadedModel) -> None:
+    """Say on the first rank how the neurons of test-time registers were found."""
+    if loaded.register_neurons and rank_and_world()[0] == 0:
+        print(f"test-time registers: {loaded.register_neurons.sentence}", file=sys.stderr, flush=True)
 
 
 def _device_of(device: str, local_rank: int) -> str:
