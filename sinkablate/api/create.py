@@ -4,7 +4,6 @@ from dataclasses import MISSING, Field, fields, replace
 from inspect import Parameter, Signature
 from typing import Any, get_type_hints
 
-import timm
 from torch import nn
 
 from sinkablate.api.images import OWN_TRANSFORM
@@ -15,6 +14,7 @@ from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import exported_model, refers_to_folder
+from sinkablate.vit.model_names import named_model
 
 
 def _options() -> dict[str, tuple[str, Field[Any]]]:
@@ -112,15 +112,14 @@ def create_model(
 
 
 def _defaults(name: str) -> tuple[int, int, int]:
-    """Return timm's number of classes, input channels and side for a model; an unknown one is refused later."""
-    try:
-        weights: Any = timm.get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
-    except RuntimeError:
-        weights = None
-    if weights is None:
-        return 1000, 3, 224
-    channels, side, _ = weights.input_size
-    return weights.num_classes, channels, side
+    """Return timm's number of classes, input channels and side for a model.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    cfg = named_model(name).cfg
+    channels, side, _ = cfg["input_size"]
+    return cfg["num_classes"], channels, side
 
 
 def _parameter(key: str, field: Field[Any]) -> Parameter:

@@ -16,7 +16,8 @@ class BackboneConfig:
     """A timm vision transformer and the changes made to it. A value of null keeps timm's default."""
 
     name: str = "vit_mini"
-    """timm's model name. The default, vit_mini, is a small ViT for 28-pixel images (width 64, depth 4, patch 7)."""
+    """timm's model name, hf-hub:USER/NAME or local-dir:FOLDER. The default, vit_mini, is a small ViT for 28-pixel
+    images (width 64, depth 4, patch 7)."""
     img_size: ImageSize | None = None
     """Side of the square input in pixels, or [height, width]; null uses the size of the data."""
     pos_embed_interpolation: PosEmbedInterpolation = "timm"
@@ -26,7 +27,10 @@ class BackboneConfig:
     pretrained: bool = False
     """Load timm's weights for this name from the Hugging Face hub."""
     checkpoint: str | None = None
-    """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
+    """Load weights from a local .safetensors, .pt, .pth, .bin or .ckpt file instead of the hub."""
+    checkpoint_key: str | None = None
+    """Which weights of the file, if it contains several: a key such as state_dict or teacher, or the first part of all
+    names. By default a moving average (state_dict_ema, model_ema) is taken if there is one."""
     registers: int | None = None
     """Number of register tokens after CLS; null keeps the model's own number, which is 0 for most models."""
     register_pos_embed: bool = False
@@ -101,6 +105,7 @@ class BackboneConfig:
         require(
             not (self.pretrained and self.checkpoint), "pretrained and checkpoint are two sources of weights; keep one"
         )
+        require(self.checkpoint_key is None or bool(self.checkpoint), "checkpoint_key needs checkpoint")
         require(
             self.class_token is not False or self.global_pool != "token",
             "class_token=false leaves nothing for global_pool=token to read; use avg or map",
@@ -199,7 +204,8 @@ class ModelChoice:
     """A timm vision transformer to measure without changes."""
 
     name: str | None = None
-    """timm's model name with the tag of its weights, such as vit_large_patch14_dinov2.lvd142m."""
+    """timm's model name with the tag of its weights, such as vit_large_patch14_dinov2.lvd142m; hf-hub:USER/NAME; or
+    local-dir:FOLDER."""
     img_size: ImageSize | None = None
     """Side of the square input in pixels, or [height, width]; null uses the size in timm's configuration of the
     weights."""
@@ -207,10 +213,14 @@ class ModelChoice:
     """How a learned position embedding is resampled for another image size: as timm does, or as the official code of
     DINOv2 without registers does (dinov2)."""
     checkpoint: str | None = None
-    """Load weights from a local .safetensors, .pt or .pth file instead of the hub."""
+    """Load weights from a local .safetensors, .pt, .pth, .bin or .ckpt file instead of the hub."""
+    checkpoint_key: str | None = None
+    """Which weights of the file, if it contains several: a key such as state_dict or teacher, or the first part of all
+    names. By default a moving average (state_dict_ema, model_ema) is taken if there is one."""
     pretrained: bool = True
     """Load timm's weights for this name from the hub; with false and no checkpoint, a random network is measured."""
 
     def __post_init__(self) -> None:
         require_size(self.img_size, "img_size")
         require(self.name is not None or self.checkpoint is None, "checkpoint needs name")
+        require(self.checkpoint_key is None or bool(self.checkpoint), "checkpoint_key needs checkpoint")

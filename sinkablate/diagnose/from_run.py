@@ -21,7 +21,7 @@ from sinkablate.config import (
 from sinkablate.config.checks import with_tuples
 from sinkablate.data.probe import ProbeSet
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.model import LoadedModel, measurable, preprocessing_of, require_finite
+from sinkablate.diagnose.model import LoadedModel, measurable, preprocessing_of, require_finite, without_weights
 from sinkablate.errors import UserError, shortened
 from sinkablate.files.writing import as_stored
 from sinkablate.run.checkpoints import check_checkpoint
@@ -32,8 +32,8 @@ from sinkablate.run.trust import require_trust
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.checkpoint_files import read_checkpoint
 from sinkablate.vit.drift import STATE_KEY
-from sinkablate.vit.weights import read_weights
 
 
 def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
@@ -61,7 +61,7 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         require_trust(stored, f"run={run}: config.yaml")
     check_checkpoint(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    saved, state = checkpoint["hyper_parameters"], read_weights(str(path))[0]
+    saved, state = checkpoint["hyper_parameters"], read_checkpoint(str(path)).weights
     make = _toy if "toy" in saved else _backbone
     try:
         thresholds = build(ThresholdConfig, with_tuples(stored["diagnostics"]["thresholds"]))
@@ -102,7 +102,7 @@ def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Te
     """Build a vision transformer with the trained weights, and its validation images."""
     from sinkablate.data.datamodule import ImageData  # imports Lightning, which other models do not need
 
-    config = replace(build(BackboneConfig, with_tuples(saved["backbone"])), pretrained=False, checkpoint=None)
+    config = without_weights(build(BackboneConfig, with_tuples(saved["backbone"])))
     shape = {name: saved[name] for name in ("num_classes", "in_chans", "img_size")}
     model, untrained = _models(lambda seed: build_backbone(config, **shape, seed=seed), saved["seed"], state)
     kinds = {"source": SourceConfig, "image": ImageConfig, "augment": AugmentConfig, "views": ViewsConfig}

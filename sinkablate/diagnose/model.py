@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import timm
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from sinkablate.config import (
     SourceConfig,
     ThresholdConfig,
     height_and_width,
+    image_size,
     keys_below,
 )
 from sinkablate.data.probe import ProbeSet
@@ -28,8 +28,9 @@ from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import ExportedModel, exported_model
+from sinkablate.vit.model_names import named_model
 from sinkablate.vit.positions import position_summary
-from sinkablate.vit.weights import weights_classes
+from sinkablate.vit.weights_origin import WeightsOrigin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class LoadedModel:
     """The task of a toy."""
     drift: Mapping[str, Any] = field(default_factory=dict)
     """How much mechanisms changed the pretrained weights of a run at step 0; empty for any other model."""
+    origin: WeightsOrigin | None = None
+    """What was decided about the weights while they were loaded; None for those of a run, and for random ones."""
     run_id: str = ""
     """Identity of the run whose weights these are; empty for a model that does not come from a run."""
     register_neurons: RegisterNeurons | None = None
@@ -112,29 +115,27 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         exported = exported_model(choice.name)
     if exported is not None:
         return load_exported(choice, exported)
-    cfg = _pretrained_cfg(choice.name)
-    channels, _, side = cfg.input_size if cfg else (3, 224, 224)
-    size = choice.img_size or side
-    config = BackboneConfig(
-        name=choice.name,
-        checkpoint=choice.checkpoint,
-        pretrained=choice.pretrained and not choice.checkpoint,
-        pos_embed_interpolation=choice.pos_embed_interpolation,
-    )
     with keys_below("backbone"):
-        known = weights_classes(config) if choice.checkpoint or choice.pretrained else 0
-    shape: dict[str, Any] = {"num_classes": known, "in_chans": channels, "img_size": size}
-    with keys_below("backbone"):
-        model = build_backbone(config, **shape, seed=0)
+        cfg = named_model(choice.name).cfg
+        channels, *side = cfg["input_size"]
+        size = choice.img_size or image_size(*side)
+        config = BackboneConfig(
+            name=choice.name,
+            checkpoint=choice.checkpoint,
+            checkpoint_key=choice.checkpoint_key,
+            pretrained=choice.pretrained and not choice.checkpoint,
+            pos_embed_interpolation=choice.pos_embed_interpolation,
+        )
+        model: Any = build_backbone(config, num_classes=None, in_chans=channels, img_size=size)
     require_finite(
         model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
     )
     weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
-    data = resolve_data_config({"input_size": (channels, *height_and_width(size))}, pretrained_cfg=cfg.to_dict())
+    data = resolve_data_config({"input_size": (channels, *height_and_width(size))}, pretrained_cfg=cfg)
     preprocessing = {
         name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     }
-    bare = replace(config, pretrained=False, checkpoint=None)
+    bare, shape = without_weights(config), {"num_classes": model.num_classes, "in_chans": channels, "img_size": size}
     return LoadedModel(
         model=measurable(model),
         in_chans=channels,
@@ -142,8 +143,14 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         description=as_stored(
             {"model": choice.name, "weights": weights, "preprocessing": preprocessing} | position_summary(model)
         ),
+        origin=model.weights_origin,
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
+
+
+def without_weights(config: BackboneConfig) -> BackboneConfig:
+    """Return the configuration of the same model with random weights."""
+    return replace(config, pretrained=False, checkpoint=None, checkpoint_key=None)
 
 
 def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
@@ -155,8 +162,12 @@ def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
     size = choice.img_size or exported.img_size
     image = replace(exported.image, size=size)
     shape: dict[str, Any] = {"num_classes": exported.num_classes, "in_chans": exported.in_chans, "img_size": size}
-    config = replace(exported.backbone, checkpoint=choice.checkpoint or exported.backbone.checkpoint)
-    bare = replace(config, checkpoint=None)
+    config = replace(
+        exported.backbone,
+        checkpoint=choice.checkpoint or exported.backbone.checkpoint,
+        checkpoint_key=choice.checkpoint_key,
+    )
+    bare = without_weights(config)
     with keys_below("backbone"):
         model = build_backbone(config if choice.checkpoint or choice.pretrained else bare, **shape, seed=0)
     require_finite(model, f"backbone.name={choice.name}")
@@ -182,19 +193,3 @@ def preprocessing_of(image: ImageConfig) -> dict[str, Any]:
         "interpolation": image.interpolation,
         "crop_pct": image.crop_pct,
     }
-
-
-def _pretrained_cfg(name: str) -> Any:
-    """Return timm's pretrained configuration of a model and tag; None for a model that `build_backbone` will refuse."""
-    model, _, tag = name.partition(".")
-    if not timm.is_model(model):
-        return None
-    try:
-        cfg = timm.get_pretrained_cfg(name)
-    except RuntimeError:
-        cfg = None
-    if cfg is None:
-        tags = ", ".join(x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")) or "none"
-        missing = f"weights tagged {tag}" if tag else "default weights"
-        raise UserError(f"backbone.name={name}: {model} has no {missing}; its tags: {tags}")
-    return cfg

@@ -5,35 +5,37 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention as TimmAttention
 from timm.layers import build_sincos2d_pos_embed
-from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import PathwayBlock
 from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width
 from sinkablate.config.checks import block_indices
 from sinkablate.vit.additions import Additions, names_of_additions, without_additions
+from sinkablate.vit.checkpoint_files import Checkpoint, read_checkpoint, require_finite_weights
 from sinkablate.vit.hub_folder import resolved
 from sinkablate.vit.init import draw_parameters
 from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.matched_control import gate_parameters, widen_mlp
 from sinkablate.vit.positions import PositionRecord, Resampling, change_input_size, grid_of_weights
+from sinkablate.vit.pretrained import Pretrained, create_pretrained, origin_of
 from sinkablate.vit.registers import register_arguments, transfer
 from sinkablate.vit.same_variant import load_same_variant
-from sinkablate.vit.timm_models import create_timm_model
-from sinkablate.vit.weights import read_weights, require_finite_weights, weights_classes
+from sinkablate.vit.timm_models import create_timm_model, is_plain, require_whole_patches
 
 
 def build_backbone(
-    config: BackboneConfig, *, num_classes: int = 10, in_chans: int = 1, img_size: ImageSize = 28, seed: int = 0
+    config: BackboneConfig, *, num_classes: int | None = 10, in_chans: int = 1, img_size: ImageSize = 28, seed: int = 0
 ) -> nn.Module:
     """Build timm's model, add registers and the mechanism, and draw or load its weights.
 
+    If weights are loaded, `weights_origin` of the model records what was decided about them.
+
     Args:
         config: The variant.
-        num_classes: Number of classes of the head; 0 for no head.
+        num_classes: Number of classes of the head, 0 for no head; None for the number that the weights have.
         in_chans: Number of input channels.
         img_size: Size of the input.
         seed: Seed of every parameter that is not loaded.
@@ -53,31 +55,31 @@ def build_backbone(
 
 def _build(config: BackboneConfig, shape: dict[str, Any], seed: int) -> Any:
     """Build the model of `build_backbone` without gradient checkpointing."""
-    weights, from_run = read_weights(config.checkpoint) if config.checkpoint else (None, False)
-    if config.checkpoint and weights:
-        require_finite_weights(config.checkpoint, weights)
-    if weights and not from_run:
-        _require_plain(config)
-    source: Any = create_timm_model(config, shape, seed, weights=None if from_run else weights)
+    file = read_checkpoint(config.checkpoint, config.checkpoint_key) if config.checkpoint else None
+    if file is not None:
+        require_finite_weights(file)
+    source, loaded, origin = _source(config, shape, seed, file)
+    shape = shape | {"num_classes": source.num_classes}
     record = PositionRecord(method=config.pos_embed_interpolation)
-    if config.pretrained or (weights and not from_run):
-        source, resampling = _with_positions(source, config, shape, seed, weights)
+    of_variant = file is not None and file.of_variant
+    if origin is not None and not of_variant:
+        source, resampling = _with_positions(source, config, shape, seed, file)
         record = replace(record, resampling=resampling)
-    model = _changed(source, config, shape, seed, weights, from_run)
-    if weights and from_run:
-        record = replace(record, resampling=load_same_variant(model, weights, config))
-    model.position_record = record
+    model = _changed(source, config, shape, seed, loaded)
+    if file is not None and of_variant:
+        record = replace(record, resampling=load_same_variant(model, file.weights, config))
+    model.position_record, model.weights_origin = record, origin
     return model
 
 
 def _with_positions(
-    source: Any, config: BackboneConfig, shape: dict[str, Any], seed: int, weights: dict[str, Tensor] | None
+    source: Any, config: BackboneConfig, shape: dict[str, Any], seed: int, file: Checkpoint | None
 ) -> tuple[Any, Resampling | None]:
     """Return timm's model with the chosen interpolation of its position embedding, and what was done to it.
 
     timm resamples while it loads; for another method, the model is built for the grid of its weights and then resized.
     """
-    method, old = config.pos_embed_interpolation, grid_of_weights(source, weights)
+    method, old = config.pos_embed_interpolation, grid_of_weights(source, None if file is None else file.weights)
     if old is None and method != "timm":
         raise ConfigError(
             f"pos_embed_interpolation={method}: {config.name} has no learned position embedding; use timm"
@@ -87,23 +89,15 @@ def _with_positions(
     if method == "timm":
         return source, Resampling(method=method, old=old, new=source.patch_embed.grid_size)
     patch = patch_size_of(source)
-    native = create_timm_model(config, shape | {"img_size": (old[0] * patch, old[1] * patch)}, seed, weights)
+    native = _source(config, shape | {"img_size": (old[0] * patch, old[1] * patch)}, seed, file).model
     return native, change_input_size(native, height_and_width(shape["img_size"]), method)
 
 
-def _changed(
-    source: Any,
-    config: BackboneConfig,
-    shape: dict[str, Any],
-    seed: int,
-    weights: dict[str, Tensor] | None,
-    from_run: bool,
-) -> Any:
-    """Add registers and the mechanism to timm's model, and draw or load its other weights."""
+def _changed(source: Any, config: BackboneConfig, shape: dict[str, Any], seed: int, loaded: set[str]) -> Any:
+    """Add registers and the mechanism to timm's model, and draw every parameter that is not among the loaded ones."""
     if not is_plain(source):
         _require_unchanged(source, config)
         return source
-    loaded = _loaded_names(source, config, weights) if config.pretrained or (weights and not from_run) else set()
     model = source
     if (arguments := register_arguments(source, config)) is not None:
         model = create_timm_model(config, shape, seed, **arguments)
@@ -122,6 +116,20 @@ def _changed(
     return model
 
 
+def _source(config: BackboneConfig, shape: dict[str, Any], seed: int, file: Checkpoint | None) -> Pretrained:
+    """Return timm's model, with timm's weights unless these are random or belong to a variant."""
+    if (file is None and config.pretrained) or (file is not None and not file.of_variant):
+        _require_plain(config)
+        source = create_pretrained(config, shape, seed, file)
+    else:
+        head = None if file is None else file.weights.get("head.weight")
+        classes = shape["num_classes"] if shape["num_classes"] is not None else 0 if head is None else len(head)
+        model = create_timm_model(config, shape | {"num_classes": classes}, seed)
+        source = Pretrained(model, set(), None if file is None else origin_of(file))
+    require_whole_patches(source.model, config, shape["img_size"])
+    return source
+
+
 def _require_plain(config: BackboneConfig) -> None:
     """Refuse to start a variant from timm's weights that do not fit it; weights of the same variant do."""
     if config.match_parameters != "none":
@@ -130,12 +138,6 @@ def _require_plain(config: BackboneConfig) -> None:
         )
     if config.fixed_sincos:
         raise ConfigError("fixed_sincos would overwrite the position embedding of pretrained weights")
-
-
-def is_plain(model: nn.Module) -> bool:
-    """Whether a model is timm's `VisionTransformer` with plain pre-norm blocks, which can be given mechanisms."""
-    blocks: Any = model.blocks if type(model) is VisionTransformer else [None]
-    return all(type(block) is Block and type(block.attn) is TimmAttention for block in blocks)
 
 
 def _require_unchanged(model: nn.Module, config: BackboneConfig) -> None:
@@ -153,14 +155,6 @@ def _require_unchanged(model: nn.Module, config: BackboneConfig) -> None:
                 f"{name} cannot change {config.name} ({type(model).__name__}): only timm's plain ViTs can be changed "
                 "(vit_*, deit3_*, *_dinov2, CLIP, SigLIP)"
             )
-
-
-def _loaded_names(source: VisionTransformer, config: BackboneConfig, weights: dict[str, Tensor] | None) -> set[str]:
-    """Return the parameters that came with the weights, without the head if its number of classes differs."""
-    names = {name for name, _ in source.named_parameters()}
-    if source.num_classes != weights_classes(config, weights):
-        names -= {"head.weight", "head.bias"}
-    return names
 
 
 def changed_blocks(config: BackboneConfig, depth: int) -> list[int]:

@@ -28,6 +28,7 @@ ADJUSTABLE = (
     "name",
     "pretrained",
     "checkpoint",
+    "checkpoint_key",
     "img_size",
     "pos_embed_interpolation",
     "grad_checkpointing",

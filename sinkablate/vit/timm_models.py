@@ -1,20 +1,23 @@
 """Creating timm's models, including `vit_mini`, with one-line errors."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers import Attention as TimmAttention
 from timm.models import generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
 
 from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, size_text, size_value
 from sinkablate.errors import first_line, shortened
-from sinkablate.files.suggestions import did_you_mean
+from sinkablate.vit.hub_errors import hub_problem
+from sinkablate.vit.hub_folder import LOCAL
 from sinkablate.vit.inputs import patch_size_of
+from sinkablate.vit.model_names import named_model
 from sinkablate.vit.resizing import nearest_sizes
-from sinkablate.vit.weights import weights_classes
 
 default_cfgs = generate_default_cfgs(
     {
@@ -58,65 +61,57 @@ def vit_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
 
 
 def short_name(name: str) -> str:
-    """Return a model's name in run directories: vit_small_patch16_224 becomes vit_s16, other names stay."""
+    """Return a model's name in run directories: vit_small_patch16_224 is vit_s16, a folder is its last part."""
     sizes = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h"}
     if match := re.fullmatch(r"vit_(tiny|small|base|large|huge)_patch(\d+)_\d+", name):
         return f"vit_{sizes[match[1]]}{match[2]}"
-    return name.replace("/", "_").replace(":", "_")
+    source, _, place = name.partition(":")
+    return Path(place).name if source == LOCAL else name.replace("/", "_").replace(":", "_")
 
 
-def create_timm_model(
-    config: BackboneConfig, shape: dict[str, Any], seed: int, weights: dict[str, Tensor] | None = None, **overrides: Any
-) -> nn.Module:
-    """Create timm's model under its own seed, without changing the global random state.
+def model_arguments(config: BackboneConfig) -> dict[str, Any]:
+    """Return timm's arguments for the keys of a configuration that are not left to timm."""
+    arguments: dict[str, Any] = {k: v for k in SHAPE if (v := getattr(config, k)) is not None}
+    return arguments | {k: v for k in RATES if (v := getattr(config, k))}
+
+
+def create_timm_model(config: BackboneConfig, shape: dict[str, Any], seed: int, **overrides: Any) -> nn.Module:
+    """Create timm's model with random weights under its own seed, without changing the global random state.
 
     Args:
         config: Name and shape of the model.
         shape: num_classes, in_chans and img_size.
-        seed: Seed of the weights that are not loaded.
-        weights: State dict of a local file, in timm's layout.
-        **overrides: Further arguments of the model. With them, no pretrained weights are loaded.
+        seed: Seed of the weights.
+        **overrides: Further arguments of the model.
 
     Raises:
-        ConfigError: timm has no such model or weights, or the weights do not fit.
+        ConfigError: timm has no such model.
     """
-    base = config.name.split(".")[0]
-    if not timm.is_model(base):
-        hint = did_you_mean(base, timm.list_models(), most=3, beginnings=True)
-        raise ConfigError(f"name={config.name}: timm has no such model{hint}")
-    arguments: dict[str, Any] = {k: v for k in SHAPE if (v := getattr(config, k)) is not None}
-    arguments |= {k: v for k in RATES if (v := getattr(config, k))}
-    if weights is not None:
-        arguments["pretrained_cfg_overlay"] = {
-            "state_dict": weights,
-            "custom_load": False,
-            "num_classes": weights_classes(config, weights),
-        }
-    pretrained = weights is not None or (config.pretrained and not overrides)
-    # The weights' own number of classes makes the load strict; with another one, timm ignores missing keys.
-    created = shape | ({"num_classes": weights_classes(config, weights)} if pretrained else {})
+    named = named_model(config.name)
+    arguments = {**named.arguments, **shape, **model_arguments(config), **overrides}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            model: Any = timm.create_model(config.name, pretrained=pretrained, **created, **arguments, **overrides)
-            if created != shape:
-                model.reset_classifier(shape["num_classes"])
+            return timm.create_model(named.architecture, pretrained_cfg=named.cfg, **arguments)
     except Exception as error:
-        raise _refusal(config, error) from error
-    _require_whole_patches(model, config, shape["img_size"])
-    return model
+        raise refusal(config, error) from error
 
 
-def _refusal(config: BackboneConfig, error: Exception) -> ConfigError:
+def is_plain(model: nn.Module) -> bool:
+    """Whether a model is timm's `VisionTransformer` with plain pre-norm blocks, which can be given mechanisms."""
+    blocks: Any = model.blocks if type(model) is VisionTransformer else [None]
+    return all(type(block) is Block and type(block.attn) is TimmAttention for block in blocks)
+
+
+def refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     """Describe in one line what timm raised."""
     key = f"name={config.name}"
-    reason = first_line(error)
+    reason = hub_problem(error) or first_line(error)
     family, unsized, _ = reason.partition(".__init__() got an unexpected keyword argument 'img_size'")
     if unsized:
         return ConfigError(f"{key}: {family} is not a timm vision transformer")
     if config.checkpoint:
-        mismatch = shortened(str(error), 300)
-        return ConfigError(f"checkpoint={config.checkpoint} does not fit {key}: {mismatch}")
+        return ConfigError(f"checkpoint={config.checkpoint} does not fit {key}: {shortened(str(error), 300)}")
     if config.pretrained:
         return ConfigError(
             f"{key}: no pretrained weights ({reason}); give a local file with checkpoint=FILE, or pretrained=false for "
@@ -126,7 +121,7 @@ def _refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     return ConfigError(f"{key}: {reason}")
 
 
-def _require_whole_patches(model: nn.Module, config: BackboneConfig, size: ImageSize) -> None:
+def require_whole_patches(model: nn.Module, config: BackboneConfig, size: ImageSize) -> None:
     """Refuse images that do not divide into patches."""
     patch = patch_size_of(model)
     if all(side % patch == 0 for side in height_and_width(size)):

@@ -96,7 +96,8 @@ def test_only_the_selected_blocks_are_folded() -> None:
 def test_weights_of_a_gated_run_are_not_folded_again(tmp_path: Path) -> None:
     attention = identity("headwise", "value")
     trained = perturbed(make(attention=attention))
-    torch.save({f"backbone.{name}": p for name, p in trained.state_dict().items()}, tmp_path / "run.ckpt")
+    state = {f"backbone.{name}": p for name, p in trained.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"backbone": {}}}, tmp_path / "run.ckpt")
     model = make(attention=attention, checkpoint=str(tmp_path / "run.ckpt"), seed=3)
     assert all(torch.equal(p, trained.get_parameter(name)) for name, p in model.named_parameters())
 

@@ -193,6 +193,7 @@ def test_families_with_their_own_attention_are_not_changed(name: str, asked: dic
         ("vit_mini", "vit_mini"),
         ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_dinov2.lvd142m"),
         ("hf-hub:a/b", "hf-hub_a_b"),
+        ("local-dir:a/b", "b"),
     ],
 )
 def test_short_names_of_backbones(name: str, short: str) -> None:

@@ -70,7 +70,8 @@ def test_a_new_classifier_is_added_but_changes_no_token(weights: Path) -> None:
 
 def test_nothing_is_added_to_random_weights_and_those_of_a_run(weights: Path, tmp_path: Path) -> None:
     assert additions_of(make(attention=GATE)) is None
-    torch.save({f"backbone.{name}": p for name, p in make(attention=GATE).state_dict().items()}, tmp_path / "run.ckpt")
+    state = {f"backbone.{name}": p for name, p in make(attention=GATE).state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"backbone": {}}}, tmp_path / "run.ckpt")
     assert additions_of(make(attention=GATE, checkpoint=str(tmp_path / "run.ckpt"))) is None
 
 

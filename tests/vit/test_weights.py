@@ -17,7 +17,7 @@ from sinkablate.config import AttentionConfig, BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import build_backbone
-from sinkablate.vit.weights import read_weights
+from sinkablate.vit.checkpoint_files import read_checkpoint
 
 DINOV2 = "vit_small_patch14_dinov2.lvd142m"
 
@@ -46,7 +46,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def saved(path: Path) -> dict[str, Tensor]:
-    return read_weights(str(path))[0]
+    return read_checkpoint(str(path)).weights
 
 
 @pytest.mark.parametrize("form", ["bare.pt", "bare.safetensors", "nested.pth"])
@@ -163,16 +163,18 @@ def test_files_that_are_not_checkpoints_are_refused_and_named(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(f"checkpoint={path}: {says}")):
-        read_weights(str(path))
+        read_checkpoint(str(path))
 
 
 def test_the_refusal_of_python_objects_does_not_suggest_to_run_them(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("x")}, path := tmp_path / "objects.pt")
-    with pytest.raises(UserError, match=r"contains Python objects, .*; save its state dict alone") as refusal:
-        read_weights(str(path))
+    with pytest.raises(
+        UserError, match=r"contains Python objects \(pathlib.PosixPath\), .*save its state dict alone"
+    ) as refusal:
+        read_checkpoint(str(path))
     (text := tmp_path / "text.pt").write_text("hello, world\n")
     with pytest.raises(UserError) as other:
-        read_weights(str(text))
+        read_checkpoint(str(text))
     assert "weights_only" not in f"{refusal.value} {other.value}"
 
 
@@ -180,7 +182,7 @@ def test_the_refusal_of_python_objects_does_not_suggest_to_run_them(tmp_path: Pa
 def test_a_file_without_a_state_dict_is_refused_and_named(tmp_path: Path, content: object) -> None:
     torch.save(content, path := tmp_path / "x.pt")
     with pytest.raises(UserError, match=re.escape(f"{path}: contains no state dict")):
-        read_weights(str(path))
+        read_checkpoint(str(path))
 
 
 @pytest.mark.parametrize(

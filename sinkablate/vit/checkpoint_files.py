@@ -1,0 +1,208 @@
+"""Reading the state dict of a checkpoint file: which of its parts are weights, and which of these are meant."""
+
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sinkablate.config import ConfigError
+from sinkablate.errors import first_line
+from sinkablate.vit.hub_folder import holds_variant
+
+OF_RUN = ("backbone", "ema.module")
+"""Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+"""Keys under which training scripts store a moving average of the weights; the first two are those of timm."""
+SHOWN = 8
+"""Largest number of keys that a message lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights that a file contains."""
+
+    path: str
+    weights: dict[str, Tensor]
+    """Name -> tensor on the CPU; floating-point tensors are in float32, in which timm resamples positions."""
+    key: str = ""
+    """Where in the file they are, such as `state_dict_ema`; empty if the file contains nothing else."""
+    others: tuple[str, ...] = ()
+    """Keys of other weights in the file."""
+    dtypes: tuple[str, ...] = ()
+    """Floating-point types in the file, such as float16."""
+    of_variant: bool = False
+    """Whether a run or `export` wrote the file, so that it holds the tensors of a variant and not of timm's model."""
+
+
+def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
+    """Read the weights in a .safetensors, .pt, .pth, .bin or .ckpt file. No Python objects are ever unpickled.
+
+    Args:
+        path: The file.
+        key: Name of the weights to read if the file contains several, such as `teacher`: a key, or the first part of
+            all names. By default a moving average is read if there is one, as in timm.
+
+    Raises:
+        ConfigError: The file is missing, truncated, contains Python objects or no weights, or it is unclear which
+            weights are meant; the message names it.
+    """
+    content = _content(path)
+    from_run = _is_run(content)
+    if from_run:
+        found = _of_run(content["state_dict"])
+        key = key or OF_RUN[0]
+    else:
+        found = dict(_state_dicts(content))
+    if not found:
+        raise ConfigError(f"checkpoint={path}: contains no state dict")
+    name, tensors = _named(path, found, key) if key is not None else _chosen(path, found)
+    mapped = not path.endswith(".safetensors")  # a change of the file would otherwise change the weights
+    return Checkpoint(
+        path=path,
+        weights={k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=mapped) for k, v in tensors.items()},
+        key=name,
+        others=tuple(other for other in found if other != name),
+        dtypes=tuple(sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.is_floating_point()})),
+        of_variant=from_run or (not mapped and holds_variant(path)),
+    )
+
+
+def _content(path: str) -> Any:
+    """Return what a file contains. Tensors of torch's formats are memory-mapped, not read."""
+    key = f"checkpoint={path}"
+    if not Path(path).is_file():
+        raise ConfigError(f"{key}: no such file")
+    try:
+        if path.endswith(".safetensors"):
+            # Not memory-mapped, because pages of the file would count as memory in addition to the parameters.
+            with safe_open(path, framework="pt", backend="pread") as file:
+                return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{key}: {_fault(path, error)}") from error
+
+
+def _is_zip(path: str) -> bool:
+    """Whether a file can be memory-mapped: it is not in the format that torch wrote before version 1.6."""
+    with Path(path).open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _fault(path: str, error: Exception) -> str:
+    """Describe why a file was not read, without torch's hint to read it with `weights_only=False`."""
+    if "TorchScript" in str(error):
+        return (
+            "a TorchScript archive, which contains code and is not read; save its weights alone: "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+        )
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"truncated or not a checkpoint ({first_line(error)})"
+    objects = _python_objects(path, str(error))
+    if objects:
+        return (
+            f"contains Python objects ({objects}), which could run commands and are not read; in an environment that "
+            'you trust, save its state dict alone: torch.save(checkpoint["model"], NEW_FILE), or as safetensors'
+        )
+    return "truncated or not a checkpoint"
+
+
+def _python_objects(path: str, message: str) -> str:
+    """Return the names of the classes that a file would import, such as argparse.Namespace; empty if there are none."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # older formats, and damaged files
+        names = re.findall(r"GLOBAL ([\w.]+)", message)
+    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _is_run(content: Any) -> bool:
+    """Whether the content of a file was written by a run of sinkablate."""
+    if not isinstance(content, dict):
+        return False
+    saved = content.get("hyper_parameters")
+    return isinstance(saved, dict) and ("backbone" in saved or "toy" in saved) and "state_dict" in content
+
+
+def _of_run(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of a run's model and, if there is one, their moving average."""
+    parts = {
+        name: {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")} for name in OF_RUN
+    }
+    return {name: tensors for name, tensors in parts.items() if tensors}
+
+
+def _state_dicts(content: Any, key: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the state dicts in nested dictionaries with their keys, joined by dots.
+
+    A state dict is a dictionary of tensors of which at least one has a name that ends in `weight`; the moments of
+    optimizers do not.
+    """
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        return
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if any(name.endswith("weight") for name in tensors):
+        yield key, tensors
+        return
+    for name, value in content.items():
+        yield from _state_dicts(value, f"{key}.{name}" if key else name)
+
+
+def _chosen(path: str, found: dict[str, dict[str, Tensor]]) -> tuple[str, dict[str, Tensor]]:
+    """Return the weights that are meant if no key is given: the only ones, or a moving average.
+
+    Raises:
+        ConfigError: There are several weights; the message lists their keys.
+    """
+    averages = [name for last in EMA_KEYS for name in found if name.rpartition(".")[2] == last]
+    if len(found) > 1 and not averages:
+        raise ConfigError(
+            f"checkpoint={path}: contains several weights: {listed(list(found))}; choose with checkpoint_key=NAME",
+            remedies=("checkpoint_key=NAME",),
+        )
+    name = averages[0] if averages else next(iter(found))
+    return name, found[name]
+
+
+def _named(path: str, found: dict[str, dict[str, Tensor]], key: str) -> tuple[str, dict[str, Tensor]]:
+    """Return the weights with a key, which may be that of a dictionary around them, or a prefix of their names.
+
+    Raises:
+        ConfigError: There are none or several; the message lists what there is.
+    """
+    key = key.rstrip(".")
+    below = [name for name in found if name == key or name.startswith(f"{key}.")]
+    if len(below) == 1:
+        return below[0], found[below[0]]
+    groups = {
+        name: {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
+        for name, tensors in found.items()
+    }
+    matching = [name for name, tensors in groups.items() if tensors]
+    if not below and len(matching) == 1:
+        return key, groups[matching[0]]
+    prefixes = {name.partition(".")[0] for tensors in found.values() for name in tensors if "." in name}
+    names = below or (list(found) if len(found) > 1 else sorted(prefixes))
+    raise ConfigError(f"checkpoint_key={key}: {path} contains {listed(names)}; choose one of these")
+
+
+def listed(names: list[str], most: int = SHOWN) -> str:
+    """List the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+def require_finite_weights(checkpoint: Checkpoint) -> None:
+    """Refuse weights that cannot be trained from.
+
+    Raises:
+        ConfigError: A tensor holds NaN or infinity.
+    """
+    for name, tensor in checkpoint.weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ConfigError(f"checkpoint={checkpoint.path}: {name} holds NaN or infinity; use an earlier checkpoint")

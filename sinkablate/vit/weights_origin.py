@@ -1,0 +1,45 @@
+"""What was decided about the weights of a model while they were loaded."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sinkablate.files.writing import as_stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOrigin:
+    """Where the weights of a model come from, and how they were read."""
+
+    source: str
+    """The file, or the name on the hub."""
+    key: str = ""
+    """Key of the weights in the file; empty if the file contains nothing else."""
+    others: tuple[str, ...] = ()
+    """Keys of other weights in the file."""
+    prefix: str = ""
+    """Prefix that was removed from the names of the tensors."""
+    unread: tuple[str, ...] = ()
+    """Names of tensors that are not part of the model."""
+    dtypes: tuple[str, ...] = ()
+    """Floating-point types of the file. The model itself is in float32."""
+
+    @property
+    def sentences(self) -> list[str]:
+        """What a user should know: one sentence for each decision that was not obvious."""
+        sentences = []
+        if self.others:
+            sentences.append(
+                f"weights {self.key} of {self.source}; it also contains {', '.join(self.others)} (checkpoint_key)"
+            )
+        if self.prefix:
+            sentences.append(f"the prefix {self.prefix} was removed from the names of the weights")
+        if self.unread:
+            count, more = len(self.unread), ", ..." if len(self.unread) > 3 else ""
+            sentences.append(f"not part of the model: {count} tensors ({', '.join(self.unread[:3])}{more})")
+        if lower := [name for name in self.dtypes if name != "float32"]:
+            sentences.append(f"the weights are stored in {', '.join(lower)} and used in float32")
+        return sentences
+
+    def stored(self) -> dict[str, Any]:
+        """Return the decisions as plain values for `summary.json`."""
+        return as_stored(asdict(self))
