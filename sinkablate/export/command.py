@@ -89,6 +89,7 @@ def export(
         partial.mkdir()
         chosen.write(trained, partial)
         write_text(partial / CARD, model_card(trained, format, push_to_hub))
+        (partial / WEIGHTS).chmod((partial / CARD).stat().st_mode)  # safetensors leaves it to its owner alone
         difference = _difference(trained, chosen.read(partial))
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:

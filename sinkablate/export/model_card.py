@@ -140,7 +140,7 @@ def _use(trained: TrainedModel, form: str, name: str) -> str:
         ]
     code = "\n".join(lines)
     gated = trained.description.backbone.attention.gate != "none" and form == "timm"
-    gates = " timm builds it as a `NaFlexVit` with gated attention, in which a gate has one value per channel."
+    gates = " timm builds the model as a `NaFlexVit` with gated attention, in which a gate has one value per channel."
     preparation = (
         f"Images are resized so that {_resized_to(image)} ({image.interpolation}), cropped to the central "
         f"{_pixels(image.size)}, and normalized with mean {list(image.mean)} and standard deviation {list(image.std)}."

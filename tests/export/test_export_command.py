@@ -27,6 +27,7 @@ def export(*args: str | Path) -> Any:
 
 def test_the_hub_format_has_the_function_of_the_run(finished: Path, exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == FILES
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
     trained, again = sa.load_run(finished), sa.create_model(f"local-dir:{exported}").eval()
     assert torch.equal(again(trained.images), trained.model(trained.images))
 
