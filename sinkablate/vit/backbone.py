@@ -67,7 +67,7 @@ def _build(config: BackboneConfig, shape: dict[str, Any], seed: int) -> Any:
         record = replace(record, resampling=resampling)
     model = _changed(source, config, shape, seed, loaded)
     if file is not None and of_variant:
-        record = replace(record, resampling=load_same_variant(model, file.weights, config))
+        record = replace(record, resampling=load_same_variant(model, file, config))
     model.position_record, model.weights_origin = record, origin
     return model
 

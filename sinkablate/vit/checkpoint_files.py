@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sinkablate.config import ConfigError
+from sinkablate.config import ConfigError, ImageSize
 from sinkablate.errors import first_line
-from sinkablate.vit.hub_folder import holds_variant
+from sinkablate.vit.hub_folder import holds_variant, stored_image_size
 
 OF_RUN = ("backbone", "ema.module")
 """Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
@@ -38,6 +38,8 @@ class Checkpoint:
     """Floating-point types in the file, such as float16."""
     of_variant: bool = False
     """Whether a run or `export` wrote the file, so that it holds the tensors of a variant and not of timm's model."""
+    img_size: ImageSize | None = None
+    """Size of the images that such a variant reads; None for other files."""
 
 
 def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
@@ -70,6 +72,7 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
         others=tuple(other for other in found if other != name),
         dtypes=tuple(sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.is_floating_point()})),
         of_variant=from_run or (not mapped and holds_variant(path)),
+        img_size=content["hyper_parameters"].get("img_size") if from_run else stored_image_size(Path(path)),
     )
 
 

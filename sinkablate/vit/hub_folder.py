@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from sinkablate import __version__
 from sinkablate.config import BackboneConfig, ConfigError, ImageConfig, ImageSize, build
 from sinkablate.config.checks import leaves, with_tuples
+from sinkablate.config.image_size import require_size
 from sinkablate.config.types import require_types
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -166,6 +167,19 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
 def _shown(value: Any) -> str:
     """Return a value for a message, without the name of its class."""
     return str(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+
+
+def stored_image_size(weights: Path) -> ImageSize | None:
+    """Return the size of the images that an exported model reads, from the description next to a file with its weights.
+
+    None if there is no description, or it is damaged.
+    """
+    try:
+        size = json.loads((weights.parent / CONFIG).read_text(encoding="utf-8"))[KEY]["img_size"]
+        require_size(size, "img_size")
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return tuple(size) if isinstance(size, list) else size
 
 
 def holds_variant(path: str) -> bool:

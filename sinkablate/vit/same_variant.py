@@ -1,24 +1,25 @@
 """Weights of a run or an exported model, for a model of the same variant."""
 
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 from torch import Tensor
 
-from sinkablate.config import BackboneConfig, ConfigError
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width
 from sinkablate.errors import shortened
+from sinkablate.vit.checkpoint_files import Checkpoint
+from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.positions import INTERPOLATIONS, Resampling
 
 
-def load_same_variant(model: Any, weights: dict[str, Tensor], config: BackboneConfig) -> Resampling | None:
+def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> Resampling | None:
     """Load weights into a model of the same variant, in place.
 
-    A head of another size keeps its initial weights, and a position embedding of square images of another size is
-    resampled.
+    A head of another size keeps its initial weights, and the position embedding of images of another size is resampled.
 
     Args:
         model: The model.
-        weights: Its state dict, with the names of the model.
+        file: The weights, with the names of the model.
         config: The configuration of the model, whose `checkpoint` is named in messages.
 
     Returns:
@@ -27,14 +28,15 @@ def load_same_variant(model: Any, weights: dict[str, Tensor], config: BackboneCo
     Raises:
         ConfigError: The weights belong to another model.
     """
-    own = model.state_dict()
+    own, weights = model.state_dict(), file.weights
     head = {name: tensor for name, tensor in own.items() if name.startswith("head.")}
     saved = {name: tensor.shape for name, tensor in weights.items() if name.startswith("head.")}
     if saved != {name: tensor.shape for name, tensor in head.items()}:
         weights = {name: tensor for name, tensor in weights.items() if name not in saved} | head
     resampling = None
-    if [name for name, tensor in weights.items() if name in own and tensor.shape != own[name].shape] == ["pos_embed"]:
-        resampling = _resampling(model, weights["pos_embed"], config)
+    differing = {name for name, tensor in weights.items() if name in own and tensor.shape != own[name].shape}
+    if "pos_embed" in own and "pos_embed" in weights and differing <= {"pos_embed"}:
+        resampling = _resampling(model, weights["pos_embed"], file.img_size, config)
     if resampling is not None:
         method = INTERPOLATIONS[resampling.method]
         weights = weights | {"pos_embed": method.resample(weights["pos_embed"], resampling.old, resampling.new)}
@@ -47,10 +49,21 @@ def load_same_variant(model: Any, weights: dict[str, Tensor], config: BackboneCo
     return resampling
 
 
-def _resampling(model: Any, positions: Tensor, config: BackboneConfig) -> Resampling | None:
-    """Return how a position embedding fits a model; None if it is not that of a square grid of patches."""
+def _resampling(model: Any, positions: Tensor, img_size: ImageSize | None, config: BackboneConfig) -> Resampling | None:
+    """Return how a position embedding is fitted to a model; None if it has the grid of the model, or an unknown one.
+
+    Args:
+        model: The model.
+        positions: The position embedding.
+        img_size: Size of the images that it belongs to; None means squares.
+        config: The configuration of the model.
+    """
+    patch = patch_size_of(model)
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    side = isqrt(max(0, positions.shape[1] - prefix))
-    if side * side + prefix != positions.shape[1] or positions.shape[2] != model.embed_dim:
+    rows = positions.shape[1] - prefix
+    side = isqrt(max(0, rows))
+    height, width = height_and_width(side * patch if img_size is None else img_size)
+    old = (height // patch, width // patch)
+    if prod(old) != rows or positions.shape[2] != model.embed_dim or old == model.patch_embed.grid_size:
         return None
-    return Resampling(method=config.pos_embed_interpolation, old=(side, side), new=model.patch_embed.grid_size)
+    return Resampling(method=config.pos_embed_interpolation, old=old, new=model.patch_embed.grid_size)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from running import CONFIGS, assert_refused, checkpoint, fit, run, summary
 from sharing import Once
+from timm.layers import resample_abs_pos_embed
 
 import sinkablate as sa
 from sinkablate.data.embedded import EmbeddedRecords
@@ -57,6 +58,21 @@ def test_token_maps_of_a_diagnosis_have_rows_and_columns_of_the_image(wide: Path
     assert summary(wide / "diagnosis")["token_maps"]["grid"] == [2, 8]
     drawn = pl.read_csv(wide / "diagnosis" / "figures" / "token_maps.csv")
     assert (drawn["row"].max(), drawn["column"].max()) == (1, 7)
+
+
+@pytest.mark.parametrize("form", ["run", "export"])
+def test_weights_of_another_shape_with_as_many_patches_are_resampled(form: str, wide: Path, tmp_path: Path) -> None:
+    weights = wide / "run" / "checkpoints" / "last.ckpt"
+    saved = checkpoint(wide / "run")["state_dict"]["backbone.pos_embed"]
+    if form == "export":
+        run("export", "--run", wide / "run", "--out", tmp_path, "--format", "hub").succeeded()
+        weights = tmp_path / "model.safetensors"
+    fields: dict[str, Any] = {"registers": 4, "gate": "headwise", "checkpoint": str(weights), "in_chans": 1}
+    square: Any = sa.create_model("vit_mini", img_size=28, num_classes=10, **fields)
+    expected = resample_abs_pos_embed(saved, new_size=[4, 4], old_size=[2, 8], num_prefix_tokens=0)
+    assert torch.equal(square.pos_embed, expected)
+    same: Any = sa.create_model("vit_mini", img_size=(14, 56), num_classes=10, **fields)
+    assert torch.equal(same.pos_embed, saved)
 
 
 def test_the_maps_of_a_report_are_arranged_as_the_image(wide: Path) -> None:
