@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from sinkablate.api.images import OWN_TRANSFORM
+from sinkablate.api.registers import add_test_time_registers
 from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.config.types import checked, require_type
 from sinkablate.data.transforms import eval_transform
@@ -87,6 +88,7 @@ def create_model(
         groups[group][field.name] = tuple(value) if isinstance(value, list) else value
     require_at_least(num_classes, 0, "num_classes")
     require_at_least(in_chans, 1, "in_chans")
+    require_at_least(test_time_registers, 0, "test_time_registers")
     config = BackboneConfig(
         name=name,
         pretrained=refers_to_folder(name) and "checkpoint" not in options if pretrained is None else pretrained,
@@ -108,7 +110,7 @@ def create_model(
     )
     if exported is not None:
         setattr(model, OWN_TRANSFORM, eval_transform(replace(exported.image, size=config.img_size or side)))
-    return model
+    return add_test_time_registers(model, count=test_time_registers) if test_time_registers else model
 
 
 def _defaults(name: str) -> tuple[int, int, int]:

@@ -115,7 +115,7 @@ def columns(root: Path, *patterns: str) -> set[str]:
     return {name for glob in patterns for path in root.glob(f"*/{glob}") for name in pl.read_parquet_schema(path)}
 
 
-@pytest.mark.parametrize("task", ["knn", "linear", "discovery", "quantization"])
+@pytest.mark.parametrize("task", ["knn", "linear", "discovery", "sinks", "quantization"])
 def test_numbers_of_an_evaluation(task: str, image_folder: Path, written: Path) -> None:
     settings = {"linear": {"epochs": 1}, "quantization": {"bits": (8,), "limit": 2, "layer_limit": 1}}
     result = sa.evaluate(written / "gate", task, data=image_folder, floors=False, settings=settings)
