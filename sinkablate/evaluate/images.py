@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sinkablate.config import SourceConfig
+from sinkablate.config import BUILT_IN, SourceConfig
 from sinkablate.data.classes import class_names, number_of_classes
-from sinkablate.data.errors import ErrorPolicy
+from sinkablate.data.errors import DataError, ErrorPolicy
 from sinkablate.data.locations import expand_location, is_remote
 from sinkablate.data.samples import Records
 from sinkablate.data.sources import open_split
@@ -22,6 +23,7 @@ from sinkablate.diagnose.images import ImageSource, Preparation
 from sinkablate.diagnose.model import LoadedModel
 from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.errors import UserError
+from sinkablate.process.cpus import usable_cpus
 
 _PICTURES = ((256, 256, 0, 255), (181, 240, 40, 180), (33, 27, 0, 60))
 """Width, height, smallest and largest value of the pictures by which a transform is identified."""
@@ -77,24 +79,44 @@ class ClassSets:
 def class_sets(source: SourceConfig, loaded: LoadedModel) -> ClassSets:
     """Open the training and validation images of a source, prepared for a model.
 
+    With `on_error=skip`, all images are decoded once, and those that cannot be read are left out and logged.
+
     Raises:
-        UserError: The source cannot be read in any order.
+        UserError: The source cannot be read in any order, or contains no images that can be read.
     """
     if source.format == "shards":
         source = _with_random_access(source)
     number = number_of_classes(source)
     names = class_names(source) or list(map(str, range(number)))
-    policy = ErrorPolicy("stop")
+    policy = ErrorPolicy(source.on_error)
     sets = {}
     for split in ("train", "val"):
         records = open_split(source, split, number, policy)
         assert not isinstance(records, ShardStream)
-        if not len(records):
+        images, targets = prepared(records, loaded), torch.tensor(records.labels)
+        if source.on_error == "skip" and source.format not in BUILT_IN:
+            numbers = _readable(images, policy)
+            if len(numbers) < len(images):
+                images, targets = images.subset(numbers), targets[numbers]
+        if not len(images):
             raise UserError(f"data.source.{split}={getattr(source, split)}: the split contains no images")
-        sets[split] = LabeledImages(
-            images=prepared(records, loaded), targets=torch.tensor(records.labels), classes=names
-        )
+        sets[split] = LabeledImages(images=images, targets=targets, classes=names)
     return ClassSets(**sets)
+
+
+def _readable(images: PreparedImages, policy: ErrorPolicy) -> list[int]:
+    """Return the numbers of the images that can be read; the others are logged and counted by the policy."""
+
+    def reads(number: int) -> bool:
+        try:
+            images.load(number)
+        except DataError as error:
+            policy.handle(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(max(4, usable_cpus())) as pool:
+        return [number for number, read in enumerate(pool.map(reads, range(len(images)))) if read]
 
 
 def _with_random_access(source: SourceConfig) -> SourceConfig:

@@ -3,6 +3,7 @@
 import io
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from sinkablate.data.folder import FolderRecords
 from sinkablate.data.samples import checked_image
 from sinkablate.data.shards import write_shards
 from sinkablate.diagnose.images import ImageSource, Preparation
+from sinkablate.diagnose.model import LoadedModel
+from sinkablate.evaluate.images import class_sets
 
 CONFIG = ImageConfig(size=4, in_chans=3, convert=True, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -160,6 +163,26 @@ def test_pictures_of_pillow_follow_the_same_rules() -> None:
     cut = Image.open(io.BytesIO(saved(GRAY, "PNG")[:70]))
     with pytest.raises(sa.UserError, match=r"^images: item 1: the image cannot be decoded"):
         sa.measure(model, [deep, cut], transform=transform)
+
+
+def test_evaluate_leaves_out_and_names_unreadable_files(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = sa.create_model("vit_mini", img_size=28, in_chans=3, num_classes=0)
+    loaded = LoadedModel(
+        model=model,
+        description={"model": "vit_mini", "preprocessing": "none"},
+        untrained=lambda seed: model,
+        in_chans=3,
+        transform=lambda image: torch.from_numpy(np.array(image)),
+    )
+    source = SourceConfig(format="folder", train=str(corpus), val=str(corpus), on_error="skip")
+    val = class_sets(source, loaded).val
+    assert Counter(val.targets.tolist()) == {0: len(READ), 1: 1}
+    shapes = Counter(tuple(val.images.load(number).shape) for number in range(len(val.images)))
+    assert shapes == Counter(pixels.shape for _, pixels in READ.values()) + Counter([RGB.shape])
+    assert caplog.text.count("skipped: ") == 2 * len(SKIPPED)
+    unreadable = FolderRecords(str(corpus), key="data.source.val").files.index(f"{corpus}/odd/cut.png")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        class_sets(replace(source, on_error="stop"), loaded).val.images.load(unreadable)
 
 
 def test_shards_hold_the_same_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
