@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sinkablate import __version__
+from sinkablate.errors import UserError
 from sinkablate.export.trained import TrainedModel
 from sinkablate.files.writing import write_json
 from sinkablate.vit.backbone import build_backbone
@@ -17,7 +18,15 @@ def write_hub(trained: TrainedModel, folder: Path) -> None:
 
     `config.json` has the layout of timm's: the architecture is one that timm does not know, so that it refuses the
     folder instead of loading a part of it.
+
+    Raises:
+        UserError: The model was created from a folder of timm, with arguments that a variant cannot hold.
     """
+    if trained.lost:
+        raise UserError(
+            f"format=hub: the model was created with {', '.join(trained.lost)} of timm, which a variant cannot hold; "
+            "use --format timm"
+        )
     weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt", KEY: __version__})
     labels = {"label_names": list(trained.classes)} if trained.classes else {}

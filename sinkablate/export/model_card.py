@@ -24,7 +24,7 @@ from sinkablate.config import (
 from sinkablate.diagnostics.counting import DEFAULT_BLOCKS
 from sinkablate.diagnostics.rules import rules, scalar_prefix
 from sinkablate.export.recipe import changed, recipe
-from sinkablate.export.trained import LOCAL_FILE, TrainedModel
+from sinkablate.export.trained import LOCAL_FILE, LOCAL_FOLDER, TrainedModel
 
 DATA = {
     "embedded": "the 10,000 Fashion-MNIST images that come with sinkablate",
@@ -75,8 +75,8 @@ def model_card(trained: TrainedModel, form: str, repository: str | None = None) 
 def _metadata(trained: TrainedModel, form: str) -> str:
     """Return the block at the top of the card, which a model hub reads."""
     task = "image-classification" if trained.description.num_classes else "image-feature-extraction"
-    name = trained.initial.removeprefix("hf-hub:").partition("@")[0]
-    base = None if trained.initial in ("", LOCAL_FILE) else name if "/" in name else f"timm/{name}"
+    name = trained.initial.partition("@")[0]
+    base = None if name in ("", LOCAL_FILE, LOCAL_FOLDER) else name if "/" in name else f"timm/{name}"
     return ModelCardData(
         library_name="timm" if form == "timm" else "sinkablate",
         tags=["vision-transformer", "attention-sinks", "sinkablate", *(["timm"] if form == "timm" else [])],

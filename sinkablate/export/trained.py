@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from sinkablate.config import BackboneConfig, ImageConfig, build, height_and_width
 from sinkablate.config.checks import with_tuples
 from sinkablate.diagnose.from_run import load_from_run
-from sinkablate.diagnose.model import require_finite
+from sinkablate.diagnose.model import require_finite, without_weights
 from sinkablate.errors import UserError
+from sinkablate.export.portable import portable
 from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, DONE, diverged, last_checkpoint
 from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.reading import read_json, read_yaml
-from sinkablate.vit.hub_folder import ExportedModel
+from sinkablate.vit.hub_folder import HUB, LOCAL, ExportedModel
 
 AVERAGED = "ema.module."
 """Prefix of the averaged weights in a checkpoint of `fit`."""
-LOCAL_FILE = "a local file"
-"""What a model card calls a file of weights, whose path is not published."""
+LOCAL_FILE, LOCAL_FOLDER = "a local file", "a local folder"
+"""What a model card calls a file or a folder of weights, whose path is not published."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class TrainedModel:
     """The last weights of the run, in eval mode and fp32."""
     description: ExportedModel
     """The variant, its input and output, and the preprocessing."""
+    lost: tuple[str, ...] = ()
+    """Arguments of timm that the variant cannot hold, if the model was created from a folder of timm."""
     variant: str
     """Name of the variant."""
     step: int
@@ -77,13 +80,15 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
         loaded.model.load_state_dict(average)
         require_finite(loaded.model, f"run={run}: the averaged weights")
     backbone: BackboneConfig = build(BackboneConfig, with_tuples(saved["backbone"]))
+    named = portable(backbone)
     return TrainedModel(
         model=loaded.model,
         description=ExportedModel(
-            backbone=replace(backbone, pretrained=False, checkpoint=None, grad_checkpointing=False),
+            backbone=replace(without_weights(named.backbone), grad_checkpointing=False),
             image=build(ImageConfig, with_tuples(stored["data"]["image"])),
             **{name: saved[name] for name in ("num_classes", "in_chans", "img_size")},
         ),
+        lost=named.lost,
         variant=str(stored["variant"]),
         step=int(checkpoint["global_step"]),
         averaged=bool(average),
@@ -105,4 +110,6 @@ def _initial_weights(backbone: BackboneConfig) -> str:
     """Name the weights from which the training started, without the path of a file."""
     if backbone.checkpoint:
         return LOCAL_FILE
-    return backbone.name if backbone.pretrained else ""
+    if backbone.name.startswith(f"{LOCAL}:"):
+        return LOCAL_FOLDER if backbone.pretrained else ""
+    return backbone.name.removeprefix(f"{HUB}:") if backbone.pretrained else ""

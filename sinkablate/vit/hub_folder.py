@@ -60,7 +60,7 @@ class ExportedModel:
 def description(model: ExportedModel) -> dict[str, Any]:
     """Return what `config.json` contains under `KEY`, as plain values."""
     content = asdict(model) | {"version": __version__}
-    for source in ("pretrained", "checkpoint"):
+    for source in ("pretrained", "checkpoint", "checkpoint_key"):
         del content["backbone"][source]
     return content
 

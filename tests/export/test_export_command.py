@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import timm
 import torch
+from exporting import untrained
 from PIL import Image
 from running import CONFIGS, assert_refused, fit, run, tree
 
 import sinkablate as sa
-from sinkablate.config import BackboneConfig, ModelChoice
+from sinkablate.config import AttentionConfig, BackboneConfig, ModelChoice
 from sinkablate.diagnose.command import load_model
+from sinkablate.export.timm_format import write_timm
 from sinkablate.tasks.classify import Classify
 
 FILES = {"README.md", "config.json", "model.safetensors"}
@@ -96,6 +98,27 @@ def test_a_run_that_starts_from_an_export_does_not_need_it_later(
     assert sa.load_run("run").model.num_reg_tokens == 4
     export("--run", "run", "--out", "again").succeeded()
     assert "started from pretrained weights (a local file)" in Path("again/README.md").read_text()
+
+
+def test_a_run_that_starts_from_a_timm_folder_is_exported_without_it(tmp_path: Path) -> None:
+    """Neither the folder's name nor its path is part of the new export."""
+    registers = BackboneConfig(registers=2, register_pos_embed=True, depth=1)
+    gated = BackboneConfig(depth=1, attention=AttentionConfig(gate="elementwise"))
+    for name, backbone in {"jane_doe": registers, "gated": gated}.items():
+        (tmp_path / name).mkdir()
+        write_timm(untrained(backbone), tmp_path / name)
+        start = ("--model.backbone.name", f"local-dir:{tmp_path / name}", "--model.backbone.pretrained", "true")
+        fit(tmp_path / f"run_{name}", *start).succeeded()
+    for form in ("hub", "timm"):
+        export("--run", tmp_path / "run_jane_doe", "--out", tmp_path / form, "--format", form).succeeded()
+        assert "jane" not in (tmp_path / form / "README.md").read_text() + (tmp_path / form / "config.json").read_text()
+        assert "started from pretrained weights (a local folder)" in (tmp_path / form / "README.md").read_text()
+    shutil.rmtree(tmp_path / "jane_doe")
+    again = sa.create_model(f"local-dir:{tmp_path / 'hub'}")
+    assert (len(again.blocks), again.num_reg_tokens, again.no_embed_class) == (1, 2, False)
+    refused = export("--run", tmp_path / "run_gated", "--out", tmp_path / "lost")
+    assert_refused(refused, "format=hub: the model was created with attn_gated, attn_type, use_naflex of timm")
+    export("--run", tmp_path / "run_gated", "--out", tmp_path / "kept", "--format", "timm").succeeded()
 
 
 @pytest.mark.heavy

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from exporting import COLOR, GRAY, SHIPPED, outputs, shipped, untrained
+from exporting import COLOR, GRAY, SHIPPED, images_for, outputs, shipped, untrained
 from safetensors import safe_open
 from timm.layers import resample_abs_pos_embed
 
@@ -40,8 +40,7 @@ def change(folder: Path, *keys: str, value: Any) -> None:
 @pytest.mark.parametrize("config", SHIPPED)
 def test_every_shipped_config_makes_the_round_trip(config: str, tmp_path: Path) -> None:
     backbone = shipped(SHIPPED[config])
-    color = replace(COLOR, size=28) if "patch14" in backbone.name else COLOR
-    trained = untrained(backbone, GRAY if backbone.name == "vit_mini" else color)
+    trained = untrained(backbone, images_for(backbone))
     write_hub(trained, tmp_path)
     again = sa.create_model(f"local-dir:{tmp_path}")
     expected = trained.model.state_dict()

@@ -40,6 +40,11 @@ def untrained(
     return TrainedModel(**values | fields)
 
 
+def images_for(backbone: BackboneConfig) -> ImageConfig:
+    """Return small images that the model divides into patches."""
+    return GRAY if backbone.name == "vit_mini" else replace(COLOR, size=28) if "patch14" in backbone.name else COLOR
+
+
 def shipped(path: Path) -> BackboneConfig:
     """Return the backbone of a shipped config, with at most two blocks if it is large."""
     values = yaml.safe_load(path.read_text()).get("model", {}).get("backbone", {})
