@@ -10,6 +10,7 @@ from torch import nn
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.run.directory import lock_directory, prepare_directory, unlock_directory
 from sinkablate.vit.positions import position_notes
+from sinkablate.vit.weights_origin import loading_notes
 
 
 class RunDirectory(L.Callback):
@@ -36,7 +37,7 @@ class RunDirectory(L.Callback):
             prepare_directory(self.run_dir, self.config, resumes=self.resumes)
             usage = getattr(trainer.datamodule, "usage", None)  # type: ignore[attr-defined]  # a toy has none
             backbone = getattr(pl_module, "backbone", None)
-            notes = position_notes(backbone) if isinstance(backbone, nn.Module) else []
+            notes = [*loading_notes(backbone), *position_notes(backbone)] if isinstance(backbone, nn.Module) else []
             for note in [*notes, *(usage.notes(trainer) if usage else ())]:
                 print(note, flush=True)
         for logger in trainer.loggers:

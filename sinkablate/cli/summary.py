@@ -10,6 +10,7 @@ from sinkablate.callbacks.start_drift import StartDrift
 from sinkablate.diagnostics.rules import rules
 from sinkablate.process.memory import peak_memory_gib
 from sinkablate.vit.positions import position_summary
+from sinkablate.vit.weights_origin import loading_summary
 
 
 def fit_summary(
@@ -39,6 +40,7 @@ def fit_summary(
         | data
         | ({"drift": drift} if drift else {})
         | position_summary(model.backbone)
+        | loading_summary(model.backbone)
         | {
             "rules": [str(rule) for rule in rules(init.diagnostics.thresholds)],
             "images_per_second": images_per_second,

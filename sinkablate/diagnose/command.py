@@ -23,6 +23,7 @@ from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_numbers, has_output_gate
 from sinkablate.vit.positions import position_notes
+from sinkablate.vit.weights_origin import loading_notes
 
 
 def diagnose(
@@ -59,7 +60,8 @@ def diagnose(
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is measured, by default on the probe
             images of the run.
-        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
+        hf: A Hugging Face model, in place of a timm model: a local folder, USER/NAME on the hub, or a config.json for
+            untrained weights.
         test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
             activations of the neurons that write outlier tokens. For a model without registers.
         register_neurons: How these neurons are found, and random ones as a control.
@@ -114,6 +116,7 @@ def diagnose(
     if not quiet:
         print(
             f"model: {loaded.description['model']}, weights {loaded.description['weights']}",
+            *loading_notes(loaded.model),
             *position_notes(loaded.model),
             f"preprocessing: {loaded.description['preprocessing']}",
             f"{loaded.unit}s: {where}",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig, image_size, size_text
 from sinkablate.data.transforms import eval_transform
+from sinkablate.diagnose.hub_snapshot import local_folder
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
@@ -22,6 +23,7 @@ from sinkablate.vit.inputs import input_size_of, patch_size_of
 from sinkablate.vit.positions import PositionRecord, Resampling, position_summary
 from sinkablate.vit.sink_logits import implementations
 from sinkablate.vit.tokens import max_positions
+from sinkablate.vit.weights_origin import WeightsOrigin, loading_summary
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model")
 """A folder with a tokenizer has at least one of these files."""
@@ -32,24 +34,28 @@ UNLIMITED = 2**20
 
 
 def load_hugging_face(location: str, *, texts: bool = False, remedy: str = USE_TEXTS) -> LoadedModel:
-    """Load a model of transformers from a local folder, or build an untrained one from a `config.json`.
+    """Load a model of transformers from a folder or from the hub, or build an untrained one from a `config.json`.
 
     Args:
-        location: The folder, or the file.
+        location: The folder, the file, or USER/NAME on the Hugging Face hub.
         texts: Load a model that reads texts, with its tokenizer, instead of one that reads images.
         remedy: What to do about a model that reads texts instead of images: the end of the message that refuses it.
 
     Raises:
         UserError: transformers is not installed, or the folder holds no such model that it supports.
     """
+    name, location = location, local_folder(location)
     model, untrained, config = _load(location, "text_config" if texts else "vision_config")
-    require_finite(model, f"hf={location}")
+    require_finite(model, f"hf={name}")
     known, preprocessing = (
         _text_parts(model, config, location) if texts else _image_parts(model, config, location, remedy)
     )
-    weights = location if Path(location).is_dir() else "random"
-    description = {"model": f"{type(model).__name__} {location}", "weights": weights, "preprocessing": preprocessing}
-    description |= position_summary(model)
+    weights = name if Path(location).is_dir() else "random"
+    if Path(location).is_dir():
+        stored = str(config.dtype or torch.float32).removeprefix("torch.")
+        model.weights_origin = WeightsOrigin(source=name, dtypes=(stored,))  # type: ignore[assignment]
+    description = {"model": f"{type(model).__name__} {name}", "weights": weights, "preprocessing": preprocessing}
+    description |= position_summary(model) | loading_summary(model)
     return LoadedModel(model=model, untrained=untrained, description=as_stored(description), **known)
 
 
@@ -67,8 +73,8 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
     path = Path(location)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if not location or not path.exists():
-        raise UserError(f"hf={location}: no such file or folder; name a local folder or a config.json")
+    if not location:
+        raise UserError("hf is empty; name a local folder, a config.json, or USER/NAME on the hub")
     if (path / "config.json").is_file() and not any(file for name in WEIGHTS_FILES for file in path.glob(name)):
         raise UserError(
             f"hf={location}: contains no weights; to build the model with random ones, name its config.json"

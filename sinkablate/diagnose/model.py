@@ -30,7 +30,7 @@ from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import ExportedModel, exported_model
 from sinkablate.vit.model_names import named_model
 from sinkablate.vit.positions import position_summary
-from sinkablate.vit.weights_origin import WeightsOrigin
+from sinkablate.vit.weights_origin import loading_summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,6 @@ class LoadedModel:
     """The task of a toy."""
     drift: Mapping[str, Any] = field(default_factory=dict)
     """How much mechanisms changed the pretrained weights of a run at step 0; empty for any other model."""
-    origin: WeightsOrigin | None = None
-    """What was decided about the weights while they were loaded; None for those of a run, and for random ones."""
     run_id: str = ""
     """Identity of the run whose weights these are; empty for a model that does not come from a run."""
     register_neurons: RegisterNeurons | None = None
@@ -130,7 +128,8 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     require_finite(
         model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
     )
-    weights = choice.checkpoint or ("timm's" if choice.pretrained else "random")
+    hub = choice.name if ":" in choice.name else "timm's"
+    weights = choice.checkpoint or (hub if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, *height_and_width(size))}, pretrained_cfg=cfg)
     preprocessing = {
         name: data[name] for name in ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -141,9 +140,10 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         in_chans=channels,
         transform=create_transform(**data, is_training=False),
         description=as_stored(
-            {"model": choice.name, "weights": weights, "preprocessing": preprocessing} | position_summary(model)
+            {"model": choice.name, "weights": weights, "preprocessing": preprocessing}
+            | position_summary(model)
+            | loading_summary(model)
         ),
-        origin=model.weights_origin,
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )
 

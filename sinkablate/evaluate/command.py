@@ -36,6 +36,7 @@ from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
 from sinkablate.run.directory import require_writable
 from sinkablate.run.evaluations import evaluation_folder, treatment_of
+from sinkablate.vit.weights_origin import loading_notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,8 @@ def evaluate(
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
-        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for untrained weights.
+        hf: A Hugging Face model, in place of a timm model: a local folder, USER/NAME on the hub, or a config.json for
+            untrained weights.
         test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
             activations of the neurons that write outlier tokens. For a model without registers.
         register_neurons: How these neurons are found, and random ones as a control.
@@ -171,9 +173,11 @@ def _folder(out: str | None, run: str | None, treatment: str) -> Path:
 
 
 def _announce(loaded: LoadedModel) -> None:
-    """Say on the first rank how the neurons of test-time registers were found."""
-    if loaded.register_neurons and rank_and_world()[0] == 0:
-        print(f"test-time registers: {loaded.register_neurons.sentence}", file=sys.stderr, flush=True)
+    """Say on the first rank how the weights were read, and how the neurons of test-time registers were found."""
+    neurons = loaded.register_neurons
+    notes = [*loading_notes(loaded.model), *([f"test-time registers: {neurons.sentence}"] if neurons else [])]
+    for note in notes if rank_and_world()[0] == 0 else ():
+        print(note, file=sys.stderr, flush=True)
 
 
 def _device_of(device: str, local_rank: int) -> str:

@@ -24,6 +24,7 @@ from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_parts, blocks_of, has_output_gate
+from sinkablate.vit.weights_origin import loading_notes
 
 
 def intervene(
@@ -62,7 +63,8 @@ def intervene(
         out: Directory to write.
         backbone: A timm model (--backbone.name), as it is.
         run: Directory of a run, in place of a timm model; its last checkpoint, on its own probe images by default.
-        hf: Local folder of a Hugging Face model, in place of a timm model, or a config.json for an untrained one.
+        hf: A Hugging Face model, in place of a timm model: a local folder, USER/NAME on the hub, or a config.json for
+            untrained weights.
         test_time_registers: Number of registers to add without training (arXiv 2506.08010): tokens that take over the
             activations of the neurons that write outlier tokens. For a model without registers.
         register_neurons: How these neurons are found, and random ones as a control.
@@ -123,6 +125,8 @@ def intervene(
         require_same_diagnosis(Path(diagnosis), about)
     require_writable(Path(out), "out")
     store = Rows(Path(out), as_stored(identity), overwrite=overwrite)
+    for note in loading_notes(loaded.model) if format == "table" else ():
+        print(note, flush=True)
     if not store.finished:
         measured = measured_arrays(about, store, diagnosis, target)
         targets = source.targets if isinstance(source, InMemoryImages) else None

@@ -69,9 +69,19 @@ class LoadedTensors(TorchFunctionMode):
                 source = self.sources.pop(id(parameter), None)
                 if source is not None:
                     names.add(f"{prefix}.{leaf}" if prefix else leaf)
-                value = torch.zeros_like(parameter, device="cpu") if source is None else source.detach().float()
+                value = (
+                    torch.zeros_like(parameter, device="cpu")
+                    if source is None
+                    else _own_memory(source.detach().float())
+                )
                 setattr(module, leaf, nn.Parameter(value, requires_grad=parameter.requires_grad))
         return names
+
+
+def _own_memory(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor that is not a part of another one; the tensor itself if it is that already."""
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
 class Reading(NamedTuple):

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from sinkablate.files.writing import as_stored
 
 
@@ -40,6 +42,14 @@ class WeightsOrigin:
             sentences.append(f"the weights are stored in {', '.join(lower)} and used in float32")
         return sentences
 
-    def stored(self) -> dict[str, Any]:
-        """Return the decisions as plain values for `summary.json`."""
-        return as_stored(asdict(self))
+
+def loading_summary(model: nn.Module) -> dict[str, Any]:
+    """Return the entry `loading` of a `summary.json`; nothing for random weights and those of a run."""
+    origin = getattr(model, "weights_origin", None)
+    return {"loading": as_stored(asdict(origin))} if isinstance(origin, WeightsOrigin) else {}
+
+
+def loading_notes(model: nn.Module) -> list[str]:
+    """Return the same as sentences, to be printed."""
+    origin = getattr(model, "weights_origin", None)
+    return origin.sentences if isinstance(origin, WeightsOrigin) else []
