@@ -24,7 +24,6 @@ from sinkablate.intervene.terminal import print_findings
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_parts, blocks_of, has_output_gate
-from sinkablate.vit.weights_origin import loading_notes
 
 
 def intervene(
@@ -125,8 +124,6 @@ def intervene(
         require_same_diagnosis(Path(diagnosis), about)
     require_writable(Path(out), "out")
     store = Rows(Path(out), as_stored(identity), overwrite=overwrite)
-    for note in loading_notes(loaded.model) if format == "table" else ():
-        print(note, flush=True)
     if not store.finished:
         measured = measured_arrays(about, store, diagnosis, target)
         targets = source.targets if isinstance(source, InMemoryImages) else None

@@ -12,6 +12,7 @@ from rich.table import Table
 from sinkablate.diagnose.terminal import unit_of
 from sinkablate.intervene.edits import edit_named
 from sinkablate.run.schema import final_tokens
+from sinkablate.vit.weights_origin import WeightsOrigin
 
 EXPLANATION = (
     "effect: relative change (RMS) of the {tokens}, without the sink; common: part of that change which all "
@@ -27,6 +28,8 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
         return
     unit = unit_of(summary)
     console.print(f"{summary['model']} on {summary['image_count']} {unit}s; {summary['rule_text']}", soft_wrap=True)
+    for sentence in WeightsOrigin(**summary["loading"]).sentences if "loading" in summary else ():
+        console.print(sentence, soft_wrap=True)
     for line in summary["nearest_heads"]:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":
