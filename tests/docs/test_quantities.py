@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from pages import small
 from running import CONFIGS, ROOT, run
 from sharing import Once
@@ -35,6 +36,10 @@ RUNS = {
 def write_runs(root: Path) -> None:
     for name, (config, *words) in RUNS.items():
         run(*small(["fit", "--config", str(config), "--run_dir", str(root / name), *words])).succeeded()
+    torch.save(sa.create_model("vit_mini").state_dict(), root / "plain.pt")
+    retrofit = [f"--model.retrofit.{name}=1" for name in ("cls_weight", "patch_weight", "added_steps")]
+    source = ["--config", str(CONFIGS / "gate.yaml"), "--model.backbone.checkpoint", str(root / "plain.pt")]
+    run(*small(["fit", *source, *retrofit, "--run_dir", str(root / "retrofit")])).succeeded()
     run("diagnose", "--run", root / "gate", "--out", root / "diagnosis").succeeded()
 
 
