@@ -48,7 +48,7 @@ COMMANDS = {
     f"fit --config {LONG}": "File name too long",
     "fit --ckpt_path {files}/weights.safetensors": "model.backbone.checkpoint",
     "fit --ckpt_path {files}/weights.pt": "model.backbone.checkpoint",
-    "fit --model.backbone.checkpoint {files}/nan.pt": "weights.nan holds NaN or infinity",
+    "fit --model.backbone.checkpoint {files}/nan.pt": "nan holds NaN or infinity",
     "fit --config {files}/twice.yaml": "the key registers is repeated",
     "fit --model.backbone {files}/twice_below.yaml": "the key registers is repeated",
     "fit --config {files}/newer.yaml": "written by sinkablate 99.0",
