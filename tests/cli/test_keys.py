@@ -50,5 +50,5 @@ def test_help_has_a_sentence_for_every_key() -> None:
         names, *description = re.split(r"\s{2,}", option.strip(), maxsplit=1)
         sentences[re.findall(r"--(\S+)", names)[-1]] = re.sub(r"\s+", " ", "".join(description)).split(" (type:")[0]
     assert set(FROZEN.read_text().split()) - set(sentences) == set()
-    assert sentences["data.image.size"] == "Side of the square image in pixels."
+    assert sentences["data.image.size"] == "Side of the square image in pixels, or [height, width]."
     assert [key for key, sentence in sentences.items() if not re.match(r"[^(].{5}", sentence)] == []
