@@ -48,7 +48,7 @@ COMMANDS = {
     f"fit --config {LONG}": "File name too long",
     "fit --ckpt_path {files}/weights.safetensors": "model.backbone.checkpoint",
     "fit --ckpt_path {files}/weights.pt": "model.backbone.checkpoint",
-    "fit --model.backbone.checkpoint {files}/nan.pt": "nan holds NaN or infinity",
+    "fit --model.backbone.checkpoint {files}/nan.pt": "weights.nan holds NaN or infinity",
     "fit --config {files}/twice.yaml": "the key registers is repeated",
     "fit --model.backbone {files}/twice_below.yaml": "the key registers is repeated",
     "fit --config {files}/newer.yaml": "written by sinkablate 99.0",
@@ -84,7 +84,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = {"head.weight": torch.zeros(10, 64)}
     save_file(weights, root / "weights.safetensors")
     torch.save(weights, root / "weights.pt")
-    torch.save({"weights.nan": torch.tensor([1.0, math.nan])}, root / "nan.pt")
+    torch.save(weights | {"weights.nan": torch.tensor([1.0, math.nan])}, root / "nan.pt")
     (root / "twice.yaml").write_text("model:\n  backbone:\n    registers: 1\n    registers: 2\n")
     (root / "twice_below.yaml").write_text("registers: 1\nregisters: 2\n")
     (root / "newer.yaml").write_text("# written by sinkablate 99.0\nmodel: {backbone: {holograms: 3}}\n")
