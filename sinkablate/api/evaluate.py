@@ -27,6 +27,7 @@ from sinkablate.evaluate.subject import subject_of
 from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.find import unwrap
+from sinkablate.vit.init import MECHANISMS, reset_mechanisms
 
 Model = Annotated[nn.Module | Run | str | Path, "a vision transformer, a run, or the directory of a run"]
 
@@ -167,18 +168,20 @@ def _loaded(model: Any, transform: Transform | None) -> LoadedModel:
 def _redrawn(model: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a model with random weights.
 
-    Every module that can draws its parameters as when it was created; other matrices, such as position embeddings, are
-    drawn from N(0, 0.02²), and other vectors, such as LayerScale, keep their values.
+    Every module of torch and timm that can draws its parameters as when it was created, and so do mechanisms; other
+    matrices, such as position embeddings, are drawn from N(0, 0.02²), and other vectors, such as LayerScale, keep their
+    values.
     """
     fresh = copy.deepcopy(model)
     drawn: set[int] = set()
     with random_state_kept(seed), torch.no_grad():
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
+            if callable(reset) and not isinstance(module, MECHANISMS):
                 reset()
                 drawn |= {id(parameter) for parameter in module.parameters(recurse=False)}
         for parameter in fresh.parameters():
             if id(parameter) not in drawn and parameter.ndim > 1:
                 parameter.normal_(std=0.02)
+    reset_mechanisms(fresh, seed)
     return fresh.eval()

@@ -20,6 +20,9 @@ from sinkablate.attention.module import Attention
 from sinkablate.attention.pathway import GlobalPathway
 from sinkablate.config import BackboneConfig, ConfigError
 
+MECHANISMS = (Attention, AttentionCore, GlobalPathway)
+"""Modules whose parameters are initialized by `reset_mechanisms`."""
+
 
 def generator(seed: int, name: str) -> Generator:
     """Return a CPU generator that depends on (seed, name) only."""

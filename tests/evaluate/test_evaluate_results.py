@@ -100,7 +100,8 @@ def test_the_python_function_returns_the_rows_of_the_command(
 
 
 def test_any_model_is_evaluated_and_left_as_it_was(image_folder: Path, tmp_path: Path) -> None:
-    model = sa.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+    variant = {"gate": "headwise", "sink": "kv_bias", "pathway": "global", "registers": 1}
+    model = sa.create_model("vit_tiny_patch16_224", img_size=32, depth=1, **variant)
     before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
     settings = {"features": {"kind": "both"}, "linear": {"epochs": 2}}
     result = sa.evaluate(model, "linear", data=image_folder, settings=settings, seeds=[3, 4], cache=tmp_path)
