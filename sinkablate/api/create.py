@@ -8,7 +8,7 @@ from torch import nn
 
 from sinkablate.api.images import OWN_TRANSFORM
 from sinkablate.api.registers import add_test_time_registers
-from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
+from sinkablate.config import AttentionConfig, BackboneConfig, ImageSize, PathwayConfig, image_size
 from sinkablate.config.types import checked, require_type
 from sinkablate.data.transforms import eval_transform
 from sinkablate.errors import UserError, require_at_least
@@ -98,30 +98,30 @@ def create_model(
     )
     exported = exported_model(name)
     if exported is not None:
-        classes, channels, side = exported.num_classes, exported.in_chans, exported.img_size
+        classes, channels, size = exported.num_classes, exported.in_chans, exported.img_size
     else:
-        classes, channels, side = _defaults(name)
+        classes, channels, size = _defaults(name)
     model = build_backbone(
         config,
         num_classes=classes if num_classes is None else num_classes,
         in_chans=channels if in_chans is None else in_chans,
-        img_size=config.img_size or side,
+        img_size=config.img_size or size,
         seed=seed,
     )
     if exported is not None:
-        setattr(model, OWN_TRANSFORM, eval_transform(replace(exported.image, size=config.img_size or side)))
+        setattr(model, OWN_TRANSFORM, eval_transform(replace(exported.image, size=config.img_size or size)))
     return add_test_time_registers(model, count=test_time_registers) if test_time_registers else model
 
 
-def _defaults(name: str) -> tuple[int, int, int]:
-    """Return timm's number of classes, input channels and side for a model.
+def _defaults(name: str) -> tuple[int, int, ImageSize]:
+    """Return timm's number of classes, input channels and image size for a model.
 
     Raises:
         ConfigError: There is no such model.
     """
     cfg = named_model(name).cfg
-    channels, side, _ = cfg["input_size"]
-    return cfg["num_classes"], channels, side
+    channels, height, width = cfg["input_size"]
+    return cfg["num_classes"], channels, image_size(height, width)
 
 
 def _parameter(key: str, field: Field[Any]) -> Parameter:

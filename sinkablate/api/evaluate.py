@@ -183,5 +183,5 @@ def _redrawn(model: nn.Module, seed: int) -> nn.Module:
         for parameter in fresh.parameters():
             if id(parameter) not in drawn and parameter.ndim > 1:
                 parameter.normal_(std=0.02)
-    reset_mechanisms(fresh, seed)
+    reset_mechanisms(fresh.cpu(), seed)  # its generators are on the CPU
     return fresh.eval()

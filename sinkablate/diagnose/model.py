@@ -27,7 +27,7 @@ from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
-from sinkablate.vit.hub_folder import ExportedModel, exported_model
+from sinkablate.vit.hub_folder import ExportedModel, exported_model, resolved
 from sinkablate.vit.model_names import named_model
 from sinkablate.vit.positions import position_summary
 from sinkablate.vit.weights_origin import loading_summary
@@ -117,13 +117,7 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         cfg = named_model(choice.name).cfg
         channels, *side = cfg["input_size"]
         size = choice.img_size or image_size(*side)
-        config = BackboneConfig(
-            name=choice.name,
-            checkpoint=choice.checkpoint,
-            checkpoint_key=choice.checkpoint_key,
-            pretrained=choice.pretrained and not choice.checkpoint,
-            pos_embed_interpolation=choice.pos_embed_interpolation,
-        )
+        config = _backbone_of(choice)
         model: Any = build_backbone(config, num_classes=None, in_chans=channels, img_size=size)
     require_finite(
         model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
@@ -148,6 +142,18 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
     )
 
 
+def _backbone_of(choice: ModelChoice) -> BackboneConfig:
+    """Return the configuration of a model without changes."""
+    assert choice.name is not None
+    return BackboneConfig(
+        name=choice.name,
+        checkpoint=choice.checkpoint,
+        checkpoint_key=choice.checkpoint_key,
+        pretrained=choice.pretrained and not choice.checkpoint,
+        pos_embed_interpolation=choice.pos_embed_interpolation,
+    )
+
+
 def without_weights(config: BackboneConfig) -> BackboneConfig:
     """Return the configuration of the same model with random weights."""
     return replace(config, pretrained=False, checkpoint=None, checkpoint_key=None)
@@ -162,14 +168,10 @@ def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
     size = choice.img_size or exported.img_size
     image = replace(exported.image, size=size)
     shape: dict[str, Any] = {"num_classes": exported.num_classes, "in_chans": exported.in_chans, "img_size": size}
-    config = replace(
-        exported.backbone,
-        checkpoint=choice.checkpoint or exported.backbone.checkpoint,
-        checkpoint_key=choice.checkpoint_key,
-    )
-    bare = without_weights(config)
     with keys_below("backbone"):
-        model = build_backbone(config if choice.checkpoint or choice.pretrained else bare, **shape, seed=0)
+        config = resolved(_backbone_of(choice))
+        model = build_backbone(config, **shape, seed=0)
+    bare = without_weights(config)
     require_finite(model, f"backbone.name={choice.name}")
     weights = choice.checkpoint or (choice.name if choice.pretrained else "random")
     return LoadedModel(
@@ -178,6 +180,8 @@ def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
         transform=eval_transform(image),
         description=as_stored(
             {"model": f"{choice.name} ({config.name})", "weights": weights, "preprocessing": preprocessing_of(image)}
+            | position_summary(model)
+            | loading_summary(model)
         ),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
     )

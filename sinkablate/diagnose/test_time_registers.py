@@ -52,7 +52,7 @@ def with_test_time_registers(
     model = loaded.model.to(device)
     found = find_register_neurons(model, lambda: _batches(source, where, config.limit), config)
     add_registers(model, count, found.by_block())
-    treatment = {"count": count, **asdict(config), "images": where}
+    treatment = {"count": count, **asdict(config), "images": where, "neurons": sorted(found.neurons)}
     return replace(
         loaded, description=as_stored(loaded.description | {"test_time_registers": treatment}), register_neurons=found
     )

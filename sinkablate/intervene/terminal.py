@@ -12,6 +12,7 @@ from rich.table import Table
 from sinkablate.diagnose.terminal import unit_of
 from sinkablate.intervene.edits import edit_named
 from sinkablate.run.schema import final_tokens
+from sinkablate.vit.positions import Resampling
 from sinkablate.vit.weights_origin import WeightsOrigin
 
 EXPLANATION = (
@@ -30,6 +31,8 @@ def print_findings(summary: dict[str, Any], out: Path) -> None:
     console.print(f"{summary['model']} on {summary['image_count']} {unit}s; {summary['rule_text']}", soft_wrap=True)
     for sentence in WeightsOrigin(**summary["loading"]).sentences if "loading" in summary else ():
         console.print(sentence, soft_wrap=True)
+    if positions := summary.get("position_embedding"):
+        console.print(Resampling.stored(positions).sentence, soft_wrap=True)
     for line in summary["nearest_heads"]:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":

@@ -64,7 +64,8 @@ class SelfDistillation:
 
     Args:
         backbone: A timm ViT with mechanisms that were added to pretrained weights. Its final tokens are kept in
-            training mode, and its classifier no longer sends gradients to it unless labels train the backbone.
+            training mode. What follows them (pooling and the classifier) then sends no gradients to them, unless labels
+            train the backbone.
         config: The weights of the losses.
 
     Raises:
@@ -84,13 +85,13 @@ class SelfDistillation:
         self._tokens: list[Tensor] = []
         kept = self._tokens
 
-        def keep(module: nn.Module, _: Any, tokens: Tensor) -> None:  # a copy of the backbone shares the list only
-            if module.training:
-                kept[:] = [tokens]
+        def keep(module: nn.Module, _: Any, tokens: Tensor) -> Tensor:  # a copy of the backbone shares the list only
+            if not module.training:
+                return tokens
+            kept[:] = [tokens]
+            return tokens if config.labels_train_backbone else tokens.detach()
 
         backbone.norm.register_forward_hook(keep)
-        if not config.labels_train_backbone:
-            backbone.head.register_forward_pre_hook(_detach)
 
     def to(self, parameter: Tensor) -> None:
         """Move the unchanged model to the device and the type of a parameter."""
@@ -112,11 +113,6 @@ class SelfDistillation:
             "distill_patches": (self.config.patch_weight, patch_loss(patches, target_patches)),
         }
         return {name: weight * loss for name, (weight, loss) in losses.items() if weight}
-
-
-def _detach(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-    """Detach the input of a classifier."""
-    return (args[0].detach(),)
 
 
 def _pooled_and_patches(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:

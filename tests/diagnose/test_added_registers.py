@@ -7,11 +7,13 @@ import polars as pl
 import pytest
 import torch
 from hugging_face import untrained
+from PIL import Image
 from running import Outcome, assert_refused, run, summary
 from sharing import Once
 
-from sinkablate.config import RegisterNeuronConfig
+from sinkablate.config import ModelChoice, RegisterNeuronConfig
 from sinkablate.diagnose.hugging_face import load_hugging_face
+from sinkablate.diagnose.model import load_timm
 from sinkablate.diagnose.test_time_registers import with_test_time_registers
 from sinkablate.vit.tokens import register_count
 
@@ -52,6 +54,19 @@ def test_results_with_and_without_registers_are_not_mixed(treated: Path) -> None
     assert_refused(diagnose(treated, *MINI), "test_time_registers", "--overwrite")
     random = ("--register_neurons.top", "4", "--register_neurons.choice", "random")
     assert_refused(diagnose(treated, *MINI, *ONE, *random), "test_time_registers", "--overwrite")
+
+
+def test_other_neurons_are_another_treatment(tmp_path: Path) -> None:
+    """The images under the same name may have changed, and with them the neurons."""
+    descriptions = []
+    for level in (20, 220):
+        Image.effect_noise((40, 40), level).save(tmp_path / "image.png")
+        loaded = load_timm(ModelChoice(name="vit_mini", pretrained=False))
+        config = RegisterNeuronConfig(images=str(tmp_path))
+        descriptions.append(with_test_time_registers(loaded, 1, config, torch.device("cpu")).description)
+    first, second = (description["test_time_registers"] for description in descriptions)
+    assert first["images"] == second["images"]
+    assert first["neurons"] != second["neurons"]
 
 
 def test_edits_of_heads_are_exact_with_registers(treated: Path, tmp_path: Path) -> None:

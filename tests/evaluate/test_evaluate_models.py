@@ -1,6 +1,7 @@
 """Models of timm and of transformers are evaluated as runs are, on folders and on shards."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ from evaluating import folder_data, numbers, table
 from hugging_face import MODELS, untrained
 from pages import small
 from running import CONFIGS, Outcome, assert_refused, run
-from variants import noise
+from variants import noise, perturbed
 
 import sinkablate as sa
+from sinkablate.api.evaluate import _redrawn
 from sinkablate.evaluate.features import READINGS, feature_kind
 
 
@@ -60,3 +62,15 @@ def test_a_toy_is_refused(tmp_path: Path) -> None:
 def test_exactly_one_model_is_needed(tmp_path: Path) -> None:
     assert_refused(evaluate(tmp_path / "out"), "evaluate needs exactly one model")
     assert_refused(evaluate(tmp_path / "out", "--run", "x", "--hf", "y"), "evaluate needs exactly one model")
+
+
+def test_the_random_floor_of_a_model_in_memory_draws_its_mechanisms() -> None:
+    """A gate that starts as the identity is closed, sinks are drawn anew, and the floor depends on the seed only."""
+    options: Any = {"gate": "headwise", "gate_start": "identity", "sink": "kv_bias", "pathway": "global"}
+    models = [perturbed(sa.create_model("vit_mini", **options), seed=seed) for seed in (1, 2)]
+    floors = [_redrawn(model, 0).state_dict() for model in models]
+    assert all(torch.equal(floors[0][name], tensor) for name, tensor in floors[1].items())
+    assert not floors[0]["blocks.0.attn.gate.weight"].any()
+    assert (floors[0]["blocks.0.attn.gate.bias"] == 2).all()
+    images = noise(20, 1, 28, 28)
+    assert _redrawn(models[0], 0)(images).isfinite().all()

@@ -88,6 +88,22 @@ def test_an_export_is_a_model_to_measure(exported: Path, finished: Path) -> None
     assert larger.model(torch.zeros(1, 1, 56, 56)).shape == (1, 10)
 
 
+def test_diagnoses_of_an_export_with_two_interpolations_are_not_mixed(exported: Path, tmp_path: Path) -> None:
+    choices = [
+        ModelChoice(name=f"local-dir:{exported}", img_size=56, pos_embed_interpolation=method)  # type: ignore[arg-type]
+        for method in ("timm", "dinov2")
+    ]
+    descriptions = [load_model("diagnose", choice, None, None, None, trust=False).description for choice in choices]
+    assert [description["position_embedding"]["method"] for description in descriptions] == ["timm", "dinov2"]
+    assert descriptions[0]["loading"]["source"].endswith("model.safetensors")
+    words = ("diagnose", "--device", "cpu", "--out", tmp_path / "out", "--images", "builtin", "--limit", "2")
+    model = ("--backbone.name", f"local-dir:{exported}", "--backbone.img_size", "56")
+    outcome = run(*words, *model).succeeded()
+    assert "position embedding resampled from 4 x 4 to 8 x 8 patches (timm: " in outcome.out
+    other = run(*words, *model, "--backbone.pos_embed_interpolation", "dinov2")
+    assert_refused(other, "position_embedding", "--overwrite")
+
+
 def test_a_run_that_starts_from_an_export_does_not_need_it_later(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

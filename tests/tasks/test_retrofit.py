@@ -100,6 +100,20 @@ def test_labels_train_the_classifier_only_unless_they_are_to_train_the_backbone(
     assert trained == {name for name, _ in model.named_parameters() if not name.startswith("head.")}
 
 
+@pytest.mark.parametrize(("pool", "classifier"), [("avg", ("fc_norm.", "head.")), ("map", ("attn_pool.", "head."))])
+def test_labels_train_all_that_follows_the_final_tokens(pool: Any, classifier: tuple[str, ...], tmp_path: Path) -> None:
+    """No parameter is without a gradient, for which distributed training would wait."""
+    torch.save(perturbed(make(global_pool=pool)).state_dict(), tmp_path / "plain.pt")
+    config = RetrofitConfig(cls_weight=1.0, patch_weight=1.0)
+    model, distillation = distilled(tmp_path / "plain.pt", config, attention=GATE, global_pool=pool)
+    labels = nn.functional.cross_entropy(model(IMAGES), torch.arange(4))
+    assert gradients(model, labels) == {name for name, _ in model.named_parameters() if name.startswith(classifier)}
+    loss = nn.functional.cross_entropy(model(IMAGES), torch.arange(4)) + sum(distillation.losses(IMAGES).values())
+    model.zero_grad()
+    loss.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_the_unchanged_model_is_part_of_no_module(small: Path) -> None:
     model, _ = distilled(small, RetrofitConfig(cls_weight=1.0), attention=GATE)
     assert set(model.state_dict()) == set(make(attention=GATE).state_dict())

@@ -58,6 +58,15 @@ def test_a_folder_of_timm_loads(saved: tuple[Path, nn.Module]) -> None:
     assert_same_function(f"local-dir:{folder}", model)
 
 
+def test_a_folder_of_timm_for_rectangles_has_their_height_and_width(tmp_path: Path) -> None:
+    small = {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "num_classes": 3, "img_size": (16, 32)}
+    model = timm.create_model("vit_tiny_patch16_224", **small).eval()
+    model.pretrained_cfg |= {"input_size": (3, 16, 32), "num_classes": 3}
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    images = torch.randn(2, 3, 16, 32)
+    assert torch.equal(sa.create_model(f"local-dir:{tmp_path}").eval()(images), model(images))
+
+
 def test_a_repository_in_the_cache_loads_offline(saved: tuple[Path, nn.Module], cache: Path) -> None:
     in_cache(cache, "someone/cached-tiny", saved[0])
     assert_same_function("hf-hub:someone/cached-tiny", saved[1])
