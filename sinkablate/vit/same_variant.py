@@ -11,6 +11,9 @@ from sinkablate.vit.checkpoint_files import Checkpoint
 from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.positions import INTERPOLATIONS, Resampling
 
+ADDITIONS = "; to add a mechanism to the weights of a run, export them with --format timm and name local-dir:FOLDER"
+"""What to do with weights that lack some tensors of a model."""
+
 
 def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> Resampling | None:
     """Load weights into a model of the same variant, in place.
@@ -43,8 +46,9 @@ def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> R
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
+        hint = ADDITIONS if weights.keys() < own.keys() else ""
         raise ConfigError(
-            f"checkpoint={config.checkpoint} belongs to another model: {shortened(str(error), 300)}"
+            f"checkpoint={config.checkpoint} belongs to another model: {shortened(str(error), 300)}{hint}"
         ) from error
     return resampling
 

@@ -11,9 +11,12 @@ import pytest
 import torch
 from exporting import COLOR, GRAY, outputs, untrained
 
-from sinkablate.config import AttentionConfig, BackboneConfig, ImageConfig, PathwayConfig
+from sinkablate.config import AttentionConfig, BackboneConfig, ConfigError, ImageConfig, PathwayConfig
 from sinkablate.errors import UserError
 from sinkablate.export.timm_format import write_timm
+from sinkablate.tasks.classify import Classify
+from sinkablate.vit.additions import additions_of
+from sinkablate.vit.backbone import build_backbone
 
 TINY: dict[str, Any] = {"name": "vit_tiny_patch16_224", "depth": 2}
 HEADWISE, ELEMENTWISE = AttentionConfig(gate="headwise"), AttentionConfig(gate="elementwise")
@@ -137,3 +140,22 @@ def test_what_timm_lacks_is_named(backbone: BackboneConfig, says: str, tmp_path:
     with pytest.raises(UserError, match=f"^format=timm: timm has no {says}.*; use --format hub, which"):
         write_timm(untrained(backbone), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_mechanisms_are_added_to_the_weights_of_a_run_by_way_of_timm(tmp_path: Path) -> None:
+    """The checkpoint itself is refused, and the message names this way."""
+    run = Classify(BackboneConfig())
+    saved = {"hyper_parameters": dict(run.hparams), "state_dict": run.state_dict()}
+    torch.save(saved, tmp_path / "last.ckpt")
+    gate = AttentionConfig(gate="headwise", gate_start="identity")
+    with pytest.raises(ConfigError, match="export them with --format timm and name local-dir:FOLDER"):
+        build_backbone(BackboneConfig(checkpoint=str(tmp_path / "last.ckpt"), attention=gate))
+    trained = untrained(BackboneConfig())
+    write_timm(trained, tmp_path)
+    config = BackboneConfig(name=f"local-dir:{tmp_path}", pretrained=True, attention=gate)
+    model = build_backbone(config).eval()
+    additions = additions_of(model)
+    assert additions is not None
+    assert additions.names == ("headwise gate",)
+    expected = outputs(trained.model, trained)[1]
+    torch.testing.assert_close(outputs(model, trained)[1], expected, atol=1e-6, rtol=1e-6)

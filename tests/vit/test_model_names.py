@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import timm
 import torch
+from running import assert_refused, run
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
@@ -119,6 +122,49 @@ def test_a_hub_that_cannot_be_reached_is_refused_in_one_line(tmp_path: Path, mon
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="no network and not in the cache"):
         named_model("hf-hub:nobody/unreachable-model")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A hub that answers every request as the real one does for a repository that may not be read."""
+
+    error = ""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+    def do_GET(self) -> None:
+        """Refuse the request."""
+        self.do_HEAD()
+
+    def do_HEAD(self) -> None:
+        """Refuse the request."""
+        self.send_response(401)
+        self.send_header("X-Error-Code", self.error)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.mark.parametrize(("error", "says"), [("GatedRepo", "access is restricted"), ("RepoNotFound", "it is private")])
+@pytest.mark.parametrize("option", ["--backbone.name=hf-hub:someone/", "--hf=someone/"])
+def test_a_repository_that_needs_a_login_is_refused_in_one_line(
+    error: str, says: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Hub", (Refusing,), {"error": error}))
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(f"{constants}.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(f"{constants}.ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    try:
+        outcome = run("diagnose", f"{option}{error}", "--images", "builtin", "--out", tmp_path / "out")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert_refused(outcome, says, "log in (hf auth login)")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", json.dumps({"architecture": "resnet_unheard_of"})])
