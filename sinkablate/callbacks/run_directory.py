@@ -10,7 +10,7 @@ from torch import nn
 from sinkablate.loggers.csv import MetricsCsv
 from sinkablate.run.directory import lock_directory, prepare_directory, unlock_directory
 from sinkablate.vit.positions import position_notes
-from sinkablate.vit.weights_origin import loading_notes
+from sinkablate.vit.weights_origin import loading_notes, unused_weights_notes
 
 
 class RunDirectory(L.Callback):
@@ -37,8 +37,10 @@ class RunDirectory(L.Callback):
             prepare_directory(self.run_dir, self.config, resumes=self.resumes)
             usage = getattr(trainer.datamodule, "usage", None)  # type: ignore[attr-defined]  # a toy has none
             backbone = getattr(pl_module, "backbone", None)
+            keys = yaml.safe_load(self.config).get("model", {}).get("backbone", {})
+            unused = [] if self.resumes else unused_weights_notes(keys)
             notes = [*loading_notes(backbone), *position_notes(backbone)] if isinstance(backbone, nn.Module) else []
-            for note in [*notes, *(usage.notes(trainer) if usage else ())]:
+            for note in [*unused, *notes, *(usage.notes(trainer) if usage else ())]:
                 print(note, flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.config))

@@ -1,15 +1,20 @@
 """Models of transformers on the Hugging Face hub, as folders on this machine."""
 
+import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from torch import nn
 
 from sinkablate.errors import UserError, first_line
 from sinkablate.vit.hub_errors import hub_problem
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """Configuration, preprocessing, tokenizer and weights; a repository without safetensors has weights in .bin files."""
+MEASURED_WEIGHTS = re.compile(r"\.\d+\.|embed")
+"""Part of the names of weights in blocks and embeddings."""
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -34,3 +39,36 @@ def local_folder(location: str) -> str:
         problem = hub_problem(error) or first_line(error)
         raise UserError(f"hf={location}: no such file or folder, and as a name on the hub: {problem}") from None
     return folder
+
+
+def refuse_folder_of_timm(location: str) -> None:
+    """Refuse a folder of timm, or one that `export` wrote.
+
+    Raises:
+        UserError: Its config.json names an architecture of timm; the message has the option that reads it.
+    """
+    path = Path(location)
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError):  # transformers says what is wrong
+        return
+    if isinstance(config, dict) and "architecture" in config and "model_type" not in config:
+        raise UserError(f"hf={location}: a model of timm or of `export`; use --backbone.name local-dir:{file.parent}")
+
+
+def require_all_weights(location: str, model: nn.Module, missing: Collection[str]) -> None:
+    """Refuse a folder that lacks weights of the blocks or the embedding, which transformers would draw at random.
+
+    Weights of a pooler and of masked tokens are often missing, and do not change what is measured.
+
+    Raises:
+        UserError: Some are missing.
+    """
+    names = sorted(name for name in missing if MEASURED_WEIGHTS.search(name) and "mask_token" not in name)
+    if names:
+        more = ", ..." if len(names) > 3 else ""
+        raise UserError(
+            f"hf={location}: lacks {len(names)} of the weights of {type(model).__name__}: "
+            f"{', '.join(names[:3])}{more}; download it again, or name its config.json for random weights"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig, image_size, size_text
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.hub_snapshot import local_folder
+from sinkablate.diagnose.hub_snapshot import local_folder, refuse_folder_of_timm, require_all_weights
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line
@@ -79,6 +79,7 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
         raise UserError(
             f"hf={location}: contains no weights; to build the model with random ones, name its config.json"
         )
+    refuse_folder_of_timm(location)
     try:
         config: Any = transformers.AutoConfig.from_pretrained(location, local_files_only=True)
         config = getattr(config, part, config)
@@ -93,10 +94,13 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
 
         if not path.is_dir():
             return untrained(0), untrained, config
-        model = family.from_pretrained(location, config=config, local_files_only=True, dtype=torch.float32, **chosen)
-        return measurable(model), untrained, config
+        model, report = family.from_pretrained(
+            location, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True, **chosen
+        )
     except Exception as error:  # loaders raise errors of many kinds
         raise UserError(f"hf={location}: transformers cannot load it ({first_line(error)})") from None
+    require_all_weights(location, model, report["missing_keys"])
+    return measurable(model), untrained, config
 
 
 def _image_parts(model: nn.Module, config: Any, location: str, remedy: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -32,6 +32,7 @@ TRAINER = {
     "max_epochs": None,
     "max_steps": -1,
     "limit_train_batches": None,
+    "limit_val_batches": None,  # the scores of the model card are of these batches
     "precision": None,
     "accumulate_grad_batches": 1,
     "gradient_clip_val": None,

@@ -167,10 +167,10 @@ def _draw_stage(figure: Figure, axes: Sequence[Axes], maps: StoredMaps, stage: i
 
 
 def _prefix(maps: StoredMaps, image: int, stage: int, types: dict[str, str]) -> str:
-    """Return the mean norm of the prefix tokens of every type."""
+    """Return the mean norm of the prefix tokens of every type, one per line: a narrow map has no room for two."""
     norms = maps.prefix_norms[image, stage]
     kinds = np.array(maps.prefix_types)
-    return ", ".join(
+    return "\n".join(
         f"{types.get(kind, kind)} {norms[kinds == kind].mean():.3g}" for kind in dict.fromkeys(kinds.tolist())
     )
 

@@ -1,7 +1,6 @@
 """Reading the state dict of a checkpoint file: which of its parts are weights, and which of these are meant."""
 
 import pickle
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sinkablate.config import ConfigError, ImageSize
-from sinkablate.errors import first_line
 from sinkablate.vit.hub_folder import holds_variant, stored_image_size
+from sinkablate.vit.unreadable_files import why_unreadable
 
 OF_RUN = ("backbone", "ema.module")
 """Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
@@ -62,14 +61,17 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
     else:
         found = dict(_state_dicts(content))
     if not found:
-        raise ConfigError(f"checkpoint={path}: contains no state dict")
-    name, tensors = _named(path, found, key) if key is not None else _chosen(path, found)
+        raise ConfigError(
+            f"checkpoint={path}: contains no state dict; save one with torch.save(model.state_dict(), FILE)"
+        )
+    name, tensors, others = _named(path, found, key) if key is not None else _chosen(path, found)
+    _require_floating_weights(path, tensors)
     mapped = not path.endswith(".safetensors")  # a change of the file would otherwise change the weights
     return Checkpoint(
         path=path,
         weights={k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=mapped) for k, v in tensors.items()},
         key=name,
-        others=tuple(other for other in found if other != name),
+        others=others,
         dtypes=tuple(sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.is_floating_point()})),
         of_variant=from_run or (not mapped and holds_variant(path)),
         img_size=content["hyper_parameters"].get("img_size") if from_run else stored_image_size(Path(path)),
@@ -80,7 +82,8 @@ def _content(path: str) -> Any:
     """Return what a file contains. Tensors of torch's formats are memory-mapped, not read."""
     key = f"checkpoint={path}"
     if not Path(path).is_file():
-        raise ConfigError(f"{key}: no such file")
+        is_folder = Path(path).is_dir()
+        raise ConfigError(f"{key}: {'a folder; name the file with the weights' if is_folder else 'no such file'}")
     try:
         if path.endswith(".safetensors"):
             # Not memory-mapped, because pages of the file would count as memory in addition to the parameters.
@@ -88,41 +91,13 @@ def _content(path: str) -> Any:
                 return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{key}: {_fault(path, error)}") from error
+        raise ConfigError(f"{key}: {why_unreadable(path, error)}") from error
 
 
 def _is_zip(path: str) -> bool:
     """Whether a file can be memory-mapped: it is not in the format that torch wrote before version 1.6."""
     with Path(path).open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
-
-
-def _fault(path: str, error: Exception) -> str:
-    """Describe why a file was not read, without torch's hint to read it with `weights_only=False`."""
-    if "TorchScript" in str(error):
-        return (
-            "a TorchScript archive, which contains code and is not read; save its weights alone: "
-            "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
-        )
-    if not isinstance(error, pickle.UnpicklingError):
-        return f"truncated or not a checkpoint ({first_line(error)})"
-    objects = _python_objects(path, str(error))
-    if objects:
-        return (
-            f"contains Python objects ({objects}), which could run commands and are not read; in an environment that "
-            'you trust, save its state dict alone: torch.save(checkpoint["model"], NEW_FILE), or as safetensors'
-        )
-    return "truncated or not a checkpoint"
-
-
-def _python_objects(path: str, message: str) -> str:
-    """Return the names of the classes that a file would import, such as argparse.Namespace; empty if there are none."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # older formats, and damaged files
-        names = re.findall(r"GLOBAL ([\w.]+)", message)
-    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _is_run(content: Any) -> bool:
@@ -157,7 +132,30 @@ def _state_dicts(content: Any, key: str = "") -> Iterator[tuple[str, dict[str, T
         yield from _state_dicts(value, f"{key}.{name}" if key else name)
 
 
-def _chosen(path: str, found: dict[str, dict[str, Tensor]]) -> tuple[str, dict[str, Tensor]]:
+def _require_floating_weights(path: str, tensors: dict[str, Tensor]) -> None:
+    """Refuse quantized weights, whose scales every library stores in its own way.
+
+    Raises:
+        ConfigError: A weight is stored as integers.
+    """
+    for name, tensor in tensors.items():
+        if name.endswith(("weight", "bias")) and not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"checkpoint={path}: {name} is stored as {dtype}, and quantized weights are not read; "
+                "save them in a floating-point type"
+            )
+
+
+Named = tuple[str, dict[str, Tensor], tuple[str, ...]]
+"""Key of the weights that are meant, the weights, and the keys of others in the file."""
+
+
+def _other_keys(found: dict[str, dict[str, Tensor]], name: str) -> tuple[str, ...]:
+    return tuple(other for other in found if other != name)
+
+
+def _chosen(path: str, found: dict[str, dict[str, Tensor]]) -> Named:
     """Return the weights that are meant if no key is given: the only ones, or a moving average.
 
     Raises:
@@ -170,10 +168,10 @@ def _chosen(path: str, found: dict[str, dict[str, Tensor]]) -> tuple[str, dict[s
             remedies=("checkpoint_key=NAME",),
         )
     name = averages[0] if averages else next(iter(found))
-    return name, found[name]
+    return name, found[name], _other_keys(found, name)
 
 
-def _named(path: str, found: dict[str, dict[str, Tensor]], key: str) -> tuple[str, dict[str, Tensor]]:
+def _named(path: str, found: dict[str, dict[str, Tensor]], key: str) -> Named:
     """Return the weights with a key, which may be that of a dictionary around them, or a prefix of their names.
 
     Raises:
@@ -182,16 +180,17 @@ def _named(path: str, found: dict[str, dict[str, Tensor]], key: str) -> tuple[st
     key = key.rstrip(".")
     below = [name for name in found if name == key or name.startswith(f"{key}.")]
     if len(below) == 1:
-        return below[0], found[below[0]]
+        return below[0], found[below[0]], _other_keys(found, below[0])
     groups = {
         name: {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
         for name, tensors in found.items()
     }
     matching = [name for name, tensors in groups.items() if tensors]
     if not below and len(matching) == 1:
-        return key, groups[matching[0]]
+        others = {name.partition(".")[0] for name in found[matching[0]] if not name.startswith(f"{key}.")}
+        return key, groups[matching[0]], tuple(sorted(others))
     prefixes = {name.partition(".")[0] for tensors in found.values() for name in tensors if "." in name}
-    names = below or (list(found) if len(found) > 1 else sorted(prefixes))
+    names = below or (list(found) if len(found) > 1 else [*filter(None, found), *sorted(prefixes)])
     raise ConfigError(f"checkpoint_key={key}: {path} contains {listed(names)}; choose one of these")
 
 

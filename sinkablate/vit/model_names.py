@@ -36,6 +36,8 @@ def named_model(name: str) -> NamedModel:
     try:
         source, place = parse_model_name(name)
     except ValueError:
+        if name in (f"{HUB}:", f"{LOCAL}:"):
+            raise ConfigError(f"name={name} names nothing; write hf-hub:USER/NAME or local-dir:FOLDER") from None
         remedy = f"hf-hub:{name} for a repository on the Hugging Face hub, or local-dir:{name} for a local folder"
         raise ConfigError(f"name={name}: not a name of timm; use {remedy}") from None
     if source == HUB:
@@ -44,7 +46,8 @@ def named_model(name: str) -> NamedModel:
         if not (Path(place) / "config.json").is_file():
             raise ConfigError(f"name={name}: there is no {Path(place) / 'config.json'}; name a folder that timm saved")
     elif not timm.is_model(name.partition(".")[0]):
-        hint = did_you_mean(name.partition(".")[0], timm.list_models(), most=3, beginnings=True)
+        similar = did_you_mean(name.partition(".")[0], timm.list_models(), most=3, beginnings=True)
+        hint = f"; for the folder of this name, use local-dir:{name}" if Path(name).is_dir() else similar
         raise ConfigError(f"name={name}: timm has no such model{hint}")
     return _resolved(name, source)
 

@@ -1,11 +1,13 @@
 """What was decided about the weights of a model while they were loaded."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
 from sinkablate.files.writing import as_stored
+from sinkablate.vit.hub_folder import refers_to_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +33,31 @@ class WeightsOrigin:
         sentences = []
         if self.others:
             sentences.append(
-                f"weights {self.key} of {self.source}; it also contains {', '.join(self.others)} (checkpoint_key)"
+                f"weights {self.key} of {self.source}; it also contains {_listed(self.others)} (checkpoint_key)"
             )
         if self.prefix:
             sentences.append(f"the prefix {self.prefix} was removed from the names of the weights")
         if self.unread:
-            count, more = len(self.unread), ", ..." if len(self.unread) > 3 else ""
-            sentences.append(f"not part of the model: {count} tensors ({', '.join(self.unread[:3])}{more})")
+            sentences.append(f"not part of the model: {len(self.unread)} tensors ({_listed(self.unread)})")
         if lower := [name for name in self.dtypes if name != "float32"]:
             sentences.append(f"the weights are stored in {', '.join(lower)} and used in float32")
         return sentences
+
+
+def unused_weights_notes(backbone: Mapping[str, Any]) -> list[str]:
+    """Say that a model with weights in its folder or repository starts from random ones.
+
+    Args:
+        backbone: The keys of `model.backbone`, as plain values.
+    """
+    name = backbone.get("name", "")
+    if not refers_to_folder(name) or backbone.get("pretrained") or backbone.get("checkpoint"):
+        return []
+    return [f"training starts from random weights; to start from those of {name}, set model.backbone.pretrained=true"]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def loading_summary(model: nn.Module) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""Models of transformers by their name on the hub: from the cache, and without a network."""
+"""Models of transformers by their name on the hub, from the cache and without a network, and folders without them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ pytest.importorskip("transformers")
 
 import huggingface_hub.constants
 from hugging_face import untrained
+from safetensors.torch import load_file, save_file
 
 from sinkablate.diagnose.hugging_face import load_hugging_face
 from sinkablate.errors import UserError
@@ -48,3 +50,27 @@ def test_an_absent_model_is_refused_in_one_line(cache: Path, name: str, says: st
         load_hugging_face(name)
     assert str(refusal.value).startswith(f"hf={name}")
     assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize("architecture", ["test_vit", "sinkablate"])
+def test_a_folder_of_timm_or_of_export_is_refused_with_the_option_that_reads_it(
+    tmp_path: Path, architecture: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": architecture, "num_classes": 3}))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UserError, match=f"use --backbone.name local-dir:{tmp_path}"):
+        load_hugging_face(str(tmp_path))
+
+
+def test_weights_that_do_not_cover_the_model_are_refused(tmp_path: Path) -> None:
+    """transformers would draw the missing ones at random."""
+    untrained("ViT").save_pretrained(tmp_path)
+    load_hugging_face(str(tmp_path))
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {"pooler.dense.bias": torch.zeros(48)}, file, metadata={"format": "pt"})
+    load_hugging_face(str(tmp_path))
+    kept = {name: value for name, value in weights.items() if ".1." not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"hf={tmp_path}: lacks \d+ of the weights of ViTModel: .*; download it again"):
+        load_hugging_face(str(tmp_path))

@@ -27,6 +27,7 @@ def test_the_card_describes_the_model(exported: Path) -> None:
 def test_the_recipe_of_the_card_is_a_config(exported: Path, finished: Path, tmp_path: Path) -> None:
     """That trains the same variant with the same settings."""
     (recipe,) = re.findall(r"```yaml\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
+    assert yaml.safe_load(recipe)["trainer"]["limit_val_batches"] == 2  # the scores are of two batches
     (tmp_path / "recipe.yaml").write_text(recipe)
     printed = yaml.safe_load(run("fit", "--config", tmp_path / "recipe.yaml", "--print_config").succeeded().out)
     stored = yaml.safe_load((finished / "config.yaml").read_text())

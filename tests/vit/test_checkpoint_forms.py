@@ -120,7 +120,8 @@ def test_teacher_and_student_are_listed_and_chosen(state: State, other: State, t
     with pytest.raises(UserError, match=r"prefixes: student.backbone., teacher.backbone.; choose with checkpoint_key"):
         load(flat)
     for path in (nested, flat):
-        assert_loaded(load(path, "teacher"), state)
+        assert_loaded(model := load(path, "teacher"), state)
+        assert model.weights_origin.others == ("student",)
         assert_loaded(load(path, "student"), other)
         with pytest.raises(UserError, match=r"checkpoint_key=teachr: .* contains .*student, teacher"):
             load(path, "teachr")

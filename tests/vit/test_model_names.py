@@ -22,6 +22,7 @@ from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.model_names import named_model
+from sinkablate.vit.weights_origin import unused_weights_notes
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,8 @@ def test_half_precision_of_a_folder_is_said(saved: tuple[Path, nn.Module], tmp_p
         ("vit_small_patch14_dinov2.lvd142m", "no network and not in the cache of the Hugging Face hub"),
         ("hf-hub:not a name", "not the name of a repository, which has the form USER/NAME"),
         ("nobody/absent-model", "use hf-hub:nobody/absent-model for a repository"),
+        ("hf-hub:", " names nothing; write hf-hub:USER/NAME or local-dir:FOLDER"),
+        ("local-dir:", " names nothing; write hf-hub:USER/NAME or local-dir:FOLDER"),
         ("local-dir:/nowhere", "there is no /nowhere/config.json"),
         ("vit_small_patch14_dinov2.lvd14", "has no weights tagged lvd14; its tags: lvd142m"),
     ],
@@ -112,9 +115,28 @@ def test_half_precision_of_a_folder_is_said(saved: tuple[Path, nn.Module], tmp_p
 def test_what_cannot_be_loaded_is_refused_in_one_line(cache: Path, name: str, says: str) -> None:
     with pytest.raises(UserError) as refusal:
         build_backbone(BackboneConfig(name=name, pretrained=True), num_classes=None, in_chans=3, img_size=224)
-    assert str(refusal.value).startswith(f"name={name}: ")
+    assert str(refusal.value).startswith(f"name={name}")
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_bare_name_of_a_folder_gets_its_prefix_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exported").mkdir()
+    with pytest.raises(UserError, match="use local-dir:exported"):
+        named_model("exported")
+
+
+def test_training_from_random_weights_under_the_name_of_a_folder_is_said(saved: tuple[Path, nn.Module]) -> None:
+    name = f"local-dir:{saved[0]}"
+    (note,) = unused_weights_notes({"name": name, "pretrained": False, "checkpoint": None})
+    assert (
+        note
+        == f"training starts from random weights; to start from those of {name}, set model.backbone.pretrained=true"
+    )
+    assert unused_weights_notes({"name": name, "pretrained": True}) == []
+    assert unused_weights_notes({"name": name, "checkpoint": "x.pth"}) == []
+    assert unused_weights_notes({"name": "vit_mini"}) == []
 
 
 def test_a_hub_that_cannot_be_reached_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

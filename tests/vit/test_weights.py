@@ -137,7 +137,7 @@ def test_a_model_with_registers_keeps_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-@pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 0.9, 0.9999])
+@pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.9999])
 def test_a_truncated_file_is_refused_and_named(tiny: Path, tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut.{suffix}"
     save_file(saved(tiny), path) if suffix == "safetensors" else torch.save(saved(tiny), path)
@@ -152,6 +152,8 @@ def test_a_truncated_file_is_refused_and_named(tiny: Path, tmp_path: Path, suffi
     [
         (b"hello, world\n", "truncated or not a checkpoint"),
         (b"\x80\x02garbage", "truncated or not a checkpoint"),
+        (b"", "the file is empty; copy or download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS in place of the file"),
         (None, "no such file"),
     ],
 )
@@ -164,6 +166,21 @@ def test_files_that_are_not_checkpoints_are_refused_and_named(
         path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(f"checkpoint={path}: {says}")):
         read_checkpoint(str(path))
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={tmp_path}: a folder; name the file")):
+        read_checkpoint(str(tmp_path))
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    """Integers without their scales would load as other numbers."""
+    tensors = {"fc.weight": torch.ones(2, 2, dtype=torch.int8), "norm.weight": torch.ones(2), "index": torch.arange(3)}
+    save_file(tensors, path := tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"fc\.weight is stored as int8, and quantized weights are not read"):
+        read_checkpoint(str(path))
+    save_file(tensors | {"fc.weight": torch.ones(2, 2)}, path)
+    assert set(read_checkpoint(str(path)).weights) == set(tensors)
 
 
 def test_the_refusal_of_python_objects_does_not_suggest_to_run_them(tmp_path: Path) -> None:
