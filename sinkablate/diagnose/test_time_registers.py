@@ -64,7 +64,11 @@ def _source(loaded: LoadedModel, config: RegisterNeuronConfig) -> tuple[Source, 
         return InMemoryImages(loaded.probe_set(loaded.probe_images)), OWN_IMAGES
     where = config.images or "builtin"
     assert loaded.transform is not None
-    return ImageSource(where, Preparation(loaded.transform, loaded.in_chans, min_side=1)), where
+    try:
+        return ImageSource(where, Preparation(loaded.transform, loaded.in_chans, min_side=1)), where
+    except UserError as error:  # names the key of the images that are measured
+        message = str(error)
+        raise UserError(f"register_neurons.{message}" if message.startswith("images=") else message) from None
 
 
 def _batches(source: Source, where: str, limit: int) -> Iterator[Tensor]:

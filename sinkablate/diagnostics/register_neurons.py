@@ -50,6 +50,8 @@ class RegisterNeurons:
     """Share of the patches that are outliers there."""
     images: int
     """Number of images."""
+    choice: str = "largest"
+    """`random` for the control."""
 
     def by_block(self) -> dict[int, list[int]]:
         """Return the neurons as block -> indices."""
@@ -60,14 +62,18 @@ class RegisterNeurons:
         """How the neurons were found, for the terminal."""
         blocks = sorted(self.by_block())
         where = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
+        control = self.choice == "random"
         found = (
-            f"no patch of {self.images} images is an outlier, so the neurons are those that are most active on the "
-            f"patch of largest norm of each image after block {self.outlier_block}"
+            f"no patch of {self.images} images is an outlier, so the patch of largest norm of each image after block "
+            f"{self.outlier_block} takes the place of the outliers"
             if self.cutoff is None
             else f"{self.outliers:.2%} of the patches of {self.images} images are outliers after block "
             f"{self.outlier_block} (norm above {self.cutoff:.4g})"
         )
-        return f"{len(self.neurons)} neurons in {where}; {found}"
+        return (
+            f"{len(self.neurons)} {'random ' if control else ''}neurons in {where}"
+            f"{', as a control for those that are most active on outliers' if control else ''}; {found}"
+        )
 
 
 def find_register_neurons(model: nn.Module, batches: Batches, config: RegisterNeuronConfig) -> RegisterNeurons:
@@ -101,6 +107,7 @@ def find_register_neurons(model: nn.Module, batches: Batches, config: RegisterNe
         cutoff=cutoff,
         outliers=0.0 if cutoff is None else float(marks.mean()),
         images=len(norms),
+        choice=config.choice,
     )
 
 

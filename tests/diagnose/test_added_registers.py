@@ -99,7 +99,7 @@ def test_a_model_of_transformers_has_registers_and_a_control(tmp_path: Path) -> 
         (("--register_neurons.top", "3"), "register_neurons has no effect without test-time registers"),
         ((*ONE, "--register_neurons.top", "0"), "register_neurons.top must be at least 1, got 0"),
         ((*ONE, "--register_neurons.blocks", "[9]"), "register_neurons.blocks: 9 is outside the model's 4 blocks"),
-        ((*ONE, "--register_neurons.images", "nowhere"), "images=nowhere: no such file or folder"),
+        ((*ONE, "--register_neurons.images", "nowhere"), "register_neurons.images=nowhere: no such file or folder"),
     ],
 )
 def test_wrong_options_are_refused(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_the_control_draws_as_many_others_in_the_same_blocks(case: Planted) -> N
     counts = {block: len(neurons) for block, neurons in found.by_block().items()}
     assert {block: len(set(neurons)) for block, neurons in control.by_block().items()} == counts
     assert not set(control.neurons) & WRITTEN
+    assert "random neurons in blocks 0, 1, as a control" in control.sentence
+    assert "random" not in found.sentence
     assert control == find(case, choice="random") != find(case, choice="random", seed=1)
 
 

@@ -15,6 +15,7 @@ from variants import perturbed
 from sinkablate.config import BackboneConfig
 from sinkablate.errors import UserError
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.checkpoint_files import read_checkpoint
 
 NAME = "vit_tiny_patch16_224"
 State = dict[str, Tensor]
@@ -201,3 +202,18 @@ def test_a_mechanism_is_added_to_prefixed_weights(state: State, tmp_path: Path) 
     assert model.num_reg_tokens == 2
     assert torch.equal(model.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
     assert re.match("the prefix", model.weights_origin.sentences[0])
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"checkpoint={tmp_path}: a folder; name the file")):
+        read_checkpoint(str(tmp_path))
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    """Integers without their scales would load as other numbers."""
+    tensors = {"fc.weight": torch.ones(2, 2, dtype=torch.int8), "norm.weight": torch.ones(2), "index": torch.arange(3)}
+    save_file(tensors, path := tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"fc\.weight is stored as int8, and quantized weights are not read"):
+        read_checkpoint(str(path))
+    save_file(tensors | {"fc.weight": torch.ones(2, 2)}, path)
+    assert set(read_checkpoint(str(path)).weights) == set(tensors)

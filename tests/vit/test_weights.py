@@ -168,21 +168,6 @@ def test_files_that_are_not_checkpoints_are_refused_and_named(
         read_checkpoint(str(path))
 
 
-def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=re.escape(f"checkpoint={tmp_path}: a folder; name the file")):
-        read_checkpoint(str(tmp_path))
-
-
-def test_quantized_weights_are_refused(tmp_path: Path) -> None:
-    """Integers without their scales would load as other numbers."""
-    tensors = {"fc.weight": torch.ones(2, 2, dtype=torch.int8), "norm.weight": torch.ones(2), "index": torch.arange(3)}
-    save_file(tensors, path := tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match=r"fc\.weight is stored as int8, and quantized weights are not read"):
-        read_checkpoint(str(path))
-    save_file(tensors | {"fc.weight": torch.ones(2, 2)}, path)
-    assert set(read_checkpoint(str(path)).weights) == set(tensors)
-
-
 def test_the_refusal_of_python_objects_does_not_suggest_to_run_them(tmp_path: Path) -> None:
     torch.save({"state_dict": Path("x")}, path := tmp_path / "objects.pt")
     with pytest.raises(
