@@ -14,7 +14,7 @@ from sinkablate.data.transforms import eval_transform
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.backbone import build_backbone
-from sinkablate.vit.hub_folder import exported_model, refers_to_folder
+from sinkablate.vit.hub_folder import exported_model, names_location
 from sinkablate.vit.model_names import named_model
 
 
@@ -91,7 +91,7 @@ def create_model(
     require_at_least(test_time_registers, 0, "test_time_registers")
     config = BackboneConfig(
         name=name,
-        pretrained=refers_to_folder(name) and "checkpoint" not in options if pretrained is None else pretrained,
+        pretrained=names_location(name) and "checkpoint" not in options if pretrained is None else pretrained,
         attention=AttentionConfig(**groups["attention"]),
         pathway=PathwayConfig(**groups["pathway"]),
         **groups["backbone"],

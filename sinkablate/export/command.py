@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from sinkablate.errors import UserError
-from sinkablate.export.hub import require_login, upload
 from sinkablate.export.hub_format import read_hub, write_hub
 from sinkablate.export.model_card import MARK, model_card
 from sinkablate.export.timm_format import read_timm, write_timm
 from sinkablate.export.trained import TrainedModel, read_run
+from sinkablate.export.upload import require_login, upload
 from sinkablate.files.ownership import refuse_foreign
 from sinkablate.files.writing import naming, temporary_sibling, write_text
 from sinkablate.run.directory import require_writable
@@ -67,10 +67,10 @@ def export(
         out: Folder to write.
         format: timm: a folder that timm alone loads, for softmax attention with or without registers and output gates;
             hub: any variant, loaded by sinkablate.create_model or with --backbone.name local-dir:FOLDER.
-        averaged: Export the averaged weights if the run has some (model.ema).
+        averaged: Export the averaged weights if the run has any (model.ema).
         push_to_hub: Name of a repository on the Hugging Face hub, USER/NAME, to upload the folder to; nothing is
-            uploaded otherwise. It needs a login: `hf auth login`.
-        private: Create this repository as a private one.
+            uploaded otherwise. Requires a login: `hf auth login`.
+        private: If the repository does not exist, create it as a private one.
         overwrite: Replace an earlier export.
 
     Raises:
@@ -89,7 +89,8 @@ def export(
         partial.mkdir()
         chosen.write(trained, partial)
         write_text(partial / CARD, model_card(trained, format, push_to_hub))
-        (partial / WEIGHTS).chmod((partial / CARD).stat().st_mode)  # safetensors leaves it to its owner alone
+        # safetensors writes files that only their owner can read
+        (partial / WEIGHTS).chmod((partial / CARD).stat().st_mode)
         difference = _difference(trained, chosen.read(partial))
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -98,7 +99,7 @@ def export(
     print(
         f"model: {trained.variant} ({trained.description.backbone.name}), {weights} of step {trained.step}\n"
         f"load it with: {chosen.call.format(folder)}\n"
-        f"checked: loaded again, the output differs by {difference:.0e} of its largest value (float64)\n"
+        f"checked: after reloading, the output differs by {difference:.0e} of its largest value (float64)\n"
         f"folder: {folder}",
         flush=True,
     )
@@ -107,7 +108,7 @@ def export(
 
 
 def _require_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written, or holds files that are not an earlier export to be overwritten."""
+    """Refuse a folder that cannot be written, that contains other files of these names, or an export to be kept."""
     require_writable(folder, "out")
     card = folder / CARD
     if not (card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")):
@@ -127,16 +128,16 @@ def _first_missing(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def _difference(trained: TrainedModel, again: nn.Module) -> float:
+def _difference(trained: TrainedModel, reloaded: nn.Module) -> float:
     """Return the largest difference of a reloaded model's output from the original, relative to the largest output.
 
-    Both run in float64 on the same random image, so that only another function makes a difference.
+    Both run in float64 on the same random image, so that a difference means that they compute different functions.
 
     Raises:
         UserError: They compute different functions.
     """
     image = torch.randn(1, *trained.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected, output = (deepcopy(model).double().eval()(image) for model in (trained.model, again))
+    expected, output = (deepcopy(model).double().eval()(image) for model in (trained.model, reloaded))
     difference = float((output - expected).abs().max() / expected.abs().max())
     if not difference <= LARGEST_DIFFERENCE:
         raise UserError(

@@ -16,22 +16,22 @@ from sinkablate.vit.hub_folder import CONFIG, KEY, LOCAL, WEIGHTS, description, 
 def write_hub(trained: TrainedModel, folder: Path) -> None:
     """Write the weights and the configuration of a run's model into a folder.
 
-    `config.json` has the layout of timm's: the architecture is one that timm does not know, so that it refuses the
-    folder instead of loading a part of it.
+    `config.json` has the layout of timm's, but names an architecture that timm does not know, so that timm refuses the
+    folder instead of loading a part of the model.
 
     Raises:
         UserError: The model was created from a folder of timm, with arguments that a variant cannot hold.
     """
-    if trained.lost:
+    if trained.inexpressible:
         raise UserError(
-            f"format=hub: the model was created with {', '.join(trained.lost)} of timm, which a variant cannot hold; "
+            f"format=hub: the model was created with {', '.join(trained.inexpressible)} of timm, which a variant cannot hold; "
             "use --format timm"
         )
     weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt", KEY: __version__})
     labels = {"label_names": list(trained.classes)} if trained.classes else {}
-    head = {"architecture": KEY, "num_classes": trained.description.num_classes}
-    write_json(folder / CONFIG, {**head, **labels, KEY: description(trained.description)}, sort=False)
+    layout = {"architecture": KEY, "num_classes": trained.description.num_classes}
+    write_json(folder / CONFIG, {**layout, **labels, KEY: description(trained.description)}, sort=False)
 
 
 def read_hub(folder: Path) -> nn.Module:

@@ -45,7 +45,7 @@ SCORES = {
 """Numbers of the summary and of the evaluation that a card lists: their names and formats."""
 TOKENS = {"cls": "CLS", "register": "registers", "patch": "patches"}
 MARK = "exported with sinkablate"
-"""Words of every card, by which a folder is recognized as an export."""
+"""Words that every card contains; a folder with them is an earlier export."""
 CITATION = (
     "The sink diagnostics and their rules follow [arXiv 2606.08105](https://arxiv.org/abs/2606.08105); please cite it. "
     f"Trained, measured and {MARK} {__version__}."
@@ -102,7 +102,7 @@ def _summary(trained: TrainedModel) -> str:
     listed = ", ".join(f"`{key}: {value}`" for key, value in values.items())
     changes = f" Changes to timm's model: {listed}." if listed else ""
     start = f" The training started from pretrained weights ({trained.initial})." if trained.initial else ""
-    average = " These are the moving average of the weights." if trained.averaged else ""
+    average = " The weights are a moving average over the training steps." if trained.averaged else ""
     state = {
         "finished": "",
         "unfinished": " The run had not finished.",
@@ -164,9 +164,9 @@ def _data(trained: TrainedModel) -> str:
     """Describe the training images without their location."""
     source: SourceConfig = build(SourceConfig, trained.config["data"]["source"] | {"train": "", "val": "", "test": ""})
     count = trained.summary.get("train_images")
-    number = f", {count:,} of them" if isinstance(count, int) and source.format in ("shards", "folder") else ""
+    number = f"{count:,} " if isinstance(count, int) and source.format in ("shards", "folder") else ""
     classes = f"\n\nClasses, in the order of the logits: {', '.join(trained.classes)}." if trained.classes else ""
-    return f"Trained on {DATA[source.format]}{number}.{classes}"
+    return f"Trained on {number}{DATA[source.format]}.{classes}"
 
 
 def _recipe(trained: TrainedModel) -> str:
@@ -176,7 +176,7 @@ def _recipe(trained: TrainedModel) -> str:
 
 
 def _results(trained: TrainedModel) -> str:
-    """List the scores that the run and its evaluation hold."""
+    """List the scores of the run and of its evaluation."""
     numbers = trained.summary | trained.evaluation
     rows = [
         (label, format(value, form))
@@ -187,26 +187,24 @@ def _results(trained: TrainedModel) -> str:
 
 
 def _sinks(trained: TrainedModel) -> str:
-    """Summarize what the run measured of its sinks, norms and gates in the end."""
+    """Summarize the sinks, norms and gates that the run measured last."""
     summary = trained.summary
-    rows = []
+    counts = ("events", "nop", "broadcast", "other")
+    rows = {}
     for rule in rules(ThresholdConfig()):
         prefix = scalar_prefix(rule.name)
         if "fit" in rule.shown and f"{prefix}/events" in summary:
-            names = ("events", "nop", "broadcast", "other")
-            rows.append((f"`{rule.name}`", *(f"{summary[f'{prefix}/{name}']:.2f}" for name in names)))
+            rows[rule.name] = (f"`{rule.name}`", *(f"{summary[f'{prefix}/{count}']:.2f}" for count in counts))
     if not rows:
         return ""
     sentences = [
         "A head has a sink event on an image when many of its queries attend to the same token. The event is a NOP if "
         "the value of that token is almost zero, so that nothing is added, and a broadcast if it is as large as other "
         "values, so that all queries receive the same vector. Events per image, summed over heads and "
-        f"{DEFAULT_BLOCKS} (the only block of a model of one block), at the end of the training:",
-        _table(("rule", "events", "NOP", "broadcast", "other"), rows),
+        f"{DEFAULT_BLOCKS} (the only block of a model of one block), at the end of training:",
+        _table(("rule", "events", "NOP", "broadcast", "other"), list(rows.values())),
     ]
-    facts = [
-        f"- {line}" for line in summary.get("rules", ()) if f"`{line.partition(':')[0]}`" in {row[0] for row in rows}
-    ]
+    facts = [f"- {line}" for line in summary.get("rules", ()) if line.partition(":")[0] in rows]
     facts += [
         f"- token norm of {name}, mean / 99th percentile: {summary[f'norm/{kind}_mean']:.1f} / "
         f"{summary[f'norm/{kind}_p99']:.1f}"
@@ -216,7 +214,7 @@ def _sinks(trained: TrainedModel) -> str:
     if "gate/open" in summary:
         facts.append(f"- mean openness of the gates: {summary['gate/open']:.2f}")
     if trained.averaged:
-        facts.append("- measured on the weights without averaging")
+        facts.append("- measured with the last weights, not their moving average")
     return "\n\n".join((*sentences, "\n".join(facts)))
 
 

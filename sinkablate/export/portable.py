@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sinkablate.config import BackboneConfig
-from sinkablate.vit.hub_folder import refers_to_folder
+from sinkablate.vit.hub_folder import names_location
 from sinkablate.vit.model_names import named_model
 from sinkablate.vit.timm_models import RATES, SHAPE
 
@@ -16,7 +16,7 @@ class Portable(NamedTuple):
     """The configuration of a model under the name of timm's architecture."""
 
     backbone: BackboneConfig
-    lost: tuple[str, ...]
+    inexpressible: tuple[str, ...]
     """Arguments of timm that the configuration cannot hold; usually none."""
 
 
@@ -29,7 +29,7 @@ def portable(config: BackboneConfig) -> Portable:
     Raises:
         ConfigError: The folder or the repository is not available any more.
     """
-    if not refers_to_folder(config.name):
+    if not names_location(config.name):
         return Portable(config, ())
     named = named_model(config.name)
     arguments = {name: value for name, value in named.arguments.items() if name not in STORED_ELSEWHERE}

@@ -19,7 +19,7 @@ from sinkablate.errors import UserError, shortened
 from sinkablate.export.trained import TrainedModel
 from sinkablate.vit.timm_models import MINI_SHAPE
 
-OPEN = 64.0
+OPEN_BIAS = 64.0
 """Bias of a gate that is open: its sigmoid is one in every floating-point format."""
 GATED = {"use_naflex": True, "attn_gated": True, "attn_type": "rope", "qkv_bias": True}
 """timm's arguments of a gated model: the attention `rope` is the plain one unless a rotary embedding is given. Its gate
@@ -41,7 +41,7 @@ def as_timm(trained: TrainedModel) -> nn.Module:
     gated = config.attention.gate != "none"
     architecture, arguments = _architecture(source, config)
     try:
-        model = timm.create_model(architecture, **arguments, pretrained_cfg=_data(trained))
+        model = timm.create_model(architecture, **arguments, pretrained_cfg=_pretrained_cfg(trained))
         model.load_state_dict(_gated_weights(source, model) if gated else source.state_dict())
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
@@ -69,14 +69,14 @@ def read_timm(folder: Path) -> nn.Module:
 def _missing_part(config: BackboneConfig, model: Any) -> str:
     """Name the part of a variant that timm lacks; empty if it has all of them."""
     attention = config.attention
-    widths = {block.mlp.fc1.out_features for block in model.blocks} if config.match_parameters != "none" else set()
+    matched = config.match_parameters != "none"
+    varied = matched and len({block.mlp.fc1.out_features for block in model.blocks}) > 1
     missing = {
         f"attention with score={attention.score}": attention.score != "softmax",
         f"sink={attention.sink} in attention": attention.sink != "none",
         "gate on the values (gate_position=value)": attention.gate != "none" and attention.gate_position == "value",
         "global pathway": config.pathway.kind != "none",
-        f"model whose MLPs differ in width (match_parameters={config.match_parameters} in some blocks)": len(widths)
-        > 1,
+        f"model whose MLPs differ in width (match_parameters={config.match_parameters} in some blocks)": varied,
     }
     return next((part for part, is_missing in missing.items() if is_missing), "")
 
@@ -98,7 +98,7 @@ def _architecture(model: Any, config: BackboneConfig) -> tuple[str, dict[str, An
     return name, arguments
 
 
-def _data(trained: TrainedModel) -> dict[str, Any]:
+def _pretrained_cfg(trained: TrainedModel) -> dict[str, Any]:
     """Return timm's description of the weights: where the head is, and how images are prepared."""
     source, image = dict(trained.model.pretrained_cfg), trained.description.image  # type: ignore[arg-type]
     return {
@@ -137,7 +137,7 @@ def _gated_weights(source: Any, target: Any) -> dict[str, Tensor]:
         gate = f"blocks.{index}.attn.gate"
         if f"{gate}.weight" not in state:
             state |= {f"{gate}.weight": torch.zeros_like(own[f"{gate}.weight"])}
-            state |= {f"{gate}.bias": torch.full_like(own[f"{gate}.bias"], OPEN)}
+            state |= {f"{gate}.bias": torch.full_like(own[f"{gate}.bias"], OPEN_BIAS)}
         elif len(state[f"{gate}.bias"]) == block.attn.num_heads:
             for name in (f"{gate}.weight", f"{gate}.bias"):
                 state[name] = state[name].repeat_interleave(block.attn.head_dim, dim=0)

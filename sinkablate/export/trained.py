@@ -16,10 +16,9 @@ from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, DONE, diverged, last_checkpoint
 from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.reading import read_json, read_yaml
+from sinkablate.vit.checkpoint_files import AVERAGED
 from sinkablate.vit.hub_folder import HUB, LOCAL, ExportedModel
 
-AVERAGED = "ema.module."
-"""Prefix of the averaged weights in a checkpoint of `fit`."""
 LOCAL_FILE, LOCAL_FOLDER = "a local file", "a local folder"
 """What a model card calls a file or a folder of weights, whose path is not published."""
 
@@ -32,7 +31,7 @@ class TrainedModel:
     """The last weights of the run, in eval mode and fp32."""
     description: ExportedModel
     """The variant, its input and output, and the preprocessing."""
-    lost: tuple[str, ...] = ()
+    inexpressible: tuple[str, ...] = ()
     """Arguments of timm that the variant cannot hold, if the model was created from a folder of timm."""
     variant: str
     """Name of the variant."""
@@ -64,7 +63,7 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
 
     Args:
         run: Directory of the run.
-        averaged: Load the averaged weights if the run has some.
+        averaged: Load the averaged weights if the run has any.
 
     Raises:
         UserError: The directory holds no run, its model reads no images, or its weights are damaged or not finite.
@@ -88,7 +87,7 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
             image=build(ImageConfig, with_tuples(stored["data"]["image"])),
             **{name: saved[name] for name in ("num_classes", "in_chans", "img_size")},
         ),
-        lost=named.lost,
+        inexpressible=named.inexpressible,
         variant=str(stored["variant"]),
         step=int(checkpoint["global_step"]),
         averaged=bool(average),
@@ -103,7 +102,8 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
 
 def _averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the averaged weights in the state dict of a task; empty without an average."""
-    return {name.removeprefix(AVERAGED): value for name, value in state.items() if name.startswith(AVERAGED)}
+    prefix = f"{AVERAGED}."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _initial_weights(backbone: BackboneConfig) -> str:

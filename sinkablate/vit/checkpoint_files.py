@@ -14,7 +14,7 @@ from sinkablate.config import ConfigError, ImageSize
 from sinkablate.vit.hub_folder import holds_variant, stored_image_size
 from sinkablate.vit.unreadable_files import why_unreadable
 
-OF_RUN = ("backbone", "ema.module")
+TRAINED, AVERAGED = "backbone", "ema.module"
 """Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 """Keys under which training scripts store a moving average of the weights; the first two are those of timm."""
@@ -57,7 +57,7 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
     from_run = _is_run(content)
     if from_run:
         found = _of_run(content["state_dict"])
-        key = key or OF_RUN[0]
+        key = key or TRAINED
     else:
         found = dict(_state_dicts(content))
     if not found:
@@ -111,7 +111,8 @@ def _is_run(content: Any) -> bool:
 def _of_run(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Return the weights of a run's model and, if there is one, their moving average."""
     parts = {
-        name: {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")} for name in OF_RUN
+        name: {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        for name in (TRAINED, AVERAGED)
     }
     return {name: tensors for name, tensors in parts.items() if tensors}
 

@@ -5,7 +5,7 @@ FOLDER/model.safetensors   the weights, with `sinkablate` in the metadata of the
 """
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ ADJUSTABLE = (
     "proj_drop_rate",
     "attn_drop_rate",
 )
-"""Keys of `BackboneConfig` that may differ from those of the exported model: they do not change its parameters."""
+"""Keys of `BackboneConfig` that may differ from those of the exported model: they leave its tensors as they are, except for positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +90,20 @@ def exported_model(name: str) -> ExportedModel | None:
     return _read(content[KEY], f"name={name}: {CONFIG}", weights)
 
 
-def refers_to_folder(name: str) -> bool:
-    """Return whether a backbone name refers to a folder or a repository, which holds weights."""
+def names_location(name: str) -> bool:
+    """Return whether a backbone name is the location of a model: a folder, or a repository on the hub."""
     return name.partition(":")[0] in (LOCAL, HUB)
 
 
 def _file_of(name: str, file: str) -> Path | None:
     """Return the path of a file in the folder or repository that a name refers to; None if there is none."""
-    source, _, place = name.partition(":")
+    source, _, location = name.partition(":")
     if source == LOCAL:
-        path = Path(place) / file
+        path = Path(location) / file
         return path if path.is_file() else None
     if source != HUB:
         return None
-    repository, _, revision = place.partition("@")
+    repository, _, revision = location.partition("@")
     try:
         return Path(hf_hub_download(repository, file, revision=revision or None))
     except (EntryNotFoundError, HFValidationError, OSError):
@@ -140,8 +140,7 @@ def _read(content: Any, where: str, weights: Path) -> ExportedModel:
 def resolved(config: BackboneConfig) -> BackboneConfig:
     """Return the configuration of the variant itself where a backbone names an exported model.
 
-    The result does not depend on the folder any more, apart from the file with the weights, so it can be stored with
-    a run. Every other configuration is returned as it is.
+    Apart from the file with the weights, the result does not depend on the folder, so it can be stored with a run. Every other configuration is returned as it is.
 
     Args:
         config: A configuration; its keys in `ADJUSTABLE` are kept. `pretrained` loads the exported weights.
@@ -157,7 +156,7 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
         if field.name not in ADJUSTABLE and value not in (field.default, getattr(exported.backbone, field.name)):
             raise ConfigError(
                 f"{field.name}={_shown(value)}: {config.name} is exported with its own variant, which cannot be "
-                f"changed; leave the key out"
+                "changed; leave the key out"
             )
     kept = {name: getattr(config, name) for name in ADJUSTABLE if name not in ("name", "pretrained", "checkpoint")}
     weights = config.checkpoint or (exported.backbone.checkpoint if config.pretrained else None)
@@ -166,7 +165,7 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
 
 def _shown(value: Any) -> str:
     """Return a value for a message, without the name of its class."""
-    return str(asdict(value) if hasattr(value, "__dataclass_fields__") else value)
+    return str(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
 
 
 def stored_image_size(weights: Path) -> ImageSize | None:

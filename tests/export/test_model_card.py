@@ -46,6 +46,6 @@ def test_nothing_private_is_exported(averaged: Path, tmp_path: Path, monkeypatch
         for private in (b"jane", b"doe", b"hf_telltale", str(tmp_path.anchor + "tmp").encode(), b"/home", b"/root"):
             assert private not in content, private
     card = (tmp_path / "hub" / "README.md").read_text()
-    assert "images in one folder per class, 40 of them" in card
+    assert "Trained on 40 images in one folder per class." in card
     assert "Classes, in the order of the logits: 0, 1, 2," in card
     assert json.loads((tmp_path / "hub" / "config.json").read_text())["label_names"] == list("0123456789")

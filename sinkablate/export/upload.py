@@ -1,4 +1,4 @@
-"""Upload a model folder to the Hugging Face hub, when asked."""
+"""Uploads of model folders to the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _refusal(key: str, error: Exception) -> UserError:
 
     Args:
         key: The option, with which the message starts.
-        error: The exception; those of the HTTP client are of another library, which depends on the version.
+        error: The exception. Those of the HTTP client belong to a library that depends on huggingface_hub's version.
     """
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
@@ -66,5 +66,5 @@ def _refusal(key: str, error: Exception) -> UserError:
     if isinstance(error, OfflineModeIsEnabled):
         return UserError(f"{key}: HF_HUB_OFFLINE forbids the upload; unset it, or leave --push_to_hub out")
     if isinstance(error, HfHubHTTPError):
-        return UserError(f"{key}: the hub refused it ({first_line(error)})")
+        return UserError(f"{key}: the hub refused the upload ({first_line(error)})")
     return UserError(f"{key}: the hub cannot be reached ({type(error).__name__}: {first_line(error)})")
