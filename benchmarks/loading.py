@@ -1,4 +1,7 @@
-"""Loading a ViT-L from a safetensors file, against timm's own load of the same file: time and peak memory."""
+"""Loading a ViT-L from a safetensors file, against timm's own load of the same file: time and peak memory.
+
+python -m benchmarks.loading
+"""
 
 import resource
 import subprocess
@@ -19,28 +22,28 @@ SIZE = 518
 ROUNDS = 3
 
 
-def timms(path: str) -> torch.nn.Module:
+def load_with_timm(path: str) -> torch.nn.Module:
     """Load the file with timm."""
     return timm.create_model(NAME, img_size=SIZE, num_classes=0, checkpoint_path=path)
 
 
-def ours(path: str) -> torch.nn.Module:
+def load_with_sinkablate(path: str) -> torch.nn.Module:
     """Load the file with this package."""
     return build_backbone(BackboneConfig(name=NAME, checkpoint=path), num_classes=0, in_chans=3, img_size=SIZE)
 
 
-SIDES = {"timm": timms, "sinkablate": ours}
+LOADERS = {"timm": load_with_timm, "sinkablate": load_with_sinkablate}
 
 
-def measured(side: str, path: str) -> tuple[float, float]:
-    """Load once in this process; returns processor seconds, and the increase of the peak memory in bytes."""
+def measured(loader: str, path: str) -> tuple[float, float]:
+    """Load once in this process; return processor seconds, and the increase of the peak memory in bytes."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    SIDES[side](path)
+    LOADERS[loader](path)
     return time.process_time() - start, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def main() -> None:
-    """Alternate between both sides, each in a new process, and print the median ratios."""
+    """Alternate between both loaders, each in a new process, and print the medians."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "weights.safetensors")
         save_file(timm.create_model(NAME, img_size=SIZE, num_classes=0).state_dict(), path)
@@ -48,14 +51,14 @@ def main() -> None:
         rounds = []
         for _ in range(ROUNDS):
             numbers = {}
-            for side in SIDES:
-                command = [sys.executable, "-m", "benchmarks.loading", side, path]
+            for loader in LOADERS:
+                command = [sys.executable, "-m", "benchmarks.loading", loader, path]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                numbers[side] = [float(number) for number in done.stdout.split()]
+                numbers[loader] = [float(number) for number in done.stdout.split()]
             rounds.append(numbers)
     for position, (quantity, unit) in enumerate({"processor time, s": 1.0, "peak memory / weights": weights}.items()):
-        middle = {side: sorted(numbers[side][position] for numbers in rounds)[ROUNDS // 2] / unit for side in SIDES}
-        print(f"{quantity}: " + ", ".join(f"{side} {value:.2f}" for side, value in middle.items()))
+        medians = {name: sorted(numbers[name][position] for numbers in rounds)[ROUNDS // 2] / unit for name in LOADERS}
+        print(f"{quantity}: " + ", ".join(f"{name} {value:.2f}" for name, value in medians.items()))
 
 
 if __name__ == "__main__":

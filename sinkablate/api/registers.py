@@ -37,11 +37,11 @@ def add_test_time_registers(
         images: The images on which the neurons are found, as for `measure`.
         count: Number of registers; all get the same activations.
         transform: Turns a PIL image into a tensor (C, H, W), as for `measure`.
-        neurons: How many neurons are found and where, or random ones as a control. Its `images` is not used.
+        neurons: How many neurons are found and where, or random ones as a control. Leave its `images` out.
         batch_size: Number of images per forward pass.
 
     Returns:
-        The copy. `model.register_neurons` says which neurons were chosen, and from which outliers.
+        The copy. Its attribute `register_neurons` holds the neurons and how they were found.
 
     Raises:
         UserError: An argument cannot be used, or the model cannot have such registers.
@@ -61,8 +61,8 @@ def add_test_time_registers(
     require_supported(model)
     batches = list(islice(batches_of(images, model, transform=transform, batch_size=batch_size), config.limit))
     pixels = torch.cat(batches)[: config.limit] if batches else torch.empty(0)
-    found = find_register_neurons(model, lambda: pixels.split(batch_size), config)
+    found_neurons = find_register_neurons(model, lambda: pixels.split(batch_size), config)
     treated = deepcopy(model)
-    add_registers(treated, count, found.by_block())
-    treated.register_neurons = found  # type: ignore[assignment]
+    add_registers(treated, count, found_neurons.by_block())
+    treated.register_neurons = found_neurons  # type: ignore[assignment]
     return treated

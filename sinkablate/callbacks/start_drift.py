@@ -10,6 +10,7 @@ from sinkablate.vit.anatomy import backbone_of
 from sinkablate.vit.drift import NOTICEABLE, STATE_KEY, drift, drift_sentence
 
 IMAGES = 8
+"""Number of validation images."""
 
 
 class StartDrift(L.Callback):
@@ -47,7 +48,7 @@ class StartDrift(L.Callback):
 
     @property
     def state_key(self) -> str:
-        """Name the numbers as `diagnose` looks for them."""
+        """Key of the numbers in a checkpoint, under which `diagnose` reads them."""
         return STATE_KEY
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,8 +33,9 @@ class AttentionConfig:
     gate_init_bias: float = 2.0
     """Bias of the gate at initialization; 2.0 is an openness of sigma(2) = .88."""
     gate_start: GateStart = "scaled"
-    """How training starts: with what is gated multiplied by sigma(gate_init_bias) (scaled), or with the function of the
-    model without a gate (identity): the gate's weights are 0, and W_O (G1) or W_V (G2) is divided by that factor."""
+    """Function at initialization. scaled: the gate multiplies its input by about sigma(gate_init_bias). identity: the
+    model computes the same as without the gate, since W_O (G1) or W_V (G2) is divided by this factor and the gate's
+    weights are 0."""
     gate_frozen: bool = False
     """Keep the gate at its initial value: a control for the effect of an untrained gate."""
     clip_zeta: float = 1.0

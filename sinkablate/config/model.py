@@ -25,7 +25,7 @@ class BackboneConfig:
     bicubic, antialiased. dinov2: bicubic without antialiasing, with .1 added to rows and columns when the scale is
     computed, as in the official code for DINOv2 without registers (with registers, it equals timm)."""
     pretrained: bool = False
-    """Load timm's weights for this name from the Hugging Face hub."""
+    """Load the weights that belong to this name, from the Hugging Face hub or a folder."""
     checkpoint: str | None = None
     """Load weights from a local .safetensors, .pt, .pth, .bin or .ckpt file instead of the hub."""
     checkpoint_key: str | None = None
@@ -218,7 +218,8 @@ class ModelChoice:
     """Which weights of the file, if it contains several: a key such as state_dict or teacher, or the first part of all
     names. By default a moving average (state_dict_ema, model_ema) is taken if there is one."""
     pretrained: bool = True
-    """Load timm's weights for this name from the hub; with false and no checkpoint, a random network is measured."""
+    """Load the weights that belong to this name, from the hub or a folder; with false and no checkpoint, a random network
+    is measured."""
 
     def __post_init__(self) -> None:
         require_size(self.img_size, "img_size")

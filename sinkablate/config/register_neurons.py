@@ -1,4 +1,4 @@
-"""How the neurons are found whose activations test-time registers take over."""
+"""How to find the neurons whose activations test-time registers take over."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ class RegisterNeuronConfig:
     outlier_norm: float | None = None
     """A fixed norm above which a patch is an outlier, such as 150 for a DINOv2 ViT-L; null finds it from the data."""
     choice: Literal["largest", "random"] = "largest"
-    """random: instead of these neurons, the same number of random others in the same blocks, as a control."""
+    """largest: these neurons. random: the same number of other neurons in the same blocks, as a control."""
     seed: int = 0
     """Seed of the random neurons."""
     images: str | None = None
@@ -43,5 +43,5 @@ class RegisterNeuronConfig:
             f"outlier_norm must be positive, got {self.outlier_norm}",
         )
         require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
-        require(self.blocks is None or len(self.blocks) > 0, "blocks is empty; leave it out to choose them by the data")
+        require(self.blocks is None or len(self.blocks) > 0, "blocks is empty; leave it out to find them from the data")
         require(self.images is None or self.images != "", "images is empty; leave it out for the default images")

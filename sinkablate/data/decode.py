@@ -62,13 +62,13 @@ def decode_image(data: bytes, where: str) -> Image.Image:
         raise DataError(f"{where}: the file is empty", "empty file")
     if data.startswith(_LFS):
         raise DataError(f"{where}: a Git LFS pointer instead of the image; run git lfs pull", "cannot be decoded")
-    with _refused(where):
+    with _data_errors(where):
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())
     return upright_image(image, where)
 
 
 def upright_image(image: Image.Image, where: str) -> Image.Image:
-    """Load an image that Pillow opened, with the rules of `decode_image`.
+    """Load an image that Pillow opened, by the rules of `decode_image`.
 
     Args:
         image: The image.
@@ -77,7 +77,7 @@ def upright_image(image: Image.Image, where: str) -> Image.Image:
     Raises:
         DataError: As for `decode_image`.
     """
-    with _refused(where):
+    with _data_errors(where):
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width * image.height} pixels")
         image.load()
@@ -85,12 +85,12 @@ def upright_image(image: Image.Image, where: str) -> Image.Image:
 
 
 @contextmanager
-def _refused(where: str) -> Iterator[None]:
+def _data_errors(where: str) -> Iterator[None]:
     """Turn what Pillow raises into a `DataError`."""
     try:
         yield
     except Image.DecompressionBombError as error:
-        count = re.search(r"\d+", str(error))  # Pillow has no other form of the number
+        count = re.search(r"\d+", str(error))  # Pillow gives the number in this text only
         pixels = f"{int(count[0]):,} pixels" if count else "too many pixels"
         raise DataError(f"{where}: the image has {pixels}; the limit is {MAX_PIXELS:,}", "too many pixels") from None
     except Exception as error:  # PIL's decoders raise many types, including SyntaxError and struct.error
@@ -110,7 +110,7 @@ def _eight_bits(image: Image.Image, where: str) -> Image.Image:
     # Pillow reads PGM files of more than 8 bits as 32-bit integers scaled to 16 bits
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
         values = np.asarray(image).astype(np.uint32)
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # black is the largest value; Pillow ignores it here
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white; Pillow inverts 8-bit images only
             values = 65_535 - values
         scaled = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
         scaled.info = image.info

@@ -55,7 +55,7 @@ def train_transform(image: ImageConfig, augment: AugmentConfig) -> Compose:
         raise UserError(f"data.augment.auto_augment={policy}: not a timm policy ({error})") from None
     steps = [*crop_and_flip.transforms, *color.transforms, ToNormalizedTensor(image.mean, image.std)]
     if tuple(augment.scale) == (1.0, 1.0):
-        steps[0] = Fit(image.size, image.interpolation)
+        steps[0] = ResizeAndCenterCrop(image.size, image.interpolation)
     if augment.reprob > 0:
         steps.append(RandomErasing(augment.reprob, mode=augment.remode, device="cpu"))  # type: ignore[no-untyped-call]
     return Compose(steps)
@@ -106,7 +106,7 @@ def eval_transform(image: ImageConfig) -> Compose:
     return Compose([*resize_and_crop, ToNormalizedTensor(image.mean, image.std)])
 
 
-class Fit:
+class ResizeAndCenterCrop:
     """Resize to just cover a size and crop the center; an image of the right size is returned unchanged.
 
     Args:

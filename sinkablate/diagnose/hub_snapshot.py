@@ -24,7 +24,9 @@ def local_folder(location: str) -> str:
     Raises:
         UserError: There is no such folder or file, and the repository cannot be read.
     """
-    if not location or Path(location).exists():
+    if not location:
+        raise UserError("hf= is empty; name a local folder, a config.json, or USER/NAME on the hub")
+    if Path(location).exists():
         return location
     if not REPOSITORY.fullmatch(location):
         raise UserError(

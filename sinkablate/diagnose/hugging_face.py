@@ -1,4 +1,4 @@
-"""Load a model of Hugging Face's transformers from a local folder."""
+"""Load a model of Hugging Face's transformers from a local folder or from the hub."""
 
 import hashlib
 import json
@@ -73,8 +73,6 @@ def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Modul
     path = Path(location)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if not location:
-        raise UserError("hf= is empty; name a local folder, a config.json, or USER/NAME on the hub")
     if (path / "config.json").is_file() and not any(file for name in WEIGHTS_FILES for file in path.glob(name)):
         raise UserError(
             f"hf={location}: contains no weights; to build the model with random ones, name its config.json"

@@ -119,9 +119,7 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
         size = choice.img_size or image_size(*side)
         config = _backbone_of(choice)
         model: Any = build_backbone(config, num_classes=None, in_chans=channels, img_size=size)
-    require_finite(
-        model, f"backbone.checkpoint={choice.checkpoint}" if choice.checkpoint else f"backbone.name={choice.name}"
-    )
+    require_finite(model, f"backbone.name={choice.name}")
     hub = choice.name if ":" in choice.name else "timm's"
     weights = choice.checkpoint or (hub if choice.pretrained else "random")
     data = resolve_data_config({"input_size": (channels, *height_and_width(size))}, pretrained_cfg=cfg)

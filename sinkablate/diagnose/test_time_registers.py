@@ -1,4 +1,4 @@
-"""Give a loaded model test-time registers, whose neurons are found on images."""
+"""Add test-time registers to a loaded model, after finding their neurons on images."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -28,8 +28,7 @@ def with_test_time_registers(
 ) -> LoadedModel:
     """Return a loaded model with test-time registers, or without if their number is zero.
 
-    The description of the model names the registers, or None, so that results with and without them are not taken for
-    one another.
+    The description of the result states the registers, or None, so that results with and without them are kept apart.
 
     Args:
         loaded: The model, which is changed in place.
@@ -46,15 +45,15 @@ def with_test_time_registers(
             raise UserError("register_neurons has no effect without test-time registers: add --test_time_registers 1")
         return replace(loaded, description=loaded.description | {"test_time_registers": None})
     if loaded.toy is not None:
-        raise UserError("test_time_registers: a toy has none; leave the option out")
+        raise UserError("test_time_registers: a toy cannot be given any; leave the option out")
     require_supported(loaded.model)
     source, where = _source(loaded, config)
     model = loaded.model.to(device)
-    found = find_register_neurons(model, lambda: _batches(source, where, config.limit), config)
-    add_registers(model, count, found.by_block())
-    treatment = {"count": count, **asdict(config), "images": where, "neurons": sorted(found.neurons)}
+    neurons = find_register_neurons(model, lambda: _batches(source, where, config.limit), config)
+    add_registers(model, count, neurons.by_block())
+    treatment = {"count": count, **asdict(config), "images": where, "neurons": sorted(neurons.neurons)}
     return replace(
-        loaded, description=as_stored(loaded.description | {"test_time_registers": treatment}), register_neurons=found
+        loaded, description=as_stored(loaded.description | {"test_time_registers": treatment}), register_neurons=neurons
     )
 
 

@@ -37,7 +37,7 @@ class RegisterNeurons:
     """The neurons whose activations are moved to test-time registers, and how they were found."""
 
     neurons: tuple[tuple[int, int], ...]
-    """(block, index in its MLP) of each neuron, by descending score; the random ones in ascending order."""
+    """(block, index in its MLP) of each neuron, by descending score; random ones are in ascending order."""
     scores: tuple[float, ...]
     """Their mean absolute activation on the outliers."""
     blocks: tuple[int, ...]
@@ -63,17 +63,16 @@ class RegisterNeurons:
         blocks = sorted(self.by_block())
         where = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
         control = self.choice == "random"
-        found = (
+        outliers = (
             f"no patch of {self.images} images is an outlier, so the patch of largest norm of each image after block "
-            f"{self.outlier_block} takes the place of the outliers"
+            f"{self.outlier_block} is used instead"
             if self.cutoff is None
             else f"{self.outliers:.2%} of the patches of {self.images} images are outliers after block "
             f"{self.outlier_block} (norm above {self.cutoff:.4g})"
         )
-        return (
-            f"{len(self.neurons)} {'random ' if control else ''}neurons in {where}"
-            f"{', as a control for those that are most active on outliers' if control else ''}; {found}"
-        )
+        kind = "random neurons" if control else "neurons"
+        purpose = ", as a control for those that are most active on outliers" if control else ""
+        return f"{len(self.neurons)} {kind} in {where}{purpose}; {outliers}"
 
 
 def find_register_neurons(model: nn.Module, batches: Batches, config: RegisterNeuronConfig) -> RegisterNeurons:
@@ -82,7 +81,7 @@ def find_register_neurons(model: nn.Module, batches: Batches, config: RegisterNe
     Args:
         model: The model, which is left as it was.
         batches: The images.
-        config: What is looked for.
+        config: Number and kind of neurons, and where the outliers are.
 
     Raises:
         UserError: The model cannot have test-time registers, there are no images, or there are not as many neurons.
@@ -138,14 +137,14 @@ def _blocks(config: RegisterNeuronConfig, norms: Array, cutoffs: Sequence[Cutoff
     """Return the block after which outliers are looked for, and the blocks whose neurons are considered."""
     depth = len(cutoffs)
     shares = [float((norms[:, index] > cutoff.value).mean()) for index, cutoff in enumerate(cutoffs)]
-    some = [index for index, share in enumerate(shares) if share > 0]
+    with_outliers = [index for index, share in enumerate(shares) if share > 0]
     if config.outlier_block is not None:
         (block,) = block_indices([config.outlier_block], depth, "register_neurons.outlier_block")
     else:
-        block = int(np.argmax(shares)) if some else max(0, depth - 2)
+        block = int(np.argmax(shares)) if with_outliers else max(0, depth - 2)
     if config.blocks is not None:
         return block, block_indices(config.blocks, depth, "register_neurons.blocks")
-    first = min([*some, block])
+    first = min([*with_outliers, block])
     return block, list(range(first + 1))
 
 
@@ -186,11 +185,11 @@ def _chosen(
     scores: dict[int, Tensor], config: RegisterNeuronConfig, blocks: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
     """Return the neurons of largest score, or as many random others in the same blocks."""
-    every = [(block, index) for block in blocks for index in range(len(scores[block]))]
+    candidates = [(block, index) for block in blocks for index in range(len(scores[block]))]
     values = torch.cat([scores[block] for block in blocks])
-    if config.top > len(every):
-        raise UserError(f"register_neurons.top={config.top}: blocks {list(blocks)} have only {len(every)} neurons")
-    largest = [every[number] for number in values.argsort(descending=True, stable=True)[: config.top].tolist()]
+    if config.top > len(candidates):
+        raise UserError(f"register_neurons.top={config.top}: blocks {list(blocks)} have only {len(candidates)} neurons")
+    largest = [candidates[number] for number in values.argsort(descending=True, stable=True)[: config.top].tolist()]
     if config.choice == "largest":
         return tuple(largest)
     generator, drawn = np.random.default_rng(config.seed), []

@@ -81,8 +81,7 @@ def evaluate(
     Args:
         out: Directory for the results; by default RUN/evaluation, which `sweep collect` and `report` read. With
             test-time registers it is another folder of the run, from which `sweep collect` makes another row.
-        tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, sinks,
-            quantization.
+        tasks: Names of tasks, separated by commas: knn, linear, segmentation, discovery, sinks, quantization.
         backbone: A timm model (--backbone.name).
         run: Directory of a run, in place of a timm model; its last checkpoint is evaluated, by default on the images of
             the run.
@@ -174,7 +173,7 @@ def _folder(out: str | None, run: str | None, treatment: str) -> Path:
 
 
 def _announce(loaded: LoadedModel) -> None:
-    """Say on the first rank how the weights fit the model, and how the neurons of test-time registers were found."""
+    """Print on the first rank how the weights fit the model, and how the neurons of test-time registers were found."""
     neurons = loaded.register_neurons
     notes = [*loading_notes(loaded.model), *position_notes(loaded.model)]
     notes += [f"test-time registers: {neurons.sentence}"] if neurons else []

@@ -1,7 +1,6 @@
 """The task `sinks`: sink events, attention and outlier tokens, as `diagnose` measures them, next to quality.
 
-It puts what a treatment of the sinks does to them, such as registers, into the same table as what it does to the
-features.
+The effect of a treatment such as registers on sinks is then in the same table as its effect on features.
 """
 
 import numpy as np
@@ -31,8 +30,8 @@ def measured_images(subject: Subject) -> PreparedImages:
 def sinks(subject: Subject) -> list[Row]:
     """Measure the model on images, and count events and outliers in the blocks that count.
 
-    The protocols are the rule of the model and, if that is another one, `adaptive`; numbers that no rule decides are
-    reported once, under the first protocol.
+    The protocols are the model's own rule and, if it is not the same, `adaptive`. Numbers that do not depend on a rule
+    are reported once, under the first protocol.
     """
     loaded, model = subject.loaded, subject.backbone.model
     batches = (batch.to(subject.device) for _, batch in batches_of(measured_images(subject), subject.batch_size))

@@ -24,8 +24,8 @@ def write_hub(trained: TrainedModel, folder: Path) -> None:
     """
     if trained.inexpressible:
         raise UserError(
-            f"format=hub: the model was created with {', '.join(trained.inexpressible)} of timm, which a variant cannot hold; "
-            "use --format timm"
+            f"format=hub: the model was created with {', '.join(trained.inexpressible)} of timm, which a "
+            "variant cannot hold; use --format timm"
         )
     weights = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt", KEY: __version__})

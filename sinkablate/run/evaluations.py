@@ -14,6 +14,7 @@ PROTOCOL = "protocol"
 TREATMENT = "test_time_registers"
 """Column of a collected table that tells the evaluations of a run apart, and key of `evaluation.json`."""
 UNTREATED = "none"
+"""Name of an evaluation without test-time registers."""
 _FOLDER = "evaluation"
 
 

@@ -170,9 +170,11 @@ def make_schedule(
 
     def relative_rate(added: bool) -> Callable[[int], float]:
         def at(step: int) -> float:
+            if step < first and not added:
+                return 0.0
             if step < first:
                 floor = min(1.0, config.min_lr / added_lr)
-                return added * added_lr / config.lr * warmup_cosine(step, first, _warmup(config, first), floor)
+                return added_lr / config.lr * warmup_cosine(step, first, _warmup(config, first), floor)
             length = total_steps - first
             return warmup_cosine(step - first, length, _warmup(config, length), config.min_lr / config.lr)
 

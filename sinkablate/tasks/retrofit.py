@@ -1,4 +1,4 @@
-"""Training what was added to pretrained weights: first alone, and by self-distillation from the unchanged model."""
+"""Train what was added to pretrained weights, at first alone, and distill the unchanged model into the changed one."""
 
 from typing import Any
 
@@ -63,9 +63,8 @@ class SelfDistillation:
     """Compares the final tokens of a training pass with those of the unchanged model on the same images.
 
     Args:
-        backbone: A timm ViT with mechanisms that were added to pretrained weights. Its final tokens are kept in
-            training mode. What follows them (pooling and the classifier) then sends no gradients to them, unless labels
-            train the backbone.
+        backbone: A timm ViT with mechanisms that were added to pretrained weights. In training mode, its final tokens
+            are kept. Pooling and the classifier send no gradients to them, unless labels train the backbone.
         config: The weights of the losses.
 
     Raises:
@@ -83,9 +82,9 @@ class SelfDistillation:
         self._backbone = backbone
         self._teacher: Any = additions.unchanged().eval().requires_grad_(False)
         self._tokens: list[Tensor] = []
-        kept = self._tokens
+        kept = self._tokens  # not `self`, because a moving average copies the backbone together with its hooks
 
-        def keep(module: nn.Module, _: Any, tokens: Tensor) -> Tensor:  # a copy of the backbone shares the list only
+        def keep(module: nn.Module, _: Any, tokens: Tensor) -> Tensor:
             if not module.training:
                 return tokens
             kept[:] = [tokens]
@@ -94,7 +93,7 @@ class SelfDistillation:
         backbone.norm.register_forward_hook(keep)
 
     def to(self, parameter: Tensor) -> None:
-        """Move the unchanged model to the device and the type of a parameter."""
+        """Move the unchanged model to the device and the dtype of a parameter."""
         self._teacher.to(parameter)
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from sinkablate.vit.positions import PositionRecord, Resampling, change_input_si
 from sinkablate.vit.pretrained import Pretrained, create_pretrained, origin_of
 from sinkablate.vit.registers import register_arguments, transfer
 from sinkablate.vit.same_variant import load_same_variant
-from sinkablate.vit.timm_models import create_timm_model, is_plain, require_whole_patches
+from sinkablate.vit.timm_models import create_timm_model, is_plain, require_input_size
 
 
 def build_backbone(
@@ -126,7 +126,7 @@ def _source(config: BackboneConfig, shape: dict[str, Any], seed: int, file: Chec
         classes = shape["num_classes"] if shape["num_classes"] is not None else 0 if head is None else len(head)
         model = create_timm_model(config, shape | {"num_classes": classes}, seed)
         source = Pretrained(model, set(), None if file is None else origin_of(file))
-    require_whole_patches(source.model, config, shape["img_size"])
+    require_input_size(source.model, config, shape["img_size"])
     return source
 
 

@@ -1,4 +1,4 @@
-"""Reading the state dict of a checkpoint file: which of its parts are weights, and which of these are meant."""
+"""Read a checkpoint file: which of its parts are weights, and which of these to load."""
 
 import pickle
 from collections.abc import Iterator
@@ -56,17 +56,17 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
     content = _content(path)
     from_run = _is_run(content)
     if from_run:
-        found = _of_run(content["state_dict"])
+        candidates = _of_run(content["state_dict"])
         key = key or TRAINED
     else:
-        found = dict(_state_dicts(content))
-    if not found:
+        candidates = dict(_state_dicts(content))
+    if not candidates:
         raise ConfigError(
             f"checkpoint={path}: contains no state dict; save one with torch.save(model.state_dict(), FILE)"
         )
-    name, tensors, others = _named(path, found, key) if key is not None else _chosen(path, found)
+    name, tensors, others = _named(path, candidates, key) if key is not None else _chosen(path, candidates)
     _require_floating_weights(path, tensors)
-    mapped = not path.endswith(".safetensors")  # a change of the file would otherwise change the weights
+    mapped = not path.endswith(".safetensors")  # then copied, so that a later change of the file has no effect
     return Checkpoint(
         path=path,
         weights={k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=mapped) for k, v in tensors.items()},
@@ -149,49 +149,49 @@ def _require_floating_weights(path: str, tensors: dict[str, Tensor]) -> None:
 
 
 Named = tuple[str, dict[str, Tensor], tuple[str, ...]]
-"""Key of the weights that are meant, the weights, and the keys of others in the file."""
+"""Key of the weights to load, the weights, and the keys of others in the file."""
 
 
-def _other_keys(found: dict[str, dict[str, Tensor]], name: str) -> tuple[str, ...]:
-    return tuple(other for other in found if other != name)
+def _other_keys(candidates: dict[str, dict[str, Tensor]], name: str) -> tuple[str, ...]:
+    return tuple(other for other in candidates if other != name)
 
 
-def _chosen(path: str, found: dict[str, dict[str, Tensor]]) -> Named:
-    """Return the weights that are meant if no key is given: the only ones, or a moving average.
+def _chosen(path: str, candidates: dict[str, dict[str, Tensor]]) -> Named:
+    """Return the weights to load if no key is given: the only ones, or a moving average.
 
     Raises:
         ConfigError: There are several weights; the message lists their keys.
     """
-    averages = [name for last in EMA_KEYS for name in found if name.rpartition(".")[2] == last]
-    if len(found) > 1 and not averages:
+    averages = [name for last in EMA_KEYS for name in candidates if name.rpartition(".")[2] == last]
+    if len(candidates) > 1 and not averages:
         raise ConfigError(
-            f"checkpoint={path}: contains several weights: {listed(list(found))}; choose with checkpoint_key=NAME",
+            f"checkpoint={path}: contains several weights: {listed(list(candidates))}; choose with checkpoint_key=NAME",
             remedies=("checkpoint_key=NAME",),
         )
-    name = averages[0] if averages else next(iter(found))
-    return name, found[name], _other_keys(found, name)
+    name = averages[0] if averages else next(iter(candidates))
+    return name, candidates[name], _other_keys(candidates, name)
 
 
-def _named(path: str, found: dict[str, dict[str, Tensor]], key: str) -> Named:
+def _named(path: str, candidates: dict[str, dict[str, Tensor]], key: str) -> Named:
     """Return the weights with a key, which may be that of a dictionary around them, or a prefix of their names.
 
     Raises:
-        ConfigError: There are none or several; the message lists what there is.
+        ConfigError: None or several match; the message lists the keys of the file.
     """
     key = key.rstrip(".")
-    below = [name for name in found if name == key or name.startswith(f"{key}.")]
+    below = [name for name in candidates if name == key or name.startswith(f"{key}.")]
     if len(below) == 1:
-        return below[0], found[below[0]], _other_keys(found, below[0])
+        return below[0], candidates[below[0]], _other_keys(candidates, below[0])
     groups = {
         name: {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
-        for name, tensors in found.items()
+        for name, tensors in candidates.items()
     }
     matching = [name for name, tensors in groups.items() if tensors]
     if not below and len(matching) == 1:
-        others = {name.partition(".")[0] for name in found[matching[0]] if not name.startswith(f"{key}.")}
+        others = {name.partition(".")[0] for name in candidates[matching[0]] if not name.startswith(f"{key}.")}
         return key, groups[matching[0]], tuple(sorted(others))
-    prefixes = {name.partition(".")[0] for tensors in found.values() for name in tensors if "." in name}
-    names = below or (list(found) if len(found) > 1 else [*filter(None, found), *sorted(prefixes)])
+    prefixes = {name.partition(".")[0] for tensors in candidates.values() for name in tensors if "." in name}
+    names = below or (list(candidates) if len(candidates) > 1 else [*filter(None, candidates), *sorted(prefixes)])
     raise ConfigError(f"checkpoint_key={key}: {path} contains {listed(names)}; choose one of these")
 
 

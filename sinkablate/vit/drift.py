@@ -40,9 +40,8 @@ def _final_tokens(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     tokens = features(deepcopy(model).double().eval(), images.double())
     layout = token_layout(model, tokens.shape[1], images.shape[-2:])
     cls, patches = tokens[:, : layout.num_cls], tokens[:, layout.num_prefix :]
-    return (
-        {"tokens": torch.cat((cls, patches), dim=1)} | ({"cls": cls} if layout.num_cls else {}) | {"patches": patches}
-    )
+    kinds = {"tokens": torch.cat((cls, patches), dim=1), "cls": cls, "patches": patches}
+    return {kind: part for kind, part in kinds.items() if part.shape[1]}
 
 
 def drift_sentence(summary: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One line for each way in which a model cannot be fetched from the Hugging Face hub."""
+"""What to tell a user when a model cannot be fetched from the Hugging Face hub: one line for each kind of error."""
 
 from collections.abc import Iterator
 
@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
 )
 
 OFFLINE = (
-    "no network and not in the cache of the Hugging Face hub; run it once with a network (and without HF_HUB_OFFLINE), "
-    "or name a local folder or a file"
+    "no network and not in the cache of the Hugging Face hub; run the command once with a network and without "
+    "HF_HUB_OFFLINE, or name a local folder or a file"
 )
 PROBLEMS: dict[type[BaseException], str] = {
     GatedRepoError: "access is restricted: accept the terms on its page, then log in (hf auth login)",
@@ -28,7 +28,7 @@ PROBLEMS: dict[type[BaseException], str] = {
     HfHubHTTPError: "the hub answered with an error; try again later, or name a local folder or a file",
     ConnectionError: OFFLINE,
 }
-"""Class of an error -> what happened and what to do; the first class that fits counts."""
+"""Class of an error -> what happened and what to do; the first class that matches is used."""
 
 
 def hub_problem(error: BaseException) -> str:

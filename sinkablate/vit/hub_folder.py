@@ -38,7 +38,7 @@ ADJUSTABLE = (
     "proj_drop_rate",
     "attn_drop_rate",
 )
-"""Keys of `BackboneConfig` that may differ from those of the exported model: they leave its tensors as they are, except for positions."""
+"""Keys of `BackboneConfig` that may differ from those of the exported model, whose tensors other keys would change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,8 @@ def _read(content: Any, where: str, weights: Path) -> ExportedModel:
 def resolved(config: BackboneConfig) -> BackboneConfig:
     """Return the configuration of the variant itself where a backbone names an exported model.
 
-    Apart from the file with the weights, the result does not depend on the folder, so it can be stored with a run. Every other configuration is returned as it is.
+    Apart from the file with the weights, the result does not depend on the folder, so it can be stored with a run.
+    Every other configuration is returned as it is.
 
     Args:
         config: A configuration; its keys in `ADJUSTABLE` are kept. `pretrained` loads the exported weights.

@@ -6,13 +6,13 @@ from torch import nn
 
 from sinkablate.vit.family import first_of
 
-_EMBEDDINGS = ("patch_embed", "embeds", "embeddings")
-"""The module that turns an image into tokens: of timm's models, of its NaFlexViT, and of transformers."""
+_EMBEDDINGS = ("embeds", "embeddings")
+"""The module with class tokens and registers in timm's NaFlexViT and in transformers; other models have their own."""
 
 
 def embeddings_of(model: nn.Module) -> nn.Module:
     """Return the module that holds a model's class tokens and registers: an inner one, or the model itself."""
-    inner = first_of(model, _EMBEDDINGS[1:])
+    inner = first_of(model, _EMBEDDINGS)
     return inner if isinstance(inner, nn.Module) else model
 
 

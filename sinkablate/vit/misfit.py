@@ -1,4 +1,4 @@
-"""One line about weights that do not fit a model: how many tensors match, and examples of those that do not."""
+"""The error for weights that do not fit a model: how many tensors match, and examples of those that do not."""
 
 import re
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def misfit(config: BackboneConfig, checkpoint: Checkpoint, attempts: Sequence[At
     """
     best = max(attempts, key=lambda attempt: attempt.matched)
     text = str(best.error)
-    parts = [f"{best.matched} of its {total} tensors match"]
+    parts = [f"{best.matched} of the {total} tensors of the model match"]
     if best.prefix:
         parts[0] += f" without the prefix {best.prefix}"
     for label, title in {"missing": "Missing key", "not in the model": "Unexpected key"}.items():
@@ -46,5 +46,5 @@ def misfit(config: BackboneConfig, checkpoint: Checkpoint, attempts: Sequence[At
     if len(parts) == 1:
         parts.append(first_line(best.error))
     if any("encoder.layer.0.attention" in name for name in checkpoint.weights):
-        parts.append("these are names of transformers, whose models diagnose takes with --hf FOLDER")
+        parts.append("the names are those of a model of transformers, which is measured with --hf FOLDER")
     return ConfigError(f"checkpoint={config.checkpoint} does not fit name={config.name}: {'; '.join(parts)}")

@@ -11,7 +11,7 @@ from sinkablate.config import ConfigError
 from sinkablate.errors import first_line
 from sinkablate.files.suggestions import did_you_mean
 from sinkablate.vit.hub_errors import hub_problem
-from sinkablate.vit.hub_folder import HUB, LOCAL
+from sinkablate.vit.hub_folder import CONFIG, HUB, LOCAL
 
 
 class NamedModel(NamedTuple):
@@ -23,8 +23,6 @@ class NamedModel(NamedTuple):
     """timm's configuration of the weights: input size, normalization, number of classes, where they are."""
     arguments: dict[str, Any]
     """Arguments of the architecture that a folder or a repository stores, such as a depth."""
-    source: str | None
-    """hf-hub, local-dir, or None for a name that timm itself knows."""
 
 
 def named_model(name: str) -> NamedModel:
@@ -34,7 +32,7 @@ def named_model(name: str) -> NamedModel:
         ConfigError: There is no such model, weights with this tag, folder or repository, or the hub cannot be reached.
     """
     try:
-        source, place = parse_model_name(name)
+        source, location = parse_model_name(name)
     except ValueError:
         if name in (f"{HUB}:", f"{LOCAL}:"):
             raise ConfigError(f"name={name} names nothing; write hf-hub:USER/NAME or local-dir:FOLDER") from None
@@ -43,33 +41,34 @@ def named_model(name: str) -> NamedModel:
     if source == HUB:
         return _on_hub(name)
     if source == LOCAL:
-        if not (Path(place) / "config.json").is_file():
-            raise ConfigError(f"name={name}: there is no {Path(place) / 'config.json'}; name a folder that timm saved")
+        config = Path(location) / CONFIG
+        if not config.is_file():
+            raise ConfigError(f"name={name}: there is no {config}; name a folder that timm saved")
     elif not timm.is_model(name.partition(".")[0]):
         similar = did_you_mean(name.partition(".")[0], timm.list_models(), most=3, beginnings=True)
         hint = f"; for the folder of this name, use local-dir:{name}" if Path(name).is_dir() else similar
         raise ConfigError(f"name={name}: timm has no such model{hint}")
-    return _resolved(name, source)
+    return _resolved(name)
 
 
 @cache
 def _on_hub(name: str) -> NamedModel:
     """Read the configuration of a repository on the hub, or in the cache, once per process."""
-    return _resolved(name, HUB)
+    return _resolved(name)
 
 
-def _resolved(name: str, source: str | None) -> NamedModel:
+def _resolved(name: str) -> NamedModel:
     try:
         arguments = resolve_model_input_args(name)
     except Exception as error:  # timm, huggingface_hub and its transport raise errors of many kinds
         raise ConfigError(f"name={name}: {hub_problem(error) or _problem(name, error)}") from error
-    return NamedModel(arguments.pop("model_name"), arguments.pop("pretrained_cfg"), arguments, source)
+    return NamedModel(arguments.pop("model_name"), arguments.pop("pretrained_cfg"), arguments)
 
 
 def _problem(name: str, error: Exception) -> str:
     """Describe why timm did not find a model's configuration."""
     if isinstance(error, KeyError):
-        return f"its config.json is not one of timm: there is no {first_line(error)}"
+        return f"its config.json is not in timm's format: the key {first_line(error)} is missing"
     architecture, _, tag = name.partition(".")
     if timm.is_model(architecture):
         tags = ", ".join(x.partition(".")[2] for x in timm.list_pretrained(f"{architecture}.*")) or "none"

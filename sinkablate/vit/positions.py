@@ -6,6 +6,7 @@ from math import isqrt
 from types import MappingProxyType
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,12 +19,12 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation:
-    """How a position embedding is interpolated; always bicubic, with a = -0.75."""
+    """How a position embedding is interpolated: bicubic (a = -0.75), with these settings."""
 
     antialias: bool
     """Whether the kernel is widened when the grid becomes smaller."""
     offset: float
-    """A number that is added to the new rows and columns before they are divided by the old ones, to get the scale."""
+    """Added to the numbers of new rows and columns before these are divided by the old ones to get the scale."""
 
     def resample(self, positions: Tensor, old: Grid, new: Grid) -> Tensor:
         """Resample a position embedding in fp32; the rows of prefix tokens stay as they are.
@@ -38,16 +39,17 @@ class Interpolation:
         scale = [(new[i] + self.offset) / old[i] for i in (0, 1)]
         shape: dict[str, Any] = {"scale_factor": scale} if self.offset else {"size": new}
         patches = F.interpolate(patches, mode="bicubic", align_corners=False, antialias=self.antialias, **shape)
-        return _with_prefix(positions, prefix, patches.permute(0, 2, 3, 1).flatten(1, 2))
+        patches = patches.permute(0, 2, 3, 1).flatten(1, 2).to(positions)
+        return torch.cat((positions[:, :prefix], patches), dim=1)
 
 
-def _with_prefix(positions: Tensor, prefix: int, patches: Tensor) -> Tensor:
-    rows = positions.new_empty(1, prefix + patches.shape[1], positions.shape[2])
-    rows[:, :prefix], rows[:, prefix:] = positions[:, :prefix], patches
-    return rows
-
-
-_NAMES = ("pos_embed", "positional_embedding", "position_embeddings", "position_embedding.weight", "pos_embedding")
+POSITION_NAMES = (
+    "pos_embed",
+    "positional_embedding",
+    "position_embeddings",
+    "position_embedding.weight",
+    "pos_embedding",
+)
 """Ends of the names of position embeddings in files of timm, CLIP, transformers and JAX."""
 INTERPOLATIONS: Mapping[str, Interpolation] = MappingProxyType(
     {
@@ -57,7 +59,7 @@ INTERPOLATIONS: Mapping[str, Interpolation] = MappingProxyType(
     }
 )
 """The methods. `dinov2` is that of the official code for models without registers; its models with registers use the
-same settings as timm. `transformers` is applied by these models themselves, in every forward pass."""
+same settings as timm. Models of transformers apply their method themselves, in every forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def position_summary(model: nn.Module) -> dict[str, Any]:
 
 
 def position_notes(model: nn.Module) -> list[str]:
-    """Return the same as sentences, to be printed."""
+    """Return how the position embedding was resampled as lines to be printed; none if it was not."""
     resampling = record_of(model).resampling
     return [] if resampling is None else [resampling.sentence]
 
@@ -167,7 +169,7 @@ def grid_of_weights(model: Any, weights: Mapping[str, Tensor] | None) -> Grid | 
 
     Args:
         model: The model, of any input size.
-        weights: The content of a file under the names it has there; None if the weights are timm's own.
+        weights: The tensors of a file under their names in it; None if the weights are timm's own.
 
     Returns:
         Rows and columns; None if the model or the file has no learned position embedding.
@@ -178,12 +180,12 @@ def grid_of_weights(model: Any, weights: Mapping[str, Tensor] | None) -> Grid | 
     height, width = (side // patch for side in model.pretrained_cfg["input_size"][-2:])
     if weights is None:
         return height, width
-    counts = [
+    counts = [  # those of the image encoder before those of a text encoder
         tensor.shape[-2]
         for name, tensor in sorted(weights.items(), key=lambda item: "visual" not in item[0])
-        if name.endswith(_NAMES) and tensor.ndim in (2, 3) and tensor.shape[-1] == model.embed_dim
+        if name.endswith(POSITION_NAMES) and tensor.ndim in (2, 3) and tensor.shape[-1] == model.embed_dim
     ]
     if not counts:
         return None
-    side = isqrt(counts[0])  # a square grid, and fewer prefix tokens than would fill another row and column
+    side = isqrt(counts[0])  # prefix tokens are too few for another row and column
     return (height, width) if 0 <= counts[0] - height * width <= model.num_prefix_tokens else (side, side)

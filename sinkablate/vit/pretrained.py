@@ -80,8 +80,8 @@ class LoadedTensors(TorchFunctionMode):
 
 def _own_memory(tensor: Tensor) -> Tensor:
     """Return a contiguous tensor that is not a part of another one; the tensor itself if it is that already."""
-    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+    is_own = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if is_own else tensor.clone(memory_format=torch.contiguous_format)
 
 
 class Reading(NamedTuple):
@@ -152,9 +152,9 @@ def _readings(named: NamedModel, checkpoint: Checkpoint | None, names: list[str]
     for prefix in likely_prefixes(checkpoint, names):
         weights, unread = without_prefix(checkpoint.weights, prefix)
         head = weights.get(f"{classifier}.weight")
-        for number in dict.fromkeys((0 if head is None else len(head), classes)):
-            given = {"state_dict": dict(weights), "source": None, "custom_load": False, "num_classes": number}
-            yield Reading(InMemoryCfg(**named.cfg | given), number, prefix, unread)
+        for num_classes in dict.fromkeys((0 if head is None else len(head), classes)):
+            overrides = {"state_dict": dict(weights), "source": None, "custom_load": False, "num_classes": num_classes}
+            yield Reading(InMemoryCfg(**named.cfg | overrides), num_classes, prefix, unread)
 
 
 def _create(
@@ -192,7 +192,7 @@ def _create(
                     named.architecture, pretrained=True, pretrained_cfg=reading.cfg, device="meta", **arguments
                 )
             names = loaded.assign(model)
-        model.pretrained_cfg.pop("state_dict", None)  # timm keeps it, and with it the memory
+        model.pretrained_cfg.pop("state_dict", None)  # timm keeps it there, and its memory with it
         if num_classes not in (None, reading.num_classes):
             model.reset_classifier(num_classes)
     return model, names

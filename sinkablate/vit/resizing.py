@@ -23,7 +23,7 @@ class Resized(NamedTuple):
 
 
 def resized(model: nn.Module, size: ImageSize) -> Resized:
-    """Return a model that reads images of a size; a copy unless it does already.
+    """Return a model that reads images of a size: the model itself if it does, otherwise a copy.
 
     The position embedding of timm's models is resampled with the method that the model was built with, otherwise as
     timm does. Models of transformers interpolate theirs in every forward pass, some only if they are told to.
@@ -79,11 +79,7 @@ def require_whole_patches(size: ImageSize, patch: int, key: str) -> None:
 
 def nearest_sizes(size: ImageSize, patch: int) -> str:
     """Return the next smaller and the next larger size that divide into patches, as values of a key."""
-    below, above = (tuple(step * patch for step in steps) for steps in _steps(height_and_width(size), patch))
-    values = [size_value(image_size(*sides)) for sides in (below, above) if all(sides)]
-    return " or ".join(values)
-
-
-def _steps(sides: tuple[int, int], patch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the numbers of patches that fit into both sides, rounded down and rounded up."""
-    return tuple(side // patch for side in sides), tuple(-(-side // patch) for side in sides)
+    height, width = height_and_width(size)
+    smaller = height // patch * patch, width // patch * patch
+    larger = -(-height // patch) * patch, -(-width // patch) * patch
+    return " or ".join(size_value(image_size(*sides)) for sides in (smaller, larger) if all(sides))

@@ -28,14 +28,14 @@ class TokenRegisters(nn.Module):
     The hooks belong to this module, which belongs to the model, so they are copied, moved and saved with it.
 
     Args:
-        first: Number of tokens before the added ones.
+        num_cls: Number of class tokens, which the added ones follow.
         count: Number of added tokens.
         neurons: Block -> indices of the neurons in its MLP.
     """
 
-    def __init__(self, first: int, count: int, neurons: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, num_cls: int, count: int, neurons: Mapping[int, Sequence[int]]) -> None:
         super().__init__()
-        self.first, self.count = first, count
+        self.num_cls, self.count = num_cls, count
         self.neurons = tuple((block, tuple(indices)) for block, indices in sorted(neurons.items()) if indices)
         for block, indices in self.neurons:
             self.register_buffer(f"neurons{block}", torch.tensor(indices), persistent=False)
@@ -52,15 +52,15 @@ class TokenRegisters(nn.Module):
         """Set the added tokens to zero before the first block; a norm of the embeddings may have moved them."""
         x: Tensor = args[0]
         zeros = x.new_zeros(len(x), self.count, x.shape[-1])
-        cleared = torch.cat((x[:, : self.first], zeros, x[:, self.first + self.count :]), dim=1)
+        cleared = torch.cat((x[:, : self.num_cls], zeros, x[:, self.num_cls + self.count :]), dim=1)
         return (cleared, *args[1:])
 
     def move(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Move the activations (B, N, K) of the neurons in a block from the patches to the added tokens."""
-        return (moved(args[0], getattr(self, name), self.first, self.count), *args[1:])
+        return (moved(args[0], getattr(self, name), self.num_cls, self.count), *args[1:])
 
 
-def moved(activations: Tensor, neurons: Tensor, first: int, count: int) -> Tensor:
+def moved(activations: Tensor, neurons: Tensor, num_cls: int, count: int) -> Tensor:
     """Return the activations of an MLP after those of some neurons were moved to added tokens.
 
     Every added token gets, for each neuron, the activation of largest absolute value among the patches, with its sign.
@@ -69,14 +69,14 @@ def moved(activations: Tensor, neurons: Tensor, first: int, count: int) -> Tenso
     Args:
         activations: (B, N, K), of class tokens, added tokens and patches, in this order.
         neurons: Indices of the neurons, (k,).
-        first: Number of class tokens.
+        num_cls: Number of class tokens.
         count: Number of added tokens.
     """
-    start = first + count
+    start = num_cls + count
     of_patches = activations[:, start:, neurons]
     largest = of_patches.gather(1, of_patches.abs().argmax(dim=1, keepdim=True))
     result = activations.clone()
-    result[:, first:start, neurons] = largest.expand(-1, count, -1)
+    result[:, num_cls:start, neurons] = largest.expand(-1, count, -1)
     result[:, start:, neurons] = 0
     return result
 
@@ -89,9 +89,9 @@ def require_supported(model: nn.Module) -> None:
     """
     key, name = ATTRIBUTE, type(model).__name__
     if reads_texts(model):
-        raise UserError(f"{key}: {name} reads texts; only vision transformers can have test-time registers")
+        raise UserError(f"{key}: {name} reads texts; only vision transformers can be given test-time registers")
     if getattr(model, ATTRIBUTE, None) is not None:
-        raise UserError(f"{key}: the model has test-time registers already; add them to a model without")
+        raise UserError(f"{key}: the model has test-time registers already; add them to a model without registers")
     if number := register_count(model):
         raise UserError(f"{key}: the model has {number} registers of its own; leave the option out")
     if _added_by_timm(model) or isinstance(getattr(model, "embeddings", None), nn.Module):
@@ -125,12 +125,12 @@ def add_registers(model: nn.Module, count: int, neurons: Mapping[int, Sequence[i
     Raises:
         UserError: The model cannot run with a longer sequence, as with relative positions.
     """
-    first = class_token_count(model)
+    num_cls = class_token_count(model)
     if _added_by_timm(model):
-        _lengthen_timm(model, first, count)
+        _lengthen_timm(model, num_cls, count)
     else:
-        _lengthen_transformers(model.embeddings, first, count, _width(model))
-    registers = TokenRegisters(first, count, neurons).to(next(model.parameters()).device)
+        _lengthen_transformers(model.embeddings, num_cls, count, _width(model))
+    registers = TokenRegisters(num_cls, count, neurons).to(next(model.parameters()).device)
     setattr(model, ATTRIBUTE, registers)
     registers.attach(model)
 
@@ -140,13 +140,13 @@ def _width(model: nn.Module) -> int:
     return int(mlp_out.out_features)
 
 
-def _lengthen_timm(model: Any, first: int, count: int) -> None:
+def _lengthen_timm(model: Any, num_cls: int, count: int) -> None:
     """Add registers that are zero, with positions that are zero."""
     zeros = next(model.parameters()).new_zeros(1, count, _width(model))
     model.reg_token = nn.Parameter(zeros, requires_grad=False)
     positions = model.pos_embed
     if positions is not None and not model.no_embed_class:
-        longer = torch.cat((positions[:, :first], zeros, positions[:, first:]), dim=1).detach()
+        longer = torch.cat((positions[:, :num_cls], zeros, positions[:, num_cls:]), dim=1).detach()
         model.pos_embed = nn.Parameter(longer, requires_grad=positions.requires_grad)
     if hasattr(model, "num_reg_tokens"):
         model.num_reg_tokens = count
@@ -155,16 +155,16 @@ def _lengthen_timm(model: Any, first: int, count: int) -> None:
             module.num_prefix_tokens += count
 
 
-def _lengthen_transformers(embeddings: Any, first: int, count: int, width: int) -> None:
+def _lengthen_transformers(embeddings: Any, num_cls: int, count: int, width: int) -> None:
     """Add registers that are zero to the output of the embeddings, as the models with trained registers do."""
     zeros = next(embeddings.parameters()).new_zeros(1, count, width)
     if getattr(embeddings, "register_tokens", None) is not None:
         embeddings.register_tokens = nn.Parameter(zeros, requires_grad=False)
         return
     embeddings.register_buffer("register_tokens", zeros, persistent=False)
-    embeddings.register_forward_hook(partial(_inserted, first))
+    embeddings.register_forward_hook(partial(_inserted, num_cls))
 
 
-def _inserted(first: int, embeddings: Any, _args: Any, output: Tensor) -> Tensor:
+def _inserted(num_cls: int, embeddings: Any, _args: Any, output: Tensor) -> Tensor:
     registers = embeddings.register_tokens.to(output.dtype).expand(len(output), -1, -1)
-    return torch.cat((output[:, :first], registers, output[:, first:]), dim=1)
+    return torch.cat((output[:, :num_cls], registers, output[:, num_cls:]), dim=1)

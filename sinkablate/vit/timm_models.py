@@ -11,13 +11,13 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, size_text, size_value
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, size_text
 from sinkablate.errors import first_line, shortened
 from sinkablate.vit.hub_errors import hub_problem
 from sinkablate.vit.hub_folder import LOCAL
 from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.model_names import named_model
-from sinkablate.vit.resizing import nearest_sizes
+from sinkablate.vit.resizing import nearest_sizes, require_whole_patches
 
 default_cfgs = generate_default_cfgs(
     {
@@ -65,8 +65,8 @@ def short_name(name: str) -> str:
     sizes = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h"}
     if match := re.fullmatch(r"vit_(tiny|small|base|large|huge)_patch(\d+)_\d+", name):
         return f"vit_{sizes[match[1]]}{match[2]}"
-    source, _, place = name.partition(":")
-    return Path(place).name if source == LOCAL else name.replace("/", "_").replace(":", "_")
+    source, _, location = name.partition(":")
+    return Path(location).name if source == LOCAL else name.replace("/", "_").replace(":", "_")
 
 
 def model_arguments(config: BackboneConfig) -> dict[str, Any]:
@@ -121,17 +121,12 @@ def refusal(config: BackboneConfig, error: Exception) -> ConfigError:
     return ConfigError(f"{key}: {reason}")
 
 
-def require_whole_patches(model: nn.Module, config: BackboneConfig, size: ImageSize) -> None:
-    """Refuse images that do not divide into patches."""
+def require_input_size(model: nn.Module, config: BackboneConfig, size: ImageSize) -> None:
+    """Refuse images that do not divide into the patches of a model."""
     patch = patch_size_of(model)
-    if all(side % patch == 0 for side in height_and_width(size)):
-        return
-    if config.patch_size is not None:
+    if config.patch_size is not None and any(side % patch for side in height_and_width(size)):
         raise ConfigError(
             f"patch_size={patch}: images of {size_text(size)} pixels do not divide into whole patches for "
             f"{config.name}; use another patch size, or images of {nearest_sizes(size, patch)} pixels"
         )
-    raise ConfigError(
-        f"img_size={size_value(size)}: does not divide into the patches of {config.name}, which have {patch} pixels; "
-        f"use a multiple, such as {nearest_sizes(size, patch)}"
-    )
+    require_whole_patches(size, patch, "img_size")

@@ -142,8 +142,7 @@ def class_token_count(model: nn.Module) -> int:
 
 def register_count(model: nn.Module) -> int:
     """Return the number of registers of a vision transformer of timm or of Hugging Face's transformers."""
-    embeddings = getattr(model, "embeddings", None)
-    return _prefix_of(model if embeddings is None else embeddings)[1]
+    return _prefix_of(embeddings_of(model))[1]
 
 
 def _prefix_of(owner: nn.Module) -> tuple[int, int]:

@@ -29,11 +29,12 @@ class WeightsOrigin:
 
     @property
     def sentences(self) -> list[str]:
-        """What a user should know: one sentence for each decision that was not obvious."""
+        """One sentence for each decision that a user should know about."""
         sentences = []
         if self.others:
             sentences.append(
-                f"weights {self.key} of {self.source}; it also contains {_listed(self.others)} (checkpoint_key)"
+                f"{self.key} was read from {self.source}, which also contains {_listed(self.others)}; "
+                "choose with checkpoint_key"
             )
         if self.prefix:
             sentences.append(f"the prefix {self.prefix} was removed from the names of the weights")
@@ -67,6 +68,6 @@ def loading_summary(model: nn.Module) -> dict[str, Any]:
 
 
 def loading_notes(model: nn.Module) -> list[str]:
-    """Return the same as sentences, to be printed."""
+    """Return how the weights of a model were read as lines to be printed."""
     origin = getattr(model, "weights_origin", None)
     return origin.sentences if isinstance(origin, WeightsOrigin) else []

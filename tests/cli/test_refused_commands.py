@@ -68,8 +68,8 @@ COMMANDS = {
     "plan --trainer.max_epochs 0": "trainer.max_epochs=0",
     "plan --trainer.accumulate_grad_batches 0": "trainer.accumulate_grad_batches",
     "evaluate --run {files} --out out --knn.k 0": "knn.k=0: must be a list in brackets, such as [1,2]",
-    "plan --data.image.size 30": "data.image.size=30: does not divide into the patches of vit_mini, which have 7 "
-    "pixels; use a multiple, such as 28 or 35",
+    "plan --data.image.size 30": "data.image.size=30: does not divide into patches of 7 pixels; use a multiple, "
+    "such as 28 or 35",
     "plan --model.backbone.patch_size 5": "model.backbone.patch_size=5: images of 28 pixels do not divide",
     "plan --model.backbone.name cait_xxs24_224 --data.image.size 32": "TalkingHeadAttn",
 }

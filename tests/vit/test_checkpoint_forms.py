@@ -107,7 +107,7 @@ def test_a_moving_average_is_taken_by_default_and_said(
     model = load(path)
     assert_loaded(model, state)
     assert model.weights_origin.sentences[0] == (
-        f"weights {average} of {path}; it also contains {trained} (checkpoint_key)"
+        f"{average} was read from {path}, which also contains {trained}; choose with checkpoint_key"
     )
     assert_loaded(load(path, trained), other)
 
@@ -170,7 +170,7 @@ def test_partly_matching_names_are_counted_with_examples(state: State, tmp_path:
     with pytest.raises(UserError) as refusal:
         load(path)
     assert str(refusal.value) == (
-        f"checkpoint={path} does not fit name={NAME}: {total - 5} of its {total} tensors match; missing: "
+        f"checkpoint={path} does not fit name={NAME}: {total - 5} of the {total} tensors of the model match; missing: "
         "blocks.0.mlp.fc1.weight, blocks.0.mlp.fc1.bias, blocks.0.mlp.fc2.weight, and 1 more; "
         "not in the model: extra.weight; other shapes: norm.bias (5) instead of (192)"
     )
@@ -182,7 +182,7 @@ def test_names_of_another_library_are_recognized(tmp_path: Path) -> None:
         "vit.layernorm.weight": torch.ones(2),
     }
     torch.save(content, path := tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"0 of its \d+ tensors match.*names of transformers.*--hf FOLDER"):
+    with pytest.raises(UserError, match=r"0 of the \d+ tensors of the model match.*of transformers.*--hf FOLDER"):
         load(path)
 
 

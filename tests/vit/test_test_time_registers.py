@@ -91,7 +91,7 @@ def test_neurons_that_are_not_moved_still_write(case: Planted) -> None:
 def test_moved_takes_the_largest_absolute_value_with_its_sign() -> None:
     x = noise(2, 7, 5).double()  # one class token, two registers, four patches
     neurons = torch.tensor([4, 1])
-    result = moved(x, neurons, first=1, count=2)
+    result = moved(x, neurons, num_cls=1, count=2)
     for image in range(2):
         for neuron in (4, 1):
             patches = x[image, 3:, neuron].tolist()
