@@ -218,8 +218,8 @@ class ModelChoice:
     """Which weights of the file, if it contains several: a key such as state_dict or teacher, or the first part of all
     names. By default a moving average (state_dict_ema, model_ema) is taken if there is one."""
     pretrained: bool = True
-    """Load the weights that belong to this name, from the hub or a folder; with false and no checkpoint, a random network
-    is measured."""
+    """Load the weights that belong to this name, from the hub or a folder; with false and no checkpoint, a random
+    network is measured."""
 
     def __post_init__(self) -> None:
         require_size(self.img_size, "img_size")

@@ -10,7 +10,7 @@ from sinkablate.config import BackboneConfig
 from sinkablate.vit.backbone import build_backbone
 
 GATED = ("--model.backbone.attention.gate", "headwise", "--diagnostics.every_n_steps", "0")
-SAID = "headwise gate changed the final tokens of the pretrained model by "
+SENTENCE = "headwise gate changed the final tokens of the pretrained model by "
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_fit_and_diagnose_report_the_drift_of_a_gate(weights: Path, tmp_path: Path) -> None:
     outcome = fit(tmp_path / "run", *GATED, "--model.backbone.checkpoint", weights).succeeded()
-    assert outcome.err.startswith(f"warning: {SAID}")
+    assert outcome.err.startswith(f"warning: {SENTENCE}")
     stored = summary(tmp_path / "run")["drift"]
     assert (stored["added"], stored["images"]) == (["headwise gate"], 8)
     assert 0.01 < stored["tokens"] < 1
     assert checkpoint(tmp_path / "run")["callbacks"]["StartDrift"] == stored
     diagnosed = run("diagnose", "--run", tmp_path / "run", "--limit", "2", "--out", tmp_path / "out").succeeded()
-    assert f"warning: {SAID}{stored['tokens']:.1%}" in diagnosed.out
+    assert f"warning: {SENTENCE}{stored['tokens']:.1%}" in diagnosed.out
     assert summary(tmp_path / "out")["drift"] == stored
 
 
@@ -37,12 +37,12 @@ def test_a_resumed_run_keeps_the_drift_of_its_start(weights: Path, tmp_path: Pat
     words = (*GATED, "--model.backbone.attention.gate_start=identity", "--model.backbone.checkpoint", str(weights))
     words = (*words, "--trainer.max_epochs=2")
     started = fit(tmp_path / "run", *words, "--checkpoint.save_top_k=-1", "--checkpoint.filename=e{epoch}").succeeded()
-    assert SAID in started.out
+    assert SENTENCE in started.out
     assert started.err == ""
     expected = summary(tmp_path / "run")["drift"]
     assert expected["tokens"] <= 1e-7
     resumed = fit(tmp_path / "more", *words, "--ckpt_path", tmp_path / "run/checkpoints/eepoch=0.ckpt").succeeded()
-    assert SAID not in resumed.out
+    assert SENTENCE not in resumed.out
     assert summary(tmp_path / "more")["drift"] == expected
 
 

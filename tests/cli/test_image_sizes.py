@@ -110,10 +110,10 @@ def test_sizes_that_make_no_sense_are_refused(words: list[str], phrases: list[st
 
 
 def test_a_square_in_two_numbers_is_the_same_square() -> None:
-    ours: Any = sa.create_model("vit_mini", img_size=[28, 28], in_chans=1, num_classes=10)
+    in_two: Any = sa.create_model("vit_mini", img_size=[28, 28], in_chans=1, num_classes=10)
     square: Any = sa.create_model("vit_mini", img_size=28, in_chans=1, num_classes=10)
     images = torch.randn(2, 1, 28, 28)
-    assert torch.equal(ours.eval()(images), square.eval()(images))
+    assert torch.equal(in_two.eval()(images), square.eval()(images))
     assert run("plan", "--data.image.size=[28,28]", "--model.backbone.img_size=28").code == 0
 
 

@@ -44,8 +44,8 @@ def test_the_timm_format_has_the_function_of_the_run(finished: Path, tmp_path: P
 
 
 def test_the_averaged_weights_are_exported_unless_refused(averaged: Path, tmp_path: Path) -> None:
-    said = export("--run", averaged, "--out", tmp_path / "mean").succeeded().out
-    assert "averaged (vit_mini), averaged weights of step 4" in said
+    printed = export("--run", averaged, "--out", tmp_path / "mean").succeeded().out
+    assert "averaged (vit_mini), averaged weights of step 4" in printed
     export("--run", averaged, "--out", tmp_path / "last", "--averaged", "false").succeeded()
     state = torch.load(averaged / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for folder, prefix in {"mean": "ema.module.", "last": "backbone."}.items():

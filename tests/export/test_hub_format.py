@@ -162,7 +162,7 @@ def test_weights_that_are_missing_or_of_another_model_are_refused(folder: Path) 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"architecture": "vit_tiny_patch16_224"}', "\xff"])
-def test_other_folders_are_no_exported_models(tmp_path: Path, text: str) -> None:
+def test_other_folders_are_not_exported_models(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     assert exported_model(f"local-dir:{tmp_path}") is None
     assert exported_model(f"local-dir:{tmp_path / 'missing'}") is None

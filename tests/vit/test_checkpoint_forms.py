@@ -67,7 +67,7 @@ def assert_loaded(model: Any, state: State) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_prefix_of_all_names_is_removed_and_said(state: State, tmp_path: Path, prefix: str, suffix: str) -> None:
+def test_a_prefix_of_all_names_is_removed_and_reported(state: State, tmp_path: Path, prefix: str, suffix: str) -> None:
     path, content = tmp_path / f"x.{suffix}", renamed(state, prefix)
     save_file(content, path) if suffix == "safetensors" else torch.save(content, path)
     model = load(path)
@@ -89,7 +89,7 @@ def test_nested_weights_are_found(state: State, tmp_path: Path, keys: tuple[str,
     assert model.weights_origin.sentences == []
 
 
-def test_a_projection_head_next_to_the_prefix_is_left_out_and_said(state: State, tmp_path: Path) -> None:
+def test_a_projection_head_next_to_the_prefix_is_left_out_and_reported(state: State, tmp_path: Path) -> None:
     """A teacher of DINO: the backbone and its head."""
     head = {"head.mlp.0.weight": torch.ones(2, 2), "head.last_layer.weight_v": torch.ones(2, 2)}
     torch.save({"teacher": renamed(state, "backbone.") | head}, path := tmp_path / "x.pth")
@@ -100,7 +100,7 @@ def test_a_projection_head_next_to_the_prefix_is_left_out_and_said(state: State,
 
 
 @pytest.mark.parametrize(("average", "trained"), [("state_dict_ema", "state_dict"), ("model_ema", "model")])
-def test_a_moving_average_is_taken_by_default_and_said(
+def test_a_moving_average_is_taken_by_default_and_reported(
     state: State, other: State, tmp_path: Path, average: str, trained: str
 ) -> None:
     torch.save({trained: other, average: renamed(state, "module.")}, path := tmp_path / "x.pth")
@@ -135,7 +135,7 @@ def test_a_key_needs_a_file() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_half_precision_is_used_in_float32_and_said(
+def test_half_precision_is_used_in_float32_and_reported(
     state: State, tmp_path: Path, dtype: torch.dtype, suffix: str
 ) -> None:
     path, content = tmp_path / f"x.{suffix}", {name: value.to(dtype) for name, value in state.items()}

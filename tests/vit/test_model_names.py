@@ -90,7 +90,7 @@ def test_a_file_is_loaded_into_the_architecture_of_a_folder(saved: tuple[Path, n
     assert all(torch.equal(value, other[name]) for name, value in loaded.state_dict().items())
 
 
-def test_half_precision_of_a_folder_is_said(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
+def test_half_precision_of_a_folder_is_reported(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
     shutil.copytree(saved[0], tmp_path / "half", ignore=shutil.ignore_patterns("*.bin"))
     state = {name: value.half() for name, value in saved[1].state_dict().items()}
     save_file(state, tmp_path / "half" / "model.safetensors")

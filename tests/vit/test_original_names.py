@@ -33,8 +33,8 @@ def clip(state: State) -> State:
     content: State = {"logit_scale": torch.ones(()), "token_embedding.weight": torch.ones(3, 4)}
     for name, value in state.items():
         original = name
-        for ours, theirs in swaps.items():
-            original = original.replace(ours, theirs)
+        for timms, openais in swaps.items():
+            original = original.replace(timms, openais)
         match name:
             case "cls_token":
                 content["visual.class_embedding"] = value[0, 0]
@@ -119,7 +119,7 @@ def test_original_names_load_through_timm(tmp_path: Path, family: str) -> None:
     assert model.weights_origin.prefix == ""
 
 
-def test_the_decoder_of_pretraining_is_left_out_and_said(tmp_path: Path) -> None:
+def test_the_decoder_of_pretraining_is_left_out_and_reported(tmp_path: Path) -> None:
     state = timm.create_model("vit_base_patch16_224.mae", depth=1, img_size=32).state_dict()
     torch.save(mae(state), path := tmp_path / "x.pth")
     config = BackboneConfig(name="vit_base_patch16_224.mae", depth=1, checkpoint=str(path))
