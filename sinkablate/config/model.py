@@ -116,16 +116,8 @@ class BackboneConfig:
             f"got attention.gate={self.attention.gate}",
         )
         require(
-            self.match_parameters == "none" or not self.pretrained,
-            "match_parameters widens the MLPs, so the model cannot start from pretrained weights",
-        )
-        require(
             not (self.fixed_sincos and self.register_pos_embed),
             "fixed_sincos and register_pos_embed are mutually exclusive: fixed positions learn nothing",
-        )
-        require(
-            not (self.fixed_sincos and self.pretrained),
-            "fixed_sincos would overwrite the position embedding of pretrained weights",
         )
         require(self.layers == "all" or len(self.layers) > 0, "layers must be all or list at least one block")
         changes = not self.attention.is_identity or self.match_parameters != "none" or self.pathway.kind != "none"

@@ -131,13 +131,17 @@ def _source(config: BackboneConfig, shape: dict[str, Any], seed: int, file: Chec
 
 
 def _require_plain(config: BackboneConfig) -> None:
-    """Refuse to start a variant from timm's weights that do not fit it; weights of the same variant do."""
+    """Refuse variants whose parameters timm's weights do not fit; those of a run of the same variant do."""
     if config.match_parameters != "none":
         raise ConfigError(
-            "match_parameters widens the MLPs, so the model cannot start from the weights of timm's model"
+            f"match_parameters={config.match_parameters} widens the MLPs, into which pretrained weights do not fit; "
+            "leave it out, or start from random weights"
         )
     if config.fixed_sincos:
-        raise ConfigError("fixed_sincos would overwrite the position embedding of pretrained weights")
+        raise ConfigError(
+            "fixed_sincos=true would overwrite the position embedding of pretrained weights; leave it out, or start "
+            "from random weights"
+        )
 
 
 def _require_unchanged(model: nn.Module, config: BackboneConfig) -> None:

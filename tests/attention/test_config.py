@@ -58,8 +58,6 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (BackboneConfig, {"registers": 2, "register_init_std": -1.0}, "register_init_std must"),
     (BackboneConfig, {"pretrained": True, "checkpoint": "x.pt"}, "pretrained and checkpoint"),
     (BackboneConfig, {"match_parameters": "headwise", "attention": GATE}, "match_parameters=headwise"),
-    (BackboneConfig, {"match_parameters": "headwise", "pretrained": True}, "match_parameters"),
-    (BackboneConfig, {"fixed_sincos": True, "pretrained": True}, "fixed_sincos"),
     (BackboneConfig, {"fixed_sincos": True, "registers": 2, "register_pos_embed": True}, "fixed_sincos"),
     (BackboneConfig, {"layers": ()}, "layers must"),
     (BackboneConfig, {"layers": (1,)}, "layers=[1] has no effect"),

@@ -207,7 +207,14 @@ def test_weights_of_another_shape_are_refused(tiny: Path, fields: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
-OURS = BackboneConfig(
+@pytest.mark.parametrize(("key", "value"), [("match_parameters", "headwise"), ("fixed_sincos", True)])
+def test_variants_that_pretrained_weights_do_not_fit_are_refused(tiny: Path, key: str, value: Any) -> None:
+    for source in ({"checkpoint": str(tiny)}, {"pretrained": True}):
+        with pytest.raises(UserError, match=rf"^{key}={str(value).lower()} .*start from random weights"):
+            build_backbone(BackboneConfig(**{key: value}, **source))
+
+
+VARIANT = BackboneConfig(
     depth=1, embed_dim=40, patch_size=7, registers=2, attention=AttentionConfig(sink="learned", gate="elementwise")
 )
 
@@ -215,7 +222,7 @@ OURS = BackboneConfig(
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classify]:
     """A Lightning checkpoint of a classification task, and the task."""
-    task = Classify(backbone=OURS, seed=3)
+    task = Classify(backbone=VARIANT, seed=3)
     perturbed(task.backbone)
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     trainer.strategy.connect(task)
@@ -229,8 +236,8 @@ def test_checkpoints_of_runs_initialize_a_backbone(own_run: tuple[Path, Classify
     """Everything but a head of another size, which is drawn by seed."""
     path, task = own_run
     fields = {"num_classes": num_classes, "in_chans": 1, "img_size": 28, "seed": 8}
-    config = BackboneConfig(**{**vars(OURS), "checkpoint": str(path)})
-    model, fresh = build_backbone(config, **fields).state_dict(), build_backbone(OURS, **fields).state_dict()
+    config = BackboneConfig(**{**vars(VARIANT), "checkpoint": str(path)})
+    model, fresh = build_backbone(config, **fields).state_dict(), build_backbone(VARIANT, **fields).state_dict()
     trained = task.backbone.state_dict()
     for name, p in model.items():
         expected = fresh if name.startswith("head.") and num_classes != 10 else trained
