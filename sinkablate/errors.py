@@ -1,5 +1,7 @@
 """The exception that a user's mistake raises; `__main__` prints it as one line and exits with code 2."""
 
+from collections.abc import Collection
+
 
 class UserError(ValueError):
     """A mistake in what the user asked for.
@@ -34,6 +36,12 @@ def shortened(text: str, limit: int = 200) -> str:
     head = text[: limit - 1]
     sentences, period, _ = head.rpartition(". ")
     return sentences if period else f"{head.rpartition(' ')[0] or head} …"[:limit]
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """Return the first names, separated by commas, and how many more there are."""
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join([*names][:most]) + more
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from torch import nn
 
-from sinkablate.errors import UserError, first_line
+from sinkablate.errors import UserError, first_line, listed
 from sinkablate.vit.hub_errors import hub_problem
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -69,8 +69,7 @@ def require_all_weights(location: str, model: nn.Module, missing: Collection[str
     """
     names = sorted(name for name in missing if MEASURED_WEIGHTS.search(name) and "mask_token" not in name)
     if names:
-        more = ", ..." if len(names) > 3 else ""
         raise UserError(
             f"hf={location}: lacks {len(names)} of the weights of {type(model).__name__}: "
-            f"{', '.join(names[:3])}{more}; download it again, or name its config.json for random weights"
+            f"{listed(names, 3)}; download it again, or name its config.json for random weights"
         )

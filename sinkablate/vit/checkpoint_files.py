@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sinkablate.config import ConfigError, ImageSize
+from sinkablate.errors import listed
 from sinkablate.vit.hub_folder import holds_variant, stored_image_size
 from sinkablate.vit.unreadable_files import why_unreadable
 
@@ -18,8 +19,6 @@ TRAINED, AVERAGED = "backbone", "ema.module"
 """Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 """Keys under which training scripts store a moving average of the weights; the first two are those of timm."""
-SHOWN = 8
-"""Largest number of keys that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def _chosen(path: str, candidates: dict[str, dict[str, Tensor]]) -> Named:
     averages = [name for last in EMA_KEYS for name in candidates if name.rpartition(".")[2] == last]
     if len(candidates) > 1 and not averages:
         raise ConfigError(
-            f"checkpoint={path}: contains several weights: {listed(list(candidates))}; choose with checkpoint_key=NAME",
+            f"checkpoint={path}: contains several weights: {listed(candidates)}; choose with checkpoint_key=NAME",
             remedies=("checkpoint_key=NAME",),
         )
     name = averages[0] if averages else next(iter(candidates))
@@ -193,11 +192,6 @@ def _named(path: str, candidates: dict[str, dict[str, Tensor]], key: str) -> Nam
     prefixes = {name.partition(".")[0] for tensors in candidates.values() for name in tensors if "." in name}
     names = below or (list(candidates) if len(candidates) > 1 else [*filter(None, candidates), *sorted(prefixes)])
     raise ConfigError(f"checkpoint_key={key}: {path} contains {listed(names)}; choose one of these")
-
-
-def listed(names: list[str], most: int = SHOWN) -> str:
-    """List the first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
 
 
 def require_finite_weights(checkpoint: Checkpoint) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sinkablate.config import BackboneConfig, ConfigError
-from sinkablate.errors import first_line
-from sinkablate.vit.checkpoint_files import Checkpoint, listed
+from sinkablate.errors import first_line, listed
+from sinkablate.vit.checkpoint_files import Checkpoint
 
 EXAMPLES = 3
 SHAPE = re.compile(r"size mismatch for (\S+): .*torch\.Size\(\[(.*?)\]\).*torch\.Size\(\[(.*?)\]\)")

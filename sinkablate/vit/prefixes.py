@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from torch import Tensor
 
 from sinkablate.config import ConfigError
-from sinkablate.vit.checkpoint_files import EMA_KEYS, Checkpoint, listed
+from sinkablate.errors import listed
+from sinkablate.vit.checkpoint_files import EMA_KEYS, Checkpoint
 
 DECODERS = ("decoder_", "decoder.")
 """Beginnings of the names of tensors that only the pretraining of a masked autoencoder needs."""

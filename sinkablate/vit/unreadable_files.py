@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from sinkablate.errors import first_line
+from sinkablate.errors import first_line, listed
 
 DAMAGED = "truncated or not a checkpoint"
 COPY_AGAIN = "copy or download it again"
@@ -44,5 +44,4 @@ def _python_objects(path: str, message: str) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # older formats, and damaged files
         names = re.findall(r"GLOBAL ([\w.]+)", message)
-    more = f", and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return listed(names, 3)

@@ -6,8 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from sinkablate.errors import listed
 from sinkablate.files.writing import as_stored
-from sinkablate.vit.hub_folder import refers_to_folder
+from sinkablate.vit.hub_folder import names_location
+
+EXAMPLES = 3
+"""Largest number of names that a sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +37,13 @@ class WeightsOrigin:
         sentences = []
         if self.others:
             sentences.append(
-                f"{self.key} was read from {self.source}, which also contains {_listed(self.others)}; "
+                f"{self.key} was read from {self.source}, which also contains {listed(self.others, EXAMPLES)}; "
                 "choose with checkpoint_key"
             )
         if self.prefix:
             sentences.append(f"the prefix {self.prefix} was removed from the names of the weights")
         if self.unread:
-            sentences.append(f"not part of the model: {len(self.unread)} tensors ({_listed(self.unread)})")
+            sentences.append(f"not part of the model: {len(self.unread)} tensors ({listed(self.unread, EXAMPLES)})")
         if lower := [name for name in self.dtypes if name != "float32"]:
             sentences.append(f"the weights are stored in {', '.join(lower)} and used in float32")
         return sentences
@@ -52,13 +56,9 @@ def unused_weights_notes(backbone: Mapping[str, Any]) -> list[str]:
         backbone: The keys of `model.backbone`, as plain values.
     """
     name = backbone.get("name", "")
-    if not refers_to_folder(name) or backbone.get("pretrained") or backbone.get("checkpoint"):
+    if not names_location(name) or backbone.get("pretrained") or backbone.get("checkpoint"):
         return []
     return [f"training starts from random weights; to start from those of {name}, set model.backbone.pretrained=true"]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def loading_summary(model: nn.Module) -> dict[str, Any]:
