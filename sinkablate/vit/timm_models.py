@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.layers import Attention as TimmAttention
 from timm.models import generate_default_cfgs, register_model
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
 from sinkablate.config import BackboneConfig, ConfigError, ImageSize, height_and_width, size_text
@@ -57,7 +57,9 @@ MINI_SHAPE = {"img_size": 28, "patch_size": 7, "in_chans": 1, "embed_dim": 64, "
 @register_model  # type: ignore[untyped-decorator]
 def vit_mini(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """Create a ViT for 28-pixel gray images: width 64, depth 4, 4 heads, patch 7, no LayerScale; 0.2 M parameters."""
-    return timm.models.build_model_with_cfg(VisionTransformer, "vit_mini", pretrained, **MINI_SHAPE | kwargs)
+    return timm.models.build_model_with_cfg(
+        VisionTransformer, "vit_mini", pretrained, pretrained_filter_fn=checkpoint_filter_fn, **MINI_SHAPE | kwargs
+    )
 
 
 def short_name(name: str) -> str:

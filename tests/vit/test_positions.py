@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
-from variants import noise
+from variants import noise, perturbed
 
 from sinkablate.config import BackboneConfig, ConfigError
 from sinkablate.vit.backbone import build_backbone
@@ -124,6 +124,17 @@ def test_a_grid_with_the_same_number_of_patches_is_resampled_as_well(tmp_path: P
     expected = resample_abs_pos_embed(source.pos_embed, new_size=[2, 8], old_size=[4, 4], num_prefix_tokens=1)
     assert torch.equal(larger.pos_embed, expected)
     assert not torch.equal(larger.pos_embed, source.pos_embed)
+
+
+@pytest.mark.parametrize("method", ["timm", "dinov2"])
+def test_a_file_of_vit_mini_is_resampled_as_files_of_other_models(method: Any, tmp_path: Path) -> None:
+    """The model is one of this package, and is resampled by timm as well."""
+    weights = perturbed(build_backbone(BackboneConfig())).state_dict()
+    torch.save(weights, tmp_path / "mini.pt")
+    config = BackboneConfig(checkpoint=str(tmp_path / "mini.pt"), pos_embed_interpolation=method)
+    model: Any = build_backbone(config, img_size=(28, 56))
+    assert torch.equal(model.pos_embed, INTERPOLATIONS[method].resample(weights["pos_embed"], (4, 4), (4, 8)))
+    assert record_of(model).resampling == Resampling(method=method, old=(4, 4), new=(4, 8))
 
 
 def test_a_model_without_a_learned_position_embedding_is_refused() -> None:
