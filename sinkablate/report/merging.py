@@ -9,6 +9,9 @@ from sinkablate.report.run import OWN_IMAGES, Run
 
 UNKNOWN = "random"
 """What a diagnosis stores as the weights of an untrained model; two of them need not be the same."""
+REGISTERS = "test_time_registers"
+MEASURED_BY = ("images", "thresholds", "preprocessing", "position_embedding", REGISTERS)
+"""Keys of a summary in which two measurements of the same weights must agree to be one."""
 
 
 def without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -31,7 +34,8 @@ def without_copies(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def with_diagnoses(runs: Sequence[Run]) -> list[Run]:
     """Merge each diagnosis into the first entry of the list that shows its model, preferably a run of `fit`.
 
-    A diagnosis on other images, at another step, or by other thresholds remains a separate entry that names the model.
+    A diagnosis on other images, of another size, at another step, by other thresholds, or with test-time registers
+    remains a separate entry that names the model.
     """
     fits = [run for run in runs if run.kind == "run"]
     diagnoses = [run for run in runs if run.kind == "diagnosis"]
@@ -75,8 +79,9 @@ def _keys(run: Run) -> list[str]:
 def _same_measurement(owner: Run, run: Run) -> bool:
     """Whether a diagnosis adds to an entry instead of measuring its model in another way."""
     if owner.kind == "run":
-        return run.summary.get("images") == OWN_IMAGES and run.step == owner.step
-    return run.step == owner.step and all(run.summary.get(k) == owner.summary.get(k) for k in ("images", "thresholds"))
+        own_images = run.summary.get("images") == OWN_IMAGES
+        return own_images and run.step == owner.step and not run.summary.get(REGISTERS)
+    return run.step == owner.step and all(run.summary.get(key) == owner.summary.get(key) for key in MEASURED_BY)
 
 
 def _named_after(owner: Run, run: Run) -> Run:
@@ -84,8 +89,17 @@ def _named_after(owner: Run, run: Run) -> Run:
     images = run.summary.get("images")
     step = "" if run.step is None else f" at step {run.step}"
     where = "" if images == OWN_IMAGES else f" on {images}"
-    name = printable(f"{run.name} ({owner.name}{step}{where})")
+    name = printable(f"{run.name} ({owner.name}{step}{where}{_treatment(run)})")
     return replace(run, name=name, variant=owner.variant, diagnosis_of=owner.name)
+
+
+def _treatment(run: Run) -> str:
+    """Describe the test-time registers of a diagnosis for its name; empty if it has none."""
+    registers = run.summary.get(REGISTERS)
+    if not registers:
+        return ""
+    count, control = registers["count"], " of random neurons" if registers["choice"] == "random" else ""
+    return f", {count} test-time register{'' if count == 1 else 's'}{control}"
 
 
 def _merged(entry: Run, diagnosis: Run) -> Run:

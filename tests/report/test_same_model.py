@@ -65,6 +65,28 @@ def test_two_diagnoses_of_the_same_weights_are_one_model() -> None:
     assert len(models(with_diagnoses([first, diagnosis("e", "v.safetensors", "photos", step=None)]))) == 2
 
 
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"test_time_registers": {"count": 1, "choice": "largest"}}, "e ({}, 1 test-time register)"),
+        ({"test_time_registers": {"count": 2, "choice": "random"}}, "e ({}, 2 test-time registers of random neurons)"),
+        ({"preprocessing": {"input_size": [3, 56, 84]}}, "e ({})"),
+        ({"position_embedding": {"method": "dinov2"}}, "e ({})"),
+    ],
+)
+def test_another_treatment_or_size_is_not_merged(setting: dict[str, object], name: str) -> None:
+    """Its numbers would otherwise be shown as those of the model without it."""
+    plain = diagnosis("d", "w.safetensors", "photos", step=None)
+    changed = {"weights": "w.safetensors", "images": "photos"} | setting
+    shown = with_diagnoses([plain, diagnosis("e", "w.safetensors", step=None, summary=changed, sensitivity=TABLE)])
+    assert [run.name for run in shown] == ["d", name.format("d on photos")]
+    if "test_time_registers" in setting:
+        of_run = {"weights": LAST, "images": OWN_IMAGES} | setting
+        shown = with_diagnoses([fit("a"), diagnosis("e", LAST, summary=of_run, sensitivity=TABLE)])
+        assert [run.name for run in shown] == ["a", name.format("a at step 4")]
+        assert shown[0].sensitivity is None
+
+
 @pytest.mark.slow
 def test_a_tree_that_was_moved_or_copied_shows_each_model_once(ablated: Path, tmp_path: Path) -> None:
     for name in ("runs/gate_reg-s0", "runs/gate-s0", "edits"):
