@@ -19,6 +19,7 @@ from sinkablate.files.shipped import shipped_names
 SHIPPED = [ROOT / "sweeps" / f"{name}.yaml" for name in shipped_names("sweeps")]
 CELLS = {
     "ablation": 30,
+    "dense": 30,
     "mechanisms": 50,
     "mixed": 45,
     "pathway_arms": 15,
