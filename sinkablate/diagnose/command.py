@@ -22,8 +22,6 @@ from sinkablate.errors import UserError, first_line, require_at_least
 from sinkablate.run.directory import require_writable
 from sinkablate.run.reading import read_json
 from sinkablate.vit.anatomy import block_numbers, has_output_gate
-from sinkablate.vit.positions import position_notes
-from sinkablate.vit.weights_origin import loading_notes
 
 
 def diagnose(
@@ -116,8 +114,7 @@ def diagnose(
     if not quiet:
         print(
             f"model: {loaded.description['model']}, weights {loaded.description['weights']}",
-            *loading_notes(loaded.model),
-            *position_notes(loaded.model),
+            *loaded.notes,
             f"preprocessing: {loaded.description['preprocessing']}",
             f"{loaded.unit}s: {where}",
             *([f"test-time registers: {neurons.sentence}"] if (neurons := loaded.register_neurons) else []),

@@ -32,8 +32,9 @@ from sinkablate.run.trust import require_trust
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask, evaluation_tokens
 from sinkablate.vit.backbone import build_backbone
-from sinkablate.vit.checkpoint_files import read_checkpoint
+from sinkablate.vit.checkpoint_files import TRAINED, read_checkpoint
 from sinkablate.vit.drift import STATE_KEY
+from sinkablate.vit.hub_folder import LOCAL
 
 
 def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
@@ -61,11 +62,12 @@ def load_from_run(run: str, *, trust: bool = False) -> LoadedModel:
         require_trust(stored, f"run={run}: config.yaml")
     check_checkpoint(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    saved, state = checkpoint["hyper_parameters"], read_checkpoint(str(path)).weights
+    saved, state = checkpoint["hyper_parameters"], read_checkpoint(str(path), TRAINED).weights
     make = _toy if "toy" in saved else _backbone
     try:
         thresholds = build(ThresholdConfig, with_tuples(stored["diagnostics"]["thresholds"]))
         images = _whole_number(stored["diagnostics"]["images"], "diagnostics.images")
+        _require_architecture(run, saved)
         loaded = make(saved, stored, state)
     except KeyError as error:
         raise UserError(f"run={run}: config.yaml is not the configuration of a run (no key {error})") from None
@@ -96,6 +98,26 @@ def _whole_number(value: Any, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{key}={value} is not a positive integer")
     return value
+
+
+def _require_architecture(run: str, saved: dict[str, Any]) -> None:
+    """Refuse a run whose model can only be built from the folder of timm that it started from, if that is missing.
+
+    Args:
+        run: Directory of the run.
+        saved: The hyperparameters in its checkpoint, which name the folder only if timm has arguments there for which
+            `BackboneConfig` has no key.
+
+    Raises:
+        UserError: There is no such folder any more.
+    """
+    source, _, folder = str(saved.get("backbone", {}).get("name")).partition(":")
+    config = Path(folder) / "config.json"
+    if source == LOCAL and not config.is_file():
+        raise UserError(
+            f"run={run}: the model is described in {config}, in the folder that the run started from, which does not "
+            "exist any more; put the folder back"
+        )
 
 
 def _backbone(saved: dict[str, Any], stored: dict[str, Any], state: dict[str, Tensor]) -> LoadedModel:

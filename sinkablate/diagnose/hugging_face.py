@@ -56,7 +56,8 @@ def load_hugging_face(location: str, *, texts: bool = False, remedy: str = USE_T
         model.weights_origin = WeightsOrigin(source=name, dtypes=(stored,))  # type: ignore[assignment]
     description = {"model": f"{type(model).__name__} {name}", "weights": weights, "preprocessing": preprocessing}
     description |= position_summary(model) | loading_summary(model)
-    return LoadedModel(model=model, untrained=untrained, description=as_stored(description), **known)
+    random = "hf names a config.json, which holds none" if weights == "random" else ""
+    return LoadedModel(model=model, untrained=untrained, description=as_stored(description), random=random, **known)
 
 
 def _load(location: str, part: str) -> tuple[nn.Module, Callable[[int], nn.Module], Any]:

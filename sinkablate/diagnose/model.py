@@ -29,8 +29,11 @@ from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import ExportedModel, exported_model, resolved
 from sinkablate.vit.model_names import named_model
-from sinkablate.vit.positions import position_summary
-from sinkablate.vit.weights_origin import loading_summary
+from sinkablate.vit.positions import position_notes, position_summary
+from sinkablate.vit.weights_origin import loading_notes, loading_summary
+
+RANDOM = "backbone.pretrained=false"
+"""Why the weights of a timm model are random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,8 @@ class LoadedModel:
     """How much mechanisms changed the pretrained weights of a run at step 0; empty for any other model."""
     run_id: str = ""
     """Identity of the run whose weights these are; empty for a model that does not come from a run."""
+    random: str = ""
+    """Why the weights are random; empty for weights that were loaded."""
     register_neurons: RegisterNeurons | None = None
     """The neurons whose activations the test-time registers take over; None without such registers."""
 
@@ -71,6 +76,12 @@ class LoadedModel:
     def rule(self) -> str:
         """The rule that labels heads unless another is chosen."""
         return DEFAULT_RULE if self.toy is None and self.encode is None else ADAPTIVE_RULE
+
+    @property
+    def notes(self) -> list[str]:
+        """What every command says about the weights: that they are random, or how they were read and resampled."""
+        random = [f"the weights are random ({self.random})"] if self.random else []
+        return [*random, *loading_notes(self.model), *position_notes(self.model)]
 
     @property
     def unit(self) -> str:
@@ -137,6 +148,7 @@ def load_timm(choice: ModelChoice) -> LoadedModel:
             | loading_summary(model)
         ),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
+        random="" if choice.checkpoint or choice.pretrained else RANDOM,
     )
 
 
@@ -182,6 +194,7 @@ def load_exported(choice: ModelChoice, exported: ExportedModel) -> LoadedModel:
             | loading_summary(model)
         ),
         untrained=lambda seed: measurable(build_backbone(bare, **shape, seed=seed)),
+        random="" if choice.checkpoint or choice.pretrained else RANDOM,
     )
 
 

@@ -36,8 +36,6 @@ from sinkablate.evaluate.tasks import tasks_named
 from sinkablate.evaluate.terminal import print_results
 from sinkablate.run.directory import require_writable
 from sinkablate.run.evaluations import evaluation_folder, treatment_of
-from sinkablate.vit.positions import position_notes
-from sinkablate.vit.weights_origin import loading_notes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +173,7 @@ def _folder(out: str | None, run: str | None, treatment: str) -> Path:
 def _announce(loaded: LoadedModel) -> None:
     """Print on the first rank how the weights fit the model, and how the neurons of test-time registers were found."""
     neurons = loaded.register_neurons
-    notes = [*loading_notes(loaded.model), *position_notes(loaded.model)]
-    notes += [f"test-time registers: {neurons.sentence}"] if neurons else []
+    notes = [*loaded.notes, *([f"test-time registers: {neurons.sentence}"] if neurons else [])]
     for note in notes if rank_and_world()[0] == 0 else ():
         print(note, file=sys.stderr, flush=True)
 

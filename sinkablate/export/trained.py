@@ -11,13 +11,13 @@ from sinkablate.config.checks import with_tuples
 from sinkablate.diagnose.from_run import load_from_run
 from sinkablate.diagnose.model import require_finite, without_weights
 from sinkablate.errors import UserError
-from sinkablate.export.portable import portable
 from sinkablate.run.checkpoints import check_checkpoint
 from sinkablate.run.directory import CONFIG, DONE, diverged, last_checkpoint
 from sinkablate.run.evaluations import evaluation_numbers
 from sinkablate.run.reading import read_json, read_yaml
 from sinkablate.vit.checkpoint_files import AVERAGED
 from sinkablate.vit.hub_folder import HUB, LOCAL, ExportedModel
+from sinkablate.vit.portable import portable
 
 LOCAL_FILE, LOCAL_FOLDER = "a local file", "a local folder"
 """What a model card calls a file or a folder of weights, whose path is not published."""
@@ -92,7 +92,7 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
         step=int(checkpoint["global_step"]),
         averaged=bool(average),
         state="finished" if (directory / DONE).exists() else "diverged" if diverged(directory) else "unfinished",
-        initial=_initial_weights(backbone),
+        initial=_initial_weights(backbone, stored["model"]["backbone"]["name"]),
         classes=tuple(checkpoint.get("ImageData", {}).get("classes", ())),
         config=stored,
         summary=read_json(directory / "summary.json") or {},
@@ -106,10 +106,15 @@ def _averaged_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _initial_weights(backbone: BackboneConfig) -> str:
-    """Name the weights from which the training started, without the path of a file."""
+def _initial_weights(backbone: BackboneConfig, name: str) -> str:
+    """Name the weights from which the training started, without the path of a file.
+
+    Args:
+        backbone: The variant.
+        name: The name of the model in the configuration of the run.
+    """
     if backbone.checkpoint:
         return LOCAL_FILE
-    if backbone.name.startswith(f"{LOCAL}:"):
+    if name.startswith(f"{LOCAL}:"):
         return LOCAL_FOLDER if backbone.pretrained else ""
-    return backbone.name.removeprefix(f"{HUB}:") if backbone.pretrained else ""
+    return name.removeprefix(f"{HUB}:") if backbone.pretrained else ""

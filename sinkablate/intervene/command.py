@@ -144,7 +144,7 @@ def intervene(
             part, batch_size, control_images
         )
     summary = _summary_of(store, shard)
-    print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out))
+    print(json.dumps(summary, indent=2)) if format == "json" else print_findings(summary, Path(out), loaded.notes)
     return summary
 
 

@@ -1,6 +1,7 @@
 """What `intervene` prints at the end: its findings in one line, then tables in plain words."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ from rich.table import Table
 from sinkablate.diagnose.terminal import unit_of
 from sinkablate.intervene.edits import edit_named
 from sinkablate.run.schema import final_tokens
-from sinkablate.vit.positions import Resampling
-from sinkablate.vit.weights_origin import WeightsOrigin
 
 EXPLANATION = (
     "effect: relative change (RMS) of the {tokens}, without the sink; common: part of that change which all "
@@ -21,18 +20,22 @@ EXPLANATION = (
 )
 
 
-def print_findings(summary: dict[str, Any], out: Path) -> None:
-    """Print the headline, the edits by head or class, the controls, and where the results are."""
+def print_findings(summary: dict[str, Any], out: Path, notes: Sequence[str]) -> None:
+    """Print the headline, the edits by head or class, the controls, and where the results are.
+
+    Args:
+        summary: The content of `summary.json`, or the headline alone while other shards are still to come.
+        out: Directory of the results.
+        notes: What there is to say about the weights.
+    """
     console = Console(highlight=False, markup=False)
     console.print(summary["headline"], soft_wrap=True)
     if "controls" not in summary:
         return
     unit = unit_of(summary)
     console.print(f"{summary['model']} on {summary['image_count']} {unit}s; {summary['rule_text']}", soft_wrap=True)
-    for sentence in WeightsOrigin(**summary["loading"]).sentences if "loading" in summary else ():
-        console.print(sentence, soft_wrap=True)
-    if positions := summary.get("position_embedding"):
-        console.print(Resampling.stored(positions).sentence, soft_wrap=True)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     for line in summary["nearest_heads"]:
         console.print(f"  nearest: {line}", soft_wrap=True)
     if summary["heads"] != "auto":

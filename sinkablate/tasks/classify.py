@@ -27,6 +27,7 @@ from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.tasks.retrofit import SelfDistillation
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import resolved
+from sinkablate.vit.portable import stored_backbone
 
 
 class Classify(ImageTask):
@@ -62,11 +63,12 @@ class Classify(ImageTask):
     ) -> None:
         with backbone_keys():
             backbone = resolved(backbone)
+            stored = stored_backbone(backbone)
         super().__init__(backbone, num_classes, img_size)
         shape: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters(
             {
-                "backbone": asdict(backbone),
+                "backbone": asdict(stored),
                 "optim": asdict(optim),
                 "loss": asdict(loss),
                 "retrofit": asdict(retrofit),

@@ -19,6 +19,7 @@ from sinkablate.tasks.optim import optimizer_and_schedule
 from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import resolved
+from sinkablate.vit.portable import stored_backbone
 
 
 class LeJepa(ImageTask):
@@ -50,11 +51,12 @@ class LeJepa(ImageTask):
     ) -> None:
         with backbone_keys():
             backbone = resolved(backbone)
+            stored = stored_backbone(backbone)
         super().__init__(backbone, num_classes, img_size)
         shape: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans, "img_size": img_size}
         self.save_hyperparameters(
             {
-                "backbone": asdict(backbone),
+                "backbone": asdict(stored),
                 "lejepa": asdict(lejepa),
                 "optim": asdict(optim),
                 "common_mode": asdict(common_mode),

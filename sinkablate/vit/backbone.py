@@ -62,12 +62,17 @@ def _build(config: BackboneConfig, shape: dict[str, Any], seed: int) -> Any:
     shape = shape | {"num_classes": source.num_classes}
     record = PositionRecord(method=config.pos_embed_interpolation)
     of_variant = file is not None and file.of_variant
-    if origin is not None and not of_variant:
+    starts_plain = file is not None and file.plain and is_plain(source) and bool(names_of_additions(config, source))
+    if file is not None and starts_plain:
+        _require_plain(config)
+        loaded, resampling = load_same_variant(source, file, config)
+        record = replace(record, resampling=resampling)
+    elif origin is not None and not of_variant:
         source, resampling = _with_positions(source, config, shape, seed, file)
         record = replace(record, resampling=resampling)
     model = _changed(source, config, shape, seed, loaded)
-    if file is not None and of_variant:
-        record = replace(record, resampling=load_same_variant(model, file, config))
+    if file is not None and of_variant and not starts_plain:
+        record = replace(record, resampling=load_same_variant(model, file, config).resampling)
     model.position_record, model.weights_origin = record, origin
     return model
 

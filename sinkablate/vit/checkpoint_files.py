@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sinkablate.config import ConfigError, ImageSize
+from sinkablate.config import BackboneConfig, ConfigError, ImageSize, build
+from sinkablate.config.checks import with_tuples
 from sinkablate.errors import listed
+from sinkablate.vit.additions import without_additions
 from sinkablate.vit.hub_folder import holds_variant, stored_image_size
 from sinkablate.vit.unreadable_files import why_unreadable
 
 TRAINED, AVERAGED = "backbone", "ema.module"
 """Parts of a run's checkpoint that are weights of its model: those that were trained, and their moving average."""
-EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-"""Keys under which training scripts store a moving average of the weights; the first two are those of timm."""
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", AVERAGED)
+"""Keys under which training scripts store a moving average of the weights: those of timm, of others, and of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Checkpoint:
     """Whether a run or `export` wrote the file, so that it holds the tensors of a variant and not of timm's model."""
     img_size: ImageSize | None = None
     """Size of the images that such a variant reads; None for other files."""
+    plain: bool = False
+    """Whether a run wrote the file whose model is that of timm, so that a mechanism can be added to it."""
 
 
 def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
@@ -46,7 +50,8 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
     Args:
         path: The file.
         key: Name of the weights to read if the file contains several, such as `teacher`: a key, or the first part of
-            all names. By default a moving average is read if there is one, as in timm.
+            all names. By default a moving average is read if there is one, as in timm. The keys of a run are
+            `TRAINED` and `AVERAGED`.
 
     Raises:
         ConfigError: The file is missing, truncated, contains Python objects or no weights, or it is unclear which
@@ -54,11 +59,7 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
     """
     content = _content(path)
     from_run = _is_run(content)
-    if from_run:
-        candidates = _of_run(content["state_dict"])
-        key = key or TRAINED
-    else:
-        candidates = dict(_state_dicts(content))
+    candidates = _of_run(content["state_dict"]) if from_run else dict(_state_dicts(content))
     if not candidates:
         raise ConfigError(
             f"checkpoint={path}: contains no state dict; save one with torch.save(model.state_dict(), FILE)"
@@ -74,6 +75,7 @@ def read_checkpoint(path: str, key: str | None = None) -> Checkpoint:
         dtypes=tuple(sorted({str(v.dtype).removeprefix("torch.") for v in tensors.values() if v.is_floating_point()})),
         of_variant=from_run or (not mapped and holds_variant(path)),
         img_size=content["hyper_parameters"].get("img_size") if from_run else stored_image_size(Path(path)),
+        plain=from_run and _is_plain(content["hyper_parameters"]),
     )
 
 
@@ -105,6 +107,18 @@ def _is_run(content: Any) -> bool:
         return False
     saved = content.get("hyper_parameters")
     return isinstance(saved, dict) and ("backbone" in saved or "toy" in saved) and "state_dict" in content
+
+
+def _is_plain(hyper_parameters: dict[str, Any]) -> bool:
+    """Whether the model of a run is that of timm, without registers of its own, a mechanism or another change."""
+    try:
+        backbone = build(BackboneConfig, with_tuples(hyper_parameters["backbone"]))
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return False
+    backbone = replace(
+        backbone, registers=backbone.registers or None, register_init_std=BackboneConfig.register_init_std
+    )
+    return backbone == without_additions(backbone) and backbone.match_parameters == "none" and not backbone.fixed_sincos
 
 
 def _of_run(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -161,7 +175,7 @@ def _chosen(path: str, candidates: dict[str, dict[str, Tensor]]) -> Named:
     Raises:
         ConfigError: There are several weights; the message lists their keys.
     """
-    averages = [name for last in EMA_KEYS for name in candidates if name.rpartition(".")[2] == last]
+    averages = [name for last in EMA_KEYS for name in candidates if f".{name}".endswith(f".{last}")]
     if len(candidates) > 1 and not averages:
         raise ConfigError(
             f"checkpoint={path}: contains several weights: {listed(candidates)}; choose with checkpoint_key=NAME",

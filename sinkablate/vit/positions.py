@@ -83,12 +83,6 @@ class Resampling:
         """
         return cls(method=method, old=(old[0] // patch, old[1] // patch), new=(new[0] // patch, new[1] // patch))
 
-    @classmethod
-    def stored(cls, values: Mapping[str, Any]) -> "Resampling":
-        """Return the record that `plain` returned as plain values."""
-        (old_rows, old_columns), (rows, columns) = values["from"], values["to"]
-        return cls(method=values["method"], old=(old_rows, old_columns), new=(rows, columns))
-
     @property
     def sentence(self) -> str:
         """The grids and the method in words."""

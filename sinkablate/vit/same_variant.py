@@ -1,7 +1,7 @@
 """Weights of a run or an exported model, for a model of the same variant."""
 
 from math import isqrt, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,7 +15,16 @@ ADDITIONS = "; to add a mechanism to the weights of a run, export them with --fo
 """What to do with weights that lack some tensors of a model."""
 
 
-def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> Resampling | None:
+class SameVariant(NamedTuple):
+    """What was done to load weights into a model of the same variant."""
+
+    loaded: set[str]
+    """Names of the parameters that came with the weights."""
+    resampling: Resampling | None
+    """What was done to the position embedding; None if it was loaded as it is."""
+
+
+def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> SameVariant:
     """Load weights into a model of the same variant, in place.
 
     A head of another size keeps its initial weights, and the position embedding of images of another size is resampled.
@@ -25,16 +34,15 @@ def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> R
         file: The weights, with the names of the model.
         config: The configuration of the model, whose `checkpoint` is named in messages.
 
-    Returns:
-        What was done to the position embedding; None if it was loaded as it is.
-
     Raises:
         ConfigError: The weights belong to another model.
     """
     own, weights = model.state_dict(), file.weights
     head = {name: tensor for name, tensor in own.items() if name.startswith("head.")}
     saved = {name: tensor.shape for name, tensor in weights.items() if name.startswith("head.")}
+    loaded = {name for name, _ in model.named_parameters()}
     if saved != {name: tensor.shape for name, tensor in head.items()}:
+        loaded -= set(head)
         weights = {name: tensor for name, tensor in weights.items() if name not in saved} | head
     resampling = None
     differing = {name for name, tensor in weights.items() if name in own and tensor.shape != own[name].shape}
@@ -50,7 +58,7 @@ def load_same_variant(model: Any, file: Checkpoint, config: BackboneConfig) -> R
         raise ConfigError(
             f"checkpoint={config.checkpoint} belongs to another model: {shortened(str(error), 300)}{hint}"
         ) from error
-    return resampling
+    return SameVariant(loaded, resampling)
 
 
 def _resampling(model: Any, positions: Tensor, img_size: ImageSize | None, config: BackboneConfig) -> Resampling | None:

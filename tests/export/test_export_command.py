@@ -130,11 +130,15 @@ def test_a_run_that_starts_from_a_timm_folder_is_exported_without_it(tmp_path: P
         assert "jane" not in (tmp_path / form / "README.md").read_text() + (tmp_path / form / "config.json").read_text()
         assert "started from pretrained weights (a local folder)" in (tmp_path / form / "README.md").read_text()
     shutil.rmtree(tmp_path / "jane_doe")
+    assert sa.load_run(tmp_path / "run_jane_doe").model.num_reg_tokens == 2
     again = sa.create_model(f"local-dir:{tmp_path / 'hub'}")
     assert (len(again.blocks), again.num_reg_tokens, again.no_embed_class) == (1, 2, False)
     refused = export("--run", tmp_path / "run_gated", "--out", tmp_path / "lost")
     assert_refused(refused, "format=hub: the model was created with attn_gated, attn_type, use_naflex of timm")
     export("--run", tmp_path / "run_gated", "--out", tmp_path / "kept", "--format", "timm").succeeded()
+    shutil.rmtree(tmp_path / "gated")
+    moved = run("diagnose", "--run", tmp_path / "run_gated", "--out", tmp_path / "d")
+    assert_refused(moved, f"run={tmp_path / 'run_gated'}: ", f"{tmp_path / 'gated'}/config.json", "put the folder back")
 
 
 @pytest.mark.heavy

@@ -87,8 +87,17 @@ def test_models_of_rectangles_make_the_round_trip(tmp_path: Path) -> None:
     write_hub(trained, tmp_path)
     model = sa.create_model(f"local-dir:{tmp_path}")
     assert torch.equal(outputs(model, trained)[1], outputs(trained.model, trained)[1])
-    larger: Any = sa.create_model(f"local-dir:{tmp_path}", img_size=56)
-    assert record_of(larger).resampling == Resampling(method="timm", old=(4, 6), new=(8, 8))
+
+
+@pytest.mark.parametrize("size", [(56, 56), (42, 28), (14, 84)])
+def test_positions_of_rectangles_are_resampled_from_their_own_grid(size: tuple[int, int], tmp_path: Path) -> None:
+    """The last two sizes have the number of patches of the exported model."""
+    trained, new = untrained(GATED, replace(GRAY, size=(28, 42))), (size[0] // 7, size[1] // 7)
+    write_hub(trained, tmp_path)
+    model: Any = sa.create_model(f"local-dir:{tmp_path}", img_size=size)
+    expected = resample_abs_pos_embed(trained.model.pos_embed, list(new), [4, 6], num_prefix_tokens=0)
+    torch.testing.assert_close(model.pos_embed, expected)
+    assert record_of(model).resampling == Resampling(method="timm", old=(4, 6), new=new)
 
 
 def test_models_of_other_families_make_the_round_trip(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from exporting import COLOR, GRAY, outputs, untrained
 
 from sinkablate.config import AttentionConfig, BackboneConfig, ConfigError, ImageConfig, PathwayConfig
 from sinkablate.errors import UserError
+from sinkablate.export.hub_format import write_hub
 from sinkablate.export.timm_format import write_timm
-from sinkablate.tasks.classify import Classify
 from sinkablate.vit.additions import additions_of
 from sinkablate.vit.backbone import build_backbone
 
@@ -143,13 +143,11 @@ def test_what_timm_lacks_is_named(backbone: BackboneConfig, says: str, tmp_path:
 
 
 def test_mechanisms_are_added_to_the_weights_of_a_run_by_way_of_timm(tmp_path: Path) -> None:
-    """The checkpoint itself is refused, and the message names this way."""
-    run = Classify(BackboneConfig())
-    saved = {"hyper_parameters": dict(run.hparams), "state_dict": run.state_dict()}
-    torch.save(saved, tmp_path / "last.ckpt")
+    """The file of an export to the hub is refused, and the message names this way."""
+    write_hub(untrained(BackboneConfig()), tmp_path / "hub")
     gate = AttentionConfig(gate="headwise", gate_start="identity")
     with pytest.raises(ConfigError, match="export them with --format timm and name local-dir:FOLDER"):
-        build_backbone(BackboneConfig(checkpoint=str(tmp_path / "last.ckpt"), attention=gate))
+        build_backbone(BackboneConfig(checkpoint=str(tmp_path / "hub" / "model.safetensors"), attention=gate))
     trained = untrained(BackboneConfig())
     write_timm(trained, tmp_path)
     config = BackboneConfig(name=f"local-dir:{tmp_path}", pretrained=True, attention=gate)

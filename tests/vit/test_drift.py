@@ -1,14 +1,15 @@
 """How much mechanisms change the output of pretrained weights, and which parameters they add."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from variants import make, noise, perturbed
+from variants import SMALL, make, noise, perturbed
 
-from sinkablate.config import AttentionConfig, PathwayConfig
+from sinkablate.config import AttentionConfig, BackboneConfig, PathwayConfig
 from sinkablate.vit.additions import Additions, additions_of
 from sinkablate.vit.drift import drift, drift_sentence
 
@@ -71,7 +72,8 @@ def test_a_new_classifier_is_added_but_changes_no_token(weights: Path) -> None:
 def test_nothing_is_added_to_random_weights_and_those_of_a_run(weights: Path, tmp_path: Path) -> None:
     assert additions_of(make(attention=GATE)) is None
     state = {f"backbone.{name}": p for name, p in make(attention=GATE).state_dict().items()}
-    torch.save({"state_dict": state, "hyper_parameters": {"backbone": {}}}, tmp_path / "run.ckpt")
+    saved = {"backbone": asdict(BackboneConfig(**SMALL, attention=GATE))}
+    torch.save({"state_dict": state, "hyper_parameters": saved}, tmp_path / "run.ckpt")
     assert additions_of(make(attention=GATE, checkpoint=str(tmp_path / "run.ckpt"))) is None
 
 

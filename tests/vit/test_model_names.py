@@ -5,6 +5,7 @@ import shutil
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.constants
@@ -142,6 +143,7 @@ def test_training_from_random_weights_under_the_name_of_a_folder_is_said(saved: 
 def test_a_hub_that_cannot_be_reached_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))  # tries five times
     with pytest.raises(UserError, match="no network and not in the cache"):
         named_model("hf-hub:nobody/unreachable-model")
 

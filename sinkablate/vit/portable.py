@@ -41,3 +41,12 @@ def portable(config: BackboneConfig) -> Portable:
         arguments.pop("no_embed_class", None)
     kept = {name: value for name, value in values.items() if getattr(config, name) in (None, False)}
     return Portable(replace(config, name=named.architecture, **kept), tuple(sorted(arguments)))
+
+
+def stored_backbone(config: BackboneConfig) -> BackboneConfig:
+    """Return the configuration under which a run stores its model, so that it can be measured without the folder.
+
+    The name of a folder or a repository is kept only if the configuration cannot hold all arguments stored there.
+    """
+    backbone, lost = portable(config)
+    return config if lost else backbone
