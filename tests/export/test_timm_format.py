@@ -144,6 +144,7 @@ def test_what_timm_lacks_is_named(backbone: BackboneConfig, says: str, tmp_path:
 
 def test_mechanisms_are_added_to_the_weights_of_a_run_by_way_of_timm(tmp_path: Path) -> None:
     """The file of an export to the hub is refused, and the message names this way."""
+    (tmp_path / "hub").mkdir()
     write_hub(untrained(BackboneConfig()), tmp_path / "hub")
     gate = AttentionConfig(gate="headwise", gate_start="identity")
     with pytest.raises(ConfigError, match="export them with --format timm and name local-dir:FOLDER"):
