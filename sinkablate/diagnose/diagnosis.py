@@ -162,7 +162,7 @@ class Diagnosis:
         store.close()
 
     def _about_model(self) -> dict[str, Any]:
-        """Return what is stored about the model besides its identity."""
+        """Return what is stored about the model in addition to its identity."""
         neurons = self.loaded.register_neurons
         return {
             "run_id": self.loaded.run_id or None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sinkablate.config import ImageConfig, image_size, size_text
 from sinkablate.data.transforms import eval_transform
-from sinkablate.diagnose.hub_snapshot import local_folder, refuse_folder_of_timm, require_all_weights
+from sinkablate.diagnose.hugging_face_folder import local_folder, refuse_folder_of_timm, require_all_weights
 from sinkablate.diagnose.model import LoadedModel, measurable, require_finite
 from sinkablate.diagnose.texts import TextEncoder
 from sinkablate.errors import UserError, first_line

@@ -2,8 +2,8 @@
 
 The score of a neuron is its mean absolute activation on the outlier patches of an image, averaged over the images that
 have outliers; an activation is an input of the last linear map of the MLP. An outlier is a patch whose norm after a
-block lies above the cut-off of the token maps (`cutoff.py`). If no norm does, the patch of largest norm in every image
-takes the place of the outliers, and the result says so.
+block lies above the cut-off of the token maps (`cutoff.py`). If none is, the patch of largest norm in every image
+is used instead, and the result states it.
 
 Axis letters: n images, B images of a batch, L blocks, N tokens, P patches, K neurons of an MLP.
 """

@@ -78,7 +78,7 @@ class Task:
     measures: Callable[[Subject], Iterable[PreparedImages]] = _nothing
     """The images on which it runs the model itself."""
     settings: tuple[str, ...] = ()
-    """Fields of `EvaluationConfig`, besides its own, that its numbers depend on."""
+    """Fields of `EvaluationConfig`, in addition to its own, that its numbers depend on."""
     floors: tuple[BackboneName, ...] = ("random", "pixels")
     """What is measured next to the model."""
     figures: Mapping[str, Callable[[pl.DataFrame], Drawn]] = field(default_factory=dict)

@@ -48,16 +48,16 @@ def named_model(name: str) -> NamedModel:
         similar = did_you_mean(name.partition(".")[0], timm.list_models(), most=3, beginnings=True)
         hint = f"; for the folder of this name, use local-dir:{name}" if Path(name).is_dir() else similar
         raise ConfigError(f"name={name}: timm has no such model{hint}")
-    return _resolved(name)
+    return _read(name)
 
 
 @cache
 def _on_hub(name: str) -> NamedModel:
     """Read the configuration of a repository on the hub, or in the cache, once per process."""
-    return _resolved(name)
+    return _read(name)
 
 
-def _resolved(name: str) -> NamedModel:
+def _read(name: str) -> NamedModel:
     try:
         arguments = resolve_model_input_args(name)
     except Exception as error:  # timm, huggingface_hub and its transport raise errors of many kinds

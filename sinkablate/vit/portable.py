@@ -27,7 +27,7 @@ def portable(config: BackboneConfig) -> Portable:
         config: The configuration of a run; its own values are kept. Other names are returned as they are.
 
     Raises:
-        ConfigError: The folder or the repository is not available any more.
+        ConfigError: The folder or the repository is no longer available.
     """
     if not names_location(config.name):
         return Portable(config, ())

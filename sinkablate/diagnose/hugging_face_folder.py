@@ -1,4 +1,4 @@
-"""Models of transformers on the Hugging Face hub, as folders on this machine."""
+"""The folder of a model of transformers: a local one or one from the hub, and checks of its content."""
 
 import json
 import re
@@ -47,13 +47,13 @@ def refuse_folder_of_timm(location: str) -> None:
     """Refuse a folder of timm, or one that `export` wrote.
 
     Raises:
-        UserError: Its config.json names an architecture of timm; the message has the option that reads it.
+        UserError: Its config.json names an architecture of timm; the message names the option that reads it.
     """
     path = Path(location)
     file = path / "config.json" if path.is_dir() else path
     try:
         config = json.loads(file.read_bytes())
-    except (OSError, ValueError):  # transformers says what is wrong
+    except (OSError, ValueError):  # the error of transformers describes it
         return
     if isinstance(config, dict) and "architecture" in config and "model_type" not in config:
         raise UserError(f"hf={location}: a model of timm or of `export`; use --backbone.name local-dir:{file.parent}")
