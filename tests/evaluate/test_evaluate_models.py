@@ -77,17 +77,12 @@ def test_the_random_floor_of_a_model_in_memory_draws_its_mechanisms() -> None:
 
 
 def test_the_interpolation_is_printed_and_results_with_another_are_not_mixed(tmp_path: Path) -> None:
-    """By `evaluate` and `intervene`, as by `diagnose`."""
     torch.save(perturbed(sa.create_model("vit_mini")).state_dict(), tmp_path / "mini.pt")
+    words = ("evaluate", "--device", "cpu", "--out", tmp_path / "out", "--tasks", "sinks", "--floors", "false")
+    images = ("--sinks.images", "builtin", "--sinks.limit", "1")
     model = ("--backbone.name", "vit_mini", "--backbone.checkpoint", tmp_path / "mini.pt", "--backbone.img_size", "56")
-    shared = ("--device", "cpu", *model)
-    images = ("--sinks.images", "builtin", "--sinks.limit", "1", "--floors", "false", "--tasks", "sinks")
-    heads = ("--images", "builtin", "--limit", "2", "--heads", "1:0", "--edits", "mean_value", "--control_images", "2")
-    for command, words in {"evaluate": images, "intervene": heads}.items():
-        outcome = run(command, *shared, *words, "--out", tmp_path / command).succeeded()
-        assert "position embedding resampled from 4 x 4 to 8 x 8 patches (timm: " in outcome.out + outcome.err
-        other = run(
-            command, *shared, *words, "--out", tmp_path / command, "--backbone.pos_embed_interpolation", "dinov2"
-        )
-        assert other.code == 2
-        assert "position_embedding={'method': 'timm'" in other.err
+    outcome = run(*words, *images, *model).succeeded()
+    assert "position embedding resampled from 4 x 4 to 8 x 8 patches (timm: " in outcome.err
+    other = run(*words, *images, *model, "--backbone.pos_embed_interpolation", "dinov2")
+    assert other.code == 2
+    assert "position_embedding={'method': 'timm'" in other.err
