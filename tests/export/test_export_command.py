@@ -88,6 +88,7 @@ def test_an_export_is_a_model_to_measure(exported: Path, finished: Path) -> None
     assert larger.model(torch.zeros(1, 1, 56, 56)).shape == (1, 10)
 
 
+@pytest.mark.heavy
 def test_diagnoses_of_an_export_with_two_interpolations_are_not_mixed(exported: Path, tmp_path: Path) -> None:
     choices = [
         ModelChoice(name=f"local-dir:{exported}", img_size=56, pos_embed_interpolation=method)  # type: ignore[arg-type]
@@ -116,6 +117,7 @@ def test_a_run_that_starts_from_an_export_does_not_need_it_later(
     assert "started from pretrained weights (a local file)" in Path("again/README.md").read_text()
 
 
+@pytest.mark.heavy
 def test_a_run_that_starts_from_a_timm_folder_is_exported_without_it(tmp_path: Path) -> None:
     """Neither the folder's name nor its path is part of the new export."""
     registers = BackboneConfig(registers=2, register_pos_embed=True, depth=1)

@@ -166,7 +166,7 @@ def test_the_first_steps_change_only_what_was_added(weights: Path, tmp_path: Pat
     assert "val/acc1" in summary(tmp_path / "run")
 
 
-@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.heavy), 6])
 def test_a_resumed_retrofit_equals_the_uninterrupted_one(weights: Path, tmp_path: Path, step: int) -> None:
     words = (*RECIPE, *DISTILL, "--model.backbone.checkpoint", str(weights), "--trainer.max_epochs=2")
     saving = ("--checkpoint.every_n_train_steps=2", "--checkpoint.save_top_k=-1", "--checkpoint.filename=s{step}")
@@ -224,6 +224,7 @@ def test_only_pretrained_weights_have_an_unchanged_model() -> None:
         SelfDistillation(make(attention=GATE), RetrofitConfig(cls_weight=1.0))
 
 
+@pytest.mark.heavy
 def test_the_shipped_recipe_trains_on_pretrained_weights(dinov2: Path, image_folder: Path, tmp_path: Path) -> None:
     outcome = fit(
         tmp_path / "run",
