@@ -113,7 +113,7 @@ def diagnose(
     quiet = format == "json"
     if not quiet:
         print(
-            f"model: {loaded.description['model']}, weights {loaded.description['weights']}",
+            f"model: {loaded.title}, weights {loaded.description['weights']}",
             *loaded.notes,
             f"preprocessing: {loaded.description['preprocessing']}",
             f"{loaded.unit}s: {where}",

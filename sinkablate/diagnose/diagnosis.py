@@ -172,7 +172,7 @@ class Diagnosis:
 
     def _figures(self, heads: pl.DataFrame, blocks_: pl.DataFrame, least: int) -> dict[str, Drawn]:
         """Draw the tables of heads and blocks."""
-        name, rule = self.loaded.description["model"], self.shown_rule
+        name, rule = self.loaded.title, self.shown_rule
         if not has_atlas(heads, rule):
             rule = self.loaded.rule
         types = {name: self.loaded.token_names}

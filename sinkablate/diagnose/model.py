@@ -25,6 +25,7 @@ from sinkablate.diagnostics.register_neurons import RegisterNeurons
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, DEFAULT_RULE
 from sinkablate.errors import UserError
 from sinkablate.files.writing import as_stored
+from sinkablate.run.evaluations import treatment_phrase
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import ExportedModel, exported_model, resolved
@@ -82,6 +83,11 @@ class LoadedModel:
         """What every command says about the weights: that they are random, or how they were read and resampled."""
         random = [f"the weights are random ({self.random})"] if self.random else []
         return [*random, *loading_notes(self.model), *position_notes(self.model)]
+
+    @property
+    def title(self) -> str:
+        """Name of the model and its test-time registers, for figures and tables."""
+        return f"{self.description['model']}{treatment_phrase(self.description.get('test_time_registers'))}"
 
     @property
     def unit(self) -> str:

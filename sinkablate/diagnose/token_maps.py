@@ -52,7 +52,7 @@ def write_token_maps(
     write_atomically(out / "token_maps.parquet", maps.table.write_parquet, RESUMES)
     write_atomically(out / "token_map_heads.parquet", maps.heads.write_parquet, RESUMES)
     write_atomically(out / "token_maps.npz", lambda path: save_token_maps(path, stored), RESUMES)
-    save(token_maps(stored, loaded.description["model"]), out / "figures" / "token_maps")
+    save(token_maps(stored, loaded.title), out / "figures" / "token_maps")
     return maps.summary
 
 

@@ -155,7 +155,7 @@ def evaluate(
             if format == "json":
                 print(json.dumps(results, indent=2))
             else:
-                print_results(store.rows, loaded.description["model"], str(folder))
+                print_results(store.rows, loaded.title, str(folder))
     return results
 
 

@@ -108,9 +108,7 @@ class Evaluation:
         folder = store.out / FIGURES
         with naming(folder):
             folder.mkdir(exist_ok=True)
-        figures: dict[str, Callable[[], Any]] = {
-            "evaluation": lambda: overview(table, self.subject.loaded.description["model"])
-        }
+        figures: dict[str, Callable[[], Any]] = {"evaluation": lambda: overview(table, self.subject.loaded.title)}
         for task in self.tasks:
             for name, draw in task.figures.items():
                 figures[name] = lambda draw=draw, task=task: draw(table.filter(pl.col("task") == task.name))  # type: ignore[misc]

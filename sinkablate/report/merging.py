@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sinkablate.errors import printable
 from sinkablate.report.run import OWN_IMAGES, Run
+from sinkablate.run.evaluations import treatment_phrase
 
 UNKNOWN = "random"
 """What a diagnosis stores as the weights of an untrained model; two of them need not be the same."""
@@ -89,17 +90,8 @@ def _named_after(owner: Run, run: Run) -> Run:
     images = run.summary.get("images")
     step = "" if run.step is None else f" at step {run.step}"
     where = "" if images == OWN_IMAGES else f" on {images}"
-    name = printable(f"{run.name} ({owner.name}{step}{where}{_treatment(run)})")
+    name = printable(f"{run.name} ({owner.name}{step}{where}{treatment_phrase(run.summary.get(REGISTERS))})")
     return replace(run, name=name, variant=owner.variant, diagnosis_of=owner.name)
-
-
-def _treatment(run: Run) -> str:
-    """Describe the test-time registers of a diagnosis for its name; empty if it has none."""
-    registers = run.summary.get(REGISTERS)
-    if not registers:
-        return ""
-    count, control = registers["count"], " of random neurons" if registers["choice"] == "random" else ""
-    return f", {count} test-time register{'' if count == 1 else 's'}{control}"
 
 
 def _merged(entry: Run, diagnosis: Run) -> Run:

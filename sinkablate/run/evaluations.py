@@ -1,6 +1,8 @@
 """The numbers of the evaluation next to a run, for `sweep collect` and `report`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sinkablate.errors import UserError
 from sinkablate.run.directory import EVALUATION
@@ -33,6 +35,18 @@ def treatment_of(count: int, choice: str) -> str:
     if not count:
         return UNTREATED
     return str(count) if choice == "largest" else f"{count} {choice}"
+
+
+def treatment_phrase(registers: Mapping[str, Any] | None) -> str:
+    """Return the test-time registers of a model as they follow its name in titles; empty if it has none.
+
+    Args:
+        registers: What the description of a model says about them: `count` and `choice`.
+    """
+    if not registers:
+        return ""
+    count, control = registers["count"], " of random neurons" if registers["choice"] == "random" else ""
+    return f", {count} test-time register{'' if count == 1 else 's'}{control}"
 
 
 def treatments_of(run_dir: Path) -> list[str]:

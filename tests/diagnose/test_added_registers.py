@@ -31,6 +31,7 @@ def treated(once: Once) -> Path:
 
     def write(root: Path) -> None:
         outcome = diagnose(root / "out", *MINI, *ONE, "--register_neurons.top", "4").succeeded()
+        assert "model: vit_mini, 1 test-time register, weights" in outcome.out
         assert "test-time registers: 4 neurons in block" in outcome.out
 
     return once("treated", write) / "out"
