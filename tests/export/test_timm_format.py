@@ -79,7 +79,6 @@ assert not any(name.partition(".")[0] == "sinkablate" for name in sys.modules)
 the models is that the sum of CLS token and position was rounded to float32; in float32, every operation rounds."""
 
 
-@pytest.mark.heavy
 def test_timm_alone_computes_the_same_logits(tmp_path: Path) -> None:
     cases = {}
     for name, (backbone, image, num_classes) in EXPRESSED.items():

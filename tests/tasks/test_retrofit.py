@@ -166,7 +166,7 @@ def test_the_first_steps_change_only_what_was_added(weights: Path, tmp_path: Pat
     assert "val/acc1" in summary(tmp_path / "run")
 
 
-@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.heavy), 6])
+@pytest.mark.parametrize("step", [2, 6])
 def test_a_resumed_retrofit_equals_the_uninterrupted_one(weights: Path, tmp_path: Path, step: int) -> None:
     words = (*RECIPE, *DISTILL, "--model.backbone.checkpoint", str(weights), "--trainer.max_epochs=2")
     saving = ("--checkpoint.every_n_train_steps=2", "--checkpoint.save_top_k=-1", "--checkpoint.filename=s{step}")
