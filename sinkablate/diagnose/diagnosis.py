@@ -62,7 +62,7 @@ class Diagnosis:
         """Everything that determines the results, as plain values."""
         return as_stored(
             {
-                **self.loaded.description,
+                **self.loaded.identity,
                 f"{self.loaded.unit}s": self.where,
                 "limit": self.limit,
                 "min_side": self.min_side,

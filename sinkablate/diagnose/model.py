@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -28,6 +29,7 @@ from sinkablate.files.writing import as_stored
 from sinkablate.run.evaluations import treatment_phrase
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.backbone import build_backbone
+from sinkablate.vit.digest import weights_digest
 from sinkablate.vit.hub_folder import ExportedModel, exported_model, resolved
 from sinkablate.vit.model_names import named_model
 from sinkablate.vit.positions import position_notes, position_summary
@@ -83,6 +85,11 @@ class LoadedModel:
         """What every command says about the weights: that they are random, or how they were read and resampled."""
         random = [f"the weights are random ({self.random})"] if self.random else []
         return [*random, *loading_notes(self.model), *position_notes(self.model)]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The description, and a hash of weights that do not belong to a run: the file of a name may be replaced."""
+        return self.description | ({} if self.run_id else {"weights_sha256": weights_digest(self.model)})
 
     @property
     def title(self) -> str:

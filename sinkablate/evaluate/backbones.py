@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sinkablate.evaluate.rows import BackboneName
+from sinkablate.vit.digest import weights_digest
 from sinkablate.vit.inputs import patch_size_of
 from sinkablate.vit.resizing import UNCHANGED, resized
 
@@ -102,9 +103,7 @@ def model_digest(model: nn.Module) -> str:
         plain = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
         config = vars(module).get("config")
         content.update(repr((name, type(module).__name__, sorted(plain.items(), key=str), _settings(config))).encode())
-    for name, tensor in model.state_dict().items():
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    content.update(weights_digest(model).encode())
     return content.hexdigest()
 
 

@@ -36,7 +36,7 @@ class Evaluation:
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the results of all tasks, as plain values."""
-        return {**self.subject.loaded.description, "seeds": list(self.subject.seeds), "floors": self.floors}
+        return {**self.subject.loaded.identity, "seeds": list(self.subject.seeds), "floors": self.floors}
 
     def settings(self) -> dict[str, Any]:
         """Task -> its settings and images, as plain values."""

@@ -1,6 +1,7 @@
 """A gate that starts as the identity leaves the function of a model as it was."""
 
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,10 @@ def test_weights_of_a_gated_run_are_not_folded_again(tmp_path: Path) -> None:
     attention = identity("headwise", "value")
     trained = perturbed(make(attention=attention))
     state = {f"backbone.{name}": p for name, p in trained.state_dict().items()}
-    torch.save({"state_dict": state, "hyper_parameters": {"backbone": {}}}, tmp_path / "run.ckpt")
+    torch.save(
+        {"state_dict": state, "hyper_parameters": {"backbone": asdict(BackboneConfig(attention=attention))}},
+        tmp_path / "run.ckpt",
+    )
     model = make(attention=attention, checkpoint=str(tmp_path / "run.ckpt"), seed=3)
     assert all(torch.equal(p, trained.get_parameter(name)) for name, p in model.named_parameters())
 

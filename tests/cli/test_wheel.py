@@ -46,7 +46,7 @@ def test_every_shipped_config_and_sweep_has_a_name() -> None:
         path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")
     }
     paper = ["mixed", "pathway_arms", "stability", "sweep", "table1", "toys_gamma", "toys_p", "toys_registers"]
-    names = ["ablation", "mechanisms", *(f"paper/{name}" for name in paper), "smoke", "toys"]
+    names = ["ablation", "dense", "mechanisms", *(f"paper/{name}" for name in paper), "smoke", "toys"]
     assert shipped_names("sweeps") == names
 
 

@@ -1,5 +1,6 @@
 """How weights were read: every command that measures prints it once, and stores it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,20 +47,27 @@ def printed(outcome: Outcome, sentence: str) -> int:
 def test_what_was_decided_is_printed_once_and_stored(
     command: str, weights: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    words = (*NAME, "--backbone.checkpoint", weights, "--backbone.img_size", "42", *inputs(command, image_folder))
-    outcome = run(command, *words, "--out", tmp_path)
+    file, out = Path(shutil.copy(weights, tmp_path)), tmp_path / "out"
+    words = (*NAME, "--backbone.checkpoint", file, "--backbone.img_size", "42", *inputs(command, image_folder))
+    outcome = run(command, *words, "--out", out)
     for sentence in (
-        f"state_dict_ema was read from {weights}, which also contains state_dict; choose with checkpoint_key",
+        f"state_dict_ema was read from {file}, which also contains state_dict; choose with checkpoint_key",
         "the prefix module. was removed from the names of the weights",
         "the weights are stored in float16 and used in float32",
         "position embedding",
     ):
         assert printed(outcome, sentence) == 1, sentence
-    content = stored(command, tmp_path)
+    content = stored(command, out)
     loading = content["loading"]
     assert isinstance(loading, dict)
     assert (loading["key"], loading["prefix"], loading["dtypes"]) == ("state_dict_ema", "module.", ["float16"])
     assert "position_embedding" in content
+    state = torch.load(file)
+    state["state_dict_ema"]["module.norm.bias"] += 1
+    torch.save(state, file)
+    refused = run(command, *words, "--out", out)
+    assert refused.code == 2
+    assert "weights_sha256" in refused.err.splitlines()[-1]  # after how the weights were read
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -115,7 +115,7 @@ def test_another_protocol_in_the_same_folder_is_refused(finished: Path, dense_fo
     [
         (("--segmentation.num_classes=1",), ("0.png: the value 1 in row", "is not a class")),
         ((), ("segmentation.num_classes is not set",)),
-        (("--segmentation.num_classes=3", "--segmentation.size=30"), ("segmentation.size=30", "such as 35")),
+        (("--segmentation.num_classes=3", "--segmentation.size=30"), ("segmentation.size=30", "28 or 35")),
         (("--segmentation.num_classes=3", "--segmentation.epochs=0"), ("segmentation.epochs must be at least 1",)),
         (("--segmentation.num_classes=3", "--segmentation.background=true"), ("segmentation.background=true",)),
     ],

@@ -54,7 +54,7 @@ def test_the_figure_shows_images_by_stages_and_its_data_every_patch() -> None:
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == ["before block 0", "after block 0\ncut-off 50"]
     labels = [axis.get_xlabel() for axis in figure.axes]
-    assert {"a.png", "b.png", "cls 0.5, null token 0.5", "7 to 12", "13 to 54.5\n0.5 outliers per image"} <= {*labels}
+    assert {"a.png", "b.png", "cls 0.5\nnull token 0.5", "7 to 12", "13 to 54.5\n0.5 outliers per image"} <= {*labels}
     assert "framed" in figure.get_suptitle()
     assert len(data) == (2 + 1) * 2 * 6
     outlying = data.filter(pl.col("outlier") > 0)

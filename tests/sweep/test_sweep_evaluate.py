@@ -123,9 +123,9 @@ def test_evaluations_with_test_time_registers_are_rows_of_their_own(
     run_dir = root_of(path) / cell.id
     words = ("--tasks", "knn,sinks", "--floors=false", "--device", "cpu", *folder_data(image_folder), "--sinks.limit=4")
     treatment = ("--test_time_registers", "1", "--register_neurons.top", "3")
-    for control in ((), ("--register_neurons.choice", "random")):
+    for control, neurons in (((), "3 neurons"), (("--register_neurons.choice", "random"), "3 random neurons")):
         outcome = run("evaluate", "--run", run_dir, *words, *treatment, *control).succeeded()
-        assert "test-time registers: 3 neurons in block" in outcome.err
+        assert f"test-time registers: {neurons} in block" in outcome.err
     results = tmp_path / "results.csv"
     sweep("collect", path, "--results", str(results)).succeeded()
     table = pl.read_csv(results, infer_schema_length=None)
