@@ -12,6 +12,7 @@ from PIL import Image
 
 from sinkablate.config import ImageConfig
 from sinkablate.data.errors import DataError
+from sinkablate.files import git_lfs
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit; a larger image is more likely an attack, or a scan that is not meant for training."""
@@ -36,8 +37,6 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 0x0106
 """Tag of a TIFF file that says whether 0 is black or white."""
-_LFS = b"version https://git-lfs.github.com/spec/"
-"""The beginning of the small file that Git LFS leaves in place of one that was not downloaded."""
 
 # `decode_image` itself refuses images that are too large, in one line that names the file, and damaged EXIF data
 # do not affect the pixels
@@ -60,7 +59,7 @@ def decode_image(data: bytes, where: str) -> Image.Image:
     """
     if not data:
         raise DataError(f"{where}: the file is empty", "empty file")
-    if data.startswith(_LFS):
+    if data.startswith(git_lfs.POINTER):
         raise DataError(f"{where}: a Git LFS pointer instead of the image; run git lfs pull", "cannot be decoded")
     with _data_errors(where):
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats())

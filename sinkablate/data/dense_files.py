@@ -16,6 +16,7 @@ from PIL import Image
 from sinkablate.data.decode import decode_image
 from sinkablate.data.dense_layouts import Layout, Pair
 from sinkablate.data.errors import DataError
+from sinkablate.data.image_files import size_and_time
 from sinkablate.errors import first_line
 
 IGNORED = 255
@@ -56,7 +57,7 @@ class _Files:
         """Hash of the names of all files, their sizes and the times at which they were last changed."""
         content = hashlib.sha256()
         for pair in self.pairs:
-            states = [(state.st_size, state.st_mtime_ns) for state in (pair.image.stat(), pair.annotation.stat())]
+            states = [size_and_time(path) for path in (pair.image, pair.annotation)]
             content.update(f"{pair.key}\0{states}\n".encode(errors="surrogateescape"))
         return content.hexdigest()
 

@@ -121,7 +121,7 @@ def labeled_files(root: str | Path, where: str, classes: Sequence[str] | None = 
     return LabeledFiles(files, labels, list(labels_by_name), +skipped)
 
 
-def size_and_time(path: str) -> tuple[int, int]:
+def size_and_time(path: str | Path) -> tuple[int, int]:
     """Return the size of a file and the time of its last change in ns; (-1, -1) for a URL or a missing file."""
     try:
         state = os.stat(path)

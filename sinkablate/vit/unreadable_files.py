@@ -8,11 +8,10 @@ import torch
 from safetensors import SafetensorError
 
 from sinkablate.errors import first_line, listed
+from sinkablate.files import git_lfs
 
 DAMAGED = "truncated or not a checkpoint"
 COPY_AGAIN = "copy or download it again"
-LFS_POINTER = b"version https://git-lfs"
-"""How a file begins that Git LFS has not downloaded."""
 
 
 def why_unreadable(path: str, error: Exception) -> str:
@@ -23,10 +22,10 @@ def why_unreadable(path: str, error: Exception) -> str:
             "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
         )
     with Path(path).open("rb") as file:
-        start = file.read(len(LFS_POINTER))
+        start = file.read(len(git_lfs.POINTER))
     if not start:
         return f"the file is empty; {COPY_AGAIN}"
-    if start == LFS_POINTER:
+    if start == git_lfs.POINTER:
         return "a pointer of Git LFS in place of the file; download it with `git lfs pull`"
     if isinstance(error, pickle.UnpicklingError) and (objects := _python_objects(path, str(error))):
         return (
