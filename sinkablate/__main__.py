@@ -137,7 +137,7 @@ def _train(command: str, argv: list[str]) -> int:
         from sinkablate.cli.trainer_command import run_trainer
 
         if command == "plan":
-            from sinkablate.cli.plan import PlanCli
+            from sinkablate.plan.command import PlanCli
 
     if command == "plan":
         return run_trainer("fit", argv, PlanCli)

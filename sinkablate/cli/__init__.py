@@ -1,1 +1,1 @@
-"""The command line of `fit`, `validate`, `test`, `predict` and `plan`, and the parser of all commands."""
+"""The command line of `fit`, `validate`, `test` and `predict`, and the parser of all commands."""

@@ -9,8 +9,8 @@ import pytest
 from running import run
 
 from sinkablate.cli.lightning import Cli
-from sinkablate.cli.plan import PlanCli
 from sinkablate.config.keys import GROUPS, MOST_USED, first_names, overview
+from sinkablate.plan.command import PlanCli
 
 
 def keys(command: str, task: str) -> set[str]:

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from sinkablate.cli.estimate import estimate
 from sinkablate.cli.lightning import Cli
 from sinkablate.config import height_and_width
 from sinkablate.data.sources import TRAINING_IMAGES
 from sinkablate.errors import UserError, require_at_least
+from sinkablate.plan.estimate import estimate
 from sinkablate.tasks.optim import make_optimizer, make_schedule
 
 

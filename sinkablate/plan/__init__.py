@@ -1,0 +1,1 @@
+"""The command `plan`: what a `fit` or a sweep would need, predicted from its configuration."""
