@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from timm.layers import Attention as TimmAttention
 from torch import Generator, Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from sinkablate.attention.core import AttentionCore
+from sinkablate.attention.linear import is_plain_linear, stacked_rows
 from sinkablate.config import AttentionConfig, ConfigError
 
 
@@ -106,14 +108,29 @@ class Attention(nn.Module):
         if attn_mask is not None or is_causal:
             raise ValueError("sinkablate's attention does not support masks")
         batch, n, _ = x.shape
-        q, k, v = self.qkv(x).reshape(batch, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        *qkv, gate_logits = self._project(x)
+        q, k, v = (part.view(batch, n, self.num_heads, self.head_dim).transpose(1, 2) for part in qkv)
         q, k = self.q_norm(q), self.k_norm(k)
-        gate = None if self.gate is None else self.openness(self.gate(x))
+        gate = None if gate_logits is None else self.openness(gate_logits)
         if gate is not None and self.config.gate_position == "value":
             v = v * gate
         dropout_p = self.attn_drop.p if self.training else 0.0
         out = self.core(q, k, v, dropout_p, self.fused_attn)
         out = self.norm(out.transpose(1, 2).reshape(batch, n, self.attn_dim))
         if gate is not None and self.config.gate_position == "output":
-            out = out * gate.transpose(1, 2).expand(-1, -1, -1, self.head_dim).reshape(batch, n, self.attn_dim)
+            out = (out.view(batch, n, self.num_heads, self.head_dim) * gate.transpose(1, 2)).flatten(2)
         return self.proj_drop(self.proj(out))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return q, k and v (B, N, H d) and the gate logits (B, N, H or H d), if there is a gate.
+
+        qkv and gate read the same tokens, so one matrix product computes both, unless a layer has to be called.
+        """
+        if self.gate is None:
+            return *self.qkv(x).chunk(3, dim=-1), None
+        if not (is_plain_linear(self.qkv) and is_plain_linear(self.gate)):
+            return *self.qkv(x).chunk(3, dim=-1), self.gate(x)
+        weight, bias = stacked_rows(self.qkv, self.gate)
+        sizes = [*3 * [self.attn_dim], self.gate.out_features]
+        q, k, v, gate_logits, _ = F.linear(x, weight, bias).split([*sizes, len(weight) - sum(sizes)], dim=-1)
+        return q, k, v, gate_logits

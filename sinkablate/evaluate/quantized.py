@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from sinkablate.attention.linear import called_separately
 from sinkablate.errors import UserError
 from sinkablate.evaluate.quantizer import (
     FULL_RANGE,
@@ -121,7 +122,7 @@ def calibrate(
         return x
 
     for batch in batches:
-        with _LinearCalls(layers, observe) as calls:
+        with called_separately(layers.values()), _LinearCalls(layers, observe) as calls:
             forward(batch)
         if missed := [name for name in layers if name in calls.read - parts.keys()]:
             raise UserError(
@@ -160,8 +161,8 @@ class Simulation:
         kept: bool = False,
     ) -> None:
         self.scheme, self.kept = scheme, kept
-        everything = linear_layers(model)
-        self.layers = {name: everything[name] for name in (calibration if layers is None else layers)}
+        self.all_layers = linear_layers(model)
+        self.layers = {name: self.all_layers[name] for name in (calibration if layers is None else layers)}
         self.ranges: dict[str, Range] = {}
         if scheme.activation_bits is not None and scheme.granularity == "static":
             self.ranges = {name: calibration[name].static(scheme, excluded) for name in self.layers}
@@ -177,6 +178,7 @@ class Simulation:
                 self._stack.callback(setattr, layer.weight, "data", weight)
                 layer.weight.data = simulate_weight(weight, self.scheme.weight_bits)
         if self.scheme.activation_bits is not None:
+            self._stack.enter_context(called_separately(self.all_layers.values()))
             self._stack.enter_context(_LinearCalls(self.layers, self._quantized))
         return self
 

@@ -160,6 +160,24 @@ def test_every_linear_layer_of_a_variant_is_quantized() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layer", ["qkv", "gate"])
+def test_qkv_and_gate_are_quantized_one_without_the_other(layer: str) -> None:
+    """Both read the same tokens and are one matrix product otherwise."""
+    model, images = perturbed(make(depth=1, attention=AttentionConfig(gate="headwise"))).eval(), noise(2, 1, 28, 28)
+    calibration, scheme = ranges_of(model, images), Scheme(None, 4)
+    name = f"blocks.0.attn.{layer}"
+    with Simulation(model, scheme, calibration, layers=[name]):
+        simulated = model(images)
+    read = getattr(model.blocks[0].attn, layer).register_forward_pre_hook(
+        lambda _, args: simulate(args[0], calibration[name].static(scheme), 4)
+    )
+    expected = model(images)
+    read.remove()
+    torch.testing.assert_close(simulated, expected, rtol=1e-6, atol=1e-6)
+    assert (simulated - model(images)).abs().max() > 1e-3
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "eva_giant_patch14_224"])
 def test_a_layer_that_is_not_called_is_quantized_like_one_that_is(name: str) -> None:
     """Queries, keys and values of BEiT and EVA come from `F.linear` and the weight of a layer."""
