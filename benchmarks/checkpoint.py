@@ -2,8 +2,9 @@
 
     python -m benchmarks.checkpoint [--batch 4] [--rounds 3]
 
-Training waits while a checkpoint is copied, and continues while a thread writes it. Both costs are measured: the time
-of the copy, and how much longer the steps take while the thread writes.
+On a CPU, training waits while the state is copied, and continues while a thread writes the file; on a GPU, it also
+continues during the copy. Two costs are measured: the time until saving returns, and how much longer the steps take
+until the file is written. One checkpoint is written before the first measurement, because it allocates pinned memory.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from sinkablate.tasks.optim import make_optimizer
 from sinkablate.vit.backbone import build_backbone
 
 EVERY = 100
+TARGET = {"cpu": 0.02, "cuda": 0.01}
 
 
 def main() -> None:
@@ -48,6 +50,8 @@ def main() -> None:
     plain, slowed_steps, copies, writes = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         io = AtomicCheckpointIO()
+        io.save_checkpoint({"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / "0")
+        io.wait()
         for turn in range(args.rounds):
             plain += [step() for _ in range(3)]
             start = time.perf_counter()
@@ -69,7 +73,7 @@ def main() -> None:
         f"of {size / 2**30:.2f} GiB copied in {copy:.2f} s and on disk after {statistics.median(writes):.1f} s; "
         f"{steps_per_write:.1f} steps meanwhile, each {slowed / usual:.2f} times as long as usual"
     )
-    print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (target: <= 2 %)")
+    print(f"a checkpoint every {EVERY} steps costs {cost:.2%} (target: <= {TARGET[DEVICE]:.0%})")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Stability(L.Callback):
         return {
             "history": {k: list(v) for k, v in self.history.items()},
             "counts": dict(self.counts),
-            "waiting": {k: [float(x) for x in v] for k, v in self._waiting.items()},
+            "waiting": {name: _numbers(values) for name, values in self._waiting.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,3 +94,11 @@ class Stability(L.Callback):
         self.history = {k: deque(v, maxlen=self.window) for k, v in state_dict["history"].items()}
         self.counts = dict(state_dict["counts"])
         self._waiting = {k: [torch.tensor(x) for x in v] for k, v in state_dict["waiting"].items()}
+
+
+def _numbers(values: list[Tensor]) -> list[float]:
+    """Return scalars that may be on a device as numbers, waiting for the device only once."""
+    if not values:
+        return []
+    numbers: list[float] = torch.stack([value.double().to(values[-1].device) for value in values]).tolist()
+    return numbers

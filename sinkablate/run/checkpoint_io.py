@@ -15,12 +15,11 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
 
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import replacing
 from sinkablate.run.directory import LAST, NONFINITE
+from sinkablate.run.staging import Staging
 
 PREVIOUS = "previous.ckpt"
 OnFailure = Literal["stop", "continue"]
@@ -35,18 +34,21 @@ def wait_for_checkpoint(checkpoint_io: CheckpointIO) -> None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Copies the state and writes it in a thread, to a temporary file in the same folder that is synced and renamed.
 
-    A write waits for the previous one, so that at most one copy of the state exists.
+    Training continues while the state is copied from a GPU (`Staging`) and while it is written. A write waits for the
+    previous one, so that at most one copy of the state exists.
 
     Args:
         on_failure: A checkpoint that cannot be written, for example to a full disk, stops the run or causes a warning.
             Earlier checkpoints stay intact in both cases.
+        staging: Copies the state; by default, into pinned memory if it is on a GPU.
     """
 
-    def __init__(self, on_failure: OnFailure = "stop") -> None:
+    def __init__(self, on_failure: OnFailure = "stop", staging: Staging | None = None) -> None:
         self.on_failure = on_failure
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: list[Future[None]] = []
         self._failed = False
+        self._staging = staging or Staging()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Start writing a checkpoint; the state may change as soon as this returns.
@@ -55,8 +57,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: An earlier checkpoint could not be written.
         """
         self.wait()
-        copied = apply_to_collection(checkpoint, Tensor, _copy)
-        self._submit(lambda: self._write(copied, Path(path)))
+        copied, wait_for_copy = self._staging.copy(checkpoint)
+        self._submit(lambda: self._write(copied, wait_for_copy, Path(path)))
 
     def remove_checkpoint(self, path: Any) -> None:
         """Rename a checkpoint to `previous.ckpt` instead of deleting it, after all pending writes."""
@@ -79,8 +81,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def _submit(self, task: Callable[[], None]) -> None:
         self._pending.append(self._writer.submit(task))
 
-    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+    def _write(self, checkpoint: dict[str, Any], wait_for_copy: Callable[[], None], path: Path) -> None:
         try:
+            wait_for_copy()
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path, fsync=True) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -101,11 +104,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def _retire(self, path: Path) -> None:
         if path.exists() and not self._failed:  # after a failed write it is the latest checkpoint
             os.replace(path, path.with_name(PREVIOUS))
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
 
 
 def _reason(error: Exception) -> str:
