@@ -59,7 +59,7 @@ def main() -> None:
                 {"state_dict": model.state_dict(), "optimizer": optimizer.state_dict()}, Path(folder) / f"{turn}.ckpt"
             )
             copies.append(time.perf_counter() - start)
-            while any(not future.done() for future in io._pending):
+            while io.writer.busy:
                 slowed_steps.append(step())
             io.wait()
             writes.append(time.perf_counter() - start)

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "distributed": {"errors"},
     "diagnostics": {"vit", "attention", "config", "errors"},
     "data": {"config", "process", "files", "errors"},
-    "run": {"data", "config", "files", "errors"},
+    "run": {"data", "config", "process", "files", "errors"},
     "figures": set(),
     "compare": {"config", "files", "errors"},
     "loggers": {"run", "files", "config", "errors"},

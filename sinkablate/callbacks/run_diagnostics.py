@@ -14,10 +14,12 @@ from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.findings import label_counts
 from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.rules import rules
+from sinkablate.diagnostics.tables import block_table, head_table
 from sinkablate.errors import UserError, require_at_least
 from sinkablate.figures.heatmap import heatmap
 from sinkablate.files.writing import naming, write_atomically
 from sinkablate.loggers.wandb import wandb_loggers
+from sinkablate.process.background import Background
 from sinkablate.vit.anatomy import backbone_of
 
 
@@ -26,7 +28,8 @@ class RunDiagnostics(SinkDiagnostics):
 
     Scalars go to the loggers, tables to `diagnostics/step_*.parquet` (one row per block and head),
     `diagnostics/blocks/step_*.parquet` (one row per block) and `diagnostics/norm_histograms/step_*.parquet`, and a heat
-    map per evaluation to `figures/` and W&B.
+    map per evaluation to `figures/` and W&B. A thread makes and writes the tables while training continues. A
+    checkpoint waits for the tables of its step, so that a resumed run has them.
 
     Args:
         every_n_steps: Optimizer steps between two measurements; 0 turns them off. The first measurement comes before
@@ -57,7 +60,8 @@ class RunDiagnostics(SinkDiagnostics):
             raise UserError(f"diagnostics.{error}") from None
         self.images = images
         self.heatmap = heatmap
-        self._not_drawn: tuple[int, pl.DataFrame] | None = None
+        self._not_drawn: int | None = None
+        self._tables = Background("diagnostics")
 
     def load_images(self, trainer: L.Trainer | None) -> Tensor:
         """Return the probe images of the run's data module."""
@@ -86,6 +90,15 @@ class RunDiagnostics(SinkDiagnostics):
         assert backbone is not None
         return backbone
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure before the first step, and wait for the tables: files that cannot be written are reported at once."""
+        super().on_train_start(trainer, pl_module)
+        self._tables.wait()
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Wait for the tables, because a run that resumes from the checkpoint does not measure its step again."""
+        self._tables.wait()
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the latest measurement next to the evaluation."""
         self._draw(trainer)
@@ -93,6 +106,7 @@ class RunDiagnostics(SinkDiagnostics):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure and draw the final weights, which the summary reports."""
         super().on_train_end(trainer, pl_module)
+        self._tables.wait()
         self._draw(trainer)
         if self.records is not None and trainer.is_global_zero:
             rows = [list(row) for row in self.heads.rows()]
@@ -107,19 +121,23 @@ class RunDiagnostics(SinkDiagnostics):
 
     def on_measured(self, trainer: L.Trainer, step: int) -> None:
         """Write the tables of a measurement; a step that a resumed run measures again replaces its files."""
-        heads = self.heads
-        tables = Path(trainer.default_root_dir) / "diagnostics"
-        name = f"step_{step:08d}.parquet"
-        _write(heads, step, tables / name)
-        _write(self.blocks, step, tables / "blocks" / name)
-        _write(histogram_table(self._measured()), step, tables / "norm_histograms" / name)
-        self._not_drawn = (step, heads)
+        records, thresholds = self._measured(), self.thresholds
+        folder, name = Path(trainer.default_root_dir) / "diagnostics", f"step_{step:08d}.parquet"
+
+        def write_tables() -> None:
+            _write(head_table(records, thresholds), step, folder / name)
+            _write(block_table(records, thresholds), step, folder / "blocks" / name)
+            _write(histogram_table(records), step, folder / "norm_histograms" / name)
+
+        self._tables.wait()
+        self._tables.submit(write_tables)
+        self._not_drawn = step
 
     def _draw(self, trainer: L.Trainer) -> None:
         """Draw the latest measurement unless it is already drawn, because a figure takes as long as many steps."""
         if not self.heatmap or self._not_drawn is None:
             return
-        (step, table), self._not_drawn = self._not_drawn, None
+        step, self._not_drawn, table = self._not_drawn, None, self.heads
         shown = [rule for rule in rules(self.thresholds) if "figures" in rule.shown]
         png = heatmap(table, f"step {step}, {table['images'][0]} images", [rule.name for rule in shown])
         target = Path(trainer.default_root_dir) / "figures" / f"heads_step_{step:08d}.png"

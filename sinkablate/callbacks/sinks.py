@@ -235,11 +235,12 @@ class SinkDiagnostics(L.Callback):
 
     @cached_property
     def _part(self) -> tuple[Tensor, NDArray[np.int64]]:
-        """This rank's part of the images, and their positions among all of them."""
+        """This rank's part of the images, and their positions among all of them; pinned if there is a GPU."""
         require_images(len(self._images))
         rank, world = rank_and_world()
         order = np.arange(len(self._images))[rank::world]
-        return self._images[torch.from_numpy(order)], order
+        part = self._images[torch.from_numpy(order)]
+        return part.pin_memory() if torch.cuda.is_available() and part.device.type == "cpu" else part, order
 
     def _measured(self) -> Records:
         if self.records is None:

@@ -51,15 +51,19 @@ def scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:
 
 def _counts(labels: dict[str, Labels], where: NDArray[np.bool_]) -> dict[str, float]:
     """Return events and labels per image; those of the default rule do not contain its name."""
-    out = {}
-    for rule, verdicts in labels.items():
-        prefix = scalar_prefix(rule)
-        later, first = verdicts[:, where], verdicts[:, :1]
-        for name, part in ((prefix, later), (f"{prefix}/first_block", first)):
-            for label in VERDICTS:
-                out[f"{name}/{label.name.lower()}"] = float((part == label).sum(axis=(1, 2)).mean())
-            out[f"{name}/events"] = float(is_event(part).sum(axis=(1, 2)).mean())
-    return out
+    verdicts = np.stack(list(labels.values()))
+    marks = {label.name.lower(): verdicts == label for label in VERDICTS} | {"events": is_event(verdicts)}
+    by_block = {name: mark.sum(axis=-1) for name, mark in marks.items()}  # (rules, images, blocks)
+    later, first = (
+        {name: numbers[:, :, blocks].sum(axis=-1).mean(axis=-1) for name, numbers in by_block.items()}
+        for blocks in (where, slice(1))
+    )
+    return {
+        f"{scalar_prefix(rule)}{suffix}/{name}": float(means[index])
+        for index, rule in enumerate(labels)
+        for suffix, part in (("", later), ("/first_block", first))
+        for name, means in part.items()
+    }
 
 
 def _norm_scalars(records: Records, thresholds: ThresholdConfig) -> dict[str, float]:

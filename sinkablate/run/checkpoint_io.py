@@ -8,7 +8,6 @@ checkpoints/final.ckpt     the final weights, if no checkpoint was due at the la
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from sinkablate.errors import UserError, first_line
 from sinkablate.files.writing import replacing
+from sinkablate.process.background import Background
 from sinkablate.run.directory import LAST, NONFINITE
 from sinkablate.run.staging import Staging
 
@@ -45,8 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def __init__(self, on_failure: OnFailure = "stop", staging: Staging | None = None) -> None:
         self.on_failure = on_failure
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: list[Future[None]] = []
+        self.writer = Background("checkpoint")
         self._failed = False
         self._staging = staging or Staging()
 
@@ -58,11 +57,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         self.wait()
         copied, wait_for_copy = self._staging.copy(checkpoint)
-        self._submit(lambda: self._write(copied, wait_for_copy, Path(path)))
+        self.writer.submit(lambda: self._write(copied, wait_for_copy, Path(path)))
 
     def remove_checkpoint(self, path: Any) -> None:
         """Rename a checkpoint to `previous.ckpt` instead of deleting it, after all pending writes."""
-        self._submit(lambda: self._retire(Path(path)))
+        self.writer.submit(lambda: self._retire(Path(path)))
 
     def wait(self) -> None:
         """Wait until all checkpoints are written.
@@ -70,16 +69,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             UserError: A checkpoint could not be written.
         """
-        pending, self._pending = self._pending, []
-        for future in pending:
-            future.result()
+        self.writer.wait()
 
     def teardown(self) -> None:
         """Finish pending writes."""
         self.wait()
-
-    def _submit(self, task: Callable[[], None]) -> None:
-        self._pending.append(self._writer.submit(task))
 
     def _write(self, checkpoint: dict[str, Any], wait_for_copy: Callable[[], None], path: Path) -> None:
         try:

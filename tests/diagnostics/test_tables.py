@@ -1,5 +1,6 @@
 """The tables of heads and blocks, recomputed from the per-image records."""
 
+import warnings
 from dataclasses import replace
 from itertools import product
 from math import log, log2
@@ -12,7 +13,14 @@ from measured import BLOCKS, HEADS, IMAGES, T, records, sinks, verdicts
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.labels import is_event, label_all
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.tables import EVENT_MEDIANS, INDICES, block_table, constancy, head_table
+from sinkablate.diagnostics.tables import (
+    EVENT_MEDIANS,
+    INDICES,
+    _median_over_images,
+    block_table,
+    constancy,
+    head_table,
+)
 from sinkablate.vit.tokens import TokenType
 
 PLACES = [(block, head) for block in range(BLOCKS) for head in range(HEADS)]
@@ -194,3 +202,15 @@ def test_tables_keep_the_numbers_of_the_measured_blocks() -> None:
     assert heads.select("block", "head").rows() == [(block, head) for block in chosen for head in range(HEADS)]
     assert blocks["block"].to_list() == chosen
     assert heads.drop("block").equals(head_table(measured, T).drop("block"))
+
+
+@pytest.mark.parametrize("images", [1, 2, 5, 64])
+@pytest.mark.parametrize("undefined", [0.0, 0.5, 1.0])
+def test_medians_over_images_equal_numpys_to_the_last_bit(images: int, undefined: float) -> None:
+    generator = np.random.default_rng(images)
+    values = generator.lognormal(0, 20, (images, 3, 4)).astype(np.float32)
+    values[generator.random(values.shape) < undefined] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN on every image
+        expected = np.nanmedian(values, axis=0)
+    np.testing.assert_array_equal(_median_over_images(values), expected)
