@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from sinkablate.attention import flex
 from sinkablate.attention.scores import SCORES
 from sinkablate.attention.sinks import SINKS
-from sinkablate.config import AttentionConfig
+from sinkablate.config import AttentionConfig, require
 
 SINK_STD = 0.02
 """Standard deviation of a learned sink's key and value at initialization."""
@@ -46,12 +47,24 @@ class AttentionCore(nn.Module):
     def __init__(self, config: AttentionConfig, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.scale = head_dim**-0.5
-        self.score, self.sink = SCORES[config.score](config), SINKS[config.sink]
+        self.score, self.sink, self.kernel = SCORES[config.score](config), SINKS[config.sink], config.kernel
+        if config.kernel == "flex":
+            self._require_flex(config)
         for part in self.sink.learned if self.sink is not None else ():
             shape = (num_heads,) if part == "logit" else (num_heads, 1, head_dim)
             self.register_parameter(f"sink_{part}", nn.Parameter(torch.zeros(shape)))
         for name in self.score.parameters:
             self.register_parameter(name, nn.Parameter(torch.zeros(num_heads)))
+
+    def _require_flex(self, config: AttentionConfig) -> None:
+        """Refuse `kernel: flex` where it cannot be used."""
+        key, mechanism = "attention.kernel=flex", f"score={config.score} with sink={config.sink}"
+        if config.score == "pointwise":
+            mechanism = f"pointwise_function={config.pointwise_function}"
+        elif config.score == "polynomial":
+            mechanism = f"polynomial_power={config.polynomial_power}"
+        require(self.has_flex_form, f"{key}: FlexAttention does not compute {mechanism}; use auto")
+        require(flex.AVAILABLE, f"{key} needs PyTorch 2.9 or newer, got {torch.__version__}; use auto")
 
     @property
     def extra_columns(self) -> tuple[str, ...]:
@@ -72,6 +85,13 @@ class AttentionCore(nn.Module):
     def takes_null(self) -> bool:
         """Whether part of a row can go to no token: to a sink whose value is zero, or by clipping."""
         return self.score.takes_null or (self.sink is not None and self.sink.takes_null)
+
+    @property
+    def has_flex_form(self) -> bool:
+        """Whether FlexAttention can compute this mechanism."""
+        if self.sink is not None:
+            return self.score.is_softmax and self.sink.is_denominator
+        return self.score.exponential is not None
 
     @torch.no_grad()
     def reset_parameters(self, generator: Callable[[str], Generator], normal: Callable[..., Tensor]) -> None:
@@ -137,8 +157,10 @@ class AttentionCore(nn.Module):
             k: Keys.
             v: Values.
             dropout_p: Probability of dropping a weight.
-            fused: Use a fused kernel if the score is softmax.
+            fused: Use a fused kernel if there is one for the mechanism.
         """
+        if fused and not dropout_p and self._prefers_flex(q):
+            return self.forward_flex(q, k, v)
         k, v = self.columns(k, v)
         if not fused or not self.score.is_softmax:
             return F.dropout(self.weights(q, k), dropout_p) @ v
@@ -146,16 +168,30 @@ class AttentionCore(nn.Module):
             return self._fused_with_offset(q, k, v, offset, dropout_p)
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
 
+    def _prefers_flex(self, q: Tensor) -> bool:
+        """Whether FlexAttention is to be used for queries (B, H, N, d); never on a CPU, where it is not a kernel."""
+        if self.kernel == "explicit" or not q.is_cuda or not self.has_flex_form:
+            return False
+        if self.kernel == "flex":
+            return True
+        return torch.compiler.is_compiling() and q.shape[2] >= flex.MIN_TOKENS and flex.AVAILABLE
+
+    def forward_flex(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the weighted values (B, H, N, d) computed with FlexAttention, for mechanisms with a flex form."""
+        if self.score.exponential is None:
+            return flex.attend_with_sink(q, k, v, self.scale, self._logit_offset())
+        offsets = [getattr(self, name) for name in self.score.parameters]
+        bias = torch.stack(offsets).sum(0) if offsets else None
+        return flex.attend_with_exponential(q, k, v, self.scale, self.score.exponential, bias)
+
     def _fused_with_offset(self, q: Tensor, k: Tensor, v: Tensor, offset: Tensor, dropout_p: float) -> Tensor:
         """Compute fused softmax attention with an offset c_h (H,) on the logits of the last column.
 
         c_h is stored in one more head coordinate, which is 1 in every query and c_h sqrt(d) in the last key. No mask
         is needed, so flash kernels can be used; they require a head width that is a multiple of 8.
         """
-        head_dim, extra = q.shape[-1], -q.shape[-1] % 8 or 8
-        q = torch.cat((q, F.pad(torch.ones_like(q[..., :1]), (0, extra - 1))), dim=-1)
-        logit = (offset / self.scale)[None, :, None, None].to(k.dtype)
-        k = torch.cat((k, F.pad(logit, (0, extra - 1, k.shape[2] - 1, 0)).expand(k.shape[0], -1, -1, -1)), dim=-1)
-        v = F.pad(v, (0, extra))
+        head_dim = q.shape[-1]
+        q, k = flex.with_logits(q, k, F.pad(offset[:, None], (k.shape[2] - 1, 0))[..., None], self.scale)
+        v = F.pad(v, (0, q.shape[-1] - head_dim))
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
         return out[..., :head_dim]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sinkablate.attention.exponential import POINTWISE_LOG, Exponential, exponential_power, log_power
 from sinkablate.config import AttentionConfig
 from sinkablate.config.mechanisms import register_score_name
 
@@ -36,6 +37,8 @@ class Score:
     """Whether part of a row can go to no token even without a sink."""
     accepts_sink: bool = False
     """Whether the score can be combined with a sink column."""
+    exponential: Exponential | None = None
+    """The same weights as multiples of exponentials, for FlexAttention; None if they have no such form."""
 
 
 def clipped_softmax(s: Tensor, zeta: float, alpha: float) -> Tensor:
@@ -95,7 +98,25 @@ def sigmoid(s: Tensor, score_bias: Tensor | None = None) -> Tensor:
 
 
 def _sigmoid(config: AttentionConfig) -> Score:
-    return Score(weights=sigmoid, parameters=("score_bias",) if config.sigmoid_bias == "learned" else ())
+    return Score(
+        weights=sigmoid,
+        parameters=("score_bias",) if config.sigmoid_bias == "learned" else (),
+        exponential=Exponential(log=F.logsigmoid, minus_log_n=True),
+    )
+
+
+def _pointwise(config: AttentionConfig) -> Score:
+    function, alpha = config.pointwise_function, config.pointwise_alpha
+    log = POINTWISE_LOG.get(function)
+    return Score(
+        weights=partial(pointwise, function=function, alpha=alpha),
+        exponential=None if log is None else Exponential(log=log, alpha=alpha),
+    )
+
+
+def _polynomial(config: AttentionConfig) -> Score:
+    power = config.polynomial_power
+    return Score(weights=partial(polynomial, power=power), exponential=exponential_power(power))
 
 
 def _clipped_softmax(config: AttentionConfig) -> Score:
@@ -118,11 +139,9 @@ SOFTMAX = Score(
 SCORES: dict[str, Callable[[AttentionConfig], Score]] = {
     "softmax": lambda _: SOFTMAX,
     "clipped_softmax": _clipped_softmax,
-    "relu": lambda _: Score(weights=relu),
-    "pointwise": lambda config: Score(
-        weights=partial(pointwise, function=config.pointwise_function, alpha=config.pointwise_alpha)
-    ),
-    "polynomial": lambda config: Score(weights=partial(polynomial, power=config.polynomial_power)),
+    "relu": lambda _: Score(weights=relu, exponential=Exponential(log=log_power, alpha=1.0)),
+    "pointwise": _pointwise,
+    "polynomial": _polynomial,
     "sigmoid": _sigmoid,
 }
 """The score of each value of `attention.score`, made from the other keys of its configuration."""

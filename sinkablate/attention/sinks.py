@@ -32,6 +32,11 @@ class Sink:
         return self.value is None and "value" not in self.learned
 
     @property
+    def is_denominator(self) -> bool:
+        """Whether the column only adds a term that is the same for every query to the denominator of softmax."""
+        return self.takes_null and self.key is None and "key" not in self.learned
+
+    @property
     def columns(self) -> tuple[Literal["null", "kv_bias"], ...]:
         """The token type of the column: `null` if its value is zero, otherwise `kv_bias`."""
         return ("null",) if self.takes_null else ("kv_bias",)

@@ -185,7 +185,7 @@ class Cli(LightningCLI):
             raise refused_by_lightning(error, config.trainer) from error
         close_completed(trainer)
         require_all_tasks(trainer)
-        check_trainer(trainer, config.trainer)
+        check_trainer(trainer, config, self.task.group if self.command == "fit" else None)
         require_shardable(trainer, self.model)
         return trainer
 

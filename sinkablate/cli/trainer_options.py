@@ -116,18 +116,25 @@ def refused_by_lightning(error: Exception, config: Namespace) -> UserError:
     return UserError(f"{named}: {message or type(error).__name__}")
 
 
-def check_trainer(trainer: L.Trainer, config: Namespace) -> None:
+def check_trainer(trainer: L.Trainer, config: Namespace, trained: str | None) -> None:
     """Refuse mistakes that only show once Lightning has built the trainer.
 
     Args:
         trainer: The trainer.
-        config: Keys and values of the group `trainer`.
+        config: All keys and values.
+        trained: Group of the model's keys with the architecture, if it is trained.
 
     Raises:
-        UserError: There is no time to train, a callback would train before the run, or processes would wait for each
-            other forever or lose their metrics.
+        UserError: There is no time to train, a callback would train before the run, processes would wait for each
+            other forever or lose their metrics, or the device cannot train with the kernel of the attention.
     """
-    _require_processes(trainer, config)
+    _require_processes(trainer, config.trainer)
+    device = trainer.strategy.root_device.type
+    if trained and config.model[trained].attention.kernel == "flex" and device != "cuda":
+        raise UserError(
+            f"model.{trained}.attention.kernel=flex: FlexAttention cannot train on the device {device}, only on a GPU; "
+            "use auto"
+        )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, BatchSizeFinder | LearningRateFinder):
             raise UserError(

@@ -10,6 +10,7 @@ from sinkablate.files.suggestions import did_you_mean_or_list
 Gate = Literal["none", "headwise", "elementwise"]
 GatePosition = Literal["output", "value"]
 GateStart = Literal["scaled", "identity"]
+Kernel = Literal["auto", "explicit", "flex"]
 PointwiseFunction = Literal["relu", "relu2", "gelu", "softplus", "identity", "sigmoid"]
 PathwayGate = Literal["learned", "hierarchical"]
 
@@ -50,6 +51,11 @@ class AttentionConfig:
     """For score=polynomial, the positive integer p in s^p/sqrt(N); an odd power keeps the sign of s."""
     sigmoid_bias: Literal["log_n", "learned"] = "log_n"
     """For score=sigmoid, b in sigma(s + b): -log N (log_n), or a learned number per head that starts there."""
+    kernel: Kernel = "auto"
+    """How the mechanism is computed on a GPU, without any change to what it computes. explicit: with all N² weights in
+    memory, except for softmax, which is always fused. flex: PyTorch's FlexAttention with memory linear in N, for sink
+    zero and learned, score relu, sigmoid, polynomial (power > 1) and pointwise (relu, relu2, softplus, sigmoid). auto:
+    flex in compiled models from 512 tokens, otherwise explicit."""
 
     NEEDS: ClassVar[Needs] = {
         "gate_position": ("gate", None),

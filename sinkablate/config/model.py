@@ -116,6 +116,11 @@ class BackboneConfig:
             f"got attention.gate={self.attention.gate}",
         )
         require(
+            self.attention.kernel != "flex" or not self.attn_drop_rate,
+            f"attn_drop_rate={self.attn_drop_rate}: FlexAttention (attention.kernel=flex) cannot drop weights; use "
+            "attention.kernel=auto",
+        )
+        require(
             not (self.fixed_sincos and self.register_pos_embed),
             "fixed_sincos and register_pos_embed are mutually exclusive: fixed positions learn nothing",
         )

@@ -83,7 +83,11 @@ def read_run(run: str, *, averaged: bool = True) -> TrainedModel:
     return TrainedModel(
         model=loaded.model,
         description=ExportedModel(
-            backbone=replace(without_weights(named.backbone), grad_checkpointing=False),
+            backbone=replace(
+                without_weights(named.backbone),
+                grad_checkpointing=False,
+                attention=replace(named.backbone.attention, kernel="auto"),
+            ),
             image=build(ImageConfig, with_tuples(stored["data"]["image"])),
             **{name: saved[name] for name in ("num_classes", "in_chans", "img_size")},
         ),

@@ -31,8 +31,10 @@ PLACEMENT_KEYS = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "data.num_workers",
+    "model.backbone.attention.kernel",
+    "model.toy.attention.kernel",
 )
-"""Keys of `fit` that determine where a run is computed and recorded; they are not part of its identity."""
+"""Keys of `fit` that determine where and how a run is computed and recorded; they are not part of its identity."""
 MAX_NAME_LENGTH = 100
 """Maximum length of the name of a cell; W&B allows 128 characters for model, cell and seed together."""
 

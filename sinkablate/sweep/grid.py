@@ -145,7 +145,7 @@ def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...
         if not isinstance(key, str) or KEY.fullmatch(key) is None:
             raise UserError(f"{where}: not a key of fit, such as model.optim.weight_decay")
         if key in PLACEMENT_KEYS:
-            raise UserError(f"{where}: cannot be swept; it determines where a run is computed, not its result")
+            raise UserError(f"{where}: cannot be swept; it determines where or how a run is computed, not its result")
         parameters[key] = _values(where, spec)
         inner = next((other for other in given if str(other).startswith(f"{key}.")), None)
         if inner is not None:

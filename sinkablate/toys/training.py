@@ -7,7 +7,7 @@ import polars as pl
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinkablate.config import CommonModeConfig, OptimConfig, ToyConfig, build, flat
+from sinkablate.config import CommonModeConfig, OptimConfig, ToyConfig, build, flat, keys_below
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
@@ -43,7 +43,8 @@ class ToyTraining(MeanOverGroup):
         )
         self.toy, self.optim_config = toy, optim
         self.task = ToyTask.draw(toy, seed)
-        self.backbone = build_toy(toy, seed)
+        with keys_below("model.toy"):
+            self.backbone = build_toy(toy, seed)
         self.common_mode = CommonModePenalty(self.backbone, common_mode) if common_mode.weight else None
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -144,7 +144,8 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
     Every other configuration is returned as it is.
 
     Args:
-        config: A configuration; its keys in `ADJUSTABLE` are kept. `pretrained` loads the exported weights.
+        config: A configuration; its keys in `ADJUSTABLE` and `attention.kernel` are kept. `pretrained` loads the
+            exported weights.
 
     Raises:
         ConfigError: Another key differs from its default and from the exported model, whose tensors are fixed.
@@ -152,6 +153,8 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
     exported = exported_model(config.name)
     if exported is None:
         return config
+    kernel = config.attention.kernel
+    config = replace(config, attention=replace(config.attention, kernel="auto"))
     for field in fields(BackboneConfig):
         value = getattr(config, field.name)
         if field.name not in ADJUSTABLE and value not in (field.default, getattr(exported.backbone, field.name)):
@@ -161,7 +164,8 @@ def resolved(config: BackboneConfig) -> BackboneConfig:
             )
     kept = {name: getattr(config, name) for name in ADJUSTABLE if name not in ("name", "pretrained", "checkpoint")}
     weights = config.checkpoint or (exported.backbone.checkpoint if config.pretrained else None)
-    return replace(exported.backbone, **kept, checkpoint=weights)
+    attention = replace(exported.backbone.attention, kernel=kernel)
+    return replace(exported.backbone, **kept, attention=attention, checkpoint=weights)
 
 
 def _shown(value: Any) -> str:
