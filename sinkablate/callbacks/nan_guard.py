@@ -7,16 +7,23 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from sinkablate.callbacks.host_flag import HostFlag
 from sinkablate.errors import UserError
 from sinkablate.run.directory import NONFINITE
 from sinkablate.vit.anatomy import backbone_of
 
 
 class NanGuard(L.Callback):
-    """Stop before a NaN or infinite loss changes the weights, save a checkpoint, and name the step and the module."""
+    """Stop before a NaN or infinite loss changes the weights, save a checkpoint, and name the step and the module.
+
+    The loss is read after the backward pass was started and before the optimizer's step, so that the device has work
+    to do while the host waits for the forward pass.
+    """
 
     def __init__(self) -> None:
         self._images: Tensor | None = None
+        self._loss = torch.tensor(0.0)
+        self._finite: HostFlag | bool = True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -25,17 +32,28 @@ class NanGuard(L.Callback):
         self._images = batch[0]
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Check the loss; all ranks come to the same decision."""
-        finite = bool(torch.isfinite(loss).all())
+        """Start to check the loss; all ranks come to the same decision."""
+        self._loss = loss.detach()
+        finite = torch.isfinite(self._loss).all()
         if trainer.world_size > 1:
-            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+            finite = trainer.strategy.reduce(finite.float(), reduce_op="min")  # type: ignore[arg-type]
+        self._finite = HostFlag(finite)
+        if torch.is_anomaly_enabled():  # the backward pass would raise an error that names no step
+            self._require_finite(trainer, pl_module)
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop if the loss is NaN or infinite."""
+        self._require_finite(trainer, pl_module)
+
+    def _require_finite(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        finite, self._finite = self._finite, True
         if finite:
             return
         culprit = _first_nonfinite(pl_module, self._images)
         path = Path(trainer.default_root_dir) / "checkpoints" / NONFINITE
         trainer.save_checkpoint(path)
         raise UserError(
-            f"the loss is {float(loss.detach())} at step {trainer.global_step} ({culprit}); "
+            f"the loss is {float(self._loss)} at step {trainer.global_step} ({culprit}); "
             f"the weights from before the step are in {path}"
         )
 

@@ -24,6 +24,7 @@ class Bar(ProgressBar):
         self._bar: Progress | None = None
         self._training: TaskID | None = None
         self._evaluating: TaskID | None = None
+        self._loss = ""
 
     def disable(self) -> None:
         """Hide the bar; Lightning calls this on all ranks but the first."""
@@ -114,15 +115,14 @@ class Bar(ProgressBar):
 
     def _show_training(self, trainer: L.Trainer) -> None:
         if self._bar is not None and self._training is not None:
-            loss = trainer.callback_metrics.get("train/loss")
+            logs = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+            if (logs or not self._loss) and (loss := trainer.callback_metrics.get("train/loss")) is not None:
+                self._loss = f"  loss {float(loss):.3f}"  # reading it waits for the device, as logging does
             self._bar.update(
                 self._training,
                 description=f"epoch {epoch_of(trainer)}",
                 completed=trainer.global_step,
-                speed=f"{self.throughput.images_per_second:.0f} images/s"
-                + ("" if loss is None else f"  loss {float(loss):.3f}")
-                if self.throughput.images
-                else "",
+                speed=f"{self.throughput.images_per_second:.0f} images/s{self._loss}" if self.throughput.images else "",
             )
 
     def _evaluate(self, doing: str, total: float) -> None:

@@ -34,6 +34,7 @@ class Stability(L.Callback):
         self.history: dict[str, deque[float]] = {name: deque(maxlen=window) for name in ("loss", "grad")}
         self.counts = {"loss_spikes": 0, "grad_spikes": 0, "nonfinite_steps": 0}
         self._waiting: dict[str, list[Tensor]] = {"loss": [], "grad": []}
+        self._logged_at = 0
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Keep the total gradient norm before clipping."""
@@ -46,7 +47,9 @@ class Stability(L.Callback):
         """Keep the loss; at logging steps, evaluate and log all values that were kept."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._waiting["loss"].append(loss.detach())
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        step = trainer.global_step  # the same for the micro-batches before the next optimizer step
+        if step != self._logged_at and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._logged_at = step
             last = {name: self._drain(name, trainer) for name in ("loss", "grad")}
             if last["grad"] is not None:
                 pl_module.log("stability/grad_norm", last["grad"], batch_size=1)

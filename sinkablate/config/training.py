@@ -11,7 +11,7 @@ class OptimConfig:
     """Optimizer and learning-rate schedule, with timm's names."""
 
     opt: str = "adamw"
-    """timm's optimizer name, such as adamw, lamb or sgd. adam, adamw and sgd are fused unless precision is mixed."""
+    """timm's optimizer name, such as adamw, lamb or sgd. adam, adamw and sgd are fused."""
     lr: float = 3e-3
     """Peak learning rate, greater than 0."""
     weight_decay: float = 0.05

@@ -23,7 +23,7 @@ from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
-from sinkablate.tasks.optim import optimizer_and_schedule
+from sinkablate.tasks.optim import learning_rate, optimizer_and_schedule
 from sinkablate.tasks.retrofit import SelfDistillation
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import resolved
@@ -120,8 +120,8 @@ class Classify(ImageTask):
             share = self.common_mode.take()
             loss = loss + self.common_mode.weight * share
             self.log("train/common_mode", share, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
-        self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(images))
+        self.log("train/loss", loss, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
+        self.log("lr", learning_rate(self.trainer.optimizers[0], -1, self.device), batch_size=len(images))
         return loss
 
     def setup(self, stage: str) -> None:

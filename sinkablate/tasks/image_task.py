@@ -115,7 +115,7 @@ class ImageTask(MeanOverGroup):
         for name, metric in metrics.items():
             metric.update(*((losses,) if name == "loss" else (logits, targets)))  # type: ignore[operator]
         for name, metric in metrics.items():
-            self.log(f"{stage}/{name}", metric, prog_bar=name == "acc1", batch_size=len(images))
+            self.log(f"{stage}/{name}", metric, batch_size=len(images))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Return the keys, labels and class probabilities (B, num_classes) of a batch."""

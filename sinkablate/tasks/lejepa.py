@@ -15,7 +15,7 @@ from sinkablate.errors import UserError
 from sinkablate.tasks.checkpoint import refuse_another_run
 from sinkablate.tasks.common_mode import CommonModePenalty
 from sinkablate.tasks.image_task import Batch, ImageTask, backbone_keys
-from sinkablate.tasks.optim import optimizer_and_schedule
+from sinkablate.tasks.optim import learning_rate, optimizer_and_schedule
 from sinkablate.tasks.sigreg import directions, effective_rank, invariance, sigreg
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.hub_folder import resolved
@@ -117,7 +117,7 @@ class LeJepa(ImageTask):
             loss = loss + self.common_mode.weight * share
         numbers["train/loss"] = loss
         self.log_dict(numbers, batch_size=len(images), sync_dist=self.trainer.world_size > 1)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=len(images))
+        self.log("lr", learning_rate(self.trainer.optimizers[0], 0, self.device), batch_size=len(images))
         return probe if self.config.probe_only else loss + probe
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

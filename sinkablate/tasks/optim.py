@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -64,31 +65,25 @@ def split_groups(groups: Sequence[dict[str, Any]], added: Collection[nn.Paramete
 
 
 def make_optimizer(
-    model: nn.Module,
-    config: OptimConfig,
-    more: Sequence[dict[str, Any]] = (),
-    *,
-    added: Collection[str] = (),
-    fused: bool = True,
+    model: nn.Module, config: OptimConfig, more: Sequence[dict[str, Any]] = (), *, added: Collection[str] = ()
 ) -> Optimizer:
-    """Create timm's optimizer for `parameter_groups`.
+    """Create timm's optimizer for `parameter_groups`, with torch's fused kernel if there is one.
 
     Args:
         model: The model to train.
         config: Name and settings of the optimizer.
         more: Groups of further parameters.
         added: Names of the parameters that are trained first; if there are any, groups are split (`split_groups`).
-        fused: Use torch's fused kernel if there is one. Lightning cannot clip gradients with it under AMP.
 
     Raises:
         UserError: timm has no such optimizer.
     """
-    arguments: dict[str, Any] = {"fused": True} if fused and config.opt in FUSED else {}
+    arguments: dict[str, Any] = {"fused": True} if config.opt in FUSED else {}
     if any(name in config.opt for name in WITH_BETAS):
         arguments["betas"] = config.betas
     groups = [*parameter_groups(model, config), *more]
     try:
-        return create_optimizer_v2(
+        optimizer: Optimizer = create_optimizer_v2(
             split_groups(groups, [model.get_parameter(name) for name in added]) if added else groups,
             opt=config.opt,
             lr=config.lr,
@@ -97,6 +92,18 @@ def make_optimizer(
         )
     except (ValueError, AssertionError, TypeError) as error:
         raise UserError(f"model.optim.opt={config.opt}: {error}") from error
+    # Otherwise a fused optimizer would undo the scaling of gradients itself, in its step, and Lightning refuses to clip
+    # gradients that are still scaled (and, with this attribute, also those that never are).
+    vars(optimizer).pop("_step_supports_amp_scaling", None)
+    return optimizer
+
+
+def learning_rate(optimizer: Any, group: int, device: torch.device) -> Tensor:
+    """Return the learning rate of a parameter group, for logging.
+
+    Lightning would copy a number to the device, and wait for the device to do so; filling a tensor takes no copy.
+    """
+    return torch.full((), optimizer.param_groups[group]["lr"], device=device)
 
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
@@ -205,6 +212,6 @@ def optimizer_and_schedule(
         retrofit: For how many steps only what was added to the backbone is trained.
     """
     added = added_parameters(model) if retrofit.added_steps else ()
-    optimizer = make_optimizer(model, config, more, added=added, fused=not trainer.precision.endswith("-mixed"))
+    optimizer = make_optimizer(model, config, more, added=added)
     schedule = make_schedule(optimizer, config, total_steps(trainer), retrofit)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

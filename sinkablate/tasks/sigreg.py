@@ -17,7 +17,8 @@ def quadrature(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return t (T,), trapezoid weights doubled by symmetry (T,), and phi(t) = exp(-t^2 / 2) (T,)."""
     t = torch.linspace(0, LAST, POINTS, device=like.device, dtype=like.dtype)
     w = torch.full_like(t, 2 * LAST / (POINTS - 1))
-    w[[0, -1]] /= 2
+    w[0] /= 2  # not w[[0, -1]]: a list of indices would be copied to the device
+    w[-1] /= 2
     return t, w, torch.exp(-t.square() / 2)
 
 
@@ -38,7 +39,8 @@ def sigreg(z: Tensor, a: Tensor, *, all_ranks: bool = False) -> Tensor:
         all_ranks: Average over the embeddings of all processes; N is then their total number.
     """
     t, w, phi = quadrature(z)
-    angles = (z @ a.to(z))[..., None] * t
+    pinned = a.pin_memory() if z.is_cuda else a  # so that the host does not wait for the copy
+    angles = (z @ pinned.to(z, non_blocking=True))[..., None] * t
     cos, sin, count = angles.cos().mean(0), angles.sin().mean(0), len(z)
     if all_ranks and distributed.is_available() and distributed.is_initialized():
         world = distributed.get_world_size()

@@ -13,7 +13,7 @@ from sinkablate.errors import UserError
 from sinkablate.tasks.accumulation import MeanOverGroup
 from sinkablate.tasks.checkpoint import refuse_another, training_keys
 from sinkablate.tasks.common_mode import CommonModePenalty
-from sinkablate.tasks.optim import optimizer_and_schedule
+from sinkablate.tasks.optim import learning_rate, optimizer_and_schedule
 from sinkablate.toys.data import Batch
 from sinkablate.toys.measures import measures, verdicts
 from sinkablate.toys.model import build_toy
@@ -62,8 +62,8 @@ class ToyTraining(MeanOverGroup):
             share = self.common_mode.take()
             loss = loss + self.common_mode.weight * share
             self.log("train/common_mode", share, batch_size=len(batch[0]))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
-        self.log("lr", self.trainer.optimizers[0].param_groups[-1]["lr"], batch_size=len(batch[0]))
+        self.log("train/loss", loss, batch_size=len(batch[0]))
+        self.log("lr", learning_rate(self.trainer.optimizers[0], -1, self.device), batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import checkpoint, fit
 from torch import nn
 
 from sinkablate.config import AttentionConfig, BackboneConfig, LeJepaConfig, OptimConfig
@@ -93,3 +94,21 @@ def test_the_lejepa_recipe_and_its_designs_are_those_of_the_paper() -> None:
         backbone = load_yaml((CONFIGS / f"{name}.yaml").read_text())["model"]["backbone"]
         types.add((backbone["registers"], backbone["register_pos_embed"], backbone["register_init_std"]))
     assert types == {(4, True, 0.02)}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimizer_clips_gradients_in_any_precision(precision: str, tmp_path: Path) -> None:
+    fit(
+        tmp_path / "run",
+        "--model.optim.opt=sgd",
+        "--model.optim.weight_decay=0",  # otherwise it would be part of the buffer
+        f"--trainer.precision={precision}",
+        "--trainer.gradient_clip_val=0.01",
+        "--trainer.limit_train_batches=1",
+        "--diagnostics.every_n_steps=0",
+    ).succeeded()
+    saved = checkpoint(tmp_path / "run")
+    (optimizer,) = saved["optimizer_states"]
+    assert all(group["fused"] for group in optimizer["param_groups"])
+    momentum = torch.cat([state["momentum_buffer"].flatten() for state in optimizer["state"].values()])
+    assert momentum.norm() == pytest.approx(0.01, rel=1e-3)  # after one step, the buffer is the clipped gradient
