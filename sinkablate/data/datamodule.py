@@ -3,7 +3,7 @@
 from collections import Counter
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,7 +15,7 @@ from sinkablate.data.classes import number_of_classes
 from sinkablate.data.dataset import IndexedImages
 from sinkablate.data.errors import DataError, ErrorPolicy
 from sinkablate.data.folder import FolderRecords
-from sinkablate.data.loader import build_loader
+from sinkablate.data.loader import build_loader, worker_count
 from sinkablate.data.position import require_same_order, training_position
 from sinkablate.data.probe import ProbeSet, read_probe_set
 from sinkablate.data.samplers import EvalBatches, TrainBatches
@@ -40,7 +40,8 @@ class ImageData(LightningDataModule):
         views: Several random views of each training image, instead of `augment`.
         batch_size: Number of images in one forward pass, summed over all processes.
         eval_batch_size: Number of images in one evaluation batch of each process.
-        num_workers: Number of DataLoader workers of each process; 0 loads in the training process.
+        num_workers: Number of DataLoader workers of each process; 0 loads in the training process, and auto uses all
+            CPUs of the process but one, at most 16.
         seed: Seed of the order and the augmentation.
     """
 
@@ -52,17 +53,12 @@ class ImageData(LightningDataModule):
         views: ViewsConfig = ViewsConfig(),
         batch_size: int = 64,
         eval_batch_size: int = 256,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "num_workers": num_workers,
-            "seed": seed,
-        }
-        check_arguments(source, image, augment, views, numbers)
+        keys = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers, "seed": seed}
+        check_arguments(source, image, augment, views, keys)
         self.source, self.image, self.augment, self.views = source, image, augment, views
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -191,7 +187,7 @@ class ImageData(LightningDataModule):
         self, dataset: IndexedImages | StreamImages, batches: TrainBatches | EvalBatches | StreamBatches
     ) -> DataLoader[Sample]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return build_loader(dataset, batches, num_workers=self.num_workers, pin_memory=on_gpu)
+        return build_loader(dataset, batches, num_workers=self._workers, pin_memory=on_gpu)
 
     def _open(self, split: str) -> Records | ShardStream:
         """Open a split, or return it if it is open already.
@@ -220,7 +216,7 @@ class ImageData(LightningDataModule):
         if isinstance(source, ShardStream) and len(source.urls) < world * self._lanes:
             raise UserError(
                 f"data.source.{split} has {len(source.urls)} shards for {world * self._lanes} readers ({world} "
-                f"processes, data.num_workers={self.num_workers}); use fewer workers or write smaller shards"
+                f"processes, data.num_workers={self._workers}); use fewer workers or write smaller shards"
             )
 
     def _local_batch_size(self, size: int) -> int:
@@ -235,8 +231,12 @@ class ImageData(LightningDataModule):
         return [source for source in self._opened.values() if isinstance(source, FolderRecords)]
 
     @property
+    def _workers(self) -> int:
+        return worker_count(self.num_workers, self.trainer.num_devices if self.trainer else 1)
+
+    @property
     def _lanes(self) -> int:
-        return max(1, self.num_workers)
+        return max(1, self._workers)
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,13 +1,17 @@
 """The DataLoader of training and evaluation."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sinkablate.data.samplers import EpochBatches
 from sinkablate.data.samples import Sample, collate
+from sinkablate.process.cpus import cpus_per_process
+
+MOST_WORKERS = 16
+"""Limit of `auto`: each worker keeps two batches in memory, and 16 decode enough for most GPUs."""
 
 
 class Loader(DataLoader[Sample]):
@@ -18,6 +22,16 @@ class Loader(DataLoader[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         return (batch for batch in super().__iter__() if batch is not None)
+
+
+def worker_count(workers: int | Literal["auto"], processes: int) -> int:
+    """Return the number of workers of each process; `auto` leaves one of its CPUs to the training.
+
+    Args:
+        workers: The number, or `auto`.
+        processes: Number of processes of the run on this machine, which share its CPUs.
+    """
+    return min(MOST_WORKERS, max(1, cpus_per_process(processes) - 1)) if workers == "auto" else workers
 
 
 def build_loader(

@@ -30,6 +30,16 @@ def usable_cpus(root: Path = ROOT) -> int:
     return max(1, int(min(limits)))
 
 
+def cpus_per_process(processes: int) -> int:
+    """Number of CPUs for each of the processes of one run on this machine, at least 1.
+
+    Args:
+        processes: Their number. SLURM_CPUS_PER_TASK is already the number of CPUs of each of them.
+    """
+    share = 1 if "SLURM_CPUS_PER_TASK" in os.environ else processes
+    return max(1, usable_cpus() // share)
+
+
 def _quotas(root: Path) -> list[float]:
     """CPU quotas, in CPUs, of the control groups of this process and of their parents."""
     quotas = []

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from sinkablate.process.cpus import OtherProcesses, allowed_cpus, usable_cpus
+from sinkablate.process.cpus import OtherProcesses, allowed_cpus, cpus_per_process
 
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Environment variables that determine how a thread waits; if one is set, nothing is changed."""
@@ -39,8 +39,7 @@ def limit_threads(processes: int = 1) -> int:
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        share = 1 if "SLURM_CPUS_PER_TASK" in os.environ else processes  # SLURM gives the number of each process
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cpus() // share)))
+        torch.set_num_threads(min(torch.get_num_threads(), cpus_per_process(processes)))
     return torch.get_num_threads()
 
 

@@ -34,10 +34,12 @@ def test_a_fit_reports_the_images_that_it_does_not_use(tmp_path: Path) -> None:
         f"--data.source.train={tmp_path}/train",
         f"--data.source.val={tmp_path}/val",
         "--data.source.on_error=skip",
+        "--data.num_workers=auto",
         "--diagnostics.images=4",
         "--trainer.limit_train_batches=1.0",
     ).succeeded()
     assert "each epoch leaves out 5 of the 21 training images" in outcome.out
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["data"]["num_workers"] == "auto"
     assert "data: files not read: not an image that can be read (.heic): 1" in outcome.out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert (summary["train_images"], summary["images_dropped_per_epoch"]) == (21, 5)

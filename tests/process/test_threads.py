@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sinkablate.data.loader import worker_count
 from sinkablate.process import cpus
 from sinkablate.process.cpus import OtherProcesses, usable_cpus
 
@@ -121,3 +122,16 @@ def test_idle_teams_change_no_result_and_omp_num_threads_takes_precedence() -> N
     assert computed("alone", SLURM_CPUS_PER_TASK="1")[0] == "1"
     if len(os.sched_getaffinity(0)) > 1:
         assert computed("alone", SLURM_CPUS_PER_TASK="1", OMP_NUM_THREADS="2")[0] == "2"
+
+
+@pytest.mark.parametrize(
+    ("slurm", "processes", "workers"),
+    [(None, 1, 16), (None, 8, 7), (None, 64, 1), (None, 100, 1), ("4", 1, 3), ("4", 8, 3), ("1", 2, 1)],
+)
+def test_workers_of_the_loader_leave_a_cpu_to_their_process(
+    slurm: str | None, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if slurm is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm)
+    assert worker_count("auto", processes) == workers
+    assert worker_count(5, processes) == 5
