@@ -107,7 +107,7 @@ MAY_IMPORT = {
         "config",
         "errors",
     },
-    "plan": {"cli", "tasks", "diagnostics", "vit", "data", "run", "files", "process", "config", "errors"},
+    "plan": {"cli", "callbacks", "tasks", "diagnostics", "vit", "data", "run", "files", "process", "config", "errors"},
     "sweep": {"plan", "evaluate", "cli", "distributed", "run", "files", "process", "config", "errors"},
 }
 """Folder -> the other folders it may import; `__init__` and `__main__` may import all."""

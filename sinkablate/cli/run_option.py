@@ -7,7 +7,7 @@ from sinkablate.errors import UserError
 from sinkablate.files.strict_yaml import mapping_of
 from sinkablate.run.directory import CONFIG, holds_run
 
-READERS = ("validate", "test", "predict")
+READERS = ("validate", "test", "predict", "plan")
 """Commands that read a run and take `--run DIR`."""
 
 
@@ -35,6 +35,7 @@ def expand_run_option(command: str, words: Sequence[str]) -> list[str]:
             if not run.name or not (run / CONFIG).is_file():
                 raise UserError(f"run={run if run.name else ''}: not the directory of a run (it contains no {CONFIG})")
             expanded += ["--config", str(run / CONFIG), "--run_dir", str(run)]
+            expanded += ["--run", str(run)] if command == "plan" else []  # also reads its summary
         elif key in ("--config", "-c"):
             given = [word] if equals else [word, *([following] if (following := next(rest, None)) else [])]
             expanded += given

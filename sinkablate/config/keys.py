@@ -72,7 +72,7 @@ OF_ONE_COMMAND = {
     "validate": ("verbose", "run", "trust"),
     "test": ("verbose", "run", "trust"),
     "predict": ("return_predictions", "run", "trust"),
-    "plan": ("images", "json"),
+    "plan": ("images", "device", "efficiency", "run", "trust", "json"),
 }
 
 

@@ -1,32 +1,57 @@
-"""The command `plan`: estimate what a `fit` would need, within seconds, without data and without a GPU."""
+"""The command `plan`: predict what a `fit` would need, within seconds, without data and without a GPU."""
 
 import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
 
 from sinkablate.cli.lightning import Cli
 from sinkablate.config import height_and_width
-from sinkablate.data.sources import TRAINING_IMAGES
 from sinkablate.errors import UserError, require_at_least
-from sinkablate.plan.estimate import estimate
-from sinkablate.tasks.optim import make_optimizer, make_schedule
+from sinkablate.plan.comparison import compare_with_run, measured_run
+from sinkablate.plan.devices import choose_device
+from sinkablate.plan.planning import plan
+from sinkablate.plan.terminal import print_plan
+from sinkablate.process.threads import limit_threads
+from sinkablate.run import trust
 
 
 class PlanCli(Cli):
     """Parse the command line of `fit` and build its model, but neither open data nor train."""
 
+    def __init__(self, command: str, args: list[str]) -> None:
+        if any(word.partition("=")[0] == "--run" for word in args):  # the run may be someone else's
+            trust.require_trusted_files(args)
+        super().__init__(command, args)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two keys that only `plan` has."""
+        """Add the keys that only `plan` has."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
             "--images", type=int | None, default=None, help="Number of training images (known for embedded and scenes)."
         )
+        parser.add_argument(
+            "--device",
+            type=str | None,
+            default=None,
+            help="Device for which the time is predicted: a100, h100, h200, l40s, or cpu, which is measured here "
+            "(default: the device of this machine).",
+        )
+        parser.add_argument(
+            "--efficiency",
+            type=float | None,
+            default=None,
+            help="Share of the peak rates that the device reaches, in (0, 1] (default: 0.45 for a GPU, 0.6 for a CPU).",
+        )
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="Directory of a finished run: plan its configuration, and compare the prediction with its throughput.",
+        )
+        parser.add_argument("--trust", type=bool, default=False, help=trust.HELP)
         parser.add_argument("--json", type=bool, default=False, help="Print the plan as JSON.")
 
     def before_instantiate_classes(self) -> None:
@@ -39,7 +64,7 @@ class PlanCli(Cli):
         self.datamodule = self._get(self.config_init, "data")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Estimate, then print."""
+        """Predict, then print."""
         config = self.config["fit"]
         require_at_least(config.images, 1, "images")
         if self.task_name == "toy":
@@ -47,8 +72,17 @@ class PlanCli(Cli):
                 "task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds"
             )
         self._refuse_what_fit_refuses(config)
-        content = plan(self, config)
-        print(json.dumps(content, indent=2)) if config.json else _print(content)
+        self.show(config)
+
+    def show(self, config: Any) -> None:
+        """Print the plan."""
+        run = None if config.run is None else measured_run(Path(config.run))
+        threads = limit_threads() if run is None else int(run["threads"])
+        accelerator = str(config.trainer.accelerator) if run is None else str(run["device"])
+        content = plan(self, config, choose_device(config.device, config.efficiency, accelerator, threads))
+        if run is not None:
+            content["measured"] = compare_with_run(run, content["prediction"])
+        print(json.dumps(content, indent=2)) if config.json else print_plan(content)
 
     def _refuse_what_fit_refuses(self, config: Any) -> None:
         """Run those checks that `fit` makes before it trains and that need no data."""
@@ -57,76 +91,3 @@ class PlanCli(Cli):
         if diagnostics.every_n_steps:
             blank = torch.zeros(1, image.in_chans, *height_and_width(image.size))
             diagnostics.check_model(self.model, str(config.trainer.precision), blank)
-
-
-def plan(cli: PlanCli, config: Any) -> dict[str, Any]:
-    """Return the plan as plain values; those that depend on unknown data are None."""
-    views = config.data.views.count
-    image_shape = (config.data.image.in_chans, *height_and_width(config.data.image.size))
-    shape = image_shape if cli.task_name == "classify" else (views, *image_shape)
-    half = "16" in str(config.trainer.precision)
-    needs = estimate(cli.model, _step(cli.task_name), shape, opt=config.model.optim.opt, half=half)
-    images = config.images or TRAINING_IMAGES.get(config.data.source.format)
-    batch, epochs = config.data.batch_size, config.trainer.max_epochs
-    if images is not None and batch > images:
-        raise UserError(f"data.batch_size={batch}: exceeds the {images} training images")
-    if epochs == 0:
-        raise UserError("trainer.max_epochs=0: nothing to train")
-    steps = None if images is None or epochs in (None, -1) else images // batch * epochs
-    optim = cli.model.optim_config
-    optimizer = make_optimizer(cli.model.backbone, optim)
-    if steps is not None:
-        make_schedule(optimizer, optim, steps)  # refuses a warmup longer than the training
-    return {
-        "name": cli.task.model_name(config.model) + f"-{config.variant}",
-        **asdict(needs),
-        "training_flops": None if steps is None else 3 * needs.flops_per_image * steps * batch,
-        "batch_size": batch,
-        "epochs": epochs,
-        "images": images,
-        "steps_per_epoch": None if images is None else images // batch,
-        "steps": steps,
-        "memory_bytes_per_step": needs.state_bytes + batch * needs.activation_bytes_per_image,
-        "checkpoints_bytes": 2 * needs.checkpoint_bytes,
-    }
-
-
-def _step(task: str) -> Any:
-    """Return the forward pass of a training step of a task."""
-
-    def classify(module: nn.Module, images: Tensor) -> object:
-        return module.backbone(images)  # type: ignore[operator]
-
-    def lejepa(module: Any, images: Tensor) -> object:
-        features = module.backbone(images.flatten(0, 1))
-        return module.projector(features), module.probe(features.detach())
-
-    return classify if task == "classify" else lejepa
-
-
-def _print(content: dict[str, Any]) -> None:
-    """Print the plan as a table."""
-    table = Table(title=content["name"], title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    lines = {
-        "parameters": f"{content['parameters']:,}",
-        "trainable parameters": f"{content['trainable']:,}",
-        "forward pass, one image": f"{content['flops_per_image'] / 1e9:.3g} GFLOP",
-        "activations for the backward pass, one image": _bytes(content["activation_bytes_per_image"]),
-        "weights, gradients, optimizer state": _bytes(content["state_bytes"]),
-        f"training step, batch of {content['batch_size']} on one device": _bytes(content["memory_bytes_per_step"]),
-        "steps": "unknown; set --images N"
-        if content["steps"] is None
-        else f"{content['steps']:,} ({content['epochs']} epochs of {content['steps_per_epoch']:,})",
-        "complete training": "-" if content["training_flops"] is None else f"{content['training_flops']:.2e} FLOP",
-        "checkpoints on disk (the latest two)": _bytes(content["checkpoints_bytes"]),
-    }
-    for name, value in lines.items():
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
-
-
-def _bytes(count: int) -> str:
-    """Format a number of bytes."""
-    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

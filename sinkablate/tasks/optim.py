@@ -114,6 +114,33 @@ def warmup_cosine(step: int, total: int, warmup: int, floor: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def limited_batches(batches: int, limit: int | float) -> int:
+    """Return how many of the batches of an epoch `trainer.limit_train_batches` leaves: a number or a share of them."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def optimizer_steps(batches: int, epochs: int | None, max_steps: int, accumulated: int) -> int:
+    """Return the number of optimizer steps of a run.
+
+    Args:
+        batches: Number of batches of an epoch.
+        epochs: Number of epochs; None and -1 stand for no limit.
+        max_steps: Largest number of steps; -1 stands for no limit.
+        accumulated: Number of batches per step; the last step of an epoch may have fewer.
+
+    Raises:
+        UserError: The run has no end.
+    """
+    if epochs in (None, -1):
+        if max_steps == -1:
+            raise UserError(
+                "trainer.max_epochs=-1 needs trainer.max_steps: the learning-rate schedule depends on the last step"
+            )
+        return max_steps
+    steps = math.ceil(batches / accumulated) * (epochs or 0)
+    return steps if max_steps == -1 else min(steps, max_steps)
+
+
 def total_steps(trainer: L.Trainer) -> int:
     """Return the number of optimizer steps of the whole run.
 
@@ -124,8 +151,8 @@ def total_steps(trainer: L.Trainer) -> int:
         UserError: Training has no end or no step, or an epoch ends before the first validation.
     """
     length = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(length, limit) if isinstance(limit, int) else int(length * limit)
+    limit, epochs, max_steps = trainer.limit_train_batches, trainer.max_epochs, trainer.max_steps
+    batches = limited_batches(length, limit)
     interval = getattr(trainer, "val_check_interval", None)  # missing if the interval is a time
     if (
         isinstance(interval, int)
@@ -137,19 +164,10 @@ def total_steps(trainer: L.Trainer) -> int:
             f"trainer.val_check_interval={interval} exceeds the {batches} batches of an epoch; "
             "with trainer.check_val_every_n_epoch=null, batches are counted across epochs"
         )
-    if trainer.max_epochs in (None, -1):
-        steps = trainer.max_steps
-        if steps == -1:
-            raise UserError(
-                "trainer.max_epochs=-1 needs trainer.max_steps: the learning-rate schedule depends on the last step"
-            )
-        return steps
-    epochs = trainer.max_epochs or 0
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-    steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    steps = optimizer_steps(batches, epochs, max_steps, trainer.accumulate_grad_batches)
     if steps < 1:
         raise UserError(
-            f"nothing to train: trainer.max_epochs={epochs}, trainer.max_steps={trainer.max_steps}, "
+            f"nothing to train: trainer.max_epochs={epochs or 0}, trainer.max_steps={max_steps}, "
             f"trainer.limit_train_batches={limit} of {length} batches an epoch"
         )
     return steps

@@ -17,7 +17,7 @@ IMAGENET = ("--config", CONFIGS / "data" / "imagenet.yaml", "--images", "1281167
 
 def plan(*args: str | Path) -> dict[str, Any]:
     """Result of `plan`, as JSON."""
-    result: dict[str, Any] = json.loads(run("plan", *args, "--json").succeeded().out)
+    result: dict[str, Any] = json.loads(run("plan", "--device", "h100", *args, "--json").succeeded().out)
     return result
 
 
