@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention
 from variants import noise
 
+from sinkablate.attention import denominator
 from sinkablate.attention.core import AttentionCore
 from sinkablate.attention.exponential import POINTWISE_LOG
 from sinkablate.config import AttentionConfig
@@ -81,6 +82,20 @@ def test_kernels_equal_the_explicit_path_in_float64(
     for got, correct in zip(results(compiled(core.forward_flex, device), inputs, core), expected, strict=True):
         assert got.dtype == dtype
         assert float((got.double() - correct).norm() / correct.norm()) <= limit
+
+
+@gpu
+@pytest.mark.parametrize("sink", ["zero", "learned"])
+@pytest.mark.parametrize("tokens", [197, 1370])
+@pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])
+def test_sinks_on_the_flash_kernel_equal_float64(sink: str, tokens: int, compiles: bool) -> None:
+    core, inputs = core_of("cuda", torch.bfloat16, sink=sink), qkv(tokens, "cuda", torch.bfloat16)
+    assert denominator.is_usable(inputs[2], 0.0)
+    exact_core, exact = deepcopy(core).double(), [x.detach().double().requires_grad_() for x in inputs]
+    expected = results(lambda *x: exact_core(*x, fused=False), exact, exact_core)
+    got = results(torch.compile(core, fullgraph=True) if compiles else core, inputs, core)
+    for one, other in zip(got, expected, strict=True):
+        assert float((one.double() - other).norm() / other.norm()) <= 0.02
 
 
 def peak(function: Callable[..., Tensor], tokens: int, core: AttentionCore) -> int:

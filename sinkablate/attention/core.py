@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from sinkablate.attention import flex
+from sinkablate.attention import denominator, flex
 from sinkablate.attention.scores import SCORES
 from sinkablate.attention.sinks import SINKS
 from sinkablate.config import AttentionConfig, require
@@ -90,8 +90,13 @@ class AttentionCore(nn.Module):
     def has_flex_form(self) -> bool:
         """Whether FlexAttention can compute this mechanism."""
         if self.sink is not None:
-            return self.score.is_softmax and self.sink.is_denominator
+            return self.is_softmax_with_denominator
         return self.score.exponential is not None
+
+    @property
+    def is_softmax_with_denominator(self) -> bool:
+        """Whether the weights are those of softmax, with one more term per head in the denominator."""
+        return self.score.is_softmax and self.sink is not None and self.sink.is_denominator
 
     @torch.no_grad()
     def reset_parameters(self, generator: Callable[[str], Generator], normal: Callable[..., Tensor]) -> None:
@@ -161,6 +166,8 @@ class AttentionCore(nn.Module):
         """
         if fused and not dropout_p and self._prefers_flex(q):
             return self.forward_flex(q, k, v)
+        if fused and self.is_softmax_with_denominator and denominator.is_usable(v, dropout_p):
+            return denominator.attend(q, k, v, self.scale, self._logit_offset(), dropout_p)
         k, v = self.columns(k, v)
         if not fused or not self.score.is_softmax:
             return F.dropout(self.weights(q, k), dropout_p) @ v
@@ -174,7 +181,8 @@ class AttentionCore(nn.Module):
             return False
         if self.kernel == "flex":
             return True
-        return torch.compiler.is_compiling() and q.shape[2] >= flex.MIN_TOKENS and flex.AVAILABLE
+        gains = self.score.exponential is not None and q.shape[2] >= flex.MIN_TOKENS  # sinks have a faster kernel
+        return gains and flex.AVAILABLE and torch.compiler.is_compiling()
 
     def forward_flex(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the weighted values (B, H, N, d) computed with FlexAttention, for mechanisms with a flex form."""
