@@ -24,7 +24,7 @@ from benchmarks.interleave import DEVICE, interleave, ratios, report
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder
+from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 

@@ -19,7 +19,7 @@ from variants import make, mechanisms, noise, perturbed
 
 from sinkablate.config import BackboneConfig, ThresholdConfig
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder
+from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -134,9 +134,14 @@ class AttentionCore(nn.Module):
     def logits(self, q: Tensor, k: Tensor, heads: slice = slice(None)) -> Tensor:
         """Return scaled logits (B, h, N, M), including the sink's column; the arguments are those of `weights`."""
         s = (q * self.scale) @ k.transpose(-2, -1)
-        if (offset := self._logit_offset()) is not None:
-            s = s + F.pad(offset[heads, None, None], (k.shape[2] - 1, 0)).to(s.dtype)
+        if (bias := self.logit_bias(k.shape[2])) is not None:
+            s = s + bias[:, heads].to(s.dtype)
         return s
+
+    def logit_bias(self, columns: int) -> Tensor | None:
+        """Return what is added to the logits of M key columns, (1, H, 1, M): the learned offset of the last column."""
+        offset = self._logit_offset()
+        return None if offset is None else F.pad(offset[None, :, None, None], (columns - 1, 0))
 
     def _logit_offset(self) -> Tensor | None:
         """Return the learned offset (H,) on the logits of the sink's column."""

@@ -29,6 +29,8 @@ from sinkablate.vit.find import find_backbone
 
 Batches = Annotated[Tensor | Iterable[Any], "a batch (n, C, H, W) or an iterable of batches such as a DataLoader"]
 
+LEAST = {"every_n_steps": 0, "per_doubling": 0, "memory_mib": 0, "batch_size": 1, "limit": 1}
+
 
 class SinkDiagnostics(L.Callback):
     """Measure the attention sinks every few optimizer steps, always on the same images.
@@ -51,6 +53,7 @@ class SinkDiagnostics(L.Callback):
         per_doubling: Additional measurements per doubling of the step while the step is below 4 * `every_n_steps`.
         limit: Number of images to take from an iterable; None takes all of them.
         batch_size: Images per forward pass.
+        memory_mib: Memory of the blocks that are measured together, in MiB; None chooses by device, as in `measure`.
         thresholds: Thresholds of the quantities and rules.
 
     Raises:
@@ -62,8 +65,7 @@ class SinkDiagnostics(L.Callback):
         L.Trainer(callbacks=[sinks]).fit(my_module, train_loader)
 
         for step, batch in enumerate(train_loader, 1):  # without Lightning
-            ...
-            optimizer.step()
+            ...; optimizer.step()
             if scalars := sinks.step(model, step):
                 print(step, scalars["sink/mass_max"])
     """
@@ -78,17 +80,17 @@ class SinkDiagnostics(L.Callback):
         per_doubling: int = 0,
         limit: int | None = 64,
         batch_size: int = 64,
+        memory_mib: int | None = None,
         thresholds: ThresholdConfig = ThresholdConfig(),
     ) -> None:
-        require_at_least(every_n_steps, 0, "every_n_steps")
-        require_at_least(per_doubling, 0, "per_doubling")
-        require_at_least(batch_size, 1, "batch_size")
-        require_at_least(limit, 1, "limit")
         self.every_n_steps = every_n_steps
         self.per_doubling = per_doubling
         self.backbone = backbone
         self.limit = limit
         self.batch_size = batch_size
+        self.memory_mib = memory_mib
+        for key, least in LEAST.items():
+            require_at_least(getattr(self, key), least, key)
         self.thresholds = thresholds
         self.latest: dict[str, float] = {}
         """The scalars of the latest measurement."""
@@ -142,7 +144,7 @@ class SinkDiagnostics(L.Callback):
         backbone = unshard(self.backbone_of(model))
         try:
             if len(images):
-                part, _ = probe(backbone, images, order, self.thresholds, self.batch_size)
+                part, _ = probe(backbone, images, order, self.thresholds, self.batch_size, self.memory_mib)
         except NonfiniteError as error:  # on one rank perhaps: all ranks must reach the gather
             problem = str(error)
         parts = gather((part, problem))

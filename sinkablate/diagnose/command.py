@@ -36,6 +36,7 @@ def diagnose(
     texts: str | None = None,
     limit: int | None = None,
     batch_size: int = 16,
+    memory_mib: int | None = None,
     device: str = "auto",
     blocks: list[int] | None = None,
     thresholds: ThresholdConfig | None = None,
@@ -68,6 +69,8 @@ def diagnose(
             `builtin`, 64 English passages.
         limit: Number of images to measure, from the first; all by default.
         batch_size: Images per forward pass; changes speed and memory only.
+        memory_mib: Memory of the blocks that are measured together, in MiB: 2 on a CPU and 2048 on a GPU by default. It
+            changes speed and memory only; 0 measures every block by itself.
         device: auto (the GPU if there is one), cpu, cuda or cuda:1.
         blocks: Indices of the blocks to measure; negative ones count from the last. All by default.
         thresholds: Thresholds of the quantities and rules; those of the run by default.
@@ -90,6 +93,7 @@ def diagnose(
         "min_side": min_side,
     }.items():
         require_at_least(value, 1, key)
+    require_at_least(memory_mib, 0, "memory_mib")
     if not out:
         raise UserError("out is empty; name a directory for the results")
     loaded = load_model("diagnose", backbone, run, hf, texts, trust=trust)
@@ -121,7 +125,7 @@ def diagnose(
             sep="\n",
             flush=True,
         )
-    diagnosis.finish(store, target, batch_size=batch_size, strict=strict)
+    diagnosis.finish(store, target, batch_size=batch_size, memory_mib=memory_mib, strict=strict)
     summary = read_json(Path(out) / "summary.json") or {}
     print(json.dumps(summary, indent=2)) if quiet else print_summary(
         summary, diagnosis.thresholds, out, diagnosis.shown_rule

@@ -74,7 +74,9 @@ class Diagnosis:
         )
 
     @considerate_threads()
-    def finish(self, store: Store, device: torch.device, *, batch_size: int, strict: bool) -> None:
+    def finish(
+        self, store: Store, device: torch.device, *, batch_size: int, strict: bool, memory_mib: int | None = None
+    ) -> None:
         """Measure the images that the store does not hold yet, then write tables, figures and the summary.
 
         A finished diagnosis is left as it is.
@@ -84,6 +86,7 @@ class Diagnosis:
             device: Where the model runs.
             batch_size: Images per forward pass.
             strict: Stop at an image that cannot be read, instead of skipping it.
+            memory_mib: As for `Recorder`.
 
         Raises:
             UserError: Another process writes to the directory, or the model or the images cannot be measured.
@@ -99,6 +102,7 @@ class Diagnosis:
                 self.thresholds,
                 blocks=self.blocks,
                 batch_size=batch_size,
+                memory_mib=memory_mib,
                 limit=self.limit,
                 strict=strict,
                 unit=self.loaded.unit,

@@ -20,7 +20,8 @@ from sinkablate.data.errors import DataError
 from sinkablate.diagnose.images import LazyImage
 from sinkablate.diagnose.store import Store
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder, Records
+from sinkablate.diagnostics.recorder import Recorder
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.errors import UserError
 
@@ -51,6 +52,7 @@ def measure_images(
     *,
     blocks: list[int],
     batch_size: int,
+    memory_mib: int | None,
     limit: int | None,
     strict: bool,
     unit: str = "image",
@@ -64,6 +66,7 @@ def measure_images(
         thresholds: Thresholds of the quantities.
         blocks: Indices of the blocks to measure.
         batch_size: Images per forward pass.
+        memory_mib: As for `Recorder`.
         limit: Number of images to measure, from the first; None measures all.
         strict: Stop at an image that cannot be read, instead of skipping it.
         unit: What the source holds: image or text.
@@ -72,7 +75,7 @@ def measure_images(
         UserError: The model cannot be measured, an image cannot be read (`strict`), or memory or disk is full.
     """
     total = min(x for x in (limit, len(source) or None, sys.maxsize) if x is not None)
-    recorder, begun = Recorder(thresholds), time.perf_counter()
+    recorder, begun = Recorder(thresholds, memory_mib), time.perf_counter()
     with (
         measurement_mode(model),
         Tap(model, recorder, blocks) as tap,

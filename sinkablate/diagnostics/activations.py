@@ -6,7 +6,7 @@ Axis letters as in `view.py`.
 import torch
 from torch import Tensor
 
-from sinkablate.diagnostics.routing import divide
+from sinkablate.diagnostics.shares import divide, host_can_read
 
 MASSIVE_MIN = 100.0
 """A massive activation is larger than this in absolute value ..."""
@@ -15,27 +15,28 @@ MASSIVE_RATIO = 1000.0
 
 
 def max_abs(x: Tensor) -> Tensor:
-    """Return the largest |x| of each image, (B, N, D) -> (B,)."""
-    return x.abs().amax((-2, -1))
+    """Return the largest |x| of each image or matrix, (..., N, D) -> (...)."""
+    return torch.maximum(x.amax((-2, -1)), -x.amin((-2, -1)))  # writes no |x|; the norm of order infinity is slower
 
 
 def kurtosis(x: Tensor) -> Tensor:
-    """Return the kurtosis over the channels of every token, averaged over tokens, (B, N, D) -> (B,).
+    """Return the kurtosis over the channels of every token, averaged over tokens, (..., N, D) -> (...).
 
     E[(x - mean)^4] / E[(x - mean)^2]^2: 3 for normally distributed channels, D for a single large one, and NaN if the
     channels of any token are constant.
     """
-    squares = (x - x.mean(-1, keepdim=True)).square()
-    return divide(squares.square().mean(-1), squares.mean(-1).square()).mean(-1)
+    squares = (x - x.mean(-1, keepdim=True)).square_()
+    variance = squares.mean(-1)
+    return divide(squares.square_().mean(-1), variance.square()).mean(-1)
 
 
 def massive_activations(x: Tensor) -> Tensor:
-    """Count the entries with |x| > `MASSIVE_MIN` and > `MASSIVE_RATIO` times the image's median |x|, (B, N, D) -> (B,).
+    """Count the entries with |x| > `MASSIVE_MIN` and > `MASSIVE_RATIO` times the image's median |x|.
 
-    The median is computed only for images that exceed the first limit.
+    (..., N, D) -> (...). A CPU computes the median only if an image exceeds the first limit.
     """
-    counts = x.new_zeros(len(x))
-    for image in torch.nonzero(max_abs(x) > MASSIVE_MIN).flatten().tolist():
-        size = x[image].abs()
-        counts[image] = (size > max(MASSIVE_MIN, MASSIVE_RATIO * float(size.median()))).sum()
-    return counts
+    if host_can_read(x) and max_abs(x).amax() <= MASSIVE_MIN:
+        return x.new_zeros(x.shape[:-2])
+    size = x.abs().flatten(-2)
+    limit = (MASSIVE_RATIO * size.median(-1, keepdim=True).values).clamp_min(MASSIVE_MIN)
+    return (size > limit).sum(-1).to(x)

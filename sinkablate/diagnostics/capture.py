@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkablate.attention.module import Attention
-from sinkablate.diagnostics.view import BlockView, Weigh, chunks
+from sinkablate.diagnostics.chunks import chunks
+from sinkablate.diagnostics.view import BlockView, Logits
+from sinkablate.diagnostics.visibility import HIDDEN, Visibility
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import BlockParts
 from sinkablate.vit.tokens import TokenLayout, TokenType
 
-HIDDEN = -1e30
-"""Logit of a column that a query cannot attend to; smaller than any that a model computes, and finite."""
+REBUILT_IMAGES = 8
+"""Number of images of the first batch on which every block is rebuilt."""
 
 
 @dataclass
@@ -40,7 +42,12 @@ class Capture:
 
 
 def block_view(
-    index: int, parts: BlockParts, capture: Capture, layout: TokenLayout, token_types: Tensor | None = None
+    index: int,
+    parts: BlockParts,
+    capture: Capture,
+    layout: TokenLayout,
+    token_types: Tensor | None = None,
+    visibility: Visibility | None = None,
 ) -> BlockView:
     """Build the view of a block that has just run.
 
@@ -50,6 +57,7 @@ def block_view(
         capture: What its hooks captured.
         layout: The sequence of tokens.
         token_types: Types of the tokens of texts, (B, N).
+        visibility: What is known about the masks of this batch and of earlier ones.
 
     Raises:
         UserError: The block did not call attention exactly once, or in a way that is not supported.
@@ -62,17 +70,15 @@ def block_view(
             f"scaled_dot_product_attention instead of one{off}"
         )
     call = capture.calls[0]
-    out_map = _out_map(parts)
     if isinstance(parts.attn, Attention):
-        return _own_view(index, parts.attn, capture, layout, out_map)
+        return _own_view(index, parts, parts.attn, capture, layout)
     gate = None
     if capture.gate is not None:
         batch, n, _ = capture.gate.shape
         gate = capture.gate.sigmoid().view(batch, n, parts.num_heads, -1).transpose(1, 2)
     q, k, v = call["q"], *(per_query_head(call[name], parts.num_heads) for name in "kv")
     extra = (TokenType.NULL,) * (k.shape[2] - layout.num_tokens)
-    visible = _visible(call, family)
-    logits = _logits_of(call, visible)
+    visible = (visibility or Visibility()).of(index, call, family)
     return BlockView(
         index=index,
         layout=layout,
@@ -80,10 +86,9 @@ def block_view(
         q=q,
         k=k,
         v=v,
-        weigh=lambda *rows: logits(*rows).softmax(dim=-1),
-        out_map=out_map,
+        out_map=parts.out_map,
         residual=capture.x,
-        logits=logits,
+        logits=_logits_of(call, visible),
         output=call["out"],
         update=capture.attn_out,
         gate=gate,
@@ -99,49 +104,10 @@ def per_query_head(x: Tensor, num_heads: int) -> Tensor:
     return x if groups == num_heads else x.repeat_interleave(num_heads // groups, dim=1)
 
 
-def _visible(call: dict[str, Any], family: str) -> Tensor | None:
-    """Return which queries can attend to which columns, (N, M) bool; None if all can attend to all.
-
-    Raises:
-        UserError: This differs between texts or heads, as with padding.
-    """
-    n, m, mask = call["q"].shape[2], call["k"].shape[2], call.get("attn_mask")
-    if call.get("is_causal"):
-        return torch.ones(n, m, dtype=torch.bool, device=call["q"].device).tril() if n > 1 else None
-    if mask is None:
-        return None
-    visible: Tensor = mask if mask.dtype is torch.bool else mask > HIDDEN
-    if visible.all():
-        return None
-    one = visible.reshape(-1, *visible.shape[-2:])[0].expand(n, m)
-    if not (visible == one).all():
-        raise UserError(f"{family} cannot be measured: its mask differs between texts or heads (are the texts padded?)")
-    return one
-
-
-def _out_map(parts: BlockParts) -> Tensor:
-    """Return diag(gamma) W_O split into heads, (H, D, d)."""
-    w = parts.out_weight.detach()
-    if parts.gamma is not None:
-        w = w * parts.gamma.detach()[:, None]
-    return w.reshape(w.shape[0], parts.num_heads, -1).transpose(0, 1)
-
-
-def _logits_of(call: dict[str, Any], visible: Tensor | None) -> Weigh:
-    """Return a function for the logits of one fused call, with its scale and its additive mask.
-
-    The logits of columns that a query cannot attend to are `HIDDEN`, so that they are finite and their weights zero.
-    """
-    batch, heads, n, width = call["q"].shape
-    scale = call.get("scale") or width**-0.5
-    mask = _added(call.get("attn_mask"), visible, call["q"].dtype)
-    mask = None if mask is None else mask.expand(batch, heads, n, call["k"].shape[2])
-
-    def logits(q: Tensor, k: Tensor, images: slice, heads: slice) -> Tensor:
-        s = (q * scale) @ k.transpose(-2, -1)
-        return s if mask is None else s.add_(mask[images, heads])
-
-    return logits
+def _logits_of(call: dict[str, Any], visible: Tensor | None) -> Logits:
+    """Return the logits of one fused call, with its scale and its additive mask; `HIDDEN` for what is not visible."""
+    scale = call.get("scale") or call["q"].shape[-1] ** -0.5
+    return Logits(scale, _added(call.get("attn_mask"), visible, call["q"].dtype))
 
 
 def _added(mask: Tensor | None, visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -153,7 +119,7 @@ def _added(mask: Tensor | None, visible: Tensor | None, dtype: torch.dtype) -> T
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, HIDDEN)
 
 
-def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout, out_map: Tensor) -> BlockView:
+def _own_view(index: int, parts: BlockParts, attn: Attention, capture: Capture, layout: TokenLayout) -> BlockView:
     """Return the view of sinkablate's own attention, whose core provides the formula and the extra column."""
     call, core = capture.calls[0], attn.core
     k, v = core.columns(call["k"], call["v"])
@@ -171,10 +137,10 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
         q=call["q"],
         k=k,
         v=v,
-        weigh=lambda q, k, _images, heads: core.weights(q, k, heads),
-        out_map=out_map,
+        out_map=parts.out_map,
         residual=capture.x,
-        logits=(lambda q, k, _images, heads: core.logits(q, k, heads)) if core.score.is_softmax else None,
+        logits=Logits(core.scale, core.logit_bias(k.shape[2])) if core.score.is_softmax else None,
+        weigh=lambda q, k, _images, heads: core.weights(q, k, heads),
         output=call["out"],
         update=capture.attn_out,
         gate=gate,
@@ -186,38 +152,44 @@ def _own_view(index: int, attn: Attention, capture: Capture, layout: TokenLayout
     )
 
 
-def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> float:
+def rebuild_error(view: BlockView, parts: BlockParts, capture: Capture) -> Tensor:
     """Return the relative error of the attention update rebuilt from the view's weights, values, gate and output map.
 
     It is the larger of two: the update before LayerScale with the attention module's own output, and block
     input plus update with the residual stream the MLP receives. Together they prove q, k, v, the weights, the gate,
     W_O and LayerScale. The second is relative to the update, because relative to the stream an update with a LayerScale
     of 1e-5 would be invisible; the rounding error of the stream is subtracted.
+
+    Of a large batch, the first `REBUILT_IMAGES` images are rebuilt.
+
+    Returns:
+        The error, a scalar; infinite if something is missing, or if it is not a number.
     """
     if capture.attn_out is None or capture.mid is None or (parts.pathway is not None and capture.pathway is None):
-        return float("inf")
-    heads = torch.empty_like(view.q)
-    for images, part in chunks(view):
+        return view.q.new_tensor(math.inf)
+    count = min(len(view.q), REBUILT_IMAGES)
+    heads = torch.empty_like(view.q[:count])
+    for images, part, _ in chunks(view.q[:count], view.k, whole=True):
         heads[images, part] = view.weights(images, part) @ view.v[images, part]
     if view.gate is not None and not view.gates_values:
-        heads = heads * view.gate
+        heads = heads * view.gate[:count]
     weight, bias = parts.out_weight, parts.out_bias
     update = F.linear(heads.transpose(1, 2).flatten(2), weight, bias)
     written = torch.einsum("bhnd,hcd->bnc", heads, view.out_map)
     if bias is not None:
         written = written + (bias if parts.gamma is None else bias * parts.gamma)
-    rounding = torch.finfo(view.q.dtype).eps * float(capture.mid.norm())
     before = capture.x if capture.pathway is None else capture.x + capture.pathway
-    return max(
-        _relative(update, capture.attn_out, capture.attn_out),
-        _relative(before + written, capture.mid, written, forgiven=rounding),
+    mid = capture.mid[:count]
+    rounding = torch.finfo(view.q.dtype).eps * mid.norm()
+    own = capture.attn_out[:count]
+    return torch.maximum(
+        _relative(update, own, own), _relative(before[:count] + written, mid, written, forgiven=rounding)
     )
 
 
-def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float = 0.0) -> float:
+def _relative(rebuilt: Tensor, own: Tensor, size: Tensor, forgiven: float | Tensor = 0.0) -> Tensor:
     """Return the Frobenius norm of the difference, minus `forgiven`, over that of `size`; NaN counts as infinite."""
     if rebuilt.shape != own.shape:
-        return float("inf")
+        return own.new_tensor(math.inf)
     difference = ((rebuilt - own).norm() - forgiven).clamp_min(0)
-    error = float(difference / size.norm().clamp_min(torch.finfo(own.dtype).tiny))
-    return error if math.isfinite(error) else math.inf
+    return (difference / size.norm().clamp_min(torch.finfo(own.dtype).tiny)).nan_to_num(math.inf, math.inf)

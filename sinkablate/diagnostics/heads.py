@@ -1,10 +1,13 @@
-"""Every quantity of one block per image and head, in one pass over its attention weights.
+"""Every quantity of a head, from its routing, its values and its update.
 
 Names and definitions are those of the table in the documentation; axis letters as in `view.py`. Values are NaN
 where they are undefined: for a single token, a zero denominator, an update of zero, or no routed queries.
 
 Plain names describe the update before an output gate (G1), `gated_*` the one after it. A value gate (G2) is part of
 the values, so plain names include its effect, and `raw_*` describe the values before it.
+
+The heads of several blocks are measured together: their tensors are joined along the axis of heads, so H is the number
+of heads of all these blocks. No function here waits for a GPU.
 """
 
 from dataclasses import dataclass
@@ -13,10 +16,13 @@ import torch
 from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.columns import candidates_by_type
+from sinkablate.diagnostics.head_tensors import HeadTensors, project
 from sinkablate.diagnostics.norms import mass_by_text_type, mass_by_type
-from sinkablate.diagnostics.routing import Routing, candidates_by_type, divide, route
-from sinkablate.diagnostics.updates import correlation, over_others, stable_rank, update_quantities, value_ratio
-from sinkablate.diagnostics.view import BlockView, chunks, head_factor
+from sinkablate.diagnostics.routing import Routing
+from sinkablate.diagnostics.shares import divide, share
+from sinkablate.diagnostics.updates import correlation, over_others, stable_ranks, update_quantities, value_ratio
+from sinkablate.diagnostics.view import BlockView, head_factor
 
 GATED = ("stable_rank", "routed_stable_rank", "update_norm", "rel_update", "quiet_frac")
 """Quantities of the update that an output gate changes; after the gate, they are stored as `gated_*`."""
@@ -36,33 +42,6 @@ class BlockMeasures:
     """R v_s: u_s in d coordinates that preserve its norms and angles, (B, H, d)."""
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """A slice of images and heads of one block, with everything that the quantities of values and updates need."""
-
-    weights: Tensor
-    """A (b, h, N, M), signed."""
-    routing: Routing
-    v: Tensor
-    """(b, h, M, d)."""
-    output: Tensor
-    """A v (b, h, N, d)."""
-    raw_v: Tensor | None
-    gate: Tensor | None
-    """(b, h, N, 1 or d)."""
-    factor: Tensor
-    """R (h, d, d)."""
-    residual_norm: Tensor
-    """mean_i ||residual_i||, (b, 1)."""
-    num_tokens: int
-    quiet_max: float
-
-    def norms(self, x: Tensor) -> Tensor:
-        """Return ||W x|| for every row, (b, h, n, d) -> (b, h, n)."""
-        norms: Tensor = torch.linalg.vector_norm(_project(x, self.factor), dim=-1)
-        return norms
-
-
 @torch.no_grad()
 def measure(
     view: BlockView, thresholds: ThresholdConfig, budget: int | None = None, factor: Tensor | None = None
@@ -72,55 +51,30 @@ def measure(
     Args:
         view: The attention of the block on one batch.
         thresholds: Thresholds for routed and quiet queries and for groups of columns.
-        budget: Bytes of one chunk's weight matrices, see `chunks`; changes speed and memory, not the results.
+        budget: Bytes of the weights that exist at a time, see `chunks`; changes speed and memory, not the results.
         factor: `head_factor(view.out_map)`, if it has been computed before.
     """
-    factor = head_factor(view.out_map) if factor is None else factor
-    residual_norm = torch.linalg.vector_norm(view.residual, dim=-1).mean(-1, keepdim=True)
-    parts: dict[str, Tensor] = {}
-    for images, heads in chunks(view, budget):
-        part = (images, heads)
-        weights, logits = view.weights_and_logits(images, heads)
-        chunk = _Chunk(
-            weights,
-            route(weights, view, thresholds, logits, images),
-            view.v[part].contiguous(),
-            weights @ view.v[part] if view.output is None else view.output[part],
-            None if view.raw_v is None else view.raw_v[part],
-            None if view.gate is None else view.gate[part],
-            factor[heads],
-            residual_norm[images],
-            view.layout.num_tokens,
-            thresholds.quiet_max,
-        )
-        values = {
-            "columns": chunk.routing.columns,
-            **chunk.routing.quantities,
-            **_value_quantities(chunk, view.gates_values),
-        }
-        for name, value in values.items():
-            if name not in parts:
-                parts[name] = value.new_empty(*view.q.shape[:2], *value.shape[2:])
-            parts[name][part] = value
-    columns = parts.pop("columns")
-    parts["sink_token_norm"] = _at_sink(torch.linalg.vector_norm(view.residual, dim=-1), parts["sink_idx"])
-    if view.token_types is None:
-        mass = mass_by_type(columns, view.layout, view.extra)
-    else:
-        mass = mass_by_text_type(columns, view.column_types())
-    return BlockMeasures(parts, mass, candidates_by_type(view), sink_payload(view, parts["sink_idx"], factor))
+    tensors = HeadTensors.of(view, thresholds, budget, head_factor(view.out_map) if factor is None else factor)
+    mass = {name: of_type.squeeze(1) for name, of_type in block_mass(tensors, view).items()}
+    return BlockMeasures(head_quantities(tensors, thresholds), mass, candidates_by_type(view), sink_payload(tensors))
 
 
-def sink_payload(view: BlockView, sink_idx: Tensor, factor: Tensor | None = None) -> Tensor:
-    """Return R v_s (B, H, d), which is u_s = W v_s up to a rotation that is the same for every image.
+def block_mass(tensors: HeadTensors, view: BlockView) -> dict[str, Tensor]:
+    """Return the share of attention mass that each token type receives in each of L blocks, (B, L) each.
 
     Args:
-        view: The block.
-        sink_idx: Dominant column, (B, H).
-        factor: `head_factor(view.out_map)`, if it has been computed before.
+        tensors: The heads of the blocks.
+        view: One of the blocks, for its token types.
     """
-    factor = head_factor(view.out_map) if factor is None else factor
-    return _project(_rows_at(view.v, sink_idx), factor).squeeze(-2)
+    mean = tensors.routing.columns.unflatten(1, (tensors.residual_norms.shape[1], -1)).mean(2)
+    if view.token_types is None:
+        return mass_by_type(mean, view.layout, view.extra)
+    return mass_by_text_type(mean, view.column_types()[:, None])
+
+
+def sink_payload(tensors: HeadTensors) -> Tensor:
+    """Return R v_s (B, H, d), which is u_s = W v_s up to a rotation that is the same for every image."""
+    return project(_rows_at(tensors.v, tensors.routing.sink), tensors.factor).squeeze(-2)
 
 
 def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
@@ -139,54 +93,80 @@ def payload_constancy(total: Tensor, squares: Tensor, images: int) -> Tensor:
     return divide(total.square().sum(-1) / images, squares)
 
 
-def _value_quantities(chunk: _Chunk, gates_values: bool) -> dict[str, Tensor]:
-    """Return the quantities of the values, of the update and, if there is one, of the gate, (b, h) each."""
-    sink, norms, output = chunk.routing.sink, chunk.norms(chunk.v), chunk.output
-    sink_norm, other_norm = over_others(norms, sink, chunk.num_tokens)
+def head_quantities(tensors: HeadTensors, thresholds: ThresholdConfig) -> dict[str, Tensor]:
+    """Return every quantity of the heads, (B, H) each, in the order of the table in the documentation."""
+    routing = tensors.routing
+    at_sink, judged = routing.at_sink, routing.judged
+    routed = at_sink >= thresholds.routed_min
+    types = tensors.types
+    return {
+        "sink_idx": routing.sink,
+        "sink_type": types[routing.sink] if types.ndim == 1 else types.gather(1, routing.sink),
+        "mass": routing.mass,
+        "routed_frac": share(routed, at_sink, judged),
+        **{f"routed_frac_at_{x:g}": share(at_sink >= x, at_sink, judged) for x in thresholds.routed_grid},
+        "min_a": (at_sink if judged is None else at_sink.masked_fill(~judged, torch.inf)).amin(-1),
+        "cond_mass": divide((at_sink * routed).sum(-1), routed.sum(-1)),
+        "entropy": routing.entropy,
+        "row_mass": routing.row_mass,
+        "null_mass": routing.null_mass,
+        "dead_rows": routing.dead_rows,
+        **_group_events(routing, thresholds.routed_min),
+        **_value_quantities(tensors, routed, thresholds.quiet_max),
+        "sink_token_norm": _at_sink(tensors.per_head(tensors.residual_norms), routing.sink),
+    }
+
+
+def _group_events(routing: Routing, routed_min: float) -> dict[str, Tensor]:
+    """Return the share of queries that give a group of columns together at least `routed_min`, to detect split sinks.
+
+    The groups are all registers (NaN without any) and the columns with the largest mean weight, of any type.
+    """
+    registers = routing.on_registers
+    return {
+        "group_routed_frac": torch.full_like(routing.mass, torch.nan)
+        if registers is None
+        else share(registers >= routed_min, registers),
+        "topk_routed_frac": share(routing.top >= routed_min, routing.top, routing.top_judged),
+    }
+
+
+def _value_quantities(tensors: HeadTensors, routed: Tensor, quiet_max: float) -> dict[str, Tensor]:
+    """Return the quantities of the values, of the update and, if there is one, of the gate, (B, H) each."""
+    routing, v, num_tokens = tensors.routing, tensors.v, tensors.num_tokens
+    sink, norms, gate = routing.sink, tensors.norms(v), tensors.gate
+    sink_norm, other_norm = over_others(norms, sink, num_tokens)
+    residual_norm = tensors.per_head(tensors.residual_norms.mean(-1))
 
     def of_update(output: Tensor, norms: Tensor) -> dict[str, Tensor]:
         return update_quantities(
-            _project(output, chunk.factor),
-            chunk.routing,
-            value_norm=norms[..., : chunk.num_tokens].mean(-1),
-            residual_norm=chunk.residual_norm,
-            quiet_max=chunk.quiet_max,
+            project(output, tensors.factor),
+            routed,
+            value_norm=norms[..., :num_tokens].mean(-1),
+            residual_norm=residual_norm,
+            quiet_max=quiet_max,
         )
 
-    value_norms = torch.linalg.vector_norm(chunk.v, dim=-1)
+    value_norms = torch.linalg.vector_norm(v, dim=-1)
     quantities = {
-        "ratio_head": value_ratio(value_norms, sink, chunk.num_tokens),
+        "ratio_head": value_ratio(value_norms, sink, num_tokens),
         "sink_head_norm": value_norms.gather(-1, sink[..., None]).squeeze(-1),
         "ratio_out": divide(sink_norm, other_norm),
         "sink_value_norm": sink_norm,
-        **of_update(output, norms),
+        **of_update(routing.output, norms),
     }
-    if chunk.gate is None:
+    if gate is None:
         return quantities
-    quantities["gate_open"] = chunk.gate.mean((-2, -1))
-    if gates_values:  # values are gated, not queries: openness cannot be correlated with routing
-        return quantities | _before_value_gate(chunk)
-    quantities["gate_corr"] = correlation(chunk.gate.mean(-1), chunk.routing.at_sink)
-    passed = chunk.norms(openness_of_columns(chunk.weights, chunk.gate) * chunk.v)
-    handed = chunk.norms(routed_openness(chunk.gate, chunk.routing.routed) * _rows_at(chunk.v, sink)).squeeze(-1)
-    quantities["gated_ratio_out"] = divide(handed, over_others(passed, sink, chunk.num_tokens)[1])
-    gated = of_update(chunk.gate * output, passed)
+    quantities["gate_open"] = gate.mean((-2, -1))
+    if tensors.gates_values:  # values are gated, not queries: openness cannot be correlated with routing
+        return quantities | _before_value_gate(tensors)
+    quantities["gate_corr"] = correlation(gate.mean(-1), routing.at_sink)
+    assert routing.openness is not None
+    passed = tensors.norms(routing.openness * v)
+    handed = tensors.norms(routed_openness(gate, routed) * _rows_at(v, sink)).squeeze(-1)
+    quantities["gated_ratio_out"] = divide(handed, over_others(passed, sink, num_tokens)[1])
+    gated = of_update(gate * routing.output, passed)
     return quantities | {f"gated_{name}": gated[name] for name in GATED}
-
-
-def openness_of_columns(weights: Tensor, gate: Tensor) -> Tensor:
-    """Return the mean openness of each column's own queries, (b, h, M, 1 or d): sum_i |A_ij| g_i / sum_i |A_ij|.
-
-    For a column that no query attends to, it is the mean over all queries.
-
-    Args:
-        weights: A (b, h, N, M).
-        gate: g (b, h, N, 1 or d).
-    """
-    size = weights.abs()
-    received = size.sum(-2)[..., None]
-    openness = size.mT @ gate / received.clamp_min(torch.finfo(size.dtype).tiny)
-    return torch.where(received > 0, openness, gate.mean(-2, keepdim=True))
 
 
 def routed_openness(gate: Tensor, routed: Tensor) -> Tensor:
@@ -200,29 +180,24 @@ def routed_openness(gate: Tensor, routed: Tensor) -> Tensor:
     return divide((gate * rows).sum(-2, keepdim=True), rows.sum(-2, keepdim=True))
 
 
-def _before_value_gate(chunk: _Chunk) -> dict[str, Tensor]:
-    """Return the `raw_*` quantities, of the values before a value gate (G2), (b, h) each; empty without `raw_v`."""
-    if chunk.raw_v is None:
+def _before_value_gate(tensors: HeadTensors) -> dict[str, Tensor]:
+    """Return the `raw_*` quantities, of the values before a value gate (G2), (B, H) each; empty without `raw_v`."""
+    v, output, sink, num_tokens = tensors.raw_v, tensors.routing.raw_output, tensors.routing.sink, tensors.num_tokens
+    if v is None or output is None:
         return {}
-    v, sink = chunk.raw_v, chunk.routing.sink
-    projected = _project(chunk.weights @ v, chunk.factor)
+    projected = project(output, tensors.factor)
     return {
-        "raw_ratio_head": value_ratio(torch.linalg.vector_norm(v, dim=-1), sink, chunk.num_tokens),
-        "raw_ratio_out": value_ratio(chunk.norms(v), sink, chunk.num_tokens),
-        "raw_stable_rank": stable_rank(projected),
+        "raw_ratio_head": value_ratio(torch.linalg.vector_norm(v, dim=-1), sink, num_tokens),
+        "raw_ratio_out": value_ratio(tensors.norms(v), sink, num_tokens),
+        "raw_stable_rank": stable_ranks(projected)[0],
         "raw_update_norm": torch.linalg.vector_norm(projected, dim=-1).mean(-1),
     }
 
 
-def _project(x: Tensor, factor: Tensor) -> Tensor:
-    """Return R x for every row x, (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
-    return x @ factor.mT
-
-
 def _at_sink(per_token: Tensor, sink: Tensor) -> Tensor:
-    """From one number per token (B, N), select the one at each head's column s (B, H); NaN if s is not a token."""
-    num_tokens = per_token.shape[1]
-    selected = per_token.gather(1, sink.clamp_max(num_tokens - 1))
+    """From numbers per token (B, H, N), select the one at each head's column s (B, H); NaN if s is not a token."""
+    num_tokens = per_token.shape[-1]
+    selected = per_token.gather(-1, sink.clamp_max(num_tokens - 1)[..., None]).squeeze(-1)
     return selected.masked_fill(sink >= num_tokens, torch.nan)
 
 

@@ -10,18 +10,16 @@ from torch import Tensor
 from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 
-def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, ...] = ()) -> dict[str, Tensor]:
-    """Return the share of a block's attention mass that each token type receives, (B,) each; NaN for absent types.
+def mass_by_type(mean: Tensor, layout: TokenLayout, extra: tuple[TokenType, ...] = ()) -> dict[str, Tensor]:
+    """Return the share of a block's attention mass that each token type receives, (...) each; NaN for absent types.
 
-    The mean is over heads and queries. The shares sum to one, except with clipping or dead rows, which leave part of
-    the mass unassigned.
+    The shares sum to one, except with clipping or dead rows, which leave part of the mass unassigned.
 
     Args:
-        columns: Mean event weight of each column (`routing.py`), (B, H, M).
+        mean: Mean event weight of each column (`routing.py`) over the heads of the block, (..., M).
         layout: Types of the first N columns.
         extra: Types of the columns beyond them.
     """
-    mean = columns.mean(1)
     counts = {
         TokenType.CLS: layout.num_cls,
         TokenType.REGISTER: layout.num_registers,
@@ -30,20 +28,19 @@ def mass_by_type(columns: Tensor, layout: TokenLayout, extra: tuple[TokenType, .
     }
     parts = torch.tensor_split(mean, list(accumulate(counts.values()))[:-1], dim=-1)
     received = {kind: part.sum(-1) for kind, part in zip(counts, parts, strict=True) if counts[kind]}
-    missing = torch.full_like(mean[:, 0], nan)
+    missing = torch.full_like(mean[..., 0], nan)
     return {kind.label: received.get(kind, missing) for kind in TokenType}
 
 
-def mass_by_text_type(columns: Tensor, types: Tensor) -> dict[str, Tensor]:
-    """Return the share of a block's attention mass that each token type of a text receives, (B,) each.
+def mass_by_text_type(mean: Tensor, types: Tensor) -> dict[str, Tensor]:
+    """Return the share of a block's attention mass that each token type of a text receives, (...) each.
 
     As `mass_by_type`; NaN for types that a text does not have.
 
     Args:
-        columns: Mean event weight of each column, (B, H, M).
-        types: `TextTokenType` of each column, (B, M).
+        mean: As for `mass_by_type`.
+        types: `TextTokenType` of each column, broadcastable to (..., M).
     """
-    mean = columns.mean(1)
     parts = {}
     for kind in TextTokenType:
         of_kind = types == kind
@@ -52,7 +49,7 @@ def mass_by_text_type(columns: Tensor, types: Tensor) -> dict[str, Tensor]:
 
 
 def token_norms(x: Tensor) -> Tensor:
-    """Return the L2 norm of every token, (B, N, D) -> (B, N)."""
+    """Return the L2 norm of every token, (..., N, D) -> (..., N)."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
     return norms
 
@@ -138,20 +135,23 @@ def _summary(norms: Tensor, far: Tensor) -> dict[str, Tensor]:
 
 
 def token_variance(x: Tensor) -> Tensor:
-    """Return the variance over tokens, averaged over channels: mean_i ||x_i - mean_i x_i||^2 / D, (B, N, D) -> (B,)."""
-    centered = x - x.mean(1, keepdim=True)
-    spread: Tensor = torch.linalg.vector_norm(centered, dim=(1, 2))
-    return spread.square() / x[0].numel()
+    """Return the variance over tokens, averaged over channels, (..., N, D) -> (...).
+
+    It is mean_i ||x_i - mean_i x_i||^2 / D.
+    """
+    centered = x - x.mean(-2, keepdim=True)
+    spread: Tensor = torch.linalg.vector_norm(centered, dim=(-2, -1))
+    return spread.square() / (x.shape[-2] * x.shape[-1])
 
 
 def register_cosine(registers: Tensor) -> Tensor:
-    """Return the mean cosine between pairs of an image's registers, (B, n, D) -> (B,).
+    """Return the mean cosine between pairs of an image's registers, (..., n, D) -> (...).
 
     NaN for fewer than two registers or if one has norm zero.
     """
-    count = registers.shape[1]
+    count = registers.shape[-2]
     if count < 2:
-        return registers.new_full(registers.shape[:1], nan)
+        return registers.new_full(registers.shape[:-2], nan)
     unit = registers / torch.linalg.vector_norm(registers, dim=-1, keepdim=True)
-    pairs: Tensor = (unit.sum(1).square().sum(-1) - unit.square().sum((-2, -1))) / (count * (count - 1))
+    pairs: Tensor = (unit.sum(-2).square().sum(-1) - unit.square().sum((-2, -1))) / (count * (count - 1))
     return pairs

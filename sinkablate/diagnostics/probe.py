@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.batches import accepted, require_input
 from sinkablate.diagnostics.random_state import random_state_kept
-from sinkablate.diagnostics.records import Recorder, Records
+from sinkablate.diagnostics.recorder import Recorder
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.tap import Tap
 
 
@@ -52,7 +53,11 @@ def check(model: nn.Module, image: Tensor) -> None:
 
 
 def record(
-    model: nn.Module, batches: Iterable[Tensor], thresholds: ThresholdConfig, blocks: Sequence[int] | None = None
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    thresholds: ThresholdConfig,
+    blocks: Sequence[int] | None = None,
+    memory_mib: int | None = None,
 ) -> tuple[Records, float]:
     """Record every quantity of a model on batches of images, and leave the model as it was.
 
@@ -61,6 +66,7 @@ def record(
         batches: Images, (B, C, H, W) each, on any device.
         thresholds: Thresholds of the quantities.
         blocks: Indices of the blocks to measure; None means all of them.
+        memory_mib: As for `Recorder`.
 
     Returns:
         The records of all images, and the largest relative error of a rebuilt block.
@@ -68,7 +74,7 @@ def record(
     Raises:
         UserError: There are no images, or the model cannot be measured.
     """
-    recorder, parts, count = Recorder(thresholds), [], 0
+    recorder, parts, count = Recorder(thresholds, memory_mib), [], 0
     with measurement_mode(model), Tap(model, recorder, blocks) as tap:
         for batch in accepted(model, batches):
             tap.run(batch)
@@ -78,7 +84,12 @@ def record(
 
 
 def probe(
-    model: nn.Module, images: Tensor, order: NDArray[np.int64], thresholds: ThresholdConfig, batch_size: int = 64
+    model: nn.Module,
+    images: Tensor,
+    order: NDArray[np.int64],
+    thresholds: ThresholdConfig,
+    batch_size: int = 64,
+    memory_mib: int | None = None,
 ) -> tuple[Records, float]:
     """Measure every block of a model on a part of a set of images.
 
@@ -88,9 +99,10 @@ def probe(
         order: Position of each image in the set, (n,), ascending.
         thresholds: Thresholds of the quantities.
         batch_size: Images per forward pass.
+        memory_mib: As for `Recorder`.
 
     Returns:
         The records, and the largest relative error of a rebuilt block.
     """
-    records, error = record(model, images.split(batch_size), thresholds)
+    records, error = record(model, images.split(batch_size), thresholds, memory_mib=memory_mib)
     return replace(records, order=order), error

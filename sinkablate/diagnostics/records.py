@@ -1,4 +1,4 @@
-"""Everything measured on a set of images, as arrays whose first axis is images; collected from batches and ranks.
+"""Everything measured on a set of images, as arrays whose first axis is images; merged from batches and ranks.
 
 Values are kept per image, because medians and quantiles of batches cannot be combined; a probe set takes a few
 megabytes.
@@ -9,16 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.activations import kurtosis, massive_activations, max_abs
-from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
-from sinkablate.diagnostics.patches import patch_variance
-from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 Array = NDArray[np.float32]
@@ -112,118 +104,9 @@ class Records:
         )
 
 
-class Recorder:
-    """A consumer of the tap that reduces each block as it runs and returns `Records`.
-
-    Use one recorder per model with fixed weights: what depends on the weights alone is computed once.
-    """
-
-    def __init__(self, thresholds: ThresholdConfig) -> None:
-        self.thresholds = thresholds
-        self._blocks: list[dict[str, dict[str, Tensor]]] = []
-        self._input_norms: list[Tensor] = []
-        self._last: int | None = None
-        self._layout: TokenLayout | None = None
-        self._token_types: Tensor | None = None
-        self._factors: dict[int, Tensor] = {}
-
-    def reset(self) -> None:
-        """Discard a batch that failed."""
-        self._blocks.clear()
-        self._input_norms.clear()
-        self._last = None
-
-    def attention(self, view: BlockView) -> None:
-        """Measure the heads of one block; only numbers per image are kept."""
-        if view.index not in self._factors:
-            self._factors[view.index] = head_factor(view.out_map)
-        measures = measure(view, self.thresholds, factor=self._factors[view.index])
-        self._layout, self._token_types = view.layout, view.token_types
-        if self._last is None or view.index != self._last + 1:
-            self._input_norms.append(token_norms(view.residual))
-        self._last = view.index
-        payload = measures.payload.double()
-        tokens = {"variance_in": token_variance(view.residual)}
-        if view.update is not None:
-            tokens |= {"max_abs_attn": max_abs(view.update), "kurtosis_attn": kurtosis(view.update)}
-        self._blocks.append(
-            {
-                "heads": measures.heads,
-                "mass": measures.mass,
-                "candidates": measures.candidates,
-                "tokens": tokens,
-                "sums": {"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))},
-            }
-        )
-
-    def output(self, index: int, x: Tensor) -> None:
-        """Measure the tokens that a block returns."""
-        block, layout = self._blocks[-1], self._layout
-        assert layout is not None
-        registers = x[:, layout.num_cls : layout.num_prefix]
-        block["norms"] = {"norms": token_norms(x)}
-        block["tokens"] |= {
-            "variance_out": token_variance(x),
-            "max_abs": max_abs(x),
-            "kurtosis": kurtosis(x),
-            "massive": massive_activations(x),
-            "register_cosine": register_cosine(registers),
-        }
-
-    def take(self, order: NDArray[np.int64], images: Tensor | None = None) -> Records:
-        """Return the records of the last batch, and get ready for the next.
-
-        Args:
-            order: Position of each image in the full set.
-            images: The batch (B, C, H, W), from which the variance of every patch is computed.
-        """
-        blocks, inputs = self._blocks, self._input_norms
-        if self._layout is None or not blocks:
-            raise RuntimeError("no block has been recorded")
-        self._blocks, self._input_norms, self._last = [], [], None
-        variance = None if images is None else patch_variance(images, self._layout.num_patches)
-
-        def stack(group: str) -> dict[str, Array]:
-            names = dict.fromkeys(name for block in blocks for name in block[group])
-            return {
-                name: torch.stack([_of_block(block[group], name) for block in blocks], dim=1).cpu().float().numpy()
-                for name in names
-            }
-
-        sums = {
-            name: torch.stack([block["sums"][name] for block in blocks]).cpu().numpy() for name in blocks[0]["sums"]
-        }
-        return Records(
-            order=order,
-            layout=self._layout,
-            heads=stack("heads"),
-            mass=stack("mass"),
-            candidates=stack("candidates"),
-            tokens=stack("tokens"),
-            norms=stack("norms")["norms"],
-            input_norms=torch.stack(inputs, dim=1).cpu().float().numpy(),
-            token_types=None if self._token_types is None else self._token_types.cpu().numpy().astype(np.int8),
-            patch_variance=None if variance is None or self._token_types is not None else variance.cpu().numpy(),
-            **sums,
-        )
-
-
 def _padded(values: NDArray[Any], length: int, fill: float) -> NDArray[Any]:
     """Return an array whose last axis is extended to a length."""
     missing = length - values.shape[-1]
     if not missing:
         return values
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=fill)
-
-
-def _of_block(measured: dict[str, Tensor], name: str) -> Tensor:
-    """Return a quantity of a block, or a substitute if only other blocks have a gate.
-
-    Without a gate, a `gated_*` or `raw_*` quantity equals the plain one, and those of the gate itself are NaN.
-    """
-    if name in measured:
-        return measured[name]
-    plain = name.removeprefix("gated_").removeprefix("raw_")
-    if plain in measured:
-        return measured[plain]
-    return torch.full_like(next(iter(measured.values())), torch.nan, dtype=torch.float32)

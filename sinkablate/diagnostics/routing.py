@@ -1,189 +1,212 @@
-"""The quantities that depend on attention weights only. Axis letters as in `view.py`.
+"""The only pass over the N x N attention weights of a block: everything that depends on them is reduced here.
 
-Every quantity of routing is computed from event weights E (b, h, N, M): the weights A themselves for softmax and
-clipped softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero row is dead: its E is zero,
-so its query is not routed.
+Axis letters as in `view.py`. Every quantity of routing is computed from event weights E (b, h, N, M): the weights A
+themselves for softmax and clipped softmax, |A_ij| / sum_j |A_ij| for scores whose rows do not sum to one. An all-zero
+row is dead: its E is zero, so its query is not routed.
 
 With causal or local attention, a column is judged by the queries that can attend to it: its mean weight, and every
 share, is over them. Only columns that at least half as many queries can attend to as to any other can be dominant:
 the last tokens of a causal text have too few queries to be the sink of a sequence.
 """
 
-from dataclasses import dataclass
-from math import log, nan
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import nan
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.chunks import chunks
+from sinkablate.diagnostics.columns import column_means, strongest_columns
+from sinkablate.diagnostics.entropy import mean_entropy, row_entropy
+from sinkablate.diagnostics.shares import first_largest, share
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.vit.tokens import TokenType
 
-TIE = 1e-5
-"""Columns within this relative distance of the strongest count as tied, so that rounding does not choose the sink."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Routing:
-    """The routing of one chunk, as needed for the quantities of updates and the mass by token type."""
+    """What the weights of one block are reduced to, or those of several blocks with their heads side by side."""
 
     columns: Tensor
-    """Mean event weight of each column over all queries, (b, h, M)."""
+    """Mean event weight of each column over all queries, (B, H, M)."""
     sink: Tensor
-    """Dominant column s, (b, h) int64."""
+    """Dominant column s, (B, H) int64."""
+    mass: Tensor
+    """Mean event weight of s over the queries that can attend to it, (B, H)."""
     at_sink: Tensor
-    """E_is of every query, (b, h, N)."""
-    routed: Tensor
-    """The rows I: E_is >= routed_min, (b, h, N) bool."""
-    quantities: dict[str, Tensor]
-    """Finished quantities, each (b, h)."""
+    """E_is of every query, (B, H, N)."""
+    judged: Tensor | None
+    """The queries that can attend to s, (B, H, N) bool; None if all can."""
+    top: Tensor
+    """Event weight of the strongest columns together, of every query, (B, H, N)."""
+    top_judged: Tensor | None
+    """The queries that can attend to one of them, (B, H, N) bool; None if all can."""
+    on_registers: Tensor | None
+    """Event weight of all registers together, of every query, (B, H, N); None without registers."""
+    entropy: Tensor
+    """Mean entropy of the live rows over the logarithm of their number of columns, (B, H)."""
+    row_mass: Tensor
+    """Mean over queries of sum_j |A_ij| over tokens, (B, H)."""
+    dead_rows: Tensor
+    """Share of all-zero rows, (B, H)."""
+    null_mass: Tensor
+    """Mass that no value receives, (B, H): 1 minus the mass on columns with a value; NaN if a row may exceed one."""
+    output: Tensor
+    """A v, (B, H, N, d)."""
+    raw_output: Tensor | None
+    """G2 only: A v of the values before the gate, (B, H, N, d)."""
+    openness: Tensor | None
+    """G1 only: mean openness of each column's own queries, (B, H, M, 1 or d): sum_i |A_ij| g_i / sum_i |A_ij|, or the
+    mean over all queries if no query attends to the column."""
+
+    @classmethod
+    def join(cls, blocks: Sequence[Self]) -> Self:
+        """Put the heads of several blocks side by side."""
+        joined: dict[str, Any] = {name: side_by_side(blocks, name) for name in FIELDS}
+        return cls(**joined)
 
 
-def divide(x: Tensor, y: Tensor) -> Tensor:
-    """Return x / y, and NaN where y is not positive."""
-    return torch.where(y > 0, x / y, nan)
+FIELDS = tuple(field.name for field in fields(Routing))
 
 
-def share(hit: Tensor, of: Tensor, among: Tensor | None = None) -> Tensor:
-    """Return the share of hits (..., N) bool along the last axis, (...); NaN if the compared numbers `of` have a NaN.
-
-    Computed in float64, so that 9 of 10 equals a threshold of 0.9 on every device. The share is among all, or among
-    those that are marked in `among` (..., N) bool.
-    """
-    of_all = hit.double().mean(-1) if among is None else (hit & among).double().sum(-1) / among.double().sum(-1)
-    return of_all.to(of.dtype).masked_fill(of.isnan().any(-1), nan)
+def side_by_side(parts: Sequence[object], name: str) -> Tensor | None:
+    """Return a tensor attribute of several blocks joined along the axis of heads; None if it is None."""
+    tensors = [getattr(part, name) for part in parts]
+    return None if tensors[0] is None else torch.cat(tensors, dim=1)
 
 
-def first_largest(x: Tensor) -> Tensor:
-    """Return the lowest index among the largest entries of the last axis (see `TIE`), (...) int64, for x >= 0."""
-    below = x < x.amax(-1, keepdim=True) * (1 - TIE)
-    last = x.shape[-1] - 1
-    return torch.arange(last + 1, device=x.device).expand_as(x).masked_fill(below, last).amin(-1)
-
-
-def row_entropy(size: Tensor, total: Tensor) -> Tensor:
-    """Return the mean entropy of the live rows over log M, (b, h): H_i = log S_i - sum_j a_ij log a_ij / S_i.
-
-    Args:
-        size: a = |A|, (b, h, N, M), on any scale.
-        total: S = its row sums, (b, h, N).
-    """
-    a_log_a = torch.linalg.vecdot(size, size.clamp_min(torch.finfo(size.dtype).tiny).log_())
-    live = total > 0
-    entropy = torch.where(live, total.log() - a_log_a / total, 0).clamp_min(0).sum(-1)
-    return divide(entropy, live.sum(-1).to(entropy) * log(size.shape[-1]))
-
-
-def softmax_entropy(weights: Tensor, logits: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Return `row_entropy` of A = softmax(S), (b, h): H_i = -log max_j A_ij - sum_j A_ij (S_ij - max_j S_ij).
-
-    This avoids the logarithm of N x M numbers, which costs as much as all other sums over them. Peaked rows lose no
-    precision, because both terms approach zero. `logits`, S (b, h, N, M), are overwritten.
-
-    With `visible` (N, M), the entropy of a row is divided by the logarithm of the number of its own columns, and rows
-    of a single column are left out.
-    """
-    logits -= logits.amax(-1, keepdim=True)
-    entropy = -torch.einsum("bhnm,bhnm->bhn", weights, logits) - weights.amax(-1).log()
-    if visible is not None:
-        scale = visible.sum(-1).to(entropy).log()
-        return divide((entropy.clamp_min(0) / scale)[..., scale > 0].sum(-1), (scale > 0).to(entropy).sum())
-    return divide(entropy.clamp_min(0).mean(-1), entropy.new_tensor(log(weights.shape[-1])))
-
-
-def route(
-    weights: Tensor,
-    view: BlockView,
-    thresholds: ThresholdConfig,
-    logits: Tensor | None = None,
-    images: slice = slice(None),
-) -> Routing:
-    """Find the dominant column and the routed queries of one chunk.
+def route(view: BlockView, thresholds: ThresholdConfig, budget: int | None = None) -> Routing:
+    """Reduce the attention weights of a block.
 
     Args:
-        weights: A (b, h, N, M), signed, as the mechanism computes them.
-        view: The block, for its token layout and the normalization of its rows.
-        thresholds: `routed_min`, `routed_grid` and `group_top_k` are used.
-        logits: S with A = softmax(S), if they exist; overwritten.
-        images: Which of the view's images the chunk has.
+        view: The block on one batch.
+        thresholds: `group_top_k` is used.
+        budget: Bytes of the weights that exist at a time, see `chunks`; changes speed and memory, not the results.
     """
-    num_tokens = view.layout.num_tokens
+    if view.logits is not None:
+        return _route_softmax(view, thresholds.group_top_k, budget)
+    parts: dict[str, Any] = {}
+    for images, heads, _ in chunks(view.q, view.k, budget, whole=True):
+        for name, value in _route_weights(view, thresholds.group_top_k, images, heads).items():
+            if name not in parts:
+                parts[name] = None if value is None else value.new_empty(*view.q.shape[:2], *value.shape[2:])
+            if value is not None:
+                parts[name][images, heads] = value
+    return Routing(**parts)
+
+
+def _route_softmax(view: BlockView, group: int, budget: int | None) -> Routing:
+    """Reduce softmax weights row by row; no chunk is written twice, and weights of single columns are computed again.
+
+    With S the logits, m_i = max_j S_ij and z_i = sum_j exp(S_ij - m_i), the entropy of a row is
+    log z_i - sum_j exp(S_ij - m_i) (S_ij - m_i) / z_i. Peaked rows lose no precision, because both terms approach zero.
+    """
+    q, k, logits = view.q, view.k.contiguous(), view.logits
+    assert logits is not None
+    highest, total, inner = (q.new_empty(q.shape[:3]) for _ in range(3))
+    received = q.new_zeros(*q.shape[:2], k.shape[2])
+    output = torch.empty_like(view.q) if view.output is None else view.output
+    raw_output = None if view.raw_v is None else torch.empty_like(view.q)
+    gate = None if view.gates_values else view.gate
+    opened = None if gate is None else gate.new_zeros(*received.shape, gate.shape[-1])
+    for images, heads, rows in chunks(q, k, budget):
+        part, of_heads = (images, heads, rows), (images, heads)
+        s = logits(q[part], k[of_heads], *part)
+        largest = s.amax(-1, keepdim=True)
+        a = s.sub_(largest).exp()
+        z = a.sum(-1)
+        highest[part], total[part], inner[part] = largest.squeeze(-1), z, s.mul_(a).sum(-1)
+        share_of_row = z.reciprocal_()[..., None]
+        received[of_heads] += (share_of_row.mT @ a).squeeze(-2)
+        if view.output is None:
+            output[part] = (a @ view.v[of_heads]).mul_(share_of_row)
+        if raw_output is not None and view.raw_v is not None:
+            raw_output[part] = (a @ view.raw_v[of_heads]).mul_(share_of_row)
+        if opened is not None and gate is not None:
+            opened[of_heads] += a.mT @ (gate[part] * share_of_row)
+    columns, means = column_means(received, view)
+    sink, strongest = first_largest(means), strongest_columns(means, group)
+    registers = _registers(view).expand(*sink.shape, -1)
+    index = torch.cat((sink[..., None], strongest, registers), dim=-1)
+    event = logits.at(q, k, index).sub_(highest[..., None]).exp_().div_(total[..., None])
+    row_mass = columns[..., : view.layout.num_tokens].sum(-1)
+    return Routing(
+        columns=columns,
+        sink=sink,
+        mass=means.gather(-1, sink[..., None]).squeeze(-1),
+        at_sink=event[..., 0],
+        top=event[..., 1 : 1 + strongest.shape[-1]].sum(-1),
+        on_registers=event[..., 1 + strongest.shape[-1] :].sum(-1) if registers.shape[-1] else None,
+        entropy=mean_entropy((total.log() - inner / total).clamp_min(0), k.shape[2], view.visible),
+        row_mass=row_mass,
+        dead_rows=0 * row_mass,
+        null_mass=_null_mass(columns, view),
+        output=output,
+        raw_output=raw_output,
+        openness=None if opened is None or gate is None else _mean_openness(opened, received, gate),
+        **_judged(view, sink, strongest),
+    )
+
+
+def _route_weights(view: BlockView, group: int, images: slice, heads: slice) -> dict[str, Tensor | None]:
+    """Reduce the weights of some images and heads, of a mechanism without a softmax."""
+    part, num_tokens = (images, heads), view.layout.num_tokens
+    weights = view.weights(images, heads)
     size = weights if view.rows_sum_to_one else weights.abs()
     on_tokens = size[..., :num_tokens].sum(-1)
     total = on_tokens + size[..., num_tokens:].sum(-1)
-    entropy = row_entropy(size, total) if logits is None else softmax_entropy(weights, logits, view.visible)
+    v = view.v[part]
+    raw_output = None if view.raw_v is None else weights @ view.raw_v[part]
+    output = weights @ v if view.output is None else view.output[part]
+    gate = None if view.gate is None or view.gates_values else view.gate[part]
+    openness = None if gate is None else _mean_openness(size.mT @ gate, size.sum(-2), gate)
+    entropy = row_entropy(size, total)
     if not view.rows_sum_to_one:
         size = size.div_(total.clamp_min(torch.finfo(total.dtype).tiny)[..., None])
-
-    if view.visible is None:
-        columns = means = size.mean(-2)
-    else:
-        received = size.sum(-2)
-        columns, means = received / size.shape[-2], _means_of_candidates(received, view.visible, num_tokens)
-    sink = first_largest(means)
-    at_sink = size.gather(-1, sink[..., None, None].expand(*size.shape[:-1], 1)).squeeze(-1)
-    routed = at_sink >= thresholds.routed_min
-    among = None if view.visible is None else view.visible.T[sink]
-    quantities = {
-        "sink_idx": sink,
-        "sink_type": _types_at(view.column_types(images), sink),
+    columns, means = column_means(size.sum(-2), view)
+    sink, strongest = first_largest(means), strongest_columns(means, group)
+    registers = slice(view.layout.num_cls, view.layout.num_prefix)
+    return {
+        "columns": columns,
+        "sink": sink,
         "mass": means.gather(-1, sink[..., None]).squeeze(-1),
-        "routed_frac": share(routed, at_sink, among),
-        **{f"routed_frac_at_{level:g}": share(at_sink >= level, at_sink, among) for level in thresholds.routed_grid},
-        "min_a": (at_sink if among is None else at_sink.masked_fill(~among, torch.inf)).amin(-1),
-        "cond_mass": divide((at_sink * routed).sum(-1), routed.sum(-1)),
+        "at_sink": _at(size, sink[..., None]).squeeze(-1),
+        "top": _at(size, strongest).sum(-1),
+        "on_registers": size[..., registers].sum(-1) if view.layout.num_registers else None,
         "entropy": entropy,
         "row_mass": on_tokens.mean(-1),
-        "null_mass": _null_mass(columns, view, images),
         "dead_rows": share(total == 0, total),
-        **_group_events(size, means, view, thresholds),
+        "null_mass": _null_mass(columns, view, images),
+        "output": output,
+        "raw_output": raw_output,
+        "openness": openness,
+        **_judged(view, sink, strongest),
     }
-    return Routing(columns, sink, at_sink, routed, quantities)
 
 
-def candidates(visible: Tensor, num_tokens: int) -> Tensor:
-    """Mark the columns that can be dominant, (M,) bool.
-
-    They are those to which at least half as many queries can attend as to the most visible token. A null column does
-    not count as a token: every query can attend to it, even with local attention.
-
-    Args:
-        visible: Which queries can attend to which columns, (N, M) bool.
-        num_tokens: Number of tokens N; later columns are extra ones.
-    """
-    queries = visible.sum(0)
-    return 2 * queries >= queries[:num_tokens].amax()
+def _at(size: Tensor, columns: Tensor) -> Tensor:
+    """Return the weights of chosen columns, (b, h, N, M), (b, h, c) -> (b, h, N, c)."""
+    return size.gather(-1, columns[..., None, :].expand(*size.shape[:-1], -1))
 
 
-def candidates_by_type(view: BlockView) -> dict[str, Tensor]:
-    """Return the number of columns of each token type that can be dominant, (B,) int64 each."""
-    types = view.column_types().expand(view.q.shape[0], -1)
-    among = view.visible is None or candidates(view.visible, view.layout.num_tokens)
-    return {kind.label: ((types == kind) & among).sum(-1) for kind in view.kinds}
+def _registers(view: BlockView) -> Tensor:
+    """Return the columns of the registers."""
+    return torch.arange(view.layout.num_cls, view.layout.num_prefix, device=view.q.device)
 
 
-def _means_of_candidates(received: Tensor, visible: Tensor, num_tokens: int) -> Tensor:
-    """Return the mean event weight of each candidate over the queries that can attend to it, zero elsewhere, (b, h, M).
-
-    Args:
-        received: Sum of the event weights of each column over all queries, (b, h, M).
-        visible: As for `candidates`.
-        num_tokens: As for `candidates`.
-    """
-    means = received / visible.sum(0).clamp_min(1).to(received)
-    return means.masked_fill(~candidates(visible, num_tokens), 0)
+def _judged(view: BlockView, sink: Tensor, strongest: Tensor) -> dict[str, Tensor | None]:
+    """Return the queries that can attend to the dominant column, and to one of the strongest columns."""
+    if view.visible is None:
+        return {"judged": None, "top_judged": None}
+    queries = view.visible.mT
+    return {"judged": queries[sink], "top_judged": queries[strongest].any(-2)}
 
 
-def _types_at(types: Tensor, sink: Tensor) -> Tensor:
-    """Return the token type of each head's column s (b, h), from the types (M,), or those of each text (b, M)."""
-    return types[sink] if types.ndim == 1 else types.gather(1, sink)
-
-
-def _null_mass(columns: Tensor, view: BlockView, images: slice) -> Tensor:
-    """Return the mass that no value receives, (b, h): 1 minus the mass on columns that carry a value.
-
-    0 if rows sum to one over such columns (softmax, k/v bias), NaN if a row may exceed one.
-    """
+def _null_mass(columns: Tensor, view: BlockView, images: slice = slice(None)) -> Tensor:
+    """Return the mass that no value receives, (b, h); see `Routing.null_mass`."""
     if not (view.rows_sum_to_one and view.rows_at_most_one):
         return columns.new_full(columns.shape[:-1], nan)
     if not view.takes_null:
@@ -191,18 +214,14 @@ def _null_mass(columns: Tensor, view: BlockView, images: slice) -> Tensor:
     return 1 - (columns * (view.column_types(images) != TokenType.NULL).unsqueeze(-2)).sum(-1)
 
 
-def _group_events(size: Tensor, means: Tensor, view: BlockView, thresholds: ThresholdConfig) -> dict[str, Tensor]:
-    """Return the share of queries that give a group of columns together at least `routed_min`, to detect split sinks.
+def _mean_openness(opened: Tensor, received: Tensor, gate: Tensor) -> Tensor:
+    """Return sum_i |A_ij| g_i / sum_i |A_ij|, (b, h, M, 1 or d); the mean over all queries where nothing is received.
 
-    The groups are all registers (NaN without any) and the k columns with the largest mean weight, of any type.
+    Args:
+        opened: sum_i |A_ij| g_i, (b, h, M, 1 or d).
+        received: sum_i |A_ij|, (b, h, M).
+        gate: g, (b, h, N, 1 or d).
     """
-    k = min(thresholds.group_top_k, means.shape[-1])
-    strongest = means.sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    top = size.gather(-1, strongest[..., None, :].expand(*size.shape[:-1], k)).sum(-1)
-    among = None if view.visible is None else view.visible.T[strongest].any(-2)
-    registers = size[..., view.layout.num_cls : view.layout.num_prefix].sum(-1)
-    grouped = share(registers >= thresholds.routed_min, registers)
-    return {
-        "group_routed_frac": grouped if view.layout.num_registers else torch.full_like(grouped, nan),
-        "topk_routed_frac": share(top >= thresholds.routed_min, top, among),
-    }
+    received = received[..., None]
+    openness = opened / received.clamp_min(torch.finfo(received.dtype).tiny)
+    return torch.where(received > 0, openness, gate.mean(-2, keepdim=True))

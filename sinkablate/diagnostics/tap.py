@@ -5,6 +5,7 @@ block the call of `F.scaled_dot_product_attention` is intercepted, with its fuse
 from q and k.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -16,8 +17,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from sinkablate.attention.module import Attention
+from sinkablate.diagnostics.activations import max_abs
 from sinkablate.diagnostics.capture import Capture, block_view, rebuild_error
+from sinkablate.diagnostics.shares import host_can_read
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.visibility import Visibility
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import BlockParts, block_parts, blocks_of, features, reads_texts
 from sinkablate.vit.tokens import TokenLayout, text_tokens, token_layout
@@ -82,7 +86,10 @@ class Tap:
         self.rebuild_errors: dict[int, float] = {}
         """Relative error of each block's rebuild on the first batch."""
         self.listening: Capture | None = None
+        self._listener = _SdpaListener(self)
         self._texts = reads_texts(model)
+        self._visibility = Visibility(self._texts)
+        self._checks: dict[int, Tensor] = {}
         self._token_types: Tensor | None = None
         self._image_size: tuple[int, int] = (0, 0)
         self._open: dict[int, Capture] = {}
@@ -106,7 +113,6 @@ class Tap:
             handle.remove()
         self._handles.clear()
         self._open.clear()
-        self.listening = None
 
     @torch.no_grad()
     def run(self, images: Tensor) -> None:
@@ -116,15 +122,37 @@ class Tap:
             images: Images (B, C, H, W), or texts of one length (B, 2, N) as described at `text_tokens`.
         """
         self._runs = dict.fromkeys(self.parts, 0)
+        self._checks = {}
+        self._visibility.begin()
         self._token_types = text_tokens(images)[1] if self._texts else None
         self._image_size = images.shape[-2], images.shape[-1]
-        with _SdpaListener(self):
+        try:
             features(self.model, images if self._texts else images.to(next(self.model.parameters()).dtype))
+        finally:
+            self._listen(None)
         for index, times in self._runs.items():
             if times != 1:
                 raise UserError(
                     f"{type(self.model).__name__} cannot be measured: block {index} ran {times} times "
                     "in one forward pass"
+                )
+        self._visibility.end()
+        self._judge()
+
+    def _judge(self) -> None:
+        """Refuse a model whose blocks could not be rebuilt on the first batch. The host waits for a GPU here."""
+        checks, self._checks = self._checks, {}
+        if not checks:
+            return
+        for index, (error, largest) in zip(checks, torch.stack([*checks.values()]).tolist(), strict=True):
+            self.rebuild_errors[index] = error
+            if not math.isfinite(largest):
+                raise NonfiniteError(f"block {index}: its activations are NaN or infinite")
+            if not error < MAX_REBUILD_ERROR:
+                raise UserError(
+                    f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
+                    f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
+                    "the diagnostics would not describe this model"
                 )
 
     def _attach(self, index: int, parts: BlockParts) -> None:
@@ -160,11 +188,17 @@ class Tap:
     def _open_block(self, index: int, x: Tensor) -> None:
         capture = self._open[index] = Capture(x)
         if not isinstance(self.parts[index].attn, Attention):
-            self.listening = capture
+            self._listen(capture)
+
+    def _listen(self, capture: Capture | None) -> None:
+        """Record fused attention calls in a capture, or stop; other operations run without the listener."""
+        if (capture is None) != (self.listening is None):
+            self._listener.__enter__() if capture else self._listener.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self.listening = capture
 
     def _close_attention(self, index: int, mid: Tensor) -> None:
         """Build the view once attention is done; `mid` (B, N, D) is the residual stream after its update."""
-        self.listening = None
+        self._listen(None)
         if index not in self._open:  # the norm ran a second time
             return
         capture, parts = self._open.pop(index), self.parts[index]
@@ -176,17 +210,11 @@ class Tap:
             layout = TokenLayout(0, 0, num_tokens)
         else:
             layout = token_layout(self.model, num_tokens, self._image_size)
-        view = block_view(index, parts, capture, layout, self._token_types)
+        view = block_view(index, parts, capture, layout, self._token_types, self._visibility)
         if index not in self.rebuild_errors:
-            error = self.rebuild_errors[index] = rebuild_error(view, parts, capture)
-            if not error < MAX_REBUILD_ERROR:
-                if not torch.isfinite(mid).all():
-                    raise NonfiniteError(f"block {index}: its activations are NaN or infinite")
-                raise UserError(
-                    f"{type(self.model).__name__}: block {index} rebuilt from its captured tensors differs "
-                    f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
-                    "the diagnostics would not describe this model"
-                )
+            self._checks[index] = torch.stack((rebuild_error(view, parts, capture), max_abs(mid).amax()))
+            if host_can_read(mid):
+                self._judge()
         self.consumer.attention(view)
 
     def _close_block(self, index: int, output: Any) -> None:

@@ -9,7 +9,8 @@ from math import nan
 import torch
 from torch import Tensor
 
-from sinkablate.diagnostics.routing import Routing, divide, share
+from sinkablate.diagnostics.activations import max_abs
+from sinkablate.diagnostics.shares import divide, host_can_read, share
 
 ROUNDS = 10
 """Each round raises a Gram matrix to its fourth power; the relative error of the eigenvalue is < log(d) / 4^10."""
@@ -18,38 +19,73 @@ ROUNDS = 10
 def largest_eigenvalue(gram: Tensor) -> Tensor:
     """Return the largest eigenvalue of positive semi-definite matrices, (..., d, d) -> (...).
 
-    It is computed as tr(G^n G) / tr(G^n) with n up to 4^10. This needs batched matrix products only, which are faster
-    than `eigvalsh` on a CPU and avoid the eigensolver of a GPU, which handles one matrix of the batch at a time. A
-    matrix is done when P = G^n / tr(G^n) has rank one, that is, tr(P^2) = 1 up to rounding, because 1 - tr(P^2) bounds
-    the error; this takes two or three rounds for the steep spectra of real heads, and all rounds if other eigenvalues
-    nearly equal the largest. A zero matrix gives NaN.
+    It is computed as tr(G^n G) / tr(G^n) with n = 4^10. This needs batched matrix products only, which are faster than
+    `eigvalsh` on a CPU and avoid the eigensolver of a GPU, which handles one matrix of the batch at a time. A zero
+    matrix gives NaN.
     """
-    shape = gram.shape[:-2]
-    power = gram = gram.reshape(-1, *gram.shape[-2:])
-    largest = gram.new_zeros(len(gram))
-    active = torch.arange(len(gram), device=gram.device)
+    power = _raised_on_host(gram) if host_can_read(gram) else _raised(gram)
+    return (power * gram).sum((-2, -1)) / _trace(power)
+
+
+def _raised(power: Tensor) -> Tensor:
+    """Raise matrices (..., d, d) to the power 4^10, up to scale."""
     for _ in range(ROUNDS):
-        power = power / _trace(power)[..., None, None]
-        power = power @ power
-        power = power @ power
-        trace = _trace(power)
-        largest[active] = (power * gram).sum((-2, -1)) / trace
-        mixed = 1 - power.square().sum((-2, -1)) / trace.square() > 16 * torch.finfo(gram.dtype).eps
-        if not mixed.any():
+        power = _fourth(power)
+    return power
+
+
+def _raised_on_host(gram: Tensor) -> Tensor:
+    """Raise matrices (..., d, d) to a power for which P = G^n / tr(G^n) has rank one, at most 4^10, up to scale.
+
+    The rank is one if tr(P^2) = 1 up to rounding, and 1 - tr(P^2) bounds the error of the eigenvalue. This takes two or
+    three rounds for the steep spectra of real heads. Zero matrices become NaN.
+    """
+    flat = gram.reshape(-1, *gram.shape[-2:])
+    left = (_trace(flat) > 0).nonzero().squeeze(1)
+    powers, power = torch.full_like(flat, nan), flat[left]
+    for _ in range(ROUNDS):
+        power = _fourth(power)
+        powers[left] = power
+        mixed = 1 - power.square().sum((-2, -1)) / _trace(power).square() > 16 * torch.finfo(power.dtype).eps
+        left, power = left[mixed], power[mixed]
+        if not len(left):
             break
-        if not mixed.all():
-            active, power, gram = active[mixed], power[mixed], gram[mixed]
-    return largest.view(shape)
+    return powers.view_as(gram)
 
 
-def stable_rank(rows: Tensor) -> Tensor:
-    """Return ||X||_F^2 / sigma_1(X)^2 of matrices, (..., N, d) -> (...); NaN for X = 0.
+def _fourth(power: Tensor) -> Tensor:
+    """Return the fourth power of matrices (..., d, d) divided by their trace."""
+    square = power / _trace(power)[..., None, None]
+    square = square @ square
+    return square @ square
+
+
+def stable_ranks(rows: Tensor, routed: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Return ||X||_F^2 / sigma_1(X)^2 of matrices, (..., N, d) -> (...), and then of their routed rows; NaN for X = 0.
 
     Rows are first scaled to a largest entry of one, because squares of tiny updates would underflow.
+
+    Args:
+        rows: X.
+        routed: Which rows are routed, (..., N) bool.
     """
-    rows = rows / rows.abs().amax((-2, -1), keepdim=True)
-    gram = rows.mT @ rows
-    return _trace(gram) / largest_eigenvalue(gram)
+    rows = rows / max_abs(rows)[..., None, None]
+    grams = [rows.mT @ rows]
+    if routed is not None:
+        grams.append(_gram_of(rows, routed))
+    gram = torch.stack(grams)
+    return (_trace(gram) / largest_eigenvalue(gram)).unbind()
+
+
+def _gram_of(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Return X^T X of chosen rows, (..., N, d), (..., N) -> (..., d, d); a CPU leaves out matrices without any."""
+    if not host_can_read(rows):
+        return (rows * chosen[..., None]).mT @ rows
+    gram = rows.new_zeros(*rows.shape[:-2], rows.shape[-1], rows.shape[-1])
+    some = chosen.any(-1)
+    of_some = rows[some]
+    gram[some] = (of_some * chosen[some][..., None]).mT @ of_some
+    return gram
 
 
 def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
@@ -74,37 +110,29 @@ def value_ratio(norms: Tensor, sink: Tensor, num_tokens: int) -> Tensor:
 
 
 def update_quantities(
-    projected: Tensor, routing: Routing, *, value_norm: Tensor, residual_norm: Tensor, quiet_max: float
+    projected: Tensor, routed: Tensor, *, value_norm: Tensor, residual_norm: Tensor, quiet_max: float
 ) -> dict[str, Tensor]:
     """Return ranks and sizes of one update, each (b, h).
 
     Args:
         projected: O R^T (b, h, N, d), which has the row norms and singular values of U.
-        routing: The routing, which says which queries are routed.
+        routed: The routed queries, (b, h, N) bool.
         value_norm: mean_j ||u_j|| over token columns, (b, h).
-        residual_norm: mean_i ||residual_i||, (b, 1).
+        residual_norm: mean_i ||residual_i||, (b, h).
         quiet_max: A query is quiet when ||U_i|| is at most this times `value_norm`.
     """
     norms = torch.linalg.vector_norm(projected, dim=-1)
     mean_norm = norms.mean(-1)
-    rank = stable_rank(projected)
+    rank, routed_rank = stable_ranks(projected, routed)
     quiet = share(norms <= quiet_max * value_norm[..., None], norms)
     return {
         "stable_rank": rank,
-        "routed_stable_rank": _routed_rank(projected, routing.routed),
+        "routed_stable_rank": routed_rank,
         "rank1_energy": 1 / rank,
         "update_norm": mean_norm,
         "rel_update": divide(mean_norm, residual_norm),
         "quiet_frac": torch.where(value_norm > 0, quiet, nan),
     }
-
-
-def _routed_rank(projected: Tensor, routed: Tensor) -> Tensor:
-    """Return the stable rank of the routed rows, (b, h); NaN, without computation, if there are none."""
-    rank = projected.new_full(projected.shape[:2], nan)
-    defined = routed.any(-1)
-    rank[defined] = stable_rank(projected[defined] * routed[defined][..., None])
-    return rank
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ Axis letters, here and in the entire package:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,6 +15,54 @@ from torch import Tensor
 from sinkablate.vit.tokens import TextTokenType, TokenLayout, TokenType
 
 Weigh = Callable[[Tensor, Tensor, slice, slice], Tensor]
+ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits S = scale q·k + bias whose softmax is the attention weights.
+
+    The bias of a column that a query cannot attend to is very negative but finite, so that its weight is zero and its
+    logit a number.
+    """
+
+    scale: float
+    bias: Tensor | None = None
+    """Additive mask, relative positions or offset of an extra column, broadcastable to (B, H, N, M)."""
+
+    def __call__(self, q: Tensor, k: Tensor, images: slice = ALL, heads: slice = ALL, rows: slice = ALL) -> Tensor:
+        """Return S (b, h, n, M) of some queries (b, h, n, d) and keys (b, h, M, d).
+
+        Args:
+            q: The queries.
+            k: The keys of the same images and heads.
+            images: Which images of the block these are.
+            heads: Which heads of the block these are.
+            rows: Which queries of the block these are.
+        """
+        s = (q * self.scale) @ k.mT
+        return s if self.bias is None else s.add_(_part(self.bias, images, heads, rows))
+
+    def at(self, q: Tensor, k: Tensor, columns: Tensor) -> Tensor:
+        """Return S (B, H, N, c) at chosen columns of every head.
+
+        Args:
+            q: All queries of the block, (B, H, N, d).
+            k: All keys, (B, H, M, d).
+            columns: Indices, (B, H, c) int64.
+        """
+        keys = k.gather(-2, columns[..., None].expand(*columns.shape, k.shape[-1]))
+        s = (q * self.scale) @ keys.mT
+        if self.bias is None:
+            return s
+        bias = self.bias.expand(*q.shape[:-1], k.shape[-2])
+        return s.add_(bias.gather(-1, columns[..., None, :].expand_as(s)))
+
+
+def _part(bias: Tensor, *slices: slice) -> Tensor:
+    """Return the part of a tensor broadcastable to (B, H, N, M) that belongs to images, heads and rows."""
+    bias = bias[(None,) * (4 - bias.ndim)]
+    return bias[tuple(part if size > 1 else ALL for part, size in zip(slices, bias.shape, strict=False))]
 
 
 @dataclass(frozen=True)
@@ -32,14 +81,14 @@ class BlockView:
     """Keys (B, H, M, d)."""
     v: Tensor
     """Values the weighted sum uses (B, H, M, d); after the gate where the gate is at the values (G2)."""
-    weigh: Weigh
-    """(q rows, k rows, image slice, head slice) -> weights (b, h, N, M): the mechanism's own formula."""
     out_map: Tensor
     """W = diag(gamma) W_O^h, the head's map into the residual stream with LayerScale folded in, (H, D, d)."""
     residual: Tensor
     """The block's input (B, N, D)."""
-    logits: Weigh | None = None
-    """As `weigh`, but returns finite logits S whose softmax is the weights; used instead of `weigh` if given."""
+    logits: Logits | None = None
+    """Logits whose softmax is the weights, if the mechanism has them."""
+    weigh: Weigh | None = None
+    """For other mechanisms: (q rows, k rows, image slice, head slice) -> weights (b, h, N, M), by their own formula."""
     output: Tensor | None = None
     """A v as the model itself computed it, before an output gate, (B, H, N, d); None: computed from the weights."""
     update: Tensor | None = None
@@ -61,25 +110,25 @@ class BlockView:
     token_types: Tensor | None = None
     """Texts only: `TextTokenType` of every token, (B, N) int64. The types of an image's tokens are in the layout."""
 
-    def weights(self, images: slice = slice(None), heads: slice = slice(None)) -> Tensor:
+    def weights(self, images: slice = ALL, heads: slice = ALL) -> Tensor:
         """Compute the attention weights A (b, h, N, M) of some images and heads; signed, not renormalized."""
-        return self.weights_and_logits(images, heads)[0]
-
-    def weights_and_logits(self, images: slice, heads: slice) -> tuple[Tensor, Tensor | None]:
-        """Compute A and the logits S with A = softmax(S); None instead of S if there are no such logits."""
         rows = (self.q[images, heads], self.k[images, heads], images, heads)
-        if self.logits is None:
-            return self.weigh(*rows), None
-        s = self.logits(*rows)
-        return s.softmax(dim=-1), s
+        if self.logits is not None:
+            return self.logits(*rows).softmax(dim=-1)
+        assert self.weigh is not None
+        return self.weigh(*rows)
 
-    def column_types(self, images: slice = slice(None)) -> Tensor:
+    def column_types(self, images: slice = ALL) -> Tensor:
         """Return the token type of each of the M columns, (M,); for texts (b, M), because each has its own."""
         if self.token_types is None:
-            return self.layout.types(self.extra).to(self.q.device)
+            return _column_types(self.layout, self.extra, self.residual.device)
         types = self.token_types[images]
         extra = types.new_tensor([int(kind) for kind in self.extra])
         return torch.cat((types, extra.expand(len(types), -1)), dim=1)
+
+    def without_scores(self) -> "BlockView":
+        """Return the view without queries and keys, once its weights are not needed anymore."""
+        return replace(self, q=self.q.new_empty(0), k=self.k.new_empty(0), logits=None, weigh=None)
 
     @property
     def kinds(self) -> type[TokenType] | type[TextTokenType]:
@@ -92,22 +141,10 @@ class BlockView:
         return tuple(self.kinds(code) for code in (types if types.ndim == 1 else types[0]).tolist())
 
 
-def chunks(view: BlockView, budget: int | None = None) -> list[tuple[slice, slice]]:
-    """Return slices of images and heads whose weight matrices take at most `budget` bytes, at least one matrix each.
-
-    The default is 16 MiB on a CPU, so that they stay in the cache, and 128 MiB elsewhere.
-    """
-    if budget is None:
-        budget = 2**24 if view.q.device.type == "cpu" else 2**27
-    batch, num_heads, num_queries, _ = view.q.shape
-    matrix = num_queries * view.k.shape[2] * view.q.element_size()
-    head_step = max(1, min(num_heads, budget // matrix))
-    image_step = max(1, min(batch, budget // (matrix * head_step)))
-    return [
-        (slice(i, min(i + image_step, batch)), slice(h, min(h + head_step, num_heads)))
-        for i in range(0, batch, image_step)
-        for h in range(0, num_heads, head_step)
-    ]
+@cache
+def _column_types(layout: TokenLayout, extra: tuple[TokenType, ...], device: torch.device) -> Tensor:
+    """Return the token types of a layout on a device; cached, because copying them makes the host wait for a GPU."""
+    return layout.types(extra).to(device)
 
 
 def head_factor(out_map: Tensor) -> Tensor:

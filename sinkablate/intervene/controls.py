@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.labels import apply
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder, Records
+from sinkablate.diagnostics.recorder import Recorder
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkablate.diagnose.model import LoadedModel
-from sinkablate.diagnostics.routing import divide
+from sinkablate.diagnostics.shares import divide
 from sinkablate.toys.tasks import ToyTask
 from sinkablate.vit.anatomy import classify
 

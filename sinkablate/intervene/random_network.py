@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sinkablate.config import SelectionConfig, ThresholdConfig
 from sinkablate.diagnostics.labels import Labels, apply, is_event
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder, Records
+from sinkablate.diagnostics.recorder import Recorder
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import Label, Rule
 from sinkablate.intervene.controls import FEWEST_EVENTS, Outcome, donor_gain, records_of
 from sinkablate.intervene.editor import Editor

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from sinkablate.callbacks.sinks import SinkDiagnostics
-from sinkablate.diagnostics.records import Recorder
+from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.plan.devices import Device
 from sinkablate.plan.estimate import Estimate, Forward
@@ -85,8 +85,10 @@ def _measured_batch(backbone: nn.Module, image: tuple[int, ...], images: int, di
     """
 
     def program(bare: nn.Module) -> None:
-        with Tap(bare.eval(), Recorder(diagnostics.thresholds)) as tap:
+        recorder = Recorder(diagnostics.thresholds, diagnostics.memory_mib)
+        with Tap(bare.eval(), recorder) as tap:
             tap.run(torch.empty(counted, *image, device="meta"))
+            recorder.finish()
 
     counted = 1
     while (work := count_work(backbone, program, "meta")).launches < MOST_OPERATIONS and counted < images:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sinkablate.diagnostics.geometry import query_key_directions, query_key_spectrum
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.routing import first_largest
+from sinkablate.diagnostics.shares import first_largest
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView, head_factor
 from sinkablate.errors import UserError

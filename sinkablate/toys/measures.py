@@ -11,9 +11,10 @@ from sinkablate.config import ThresholdConfig, ToyConfig
 from sinkablate.diagnostics.geometry import spectral_spikes
 from sinkablate.diagnostics.labels import label_all
 from sinkablate.diagnostics.probe import measurement_mode
-from sinkablate.diagnostics.records import Recorder, Records
-from sinkablate.diagnostics.routing import divide
+from sinkablate.diagnostics.recorder import Recorder
+from sinkablate.diagnostics.records import Records
 from sinkablate.diagnostics.rules import ADAPTIVE_RULE, VERDICTS
+from sinkablate.diagnostics.shares import divide
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.toys.model import ToyTransformer

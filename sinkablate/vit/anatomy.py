@@ -6,6 +6,7 @@ only module that reads these tables.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -52,6 +53,14 @@ class BlockParts:
     def out_weight(self) -> Tensor:
         """The weight of the output map W_O, (D, H d)."""
         return linear_weight(self.proj)
+
+    @cached_property
+    def out_map(self) -> Tensor:
+        """The map of every head into the residual stream, diag(gamma) W_O with W_O split into heads, (H, D, d)."""
+        weight = self.out_weight.detach()
+        if self.gamma is not None:
+            weight = weight * self.gamma.detach()[:, None]
+        return weight.reshape(weight.shape[0], self.num_heads, -1).transpose(0, 1)
 
     @property
     def out_bias(self) -> Tensor | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.view import BlockView, Logits
 from sinkablate.vit.tokens import TokenLayout, TokenType
 
 T = ThresholdConfig()
@@ -99,7 +99,7 @@ def random_view(
             v = v * gate
     if kind not in ("clipped", "relu", "signed"):
         s = logits.to(dtype)
-        fields |= {"logits": lambda _q, _k, images, heads: s[images, heads].clone()}
+        fields |= {"logits": Logits(1.0, s)}
     return view_of(
         weights.to(dtype),
         v.to(dtype),

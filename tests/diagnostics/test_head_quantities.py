@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from direct import direct
-from known_views import KINDS, T, first_head, random_view, view_of
+from known_views import KINDS, NULL, T, first_head, random_view, view_of
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.entropy import row_entropy
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.routing import row_entropy, softmax_entropy
+from sinkablate.diagnostics.routing import route
+from sinkablate.diagnostics.view import Logits
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -26,7 +28,8 @@ def test_every_quantity_equals_its_definition(kind, dtype, tolerance):
     assert measured.keys() == expected.keys()
     for name, x in measured.items():
         assert x.dtype == (torch.int64 if name in ("sink_idx", "sink_type") else dtype), name
-        np.testing.assert_allclose(x.numpy(), expected[name], rtol=tolerance, atol=tolerance * 1e-1, err_msg=name)
+        atol = tolerance if name == "gate_corr" else tolerance * 1e-1  # a correlation, of almost constant weights
+        np.testing.assert_allclose(x.numpy(), expected[name], rtol=tolerance, atol=atol, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "elementwise"])
@@ -103,12 +106,16 @@ def test_signed_weights_cancel_in_the_update_but_not_in_the_events():
 
 @pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 30.0, 1000.0])
 def test_entropy_from_logits_equals_that_of_their_softmax(scale):
-    """Both functions, and float32 against float64; rows range from uniform to one-hot and are shifted far from zero."""
+    """Both ways, and float32 against float64; rows range from uniform to one-hot and are shifted far from zero."""
     logits = scale * torch.randn(2, 3, 9, 21, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 50
+
+    def entropy(logits):
+        weights = logits.softmax(-1)
+        view = view_of(weights, logits.new_ones(2, 3, 21, 2), extra=12 * NULL, logits=Logits(1.0, logits))
+        return route(view, T).entropy
+
     weights = logits.softmax(-1)
-    expected = row_entropy(weights, weights.sum(-1))
-    torch.testing.assert_close(softmax_entropy(weights, logits.clone()), expected, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(entropy(logits), row_entropy(weights, weights.sum(-1)), atol=1e-12, rtol=1e-9)
     single = logits.float()
     close = torch.special.entr(single.double().softmax(-1)).sum(-1).mean(-1) / log(21)
-    got = softmax_entropy(single.softmax(-1), single.clone())
-    torch.testing.assert_close(got.double(), close, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(entropy(single).double(), close, atol=1e-6, rtol=1e-5)

@@ -6,7 +6,7 @@ from known_views import KINDS, T, first_head, random_view, sink_weights, values,
 from torch import Tensor
 
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.updates import largest_eigenvalue, stable_rank
+from sinkablate.diagnostics.updates import largest_eigenvalue, stable_ranks
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -22,7 +22,7 @@ def test_largest_eigenvalue_whatever_the_gaps(spectrum, dtype):
 
 def test_ranks_of_tiny_fp32_updates_do_not_underflow():
     rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(stable_rank(rows * 1e-25), stable_rank(rows), rtol=1e-5, atol=0)
+    torch.testing.assert_close(stable_ranks(rows * 1e-25), stable_ranks(rows), rtol=1e-5, atol=0)
 
 
 def eps_sink(n: int, eps: float, s: int) -> Tensor:

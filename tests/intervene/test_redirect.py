@@ -7,7 +7,7 @@ import torch
 from edited import MECHANISMS, own
 from variants import noise
 
-from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.view import BlockView, Logits
 from sinkablate.intervene.changes import head_weights, redirected
 from sinkablate.intervene.replay import Replay
 
@@ -62,8 +62,7 @@ def test_a_saturated_row_is_redirected_by_its_remaining_logits() -> None:
         q=torch.zeros(1, 1, n, d),
         k=torch.zeros(1, 1, n, d),
         v=torch.zeros(1, 1, n, d),
-        weigh=lambda *_: logits.softmax(-1),
-        logits=lambda *_: logits,
+        logits=Logits(1.0, logits),
         out_map=torch.zeros(1, d, d),
         residual=torch.zeros(1, n, d),
     )

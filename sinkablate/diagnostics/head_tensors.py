@@ -1,0 +1,86 @@
+"""What is left of the heads of one block, or of several, once their attention weights are reduced.
+
+Axis letters as in `view.py`. The tensors of several blocks are joined along the axis of heads, so H is the number of
+heads of all these blocks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics.routing import Routing, route, side_by_side
+from sinkablate.diagnostics.view import BlockView
+
+
+@dataclass(frozen=True)
+class HeadTensors:
+    """The tensors of heads from which every quantity is computed."""
+
+    routing: Routing
+    v: Tensor
+    """(B, H, M, d), a copy, so that the memory of queries and keys is free."""
+    raw_v: Tensor | None
+    gate: Tensor | None
+    """(B, H, N, 1 or d)."""
+    gates_values: bool
+    factor: Tensor
+    """R (H, d, d)."""
+    residual_norms: Tensor
+    """||residual_i|| of every block, (B, L, N)."""
+    types: Tensor
+    """Token type of each column, (M,) or (B, M)."""
+
+    @classmethod
+    def of(cls, view: BlockView, thresholds: ThresholdConfig, budget: int | None, factor: Tensor) -> Self:
+        """Reduce the attention weights of a block; the arguments are those of `measure`."""
+        return cls(
+            route(view, thresholds, budget),
+            view.v.contiguous(),
+            view.raw_v,
+            view.gate,
+            view.gates_values,
+            factor,
+            torch.linalg.vector_norm(view.residual, dim=-1)[:, None],
+            view.column_types(),
+        )
+
+    @classmethod
+    def join(cls, blocks: Sequence[Self]) -> Self:
+        """Put the heads of several blocks of the same shape side by side."""
+        first = blocks[0]
+        if len(blocks) == 1:
+            return first
+        v, residual_norms = (torch.cat([getattr(b, name) for b in blocks], dim=1) for name in ("v", "residual_norms"))
+        return cls(
+            Routing.join([block.routing for block in blocks]),
+            v,
+            side_by_side(blocks, "raw_v"),
+            side_by_side(blocks, "gate"),
+            first.gates_values,
+            torch.cat([block.factor for block in blocks]),
+            residual_norms,
+            first.types,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """N; later columns are extra ones."""
+        return self.routing.at_sink.shape[-1]
+
+    def norms(self, x: Tensor) -> Tensor:
+        """Return ||W x|| for every row, (B, H, n, d) -> (B, H, n)."""
+        norms: Tensor = torch.linalg.vector_norm(project(x, self.factor), dim=-1)
+        return norms
+
+    def per_head(self, x: Tensor) -> Tensor:
+        """Repeat numbers of each block for its heads, (B, L, ...) -> (B, H, ...)."""
+        return x.repeat_interleave(self.v.shape[1] // x.shape[1], dim=1)
+
+
+def project(x: Tensor, factor: Tensor) -> Tensor:
+    """Return R x for every row x, (b, h, n, d), (h, d, d) -> (b, h, n, d)."""
+    return x @ factor.mT
