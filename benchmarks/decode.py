@@ -1,9 +1,10 @@
-"""Compare the loader with bare loops over the same JPEG files: decoding and RandAugment at 224 px.
+"""Compare the loader with bare loops over the same JPEG files at 224 px, and decoders with each other.
 
     python -m benchmarks.decode [--rounds 5] [--images 192]
 
-One bare loop uses timm's policy, as the loader does; the other uses torchvision's transforms throughout. The loader
-runs in its own process. Each uses one thread.
+One bare loop uses timm's policy, as the loader does; the other uses torchvision's transforms throughout. Three more
+loops only decode and crop: with Pillow, as the loader does; with torchvision's decoder; and with Pillow's `draft`,
+which decodes JPEG at a fraction of its size and gives other pixels. All run in this process with one thread.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import torch
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_train
 from torchvision import transforms as T
+from torchvision.io import ImageReadMode, decode_image
 
-from benchmarks.interleave import interleave, ratios
+from benchmarks.interleave import interleave, ratios, report
 from sinkablate.config import AugmentConfig, ImageConfig, SourceConfig
 from sinkablate.data.datamodule import ImageData
 from sinkablate.data.shards import write_shards
@@ -49,6 +51,22 @@ def bare(paths: list[Path], transform: Callable[[Image.Image], torch.Tensor]) ->
             torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[start : start + BATCH]])
 
     return loop
+
+
+def decoders(paths: list[Path]) -> dict[str, Callable[[], object]]:
+    """Loops that decode and crop all files, by the name of the decoder."""
+    crop = T.RandomResizedCrop(224, interpolation=T.InterpolationMode.BICUBIC)
+
+    def draft(path: Path) -> Image.Image:
+        image = Image.open(path)
+        image.draft("RGB", (224, 224))
+        return image.convert("RGB")
+
+    return {
+        "Pillow": lambda: [crop(Image.open(path).convert("RGB")) for path in paths],
+        "torchvision": lambda: [crop(decode_image(str(path), mode=ImageReadMode.RGB)) for path in paths],
+        "Pillow, draft": lambda: [crop(draft(path)) for path in paths],
+    }
 
 
 def main() -> None:
@@ -97,10 +115,12 @@ def main() -> None:
             },
             args.rounds,
         )
+        of_decoders = interleave(decoders(paths), args.rounds)
     print(f"loader {args.images / statistics.median(times['loader']):.0f} images/s")
     for name, ratio in ratios(times, "loader").items():
         if name != "loader":
             print(f"{name}: the loader is {ratio:.3f} times as fast (target: >= 0.9)")
+    report("Decoding and cropping", of_decoders, "Pillow")
 
 
 if __name__ == "__main__":
