@@ -9,10 +9,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from sinkablate.cli.lightning import Cli
 from sinkablate.config import height_and_width
-from sinkablate.errors import UserError, require_at_least
+from sinkablate.errors import require_at_least
 from sinkablate.plan.comparison import compare_with_run, measured_run
 from sinkablate.plan.devices import choose_device
-from sinkablate.plan.planning import plan
+from sinkablate.plan.planning import plan, require_images
 from sinkablate.plan.terminal import print_plan
 from sinkablate.process.threads import limit_threads
 from sinkablate.run import trust
@@ -67,15 +67,8 @@ class PlanCli(Cli):
         """Predict, then print."""
         config = self.config["fit"]
         require_at_least(config.images, 1, "images")
-        if self.task_name == "toy":
-            raise UserError(
-                "task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds"
-            )
+        require_images(self.task_name)
         self._refuse_what_fit_refuses(config)
-        self.show(config)
-
-    def show(self, config: Any) -> None:
-        """Print the plan."""
         run = None if config.run is None else measured_run(Path(config.run))
         threads = limit_threads() if run is None else int(run["threads"])
         accelerator = str(config.trainer.accelerator) if run is None else str(run["device"])

@@ -1,6 +1,5 @@
 """Estimate the needs of a training run from its model alone, on the meta device: tensors have shapes but no content."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
+
+from sinkablate.plan.operations import without_content
 
 Forward = Callable[[Sequence[nn.Module], Tensor], object]
 """Forward pass of a training step, from the modules that hold the parameters and a batch to the outputs."""
@@ -44,7 +45,7 @@ def estimate(model: Any, run: Forward, shape: tuple[int, ...], *, opt: str, half
         opt: timm's name for the optimizer.
         half: Whether activations have 16 bits (bf16-mixed, 16-mixed).
     """
-    bare = copy.deepcopy(model).to("meta").train()
+    bare = without_content(model, "meta").train()
     of_two, of_four = (_activations(bare, run, torch.empty(count, *shape, device="meta")) for count in (2, 4))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         bare.requires_grad_(False)  # the counter's hooks fail on a view of a parameter made without gradients

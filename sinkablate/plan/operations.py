@@ -7,6 +7,7 @@ counts cannot fall behind it. FLOPs are those of PyTorch's own formulas (`torch.
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -87,19 +88,28 @@ def count_work(model: Model, program: Callable[[Model], object], device: Literal
         device: Device of the copy: `cpu` for programs with a backward pass or autocast, `meta` for programs that read
             no more numbers than necessary on any other device.
     """
-    mode: Any = FakeTensorMode(allow_non_fake_inputs=True) if device == "cpu" else _FusedAttention()  # type: ignore[no-untyped-call]
-    with mode:
-        bare = {id(tensor): _without_content(tensor, device) for tensor in (*model.parameters(), *model.buffers())}
-    copied = copy.deepcopy(model, bare)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # type: ignore[no-untyped-call]
+    mode = fake if device == "cpu" else _FusedAttention()
+    bare = without_content(model, device, mode)
     with mode, _Counter() as counter:
-        program(copied)
+        program(bare)
     return Work(counter.kernels, counter.synchronizations)
 
 
-def _without_content(tensor: Tensor, device: str) -> Tensor:
-    """Return a tensor or a parameter of the same shape and type."""
-    bare = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-    return nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
+def without_content(model: Model, device: str, mode: AbstractContextManager[Any] | None = None) -> Model:
+    """Return a copy of a model whose parameters and buffers have shapes but no content.
+
+    Args:
+        model: The model.
+        device: Device of the copy.
+        mode: Context in which its parameters and buffers are created, if there is one.
+    """
+    bare: dict[int, Any] = {}
+    with mode or nullcontext():
+        for tensor in (*model.parameters(), *model.buffers()):
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+            bare[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy.deepcopy(model, bare)  # which finds these tensors in its memo
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -68,6 +68,16 @@ def plan(cli: "PlanCli", config: Any, device: Device | None) -> dict[str, Any]:
     }
 
 
+def require_images(task: str) -> None:
+    """Refuse a task that has no images.
+
+    Raises:
+        UserError: The task is a toy.
+    """
+    if task == "toy":
+        raise UserError("task=toy: plan counts images, which a toy does not have; run fit instead, which takes seconds")
+
+
 def device_count(devices: int | str | Sequence[int]) -> int:
     """Return how many devices of a node `trainer.devices` stands for; one if that depends on the machine (`auto`)."""
     if isinstance(devices, int):

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 
@@ -13,40 +12,11 @@ from sinkablate.files.ownership import refuse_foreign_file
 from sinkablate.files.shipped import shipped_names
 from sinkablate.files.suggestions import did_you_mean_or_list
 from sinkablate.process.cpus import allowed_cpus
-from sinkablate.run.cells import Cell
 from sinkablate.sweep.checking import check
 from sinkablate.sweep.evaluate_command import evaluate, run_evaluate
 from sinkablate.sweep.opening import make_root, open_sweep
+from sinkablate.sweep.plan_command import Format, plan
 from sinkablate.sweep.state import State, reset, state_of, states, threads_of
-
-Format = Literal["table", "json"]
-
-
-def plan(file: str, out: str | None = None, allow_confounded: bool = False, format: Format = "table") -> int:
-    """List the cells of a sweep and check each of them, without starting anything.
-
-    Args:
-        file: Sweep file (a W&B grid), or the name of a shipped sweep.
-        out: Directory of the sweep (default: runs/<name>).
-        allow_confounded: Accept cells that differ in more than what the parameters name, such as a learning rate.
-        format: Format of the output.
-    """
-    sweep, root = open_sweep(file, out)
-    check(sweep, root, allow_confounded=allow_confounded)
-    if format == "json":
-        cells = [_described(cell, root) for cell in sweep.cells]
-        print(json.dumps({"name": sweep.name, "root": str(root), "cells": cells}, indent=1))
-        return 0
-    from sinkablate.sweep.live import table
-
-    Console(highlight=False).print(table(sweep, root, states(sweep.cells, root)))
-    return 0
-
-
-def _described(cell: Cell, root: Path) -> dict[str, Any]:
-    """Return a planned cell as plain values."""
-    factors, words = cell.short_factors, list(cell.words)
-    return {"id": cell.id, "label": cell.label, "factors": factors, "words": words, "run_dir": str(root / cell.id)}
 
 
 def run(
