@@ -95,7 +95,7 @@ def test_sinks_on_the_flash_kernel_equal_float64(sink: str, tokens: int, compile
     expected = results(lambda *x: exact_core(*x, fused=False), exact, exact_core)
     got = results(torch.compile(core, fullgraph=True) if compiles else core, inputs, core)
     for one, other in zip(got, expected, strict=True):
-        assert float((one.double() - other).norm() / other.norm()) <= 0.02
+        assert float((one.double() - other).norm() / other.norm()) <= 0.03
 
 
 def peak(function: Callable[..., Tensor], tokens: int, core: AttentionCore) -> int:

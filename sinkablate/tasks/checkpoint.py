@@ -74,8 +74,8 @@ def _model_keys(hparams: Mapping[str, Any], groups: tuple[str, ...]) -> dict[str
         "img_size": "data.image.size",
     }
     backbone = flat(hparams.get("backbone", {}), "model.backbone.")
-    for source in ("pretrained", "checkpoint"):
-        backbone.pop(f"model.backbone.{source}", None)
+    for independent in ("pretrained", "checkpoint", "attention.kernel"):
+        backbone.pop(f"model.backbone.{independent}", None)
     return (
         backbone
         | {key: hparams[name] for name, key in followed.items() if name in hparams}

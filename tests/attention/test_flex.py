@@ -4,6 +4,7 @@ On a CPU, PyTorch refuses gradients of FlexAttention, although its reference imp
 `gradients_on_cpu` removes this check, so that the formulas are tested here; `tests/test_gpu.py` tests the kernels.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,14 +110,14 @@ def test_rows_without_weights_are_exactly_zero(fields: dict[str, Any], dtype: to
     assert all(torch.isfinite(x.grad).all() for x in (q, k, v))
 
 
-@forms
+@pytest.mark.parametrize("fields", [{"sink": "learned"}, {"score": "relu"}, *FORMS[4:6]], ids=str)
 @pytest.mark.usefixtures("gradients_on_cpu")
 def test_it_compiles_without_graph_breaks_for_any_number_of_tokens(fields: dict[str, Any]) -> None:
     core = core_of(**fields)
     compiled = torch.compile(core.forward_flex, backend="aot_eager", fullgraph=True)
     for n in (12, 17, 23):  # the second makes the length symbolic, so the third compiles nothing
+        inputs = [x.requires_grad_() for x in qkv(n)]
         with torch.compiler.set_stance("fail_on_recompile" if n == 23 else "default"):
-            inputs = [x.requires_grad_() for x in qkv(n)]
             out = compiled(*inputs)
         expected = core(*inputs, fused=False)
         assert error(out, expected) <= 1e-14
@@ -195,11 +196,20 @@ def test_dropping_weights_is_refused() -> None:
         BackboneConfig(attn_drop_rate=0.1, attention=AttentionConfig(score="relu", kernel="flex"))
 
 
-def test_training_on_a_cpu_is_refused_in_one_line(tmp_path: Any) -> None:
+def test_training_on_a_cpu_is_refused_in_one_line(tmp_path: Path) -> None:
     keys = ("--model.backbone.attention.score=relu", "--model.backbone.attention.kernel=flex")
     outcome = fit(tmp_path / "run", *keys, "--trainer.accelerator=cpu")
     assert_refused(outcome, "model.backbone.attention.kernel=flex: FlexAttention cannot train on the device cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_can_be_resumed_with_another_kernel(tmp_path: Path) -> None:
+    relu, last = "--model.backbone.attention.score=relu", tmp_path / "one" / "checkpoints" / "last.ckpt"
+    explicit, auto = (f"--model.backbone.attention.kernel={kernel}" for kernel in ("explicit", "auto"))
+    fit(tmp_path / "one", relu, explicit).succeeded()
+    again = fit(tmp_path / "one", relu, auto, "--ckpt_path=auto").succeeded()
+    assert "nothing to do" in again.err
+    fit(tmp_path / "two", relu, auto, f"--ckpt_path={last}", "--trainer.max_epochs=2").succeeded()
 
 
 def test_the_kernel_is_no_part_of_a_cells_identity() -> None:

@@ -37,7 +37,7 @@ def write_averaged(images: Path, root: Path) -> None:
     )
     color = ("--data.image.in_chans", "3", "--data.image.mean", "[0.5,0.5,0.5]", "--data.image.std", "[0.2,0.2,0.2]")
     ema = ("--model.ema.decay", "0.5", "--model.backbone.checkpoint", start, "--variant", "averaged")
-    more = ("--trainer.max_epochs", "2")
+    more = ("--trainer.max_epochs", "2", "--model.backbone.attention.kernel", "explicit")
     fit(root / "jane_doe", *words, *color, *ema, *more).succeeded()
 
 

@@ -54,6 +54,8 @@ def test_the_averaged_weights_are_exported_unless_refused(averaged: Path, tmp_pa
     assert not torch.equal(state["backbone.head.weight"], state["ema.module.head.weight"])
     assert "moving average" in (tmp_path / "mean" / "README.md").read_text()
     assert "moving average" not in (tmp_path / "last" / "README.md").read_text()
+    description = json.loads((tmp_path / "last" / "config.json").read_text())["sinkablate"]
+    assert description["backbone"]["attention"]["kernel"] == "auto"  # the run used another one
 
 
 def test_features_of_lejepa_are_exported_without_projector_and_probe(tmp_path: Path) -> None:

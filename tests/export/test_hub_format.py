@@ -72,6 +72,11 @@ def test_another_head_is_drawn_and_the_rest_is_loaded(folder: Path) -> None:
     assert sa.create_model(name, num_classes=0)(torch.zeros(1, 1, 28, 28)).shape == (1, 64)
 
 
+def test_the_kernel_may_differ_from_that_of_the_exported_model(folder: Path) -> None:
+    model = sa.create_model(f"local-dir:{folder}", kernel="explicit")
+    assert model.blocks[0].attn.config == replace(GATED.attention, kernel="explicit")
+
+
 def test_positions_are_resampled_for_another_image_size(folder: Path) -> None:
     trained, name = untrained(GATED), f"local-dir:{folder}"
     model = sa.create_model(name, img_size=42)
