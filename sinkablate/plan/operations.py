@@ -29,8 +29,6 @@ FLOPS = flop_registry | {
     ],
 }
 """Operator -> its number of FLOPs; a multiply-add counts as two, and operators that are not in it count as none."""
-READ_BY_THE_HOST = aten._local_scalar_dense.default
-"""The operator of `item`, `float` and `bool`: the host waits for the device."""
 
 
 class Kernel(NamedTuple):
@@ -91,7 +89,7 @@ def count_work(model: Model, program: Callable[[Model], object], device: Literal
     fake = FakeTensorMode(allow_non_fake_inputs=True)  # type: ignore[no-untyped-call]
     mode = fake if device == "cpu" else _FusedAttention()
     bare = without_content(model, device, mode)
-    with mode, _Counter() as counter:
+    with mode, _Counter(device) as counter:
         program(bare)
     return Work(counter.kernels, counter.synchronizations)
 
@@ -125,17 +123,21 @@ class _FusedAttention(TorchFunctionMode):
 
 
 class _Counter(TorchDispatchMode):
-    """Counts the operations that run while it is active."""
+    """Counts the operations that run on a device while it is active."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
         self.kernels: Counter[Kernel] = Counter()
         self.synchronizations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is READ_BY_THE_HOST:
+        if func is aten._local_scalar_dense.default:
             return self._read(*args)
+        if func is aten._to_copy.default and args[0].is_meta and str(kwargs.get("device")) == "cpu":
+            self.synchronizations += 1
+            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         out = func(*args, **kwargs)
         if func.namespace == "aten" and not _computes_nothing(func, args, kwargs, out):
             self.kernels[_kernel(func, args, kwargs, out)] += 1
@@ -143,9 +145,9 @@ class _Counter(TorchDispatchMode):
 
     def _read(self, number: Tensor) -> Any:
         """Return a number that the host reads, which is known if it does not depend on content."""
-        self.synchronizations += 1
+        self.synchronizations += number.device.type == self.device
         try:
-            return READ_BY_THE_HOST(number)
+            return aten._local_scalar_dense(number)
         except RuntimeError:
             return number.dtype == torch.bool
 

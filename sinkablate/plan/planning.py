@@ -12,7 +12,7 @@ from sinkablate.diagnostics.schedule import measured_steps
 from sinkablate.errors import UserError
 from sinkablate.plan.devices import Device
 from sinkablate.plan.estimate import Forward, estimate
-from sinkablate.plan.prediction import Length, Workload, optimizer_step, predict, training_batch
+from sinkablate.plan.prediction import Length, Workload, measurement, optimizer_step, predict, training_batch
 from sinkablate.tasks.optim import limited_batches, make_optimizer, make_schedule, optimizer_steps
 
 if TYPE_CHECKING:
@@ -47,10 +47,13 @@ def plan(cli: "PlanCli", config: Any, device: Device | None) -> dict[str, Any]:
     devices = device_count(config.trainer.devices) * config.trainer.num_nodes
     prediction = None
     if device is not None:
+        diagnostics = cli.config_init["fit"].diagnostics
         load = Workload(
             training_batch(cli.model.parts(), forward, (-(-batch // devices), *shape), half=half),
             optimizer_step(needs, getattr(cli.model, "ema", None)),
-            None,  # how much the measuring pass computes depends on the images
+            measurement(cli.model.backbone, image, -(-diagnostics.images // devices), diagnostics)
+            if diagnostics.every_n_steps
+            else None,
         )
         prediction = {"devices": devices, **predict(load, device, batch, length)}
     return {

@@ -16,8 +16,9 @@ IMAGENET = ("--config", CONFIGS / "data" / "imagenet.yaml", "--images", "1281167
 
 
 def plan(*args: str | Path) -> dict[str, Any]:
-    """Result of `plan`, as JSON."""
-    result: dict[str, Any] = json.loads(run("plan", "--device", "h100", *args, "--json").succeeded().out)
+    """Result of `plan` without measurements, as JSON."""
+    words = ("--device", "h100", "--diagnostics.every_n_steps", "0", "--json")
+    result: dict[str, Any] = json.loads(run("plan", *args, *words).succeeded().out)
     return result
 
 

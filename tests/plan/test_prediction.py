@@ -23,7 +23,7 @@ def plan(*args: str | Path) -> dict[str, Any]:
 def test_the_time_of_a_run_is_that_of_its_parts() -> None:
     planned = plan(*SMALL, "--trainer.max_epochs", "2", "--diagnostics.every_n_steps", "100")
     predicted = planned["prediction"]
-    parts = {name: predicted[name] for name in ("training_batch", "optimizer_step")}
+    parts = {name: predicted[name] for name in ("training_batch", "optimizer_step", "measurement")}
     for part in parts.values():
         terms = [part[f"{term}_seconds"] for term in ("arithmetic", "memory", "launches")]
         assert max(terms) * (1 - 1e-9) <= part["total_seconds"] <= sum(terms)
@@ -33,9 +33,26 @@ def test_the_time_of_a_run_is_that_of_its_parts() -> None:
     )
     # 0, 100, 200, 300, 312; and 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256
     assert predicted["measurements"] == 21
+    assert predicted["diagnostics_seconds"] == pytest.approx(21 * parts["measurement"]["total_seconds"])
     assert predicted["images_per_second"] == pytest.approx(312 * 64 / predicted["seconds"])
     # parameters, gradients and two moments are read, all but the gradients are written
     assert parts["optimizer_step"]["bytes"] == 7 * 4 * planned["trainable"]
+
+
+def test_more_images_are_measured_in_more_time() -> None:
+    few, many = (plan(*SMALL, "--diagnostics.images", count)["prediction"]["measurement"] for count in ("2", "4"))
+    assert many["flops"] == pytest.approx(2 * few["flops"], rel=0.05)
+    assert few["bytes"] < many["bytes"] < 2 * few["bytes"]
+
+
+def test_the_rest_of_a_large_measurement_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--diagnostics.images", "12", "--diagnostics.batch_size", "8")
+    counted = plan(*SMALL, *words)["prediction"]["measurement"]
+    monkeypatch.setattr("sinkablate.plan.prediction.MOST_OPERATIONS", 1)
+    extrapolated = plan(*SMALL, *words)["prediction"]["measurement"]
+    assert extrapolated["flops"] == pytest.approx(counted["flops"], rel=0.05)
+    assert extrapolated["operations"] == pytest.approx(6 * counted["operations"], rel=0.05)  # 12 batches instead of 2
+    assert counted["synchronizations"] == 2  # the check of the rebuilt blocks, in each of two batches
 
 
 def test_devices_share_a_batch() -> None:
