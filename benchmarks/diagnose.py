@@ -79,8 +79,8 @@ def ratio(norms: Tensor, sink: Tensor) -> Tensor:
     return at / ((norms.sum(-1) - at) / (norms.shape[-1] - 1))
 
 
-def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
-    """Largest relative difference over all shared quantities."""
+def largest_difference(direct: Direct, recorder: Recorder, count: int) -> str:
+    """Describe the largest relative difference over all shared quantities; a share can differ by a whole query."""
     heads = recorder.take(np.arange(count)).heads
 
     def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -88,10 +88,18 @@ def largest_difference(direct: Direct, recorder: Recorder, count: int) -> float:
         relative = (ours - theirs).abs() / theirs.abs().clamp_min(1e-9)
         return float(relative.masked_fill(undefined, 0).nan_to_num(torch.inf).max())
 
-    return max(
-        difference(torch.from_numpy(heads[name][:, place]), block[name].cpu())
-        for place, block in enumerate(direct.blocks)
-        for name in block
+    largest = {
+        name: max(
+            difference(torch.from_numpy(heads[name][:, place]), block[name].cpu())
+            for place, block in enumerate(direct.blocks)
+        )
+        for name in direct.blocks[0]
+    }
+    shares = {name: largest.pop(name) for name in ("routed_frac", "quiet_frac")}
+    name, share = max(largest, key=largest.__getitem__), max(shares, key=shares.__getitem__)
+    return (
+        f"{largest[name]:.1e} ({name}), shares of queries by {shares[share]:.1e} ({share}; one query at its limit is "
+        f"1 / (number of such queries))"
     )
 
 
@@ -124,7 +132,7 @@ def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
     faster, slower = ratios(times, "ours")["direct"], ratios(times, "forward")["ours"]
     print(
         f"  {faster:.1f} times as fast as the direct method, {slower:.2f} times a plain forward; values "
-        f"differ by {largest_difference(direct, recorder, len(images)):.1e}"
+        f"differ by {largest_difference(direct, recorder, len(images))}"
     )
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from direct import direct
 from families import FAMILIES, family, pictures
+from tapping import tapped
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from variants import in_pairs, make, mechanisms, noise, perturbed
@@ -105,8 +107,11 @@ def assert_same(one: Records, other: Records, limit: float) -> None:
 
 
 def assert_same_on_a_device(model: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block by block on a CPU, as many blocks as possible together, and without the host's decisions: one result."""
-    alone = records(model, images, memory_mib=0)
+    """The direct method, block by block on a CPU, several blocks together, and without the host's decisions agree."""
+    alone = records(model.requires_grad_(False), images, memory_mib=0)
+    for index, view in enumerate(tapped(model, images)[0]):
+        for name, expected in direct(view, T).items():
+            np.testing.assert_allclose(alone.heads[name][:, index], expected, rtol=1e-5, atol=1e-6, err_msg=name)
     assert_same(alone, records(model, images, memory_mib=4096), 1e-5)
     for module in (activations, updates):
         monkeypatch.setattr(module, "host_can_read", lambda _: False)
