@@ -18,8 +18,8 @@ from torch import nn
 from benchmarks.interleave import interleave, report
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.capture import Capture, block_view, per_query_head
+from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.view import head_factor
 from sinkablate.vit.anatomy import BlockParts
 from sinkablate.vit.tokens import TextTokenType, TokenLayout
 

@@ -11,8 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.routing import Routing, route, side_by_side
+from sinkablate.diagnostics.routing import Routing, side_by_side
 from sinkablate.diagnostics.view import BlockView
 
 
@@ -22,7 +21,7 @@ class HeadTensors:
 
     routing: Routing
     v: Tensor
-    """(B, H, M, d), a copy, so that the memory of queries and keys is free."""
+    """(B, H, M, d)."""
     raw_v: Tensor | None
     gate: Tensor | None
     """(B, H, N, 1 or d)."""
@@ -35,10 +34,16 @@ class HeadTensors:
     """Token type of each column, (M,) or (B, M)."""
 
     @classmethod
-    def of(cls, view: BlockView, thresholds: ThresholdConfig, budget: int | None, factor: Tensor) -> Self:
-        """Reduce the attention weights of a block; the arguments are those of `measure`."""
+    def of(cls, view: BlockView, routing: Routing, factor: Tensor) -> Self:
+        """Return the tensors of one block.
+
+        Args:
+            view: The block.
+            routing: What its attention weights are reduced to.
+            factor: `head_factor(view.out_map)`.
+        """
         return cls(
-            route(view, thresholds, budget),
+            routing,
             view.v.contiguous(),
             view.raw_v,
             view.gate,

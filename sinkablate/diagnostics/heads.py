@@ -17,12 +17,13 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.columns import candidates_by_type
+from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.head_tensors import HeadTensors, project
 from sinkablate.diagnostics.norms import mass_by_text_type, mass_by_type
-from sinkablate.diagnostics.routing import Routing
+from sinkablate.diagnostics.routing import Routing, route
 from sinkablate.diagnostics.shares import divide, share
 from sinkablate.diagnostics.updates import correlation, over_others, stable_ranks, update_quantities, value_ratio
-from sinkablate.diagnostics.view import BlockView, head_factor
+from sinkablate.diagnostics.view import BlockView
 
 GATED = ("stable_rank", "routed_stable_rank", "update_norm", "rel_update", "quiet_frac")
 """Quantities of the update that an output gate changes; after the gate, they are stored as `gated_*`."""
@@ -54,7 +55,8 @@ def measure(
         budget: Bytes of the weights that exist at a time, see `chunks`; changes speed and memory, not the results.
         factor: `head_factor(view.out_map)`, if it has been computed before.
     """
-    tensors = HeadTensors.of(view, thresholds, budget, head_factor(view.out_map) if factor is None else factor)
+    factor = head_factor(view.out_map) if factor is None else factor
+    tensors = HeadTensors.of(view, route(view, thresholds, budget), factor)
     mass = {name: of_type.squeeze(1) for name, of_type in block_mass(tensors, view).items()}
     return BlockMeasures(head_quantities(tensors, thresholds), mass, candidates_by_type(view), sink_payload(tensors))
 

@@ -15,12 +15,14 @@ from torch import Tensor
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.activations import kurtosis, massive_activations, max_abs
 from sinkablate.diagnostics.columns import candidates_by_type
+from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.head_tensors import HeadTensors
 from sinkablate.diagnostics.heads import block_mass, head_quantities, sink_payload
 from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
 from sinkablate.diagnostics.patches import patch_variance
 from sinkablate.diagnostics.records import Array, Records
-from sinkablate.diagnostics.view import BlockView, head_factor
+from sinkablate.diagnostics.routing import Routing, route
+from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 
 CPU_MEMORY_MIB = 2
@@ -41,14 +43,14 @@ class _Block:
 
     view: BlockView
     """Without queries and keys."""
-    heads: HeadTensors
+    routing: Routing
     output: Tensor
     """The block's output, (B, N, D)."""
 
     @property
     def kept(self) -> list[Tensor]:
         """The model's own tensors that are read later."""
-        tensors = (self.heads.routing.output, self.view.residual, self.view.update, self.output)
+        tensors = (self.routing.output, self.view.residual, self.view.update, self.output)
         return [tensor for tensor in tensors if tensor is not None]
 
 
@@ -71,7 +73,7 @@ class Recorder:
 
     def reset(self) -> None:
         """Discard a batch that failed."""
-        self._open: tuple[BlockView, HeadTensors] | None = None
+        self._open: Routing | None = None
         self._waiting: list[_Block] = []
         self._versions: list[int] = []
         self._measured: list[dict[str, Group]] = []
@@ -82,21 +84,19 @@ class Recorder:
 
     def attention(self, view: BlockView) -> None:
         """Reduce the attention weights of one block."""
-        if view.index not in self._factors:
-            self._factors[view.index] = head_factor(view.out_map)
         if self._waiting and not _alike(self._waiting[-1].view, view):
             self.finish()
         if self._last is None or view.index != self._last.index + 1:
             self._input_norms.append(token_norms(view.residual))
             self._variance = token_variance(view.residual)
         self._last = view.without_scores()
-        self._open = self._last, HeadTensors.of(view, self.thresholds, None, self._factors[view.index])
+        self._open = route(view, self.thresholds)
 
     def output(self, index: int, x: Tensor) -> None:
         """Measure the waiting blocks, together with the one that returned x (B, N, D), unless more fit the budget."""
         assert self._open is not None
-        (view, heads), self._open = self._open, None
-        block = _Block(view, heads, x)
+        assert self._last is not None
+        block, self._open = _Block(self._last, self._open, x), None
         self._waiting.append(block)
         self._versions += [tensor._version for tensor in block.kept]
         size = sum(tensor.numel() * tensor.element_size() for tensor in block.kept)
@@ -119,7 +119,10 @@ class Recorder:
                 "set memory_mib=0 to measure each block as it runs"
             )
         view = blocks[0].view
-        heads = HeadTensors.join([block.heads for block in blocks])
+        self._factor([block.view for block in blocks if block.view.index not in self._factors])
+        heads = HeadTensors.join(
+            [HeadTensors.of(block.view, block.routing, self._factors[block.view.index]) for block in blocks]
+        )
         count = len(blocks)
         payload = sink_payload(heads).double().unflatten(1, (count, -1))
         self._sums.append({"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))})
@@ -133,6 +136,12 @@ class Recorder:
                 **self._tokens(blocks),
             }
         )
+
+    def _factor(self, views: Sequence[BlockView]) -> None:
+        """Factor the output maps of blocks, all heads together, because a GPU factors a batch as fast as a matrix."""
+        if views:
+            factors = head_factor(torch.cat([view.out_map for view in views])).chunk(len(views))
+            self._factors |= {view.index: factor for view, factor in zip(views, factors, strict=True)}
 
     def finish(self) -> None:
         """Measure the blocks that still wait; `take` does so as well, and then copies everything to the host."""

@@ -127,8 +127,10 @@ class BlockView:
         return torch.cat((types, extra.expand(len(types), -1)), dim=1)
 
     def without_scores(self) -> "BlockView":
-        """Return the view without queries and keys, once its weights are not needed anymore."""
-        return replace(self, q=self.q.new_empty(0), k=self.k.new_empty(0), logits=None, weigh=None)
+        """Return the view without queries and keys, whose memory is then free, once its weights are reduced."""
+        return replace(
+            self, v=self.v.contiguous(), q=self.q.new_empty(0), k=self.k.new_empty(0), logits=None, weigh=None
+        )
 
     @property
     def kinds(self) -> type[TokenType] | type[TextTokenType]:
@@ -145,12 +147,3 @@ class BlockView:
 def _column_types(layout: TokenLayout, extra: tuple[TokenType, ...], device: torch.device) -> Tensor:
     """Return the token types of a layout on a device; cached, because copying them makes the host wait for a GPU."""
     return layout.types(extra).to(device)
-
-
-def head_factor(out_map: Tensor) -> Tensor:
-    """Return R (H, d, d) of the QR factors of W, so that ||W x|| = ||R x|| and O W^T, O R^T share singular values.
-
-    Computed in float64, because every norm and rank of the head's update depends on R.
-    """
-    factor: Tensor = torch.linalg.qr(out_map.double(), mode="r").R.to(out_map.dtype)
-    return factor

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sinkablate.diagnostics.geometry import query_key_directions, query_key_spectrum
+from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.shares import first_largest
 from sinkablate.diagnostics.tap import Tap
-from sinkablate.diagnostics.view import BlockView, head_factor
+from sinkablate.diagnostics.view import BlockView
 from sinkablate.errors import UserError
 from sinkablate.vit.anatomy import block_parts, blocks_of
 from sinkablate.vit.queries import query_key_maps

@@ -5,9 +5,9 @@ import torch
 from known_views import KINDS, T, random_view
 from torch import Tensor
 
+from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.heads import measure, payload_constancy
 from sinkablate.diagnostics.norms import mass_by_type
-from sinkablate.diagnostics.view import head_factor
 from sinkablate.vit.tokens import TokenType
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -77,3 +77,11 @@ def test_head_factor_of_a_weak_direction_keeps_its_norms():
     x = torch.randn(6, generator=torch.Generator().manual_seed(1))
     exact = (W.double() @ x.double()).norm()
     assert float((head_factor(W)[0] @ x).norm()) == pytest.approx(float(exact), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 384, 64), (2, 1000, 30), (1, 257, 128), (2, 6, 10), (1, 300, 200)])
+def test_head_factor_in_parts_has_the_gram_matrix_of_the_output_map(shape):
+    W = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    factor = head_factor(W)
+    assert factor.shape == (shape[0], min(shape[1:]), shape[2])
+    torch.testing.assert_close(factor.mT @ factor, W.mT @ W, rtol=1e-12, atol=1e-10)
