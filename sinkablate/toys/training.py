@@ -19,6 +19,9 @@ from sinkablate.toys.measures import measures, verdicts
 from sinkablate.toys.model import build_toy
 from sinkablate.toys.tasks import ToyTask
 
+KERNEL = "model.toy.attention.kernel"
+"""A key that may differ from that of the checkpoint, as it changes no result."""
+
 
 class ToyTraining(MeanOverGroup):
     """Trains a small transformer on one of the toy tasks.
@@ -106,6 +109,7 @@ class ToyTraining(MeanOverGroup):
         saved = checkpoint.get("hyper_parameters", {}).get("toy")
         if saved is None:
             raise UserError("the checkpoint belongs to another task: it has no model.toy")
-        refuse_another(*(flat(asdict(toy), "model.toy.") for toy in (build(ToyConfig, saved), self.toy)))
+        saved, now = (flat(asdict(toy), "model.toy.") for toy in (build(ToyConfig, saved), self.toy))
+        refuse_another(saved, now | {KERNEL: saved[KERNEL]})
         if self._trainer is not None and self._trainer.training:
             refuse_another(*(training_keys(h) for h in (checkpoint["hyper_parameters"], self.hparams)))

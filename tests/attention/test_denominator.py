@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from variants import noise
 
@@ -130,6 +131,25 @@ def test_which_values_have_a_kernel() -> None:
 )
 def test_which_sinks_are_in_the_denominator(sink: Sink, expected: bool) -> None:
     assert sink.is_denominator == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "kernels", "expected"),
+    [
+        (torch.bfloat16, 64, True, True),
+        (torch.float16, 128, True, True),
+        (torch.bfloat16, 64, False, False),
+        (torch.float32, 64, True, False),
+        (torch.bfloat16, 20, True, False),
+    ],
+    ids=str,
+)
+def test_which_values_have_a_kernel_on_a_gpu(
+    dtype: torch.dtype, width: int, kernels: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denominator, "_has_flash_kernels", lambda _: kernels)
+    with FakeTensorMode():
+        assert denominator.is_usable(torch.empty(1, 1, 2, width, device="cuda", dtype=dtype), 0.1) == expected
 
 
 def test_a_decision_about_the_device_is_a_constant_of_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,11 @@ On a CPU, PyTorch refuses gradients of FlexAttention, although its reference imp
 `gradients_on_cpu` removes this check, so that the formulas are tested here; `tests/test_gpu.py` tests the kernels.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from running import assert_refused, fit
 from torch import Tensor
 from torch.nn.attention import flex_attention
 from variants import noise
@@ -19,9 +17,7 @@ from sinkablate.attention import flex
 from sinkablate.attention.core import AttentionCore
 from sinkablate.attention.exponential import POINTWISE_LOG, log_even_power, log_power, log_softplus
 from sinkablate.attention.scores import POINTWISE
-from sinkablate.config import AttentionConfig, BackboneConfig, ConfigError, ToyConfig
-from sinkablate.run.cells import cell_id
-from sinkablate.toys.training import ToyTraining
+from sinkablate.config import AttentionConfig
 
 B, H, N, D = 2, 3, 19, 10
 FORMS: list[dict[str, Any]] = [
@@ -33,14 +29,6 @@ FORMS: list[dict[str, Any]] = [
     {"score": "polynomial"},
     {"score": "polynomial", "polynomial_power": 2},
     *({"score": "pointwise", "pointwise_function": name, "pointwise_alpha": 0.5} for name in POINTWISE_LOG),
-]
-NO_FORM: list[tuple[dict[str, Any], str]] = [
-    ({}, "score=softmax with sink=none"),
-    ({"sink": "kv_bias"}, "score=softmax with sink=kv_bias"),
-    ({"score": "clipped_softmax"}, "score=clipped_softmax with sink=none"),
-    ({"score": "pointwise", "pointwise_function": "gelu"}, "pointwise_function=gelu"),
-    ({"score": "pointwise", "pointwise_function": "identity"}, "pointwise_function=identity"),
-    ({"score": "polynomial", "polynomial_power": 1}, "polynomial_power=1"),
 ]
 forms = pytest.mark.parametrize("fields", FORMS, ids=str)
 
@@ -173,46 +161,3 @@ def test_logarithms_of_small_weights_are_exact_where_the_weights_themselves_are_
     powers = torch.tensor([-2.0, 3.0], dtype=torch.float64)
     torch.testing.assert_close(log_power(powers, 3).exp(), torch.tensor([0.0, 27.0], dtype=torch.float64))
     torch.testing.assert_close(log_even_power(powers, 4).exp(), torch.tensor([16.0, 81.0], dtype=torch.float64))
-
-
-# ---- the key `kernel`
-
-
-@pytest.mark.parametrize(("fields", "part"), NO_FORM, ids=lambda x: str(x) if isinstance(x, dict) else "")
-def test_mechanisms_without_a_form_are_refused_and_left_to_auto(fields: dict[str, Any], part: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^attention\.kernel=flex: .* does not compute {part}; use auto$"):
-        AttentionCore(AttentionConfig(kernel="flex", **fields), H, D)
-    assert not core_of(**fields).has_flex_form
-
-
-def test_an_older_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flex, "AVAILABLE", False)
-    with pytest.raises(ConfigError, match=r"^model\.toy\.attention\.kernel=flex needs PyTorch 2\.9"):
-        ToyTraining(toy=ToyConfig(attention=AttentionConfig(score="relu", kernel="flex")))
-
-
-def test_dropping_weights_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^attn_drop_rate=0\.1: FlexAttention .* cannot drop weights"):
-        BackboneConfig(attn_drop_rate=0.1, attention=AttentionConfig(score="relu", kernel="flex"))
-
-
-def test_training_on_a_cpu_is_refused_in_one_line(tmp_path: Path) -> None:
-    keys = ("--model.backbone.attention.score=relu", "--model.backbone.attention.kernel=flex")
-    outcome = fit(tmp_path / "run", *keys, "--trainer.accelerator=cpu")
-    assert_refused(outcome, "model.backbone.attention.kernel=flex: FlexAttention cannot train on the device cpu")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_can_be_resumed_with_another_kernel(tmp_path: Path) -> None:
-    relu, last = "--model.backbone.attention.score=relu", tmp_path / "one" / "checkpoints" / "last.ckpt"
-    explicit, auto = (f"--model.backbone.attention.kernel={kernel}" for kernel in ("explicit", "auto"))
-    fit(tmp_path / "one", relu, explicit).succeeded()
-    again = fit(tmp_path / "one", relu, auto, "--ckpt_path=auto").succeeded()
-    assert "nothing to do" in again.err
-    fit(tmp_path / "two", relu, auto, f"--ckpt_path={last}", "--trainer.max_epochs=2").succeeded()
-
-
-def test_the_kernel_is_no_part_of_a_cells_identity() -> None:
-    words = ["--model.backbone.attention.score=relu", "--seed_everything=1"]
-    assert cell_id([*words, "--model.backbone.attention.kernel=explicit"]) == cell_id(words)
-    assert cell_id([*words, "--model.backbone.attention.sink=zero"]) != cell_id(words)
