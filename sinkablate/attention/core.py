@@ -181,8 +181,11 @@ class AttentionCore(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
 
     def _prefers_flex(self, q: Tensor) -> bool:
-        """Whether FlexAttention is to be used for queries (B, H, N, d); never on a CPU, where it is not a kernel."""
-        if self.kernel == "explicit" or not q.is_cuda or not self.has_flex_form:
+        """Whether FlexAttention is to be used for queries (B, H, N, d).
+
+        Never on a CPU, where it is not a kernel, nor in float64, which its kernels do not multiply.
+        """
+        if self.kernel == "explicit" or not q.is_cuda or q.dtype == torch.float64 or not self.has_flex_form:
             return False
         if self.kernel == "flex":
             return True

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 aten = torch.ops.aten
-FLASH_WIDTHS = range(8, 257, 8)
-"""Head widths for which flash kernels exist on a GPU."""
+FLASH_WIDTHS = range(8, 129, 8)
+"""Head widths for which every such GPU has flash kernels in both directions."""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

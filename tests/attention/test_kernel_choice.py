@@ -53,6 +53,18 @@ def test_when_a_gpu_uses_it(
     assert chosen == ["flex"] * expected
 
 
+def test_float64_is_computed_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = AttentionCore(AttentionConfig(score="relu", kernel="flex"), H, 64)
+    monkeypatch.setattr(core, "forward_flex", lambda *_: None)
+    with FakeTensorMode():
+        results = [
+            core(*(torch.empty(1, H, 9, 64, device="cuda", dtype=dtype) for _ in range(3)))
+            for dtype in (torch.float32, torch.float64)
+        ]
+    assert results[0] is None
+    assert results[1].dtype == torch.float64
+
+
 @pytest.mark.parametrize(("fields", "part"), NO_FORM, ids=lambda x: str(x) if isinstance(x, dict) else "")
 def test_mechanisms_without_a_form_are_refused_and_left_to_auto(fields: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError, match=rf"^attention\.kernel=flex: .* does not compute {part}; use auto$"):
