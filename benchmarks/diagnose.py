@@ -16,19 +16,17 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 
 from benchmarks.interleave import DEVICE, interleave, ratios, report
-from sinkablate.config import ThresholdConfig
+from benchmarks.measuring import THRESHOLDS, make_model, measuring_pass, run_tap
 from sinkablate.diagnostics.histograms import histogram_table
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
 from sinkablate.diagnostics.view import BlockView
-
-THRESHOLDS = ThresholdConfig()
+from sinkablate.vit.anatomy import features
 
 
 class Direct:
@@ -105,26 +103,18 @@ def largest_difference(direct: Direct, recorder: Recorder, count: int) -> str:
 
 def compare(model: nn.Module, images: Tensor, rounds: int, title: str) -> None:
     recorder, direct = Recorder(THRESHOLDS), Direct()
+
+    def directly() -> None:
+        direct.blocks.clear()
+        run_tap(model, images, direct)
+
     with measurement_mode(model):
-
-        def ours() -> None:
-            recorder.reset()
-            with Tap(model, recorder) as tap:
-                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)  # a run is checked once, not at every batch
-                tap.run(images)
-
-        def directly() -> None:
-            direct.blocks.clear()
-            with Tap(model, direct) as tap:
-                tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)
-                tap.run(images)
-
-        ours()
+        measuring_pass(model, images, recorder)
         records = recorder.take(np.arange(len(images)))
         sides: dict[str, Callable[[], object]] = {
-            "ours": ours,
+            "ours": lambda: measuring_pass(model, images, recorder),
             "direct": directly,
-            "forward": lambda: model.forward_features(images),  # type: ignore[operator]
+            "forward": lambda: features(model, images),
             "histograms of norms": lambda: histogram_table(records),
         }
         times = interleave(sides, rounds)
@@ -168,13 +158,8 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    model = timm.create_model(args.model, img_size=args.img_size, num_classes=0).eval()
-    with torch.no_grad():
-        for block in model.blocks:
-            block.attn.qkv.weight.mul_(4)  # columns of an untrained model are almost tied
-    images = torch.randn(args.batch, 3, args.img_size, args.img_size)
-    return model.to(DEVICE), images.to(DEVICE)
+    model = make_model(args.model, args.img_size)
+    return model, torch.randn(args.batch, 3, args.img_size, args.img_size, device=DEVICE)
 
 
 def main() -> None:

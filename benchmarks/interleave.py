@@ -2,11 +2,34 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of repeated measurements."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarize values; a single one is its own quartiles."""
+        if len(values) == 1:
+            return cls(*values, *values, *values)
+        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+
+    @classmethod
+    def of_ratios(cls, times: Sequence[float], base: Sequence[float]) -> Self:
+        """Summarize the ratios of two sides, round by round."""
+        return cls.of([a / b for a, b in zip(times, base, strict=True)])
 
 
 def settle() -> None:
@@ -30,9 +53,7 @@ def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int 
 
 def ratios(times: dict[str, list[float]], base: str) -> dict[str, float]:
     """Median over rounds of the time of each side divided by that of the base in the same round."""
-    return {
-        name: statistics.median(a / b for a, b in zip(side, times[base], strict=True)) for name, side in times.items()
-    }
+    return {name: Spread.of_ratios(side, times[base]).median for name, side in times.items()}
 
 
 def report(title: str, times: dict[str, list[float]], base: str, limits: dict[str, float] | None = None) -> None:
