@@ -19,16 +19,19 @@ FEWEST_ROWS = 64
 def chunks(q: Tensor, k: Tensor, budget: int | None = None, *, whole: bool = False) -> Iterator[Chunk]:
     """Yield the parts of a block whose weights take at most `budget` bytes, or a single row or matrix if that is more.
 
+    The rows of a head are divided only if they do not fit.
+
     Args:
         q: Queries, (B, H, N, d).
         k: Keys, (B, H, M, d).
         budget: Bytes; None chooses by device.
-        whole: Keep all rows of a head together.
+        whole: Keep all rows of a head together even if they do not fit.
     """
     if budget is None:
         budget = CPU_BUDGET if q.device.type == "cpu" else GPU_BUDGET
     batch, num_heads, num_rows, _ = q.shape
     row = k.shape[2] * q.element_size()
+    whole = whole or num_rows * row <= budget
     together = num_rows if whole else min(num_rows, FEWEST_ROWS)
     heads = _even(num_heads, budget // (together * row))
     rows = num_rows if whole else _even(num_rows, budget // (heads * row))

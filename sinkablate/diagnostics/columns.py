@@ -1,7 +1,9 @@
 """The key columns of a block: which can be dominant, and which are strongest. Axis letters as in `view.py`."""
 
+import torch
 from torch import Tensor
 
+from sinkablate.diagnostics.shares import first_largest
 from sinkablate.diagnostics.view import BlockView
 
 
@@ -45,3 +47,22 @@ def column_means(received: Tensor, view: BlockView) -> tuple[Tensor, Tensor]:
 def strongest_columns(means: Tensor, count: int) -> Tensor:
     """Return the columns of any type with the largest mean weight, (b, h, c)."""
     return means.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def columns_to_read(received: Tensor, view: BlockView, group: int) -> Tensor:
+    """Return the columns whose weights are needed query by query: s, the strongest columns, and registers, (b, h, c).
+
+    Args:
+        received: Sum of the event weights of each column, (b, h, M).
+        view: The block.
+        group: Number of strongest columns.
+    """
+    means = column_means(received, view)[1]
+    registers = torch.arange(view.layout.num_cls, view.layout.num_prefix, device=received.device)
+    sink = first_largest(means)[..., None]
+    return torch.cat((sink, strongest_columns(means, group), registers.expand(*sink.shape[:-1], -1)), dim=-1)
+
+
+def at_columns(weights: Tensor, columns: Tensor) -> Tensor:
+    """Return the weights of chosen columns, (b, h, N, M), (b, h, c) -> (b, h, N, c)."""
+    return weights.gather(-1, columns[..., None, :].expand(*weights.shape[:-1], -1))

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from sinkablate.config import ThresholdConfig
 from sinkablate.diagnostics.chunks import chunks
-from sinkablate.diagnostics.columns import column_means, strongest_columns
+from sinkablate.diagnostics.columns import at_columns, column_means, strongest_columns
 from sinkablate.diagnostics.entropy import mean_entropy, row_entropy
 from sinkablate.diagnostics.shares import first_largest, share
+from sinkablate.diagnostics.softmax_sums import softmax_sums
 from sinkablate.diagnostics.view import BlockView
 from sinkablate.vit.tokens import TokenType
 
@@ -99,56 +100,34 @@ def route(view: BlockView, thresholds: ThresholdConfig, budget: int | None = Non
 
 
 def _route_softmax(view: BlockView, group: int, budget: int | None) -> Routing:
-    """Reduce softmax weights row by row; no chunk is written twice, and weights of single columns are computed again.
-
-    With S the logits, m_i = max_j S_ij and z_i = sum_j exp(S_ij - m_i), the entropy of a row is
-    log z_i - sum_j exp(S_ij - m_i) (S_ij - m_i) / z_i. Peaked rows lose no precision, because both terms approach zero.
-    """
-    q, k, logits = view.q, view.k.contiguous(), view.logits
-    assert logits is not None
-    highest, total, inner = (q.new_empty(q.shape[:3]) for _ in range(3))
-    received = q.new_zeros(*q.shape[:2], k.shape[2])
-    output = torch.empty_like(view.q) if view.output is None else view.output
-    raw_output = None if view.raw_v is None else torch.empty_like(view.q)
-    gate = None if view.gates_values else view.gate
-    opened = None if gate is None else gate.new_zeros(*received.shape, gate.shape[-1])
-    for images, heads, rows in chunks(q, k, budget):
-        part, of_heads = (images, heads, rows), (images, heads)
-        s = logits(q[part], k[of_heads], *part)
-        largest = s.amax(-1, keepdim=True)
-        a = s.sub_(largest).exp()
-        z = a.sum(-1)
-        highest[part], total[part], inner[part] = largest.squeeze(-1), z, s.mul_(a).sum(-1)
-        share_of_row = z.reciprocal_()[..., None]
-        received[of_heads] += (share_of_row.mT @ a).squeeze(-2)
-        if view.output is None:
-            output[part] = (a @ view.v[of_heads]).mul_(share_of_row)
-        if raw_output is not None and view.raw_v is not None:
-            raw_output[part] = (a @ view.raw_v[of_heads]).mul_(share_of_row)
-        if opened is not None and gate is not None:
-            opened[of_heads] += a.mT @ (gate[part] * share_of_row)
-    columns, means = column_means(received, view)
-    sink, strongest = first_largest(means), strongest_columns(means, group)
-    registers = _registers(view).expand(*sink.shape, -1)
-    index = torch.cat((sink[..., None], strongest, registers), dim=-1)
-    event = logits.at(q, k, index).sub_(highest[..., None]).exp_().div_(total[..., None])
+    """Reduce the weights of a mechanism with a softmax."""
+    sums = softmax_sums(view, group, budget)
+    columns, means = column_means(sums.received, view)
+    sink, strongest, registers = sums.index.split(_sizes(view, group), dim=-1)
+    at_sink, top, on_registers = sums.event.split(_sizes(view, group), dim=-1)
     row_mass = columns[..., : view.layout.num_tokens].sum(-1)
+    gate, opened = view.gate, sums.opened
     return Routing(
         columns=columns,
-        sink=sink,
-        mass=means.gather(-1, sink[..., None]).squeeze(-1),
-        at_sink=event[..., 0],
-        top=event[..., 1 : 1 + strongest.shape[-1]].sum(-1),
-        on_registers=event[..., 1 + strongest.shape[-1] :].sum(-1) if registers.shape[-1] else None,
-        entropy=mean_entropy((total.log() - inner / total).clamp_min(0), k.shape[2], view.visible),
+        sink=sink.squeeze(-1),
+        mass=means.gather(-1, sink).squeeze(-1),
+        at_sink=at_sink.squeeze(-1),
+        top=top.sum(-1),
+        on_registers=on_registers.sum(-1) if registers.shape[-1] else None,
+        entropy=mean_entropy(sums.entropy, view.k.shape[2], view.visible),
         row_mass=row_mass,
         dead_rows=0 * row_mass,
         null_mass=_null_mass(columns, view),
-        output=output,
-        raw_output=raw_output,
-        openness=None if opened is None or gate is None else _mean_openness(opened, received, gate),
-        **_judged(view, sink, strongest),
+        output=sums.output,
+        raw_output=sums.raw_output,
+        openness=None if opened is None or gate is None else _mean_openness(opened, sums.received, gate),
+        **_judged(view, sink.squeeze(-1), strongest),
     )
+
+
+def _sizes(view: BlockView, group: int) -> list[int]:
+    """Return the lengths of the parts of `columns_to_read`: the dominant column, the strongest ones and registers."""
+    return [1, min(group, view.k.shape[2]), view.layout.num_registers]
 
 
 def _route_weights(view: BlockView, group: int, images: slice, heads: slice) -> dict[str, Tensor | None]:
@@ -173,8 +152,8 @@ def _route_weights(view: BlockView, group: int, images: slice, heads: slice) -> 
         "columns": columns,
         "sink": sink,
         "mass": means.gather(-1, sink[..., None]).squeeze(-1),
-        "at_sink": _at(size, sink[..., None]).squeeze(-1),
-        "top": _at(size, strongest).sum(-1),
+        "at_sink": at_columns(size, sink[..., None]).squeeze(-1),
+        "top": at_columns(size, strongest).sum(-1),
         "on_registers": size[..., registers].sum(-1) if view.layout.num_registers else None,
         "entropy": entropy,
         "row_mass": on_tokens.mean(-1),
@@ -185,16 +164,6 @@ def _route_weights(view: BlockView, group: int, images: slice, heads: slice) -> 
         "openness": openness,
         **_judged(view, sink, strongest),
     }
-
-
-def _at(size: Tensor, columns: Tensor) -> Tensor:
-    """Return the weights of chosen columns, (b, h, N, M), (b, h, c) -> (b, h, N, c)."""
-    return size.gather(-1, columns[..., None, :].expand(*size.shape[:-1], -1))
-
-
-def _registers(view: BlockView) -> Tensor:
-    """Return the columns of the registers."""
-    return torch.arange(view.layout.num_cls, view.layout.num_prefix, device=view.q.device)
 
 
 def _judged(view: BlockView, sink: Tensor, strongest: Tensor) -> dict[str, Tensor | None]:
