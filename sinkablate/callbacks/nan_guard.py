@@ -1,5 +1,6 @@
 """Stop a training run whose loss became NaN or infinite."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,10 @@ class NanGuard(L.Callback):
         culprit = _first_nonfinite(pl_module, self._images)
         path = Path(trainer.default_root_dir) / "checkpoints" / NONFINITE
         trainer.save_checkpoint(path)
+        loss = float(self._loss)
+        which = "the loss of another rank is NaN or infinite" if math.isfinite(loss) else f"the loss is {loss}"
         raise UserError(
-            f"the loss is {float(self._loss)} at step {trainer.global_step} ({culprit}); "
-            f"the weights from before the step are in {path}"
+            f"{which} at step {trainer.global_step} ({culprit}); the weights from before the step are in {path}"
         )
 
 

@@ -59,6 +59,13 @@ def test_a_nan_loss_stops_the_run(start: Callable[..., Outcome], tmp_path: Path)
     assert not (tmp_path / "run" / "DONE").exists()
 
 
+def test_a_nan_loss_is_also_named_with_anomaly_detection(tmp_path: Path) -> None:
+    words = ("--model.optim.lr=1e30", "--model.optim.warmup_steps=0", "--diagnostics.every_n_steps=0")
+    outcome = fit(tmp_path / "run", *words, "--trainer.detect_anomaly=true")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1].startswith("error: the loss is nan at step 1 ")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_truncated_shard_of_a_stream_is_named(workers: int, paths: dict[str, Path], tmp_path: Path) -> None:
     """A stream is read during training, so the error appears only then and leaves the run unfinished."""
