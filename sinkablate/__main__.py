@@ -18,7 +18,7 @@ COMMANDS = {
     "validate": "accuracy of a trained run on its validation images",
     "test": "accuracy of a trained run on its test images",
     "predict": "class probabilities of a trained run, as a parquet file",
-    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints; in seconds, without data",
+    "plan": "what a fit would need: parameters, FLOPs, memory, steps, checkpoints, time; in seconds, without data",
     "diagnose": "what the sinks of a model do on a set of images: a timm model, a run, or a Hugging Face model",
     "evaluate": "how good the frozen features of a model are: neighbors, probes, dense tasks, next to their floors",
     "intervene": "edit one head at a time and measure the effect, to test the labels of a diagnosis",

@@ -20,8 +20,8 @@ LAUNCH = 18e-6
 CPU_EFFICIENCY = 0.6
 """Share of the measured rates of a CPU that operations reach on average: most are smaller than the measured ones."""
 EFFICIENCY = 0.45
-"""Share of the peak rates of a GPU that operations reach on average: with it, a training step of timm's ViT-S/16 takes
-as long as measured on an H200 (batch of 256, bf16-mixed, without compilation: 46 ms, torch 2.11)."""
+"""Share of the peak rates of a GPU that operations reach on average, chosen so that predictions for an H200 agree with
+measured training steps and forward passes (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True)
