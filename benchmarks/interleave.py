@@ -1,5 +1,6 @@
 """Time several callables in turn, so that changes in the speed of the machine affect all of them equally."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,17 @@ def settle() -> None:
     """Wait for pending work on the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_memory(run: Callable[[], object]) -> float:
+    """GiB of GPU memory that a call needs at most, in addition to what is allocated before; NaN without a GPU."""
+    if not torch.cuda.is_available():
+        return math.nan
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    settle()
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
 def interleave(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:

@@ -28,7 +28,7 @@ def make_model(name: str, img_size: int) -> nn.Module:
     """Build an untrained model whose attention is not uniform."""
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        model = timm.create_model(name, img_size=img_size, num_classes=0).eval()
+        model = timm.create_model(name, img_size=img_size, in_chans=3, num_classes=0).eval()
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.mul_(4)  # columns of an untrained model are almost tied

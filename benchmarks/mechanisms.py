@@ -64,7 +64,7 @@ def build(name: str, setting: Setting) -> nn.Module:
     model = model.to(DEVICE).train()
     if setting.backend:
         for block in model.blocks:
-            block.compile(backend=setting.backend)
+            block.compile(backend=setting.backend, dynamic=False)
     return model
 
 
