@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     budget = args.budget if args.budget is not None else math.inf if args.tiny else BUDGET
     gc.freeze()  # later collections need not visit the objects of the libraries
-    # each mechanism is another version of the same code; without an error, a model beyond the limit would not be compiled
+    # each mechanism is another version of the same code; beyond a limit, models would no longer be compiled, silently
     with torch._dynamo.config.patch(recompile_limit=64, fail_on_recompile_limit_hit=True):
         return 0 if measure(chosen, budget, start) else 1
 
