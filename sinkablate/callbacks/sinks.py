@@ -65,7 +65,7 @@ class SinkDiagnostics(L.Callback):
         L.Trainer(callbacks=[sinks]).fit(my_module, train_loader)
 
         for step, batch in enumerate(train_loader, 1):  # without Lightning
-            ...; optimizer.step()
+            train_step(model, batch)
             if scalars := sinks.step(model, step):
                 print(step, scalars["sink/mass_max"])
     """
