@@ -37,8 +37,7 @@ def make_model(name: str, img_size: int) -> nn.Module:
 
 def run_tap(model: nn.Module, images: Tensor, consumer: Consumer) -> None:
     """Run the model once and pass its blocks to a consumer, without the check of the first batch of a run."""
-    with torch.no_grad(), Tap(model, consumer) as tap:
-        tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)
+    with torch.no_grad(), Tap(model, consumer, rebuild=False) as tap:
         tap.run(images)
 
 

@@ -121,30 +121,26 @@ class SinkDiagnostics(L.Callback):
         Returns:
             The scalars, or None when no measurement is due at this step or this model was already measured at it.
         """
-        measured = step == self._measured_at and self._measured_model is not None and self._measured_model() is model
+        measured = step == self._measured_at and self._has_measured(model)
         return None if measured or not self.is_due(step) else self.measure(model, step)
 
     @checked
     def measure(self, model: nn.Module, step: int) -> dict[str, float]:
-        """Measure a model now; all ranks must take part.
+        """Measure a model now and return the scalars, by name; all ranks must take part.
 
         Args:
             model: The model that is trained.
             step: Number of completed optimizer steps.
 
-        Returns:
-            The scalars, by name.
-
         Raises:
             NonfiniteError: The activations of a block are NaN or infinite.
             UserError: The model or the images cannot be measured.
         """
-        images, order = self._part
-        part, problem = None, ""
-        backbone = unshard(self.backbone_of(model))
+        (images, order), part, problem = self._part, None, ""
+        backbone, rebuild = unshard(self.backbone_of(model)), not self._has_measured(model)
         try:
             if len(images):
-                part, _ = probe(backbone, images, order, self.thresholds, self.batch_size, self.memory_mib)
+                part, _ = probe(backbone, images, order, self.thresholds, self.batch_size, self.memory_mib, rebuild)
         except NonfiniteError as error:  # on one rank perhaps: all ranks must reach the gather
             problem = str(error)
         parts = gather((part, problem))
@@ -154,6 +150,9 @@ class SinkDiagnostics(L.Callback):
         self.records = Records.merge([records for records, _ in parts if records is not None])
         self.latest = scalars(self.records, self.thresholds)
         return self.latest
+
+    def _has_measured(self, model: nn.Module) -> bool:
+        return self._measured_model is not None and self._measured_model() is model
 
     def is_due(self, step: int) -> bool:
         """Return whether the schedule has a measurement at this optimizer step."""

@@ -14,7 +14,7 @@ from sinkablate.diagnostics.batches import accepted, require_input
 from sinkablate.diagnostics.random_state import random_state_kept
 from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.records import Records
-from sinkablate.diagnostics.tap import Tap
+from sinkablate.diagnostics.tap import NonfiniteError, Tap
 
 
 @contextmanager
@@ -58,6 +58,7 @@ def record(
     thresholds: ThresholdConfig,
     blocks: Sequence[int] | None = None,
     memory_mib: int | None = None,
+    rebuild: bool = True,
 ) -> tuple[Records, float]:
     """Record every quantity of a model on batches of images, and leave the model as it was.
 
@@ -67,19 +68,24 @@ def record(
         thresholds: Thresholds of the quantities.
         blocks: Indices of the blocks to measure; None means all of them.
         memory_mib: As for `Recorder`.
+        rebuild: As for `Tap`.
 
     Returns:
         The records of all images, and the largest relative error of a rebuilt block.
 
     Raises:
+        NonfiniteError: The activations of a block are NaN or infinite; without `rebuild`, on any batch.
         UserError: There are no images, or the model cannot be measured.
     """
     recorder, parts, count = Recorder(thresholds, memory_mib), [], 0
-    with measurement_mode(model), Tap(model, recorder, blocks) as tap:
+    with measurement_mode(model), Tap(model, recorder, blocks, rebuild) as tap:
         for batch in accepted(model, batches):
             tap.run(batch)
             parts.append(recorder.take(np.arange(count, count + len(batch)), batch))
             count += len(batch)
+    finite = np.all([np.isfinite(part.norms).all((0, 2)) for part in parts], axis=0)
+    if not rebuild and not finite.all():
+        raise NonfiniteError(f"block {list(tap.parts)[int(finite.argmin())]}: its activations are NaN or infinite")
     return Records.merge(parts), max(tap.rebuild_errors.values())
 
 
@@ -90,6 +96,7 @@ def probe(
     thresholds: ThresholdConfig,
     batch_size: int = 64,
     memory_mib: int | None = None,
+    rebuild: bool = True,
 ) -> tuple[Records, float]:
     """Measure every block of a model on a part of a set of images.
 
@@ -100,9 +107,10 @@ def probe(
         thresholds: Thresholds of the quantities.
         batch_size: Images per forward pass.
         memory_mib: As for `Recorder`.
+        rebuild: As for `Tap`.
 
     Returns:
         The records, and the largest relative error of a rebuilt block.
     """
-    records, error = record(model, images.split(batch_size), thresholds, memory_mib=memory_mib)
+    records, error = record(model, images.split(batch_size), thresholds, memory_mib=memory_mib, rebuild=rebuild)
     return replace(records, order=order), error

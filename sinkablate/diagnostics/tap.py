@@ -70,6 +70,7 @@ class Tap:
         model: The original, uncompiled model in eval mode with fp32 (or fp64) weights.
         consumer: Receives every chosen block of every batch.
         blocks: Indices of the blocks to measure; None measures all.
+        rebuild: Rebuild every block on the first batch; unnecessary if the same model has been rebuilt before.
 
     Raises:
         NonfiniteError: The activations of a block are NaN or infinite.
@@ -77,13 +78,15 @@ class Tap:
             model's own output by more than `MAX_REBUILD_ERROR`.
     """
 
-    def __init__(self, model: nn.Module, consumer: Consumer, blocks: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, consumer: Consumer, blocks: Sequence[int] | None = None, rebuild: bool = True
+    ) -> None:
         self.model = model
         self.consumer = consumer
         self.parts = {
             index: block_parts(model, index) for index in (range(len(blocks_of(model))) if blocks is None else blocks)
         }
-        self.rebuild_errors: dict[int, float] = {}
+        self.rebuild_errors: dict[int, float] = {} if rebuild else dict.fromkeys(self.parts, 0.0)
         """Relative error of each block's rebuild on the first batch."""
         self.listening: Capture | None = None
         self._listener = _SdpaListener(self)

@@ -88,9 +88,7 @@ def _of_last_attention(projection: Projection, *, remove_bias: bool = False) -> 
     def read(model: nn.Module, images: Tensor) -> Tensor:
         consumer, last = _LastAttention(), len(blocks_of(model)) - 1
         removed = without_bias(model, last, projection) if remove_bias else nullcontext()
-        with removed, Tap(model, consumer, [last]) as tap:
-            if model in checked:  # the tap rebuilds the block of the first batch only
-                tap.rebuild_errors[last] = 0.0
+        with removed, Tap(model, consumer, [last], rebuild=model not in checked) as tap:
             tap.run(images)
         checked.add(model)
         layout = consumer.view.layout

@@ -86,7 +86,7 @@ def _measured_batch(backbone: nn.Module, image: tuple[int, ...], images: int, di
 
     def program(bare: nn.Module) -> None:
         recorder = Recorder(diagnostics.thresholds, diagnostics.memory_mib)
-        with Tap(bare.eval(), recorder) as tap:
+        with Tap(bare.eval(), recorder, rebuild=False) as tap:
             tap.run(torch.empty(counted, *image, device="meta"))
             recorder.finish()
 

@@ -10,14 +10,21 @@ import pytest
 import torch
 from reporting import LOW
 from running import fit, heads, metrics
+from torch import Tensor
 from training import tensors, train
+from variants import make, noise
 
+from sinkablate.callbacks.sinks import SinkDiagnostics
 from sinkablate.config import AttentionConfig, BackboneConfig, ThresholdConfig
 from sinkablate.data.datamodule import ImageData
+from sinkablate.diagnostics import tap as tap_module
+from sinkablate.diagnostics.capture import rebuild_error
 from sinkablate.diagnostics.probe import probe
 from sinkablate.diagnostics.rules import rules
 from sinkablate.diagnostics.summary import scalars
 from sinkablate.diagnostics.tables import block_table, head_table
+from sinkablate.diagnostics.tap import NonfiniteError
+from sinkablate.diagnostics.view import BlockView
 from sinkablate.tasks.classify import Classify
 from sinkablate.vit.backbone import build_backbone
 from sinkablate.vit.tokens import TokenType
@@ -100,3 +107,24 @@ def test_a_planted_sink_gets_its_label(value: float, label: str, other: str, dat
     assert head["median_mass"].item() == pytest.approx(1, abs=1e-4)
     assert head["causal_frequency"].item() == 1
     assert (head[f"causal_{label}"].item(), head[f"causal_{other}"].item()) == (4, 0)
+
+
+def test_later_measurements_of_a_model_are_not_rebuilt_but_name_the_block_that_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rebuilt: list[int] = []
+
+    def counted(view: BlockView, *args: Any) -> Tensor:
+        rebuilt.append(view.index)
+        return rebuild_error(view, *args)
+
+    monkeypatch.setattr(tap_module, "rebuild_error", counted)
+    model, other, images = make(depth=3).eval(), make(depth=3, seed=1).eval(), noise(4, 1, 28, 28)
+    sinks = SinkDiagnostics(images, batch_size=2)
+    for step, measured in enumerate((model, model, other, model)):
+        sinks.measure(measured, step)
+    assert rebuilt == 3 * [0, 1, 2]
+    with torch.no_grad():
+        model.blocks[1].mlp.fc2.bias[0] = torch.nan
+    with pytest.raises(NonfiniteError, match="block 1: its activations are NaN or infinite"):
+        sinks.measure(model, 5)

@@ -55,8 +55,7 @@ class Operations(TorchDispatchMode):
 def measured_without_content(model: nn.Module, images: Tensor) -> Operations:
     """Operations of the pass over a later batch on the meta device, where nothing that reads a value can run."""
     recorder = Recorder(T, memory_mib=4096)
-    with torch.no_grad(), Tap(model, recorder) as tap:
-        tap.rebuild_errors = dict.fromkeys(tap.parts, 0.0)  # the first batch, which is checked, waits once
+    with torch.no_grad(), Tap(model, recorder, rebuild=False) as tap:  # the first batch, which is rebuilt, waits once
         tap._visibility._open = set(tap.parts)
         tap._visibility.end = lambda: None  # type: ignore[method-assign]  # one wait per batch, for additive masks only
         with Operations() as operations:
