@@ -60,7 +60,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle files and tests by the seed SINKABLATE_TEST_ORDER; the tests of a file stay together."""
+    """Skip tests that need a GPU if there is none, and shuffle tests by the seed SINKABLATE_TEST_ORDER.
+
+    Files and their tests are shuffled; the tests of a file stay together.
+    """
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
     if seed := os.environ.get("SINKABLATE_TEST_ORDER"):
         shuffled = random.Random(seed)
         rank = {path: shuffled.random() for path in sorted({item.path for item in items})}

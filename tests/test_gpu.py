@@ -1,4 +1,4 @@
-"""Results on a GPU equal those on the CPU: `pytest tests/test_gpu.py` on a machine with a GPU; skipped elsewhere."""
+"""Results on a GPU equal those on the CPU: `pytest -m gpu` on a machine with a GPU; skipped elsewhere."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.gpu
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by --trainer.deterministic before CUDA starts
 
 GATE_REG = [CONFIGS / "gate_reg.yaml"]

@@ -1,6 +1,6 @@
 """Compiled FlexAttention on a GPU equals the explicit path in float64; on a CPU, the same tests run at a small size.
 
-`pytest tests/test_gpu.py tests/test_gpu_kernels.py` on a machine with a GPU.
+`pytest -m gpu` on a machine with a GPU.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ FORMS: list[dict[str, Any]] = [
     *({"score": "pointwise", "pointwise_function": name} for name in POINTWISE_LOG),
 ]
 forms = pytest.mark.parametrize("fields", FORMS, ids=str)
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+gpu = pytest.mark.gpu
 SIZES = [(19, "cpu"), pytest.param(197, "cuda", marks=gpu), pytest.param(1370, "cuda", marks=gpu)]
 
 

@@ -1,7 +1,8 @@
 """FlexAttention computes the same as the explicit path, forward and in gradients, and is chosen only where it can run.
 
 On a CPU, PyTorch refuses gradients of FlexAttention, although its reference implementation has them. The fixture
-`gradients_on_cpu` removes this check, so that the formulas are tested here; `tests/test_gpu.py` tests the kernels.
+`gradients_on_cpu` removes this check, so that the formulas are tested here; `tests/test_gpu_kernels.py` tests
+the kernels.
 """
 
 from typing import Any

@@ -20,7 +20,7 @@ from sinkablate.run import staging as staging_module
 from sinkablate.run.checkpoint_io import AtomicCheckpointIO
 from sinkablate.run.staging import Staging
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+on_gpu = pytest.mark.gpu
 on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
 
 

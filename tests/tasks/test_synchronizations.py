@@ -1,6 +1,6 @@
 """How often a training step waits for the device: only once, for its loss, in steps that log nothing.
 
-On a machine with a GPU, `pytest tests/tasks/test_synchronizations.py` also checks the real waits.
+On a machine with a GPU, `pytest -m gpu` also checks the real waits.
 """
 
 from collections import Counter
@@ -92,7 +92,7 @@ def test_a_step_that_logs_nothing_waits_only_for_its_loss(
     assert numbers == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("task", TASKS)
 def test_no_operation_of_such_a_step_waits_for_the_gpu(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
