@@ -37,7 +37,7 @@ def column_means(received: Tensor, view: BlockView) -> tuple[Tensor, Tensor]:
         received: Sum of the event weights of each column, (b, h, M).
         view: The block.
     """
-    columns = received / view.q.shape[2]
+    columns = received / view.layout.num_tokens
     if view.visible is None:
         return columns, columns
     means = received / view.visible.sum(0).clamp_min(1).to(received)

@@ -11,14 +11,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sinkablate.diagnostics.routing import Routing, side_by_side
+from sinkablate.diagnostics.routing import Routing
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.weight_sums import WeightSums, side_by_side
 
 
 @dataclass(frozen=True)
 class HeadTensors:
     """The tensors of heads from which every quantity is computed."""
 
+    sums: WeightSums
     routing: Routing
     v: Tensor
     """(B, H, M, d)."""
@@ -34,41 +36,25 @@ class HeadTensors:
     """Token type of each column, (M,) or (B, M)."""
 
     @classmethod
-    def of(cls, view: BlockView, routing: Routing, factor: Tensor) -> Self:
-        """Return the tensors of one block.
+    def of(cls, views: Sequence[BlockView], sums: Sequence[WeightSums], factor: Tensor) -> Self:
+        """Put the heads of several blocks of the same shape side by side.
 
         Args:
-            view: The block.
-            routing: What its attention weights are reduced to.
-            factor: `head_factor(view.out_map)`.
+            views: The blocks.
+            sums: What their attention weights are reduced to.
+            factor: `head_factor` of their output maps, one after the other.
         """
+        joined = WeightSums.join(sums)
         return cls(
-            routing,
-            view.v.contiguous(),
-            view.raw_v,
-            view.gate,
-            view.gates_values,
+            joined,
+            Routing.of(joined, views[0]),
+            side_by_side(views, "v").contiguous(),
+            side_by_side(views, "raw_v"),
+            side_by_side(views, "gate"),
+            views[0].gates_values,
             factor,
-            torch.linalg.vector_norm(view.residual, dim=-1)[:, None],
-            view.column_types(),
-        )
-
-    @classmethod
-    def join(cls, blocks: Sequence[Self]) -> Self:
-        """Put the heads of several blocks of the same shape side by side."""
-        first = blocks[0]
-        if len(blocks) == 1:
-            return first
-        v, residual_norms = (torch.cat([getattr(b, name) for b in blocks], dim=1) for name in ("v", "residual_norms"))
-        return cls(
-            Routing.join([block.routing for block in blocks]),
-            v,
-            side_by_side(blocks, "raw_v"),
-            side_by_side(blocks, "gate"),
-            first.gates_values,
-            torch.cat([block.factor for block in blocks]),
-            residual_norms,
-            first.types,
+            torch.stack([torch.linalg.vector_norm(view.residual, dim=-1) for view in views], dim=1),
+            views[0].column_types(),
         )
 
     @property

@@ -20,7 +20,7 @@ from sinkablate.diagnostics.columns import candidates_by_type
 from sinkablate.diagnostics.head_factor import head_factor
 from sinkablate.diagnostics.head_tensors import HeadTensors, project
 from sinkablate.diagnostics.norms import mass_by_text_type, mass_by_type
-from sinkablate.diagnostics.routing import Routing, route
+from sinkablate.diagnostics.routing import Routing, sum_weights
 from sinkablate.diagnostics.shares import divide, share
 from sinkablate.diagnostics.updates import correlation, over_others, stable_ranks, update_quantities, value_ratio
 from sinkablate.diagnostics.view import BlockView
@@ -56,7 +56,7 @@ def measure(
         factor: `head_factor(view.out_map)`, if it has been computed before.
     """
     factor = head_factor(view.out_map) if factor is None else factor
-    tensors = HeadTensors.of(view, route(view, thresholds, budget), factor)
+    tensors = HeadTensors.of([view], [sum_weights(view, thresholds, budget)], factor)
     mass = {name: of_type.squeeze(1) for name, of_type in block_mass(tensors, view).items()}
     return BlockMeasures(head_quantities(tensors, thresholds), mass, candidates_by_type(view), sink_payload(tensors))
 
@@ -155,7 +155,7 @@ def _value_quantities(tensors: HeadTensors, routed: Tensor, quiet_max: float) ->
         "sink_head_norm": value_norms.gather(-1, sink[..., None]).squeeze(-1),
         "ratio_out": divide(sink_norm, other_norm),
         "sink_value_norm": sink_norm,
-        **of_update(routing.output, norms),
+        **of_update(tensors.sums.output, norms),
     }
     if gate is None:
         return quantities
@@ -163,11 +163,11 @@ def _value_quantities(tensors: HeadTensors, routed: Tensor, quiet_max: float) ->
     if tensors.gates_values:  # values are gated, not queries: openness cannot be correlated with routing
         return quantities | _before_value_gate(tensors)
     quantities["gate_corr"] = correlation(gate.mean(-1), routing.at_sink)
-    assert routing.openness is not None
-    passed = tensors.norms(routing.openness * v)
+    assert tensors.sums.openness is not None
+    passed = tensors.norms(tensors.sums.openness * v)
     handed = tensors.norms(routed_openness(gate, routed) * _rows_at(v, sink)).squeeze(-1)
     quantities["gated_ratio_out"] = divide(handed, over_others(passed, sink, num_tokens)[1])
-    gated = of_update(gate * routing.output, passed)
+    gated = of_update(gate * tensors.sums.output, passed)
     return quantities | {f"gated_{name}": gated[name] for name in GATED}
 
 
@@ -184,7 +184,7 @@ def routed_openness(gate: Tensor, routed: Tensor) -> Tensor:
 
 def _before_value_gate(tensors: HeadTensors) -> dict[str, Tensor]:
     """Return the `raw_*` quantities, of the values before a value gate (G2), (B, H) each; empty without `raw_v`."""
-    v, output, sink, num_tokens = tensors.raw_v, tensors.routing.raw_output, tensors.routing.sink, tensors.num_tokens
+    v, output, sink, num_tokens = tensors.raw_v, tensors.sums.raw_output, tensors.routing.sink, tensors.num_tokens
     if v is None or output is None:
         return {}
     projected = project(output, tensors.factor)

@@ -21,8 +21,9 @@ from sinkablate.diagnostics.heads import block_mass, head_quantities, sink_paylo
 from sinkablate.diagnostics.norms import register_cosine, token_norms, token_variance
 from sinkablate.diagnostics.patches import patch_variance
 from sinkablate.diagnostics.records import Array, Records
-from sinkablate.diagnostics.routing import Routing, route
+from sinkablate.diagnostics.routing import sum_weights
 from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.weight_sums import WeightSums
 from sinkablate.errors import UserError
 
 CPU_MEMORY_MIB = 2
@@ -43,14 +44,14 @@ class _Block:
 
     view: BlockView
     """Without queries and keys."""
-    routing: Routing
+    sums: WeightSums
     output: Tensor
     """The block's output, (B, N, D)."""
 
     @property
     def kept(self) -> list[Tensor]:
         """The model's own tensors that are read later."""
-        tensors = (self.routing.output, self.view.residual, self.view.update, self.output)
+        tensors = (self.sums.output, self.view.residual, self.view.update, self.output)
         return [tensor for tensor in tensors if tensor is not None]
 
 
@@ -73,7 +74,7 @@ class Recorder:
 
     def reset(self) -> None:
         """Discard a batch that failed."""
-        self._open: Routing | None = None
+        self._open: WeightSums | None = None
         self._waiting: list[_Block] = []
         self._versions: list[int] = []
         self._measured: list[dict[str, Group]] = []
@@ -90,7 +91,7 @@ class Recorder:
             self._input_norms.append(token_norms(view.residual))
             self._variance = token_variance(view.residual)
         self._last = view.without_scores()
-        self._open = route(view, self.thresholds)
+        self._open = sum_weights(view, self.thresholds)
 
     def output(self, index: int, x: Tensor) -> None:
         """Measure the waiting blocks, together with the one that returned x (B, N, D), unless more fit the budget."""
@@ -118,11 +119,8 @@ class Recorder:
                 "the model modifies its activations in place, so several blocks cannot be measured together; "
                 "set memory_mib=0 to measure each block as it runs"
             )
-        view = blocks[0].view
-        self._factor([block.view for block in blocks if block.view.index not in self._factors])
-        heads = HeadTensors.join(
-            [HeadTensors.of(block.view, block.routing, self._factors[block.view.index]) for block in blocks]
-        )
+        views, view = [block.view for block in blocks], blocks[0].view
+        heads = HeadTensors.of(views, [block.sums for block in blocks], self._factor(views))
         count = len(blocks)
         payload = sink_payload(heads).double().unflatten(1, (count, -1))
         self._sums.append({"payload_sum": payload.sum(0), "payload_squares": payload.square().sum((0, -1))})
@@ -137,11 +135,15 @@ class Recorder:
             }
         )
 
-    def _factor(self, views: Sequence[BlockView]) -> None:
-        """Factor the output maps of blocks, all heads together, because a GPU factors a batch as fast as a matrix."""
-        if views:
-            factors = head_factor(torch.cat([view.out_map for view in views])).chunk(len(views))
-            self._factors |= {view.index: factor for view, factor in zip(views, factors, strict=True)}
+    def _factor(self, views: Sequence[BlockView]) -> Tensor:
+        """Return the factors of the output maps of blocks, (L H, d, d), which are computed once.
+
+        All heads are factored together, because a GPU factors a batch as fast as a matrix.
+        """
+        if missing := [view for view in views if view.index not in self._factors]:
+            factors = head_factor(torch.cat([view.out_map for view in missing])).chunk(len(missing))
+            self._factors |= {view.index: factor for view, factor in zip(missing, factors, strict=True)}
+        return torch.cat([self._factors[view.index] for view in views])
 
     def finish(self) -> None:
         """Measure the blocks that still wait; `take` does so as well, and then copies everything to the host."""

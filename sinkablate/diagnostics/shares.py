@@ -29,9 +29,8 @@ def share(hit: Tensor, of: Tensor, among: Tensor | None = None) -> Tensor:
 
 def first_largest(x: Tensor) -> Tensor:
     """Return the lowest index among the largest entries of the last axis (see `TIE`), (...) int64, for x >= 0."""
-    below = x < x.amax(-1, keepdim=True) * (1 - TIE)
-    last = x.shape[-1] - 1
-    return torch.arange(last + 1, device=x.device).expand_as(x).masked_fill(below, last).amin(-1)
+    tied = x >= x.amax(-1, keepdim=True) * (1 - TIE)
+    return tied.byte().argmax(-1)  # argmax returns the first of several
 
 
 def host_can_read(x: Tensor) -> bool:

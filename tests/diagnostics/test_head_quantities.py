@@ -10,9 +10,9 @@ from direct import direct
 from known_views import KINDS, NULL, T, first_head, random_view, view_of
 
 from sinkablate.config import ThresholdConfig
-from sinkablate.diagnostics.entropy import row_entropy
+from sinkablate.diagnostics.entropy import mean_entropy, row_entropy
 from sinkablate.diagnostics.heads import measure
-from sinkablate.diagnostics.routing import route
+from sinkablate.diagnostics.routing import Routing, sum_weights
 from sinkablate.diagnostics.view import Logits
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -112,10 +112,12 @@ def test_entropy_from_logits_equals_that_of_their_softmax(scale):
     def entropy(logits):
         weights = logits.softmax(-1)
         view = view_of(weights, logits.new_ones(2, 3, 21, 2), extra=12 * NULL, logits=Logits(1.0, logits))
-        return route(view, T).entropy
+        return Routing.of(sum_weights(view, T), view).entropy
 
     weights = logits.softmax(-1)
-    torch.testing.assert_close(entropy(logits), row_entropy(weights, weights.sum(-1)), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(
+        entropy(logits), mean_entropy(row_entropy(weights, weights.sum(-1)), 21), atol=1e-12, rtol=1e-9
+    )
     single = logits.float()
     close = torch.special.entr(single.double().softmax(-1)).sum(-1).mean(-1) / log(21)
     torch.testing.assert_close(entropy(single).double(), close, atol=1e-6, rtol=1e-5)
