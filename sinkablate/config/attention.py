@@ -95,8 +95,9 @@ class AttentionConfig:
 
     @property
     def is_identity(self) -> bool:
-        """Whether this is timm's own attention."""
-        return self.score == "softmax" and self.sink == "none" and self.gate == "none"
+        """Whether this is timm's own attention, to which `kernel: flex` cannot be applied."""
+        plain = self.score == "softmax" and self.sink == "none" and self.gate == "none"
+        return plain and self.kernel != "flex"
 
 
 @dataclass(frozen=True, kw_only=True)

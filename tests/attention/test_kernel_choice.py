@@ -14,6 +14,7 @@ from sinkablate.config import AttentionConfig, BackboneConfig, ConfigError, ToyC
 from sinkablate.errors import UserError
 from sinkablate.run.cells import cell_id
 from sinkablate.toys.training import ToyTraining
+from sinkablate.vit.backbone import build_backbone
 
 H = 2
 NO_FORM: list[tuple[dict[str, Any], str]] = [
@@ -70,6 +71,12 @@ def test_mechanisms_without_a_form_are_refused_and_left_to_auto(fields: dict[str
     with pytest.raises(ConfigError, match=rf"^attention\.kernel=flex: .* does not compute {part}; use auto$"):
         AttentionCore(AttentionConfig(kernel="flex", **fields), H, 64)
     assert not AttentionCore(AttentionConfig(**fields), H, 64).has_flex_form
+
+
+def test_a_model_without_any_mechanism_is_refused() -> None:
+    """Such a model keeps timm's attention, which would ignore the key."""
+    with pytest.raises(ConfigError, match=r"^attention\.kernel=flex: .* does not compute score=softmax with sink=none"):
+        build_backbone(BackboneConfig(name="vit_mini", attention=AttentionConfig(kernel="flex")), img_size=28)
 
 
 def test_an_older_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
