@@ -72,7 +72,8 @@ def test_fused_optimizers_end_in_the_same_weights(device: str, name: str) -> Non
 
     one, other = (trained(device, make_one, dtype=torch.float64)["state_dict"] for make_one in (fused, plain))
     for parameter, tensor in one.items():
-        torch.testing.assert_close(other[parameter], tensor, rtol=1e-9, atol=1e-12, msg=parameter)
+        # gradients of key biases are zero up to rounding, which Adam divides by its own size
+        torch.testing.assert_close(other[parameter], tensor, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
