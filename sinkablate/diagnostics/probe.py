@@ -19,7 +19,7 @@ from sinkablate.diagnostics.tap import NonfiniteError, Tap
 
 @contextmanager
 def measurement_mode(model: nn.Module) -> Iterator[None]:
-    """Run a block of code in eval mode and fp32, without TF32, autocast and autograd.
+    """Run a block of code in eval mode and fp32, without TF32, autocast, autograd and inference mode.
 
     Afterward, even after an exception, the modes of all modules, random states and settings are restored.
     """
@@ -27,7 +27,12 @@ def measurement_mode(model: nn.Module) -> Iterator[None]:
     device = next(model.parameters()).device
     precision, cudnn_tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        with random_state_kept(), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with (
+            random_state_kept(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             model.eval()

@@ -34,6 +34,9 @@ GPU_MEMORY_MIB = 2048
 TABLES = ("heads", "mass", "candidates", "tokens")
 """The fields of `Records` that hold one value per image and block, or per image and head."""
 
+SAME = ("layout", "extra", "gates_values", "rows_sum_to_one", "rows_at_most_one", "takes_null")
+"""The fields of views that have to be equal if their blocks are measured together."""
+
 Group = dict[str, Tensor]
 """Quantity -> values of several blocks, (B, L, ...)."""
 
@@ -51,8 +54,7 @@ class _Block:
     @property
     def kept(self) -> list[Tensor]:
         """The model's own tensors that are read later."""
-        tensors = (self.sums.output, self.view.residual, self.view.update, self.output)
-        return [tensor for tensor in tensors if tensor is not None]
+        return [*_kept(self.view, self.sums), self.output]
 
 
 class Recorder:
@@ -85,13 +87,14 @@ class Recorder:
 
     def attention(self, view: BlockView) -> None:
         """Reduce the attention weights of one block."""
-        if self._waiting and not _alike(self._waiting[-1].view, view):
+        if self._waiting and not _alike(self._waiting[-1], view):
             self.finish()
         if self._last is None or view.index != self._last.index + 1:
             self._input_norms.append(token_norms(view.residual))
             self._variance = token_variance(view.residual)
         self._last = view.without_scores()
         self._open = sum_weights(view, self.thresholds)
+        self._versions += map(_version, _kept(self._last, self._open))
 
     def output(self, index: int, x: Tensor) -> None:
         """Measure the waiting blocks, together with the one that returned x (B, N, D), unless more fit the budget."""
@@ -99,9 +102,9 @@ class Recorder:
         assert self._last is not None
         block, self._open = _Block(self._last, self._open, x), None
         self._waiting.append(block)
-        self._versions += [tensor._version for tensor in block.kept]
+        self._versions.append(_version(x))
         size = sum(tensor.numel() * tensor.element_size() for tensor in block.kept)
-        if (len(self._waiting) + 1) * size > self._budget(x.device) * 2**20:
+        if x.is_inference() or (len(self._waiting) + 1) * size > self._budget(x.device) * 2**20:
             self._measure()
 
     def _budget(self, device: torch.device) -> int:
@@ -114,7 +117,7 @@ class Recorder:
         """Compute the quantities of the waiting blocks."""
         blocks, versions = self._waiting, self._versions
         self._waiting, self._versions = [], []
-        if [tensor._version for block in blocks for tensor in block.kept] != versions:
+        if [_version(tensor) for block in blocks for tensor in block.kept] != versions:
             raise UserError(
                 "the model modifies its activations in place, so several blocks cannot be measured together; "
                 "set memory_mib=0 to measure each block as it runs"
@@ -198,12 +201,24 @@ class Recorder:
         )
 
 
-def _alike(one: BlockView, other: BlockView) -> bool:
+def _kept(view: BlockView, sums: WeightSums) -> list[Tensor]:
+    """Return the model's own tensors that are read after the attention of a block."""
+    return [tensor for tensor in (sums.output, view.residual, view.update) if tensor is not None]
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor has been modified in place; zero in inference mode, which does not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _alike(block: _Block, other: BlockView) -> bool:
     """Return whether a block can be measured together with the one before it."""
+    one = block.view
     return (
         other.index == one.index + 1
-        and (one.layout, one.extra, one.gates_values) == (other.layout, other.extra, other.gates_values)
+        and all(getattr(one, name) == getattr(other, name) for name in SAME)
         and one.visible is other.visible
+        and (block.sums.dead is None) == (other.logits is not None)
         and all(_shape(getattr(one, name)) == _shape(getattr(other, name)) for name in ("v", "raw_v", "gate", "update"))
     )
 

@@ -45,7 +45,11 @@ class Consumer(Protocol):
 
 
 class _SdpaListener(TorchFunctionMode):
-    """Records arguments and output of fused attention calls while a block is open; the calls run unchanged."""
+    """Records arguments and output of fused attention calls; the calls run unchanged.
+
+    It is active while an attention module runs. A mode that the model itself uses is then entered and left either
+    around that module or inside it, so that each leaves itself and not the other.
+    """
 
     def __init__(self, tap: "Tap") -> None:
         super().__init__()
@@ -148,7 +152,6 @@ class Tap:
         if not checks:
             return
         for index, (error, largest) in zip(checks, torch.stack([*checks.values()]).tolist(), strict=True):
-            self.rebuild_errors[index] = error
             if not math.isfinite(largest):
                 raise NonfiniteError(f"block {index}: its activations are NaN or infinite")
             if not error < MAX_REBUILD_ERROR:
@@ -157,6 +160,7 @@ class Tap:
                     f"from the model's own output by {error:.1e} (limit {MAX_REBUILD_ERROR:.0e}): "
                     "the diagnostics would not describe this model"
                 )
+            self.rebuild_errors[index] = error
 
     def _attach(self, index: int, parts: BlockParts) -> None:
         """Hook one block; its capture exists only while the block runs."""
@@ -187,11 +191,14 @@ class Tap:
                 parts.attn.core.register_forward_hook(note_core),
                 parts.attn.qkv.register_forward_hook(note("qkv")),
             ]
+        else:
+            self._handles += [
+                parts.attn.register_forward_pre_hook(lambda *_: self._listen(self._open.get(index))),
+                parts.attn.register_forward_hook(lambda *_: self._listen(None)),
+            ]
 
     def _open_block(self, index: int, x: Tensor) -> None:
-        capture = self._open[index] = Capture(x)
-        if not isinstance(self.parts[index].attn, Attention):
-            self._listen(capture)
+        self._open[index] = Capture(x)
 
     def _listen(self, capture: Capture | None) -> None:
         """Record fused attention calls in a capture, or stop; other operations run without the listener."""
@@ -201,7 +208,6 @@ class Tap:
 
     def _close_attention(self, index: int, mid: Tensor) -> None:
         """Build the view once attention is done; `mid` (B, N, D) is the residual stream after its update."""
-        self._listen(None)
         if index not in self._open:  # the norm ran a second time
             return
         capture, parts = self._open.pop(index), self.parts[index]

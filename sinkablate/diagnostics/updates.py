@@ -63,14 +63,14 @@ def _fourth(power: Tensor) -> Tensor:
 def stable_ranks(rows: Tensor, routed: Tensor | None = None) -> tuple[Tensor, ...]:
     """Return ||X||_F^2 / sigma_1(X)^2 of matrices, (..., N, d) -> (...), and then of their routed rows; NaN for X = 0.
 
-    Rows are first scaled to a largest entry of one, because squares of tiny updates would underflow.
+    Rows are first scaled to a largest entry of one, because squares of tiny updates would underflow. Routed rows are
+    scaled by themselves, because they can be much smaller than the others.
 
     Args:
         rows: X.
         routed: Which rows are routed, (..., N) bool.
     """
-    rows = rows / max_abs(rows)[..., None, None]
-    grams = [rows.mT @ rows]
+    grams = [_gram(rows)]
     if routed is not None:
         grams.append(_gram_of(rows, routed))
     gram = torch.stack(grams)
@@ -78,14 +78,19 @@ def stable_ranks(rows: Tensor, routed: Tensor | None = None) -> tuple[Tensor, ..
 
 
 def _gram_of(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Return X^T X of chosen rows, (..., N, d), (..., N) -> (..., d, d); a CPU leaves out matrices without any."""
+    """Return `_gram` of chosen rows, (..., N, d), (..., N) -> (..., d, d); a CPU leaves out matrices without any."""
     if not host_can_read(rows):
-        return (rows * chosen[..., None]).mT @ rows
+        return _gram(rows * chosen[..., None])
     gram = rows.new_zeros(*rows.shape[:-2], rows.shape[-1], rows.shape[-1])
     some = chosen.any(-1)
-    of_some = rows[some]
-    gram[some] = (of_some * chosen[some][..., None]).mT @ of_some
+    gram[some] = _gram(rows[some] * chosen[some][..., None])
     return gram
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Return X^T X of matrices X whose largest entry is scaled to one, (..., N, d) -> (..., d, d); NaN for X = 0."""
+    rows = rows / max_abs(rows)[..., None, None]
+    return rows.mT @ rows
 
 
 def over_others(norms: Tensor, sink: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:

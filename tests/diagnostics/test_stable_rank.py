@@ -5,6 +5,7 @@ import torch
 from known_views import KINDS, T, first_head, random_view, sink_weights, values, view_of
 from torch import Tensor
 
+from sinkablate.diagnostics import head_factor, updates
 from sinkablate.diagnostics.heads import measure
 from sinkablate.diagnostics.updates import largest_eigenvalue, stable_ranks
 
@@ -23,6 +24,28 @@ def test_largest_eigenvalue_whatever_the_gaps(spectrum, dtype):
 def test_ranks_of_tiny_fp32_updates_do_not_underflow():
     rows = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(stable_ranks(rows * 1e-25), stable_ranks(rows), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("host_reads", [True, False])
+def test_the_rank_of_routed_rows_that_write_next_to_nothing_does_not_underflow(host_reads, monkeypatch):
+    monkeypatch.setattr(updates, "host_can_read", lambda _: host_reads)
+    rows = torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(0))
+    routed = torch.arange(20).expand(2, 20) < 12
+    expected = stable_ranks(rows[:, :12])[0]
+    tiny = torch.where(routed[..., None], rows * 1e-25, rows)
+    torch.testing.assert_close(stable_ranks(tiny, routed)[1], expected, rtol=1e-5, atol=0)
+    assert stable_ranks(rows, routed & False)[1].isnan().all()
+
+
+@pytest.mark.parametrize("rows", [6, 40, 700])
+def test_the_factor_of_an_output_map_does_not_depend_on_how_it_is_computed(rows, monkeypatch):
+    """The payloads R v of several ranks and devices are added up, so R must not differ in its signs."""
+    out_map = torch.randn(3, rows, 6, generator=torch.Generator().manual_seed(rows))
+    whole = head_factor.head_factor(out_map)
+    monkeypatch.setattr(head_factor, "MOST_ROWS", 20)
+    torch.testing.assert_close(head_factor.head_factor(out_map), whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole.mT @ whole, out_map.mT @ out_map, rtol=1e-5, atol=1e-4)
+    assert (whole.diagonal(dim1=-2, dim2=-1) > 0).all()
 
 
 def eps_sink(n: int, eps: float, s: int) -> Tensor:
