@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 from variants import in_pairs, make, mechanisms, noise, perturbed
 
 from sinkablate.config import ThresholdConfig
+from sinkablate.diagnostics import recorder as recorder_module
+from sinkablate.diagnostics import updates
 from sinkablate.diagnostics.probe import measurement_mode
 from sinkablate.diagnostics.recorder import Recorder
 from sinkablate.diagnostics.tap import Tap
@@ -138,3 +140,23 @@ def test_nothing_is_copied_from_the_host_after_the_first_batch(name: str) -> Non
             tap.run(images)
             recorder.finish()
     assert copies.names == []
+
+
+@pytest.mark.parametrize(
+    ("device", "backend"), [("cpu", "aot_eager"), pytest.param("cuda", "inductor", marks=pytest.mark.gpu)]
+)
+def test_quantities_compile_without_graph_breaks(device: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    model, images = perturbed(make(registers=2)).double().to(device), noise(3, 1, 28, 28).double().to(device)
+
+    def heads() -> dict[str, np.ndarray]:
+        recorder = Recorder(T, memory_mib=4096)
+        with measurement_mode(model), Tap(model, recorder) as tap:
+            tap.run(images)
+            return recorder.take(np.arange(len(images))).heads
+
+    monkeypatch.setattr(updates, "host_can_read", lambda _: False)
+    expected, function = heads(), recorder_module.head_quantities
+    monkeypatch.setattr(recorder_module, "head_quantities", torch.compile(function, backend=backend, fullgraph=True))
+    for name, values in heads().items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-6, atol=1e-7, err_msg=name)
