@@ -20,7 +20,7 @@ from benchmarks.mechanisms import VARIANTS
 from sinkablate.attention.core import AttentionCore
 from sinkablate.config import AttentionConfig
 
-NAMES = ("relu", "sigmoid", "polynomial", "pointwise softplus", "clipped_softmax", "sink zero", "sink learned")
+NAMES = ("relu", "sigmoid", "polynomial", "pointwise softplus", "clipped_softmax", "sink learned")
 """The mechanisms of `benchmarks.mechanisms` that differ from softmax over the tokens; clipping has no form for flex."""
 
 

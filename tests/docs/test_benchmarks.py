@@ -48,9 +48,12 @@ def test_rows_that_do_not_fit_the_budget_are_listed(gpu: Any, capsys: pytest.Cap
     ) in capsys.readouterr().out
 
 
-def test_a_row_that_fails_does_not_stop_the_others(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("out of memory\nfurther explanations"), SystemExit(1)], ids=repr)
+def test_a_row_that_fails_does_not_stop_the_others(
+    error: BaseException, gpu: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails() -> Any:
-        raise RuntimeError("out of memory\nfurther explanations")
+        raise error
 
     spread = gpu.Line(
         "works", "2.00 ms", importlib.import_module("benchmarks.interleave").Spread(0.9, 1.0, 1.25), "1.05"
@@ -58,7 +61,8 @@ def test_a_row_that_fails_does_not_stop_the_others(gpu: Any, capsys: pytest.Capt
     assert not gpu.measure([gpu.Row("one", 1, fails), gpu.Row("two", 1, lambda: iter([spread]))], math.inf, 0.0)
     out = capsys.readouterr().out
     assert "| works | 2.00 ms | **1.000** (0.900 to 1.250) | 1.05 |\n" in out
-    assert out.endswith("Failed: one: RuntimeError: out of memory\n")
+    first_line = str(error).splitlines()[0]
+    assert out.endswith(f"Failed: one: {type(error).__name__}: {first_line}\n")
 
 
 def test_rows_run_at_toy_sizes(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
