@@ -41,6 +41,7 @@ def silence_libraries() -> None:
         ".*intended to run from within Python.*",
         ".*srun. command is available.*",
         r"Be aware that when using .ckpt_path.*callbacks: \['Preemption'\]",  # only `fit` has it
+        ".*your dataloader is not resumable.*",  # the data module resumes at the position of the trainer
         "Checkpoint directory .* is not empty",
         "The dirpath has changed from",
     ):
