@@ -80,7 +80,7 @@ def _first_nonfinite(pl_module: L.LightningModule, images: Tensor | None) -> str
     handles = [m.register_forward_hook(watch(n)) for n, m in backbone.named_modules(prefix="backbone")]
     try:
         with torch.no_grad():
-            backbone(images)
+            backbone(images.flatten(0, 1) if images.dim() == 5 else images)  # several views of each image
     finally:
         for handle in handles:
             handle.remove()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from refused_fits import STREAM, shards
-from running import Outcome, assert_refused, fit, forked, quick_fit, run
+from running import CONFIGS, Outcome, assert_refused, fit, forked, quick_fit, run
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -64,6 +64,12 @@ def test_a_nan_loss_is_also_named_with_anomaly_detection(tmp_path: Path) -> None
     outcome = fit(tmp_path / "run", *words, "--trainer.detect_anomaly=true")
     assert outcome.code == 2
     assert outcome.err.splitlines()[-1].startswith("error: the loss is nan at step 1 ")
+
+
+def test_a_nan_loss_is_also_named_with_several_views(tmp_path: Path) -> None:
+    words = ("--model.optim.lr=1e30", "--model.optim.warmup_steps=0", "--diagnostics.every_n_steps=0")
+    outcome = fit(tmp_path / "run", *words, configs=[CONFIGS / "lejepa_small.yaml"])
+    assert_refused(outcome, "the loss is nan at step 1 (first in the output of backbone.")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -125,16 +125,14 @@ def test_a_shard_that_breaks_can_be_skipped(
     assert len(column(tmp_path / "run", "train/loss")) == STEPS
 
 
+@pytest.mark.filterwarnings("error:.*loader is not resumable")  # Lightning's opinion, which does not apply here
 @pytest.mark.parametrize("reader", READERS)
-def test_a_signal_does_not_change_the_results_of_either_reader(
-    reader: str, shards: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_a_signal_does_not_change_the_results_of_either_reader(reader: str, shards: Path, tmp_path: Path) -> None:
     train(tmp_path / "whole", shards, *READERS[reader]).succeeded()
     with signal_at(6):  # in the second epoch
         assert train(tmp_path / "run", shards, *READERS[reader]).code == 75
     assert state(tmp_path / "run")["global_step"] == 7
     train(tmp_path / "run", shards, *READERS[reader]).succeeded()
-    assert not [w for w in recwarn if "not resumable" in str(w.message)]  # Lightning expects a loader with a state
     same_end(tmp_path / "whole", tmp_path / "run")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
