@@ -80,6 +80,8 @@ class _SinkAttention(torch.autograd.Function):
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, logit: Tensor | None, dropout_p: float = 0.0) -> Tensor:
     """Return A V (B, H, N, d) with A = exp(s) / (exp(c) + sum exp(s)) and s = scale q·k.
 
+    Kernels read the coordinates of a head from adjacent memory without checking it, so others are copied.
+
     Args:
         q: Queries (B, H, N, d).
         k: Keys (B, H, N, d).
@@ -89,5 +91,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, logit: Tensor | None, 
         dropout_p: Probability of dropping a weight.
     """
     c = v.new_zeros(v.shape[1]) if logit is None else logit
-    out: Tensor = _SinkAttention.apply(q.to(v.dtype), k.to(v.dtype), v, c, scale, dropout_p)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q.to(v.dtype), k.to(v.dtype), v))
+    out: Tensor = _SinkAttention.apply(q, k, v, c, scale, dropout_p)
     return out

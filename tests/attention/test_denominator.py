@@ -160,3 +160,11 @@ def test_a_decision_about_the_device_is_a_constant_of_a_compiled_graph(monkeypat
         return x + 1 if denominator._has_flash_kernels(0) else x - 1
 
     assert torch.compile(path, backend="eager", fullgraph=True)(torch.zeros(1)) == 1
+
+
+@sinks
+def test_heads_whose_coordinates_are_not_adjacent_in_memory(sink: str) -> None:
+    inputs = [x.detach().mT.contiguous().mT.requires_grad_() for x in qkv()]
+    assert {x.stride(-1) for x in inputs} == {N}
+    for result, expected in zip(results(core_of(sink), inputs), results(core_of(sink), qkv()), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
