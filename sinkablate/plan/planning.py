@@ -86,7 +86,8 @@ def device_count(devices: int | str | Sequence[int]) -> int:
     if isinstance(devices, int):
         return max(1, devices)
     if isinstance(devices, str):
-        return len(devices.split(",")) if "," in devices else max(1, int(devices)) if devices.isdigit() else 1
+        listed = [index for index in devices.split(",") if index.strip()]
+        return len(listed) if "," in devices else max(1, int(devices)) if devices.isdigit() else 1
     return max(1, len(devices))
 
 
@@ -102,10 +103,22 @@ def _length(config: Any, images: int | None) -> Length | None:
         raise UserError(f"nothing to train: {batches} batches an epoch, trainer.max_steps={trainer.max_steps}")
     diagnostics = config.diagnostics
     return Length(
-        batches=steps * accumulated if endless else min(steps * accumulated, batches * trainer.max_epochs),
+        batches=_batches_of(steps, batches, accumulated),
         steps=steps,
         measurements=len(measured_steps(diagnostics.every_n_steps, diagnostics.per_doubling, steps)),
     )
+
+
+def _batches_of(steps: int, batches: int, accumulated: int) -> int:
+    """Return the number of batches of a run; the last step of an epoch may have fewer than `accumulated`.
+
+    Args:
+        steps: Optimizer steps of the run.
+        batches: Batches of an epoch; 0 if they are not known.
+        accumulated: Batches per step.
+    """
+    epochs, rest = divmod(steps, -(-batches // accumulated)) if batches else (0, steps)
+    return epochs * batches + rest * accumulated
 
 
 def _batches_per_epoch(config: Any, images: int) -> int:

@@ -85,6 +85,7 @@ def test_an_average_of_the_weights_adds_to_the_optimizer_step() -> None:
         (("--trainer.limit_train_batches", "0.5"), 156, 156),
         (("--trainer.max_steps", "7"), 7, 7),
         (("--trainer.accumulate_grad_batches", "5"), 64, 312),
+        (("--trainer.accumulate_grad_batches", "5", "--trainer.max_steps", "33"), 33, 161),
         (("--trainer.max_epochs", "-1", "--trainer.max_steps", "30"), 30, 30),
     ],
     ids=lambda value: value[0].rpartition(".")[2] if isinstance(value, tuple) else None,
@@ -97,7 +98,7 @@ def test_the_length_of_a_run_is_that_of_fit(words: tuple[str, ...], steps: int, 
 
 
 @pytest.mark.parametrize(
-    ("devices", "count"), [("auto", 1), (3, 3), ("3", 3), ("0,2", 2), ([1, 2, 5], 3), (-1, 1), ("-1", 1)]
+    ("devices", "count"), [("auto", 1), (3, 3), ("3", 3), ("0,2", 2), ("0,", 1), ([1, 2, 5], 3), (-1, 1), ("-1", 1)]
 )
 def test_the_number_of_devices(devices: int | str | list[int], count: int) -> None:
     assert device_count(devices) == count
