@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sinkablate.errors import UserError
+from sinkablate.errors import UserError, shortened
 from sinkablate.files.shipped import find_shipped, nearest_shipped
 from sinkablate.files.strict_yaml import load_yaml
 from sinkablate.run.cells import (
@@ -141,8 +141,9 @@ def _parameters(path: Path, content: dict[str, Any]) -> dict[str, tuple[str, ...
         raise UserError(f"{path}: parameters: must name at least one key")
     parameters: dict[str, tuple[str, ...]] = {}
     for key, spec in given.items():
-        where = f"{path}: parameters.{_short(key)}"
-        if not isinstance(key, str) or KEY.fullmatch(key) is None:
+        is_key = isinstance(key, str) and KEY.fullmatch(key) is not None
+        where = f"{path}: parameters.{shortened(key) if is_key else _short(key)}"
+        if not is_key:
             raise UserError(f"{where}: not a key of fit, such as model.optim.weight_decay")
         if key in PLACEMENT_KEYS:
             raise UserError(f"{where}: cannot be swept; it determines where or how a run is computed, not its result")

@@ -66,6 +66,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an empty list": (parameter("model.optim.lr", {"values": []}), "model.optim.lr"),
     "value and values": (parameter("model.optim.lr", {"value": 1, "values": [1]}), "exactly one"),
     "a parameter of the hardware": (parameter("trainer.devices", {"values": [1, 2]}), "trainer.devices"),
+    "a parameter that changes no result": (
+        parameter("model.backbone.attention.kernel", {"values": ["auto", "explicit"]}),
+        "parameters.model.backbone.attention.kernel: cannot be swept",
+    ),
     "duplicate values": (parameter("seed_everything", {"values": [1, 1]}), "duplicate cells"),
     "the same number twice": (parameter("model.backbone.registers", {"values": [4, "4"]}), "duplicate cells"),
     "arguments before the configs": (command(lambda args: args.insert(0, args.pop())), "last"),
