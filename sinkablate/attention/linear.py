@@ -14,11 +14,12 @@ ROW_MULTIPLE = 8
 def is_plain_linear(layer: nn.Module) -> bool:
     """Return whether a layer computes `F.linear` with its own weight and does nothing else.
 
-    A layer that was replaced or parametrized, has hooks, or has a weight of another type, such as a sharded or a
-    quantized one, has to be called.
+    A layer that was replaced or parametrized, has hooks or a `forward` of its own, or has a weight of another type,
+    such as a sharded or a quantized one, has to be called.
     """
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not any(hooks)
+    changed = any(hooks) or "forward" in vars(layer)
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not changed
 
 
 def stacked_rows(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:

@@ -100,7 +100,7 @@ class Adapted(nn.Linear):
 
 
 def test_layers_that_were_replaced_are_called() -> None:
-    """A subclass, a parametrized weight, and a weight of another type, as of sharded and quantized layers."""
+    """A subclass, a new `forward`, a parametrized weight, and a weight of another type, as of sharded layers."""
     attn, x = attention(gate="headwise")
     expected = attn(x)
     assert is_plain_linear(attn.gate)
@@ -109,6 +109,10 @@ def test_layers_that_were_replaced_are_called() -> None:
     assert not is_plain_linear(attn.gate)
     torch.testing.assert_close(attn(x), expected, rtol=1e-12, atol=1e-12)
     attn.gate = plain
+    forward = plain.forward
+    plain.forward = lambda x: forward(x) + 1
+    assert not torch.allclose(attn(x), expected)
+    del plain.forward
     parametrizations.weight_norm(attn.qkv)
     assert not is_plain_linear(attn.qkv)
     torch.testing.assert_close(attn(x), expected, rtol=1e-12, atol=1e-12)
