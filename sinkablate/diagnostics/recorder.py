@@ -22,7 +22,7 @@ from sinkablate.diagnostics.norms import register_cosine, token_norms, token_var
 from sinkablate.diagnostics.patches import patch_variance
 from sinkablate.diagnostics.records import Array, Records
 from sinkablate.diagnostics.routing import sum_weights
-from sinkablate.diagnostics.view import BlockView
+from sinkablate.diagnostics.view import BlockView, version
 from sinkablate.diagnostics.weight_sums import WeightSums
 from sinkablate.errors import UserError
 
@@ -94,7 +94,7 @@ class Recorder:
             self._variance = token_variance(view.residual)
         self._last = view.without_scores()
         self._open = sum_weights(view, self.thresholds)
-        self._versions += map(_version, _kept(self._last, self._open))
+        self._versions += map(version, _kept(self._last, self._open))
 
     def output(self, index: int, x: Tensor) -> None:
         """Measure the waiting blocks, together with the one that returned x (B, N, D), unless more fit the budget."""
@@ -102,7 +102,7 @@ class Recorder:
         assert self._last is not None
         block, self._open = _Block(self._last, self._open, x), None
         self._waiting.append(block)
-        self._versions.append(_version(x))
+        self._versions.append(version(x))
         size = sum(tensor.numel() * tensor.element_size() for tensor in block.kept)
         if x.is_inference() or (len(self._waiting) + 1) * size > self._budget(x.device) * 2**20:
             self._measure()
@@ -117,7 +117,7 @@ class Recorder:
         """Compute the quantities of the waiting blocks."""
         blocks, versions = self._waiting, self._versions
         self._waiting, self._versions = [], []
-        if [_version(tensor) for block in blocks for tensor in block.kept] != versions:
+        if [version(tensor) for block in blocks for tensor in block.kept] != versions:
             raise UserError(
                 "the model modifies its activations in place, so several blocks cannot be measured together; "
                 "set memory_mib=0 to measure each block as it runs"
@@ -204,11 +204,6 @@ class Recorder:
 def _kept(view: BlockView, sums: WeightSums) -> list[Tensor]:
     """Return the model's own tensors that are read after the attention of a block."""
     return [tensor for tensor in (sums.output, view.residual, view.update) if tensor is not None]
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor has been modified in place; zero in inference mode, which does not count it."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _alike(block: _Block, other: BlockView) -> bool:

@@ -143,6 +143,11 @@ class BlockView:
         return tuple(self.kinds(code) for code in (types if types.ndim == 1 else types[0]).tolist())
 
 
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor has been modified in place; zero in inference mode, which does not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 @cache
 def _column_types(layout: TokenLayout, extra: tuple[TokenType, ...], device: torch.device) -> Tensor:
     """Return the token types of a layout on a device; cached, because copying them makes the host wait for a GPU."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sinkablate.diagnostics.view import version
 from sinkablate.errors import UserError
 
 HIDDEN = -1e30
@@ -51,12 +52,13 @@ class Visibility:
         if index in self._open and mask.is_floating_point():
             self._hidden.append((mask <= HIDDEN).any())
             return None
-        if id(mask) not in self._shared:
+        key = id(mask), version(mask)
+        if key not in self._shared:
             visible = _read(mask, *size, family)
-            self._shared[id(mask)] = mask, visible  # the mask is kept, so that no other one gets its id
+            self._shared[key] = mask, visible  # the mask is kept, so that no other one gets its id
             if visible is None and not self._texts:
                 self._open.add(index)
-        return self._shared[id(mask)][1]
+        return self._shared[key][1]
 
     def _causal(self, n: int, m: int, device: torch.device) -> Tensor:
         """Return the visible columns of causal attention, one tensor for all blocks: they are measured together."""

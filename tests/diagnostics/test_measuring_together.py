@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from families import family, pictures
 from test_without_waiting import assert_same, records
 from torch import Tensor, nn
@@ -139,3 +140,27 @@ def test_a_block_that_overwrites_its_input_is_refused() -> None:
     model.blocks[0].mlp = ChangesItsInput(model.blocks[0].mlp, inputs)
     with pytest.raises(UserError, match="modifies its activations in place"):
         records(model, noise(2, 3, 32, 32), memory_mib=0)
+
+
+def test_a_mask_that_the_model_rewrites_for_every_block_is_read_for_every_block() -> None:
+    model = family("vit_tiny_patch16_224", depth=3)
+    images, shared = pictures(model), torch.empty(17, 17)
+    distance = (torch.arange(17)[:, None] - torch.arange(17)).abs()
+
+    def attention(index: int, attn: Any, reused: bool) -> Any:
+        def forward(x: Tensor, **_: object) -> Tensor:
+            batch, n, width = x.shape
+            mask = torch.zeros(n, n).masked_fill_(distance > index + 1, -torch.inf)
+            q, k, v = attn.qkv(x).reshape(batch, n, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=shared.copy_(mask) if reused else mask)
+            y: Tensor = attn.proj(out.transpose(1, 2).reshape(batch, n, width))
+            return y
+
+        return forward
+
+    measured = []
+    for reused in (False, True):
+        for index, block in enumerate(model.blocks):
+            block.attn.forward = attention(index, block.attn, reused)
+        measured.append(records(model, images, memory_mib=4096))
+    assert_same(*measured, 0)
