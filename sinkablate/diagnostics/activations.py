@@ -38,5 +38,16 @@ def massive_activations(x: Tensor) -> Tensor:
     if host_can_read(x) and max_abs(x).amax() <= MASSIVE_MIN:
         return x.new_zeros(x.shape[:-2])
     size = x.abs().flatten(-2)
-    limit = (MASSIVE_RATIO * size.median(-1, keepdim=True).values).clamp_min(MASSIVE_MIN)
+    limit = (MASSIVE_RATIO * _median(size)).clamp_min(MASSIVE_MIN)
     return (size > limit).sum(-1).to(x)
+
+
+def _median(x: Tensor) -> Tensor:
+    """Return the lower median over the last dimension, (..., K) -> (..., 1).
+
+    `torch.median` also returns an index, which varies on a GPU if values are equal, so PyTorch refuses to call it where
+    deterministic algorithms are required (`trainer.deterministic`).
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        return x.sort(-1).values[..., (x.shape[-1] - 1) // 2, None]
+    return x.median(-1, keepdim=True).values

@@ -1,7 +1,7 @@
 """The measuring pass never waits for a GPU, launches few operations, and measures several blocks together."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,31 @@ def test_massive_activations_without_the_hosts_decision(monkeypatch: pytest.Monk
     monkeypatch.setattr(activations, "host_can_read", lambda _: False)
     assert torch.equal(activations.massive_activations(x), before)
     assert before.tolist() == [0, 1, 0, 0]
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """Require deterministic algorithms, as `trainer.deterministic` does."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_no_operation_is_refused_where_deterministic_algorithms_are_required(name: str) -> None:
+    """PyTorch refuses the same operations on the meta device as on a GPU."""
+    assert measured_without_content(make(MECHANISMS[name]).eval().to("meta"), torch.empty(2, 1, 28, 28, device="meta"))
+
+
+@pytest.mark.parametrize("channels", [32, 33])
+def test_massive_activations_of_deterministic_algorithms(channels: int, request: pytest.FixtureRequest) -> None:
+    x = 100 * noise(4, 9, channels)
+    x[1, 2, 3], x[2, 5, :4] = 1e6, 2e5
+    before = activations.massive_activations(x)
+    request.getfixturevalue("deterministic")
+    assert torch.equal(activations.massive_activations(x), before)
+    assert before.tolist() == [0, 1, 4, 0]
 
 
 class InPlace(nn.Module):
