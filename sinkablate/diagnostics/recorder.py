@@ -118,6 +118,8 @@ class Recorder:
         blocks, versions = self._waiting, self._versions
         self._waiting, self._versions = [], []
         if [version(tensor) for block in blocks for tensor in block.kept] != versions:
+            if self.memory_mib == 0:
+                raise UserError("the model cannot be measured: a block modifies its input or its attention in place")
             raise UserError(
                 "the model modifies its activations in place, so several blocks cannot be measured together; "
                 "set memory_mib=0 to measure each block as it runs"

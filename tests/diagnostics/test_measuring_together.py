@@ -138,7 +138,7 @@ def test_a_block_that_overwrites_its_input_is_refused() -> None:
     inputs: list[Tensor] = []
     model.blocks[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     model.blocks[0].mlp = ChangesItsInput(model.blocks[0].mlp, inputs)
-    with pytest.raises(UserError, match="modifies its activations in place"):
+    with pytest.raises(UserError, match="a block modifies its input"):
         records(model, noise(2, 3, 32, 32), memory_mib=0)
 
 
