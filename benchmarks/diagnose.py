@@ -163,7 +163,7 @@ def make(args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch14_dinov2")
     parser.add_argument("--img_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=4)

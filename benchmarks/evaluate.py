@@ -114,7 +114,7 @@ def neighbors(share: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--reading", default="patches")
     parser.add_argument("--images", type=int, default=128)

@@ -51,7 +51,7 @@ def replayed(model: Any, replay: Replay, cache: ActivationCache, block: int, edi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

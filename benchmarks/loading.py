@@ -1,8 +1,9 @@
-"""Loading a ViT-L from a safetensors file, against timm's own load of the same file: time and peak memory.
+"""Compare loading a ViT-L from a safetensors file with timm's own loading of it: time and peak memory.
 
 python -m benchmarks.loading
 """
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -44,6 +45,7 @@ def measured(loader: str, path: str) -> tuple[float, float]:
 
 def main() -> None:
     """Alternate between both loaders, each in a new process, and print the medians."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "weights.safetensors")
         save_file(timm.create_model(NAME, img_size=SIZE, num_classes=0).state_dict(), path)

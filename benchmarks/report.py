@@ -103,7 +103,7 @@ def interactive(page: Path) -> list[float]:
 
 
 def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--measurements", type=int, default=100)
     parser.add_argument("--rows", type=int, default=3000)

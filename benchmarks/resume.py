@@ -99,7 +99,7 @@ def fit(run_dir: Path, shards: Path, count: int, reader: str, *args: str) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=16)
     count = parser.parse_args().shards
     Throughput.on_train_batch_end = note_first_step(Throughput.on_train_batch_end)  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ LIMIT = 1.1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch14_dinov2")
     parser.add_argument("--img_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)

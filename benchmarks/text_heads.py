@@ -61,7 +61,7 @@ def side(tokens: int, batch: int, *, causal: bool, grouped: bool, text: bool = T
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 257])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=50)

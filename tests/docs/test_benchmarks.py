@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import runpy
 import subprocess
 import sys
 from typing import Any
@@ -20,6 +21,19 @@ def test_a_benchmark_can_be_imported_and_is_listed(name: str, monkeypatch: pytes
     monkeypatch.syspath_prepend(ROOT)
     importlib.import_module(f"benchmarks.{name}")
     assert f"python -m benchmarks.{name}" in (ROOT / "benchmarks" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_a_benchmark_describes_it_and_measures_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "benchmarks" / f"{name}.py"
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 0
+    assert path.read_text().splitlines()[0].strip('"') in capsys.readouterr().out
 
 
 @pytest.fixture
