@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from sinkablate.cli.lightning import Cli
 from sinkablate.config import height_and_width
 from sinkablate.errors import require_at_least
-from sinkablate.plan.comparison import compare_with_run, measured_run
+from sinkablate.plan.comparison import compare_with_run, measured_run, require_unchanged
 from sinkablate.plan.devices import choose_device
 from sinkablate.plan.planning import plan, require_images
 from sinkablate.plan.terminal import print_plan
@@ -24,6 +24,7 @@ class PlanCli(Cli):
     def __init__(self, command: str, args: list[str]) -> None:
         if any(word.partition("=")[0] == "--run" for word in args):  # the run may be someone else's
             trust.require_trusted_files(args)
+            require_unchanged(args)
         super().__init__(command, args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -119,6 +119,13 @@ def test_a_finished_run_is_compared_with_its_prediction(finished: Path) -> None:
     assert "measured time / predicted time" in text
 
 
+@pytest.mark.parametrize("change", ["--trainer.devices=2", "--config=gate", "--model.backbone.registers=8"])
+def test_a_changed_run_is_not_compared(finished: Path, change: str) -> None:
+    assert_refused(
+        run("plan", change, "--run", finished), "cannot be combined with --run", f"--config {finished / 'config.yaml'}"
+    )
+
+
 def test_a_run_that_has_not_finished_is_refused(finished: Path, tmp_path: Path) -> None:
     assert_refused(run("plan", "--run", tmp_path), f"run={tmp_path}: not the directory of a run")
     shutil.copy(finished / "config.yaml", tmp_path)
