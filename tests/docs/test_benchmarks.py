@@ -3,6 +3,7 @@
 import importlib
 import math
 import runpy
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -41,6 +42,16 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module `benchmarks.gpu`."""
     monkeypatch.syspath_prepend(ROOT)
     return importlib.import_module("benchmarks.gpu")
+
+
+def test_the_readme_names_rows_that_exist(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    section = text.partition("## Speed on a GPU since")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.endswith("` |")]
+    words = [word for line in lines[1:] for word in shlex.split(line.split("`")[-2]) if word != "--only"]
+    assert len(words) > 20
+    for word in words:
+        assert gpu.main(["--list", "--only", word]) == 0, word
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
