@@ -38,8 +38,8 @@ def run_trainer(command: str, args: list[str], cli: type[Cli] = Cli) -> int:
         if is_out_of_memory(error):
             raise UserError(
                 f"out of memory ({first_line(error)}): use a smaller data.batch_size, data.eval_batch_size, "
-                "diagnostics.batch_size or model, or model.backbone.grad_checkpointing=true; `sinkablate plan` "
-                "estimates the memory of a run"
+                "diagnostics.batch_size, diagnostics.memory_mib or model, or model.backbone.grad_checkpointing=true; "
+                "`sinkablate plan` estimates the memory of a run"
             ) from error
         if str(error).startswith("Early stopping conditioned on metric"):
             raise UserError(f"trainer.callbacks: {error}") from error

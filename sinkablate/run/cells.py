@@ -31,6 +31,7 @@ PLACEMENT_KEYS = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "data.num_workers",
+    "diagnostics.memory_mib",
     "model.backbone.attention.kernel",
     "model.toy.attention.kernel",
 )

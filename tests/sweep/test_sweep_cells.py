@@ -59,6 +59,7 @@ SAME = {
     "where the run is computed": [
         *ARGS,
         "--trainer.devices=2",
+        "--diagnostics.memory_mib=0",
         "--run_dir",
         "x",
         "--wandb.mode=offline",
