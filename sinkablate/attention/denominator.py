@@ -29,8 +29,11 @@ def _has_flash_kernels(device: int) -> bool:
 def is_usable(v: Tensor, dropout_p: float) -> bool:
     """Return whether there is a kernel for values (B, H, N, d) of this type, on their device.
 
-    On a CPU, it cannot drop weights; on a GPU, it needs 16-bit numbers, as under autocast.
+    On a CPU, it cannot drop weights; on a GPU, it needs 16-bit numbers, as under autocast. The transforms of
+    `torch.func`, such as `vmap`, have no rule for it.
     """
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return False
     if not v.is_cuda:
         return v.device.type == "cpu" and not dropout_p
     half = v.dtype in (torch.float16, torch.bfloat16)

@@ -167,4 +167,20 @@ def test_heads_whose_coordinates_are_not_adjacent_in_memory(sink: str) -> None:
     inputs = [x.detach().mT.contiguous().mT.requires_grad_() for x in qkv()]
     assert {x.stride(-1) for x in inputs} == {N}
     for result, expected in zip(results(core_of(sink), inputs), results(core_of(sink), qkv()), strict=True):
-        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
+
+
+@sinks
+def test_gradients_of_single_images_by_vmap(sink: str) -> None:
+    core, inputs = core_of(sink), qkv()
+    parameters = dict(core.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], *image: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(core, parameters, tuple(x[None] for x in image))
+        return outputs.square().sum()
+
+    per_image = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1, 2, 3)), in_dims=(None, 0, 0, 0))
+    of_parameters, *of_inputs = per_image(parameters, *(x.detach() for x in inputs))
+    expected = torch.autograd.grad(core(*inputs).square().sum(), [*inputs, *core.parameters()])
+    for actual, one_pass in zip([*of_inputs, *(g.sum(0) for g in of_parameters.values())], expected, strict=True):
+        torch.testing.assert_close(actual, one_pass, rtol=1e-10, atol=1e-10)
