@@ -42,6 +42,7 @@ def silence_libraries() -> None:
         ".*srun. command is available.*",
         r"Be aware that when using .ckpt_path.*callbacks: \['Preemption'\]",  # only `fit` has it
         ".*your dataloader is not resumable.*",  # the data module resumes at the position of the trainer
+        ".*in eval mode at the start of training.*",  # the moving average of the weights
         "Checkpoint directory .* is not empty",
         "The dirpath has changed from",
     ):

@@ -13,6 +13,7 @@ from sinkablate.tasks.classify import Classify
 
 
 @pytest.mark.parametrize(("batches", "accumulate", "steps"), [(5, 2, 3), (3, 8, 1), (4, 1, 4)])
+@pytest.mark.filterwarnings("error:.*in eval mode at the start of training")  # the average is, on purpose
 def test_the_moving_average_is_updated_in_every_optimizer_step(
     batches: int, accumulate: int, steps: int, tmp_path: Path
 ) -> None:
