@@ -90,16 +90,18 @@ def cell_with_id_of_its_array(slurm: Cluster, jobs: list[str]) -> tuple[int, str
 
 def test_only_the_cell_that_is_preempted_starts_again(slurm: Cluster, local: Path, tmp_path: Path) -> None:
     path = sweep_file(tmp_path)
+    slurm("scontrol", "update", "PartitionName=main", "State=DOWN")  # jobs wait until all of them have been looked at
     output = sweep(slurm, "submit", path)
     jobs = [line.split()[1].rstrip(":") for line in output.splitlines()]
-    assert [line.split(": ")[1].split(" of")[0] for line in output.splitlines()] == ["2 cells", "1 cells"]
-    assert list(json.loads((tmp_path / "cells" / "submitted.json").read_text())) == jobs
     resubmission = slurm(
         "bash",
         "-c",
         f"cd {ROOT}; {sys.executable} -m sinkablate sweep submit {path} --out {tmp_path / 'cells'} 2>&1; echo code $?",
         SINKABLATE_SITE=str(tmp_path / "site.sh"),
     )
+    slurm("scontrol", "update", "PartitionName=main", "State=UP")
+    assert [line.split(": ")[1].split(" of")[0] for line in output.splitlines()] == ["2 cells", "1 cells"]
+    assert list(json.loads((tmp_path / "cells" / "submitted.json").read_text())) == jobs
     assert f"already submitted as job {', '.join(jobs)}" in resubmission
     assert resubmission.endswith("code 2")
     cells = read_sweep(path).cells
