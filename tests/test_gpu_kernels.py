@@ -13,25 +13,14 @@ import torch
 from running import column, fit
 from torch import Tensor
 from torch.nn.attention import flex_attention
-from variants import noise
+from variants import flex_forms, noise
 
 from sinkablate.attention import denominator
 from sinkablate.attention.core import AttentionCore
-from sinkablate.attention.exponential import POINTWISE_LOG
 from sinkablate.config import AttentionConfig
 
 HEADS, WIDTH = 4, 64
-FORMS: list[dict[str, Any]] = [
-    {"sink": "zero"},
-    {"sink": "learned"},
-    {"score": "relu"},
-    {"score": "sigmoid"},
-    {"score": "sigmoid", "sigmoid_bias": "learned"},
-    {"score": "polynomial"},
-    {"score": "polynomial", "polynomial_power": 4},
-    *({"score": "pointwise", "pointwise_function": name} for name in POINTWISE_LOG),
-]
-forms = pytest.mark.parametrize("fields", FORMS, ids=str)
+forms = pytest.mark.parametrize("fields", flex_forms(polynomial_power=4), ids=str)
 gpu = pytest.mark.gpu
 SIZES = [(19, "cpu"), pytest.param(197, "cuda", marks=gpu), pytest.param(1370, "cuda", marks=gpu)]
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import flex_attention
-from variants import noise
+from variants import flex_forms, noise
 
 from sinkablate.attention import flex
 from sinkablate.attention.core import AttentionCore
@@ -21,16 +21,7 @@ from sinkablate.attention.scores import POINTWISE
 from sinkablate.config import AttentionConfig
 
 B, H, N, D = 2, 3, 19, 10
-FORMS: list[dict[str, Any]] = [
-    {"sink": "zero"},
-    {"sink": "learned"},
-    {"score": "relu"},
-    {"score": "sigmoid"},
-    {"score": "sigmoid", "sigmoid_bias": "learned"},
-    {"score": "polynomial"},
-    {"score": "polynomial", "polynomial_power": 2},
-    *({"score": "pointwise", "pointwise_function": name, "pointwise_alpha": 0.5} for name in POINTWISE_LOG),
-]
+FORMS = flex_forms(polynomial_power=2, pointwise_alpha=0.5)
 forms = pytest.mark.parametrize("fields", FORMS, ids=str)
 
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from sinkablate.attention.exponential import POINTWISE_LOG
 from sinkablate.config import AttentionConfig, BackboneConfig, Gate, GatePosition, PathwayConfig
 from sinkablate.config.mechanisms import SCORES, SINKS
 from sinkablate.errors import UserError
@@ -44,6 +45,25 @@ def mechanisms() -> dict[str, BackboneConfig]:
         name = f"{score}-{sink}-{gate}-{position}-{bias}-{registers}"
         configs[name] = BackboneConfig(**SMALL, registers=registers, attention=config)
     return configs
+
+
+def flex_forms(polynomial_power: int, **pointwise: float) -> list[dict[str, Any]]:
+    """Fields of `AttentionConfig` of every mechanism that FlexAttention computes.
+
+    Args:
+        polynomial_power: The second power, an even one; the first is the default, an odd one.
+        pointwise: Fields of the pointwise scores.
+    """
+    return [
+        {"sink": "zero"},
+        {"sink": "learned"},
+        {"score": "relu"},
+        {"score": "sigmoid"},
+        {"score": "sigmoid", "sigmoid_bias": "learned"},
+        {"score": "polynomial"},
+        {"score": "polynomial", "polynomial_power": polynomial_power},
+        *({"score": "pointwise", "pointwise_function": name, **pointwise} for name in POINTWISE_LOG),
+    ]
 
 
 def in_pairs(configs: dict[str, BackboneConfig]) -> dict[str, BackboneConfig]:
